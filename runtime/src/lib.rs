@@ -1,0 +1,19 @@
+//! The runtime: an OpenAI-compatible server over a paged-KV engine, and the model download.
+//!
+//! Owns HTTP, tokenization, the engine and the models. Must not know Kubernetes: what the operator wants
+//! reaches it as a settings file, environment variables and flags.
+
+pub mod chat_template;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod fetch;
+pub mod metrics;
+pub mod model;
+pub mod request;
+pub mod routes;
+pub mod server;
+pub mod startup;
+pub mod text;
+pub mod tokenizer;
