@@ -1,0 +1,123 @@
+//! Why a model could not be loaded or run.
+
+use std::path::PathBuf;
+
+use kernels::KernelError;
+
+/// A checkpoint that cannot be served, or a batch that cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file of the checkpoint could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A JSON file of the checkpoint is too large, not JSON, or nested too deeply.
+    #[error("{path} is not usable JSON: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A field of config.json is missing or has a value that makes no sense.
+    #[error("config.json: {field} {reason}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No family of this runtime describes the architecture.
+    #[error("architecture {architecture} is not supported; supported are {}", supported.join(", "))]
+    UnsupportedArchitecture {
+        /// What config.json says.
+        architecture: String,
+        /// Every name this runtime knows.
+        supported: Vec<&'static str>,
+    },
+    /// The architecture is known, but one of its options is not.
+    #[error("config.json: {option} = {value} is not supported; supported are {supported}")]
+    UnsupportedOption {
+        /// The option.
+        option: &'static str,
+        /// Its value in the checkpoint.
+        value: String,
+        /// What is supported.
+        supported: &'static str,
+    },
+    /// A weight file is truncated, corrupt, or contradicts its own header.
+    #[error("{path} is not a valid safetensors file: {reason}")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The folder holds no weights, or a shard of the index is not there.
+    #[error("weight file {path} is missing")]
+    MissingFile {
+        /// The file that was looked for.
+        path: PathBuf,
+    },
+    /// The architecture needs a tensor that no weight file holds.
+    #[error("tensor {name} is missing")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A weight file holds a tensor that the architecture does not use.
+    #[error("tensor {name} is not part of the architecture")]
+    UnknownTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor's shape contradicts config.json.
+    #[error("tensor {name} has shape {got:?}, config.json says {want:?}")]
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// Its shape in the file.
+        got: Vec<usize>,
+        /// The shape that config.json asks for.
+        want: Vec<usize>,
+    },
+    /// A tensor's element type is not one that can be computed with.
+    #[error("tensor {name} has dtype {got}; supported are F32, F16, BF16")]
+    TensorDtype {
+        /// The tensor.
+        name: String,
+        /// Its dtype in the file.
+        got: String,
+    },
+    /// `max_model_len` is beyond what the checkpoint was trained for, or zero.
+    #[error("max_model_len {asked} is not within 1..={limit}, the context of the model")]
+    MaxModelLen {
+        /// What the settings ask.
+        asked: u32,
+        /// What config.json allows.
+        limit: u32,
+    },
+    /// The KV cache asked for cannot be allocated.
+    #[error("cannot allocate a KV cache of {n_blocks} blocks of {block_size} tokens ({kv_bytes} bytes)")]
+    Cache {
+        /// Blocks asked for.
+        n_blocks: usize,
+        /// Tokens per block.
+        block_size: usize,
+        /// Bytes that would take.
+        kv_bytes: u128,
+    },
+    /// A batch contradicts itself or the cache: a bug of the scheduler.
+    #[error("batch: {reason}")]
+    Batch {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An op refused its operands: a bug of the decoder.
+    #[error("a kernel refused its operands")]
+    Kernel(#[from] KernelError),
+}
