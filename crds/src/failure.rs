@@ -1,0 +1,174 @@
+//! Why something failed: the closed list of reasons shared by the runtime's exit, its termination message
+//! and the conditions of a `ModelDeployment`.
+//!
+//! A process that gives up writes a [`Failure`] as JSON to its termination message and exits with
+//! [`Reason::exit_code`]; the operator reads it back and shows it with its remedy.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Longest termination message the kubelet keeps, in bytes.
+pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Longest message or remedy that is passed on, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal),+ $(,)?) => {
+        /// Machine-readable cause of a failure. The names are part of the API.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum Reason { $($(#[$doc])* $name),+ }
+
+        impl Reason {
+            /// Every reason, in declaration order.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
+
+            /// The name as it stands in conditions, events and metric labels.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name)),+ }
+            }
+
+            /// Exit code of a process that gives up for this reason. Distinct per reason, and outside 0–2,
+            /// 64–78 and 125–255, which shells, clap, sysexits and signals use.
+            pub const fn exit_code(self) -> u8 {
+                match self { $(Reason::$name => $code),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A setting has a value that cannot be used.
+    InvalidSetting = 10,
+    /// A setting of another server that this one refuses, with its replacement in the message.
+    RemovedSetting = 11,
+    /// No node can give the GPUs that one replica asks for.
+    InsufficientGPU = 12,
+    /// The runtime image cannot be pulled.
+    ImagePullFailed = 13,
+    /// A referenced Secret or key does not exist.
+    SecretMissing = 14,
+    /// The hub refuses the token, or there is none (HTTP 401 or 403).
+    DownloadUnauthorized = 15,
+    /// The repository, revision or file does not exist (HTTP 404).
+    DownloadNotFound = 16,
+    /// No bytes arrived for the stall time, and retries did not help.
+    DownloadStalled = 17,
+    /// The cache volume has too little room for the model.
+    DiskFull = 18,
+    /// A downloaded file does not have the checksum the hub states.
+    ChecksumMismatch = 19,
+    /// The checkpoint's architecture has no implementation here.
+    UnsupportedArchitecture = 20,
+    /// Weights and KV cache do not fit the GPU's memory.
+    OutOfGPUMemory = 21,
+    /// Weights and KV cache do not fit the memory of the container.
+    OutOfMemory = 22,
+    /// A file of the checkpoint is missing, damaged or contradicts another.
+    InvalidCheckpoint = 23,
+    /// The container keeps failing without saying why.
+    CrashLoop = 24,
+    /// The replica was not ready within `startupTimeoutSeconds`.
+    StartupTimeout = 25,
+    /// A rollout waits because no spare GPU exists for the new pod.
+    RolloutBlockedNoSpareGPU = 26,
+    /// The pod fits no node for another reason than GPUs.
+    Unschedulable = 27,
+    /// The cache volume claim is not bound.
+    VolumeNotBound = 28,
+    /// The hub or the network cannot be reached.
+    DownloadFailed = 29,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A cause, what happened, and what the reader can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Machine-readable cause.
+    pub reason: Reason,
+    /// What happened, naming the operation and its operands.
+    pub message: String,
+    /// What to change. Empty only when nothing can be said.
+    pub remedy: String,
+}
+
+impl Failure {
+    /// A failure with the given texts.
+    pub fn new(reason: Reason, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// One line of JSON that fits a termination message.
+    pub fn to_termination_message(&self) -> String {
+        let fitting = Failure {
+            reason: self.reason,
+            message: truncated(&self.message),
+            remedy: truncated(&self.remedy),
+        };
+        serde_json::to_string(&fitting).expect("a struct of strings serializes")
+    }
+
+    /// Reads a termination message; `None` if the text is not one of ours.
+    pub fn from_termination_message(text: &str) -> Option<Self> {
+        serde_json::from_str(text.trim()).ok()
+    }
+
+    /// Writes the termination message to `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be written, as on a machine without a kubelet.
+    pub fn write_termination_message(&self, path: &Path) -> std::io::Result<()> {
+        std::fs::write(path, self.to_termination_message())
+    }
+}
+
+fn truncated(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn exit_codes_are_distinct_and_unreserved() {
+        let codes: BTreeSet<u8> = Reason::ALL.iter().map(|r| r.exit_code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        assert!(codes.iter().all(|c| (10..64).contains(c)));
+    }
+
+    #[test]
+    fn termination_message_round_trips_and_fits() {
+        let failure = Failure::new(Reason::DiskFull, "ä\"\n".repeat(2000), "b".repeat(5000));
+        let text = failure.to_termination_message();
+        assert!(text.len() <= TERMINATION_MESSAGE_BYTES_MAX, "{}", text.len());
+        let back = Failure::from_termination_message(&text).unwrap();
+        assert_eq!(back.reason, Reason::DiskFull);
+        assert!(back.message.starts_with("ä\"\n"));
+    }
+
+    #[test]
+    fn foreign_text_is_not_a_failure() {
+        assert_eq!(Failure::from_termination_message("panicked at main.rs"), None);
+        assert_eq!(
+            Failure::from_termination_message(r#"{"reason":"NoSuchReason","message":"","remedy":""}"#),
+            None
+        );
+    }
+}

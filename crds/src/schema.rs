@@ -1,0 +1,233 @@
+//! Reading and checking the JSON schemas that the types generate.
+//!
+//! Knows the keywords that a structural schema of Kubernetes may hold, nothing of what they describe.
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::Value;
+
+/// Deepest value that is checked; deeper ones are refused.
+const DEPTH_MAX: usize = 32;
+
+/// One way in which a value does not fit its schema.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Not the expected type.
+    #[error("{path}expected {expected}, got {got}")]
+    Type {
+        /// Path inside the value with a trailing `: `, or empty.
+        path: String,
+        /// Expected type or choice.
+        expected: String,
+        /// The value, shortened.
+        got: String,
+    },
+    /// Outside the bounds.
+    #[error("{path}{got} is not {expected}")]
+    Bound {
+        /// Path inside the value.
+        path: String,
+        /// The bound in words.
+        expected: String,
+        /// The value, shortened.
+        got: String,
+    },
+    /// A field the schema does not have.
+    #[error("{path}there is no field '{field}'")]
+    UnknownField {
+        /// Path inside the value.
+        path: String,
+        /// The field.
+        field: String,
+    },
+    /// A required field is absent.
+    #[error("{path}field '{field}' is missing")]
+    MissingField {
+        /// Path inside the value.
+        path: String,
+        /// The field.
+        field: String,
+    },
+    /// Nested deeper than any schema of ours.
+    #[error("{path}nested too deeply")]
+    Depth {
+        /// Path inside the value.
+        path: String,
+    },
+}
+
+/// The OpenAPI 3 schema of a type, without references.
+pub fn of<T: JsonSchema>() -> Value {
+    let generator = SchemaSettings::openapi3()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
+    serde_json::to_value(generator.into_root_schema_for::<T>()).expect("a schema serializes")
+}
+
+/// Everything in which `value` does not fit `schema`; empty means it fits.
+pub fn check(schema: &Value, value: &Value) -> Vec<Violation> {
+    let mut found = Vec::new();
+    check_at(
+        schema,
+        value,
+        &mut Cursor {
+            path: Vec::new(),
+            found: &mut found,
+        },
+    );
+    found
+}
+
+struct Cursor<'a> {
+    path: Vec<String>,
+    found: &'a mut Vec<Violation>,
+}
+
+impl Cursor<'_> {
+    fn path(&self) -> String {
+        if self.path.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", self.path.join("."))
+        }
+    }
+}
+
+fn check_at(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
+    if cursor.path.len() > DEPTH_MAX {
+        cursor.found.push(Violation::Depth { path: cursor.path() });
+        return;
+    }
+    if value.is_null() && schema["nullable"] == Value::Bool(true) {
+        return;
+    }
+    if !has_type(schema, value) {
+        cursor.found.push(Violation::Type {
+            path: cursor.path(),
+            expected: expectation(schema),
+            got: shortened(value),
+        });
+        return;
+    }
+    check_bounds(schema, value, cursor);
+    match value {
+        Value::Object(_) => check_object(schema, value, cursor),
+        Value::Array(items) => {
+            for (idx, item) in items.iter().enumerate() {
+                cursor.path.push(format!("[{idx}]"));
+                check_at(&schema["items"], item, cursor);
+                cursor.path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_object(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
+    let Value::Object(fields) = value else { return };
+    let required = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    for field in required.filter(|field| !fields.contains_key(*field)) {
+        cursor.found.push(Violation::MissingField {
+            path: cursor.path(),
+            field: field.to_string(),
+        });
+    }
+    let free = schema.get("properties").is_none()
+        || schema["x-kubernetes-preserve-unknown-fields"] == Value::Bool(true);
+    for (field, inner) in fields {
+        let inner_schema = schema["properties"]
+            .get(field)
+            .or_else(|| schema.get("additionalProperties").filter(|s| s.is_object()));
+        match inner_schema {
+            Some(inner_schema) => {
+                cursor.path.push(field.clone());
+                check_at(inner_schema, inner, cursor);
+                cursor.path.pop();
+            }
+            None if free => {}
+            None => {
+                cursor.found.push(Violation::UnknownField {
+                    path: cursor.path(),
+                    field: field.clone(),
+                });
+            }
+        }
+    }
+}
+
+fn has_type(schema: &Value, value: &Value) -> bool {
+    if schema["x-kubernetes-int-or-string"] == Value::Bool(true) {
+        return value.is_string() || value.is_i64() || value.is_u64();
+    }
+    if let Some(choices) = schema["enum"].as_array() {
+        return choices.contains(value);
+    }
+    match schema["type"].as_str() {
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => true,
+    }
+}
+
+fn expectation(schema: &Value) -> String {
+    if let Some(choices) = schema["enum"].as_array() {
+        let choices: Vec<String> = choices.iter().filter(|c| !c.is_null()).map(plain).collect();
+        return format!("one of {}", choices.join(", "));
+    }
+    match schema["type"].as_str() {
+        Some("integer") => "a whole number".into(),
+        Some(other) => format!("a value of type {other}"),
+        None => "a number or a string".into(),
+    }
+}
+
+fn check_bounds(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
+    let length = match value {
+        Value::String(text) => Some((text.chars().count(), "minLength", "maxLength", "characters")),
+        Value::Array(items) => Some((items.len(), "minItems", "maxItems", "items")),
+        _ => None,
+    };
+    let mut out = |expected: String| {
+        cursor.found.push(Violation::Bound {
+            path: cursor.path(),
+            expected,
+            got: shortened(value),
+        });
+    };
+    if let Some(number) = value.as_f64() {
+        if let Some(min) = schema["minimum"].as_f64().filter(|min| number < *min) {
+            out(format!("at least {min}"));
+        }
+        if let Some(max) = schema["maximum"].as_f64().filter(|max| number > *max) {
+            out(format!("at most {max}"));
+        }
+    }
+    if let Some((n, min_key, max_key, unit)) = length {
+        if let Some(min) = schema[min_key].as_u64().filter(|min| (n as u64) < *min) {
+            out(format!("at least {min} {unit}"));
+        }
+        if let Some(max) = schema[max_key].as_u64().filter(|max| n as u64 > *max) {
+            out(format!("at most {max} {unit}"));
+        }
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+fn shortened(value: &Value) -> String {
+    const CHARS_MAX: usize = 60;
+    let text = value.to_string();
+    if text.chars().count() <= CHARS_MAX {
+        return text;
+    }
+    text.chars().take(CHARS_MAX).chain("…".chars()).collect()
+}

@@ -1,0 +1,722 @@
+//! The settings table: one declaration per setting.
+//!
+//! A row of [`settings!`] is at once the field of the custom resource (title, description, bounds, choices),
+//! the environment variable, the command-line flag, the configuration-file key and the reference
+//! documentation. Names are a bijection: `max_model_len` here is `maxModelLen` in YAML, `MAX_MODEL_LEN` in
+//! the environment and `--max-model-len` on the command line; exceptions are written in the row.
+//!
+//! Every value is optional: absent means the engine's default, so nobody submits a default as a choice.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::schema::{self, Violation};
+
+/// Where a setting stands in the custom resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `spec.<group>.<camelCase name>`.
+    Field,
+    /// Elsewhere, at this path.
+    At(&'static str),
+    /// Nowhere: the operator or the machine decides.
+    RuntimeOnly(&'static str),
+}
+
+/// What a row says beyond the field itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The default in words or as a literal.
+    pub default: &'static str,
+    /// Environment variable if it is not the field's name in upper case.
+    pub env: Option<&'static str>,
+    /// Further environment variables with the same meaning.
+    pub env_aliases: &'static [&'static str],
+    /// Flag (without dashes) if it is not the field's name in kebab case.
+    pub flag: Option<&'static str>,
+    /// Where the custom resource has it.
+    pub place: Place,
+    /// True for values that no log, status or `--help` may show.
+    pub secret: bool,
+}
+
+const ROW: Row = Row {
+    default: "none",
+    env: None,
+    env_aliases: &[],
+    flag: None,
+    place: Place::Field,
+    secret: false,
+};
+
+/// One setting: its row and its names.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Group of the spec and of the form.
+    pub group: &'static str,
+    /// Field name in `snake_case`.
+    pub field: &'static str,
+    /// The rest of its declaration.
+    pub row: Row,
+}
+
+impl Setting {
+    /// `maxModelLen`.
+    pub fn camel(&self) -> String {
+        let mut out = String::new();
+        for (idx, word) in self.field.split('_').enumerate() {
+            let mut chars = word.chars();
+            match chars.next() {
+                Some(first) if idx > 0 => {
+                    out.push(first.to_ascii_uppercase());
+                    out.push_str(chars.as_str());
+                }
+                _ => out.push_str(word),
+            }
+        }
+        out
+    }
+
+    /// `MAX_MODEL_LEN`.
+    pub fn env(&self) -> String {
+        self.row
+            .env
+            .map_or_else(|| self.field.to_ascii_uppercase(), str::to_string)
+    }
+
+    /// `max-model-len`: the flag without its dashes, and the configuration-file key.
+    pub fn flag(&self) -> String {
+        self.row
+            .flag
+            .map_or_else(|| self.field.replace('_', "-"), str::to_string)
+    }
+
+    /// Path in the custom resource, or `None` where only the runtime has it.
+    pub fn crd_path(&self) -> Option<String> {
+        match self.row.place {
+            Place::Field => Some(format!("spec.{}.{}", self.group, self.camel())),
+            Place::At(path) => Some(path.to_string()),
+            Place::RuntimeOnly(_) => None,
+        }
+    }
+
+    /// JSON schema of the value: type, title, description, bounds, choices.
+    ///
+    /// # Panics
+    /// Never for a row of [`SETTINGS`]; a test walks them all.
+    pub fn schema(&self) -> Value {
+        group_schema(self.group)
+            .pointer(&format!("/properties/{}", self.camel()))
+            .cloned()
+            .expect("every row is a field of its group")
+    }
+
+    fn answers_to(&self, env_name: &str) -> bool {
+        self.env() == env_name || self.row.env_aliases.contains(&env_name)
+    }
+}
+
+macro_rules! settings {
+    ($(
+        $(#[$group_doc:meta])*
+        $group:ident: $Group:ident, title: $title:literal, {
+            $( $(#[$meta:meta])* $field:ident: $ty:ty => $row:expr; )*
+        }
+    )*) => {
+        $(
+            $(#[$group_doc])*
+            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+            #[serde(rename_all = "camelCase")]
+            pub struct $Group {
+                $(
+                    $(#[$meta])*
+                    #[serde(default, skip_serializing_if = "Option::is_none")]
+                    pub $field: Option<$ty>,
+                )*
+            }
+        )*
+
+        /// Every setting, in the order of the form.
+        pub const SETTINGS: &[Setting] = &[
+            $( $( Setting { group: stringify!($group), field: stringify!($field), row: $row }, )* )*
+        ];
+
+        /// The groups and their titles, in the order of the form.
+        pub const GROUPS: &[(&str, &str)] = &[ $( (stringify!($group), $title), )* ];
+
+        /// All settings of one process, merged from its layers.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct Settings {
+            $( $(#[$group_doc])* #[serde(default)] pub $group: $Group, )*
+        }
+
+        fn group_schema(group: &str) -> Value {
+            match group {
+                $( stringify!($group) => schema::of::<$Group>(), )*
+                other => unreachable!("no group {other}"),
+            }
+        }
+    };
+}
+
+settings! {
+    /// What clients call the model.
+    model: ModelSettings, title: "Model", {
+        /// Names under which clients ask for the model. The first one is what `/v1/models` shows first.
+        #[schemars(title = "Served names", length(min = 1, max = 16), schema_with = "names_schema")]
+        served_model_name: Vec<String> => Row {
+            default: "the repository's name",
+            env_aliases: &["OPENAI_SERVED_MODEL_NAME_OVERRIDE"],
+            ..ROW
+        };
+    }
+
+    /// Text to tokens, and messages to text.
+    tokenizer: TokenizerSettings, title: "Tokenizer", {
+        /// Repository or directory of the tokenizer, if it is not the model's own.
+        #[schemars(title = "Tokenizer", length(min = 1, max = 253))]
+        tokenizer: String => Row { default: "the model's", env_aliases: &["TOKENIZER_NAME"], ..ROW };
+        /// Branch, tag or commit of the tokenizer's repository.
+        #[schemars(title = "Tokenizer revision", length(min = 1, max = 253))]
+        tokenizer_revision: String => Row { default: "main", ..ROW };
+        /// Jinja template that turns messages into a prompt: its text, or on the command line also a file's path.
+        #[schemars(title = "Chat template", length(min = 1, max = 32768))]
+        custom_chat_template: String => Row { default: "the model's", flag: Some("chat-template"), ..ROW };
+    }
+
+    /// How the engine loads and runs the model.
+    engine: EngineSettings, title: "Engine", {
+        /// Number type of the weights. `auto` keeps the checkpoint's.
+        #[schemars(title = "Data type")]
+        dtype: Dtype => Row { default: "auto", ..ROW };
+        /// Longest context in tokens, prompt and answer together.
+        #[schemars(title = "Context length", range(min = 1, max = 16_777_216))]
+        max_model_len: u32 => Row { default: "the model's", ..ROW };
+        /// Most sequences that run in one step.
+        #[schemars(title = "Sequences in a step", range(min = 1, max = 4096))]
+        max_num_seqs: u32 => Row { default: "256", ..ROW };
+        /// Most tokens that one step computes. A longer prompt is computed in chunks of at most this size.
+        #[schemars(title = "Tokens in a step", range(min = 1, max = 1_048_576))]
+        max_num_batched_tokens: u32 => Row { default: "512 on the CPU", ..ROW };
+        /// Tokens in one block of the KV cache.
+        #[schemars(title = "Block size", schema_with = "block_size_schema")]
+        block_size: u32 => Row { default: "16", ..ROW };
+        /// Number of KV-cache blocks, instead of as many as fit the memory.
+        #[schemars(title = "KV-cache blocks", range(min = 1, max = 16_777_216))]
+        num_gpu_blocks_override: u32 => Row { default: "as many as fit", ..ROW };
+        /// Seed of requests that bring none of their own.
+        #[schemars(title = "Seed", range(min = 0, max = 9_007_199_254_740_991_i64))]
+        seed: u64 => Row { default: "0", ..ROW };
+        /// Most alternatives a request may ask for with `logprobs`.
+        #[schemars(title = "Log probabilities", range(min = 0, max = 1000))]
+        max_logprobs: u32 => Row { default: "20", ..ROW };
+    }
+
+    /// What the OpenAI routes answer.
+    openai: OpenaiSettings, title: "OpenAI API", {
+        /// Role of the messages that the model writes.
+        #[schemars(title = "Response role", length(min = 1, max = 64))]
+        openai_response_role: String => Row { default: "assistant", ..ROW };
+    }
+
+    /// How one replica serves.
+    serving: ServingSettings, title: "Serving", {
+        /// Requests that one replica works on at a time. As many again may wait; then clients get 429.
+        #[schemars(title = "Concurrent requests", range(min = 1, max = 65_536))]
+        max_concurrency: u32 => Row { default: "300", ..ROW };
+        /// How much is logged.
+        #[schemars(title = "Log level")]
+        log_level: LogLevel => Row { default: "info", ..ROW };
+        /// How a line of the log looks.
+        #[schemars(title = "Log format")]
+        log_format: LogFormat => Row { default: "text", ..ROW };
+    }
+
+    /// What the process needs and the custom resource says elsewhere.
+    process: ProcessSettings, title: "Process", {
+        /// Repository on the hub, or a directory.
+        #[schemars(title = "Model", length(min = 1, max = 4096))]
+        model: String => Row {
+            env: Some("MODEL_NAME"), place: Place::At("spec.model.huggingFace.repo"), ..ROW
+        };
+        /// Branch, tag or commit of the model's repository.
+        #[schemars(title = "Model revision", length(min = 1, max = 253))]
+        model_revision: String => Row {
+            default: "main", flag: Some("revision"), place: Place::At("spec.model.huggingFace.revision"), ..ROW
+        };
+        /// Token for gated and private repositories of the hub.
+        #[schemars(title = "Hub token", length(min = 1, max = 4096))]
+        hf_token: String => Row { place: Place::At("spec.model.tokenSecretRef"), secret: true, ..ROW };
+        /// Keys of which a client must present one as a bearer token. None: no key is asked for.
+        #[schemars(title = "API keys", length(min = 1, max = 256), schema_with = "keys_schema")]
+        api_key: Vec<String> => Row {
+            env_aliases: &["OPENAI_API_KEYS"],
+            place: Place::At("spec.auth.apiKeysSecretRef"), secret: true, ..ROW
+        };
+        /// Address to listen on.
+        #[schemars(title = "Host", length(min = 1, max = 253))]
+        host: String => Row {
+            default: "0.0.0.0", place: Place::RuntimeOnly("a pod listens on all its addresses"), ..ROW
+        };
+        /// Port to listen on.
+        #[schemars(title = "Port", range(min = 1, max = 65_535))]
+        port: u16 => Row { default: "8000", place: Place::RuntimeOnly("the Service's target"), ..ROW };
+        /// Longest wait for running requests after SIGTERM, in seconds.
+        #[schemars(title = "Drain timeout", range(min = 0, max = 3600))]
+        drain_timeout_seconds: u32 => Row {
+            default: "90", place: Place::At("spec.rollout.drainTimeoutSeconds"), ..ROW
+        };
+    }
+}
+
+/// Number type of the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// The checkpoint's.
+    #[default]
+    Auto,
+    /// Same as `float16`.
+    Half,
+    /// IEEE half precision.
+    Float16,
+    /// Brain float.
+    Bfloat16,
+    /// Same as `float32`.
+    Float,
+    /// IEEE single precision.
+    Float32,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures only.
+    Error,
+    /// And what looks wrong.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And how.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+fn names_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 253}})
+}
+
+fn keys_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 4096}})
+}
+
+fn block_size_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "integer", "enum": [8, 16, 32]})
+}
+
+/// Variables of worker-vllm, vLLM and TI-ONE that are recognised and have no effect in this engine, with the
+/// reason that log and status give.
+pub const ACCEPTED: &[(&str, &str)] = &[
+    (
+        "TRUST_REMOTE_CODE",
+        "models are native; no code of a repository is run",
+    ),
+    ("TOKENIZER_POOL_TYPE", "tokenization runs in threads, not in Ray"),
+    (
+        "TOKENIZER_POOL_EXTRA_CONFIG",
+        "tokenization runs in threads, not in Ray",
+    ),
+    ("USE_V2_BLOCK_MANAGER", "there is one block manager"),
+    ("NUM_LOOKAHEAD_SLOTS", "there is one block manager"),
+    ("WORKER_USE_RAY", "Kubernetes is the distributed engine"),
+    ("RAY_WORKERS_USE_NSIGHT", "Kubernetes is the distributed engine"),
+    ("DISABLE_CUSTOM_ALL_REDUCE", "there is one all-reduce"),
+];
+
+/// Variables of those documents that this version refuses rather than ignores.
+pub const NOT_IN_THIS_VERSION: &[&str] = &[
+    "BASE_PATH",
+    "BATCH_WAIT_TIMEOUT",
+    "CONV_TEMPLATE",
+    "DEFAULT_BATCH_SIZE",
+    "DEFAULT_BATCH_SIZE_GROWTH_FACTOR",
+    "DEFAULT_MIN_BATCH_SIZE",
+    "DISABLE_LOGGING_REQUEST",
+    "DISABLE_LOG_REQUESTS",
+    "DISABLE_LOG_STATS",
+    "DISABLE_SLIDING_WINDOW",
+    "DISTRIBUTED_EXECUTOR_BACKEND",
+    "DOWNLOAD_DIR",
+    "DS_DTYPE",
+    "ENABLE_CHUNKED_PREFILL",
+    "ENABLE_LORA",
+    "ENABLE_PREFIX_CACHING",
+    "ENFORCE_EAGER",
+    "FULLY_SHARDED_LORAS",
+    "GPU_MEMORY_UTILIZATION",
+    "GUIDED_DECODING_BACKEND",
+    "KV_CACHE_DTYPE",
+    "LOAD_FORMAT",
+    "LONG_LORA_SCALING_FACTORS",
+    "LORA_DTYPE",
+    "LORA_EXTRA_VOCAB_SIZE",
+    "LORA_MODULES",
+    "MAX_BATCH_SIZE",
+    "MAX_CPU_LORAS",
+    "MAX_LOG_LEN",
+    "MAX_LORAS",
+    "MAX_LORA_RANK",
+    "MAX_PARALLEL_LOADING_WORKERS",
+    "MAX_SEQ_LEN_TO_CAPTURE",
+    "MODEL_LOADER_EXTRA_CONFIG",
+    "NGRAM_PROMPT_LOOKUP_MAX",
+    "NGRAM_PROMPT_LOOKUP_MIN",
+    "NUM_SPECULATIVE_TOKENS",
+    "PIPELINE_PARALLEL_SIZE",
+    "PREEMPTION_CHECK_PERIOD",
+    "PREEMPTION_CPU_CAPACITY",
+    "PREEMPTION_MODE",
+    "QUANTIZATION",
+    "QUANTIZATION_PARAM_PATH",
+    "RAW_OPENAI_OUTPUT",
+    "ROPE_SCALING",
+    "ROPE_THETA",
+    "SCHEDULER_DELAY_FACTOR",
+    "SKIP_TOKENIZER_INIT",
+    "SPECULATIVE_DISABLE_BY_BATCH_SIZE",
+    "SPECULATIVE_DRAFT_TENSOR_PARALLEL_SIZE",
+    "SPECULATIVE_MAX_MODEL_LEN",
+    "SPECULATIVE_MODEL",
+    "SPEC_DECODING_ACCEPTANCE_METHOD",
+    "SWAP_SPACE",
+    "TENSOR_PARALLEL_SIZE",
+    "TOKENIZER_MODE",
+    "TOKENIZER_POOL_SIZE",
+    "TYPICAL_ACCEPTANCE_SAMPLER_POSTERIOR_ALPHA",
+    "TYPICAL_ACCEPTANCE_SAMPLER_POSTERIOR_THRESHOLD",
+    "USE_LOOKAHEAD",
+    "WORKER_NUM",
+];
+
+/// What became of one environment variable.
+#[derive(Clone, Copy, Debug)]
+pub enum Variable {
+    /// It is this setting.
+    Setting(&'static Setting),
+    /// It is recognised and has no effect, for this reason.
+    Accepted(&'static str),
+    /// It belongs to the documents, but not to this version.
+    NotInThisVersion,
+    /// It is none of ours.
+    Unknown,
+}
+
+/// Looks an environment variable up in the table.
+pub fn variable(name: &str) -> Variable {
+    if let Some(setting) = SETTINGS.iter().find(|s| s.answers_to(name)) {
+        return Variable::Setting(setting);
+    }
+    if let Some((_, why)) = ACCEPTED.iter().find(|(accepted, _)| *accepted == name) {
+        return Variable::Accepted(why);
+    }
+    if NOT_IN_THIS_VERSION.contains(&name) {
+        Variable::NotInThisVersion
+    } else {
+        Variable::Unknown
+    }
+}
+
+/// Why a layer of settings cannot be used. `Display` names the source and the setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// The value does not fit the setting's schema.
+    #[error("{source_name}: {setting}: {violation}")]
+    Invalid {
+        /// Layer, such as `environment` or a file's name.
+        source_name: String,
+        /// The setting as that layer writes it.
+        setting: String,
+        /// What is wrong with its value.
+        violation: Violation,
+    },
+    /// A configuration file or a command line has a key that is no setting.
+    #[error("{source_name}: there is no setting '{setting}'")]
+    Unknown {
+        /// Layer.
+        source_name: String,
+        /// The key.
+        setting: String,
+    },
+    /// A setting of the documents that this version does not have.
+    #[error("{source_name}: {setting} is not in this version; remove it")]
+    NotInThisVersion {
+        /// Layer.
+        source_name: String,
+        /// The variable.
+        setting: String,
+    },
+    /// Two names of one setting have different values.
+    #[error("{source_name}: {first} and {second} are one setting and have different values")]
+    Contradiction {
+        /// Layer.
+        source_name: String,
+        /// One name.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The layer is no map of settings.
+    #[error("{source_name}: expected a map of settings")]
+    NotAMap {
+        /// Layer.
+        source_name: String,
+    },
+}
+
+/// Settings of one source, checked value by value: `(group, camelCase name) → value`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layer {
+    values: BTreeMap<(&'static str, String), Value>,
+    /// Recognised variables without effect, as `(name, reason)`.
+    pub accepted: Vec<(String, &'static str)>,
+}
+
+impl Layer {
+    /// Sets one value.
+    ///
+    /// # Errors
+    /// When the value does not fit the setting's schema.
+    pub fn set(
+        &mut self,
+        setting: &'static Setting,
+        value: Value,
+        from: Origin<'_>,
+    ) -> Result<(), SettingError> {
+        if let Some(violation) = schema::check(&setting.schema(), &value).into_iter().next() {
+            return Err(SettingError::Invalid {
+                source_name: from.source_name.to_string(),
+                setting: from.name.to_string(),
+                violation,
+            });
+        }
+        self.values.insert((setting.group, setting.camel()), value);
+        Ok(())
+    }
+
+    /// Reads environment variables. Empty values count as absent; unknown names are none of our business.
+    ///
+    /// # Errors
+    /// For a value that does not fit, a contradiction between two names of one setting, or a variable of the
+    /// documents that is not in this version.
+    pub fn from_env<I>(source_name: &str, variables: I) -> Result<Self, SettingError>
+    where
+        I: IntoIterator<Item = (String, String)>,
+    {
+        let mut layer = Layer::default();
+        let mut seen: BTreeMap<(&str, &str), (String, String)> = BTreeMap::new();
+        for (name, text) in variables.into_iter().filter(|(_, text)| !text.is_empty()) {
+            match variable(&name) {
+                Variable::Unknown => {}
+                Variable::Accepted(why) => layer.accepted.push((name, why)),
+                Variable::NotInThisVersion => {
+                    return Err(SettingError::NotInThisVersion {
+                        source_name: source_name.into(),
+                        setting: name,
+                    });
+                }
+                Variable::Setting(setting) => {
+                    let key = (setting.group, setting.field);
+                    if let Some((first, earlier)) = seen.get(&key).filter(|(_, earlier)| *earlier != text) {
+                        debug_assert_ne!(earlier, &text);
+                        return Err(SettingError::Contradiction {
+                            source_name: source_name.into(),
+                            first: first.clone(),
+                            second: name,
+                        });
+                    }
+                    let value = parse(setting, &text);
+                    layer.set(
+                        setting,
+                        value,
+                        Origin {
+                            source_name,
+                            name: &name,
+                        },
+                    )?;
+                    seen.insert(key, (name, text));
+                }
+            }
+        }
+        Ok(layer)
+    }
+
+    /// Reads a flat map of flag names, as a configuration file holds it.
+    ///
+    /// # Errors
+    /// For a key that is no setting or a value that does not fit.
+    pub fn from_config_file(source_name: &str, file: &Value) -> Result<Self, SettingError> {
+        let map = match file {
+            Value::Null => return Ok(Layer::default()),
+            Value::Object(map) => map,
+            _ => {
+                return Err(SettingError::NotAMap {
+                    source_name: source_name.into(),
+                });
+            }
+        };
+        let mut layer = Layer::default();
+        for (key, value) in map {
+            let setting =
+                SETTINGS
+                    .iter()
+                    .find(|s| s.flag() == *key)
+                    .ok_or_else(|| SettingError::Unknown {
+                        source_name: source_name.into(),
+                        setting: key.clone(),
+                    })?;
+            layer.set(
+                setting,
+                value.clone(),
+                Origin {
+                    source_name,
+                    name: key,
+                },
+            )?;
+        }
+        Ok(layer)
+    }
+
+    /// Reads flags as the command line has them: `(name without dashes, text)`.
+    ///
+    /// # Errors
+    /// As for a configuration file.
+    pub fn from_flags<I>(source_name: &str, flags: I) -> Result<Self, SettingError>
+    where
+        I: IntoIterator<Item = (String, String)>,
+    {
+        let mut layer = Layer::default();
+        for (flag, text) in flags {
+            let setting =
+                SETTINGS
+                    .iter()
+                    .find(|s| s.flag() == flag)
+                    .ok_or_else(|| SettingError::Unknown {
+                        source_name: source_name.into(),
+                        setting: format!("--{flag}"),
+                    })?;
+            let name = format!("--{flag}");
+            layer.set(
+                setting,
+                parse(setting, &text),
+                Origin {
+                    source_name,
+                    name: &name,
+                },
+            )?;
+        }
+        Ok(layer)
+    }
+
+    /// Takes the settings out of groups that are already typed, as a custom resource has them.
+    pub fn from_settings(settings: &Settings) -> Self {
+        let mut layer = Layer::default();
+        let groups = serde_json::to_value(settings).expect("settings serialize");
+        for setting in SETTINGS {
+            let value = groups.pointer(&format!("/{}/{}", setting.group, setting.camel()));
+            if let Some(value) = value {
+                layer
+                    .values
+                    .insert((setting.group, setting.camel()), value.clone());
+            }
+        }
+        layer
+    }
+}
+
+/// Where a value was read, for error messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Layer, such as `environment`.
+    pub source_name: &'a str,
+    /// The setting as that layer writes it.
+    pub name: &'a str,
+}
+
+impl Settings {
+    /// Merges layers; an earlier one wins.
+    ///
+    /// # Panics
+    /// Never: every value of a [`Layer`] was checked against the schema that the types generate.
+    pub fn merge(layers: &[Layer]) -> Self {
+        let mut groups: Map<String, Value> = Map::new();
+        for layer in layers.iter().rev() {
+            for ((group, name), value) in &layer.values {
+                groups
+                    .entry((*group).to_string())
+                    .or_insert_with(|| Value::Object(Map::new()))
+                    .as_object_mut()
+                    .expect("groups are objects")
+                    .insert(name.clone(), value.clone());
+            }
+        }
+        serde_json::from_value(Value::Object(groups)).expect("checked values fit their types")
+    }
+
+    /// The flat map that a configuration file holds: flag names and values, secrets left out.
+    pub fn to_config_file(&self) -> Map<String, Value> {
+        let layer = Layer::from_settings(self);
+        SETTINGS
+            .iter()
+            .filter(|setting| !setting.row.secret)
+            .filter_map(|s| {
+                layer
+                    .values
+                    .get(&(s.group, s.camel()))
+                    .map(|value| (s.flag(), value.clone()))
+            })
+            .collect()
+    }
+}
+
+/// Reads text as the type that the setting's schema asks for; text that does not parse stays text, so that
+/// the schema check names what was expected.
+fn parse(setting: &Setting, text: &str) -> Value {
+    let schema = setting.schema();
+    let as_text = || Value::String(text.to_string());
+    match schema.get("type").and_then(Value::as_str) {
+        Some("integer" | "number") => serde_json::from_str::<Value>(text.trim())
+            .ok()
+            .filter(Value::is_number)
+            .unwrap_or_else(as_text),
+        Some("boolean") => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Value::Bool(true),
+            "false" | "0" | "no" | "off" => Value::Bool(false),
+            _ => as_text(),
+        },
+        Some("array") => text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(|item| Value::String(item.to_string()))
+            .collect(),
+        _ => as_text(),
+    }
+}
