@@ -1,0 +1,137 @@
+//! A ticket: what a caller holds for one request it submitted.
+//!
+//! Owns the events that come back and their times. Must not know the scheduler, text or HTTP.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::sampler::{SampleError, TokenLogprobs};
+
+/// One request's side of the engine. Dropping it cancels the request: its blocks are free on the engine's
+/// next turn.
+#[derive(Debug)]
+pub struct Ticket {
+    events: mpsc::Receiver<Stamped>,
+    timing: Timing,
+    ended: bool,
+}
+
+/// What happens to a request. Exactly one [`Event::Finished`] or [`Event::Failed`] comes, last.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A token that belongs to the answer. A token that ended the answer (end of sequence, stop token)
+    /// is not sent; [`FinishReason`] carries it.
+    Token {
+        /// Its id.
+        token: u32,
+        /// Log-probabilities, where the request asked for them.
+        logprobs: Option<TokenLogprobs>,
+    },
+    /// The answer is complete.
+    Finished {
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens the model generated, the one that ended the answer included.
+        n_generated: usize,
+    },
+    /// The request failed; the tokens sent so far are all there will be.
+    Failed(RequestFailure),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model generated this end-of-sequence token.
+    Eos(u32),
+    /// The model generated this one of the request's `stop_token_ids`.
+    StopToken(u32),
+    /// The answer reached `max_tokens`, or the context its end.
+    Length,
+    /// The engine was told to stop before the answer was complete.
+    Abort,
+}
+
+/// Why one request failed while others may go on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RequestFailure {
+    /// The model's logits gave no token to draw.
+    #[error("no token could be drawn")]
+    Sampling(#[source] SampleError),
+    /// The engine is dead; no request will succeed until the process is restarted.
+    #[error("the engine stopped on an internal error")]
+    EngineDead,
+}
+
+/// When the stages of a request's life happened, as far as its events have been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The request was submitted.
+    pub queued_at: Instant,
+    /// Its first prompt tokens were scheduled.
+    pub scheduled_at: Option<Instant>,
+    /// Its first token was drawn, sent or not.
+    pub first_token_at: Option<Instant>,
+    /// The latest event read was born.
+    pub last_event_at: Option<Instant>,
+}
+
+/// An event with the times the ticket keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamped {
+    pub(crate) event: Event,
+    pub(crate) at: Instant,
+    pub(crate) scheduled_at: Option<Instant>,
+    pub(crate) first_token_at: Option<Instant>,
+}
+
+impl Ticket {
+    pub(crate) fn new(events: mpsc::Receiver<Stamped>, queued_at: Instant) -> Ticket {
+        let timing = Timing {
+            queued_at,
+            scheduled_at: None,
+            first_token_at: None,
+            last_event_at: None,
+        };
+        Ticket {
+            events,
+            timing,
+            ended: false,
+        }
+    }
+
+    /// The next event; `None` after the one that ended the request. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        let event = match self.events.recv().await {
+            Some(stamped) => {
+                self.timing.scheduled_at = stamped.scheduled_at;
+                self.timing.first_token_at = stamped.first_token_at;
+                self.timing.last_event_at = Some(stamped.at);
+                stamped.event
+            }
+            // The engine thread is gone without a word: still an end, so that no caller waits for ever.
+            None => Event::Failed(RequestFailure::EngineDead),
+        };
+        self.ended = matches!(event, Event::Finished { .. } | Event::Failed(_));
+        Some(event)
+    }
+
+    /// When the stages of this request's life happened, as far as its events have been read.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+}
+
+impl FinishReason {
+    /// OpenAI's `finish_reason`, also the metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            FinishReason::Eos(_) | FinishReason::StopToken(_) => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Abort => "abort",
+        }
+    }
+}
