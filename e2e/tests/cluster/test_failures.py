@@ -1,0 +1,91 @@
+"""Every injected fault is named in `Ready.reason` within 30 seconds, and goes away when its cause does."""
+
+import pytest
+
+import kube
+import wait
+from kube import kubectl
+
+TOKEN = "the-right-token"
+
+
+def secret(namespace: str, name: str, value: str) -> None:
+    kubectl("create", "secret", "generic", name, "-n", namespace, f"--from-literal=HF_TOKEN={value}")
+
+
+def test_a_gated_repository_opens_with_the_right_token(namespace: str, hub) -> None:
+    kube.apply(kube.model_deployment("gated", "slipway/gated", hub.endpoint), namespace)
+    mdep = kube.until_reason("gated", namespace, "DownloadUnauthorized")
+    assert "tokenSecretRef" in mdep["status"]["lastFailure"]["remedy"]
+
+    secret(namespace, "wrong", "another-token")
+    reference = '{{"spec":{{"model":{{"tokenSecretRef":{{"name":"{}"}}}}}}}}'
+    kubectl("patch", "mdep", "gated", "-n", namespace, "--type=merge", "-p", reference.format("wrong"))
+    wait.until("a pod has tried the wrong token", lambda: "wrong" in str(kube.items("deployment", namespace)))
+    kube.until_reason("gated", namespace, "DownloadUnauthorized")
+
+    kubectl("patch", "mdep", "gated", "-n", namespace, "--type=merge", "-p", reference.format("absent"))
+    kube.until_reason("gated", namespace, "SecretMissing")
+
+    secret(namespace, "right", TOKEN)
+    kubectl("patch", "mdep", "gated", "-n", namespace, "--type=merge", "-p", reference.format("right"))
+    kube.until_ready("gated", namespace)
+    pods = kube.items("pod", namespace, "slipway.dev/model-deployment=gated")
+    for pod in pods:
+        runtime = next(c for c in pod["spec"]["containers"] if c["name"] == "runtime")
+        assert "right" not in str(runtime), "the hub token is for the download container only"
+
+
+def test_a_download_cut_in_the_middle_resumes(namespace: str, hub) -> None:
+    cut = {"path": "model.safetensors", "kind": "cut", "times": 1, "afterBytes": 4_000_000}
+    hub.arm("slipway/interrupted", faults=[cut])
+    kube.apply(kube.model_deployment("interrupted", "slipway/interrupted", hub.endpoint), namespace)
+    kube.until_ready("interrupted", namespace)
+    ranges = [r["range"] for r in hub.requests("slipway/interrupted") if r.get("range")]
+    assert any(r.startswith("bytes=") and int(r.removeprefix("bytes=").split("-")[0]) >= 1_000_000 for r in ranges), ranges
+
+
+def test_a_download_shows_its_progress(namespace: str, hub) -> None:
+    kube.apply(kube.model_deployment("slow", "slipway/slow", hub.endpoint), namespace)
+
+    def downloading() -> bool:
+        status = kube.get("mdep", "slow", namespace).get("status", {})
+        download = status.get("download", {})
+        assert status.get("phase") == "Downloading" and 0 < download.get("percent", 0) < 100, status
+        return download["bytesTotal"] > 9_000_000
+
+    wait.until("the status shows a download under way", downloading, 60)
+    ready = kube.until_ready("slow", namespace)
+    assert "download" not in ready["status"]
+
+
+@pytest.mark.parametrize(
+    ("repo", "spec", "reason"),
+    [
+        ("slipway/no-such-model", {}, "DownloadNotFound"),
+        ("slipway/unknown-architecture", {}, "UnsupportedArchitecture"),
+        ("slipway/tiny-trained", {"resources": {"gpu": {"count": 64}}}, "InsufficientGPU"),
+        ("slipway/tiny-trained", {"resources": {"memory": "900Ti"}}, "Unschedulable"),
+        ("slipway/tiny-trained", {"runtime": {"image": "localhost/no-such-image:1", "pullPolicy": "Never"}}, "ImagePullFailed"),
+        ("slipway/tiny-trained", {"auth": {"apiKeysSecretRef": {"name": "absent"}}}, "SecretMissing"),
+        ("slipway/tiny-trained", {"cache": {"type": "PVC", "claimName": "absent"}}, "VolumeNotBound"),
+        ("slipway/tiny-trained", {"env": [{"name": "MAX_NUM_SEQS", "value": "many"}]}, "InvalidSetting"),
+        ("slipway/tiny-trained", {"env": [{"name": "TENSOR_PARALLEL_SIZE", "value": "2"}]}, "InvalidSetting"),
+        ("slipway/tiny-trained", {"engine": {"maxModelLen": 16000000}}, "InvalidSetting"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fault_is_named(repo: str, spec: dict, reason: str, namespace: str, hub) -> None:
+    kube.apply(kube.model_deployment("faulty", repo, hub.endpoint, **spec), namespace)
+    mdep = kube.until_reason("faulty", namespace, reason)
+    ready = kube.condition(mdep, "Ready")
+    assert ready["message"], "the message says what happened and what to do"
+    assert mdep["status"]["observedGeneration"] == mdep["metadata"]["generation"]
+
+
+def test_a_bad_change_leaves_what_runs(namespace: str, hub) -> None:
+    kube.apply(kube.model_deployment("steady", "slipway/tiny-trained", hub.endpoint), namespace)
+    kube.until_ready("steady", namespace)
+    kubectl("patch", "mdep", "steady", "-n", namespace, "--type=merge", "-p", '{"spec":{"model":{"huggingFace":{"repo":"slipway/no-such-model"}}}}')
+    mdep = kube.until_reason("steady", namespace, "DownloadNotFound")
+    assert kube.condition(mdep, "Available")["status"] == "True"
