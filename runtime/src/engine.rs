@@ -1,16 +1,348 @@
 //! The engine: one thread that owns the model, the scheduler and the KV cache.
 //!
-//! Async ends at its two bounded channels. It knows tokens, never text, HTTP or JSON.
+//! Async ends at its two bounded channels: submissions go in, each ticket's events come out. It knows
+//! tokens, never text, HTTP or JSON.
 
 pub mod admission;
 pub mod batch;
 pub mod blocks;
+pub mod load;
 pub mod philox;
 pub mod sampler;
+pub mod scheduler;
 pub mod sequence;
+mod thread;
 pub mod ticket;
 
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
 pub use admission::AdmitError;
+pub use load::{Counters, Load};
 pub use sampler::{SamplingParams, TokenLogprobs};
 pub use sequence::GenerateRequest;
 pub use ticket::{Event, FinishReason, RequestFailure, Ticket, Timing};
+
+use admission::Limits;
+use load::Pulse;
+use scheduler::Scheduler;
+use sequence::Admitted;
+use thread::{EngineThread, Links, Submission};
+
+use crate::model::Forward;
+
+/// Sizes of an engine. All but `max_waiting` and `seed` must be at least 1.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Blocks of the model's KV cache.
+    pub n_blocks: usize,
+    /// Tokens per block.
+    pub block_size: usize,
+    /// Sequences in one step at most.
+    pub max_num_seqs: usize,
+    /// Tokens in one step at most. Fewer than `max_num_seqs` also limits the sequences.
+    pub max_num_batched_tokens: usize,
+    /// Prompt and answer at most, tokens.
+    pub max_model_len: usize,
+    /// Requests held at most beyond those that can run at once.
+    pub max_waiting: usize,
+    /// Seeds the requests that bring no seed.
+    pub seed: u64,
+    /// Tokens with which the model ends an answer.
+    pub eos_token_ids: Vec<u32>,
+}
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A size that must be at least 1.
+    #[error("{field} must be at least 1")]
+    Zero {
+        /// The field of [`EngineConfig`].
+        field: &'static str,
+    },
+    /// Slots of the cache are numbered with 32 bits.
+    #[error("{n_blocks} blocks of {block_size} tokens are more than 2^32 slots")]
+    CacheTooLarge {
+        /// Blocks of the cache.
+        n_blocks: usize,
+        /// Tokens per block.
+        block_size: usize,
+    },
+    /// The operating system gave no thread.
+    #[error("no engine thread")]
+    Spawn(#[source] std::io::Error),
+}
+
+/// A submission was refused; none of its requests runs.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SubmitError {
+    /// A request that could never run.
+    #[error("request {request_idx} can never run")]
+    Refused {
+        /// Which one of the submission.
+        request_idx: usize,
+        /// Why.
+        #[source]
+        error: AdmitError,
+    },
+    /// The engine holds as many requests as it may.
+    #[error("the engine's queue is full")]
+    QueueFull {
+        /// When a place is likely to be free, seconds.
+        retry_after_s: u64,
+    },
+    /// More requests at once than the engine ever holds.
+    #[error("{n_requests} requests at once, where {n_requests_max} can be held")]
+    TooMany {
+        /// Requests submitted.
+        n_requests: usize,
+        /// Requests held at most.
+        n_requests_max: usize,
+    },
+    /// The engine finishes what it has and accepts no more.
+    #[error("the engine is draining")]
+    Draining,
+    /// The engine died; see [`Phase::Dead`].
+    #[error("the engine stopped on an internal error")]
+    EngineDead,
+}
+
+/// Where the engine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It accepts requests.
+    Serving,
+    /// It finishes what it has and accepts no more.
+    Draining,
+    /// It finished; its thread is gone.
+    Stopped,
+    /// The model failed or the thread panicked; only a new process helps.
+    Dead,
+}
+
+/// Whether the engine's loop turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Time since the latest turn began; an idle engine turns once a second, a busy one once a step.
+    pub turned_ago: Duration,
+}
+
+/// The handle of a running engine; any thread may use it. Dropping it aborts what runs.
+#[derive(Debug)]
+pub struct Engine {
+    limits: Limits,
+    n_held_max: usize,
+    /// `None` once draining: the engine thread ends when the channel is closed and its work done.
+    intake: Mutex<Option<SyncSender<Vec<Submission>>>>,
+    pulse: Arc<Pulse>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Engine {
+    /// Starts the engine thread, which owns `model` from now on.
+    ///
+    /// # Errors
+    /// [`EngineError`] if a size makes no sense or there is no thread.
+    pub fn start(model: Box<dyn Forward + Send>, config: EngineConfig) -> Result<Engine, EngineError> {
+        config.check()?;
+        let limits = config.limits(model.vocab_size());
+        let n_held_max = limits.n_running_max() + config.max_waiting;
+        // Every message holds at least one request, so the channel never fills before the engine does.
+        let (intake_sender, intake) = sync_channel(n_held_max);
+        let (phase_sender, phase) = watch::channel(Phase::Serving);
+        let pulse = Arc::new(Pulse::new(n_held_max));
+        let links = Links {
+            intake,
+            pulse: Arc::clone(&pulse),
+            phase: phase_sender,
+        };
+        let engine_thread = EngineThread::new(model, Scheduler::new(&limits), config.seed, links);
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || engine_thread.run())
+            .map_err(EngineError::Spawn)?;
+        Ok(Engine {
+            limits,
+            n_held_max,
+            intake: Mutex::new(Some(intake_sender)),
+            pulse,
+            phase,
+        })
+    }
+
+    /// Submits requests, all or none; one ticket each, in their order. Never waits.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; then none was accepted.
+    pub fn submit(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Ticket>, SubmitError> {
+        let n_requests = requests.len();
+        let admitted = self.admit(requests)?;
+        let intake = self.lock_intake();
+        let Some(sender) = intake.as_ref() else {
+            return Err(self.refusal_to_submit());
+        };
+        self.hold(n_requests)?;
+        let queued_at = Instant::now();
+        let (submissions, tickets) = admitted
+            .into_iter()
+            .map(|admitted| ticketed(admitted, queued_at))
+            .unzip();
+        sender.try_send(submissions).map_err(|error| {
+            self.pulse.unhold(n_requests);
+            match error {
+                TrySendError::Full(_) => self.queue_full(),
+                TrySendError::Disconnected(_) => SubmitError::EngineDead,
+            }
+        })?;
+        Ok(tickets)
+    }
+
+    /// The load now.
+    pub fn load(&self) -> Load {
+        self.pulse.load(&self.limits)
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.pulse.counters
+    }
+
+    /// Whether the loop turns.
+    pub fn liveness(&self) -> Liveness {
+        Liveness {
+            phase: self.phase(),
+            turned_ago: self.pulse.turned_ago(),
+        }
+    }
+
+    /// Refuses new requests from now on and finishes those it has.
+    pub fn drain(&self) {
+        self.lock_intake().take();
+    }
+
+    /// Refuses new requests from now on and ends those it has before their next step.
+    pub fn abort(&self) {
+        self.pulse.abort();
+        self.drain();
+    }
+
+    /// Waits until a drained or aborted engine has ended everything it had, or the engine is dead.
+    pub async fn drained(&self) -> Phase {
+        let mut phase = self.phase.clone();
+        let ended = phase
+            .wait_for(|phase| matches!(phase, Phase::Stopped | Phase::Dead))
+            .await;
+        // The sender is gone only if the thread is, and it says its last phase first.
+        ended.map_or(Phase::Dead, |phase| *phase)
+    }
+
+    fn phase(&self) -> Phase {
+        // Copied out: a lock on the phase must not be held while the intake's is taken.
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Serving if self.lock_intake().is_none() => Phase::Draining,
+            Phase::Serving | Phase::Draining | Phase::Stopped | Phase::Dead => phase,
+        }
+    }
+
+    fn admit(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Admitted>, SubmitError> {
+        let admit = |(request_idx, request)| {
+            self.limits
+                .admit(request)
+                .map_err(|error| SubmitError::Refused { request_idx, error })
+        };
+        requests.into_iter().enumerate().map(admit).collect()
+    }
+
+    fn hold(&self, n_requests: usize) -> Result<(), SubmitError> {
+        if n_requests > self.n_held_max {
+            return Err(SubmitError::TooMany {
+                n_requests,
+                n_requests_max: self.n_held_max,
+            });
+        }
+        if self.pulse.hold(n_requests) {
+            Ok(())
+        } else {
+            Err(self.queue_full())
+        }
+    }
+
+    fn queue_full(&self) -> SubmitError {
+        SubmitError::QueueFull {
+            retry_after_s: self.pulse.retry_after_s(),
+        }
+    }
+
+    fn refusal_to_submit(&self) -> SubmitError {
+        match *self.phase.borrow() {
+            Phase::Dead => SubmitError::EngineDead,
+            Phase::Serving | Phase::Draining | Phase::Stopped => SubmitError::Draining,
+        }
+    }
+
+    fn lock_intake(&self) -> MutexGuard<'_, Option<SyncSender<Vec<Submission>>>> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl EngineConfig {
+    fn check(&self) -> Result<(), EngineError> {
+        let sizes = [
+            ("n_blocks", self.n_blocks),
+            ("block_size", self.block_size),
+            ("max_num_seqs", self.max_num_seqs),
+            ("max_num_batched_tokens", self.max_num_batched_tokens),
+            ("max_model_len", self.max_model_len),
+        ];
+        if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(EngineError::Zero { field });
+        }
+        let n_slots = self.n_blocks.checked_mul(self.block_size).map(u32::try_from);
+        match n_slots {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(EngineError::CacheTooLarge {
+                n_blocks: self.n_blocks,
+                block_size: self.block_size,
+            }),
+        }
+    }
+
+    fn limits(&self, vocab_size: usize) -> Limits {
+        Limits {
+            n_blocks: self.n_blocks,
+            block_size: self.block_size,
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            max_model_len: self.max_model_len,
+            vocab_size,
+            eos_token_ids: self.eos_token_ids.as_slice().into(),
+        }
+    }
+}
+
+/// A submission and its ticket. The channel holds every token the answer can have and the event that ends
+/// it, so the engine thread never finds it full.
+fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Ticket) {
+    let (events, receiver) = mpsc::channel(admitted.stop.max_tokens + 1);
+    (
+        Submission {
+            admitted,
+            events,
+            queued_at,
+        },
+        Ticket::new(receiver, queued_at),
+    )
+}

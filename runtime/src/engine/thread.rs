@@ -1,0 +1,369 @@
+//! The engine thread: receive, schedule, run, sample, commit, reply; turn after turn.
+//!
+//! Owns the model and everything that changes with a step. It never waits for a reader: an event channel
+//! is as long as the answer may get, and a ticket that is gone is a request that is cancelled.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use tokio::sync::{mpsc, watch};
+
+use super::Phase;
+use super::batch::Logits;
+use super::load::Pulse;
+use super::philox::{halves, philox4x32};
+use super::sampler::{Draw, SampleError, Sampled, sample};
+use super::scheduler::{Progress, Scheduler, Step, StepRow};
+use super::sequence::{Admitted, Sequence, SequenceId};
+use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
+use crate::model::{Forward, ModelError};
+
+/// An idle engine turns at least this often, so that its heartbeat never looks older than this.
+const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
+
+/// An admitted request on its way to the engine thread.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) admitted: Admitted,
+    pub(super) events: mpsc::Sender<Stamped>,
+    pub(super) queued_at: Instant,
+}
+
+/// What the engine thread shares with the handle.
+pub(super) struct Links {
+    pub(super) intake: Receiver<Vec<Submission>>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) phase: watch::Sender<Phase>,
+}
+
+/// What the engine thread owns.
+pub(super) struct EngineThread {
+    model: Box<dyn Forward + Send>,
+    scheduler: Scheduler,
+    seed: u64,
+    links: Links,
+    n_arrived: u64,
+    replies: BTreeMap<SequenceId, Reply>,
+}
+
+/// The way back to one ticket.
+#[derive(Debug)]
+struct Reply {
+    events: mpsc::Sender<Stamped>,
+    n_prompt: usize,
+    scheduled_at: Option<Instant>,
+    first_token_at: Option<Instant>,
+}
+
+/// Why the engine thread cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Fatal {
+    #[error("the model could not compute a step")]
+    Forward(#[from] ModelError),
+    #[error("the engine thread panicked: {0}")]
+    Panic(String),
+}
+
+type Drawn = Result<Sampled, SampleError>;
+
+impl EngineThread {
+    pub(super) fn new(
+        model: Box<dyn Forward + Send>,
+        scheduler: Scheduler,
+        seed: u64,
+        links: Links,
+    ) -> EngineThread {
+        EngineThread {
+            model,
+            scheduler,
+            seed,
+            links,
+            n_arrived: 0,
+            replies: BTreeMap::new(),
+        }
+    }
+
+    /// Turns until the intake is closed and everything accepted has ended, or until the model fails.
+    pub(super) fn run(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.turn_until_closed()))
+            .unwrap_or_else(|panic| Err(Fatal::Panic(panic_message(panic.as_ref()))));
+        match outcome {
+            Ok(()) => {
+                self.links.phase.send_replace(Phase::Stopped);
+            }
+            Err(fatal) => {
+                tracing::error!(error = &fatal as &dyn std::error::Error, "the engine is dead");
+                self.links.phase.send_replace(Phase::Dead);
+                self.fail_all();
+            }
+        }
+    }
+
+    fn turn_until_closed(&mut self) -> Result<(), Fatal> {
+        loop {
+            self.links.pulse.beat();
+            let is_open = self.receive();
+            if self.links.pulse.is_aborting() {
+                self.abort_all();
+            }
+            self.cancel_dropped();
+            if !is_open && self.replies.is_empty() {
+                return Ok(());
+            }
+            self.turn()?;
+        }
+    }
+
+    /// One step: schedule, run, sample, commit, reply.
+    fn turn(&mut self) -> Result<(), Fatal> {
+        let step = self.scheduler.schedule();
+        if step.rows.is_empty() {
+            return Ok(());
+        }
+        self.note_scheduled(&step);
+        let logits = self.model.forward(&self.scheduler.batch(&step))?;
+        let drawn = self.draw(&step, &logits);
+        let tokens: Vec<Option<u32>> = drawn
+            .iter()
+            .map(|drawn| drawn.as_ref().ok().map(|sampled| sampled.token))
+            .collect();
+        let progress = self.scheduler.commit(&step, &tokens);
+        self.reply(progress, drawn);
+        Ok(())
+    }
+
+    /// Takes what was submitted, and waits a while if there is nothing else to do; false once the intake
+    /// is closed and empty.
+    fn receive(&mut self) -> bool {
+        if self.replies.is_empty() {
+            match self.links.intake.recv_timeout(IDLE_TURN_MAX) {
+                Ok(submissions) => self.accept(submissions),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        loop {
+            match self.links.intake.try_recv() {
+                Ok(submissions) => self.accept(submissions),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn accept(&mut self, submissions: Vec<Submission>) {
+        for Submission {
+            admitted,
+            events,
+            queued_at,
+        } in submissions
+        {
+            let id = SequenceId(self.n_arrived);
+            self.n_arrived += 1;
+            let seed = admitted.sampling.seed.unwrap_or_else(|| self.derive_seed(id));
+            let n_prompt = admitted.prompt.len();
+            tracing::debug!(
+                id = id.0,
+                n_prompt,
+                queued_ms = queued_at.elapsed().as_millis(),
+                "request arrived"
+            );
+            self.scheduler.add(Sequence::new(id, admitted, seed));
+            let reply = Reply {
+                events,
+                n_prompt,
+                scheduled_at: None,
+                first_token_at: None,
+            };
+            self.replies.insert(id, reply);
+        }
+    }
+
+    /// The seed of a request that brought none: a function of the engine's seed and the order of arrival.
+    fn derive_seed(&self, id: SequenceId) -> u64 {
+        let [low, high] = halves(id.0);
+        let words = philox4x32(halves(self.seed), [low, high, 0, u32::MAX]);
+        u64::from(words[0]) << 32 | u64::from(words[1])
+    }
+
+    /// Forgets requests whose ticket was dropped.
+    fn cancel_dropped(&mut self) {
+        let is_gone = |reply: &Reply| reply.events.is_closed();
+        let gone: Vec<SequenceId> = self
+            .replies
+            .iter()
+            .filter(|(_, reply)| is_gone(reply))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in gone {
+            self.scheduler.cancel(id);
+            self.forget(id);
+            self.links.pulse.counters.cancelled.add(1);
+        }
+        self.publish();
+    }
+
+    fn note_scheduled(&mut self, step: &Step) {
+        let now = Instant::now();
+        for row in &step.rows {
+            let reply = self.replies.get_mut(&row.id).expect("every sequence has a reply");
+            reply.scheduled_at.get_or_insert(now);
+        }
+        let counters = &self.links.pulse.counters;
+        counters.steps.add(1);
+        counters.step_tokens.observe(step.n_tokens);
+        counters.preemptions.add(step.preempted.len());
+        self.publish();
+    }
+
+    /// One result per row that draws. Rows are independent, so the processor's cores share them.
+    fn draw(&self, step: &Step, logits: &Logits) -> Vec<Drawn> {
+        let rows: Vec<&StepRow> = step.rows.iter().filter(|row| row.draws).collect();
+        let n_values = rows.len() * self.model.vocab_size();
+        assert_eq!(
+            logits.values.len(),
+            n_values,
+            "the model returned logits of another shape"
+        );
+        let scheduler = &self.scheduler;
+        let draw_row = |(idx, row): (usize, &&StepRow)| {
+            let sequence = scheduler.sequence(row.id);
+            let forbidden: Vec<u32> = sequence.forbidden().collect();
+            let draw = Draw {
+                params: &sequence.sampling,
+                prompt: sequence.prompt(),
+                generated: sequence.generated(),
+                forbidden: &forbidden,
+                seed: sequence.seed,
+            };
+            sample(logits.row(idx), &draw)
+        };
+        rows.par_iter().enumerate().map(draw_row).collect()
+    }
+
+    /// Sends every drawn token to its ticket. The load is published before an answer's end is, so that who
+    /// sees the end also sees the blocks free.
+    fn reply(&mut self, progress: Vec<Progress>, drawn: Vec<Drawn>) {
+        let now = Instant::now();
+        let mut ended = Vec::new();
+        for (progress, drawn) in progress.into_iter().zip(drawn) {
+            let Progress {
+                id,
+                token: _,
+                finished,
+                n_generated,
+            } = progress;
+            let reply = self.replies.get_mut(&id).expect("every sequence has a reply");
+            match drawn {
+                Ok(sampled) => {
+                    self.links.pulse.counters.generation_tokens.add(1);
+                    if reply.first_token_at.is_none() {
+                        reply.first_token_at = Some(now);
+                        self.links.pulse.counters.prompt_tokens.add(reply.n_prompt);
+                    }
+                    if !matches!(finished, Some(FinishReason::Eos(_) | FinishReason::StopToken(_))) {
+                        reply.send(
+                            Event::Token {
+                                token: sampled.token,
+                                logprobs: sampled.logprobs,
+                            },
+                            now,
+                        );
+                    }
+                    if let Some(reason) = finished {
+                        self.links.pulse.counters.finished(reason);
+                        ended.push((self.forget(id), Event::Finished { reason, n_generated }));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        id = id.0,
+                        error = &error as &dyn std::error::Error,
+                        "no token drawn"
+                    );
+                    self.links.pulse.counters.failed.add(1);
+                    ended.push((self.forget(id), Event::Failed(RequestFailure::Sampling(error))));
+                }
+            }
+        }
+        self.publish();
+        for (reply, event) in ended {
+            reply.send(event, now);
+        }
+    }
+
+    /// Ends everything that runs or waits, as it was told.
+    fn abort_all(&mut self) {
+        let now = Instant::now();
+        for id in self.replies.keys().copied().collect::<Vec<_>>() {
+            let n_generated = self
+                .scheduler
+                .cancel(id)
+                .map_or(0, |sequence| sequence.generated().len());
+            self.links.pulse.counters.finished(FinishReason::Abort);
+            let reply = self.forget(id);
+            reply.send(
+                Event::Finished {
+                    reason: FinishReason::Abort,
+                    n_generated,
+                },
+                now,
+            );
+        }
+        self.publish();
+    }
+
+    /// Fails everything that was accepted; the model is not to be trusted any more.
+    fn fail_all(&mut self) {
+        let now = Instant::now();
+        while let Ok(submissions) = self.links.intake.try_recv() {
+            self.accept(submissions);
+        }
+        for id in self.replies.keys().copied().collect::<Vec<_>>() {
+            self.scheduler.cancel(id);
+            self.links.pulse.counters.failed.add(1);
+            self.forget(id)
+                .send(Event::Failed(RequestFailure::EngineDead), now);
+        }
+        self.publish();
+    }
+
+    fn forget(&mut self, id: SequenceId) -> Reply {
+        let reply = self.replies.remove(&id).expect("every sequence has a reply");
+        self.links.pulse.ended(reply.scheduled_at);
+        reply
+    }
+
+    fn publish(&self) {
+        self.links
+            .pulse
+            .publish(self.scheduler.n_running(), self.scheduler.pool().n_used());
+    }
+}
+
+impl Reply {
+    /// Sends without waiting. A full channel cannot be: it is as long as the answer may get. A closed one
+    /// is a dropped ticket, which the next turn cancels.
+    fn send(&self, event: Event, at: Instant) {
+        let stamped = Stamped {
+            event,
+            at,
+            scheduled_at: self.scheduled_at,
+            first_token_at: self.first_token_at,
+        };
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(stamped) {
+            unreachable!("an answer sent more events than it has tokens");
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
