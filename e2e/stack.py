@@ -1,7 +1,7 @@
 """The whole of Slipway on the local cluster: binaries, images, cluster, chart, and the hub with the shipped model.
 
 Used by the demo and by the tests, so that what the tests prove is what the demo shows.
-`python3 e2e/stack.py up` brings it up, `python3 e2e/stack.py exec -- CMD` runs a command inside the cluster's network.
+`python3 e2e/stack.py up` brings it up, `python3 e2e/stack.py exec CMD` runs a command inside the cluster's network.
 """
 
 import json
@@ -94,8 +94,23 @@ def up() -> dict[str, str]:
     return environment
 
 
+def describe() -> None:
+    """What somebody who looks for a fault wants to see."""
+    environment = cluster_environment()
+    for arguments in (
+        ["get", "mdep,deployment,pod,pvc", "-A", "-o", "wide"],
+        ["get", "events", "-A", "--sort-by=.lastTimestamp"],
+        ["logs", "-n", SYSTEM_NAMESPACE, "deployment/slipway-operator", "--tail=200"],
+    ):
+        print(f"$ kubectl {' '.join(arguments)}", flush=True)
+        subprocess.run(["kubectl", *arguments], env=environment, check=False)
+
+
 def main() -> int:
-    """`up`, or `exec -- CMD` inside the cluster's network."""
+    """`up`, `describe`, or `exec CMD` inside the cluster's network."""
+    if sys.argv[1:2] == ["describe"]:
+        describe()
+        return 0
     if sys.argv[1:2] == ["exec"]:
         command = sys.argv[2:]
         environment = {**os.environ, **cluster_environment()}
