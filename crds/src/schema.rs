@@ -55,10 +55,12 @@ pub enum Violation {
     },
 }
 
-/// The OpenAPI 3 schema of a type, without references.
+/// The schema of a type in the form that a CRD has it: no references, choices as `enum`.
 pub fn of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::openapi3()
         .with(|settings| settings.inline_subschemas = true)
+        .with_transform(kube::core::schema::StructuralSchemaRewriter)
+        .with_transform(kube::core::schema::OptionalEnum)
         .into_generator();
     serde_json::to_value(generator.into_root_schema_for::<T>()).expect("a schema serializes")
 }
@@ -230,4 +232,58 @@ fn shortened(value: &Value) -> String {
         return text;
     }
     text.chars().take(CHARS_MAX).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn said(schema: Value, value: Value) -> Vec<String> {
+        check(&schema, &value).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_object_is_checked_field_by_field() {
+        let schema = json!({
+            "type": "object",
+            "required": ["a"],
+            "properties": {
+                "a": {"type": "integer", "minimum": 1},
+                "b": {"type": "array", "maxItems": 1, "items": {"type": "string", "maxLength": 2}},
+                "c": {"type": "object", "properties": {"d": {"type": "boolean", "nullable": true}}},
+                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "size": {"x-kubernetes-int-or-string": true}
+            }
+        });
+        let fits = json!({"a": 1, "b": ["xy"], "c": {"d": null}, "labels": {"k": "v"}, "size": "1Gi"});
+        assert_eq!(said(schema.clone(), fits), Vec::<String>::new());
+        let wrong = json!({"b": ["xyz", 1], "c": {"e": 1}, "labels": {"k": 1}, "size": true, "a1": 0});
+        assert_eq!(
+            said(schema, wrong),
+            [
+                "field 'a' is missing",
+                "b: [\"xyz\",1] is not at most 1 items",
+                "b.[0]: \"xyz\" is not at most 2 characters",
+                "b.[1]: expected a value of type string, got 1",
+                "c: there is no field 'e'",
+                "labels.k: expected a value of type string, got 1",
+                "size: expected a number or a string, got true",
+                "there is no field 'a1'",
+            ]
+        );
+    }
+
+    #[test]
+    fn deep_values_are_refused_and_not_followed() {
+        let mut value = json!(1);
+        for _ in 0..100 {
+            value = json!([value]);
+        }
+        let mut schema = json!({"type": "array"});
+        for _ in 0..100 {
+            schema = json!({"type": "array", "items": schema});
+        }
+        assert!(said(schema, value)[0].ends_with("nested too deeply"));
+    }
 }
