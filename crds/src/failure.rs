@@ -80,6 +80,12 @@ reasons! {
     VolumeNotBound = 28,
     /// The hub or the network cannot be reached.
     DownloadFailed = 29,
+    /// An object has the name of a child and does not belong to the ModelDeployment.
+    NameTaken = 30,
+    /// The kubelet cannot start the container as it is configured.
+    ContainerStartFailed = 31,
+    /// The API server refuses the pods, as a quota or a policy asks.
+    PodsRefused = 32,
 }
 
 impl std::fmt::Display for Reason {

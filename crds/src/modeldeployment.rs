@@ -248,10 +248,10 @@ pub struct EnvVar {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.type == oldSelf.type").message("cache.type cannot be changed"),
-    validation = Rule::new("self.type == 'PVC' || !(has(self.storageClassName) || has(self.claimName) || has(self.retain))")
-        .message("storageClassName, claimName and retain are for type PVC"),
-    validation = Rule::new("!has(self.claimName) || !(has(self.storageClassName) || has(self.size) || has(self.retain))")
-        .message("an existing claim has its own size, class and lifetime")
+    validation = Rule::new("self.type == 'PVC' || !(has(self.storageClassName) || has(self.accessMode) || has(self.claimName) || has(self.retain))")
+        .message("storageClassName, accessMode, claimName and retain are for type PVC"),
+    validation = Rule::new("!has(self.claimName) || !(has(self.storageClassName) || has(self.accessMode) || has(self.size) || has(self.retain))")
+        .message("an existing claim has its own size, class, access mode and lifetime")
 )]
 pub struct Cache {
     /// `PVC` survives the pod and is shared by replicas; `Ephemeral` goes with the pod.
@@ -265,6 +265,10 @@ pub struct Cache {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
+    /// `ReadWriteMany` lets replicas on several nodes share the volume, if the class can do it. Default:
+    /// ReadWriteOnce, one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_mode: Option<AccessMode>,
     /// Existing claim to use instead of one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -283,6 +287,26 @@ pub enum CacheType {
     /// An emptyDir.
     #[default]
     Ephemeral,
+}
+
+/// From how many nodes a volume is written.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessMode {
+    /// From one.
+    #[default]
+    ReadWriteOnce,
+    /// From many.
+    ReadWriteMany,
+}
+
+impl AccessMode {
+    /// The name Kubernetes uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AccessMode::ReadWriteOnce => "ReadWriteOnce",
+            AccessMode::ReadWriteMany => "ReadWriteMany",
+        }
+    }
 }
 
 /// What one replica gets of a node.
