@@ -27,6 +27,20 @@ pub enum KernelError {
         /// What it must be, in words.
         rule: &'static str,
     },
+    /// There is no memory for a buffer.
+    #[error("no memory for a {what} of {size_bytes} bytes")]
+    Memory {
+        /// The buffer.
+        what: &'static str,
+        /// Bytes asked for.
+        size_bytes: u128,
+    },
+    /// The processor lacks an instruction set that was asked for by name.
+    #[error("this processor has no {isa}")]
+    MissingIsa {
+        /// The instruction set.
+        isa: &'static str,
+    },
     /// The thread pool could not be started.
     #[error("cannot start {n_threads} compute threads: {reason}")]
     Threads {
@@ -35,4 +49,42 @@ pub enum KernelError {
         /// What the operating system said.
         reason: String,
     },
+}
+
+/// Checks that `operand` of `op` has as many elements as the shapes need.
+pub(crate) fn check_len(
+    op: &'static str,
+    operand: &'static str,
+    got: usize,
+    want: usize,
+) -> Result<(), KernelError> {
+    if got == want {
+        Ok(())
+    } else {
+        Err(KernelError::Length {
+            op,
+            operand,
+            got,
+            want,
+        })
+    }
+}
+
+/// Checks a rule about the value `got` of `operand`.
+pub(crate) fn check_range(
+    holds: bool,
+    op: &'static str,
+    (operand, got): (&'static str, usize),
+    rule: &'static str,
+) -> Result<(), KernelError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(KernelError::Range {
+            op,
+            operand,
+            got,
+            rule,
+        })
+    }
 }

@@ -1,0 +1,277 @@
+//! One tile of attention: some neighbouring queries of a sequence against one head of the cache.
+
+use std::ops::Range;
+
+use crate::KvCache;
+use crate::disjoint::DisjointMut;
+use crate::simd::{LANES_MAX, Simd, SimdTask, dot_tile};
+
+/// Positions whose scores are computed before the softmax moves on.
+const POSITIONS: usize = 32;
+
+/// What all tiles of a call share.
+pub(super) struct Shared<'a> {
+    pub(super) q: &'a [f32],
+    pub(super) q_stride: usize,
+    pub(super) n_heads: usize,
+    /// Query heads per head of the cache.
+    pub(super) group: usize,
+    pub(super) cache: &'a KvCache,
+    pub(super) scale: f32,
+    pub(super) window: Option<usize>,
+    pub(super) out: &'a DisjointMut<'a>,
+}
+
+/// Neighbouring queries of one sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    /// Row of the first in `q` and `out`.
+    pub(super) first_token: usize,
+    /// How many.
+    pub(super) n_queries: usize,
+    /// Position of the first in its sequence.
+    pub(super) first_position: usize,
+    /// The sequence's blocks.
+    pub(super) block_table: &'a [u32],
+}
+
+/// The work of one task.
+pub(super) struct Tile<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    pub(super) queries: Queries<'a>,
+    pub(super) kv_head: usize,
+}
+
+/// State of the softmax of a tile; a row is one head of one query: `query * group + head`.
+struct State {
+    /// Queries, scaled, zeros behind. `[n_rows, head_stride]`
+    q: Vec<f32>,
+    /// Scores, then weights, of the current positions. `[n_rows, POSITIONS]`
+    weights: Vec<f32>,
+    /// Largest score so far. `[n_rows]`
+    max: Vec<f32>,
+    /// Sum of the weights so far. `[n_rows]`
+    total: Vec<f32>,
+    /// What the last new maximum shrinks the sums by. `[n_rows]`
+    shrink: Vec<f32>,
+    /// Weighted values so far. `[n_rows, head_stride]`
+    sums: Vec<f32>,
+}
+
+impl SimdTask for Tile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut state = self.state();
+        let end = self.queries.first_position + self.queries.n_queries;
+        let first_seen = self.seen_by(0).start;
+        let mut first = first_seen - first_seen % POSITIONS;
+        while first < end {
+            let positions = first..end.min(first + POSITIONS);
+            self.scores(simd, &positions, &mut state);
+            self.softmax(simd, &positions, &mut state);
+            self.weigh_values(simd, &positions, &mut state);
+            first += POSITIONS;
+        }
+        self.finish(&state);
+    }
+}
+
+impl Tile<'_> {
+    fn state(&self) -> State {
+        let Shared {
+            q,
+            q_stride,
+            group,
+            cache,
+            scale,
+            ..
+        } = *self.shared;
+        let (head_dim, head_stride) = (cache.head_dim(), cache.head_stride());
+        let n_rows = self.queries.n_queries * group;
+        let mut scaled = vec![0.0; n_rows * head_stride];
+        for (row, to) in scaled.chunks_exact_mut(head_stride).enumerate() {
+            let token = self.queries.first_token + row / group;
+            let from = token * q_stride + (self.kv_head * group + row % group) * head_dim;
+            for (to, from) in to.iter_mut().zip(&q[from..from + head_dim]) {
+                *to = from * scale;
+            }
+        }
+        State {
+            q: scaled,
+            weights: vec![0.0; n_rows * POSITIONS],
+            max: vec![f32::NEG_INFINITY; n_rows],
+            total: vec![0.0; n_rows],
+            shrink: vec![1.0; n_rows],
+            sums: vec![0.0; n_rows * head_stride],
+        }
+    }
+
+    /// Positions that the query `idx` of the tile sees.
+    fn seen_by(&self, idx: usize) -> Range<usize> {
+        let end = self.queries.first_position + idx + 1;
+        self.shared.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// Where the cache holds `position`.
+    fn cache_index(&self, position: usize) -> usize {
+        let block_size = self.shared.cache.block_size();
+        let block = self.queries.block_table[position / block_size] as usize;
+        self.shared
+            .cache
+            .index(block, self.kv_head, position % block_size)
+    }
+
+    /// The scores of every row and position, as products of four rows and four keys.
+    #[inline(always)]
+    fn scores<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+        let n_rows = state.max.len();
+        for at in (0..positions.len()).step_by(4) {
+            let n_keys = 4.min(positions.len() - at);
+            // Behind the last position its key is read again and the product dropped.
+            let keys: [&[f32]; 4] = std::array::from_fn(|i| {
+                let index = self.cache_index(positions.start + at + i.min(n_keys - 1));
+                &self.shared.cache.keys()[index..][..self.shared.cache.head_stride()]
+            });
+            let mut row = 0;
+            while row < n_rows {
+                if S::TILE_ROWS == 4 && row + 4 <= n_rows {
+                    score_tile::<S, 4>(simd, (row, at), keys, state);
+                    row += 4;
+                } else {
+                    score_tile::<S, 1>(simd, (row, at), keys, state);
+                    row += 1;
+                }
+            }
+        }
+    }
+
+    /// Masks the scores, turns them into weights relative to the largest so far, and adds those up.
+    #[inline(always)]
+    fn softmax<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+        for (row, weights) in state.weights.chunks_exact_mut(POSITIONS).enumerate() {
+            let seen = self.seen_by(row / self.shared.group);
+            let from = seen.start.clamp(positions.start, positions.end) - positions.start;
+            let to = seen.end.clamp(positions.start, positions.end) - positions.start;
+            weights[..from].fill(f32::NEG_INFINITY);
+            weights[to.max(from)..].fill(f32::NEG_INFINITY);
+            let max = state.max[row].max(largest(simd, weights));
+            if max == f32::NEG_INFINITY {
+                // Nothing seen yet: no weight, and nothing to shrink.
+                weights.fill(0.0);
+                state.shrink[row] = 1.0;
+                continue;
+            }
+            let mut total = simd.splat(0.0);
+            for weights in weights.chunks_exact_mut(S::LANES) {
+                let v = simd.exp(simd.sub(simd.load_slice(weights), simd.splat(max)));
+                total = simd.add(total, v);
+                simd.store_slice(weights, v);
+            }
+            state.shrink[row] = (state.max[row] - max).exp();
+            state.max[row] = max;
+            state.total[row] = state.total[row] * state.shrink[row] + simd.sum(total);
+        }
+    }
+
+    /// Adds the weighted values to the sums.
+    #[inline(always)]
+    fn weigh_values<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+        let values: [&[f32]; POSITIONS] = std::array::from_fn(|i| {
+            let index = self.cache_index((positions.start + i).min(positions.end - 1));
+            &self.shared.cache.values()[index..][..self.shared.cache.head_stride()]
+        });
+        let values = &values[..positions.len()];
+        let n_rows = state.max.len();
+        let mut row = 0;
+        while row < n_rows {
+            if S::TILE_ROWS == 4 && row + 4 <= n_rows {
+                weigh_tile::<S, 4>(simd, row, values, state);
+                row += 4;
+            } else {
+                weigh_tile::<S, 1>(simd, row, values, state);
+                row += 1;
+            }
+        }
+    }
+
+    /// Divides by the total weight and writes the result.
+    fn finish(&self, state: &State) {
+        let Shared {
+            n_heads,
+            group,
+            cache,
+            out,
+            ..
+        } = *self.shared;
+        let (head_dim, head_stride) = (cache.head_dim(), cache.head_stride());
+        for (row, sums) in state.sums.chunks_exact(head_stride).enumerate() {
+            let token = self.queries.first_token + row / group;
+            let at = (token * n_heads + self.kv_head * group + row % group) * head_dim;
+            // SAFETY: no other tile has this token and head.
+            let out = unsafe { out.part(at, head_dim) };
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum / state.total[row];
+            }
+        }
+    }
+}
+
+/// The scores of rows `row .. row + R` with four keys, whose positions are `at ..` in the tile's.
+#[inline(always)]
+fn score_tile<S: Simd, const R: usize>(
+    simd: S,
+    (row, at): (usize, usize),
+    keys: [&[f32]; 4],
+    state: &mut State,
+) {
+    let head_stride = keys[0].len();
+    let q: [&[f32]; R] = std::array::from_fn(|r| &state.q[(row + r) * head_stride..][..head_stride]);
+    let mut sums = [[simd.splat(0.0); 4]; R];
+    let pointers = (q.map(<[f32]>::as_ptr), keys.map(<[f32]>::as_ptr));
+    // SAFETY: every slice has head_stride elements, a multiple of LANES_MAX and so of LANES.
+    unsafe { dot_tile(simd, pointers, head_stride / S::LANES, &mut sums) };
+    for (r, sums) in sums.into_iter().enumerate() {
+        let scores = &mut state.weights[(row + r) * POSITIONS + at..][..4];
+        for (score, sum) in scores.iter_mut().zip(sums) {
+            *score = simd.sum(sum);
+        }
+    }
+}
+
+/// The largest of some scores.
+#[inline(always)]
+fn largest<S: Simd>(simd: S, scores: &[f32]) -> f32 {
+    let mut max = simd.splat(f32::NEG_INFINITY);
+    for scores in scores.chunks_exact(S::LANES) {
+        max = simd.max(max, simd.load_slice(scores));
+    }
+    let mut lanes = [f32::NEG_INFINITY; LANES_MAX];
+    simd.store_slice(&mut lanes, max);
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Adds the weighted values to the sums of rows `row .. row + R`, two vectors of the head at a time.
+#[inline(always)]
+fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], state: &mut State) {
+    let head_stride = state.sums.len() / state.max.len();
+    for at in (0..head_stride).step_by(LANES_MAX) {
+        // Two vectors of eight lanes or one of sixteen.
+        for at in (at..at + LANES_MAX).step_by(S::LANES) {
+            let mut sums: [S::V; R] = std::array::from_fn(|r| {
+                let sum = simd.load_slice(&state.sums[(row + r) * head_stride + at..]);
+                simd.mul(sum, simd.splat(state.shrink[row + r]))
+            });
+            for (i, values) in values.iter().enumerate() {
+                let v = simd.load_slice(&values[at..]);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = simd.mul_add(simd.splat(state.weights[(row + r) * POSITIONS + i]), v, *sum);
+                }
+            }
+            for (r, sum) in sums.into_iter().enumerate() {
+                simd.store_slice(&mut state.sums[(row + r) * head_stride + at..], sum);
+            }
+        }
+    }
+}

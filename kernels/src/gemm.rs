@@ -1,0 +1,250 @@
+//! Matrix product with a weight: `y[m, n] = x[m, k] · Wᵀ + bias`, activations and sums in f32.
+//!
+//! Few rows are bound by reading the weight once (`thin`); many rows are bound by arithmetic and go
+//! through blocks that stay in the caches (`blocked`). Both add the same products in the same order, so a
+//! row's result is the same bits in either.
+
+mod blocked;
+mod thin;
+
+use crate::error::{check_len, check_range};
+use crate::weight::Rows;
+use crate::{CpuContext, KernelError, Weight};
+
+/// Operands of [`gemm`].
+pub struct Gemm<'a> {
+    /// Activations, row-major without gaps. `[m, k]`
+    pub x: &'a [f32],
+    /// Weight. `[n, k]`
+    pub weight: &'a Weight,
+    /// Added to every row of the result. `[n]`
+    pub bias: Option<&'a [f32]>,
+    /// Result, row-major without gaps; overwritten. `[m, n]`
+    pub y: &'a mut [f32],
+}
+
+/// `y = x · Wᵀ + bias`; `m` follows from the length of `x` and may be zero.
+///
+/// Each element is a sum over lanes `l` of `x[i, l], x[i, l + LANES], …`, accumulated in f32 with fused
+/// multiply-adds where the processor has them; the error is below `k/LANES · 2⁻²⁴ · Σ|x·w|`.
+///
+/// # Errors
+/// The lengths of `x`, `bias` or `y` do not agree with the weight.
+pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
+    let (n, k) = (op.weight.n_rows(), op.weight.n_cols());
+    let m = op.x.len() / k;
+    check_len("gemm", "x", op.x.len(), m * k)?;
+    check_len("gemm", "y", op.y.len(), m * n)?;
+    if let Some(bias) = op.bias {
+        check_len("gemm", "bias", bias.len(), n)?;
+    }
+    check_range(k <= K_MAX, "gemm", ("k", k), "at most 2^24")?;
+    match op.weight.rows() {
+        Rows::F32(rows) => run(context, op, rows),
+        Rows::F16(rows) => run(context, op, rows),
+        Rows::BF16(rows) => run(context, op, rows),
+    }
+    Ok(())
+}
+
+/// Beyond this many columns the error bound is no longer worth having.
+const K_MAX: usize = 1 << 24;
+
+/// Most rows for which reading the weight costs more than the arithmetic.
+const THIN_ROWS_MAX: usize = 4;
+
+fn run<W: crate::simd::Element>(context: &CpuContext, op: Gemm<'_>, rows: &[W]) {
+    let Gemm { x, weight, bias, y } = op;
+    let shape = Shape {
+        n: weight.n_rows(),
+        k: weight.n_cols(),
+        row_stride: weight.row_stride(),
+    };
+    let m = x.len() / shape.k;
+    if m <= THIN_ROWS_MAX {
+        thin::run(
+            context,
+            thin::Operands {
+                shape,
+                x,
+                rows,
+                bias,
+                y,
+            },
+        );
+    } else {
+        blocked::run(
+            context,
+            blocked::Operands {
+                shape,
+                x,
+                rows,
+                bias,
+                y,
+            },
+        );
+    }
+}
+
+/// Sizes of a product's weight.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Rows of the weight.
+    n: usize,
+    /// Columns of the weight.
+    k: usize,
+    /// Elements between its rows, at least `k` rounded up to whole vectors.
+    row_stride: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::weight::tests::weight_of;
+    use crate::{DType, Isa};
+
+    /// Pseudo-random numbers in -1..1, the same for the same seed.
+    fn numbers(seed: u64, n: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..n)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn product(context: &CpuContext, x: &[f32], weight: &Weight, bias: Option<&[f32]>) -> Vec<f32> {
+        let mut y = vec![f32::NAN; x.len() / weight.n_cols() * weight.n_rows()];
+        gemm(
+            context,
+            Gemm {
+                x,
+                weight,
+                bias,
+                y: &mut y,
+            },
+        )
+        .unwrap();
+        y
+    }
+
+    /// Compares every path with f64 arithmetic, and each row of a batch with the row alone.
+    fn check(dtype: DType, (m, n, k): (usize, usize, usize)) {
+        let x = numbers(1, m * k);
+        let bias = numbers(2, n);
+        let (weight, w) = weight_of(dtype, k, &numbers(3, n * k));
+        for isa in Isa::available() {
+            let context = CpuContext::with_isa(2, isa).unwrap();
+            let y = product(&context, &x, &weight, Some(&bias));
+            for i in 0..m {
+                for j in 0..n {
+                    let products = (0..k).map(|l| f64::from(x[i * k + l]) * w[j * k + l]);
+                    let size: f64 = products.clone().map(f64::abs).sum::<f64>() + 1.0;
+                    let want = products.sum::<f64>() + f64::from(bias[j]);
+                    let tolerance = f64::from(f32::EPSILON) * size * (k as f64 / 8.0 + 8.0);
+                    let got = f64::from(y[i * n + j]);
+                    assert!(
+                        (got - want).abs() <= tolerance,
+                        "{isa:?} {dtype:?} [{i}, {j}] {got} {want}"
+                    );
+                }
+                let alone = product(&context, &x[i * k..(i + 1) * k], &weight, Some(&bias));
+                assert_eq!(alone, y[i * n..(i + 1) * n], "{isa:?} {dtype:?} row {i} of {m}");
+            }
+        }
+    }
+
+    #[test]
+    fn whole_blocks() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            check(dtype, (9, 64, 1088));
+        }
+    }
+
+    #[test]
+    fn more_rows_than_a_block() {
+        check(DType::BF16, (blocked::M_BLOCK + 3, 37, 72));
+    }
+
+    #[test]
+    fn thin_products_split_over_threads() {
+        check(DType::BF16, (1, 2500, 515));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn odd_shapes(m in 1_usize..12, n in 1_usize..40, k in 1_usize..90, which in 0_usize..3) {
+            check([DType::F32, DType::F16, DType::BF16][which], (m, n, k));
+        }
+    }
+
+    #[test]
+    fn nothing_in_nothing_out() {
+        let (weight, _) = weight_of(DType::F32, 2, &[1.0; 6]);
+        let context = CpuContext::new(1).unwrap();
+        assert_eq!(product(&context, &[], &weight, None), []);
+    }
+
+    #[test]
+    fn one_bad_row_stays_one_bad_row() {
+        let (weight, _) = weight_of(DType::BF16, 20, &numbers(3, 40 * 20));
+        let context = CpuContext::new(2).unwrap();
+        let mut x = numbers(1, 7 * 20);
+        x[3 * 20 + 5] = f32::NAN;
+        let y = product(&context, &x, &weight, None);
+        for (i, row) in y.chunks(40).enumerate() {
+            assert_eq!(row.iter().all(|v| v.is_nan()), i == 3);
+            assert_eq!(row.iter().any(|v| v.is_nan()), i == 3);
+        }
+    }
+
+    #[test]
+    fn refuses_lengths_that_disagree() {
+        let (weight, _) = weight_of(DType::F32, 2, &[1.0; 6]);
+        let context = CpuContext::new(1).unwrap();
+        let mut y = [0.0; 3];
+        let odd = gemm(
+            &context,
+            Gemm {
+                x: &[1.0; 3],
+                weight: &weight,
+                bias: None,
+                y: &mut y,
+            },
+        );
+        assert!(matches!(odd, Err(KernelError::Length { operand: "x", .. })));
+        let long = gemm(
+            &context,
+            Gemm {
+                x: &[1.0; 4],
+                weight: &weight,
+                bias: None,
+                y: &mut y,
+            },
+        );
+        assert!(matches!(
+            long,
+            Err(KernelError::Length {
+                operand: "y",
+                want: 6,
+                ..
+            })
+        ));
+        let bias = gemm(
+            &context,
+            Gemm {
+                x: &[1.0; 2],
+                weight: &weight,
+                bias: Some(&[0.0]),
+                y: &mut y,
+            },
+        );
+        assert!(matches!(bias, Err(KernelError::Length { operand: "bias", .. })));
+    }
+}

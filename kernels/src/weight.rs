@@ -1,0 +1,289 @@
+//! Weights in memory: rows of one dtype, each starting on a cache line.
+
+use half::{bf16, f16};
+
+use crate::KernelError;
+use crate::buffer::Buffer;
+use crate::error::{check_len, check_range};
+use crate::simd::LANES_MAX;
+
+/// How a number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// The upper half of an f32.
+    BF16,
+}
+
+impl DType {
+    /// Bytes of one number.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+
+    /// Its usual name: `float32`, `float16` or `bfloat16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "float32",
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+        }
+    }
+
+    /// The numbers of little-endian `bytes`, widened to f32 (exact).
+    ///
+    /// # Errors
+    /// The bytes are not a whole number of elements.
+    pub fn widen(self, bytes: &[u8]) -> Result<Vec<f32>, KernelError> {
+        check_range(
+            bytes.len().is_multiple_of(self.size_bytes()),
+            "widen",
+            ("bytes", bytes.len()),
+            "a whole number of elements",
+        )?;
+        Ok(match self {
+            DType::F32 => bytes.chunks_exact(4).map(read_f32).collect(),
+            DType::F16 => bytes.chunks_exact(2).map(|b| read_f16(b).to_f32()).collect(),
+            DType::BF16 => bytes.chunks_exact(2).map(|b| read_bf16(b).to_f32()).collect(),
+        })
+    }
+}
+
+/// A weight matrix `[n_rows, n_cols]` in its stored dtype.
+///
+/// Rows start on a 64-byte line, and the space behind a row's last element is zero, so that an op may read
+/// whole vectors.
+#[derive(Debug)]
+pub struct Weight {
+    buffer: Buffer,
+    dtype: DType,
+    n_rows: usize,
+    n_cols: usize,
+    row_stride: usize,
+}
+
+/// The rows of a weight, typed.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+impl Weight {
+    /// A matrix of zeros, to be filled by [`Weight::write_rows`].
+    ///
+    /// # Errors
+    /// A size is zero, or there is no memory for it.
+    pub fn zeroed(dtype: DType, n_rows: usize, n_cols: usize) -> Result<Weight, KernelError> {
+        check_range(n_rows > 0, "weight", ("n_rows", n_rows), "at least 1")?;
+        check_range(n_cols > 0, "weight", ("n_cols", n_cols), "at least 1")?;
+        let row_stride = n_cols
+            .checked_next_multiple_of(64 / dtype.size_bytes())
+            .filter(|stride| *stride <= usize::MAX / 4)
+            .ok_or(KernelError::Memory {
+                what: "weight",
+                size_bytes: u128::MAX,
+            })?;
+        let size_bytes =
+            (row_stride * dtype.size_bytes())
+                .checked_mul(n_rows)
+                .ok_or(KernelError::Memory {
+                    what: "weight",
+                    size_bytes: u128::MAX,
+                })?;
+        let buffer = Buffer::zeroed("weight", size_bytes)?;
+        Ok(Weight {
+            buffer,
+            dtype,
+            n_rows,
+            n_cols,
+            row_stride,
+        })
+    }
+
+    /// Rows: the length of an output of a product with this weight.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Columns: the length of an input.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// How the numbers are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Bytes of the numbers, without the space between rows.
+    pub fn size_bytes(&self) -> usize {
+        self.n_rows * self.n_cols * self.dtype().size_bytes()
+    }
+
+    /// Writes whole rows from `first_row` on, converting from `dtype` (to nearest, ties to even).
+    /// `bytes` holds the rows without gaps, little-endian.
+    ///
+    /// # Errors
+    /// `bytes` is not a whole number of rows, or they do not fit.
+    pub fn write_rows(&mut self, first_row: usize, dtype: DType, bytes: &[u8]) -> Result<(), KernelError> {
+        let row_bytes = self.n_cols * dtype.size_bytes();
+        let n_rows = bytes.len() / row_bytes;
+        check_len("write_rows", "bytes", bytes.len(), n_rows * row_bytes)?;
+        check_range(
+            first_row
+                .checked_add(n_rows)
+                .is_some_and(|end| end <= self.n_rows),
+            "write_rows",
+            ("first_row", first_row),
+            "such that the rows fit",
+        )?;
+        let own = self.dtype;
+        let stored: &mut [u8] = self.buffer.as_mut_slice();
+        let rows = stored
+            .chunks_exact_mut(self.row_stride * own.size_bytes())
+            .skip(first_row);
+        for (to, from) in rows.zip(bytes.chunks_exact(row_bytes)) {
+            convert_row(own, &mut to[..self.n_cols * own.size_bytes()], dtype, from);
+        }
+        Ok(())
+    }
+
+    /// The rows, typed, `row_stride` elements apart.
+    pub(crate) fn rows(&self) -> Rows<'_> {
+        match self.dtype {
+            DType::F32 => Rows::F32(self.buffer.as_slice()),
+            DType::F16 => Rows::F16(self.buffer.as_slice()),
+            DType::BF16 => Rows::BF16(self.buffer.as_slice()),
+        }
+    }
+
+    /// Elements between the starts of two rows, a multiple of [`LANES_MAX`].
+    pub(crate) fn row_stride(&self) -> usize {
+        debug_assert!(self.row_stride.is_multiple_of(LANES_MAX));
+        self.row_stride
+    }
+}
+
+/// Converts one row between little-endian dtypes.
+fn convert_row(to_dtype: DType, to: &mut [u8], from_dtype: DType, from: &[u8]) {
+    match (from_dtype, to_dtype) {
+        (DType::F32, DType::F32) | (DType::F16, DType::F16) | (DType::BF16, DType::BF16) => {
+            copy_native(to_dtype, to, from);
+        }
+        (DType::F32, DType::F16) => convert(to, from, |b| f16::from_f32(read_f32(b)).to_ne_bytes()),
+        (DType::F32, DType::BF16) => convert(to, from, |b| bf16::from_f32(read_f32(b)).to_ne_bytes()),
+        (DType::F16, DType::F32) => convert(to, from, |b| read_f16(b).to_f32().to_ne_bytes()),
+        (DType::BF16, DType::F32) => convert(to, from, |b| read_bf16(b).to_f32().to_ne_bytes()),
+        (DType::F16, DType::BF16) => {
+            convert(to, from, |b| bf16::from_f32(read_f16(b).to_f32()).to_ne_bytes());
+        }
+        (DType::BF16, DType::F16) => {
+            convert(to, from, |b| f16::from_f32(read_bf16(b).to_f32()).to_ne_bytes());
+        }
+    }
+}
+
+/// Applies `each` from elements of two or four bytes to elements of `N` bytes.
+fn convert<const N: usize>(to: &mut [u8], from: &[u8], each: impl Fn(&[u8]) -> [u8; N]) {
+    let from_size = from.len() / (to.len() / N);
+    for (to, from) in to.chunks_exact_mut(N).zip(from.chunks_exact(from_size)) {
+        to.copy_from_slice(&each(from));
+    }
+}
+
+/// Copies little-endian elements into this machine's order.
+fn copy_native(dtype: DType, to: &mut [u8], from: &[u8]) {
+    to.copy_from_slice(from);
+    if cfg!(target_endian = "big") {
+        to.chunks_exact_mut(dtype.size_bytes()).for_each(<[u8]>::reverse);
+    }
+}
+
+fn read_f32(b: &[u8]) -> f32 {
+    f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+}
+
+fn read_f16(b: &[u8]) -> f16 {
+    f16::from_le_bytes([b[0], b[1]])
+}
+
+fn read_bf16(b: &[u8]) -> bf16 {
+    bf16::from_le_bytes([b[0], b[1]])
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A weight of `values`, rounded to `dtype`; with the rounded values, for references.
+    pub(crate) fn weight_of(dtype: DType, n_cols: usize, values: &[f32]) -> (Weight, Vec<f64>) {
+        let mut weight = Weight::zeroed(dtype, values.len() / n_cols, n_cols).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        weight.write_rows(0, DType::F32, &bytes).unwrap();
+        let rounded = values
+            .iter()
+            .map(|&v| match dtype {
+                DType::F32 => f64::from(v),
+                DType::F16 => f16::from_f32(v).to_f64(),
+                DType::BF16 => bf16::from_f32(v).to_f64(),
+            })
+            .collect();
+        (weight, rounded)
+    }
+
+    #[test]
+    fn rows_start_on_lines_and_end_in_zeros() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let (weight, _) = weight_of(dtype, 5, &[1.5; 15]);
+            assert_eq!(weight.row_stride() * dtype.size_bytes(), 64);
+            assert_eq!(weight.size_bytes(), 15 * dtype.size_bytes());
+            let widened: Vec<f32> = match weight.rows() {
+                Rows::F32(rows) => rows.to_vec(),
+                Rows::F16(rows) => rows.iter().map(|v| v.to_f32()).collect(),
+                Rows::BF16(rows) => rows.iter().map(|v| v.to_f32()).collect(),
+            };
+            for row in widened.chunks(weight.row_stride()) {
+                assert!(row[..5].iter().all(|&v| v == 1.5) && row[5..].iter().all(|&v| v == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn converts_between_all_dtypes() {
+        for from in [DType::F32, DType::F16, DType::BF16] {
+            for to in [DType::F32, DType::F16, DType::BF16] {
+                let mut bytes = vec![0; 3 * from.size_bytes()];
+                let numbers: Vec<u8> = [1.0_f32, -2.5, 0.375]
+                    .iter()
+                    .flat_map(|v| v.to_le_bytes())
+                    .collect();
+                convert_row(from, &mut bytes, DType::F32, &numbers);
+                let mut converted = vec![0; 3 * to.size_bytes()];
+                convert_row(to, &mut converted, from, &bytes);
+                assert_eq!(
+                    to.widen(&converted).unwrap(),
+                    [1.0, -2.5, 0.375],
+                    "{from:?} to {to:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_rows_that_do_not_fit() {
+        let mut weight = Weight::zeroed(DType::F32, 2, 3).unwrap();
+        assert!(weight.write_rows(0, DType::F32, &[0; 11]).is_err());
+        assert!(weight.write_rows(1, DType::F32, &[0; 24]).is_err());
+        assert!(weight.write_rows(usize::MAX, DType::F32, &[0; 12]).is_err());
+        assert!(Weight::zeroed(DType::F32, 0, 3).is_err());
+        assert!(Weight::zeroed(DType::F32, usize::MAX, 64).is_err());
+    }
+}
