@@ -18,17 +18,20 @@ EMPTY_WAIT_S_MAX = 10.0
 POLL_S = 0.05
 
 
-def roots() -> list[Path]:
-    """The mounted hierarchies: each of version 1, or the one of version 2."""
+def hierarchies() -> tuple[list[Path], list[Path]]:
+    """Where the hierarchies of version 1 and of version 2 are mounted."""
     version_1, version_2 = [], []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, rest = line.partition(" - ")
         kind = rest.split()[0]
-        path = Path(fields.split()[4])
-        if kind == "cgroup":
-            version_1.append(path)
-        elif kind == "cgroup2":
-            version_2.append(path)
+        if kind in ("cgroup", "cgroup2"):
+            (version_1 if kind == "cgroup" else version_2).append(Path(fields.split()[4]))
+    return version_1, version_2
+
+
+def roots() -> list[Path]:
+    """The hierarchies that hold the controllers: those of version 1 if there is any, else that of version 2."""
+    version_1, version_2 = hierarchies()
     return version_1 or version_2[:1]
 
 
@@ -93,10 +96,13 @@ def kill_all() -> bool:
 
 
 def remove() -> bool:
-    """Remove the groups, innermost first; whether all are gone. The kernel may need a moment after the last exit."""
+    """Remove the groups, innermost first; whether all are gone. The kernel may need a moment after the last exit.
+
+    Where both versions are mounted, runc makes groups in both.
+    """
     deadline_s = time.monotonic() + EMPTY_WAIT_S_MAX
     while time.monotonic() < deadline_s:
-        groups = [group for root in roots() if (root / NAME).is_dir() for group in tree(root / NAME)]
+        groups = [group for root in sum(hierarchies(), []) if (root / NAME).is_dir() for group in tree(root / NAME)]
         if not groups:
             return True
         for group in groups:

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     command("down", down, "stop the cluster and remove everything of it but the built programs")
     command("status", status, "say what runs; exit code 1 when the cluster is not ready").add_argument("--json", action="store_true")
     command("env", env, "print shell commands that set KUBECONFIG and PATH")
-    command("exec", execute, "run a command in the cluster's network with the cluster's DNS").add_argument("command", nargs="+")
+    command("exec", execute, "run a command in the cluster's network with the cluster's DNS").add_argument("command", nargs=argparse.REMAINDER)
     command("load", load, "import image archives (docker-archive tars)").add_argument("tars", nargs="+", type=Path)
     command("gpu", gpu, f"give the node N {GPU}, for tests of scheduling").add_argument("n", type=int)
     return top
@@ -84,12 +84,15 @@ def env(_: argparse.Namespace) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> None:
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        sys.exit("cluster: exec needs a command")
     cluster = chosen()
     if os.geteuid() != 0:
         ask_for_root()
     os.environ["KUBECONFIG"] = str(KUBECONFIG)
     os.environ["PATH"] = f"{TOOLS}:{os.environ['PATH']}"
-    shell.replace_by(arguments.command, require_node(cluster))
+    shell.replace_by(command, require_node(cluster))
 
 
 def load(arguments: argparse.Namespace) -> None:
