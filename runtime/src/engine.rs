@@ -14,6 +14,11 @@ pub mod sequence;
 mod thread;
 pub mod ticket;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -181,11 +186,14 @@ impl Engine {
     /// # Errors
     /// [`SubmitError`]; then none was accepted.
     pub fn submit(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Ticket>, SubmitError> {
+        if *self.phase.borrow() == Phase::Dead {
+            return Err(SubmitError::EngineDead);
+        }
         let n_requests = requests.len();
         let admitted = self.admit(requests)?;
         let intake = self.lock_intake();
         let Some(sender) = intake.as_ref() else {
-            return Err(self.refusal_to_submit());
+            return Err(SubmitError::Draining);
         };
         self.hold(n_requests)?;
         let queued_at = Instant::now();
@@ -277,13 +285,6 @@ impl Engine {
     fn queue_full(&self) -> SubmitError {
         SubmitError::QueueFull {
             retry_after_s: self.pulse.retry_after_s(),
-        }
-    }
-
-    fn refusal_to_submit(&self) -> SubmitError {
-        match *self.phase.borrow() {
-            Phase::Dead => SubmitError::EngineDead,
-            Phase::Serving | Phase::Draining | Phase::Stopped => SubmitError::Draining,
         }
     }
 
