@@ -1,11 +1,33 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help cluster cluster-down images
+.PHONY: help demo run test build lint generate cluster cluster-down images
 
 PYTHON ?= python3
+TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Cluster, operator, a model, a streamed answer, and the next commands
+	@$(PYTHON) e2e/demo.py
+
+run: ## Serve the demo's YAML on this machine, without a cluster
+	@cargo build --locked --workspace --bin slipway-runtime
+	@$(TARGET)/slipway-runtime serve --from examples/modeldeployment.yaml --model examples/models/tiny-trained
+
+test: ## Everything CI runs
+	@$(PYTHON) e2e/suite.py
+
+build: ## Build every binary
+	@cargo build --locked --workspace --bins
+
+lint: ## Formatting and clippy, warnings denied
+	@cargo fmt --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+generate: ## Renew every generated file (CRD, settings reference)
+	@cargo build --locked --workspace --bin crds
+	@$(TARGET)/crds .
 
 cluster: ## Start a local Kubernetes: kind where Docker runs, else built from Go modules
 	@$(PYTHON) e2e/cluster/cluster.py up

@@ -54,7 +54,7 @@ def ask(environment: dict[str, str], status: dict) -> None:
     """Streams one answer through the Service URL, from inside the cluster's network."""
     print(f"\n> {QUESTION}\n", flush=True)
     body = {"model": status["modelName"], "stream": True, "temperature": 0, "messages": [{"role": "user", "content": QUESTION}]}
-    command = [*stack.CLUSTER, "exec", "curl", "-sSN", f"{status['url']}/chat/completions"]
+    command = [*stack.CLUSTER, "exec", "--", "curl", "-sSN", f"{status['url']}/chat/completions"]
     command += ["-H", "content-type: application/json", "-d", json.dumps(body)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     said = ""

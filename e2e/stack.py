@@ -114,7 +114,7 @@ def main() -> int:
     if sys.argv[1:2] == ["exec"]:
         command = sys.argv[2:]
         environment = {**os.environ, **cluster_environment()}
-        return subprocess.run([*CLUSTER, "exec", *command], env=environment, cwd=Path.cwd()).returncode
+        return subprocess.run([*CLUSTER, "exec", "--", *command], env=environment, cwd=Path.cwd()).returncode
     try:
         up()
     except progress.StepFailed as err:
