@@ -98,6 +98,16 @@ def cluster_lane(count: Count, built: threading.Event) -> None:
     if os.geteuid() != 0:
         count.skip("cluster tests: the local cluster needs root; run `sudo make test`")
         return
+    ours = subprocess.run([*stack.CLUSTER, "status"], capture_output=True, cwd=progress.ROOT).returncode != 0
+    try:
+        cluster_tests(count, built)
+    finally:
+        if ours:
+            step(count, "Remove the cluster", [*stack.CLUSTER, "down"])
+
+
+def cluster_tests(count: Count, built: threading.Event) -> None:
+    """From sources to tests on real pods; what was not running before is removed by the caller."""
     if not step(count, "Build and start Kubernetes", [*stack.CLUSTER, "up"]):
         return
     built.wait()
