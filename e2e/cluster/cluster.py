@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import host
 import kind
 import native
 import shell
@@ -88,8 +89,7 @@ def execute(arguments: argparse.Namespace) -> None:
     if not command:
         sys.exit("cluster: exec needs a command")
     cluster = chosen()
-    if os.geteuid() != 0:
-        ask_for_root()
+    host.require_root()
     os.environ["KUBECONFIG"] = str(KUBECONFIG)
     os.environ["PATH"] = f"{TOOLS}:{os.environ['PATH']}"
     shell.replace_by(command, require_node(cluster))
@@ -127,14 +127,9 @@ def require_node(cluster: ModuleType) -> int:
 
 
 def require_root(cluster: ModuleType) -> None:
-    if cluster is native and os.geteuid() != 0:
-        ask_for_root()
-
-
-def ask_for_root() -> None:
-    """Print the one command that does this as root, and stop."""
-    command = shlex.join([sys.executable, *sys.argv])
-    sys.exit(f'cluster: this needs root (or Docker). Run:\n  sudo --preserve-env env "PATH=$PATH" "HOME=$HOME" {command}')
+    """Docker needs no root; namespaces do."""
+    if cluster is native:
+        host.require_root()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import NoReturn
 import archive
 import cgroup
 import components
+import host
 import pki
 import programs
 import shell
@@ -61,7 +62,7 @@ CNI_PACKAGE = "containernetworking-plugins"
 
 def up() -> None:
     """Make the cluster run; nothing to do when it already does."""
-    install_packages()
+    host.install(missing_packages())
     programs.build(programs.NATIVE)
     lock = lock_node()
     if lock is None:
@@ -114,21 +115,12 @@ def load(tars: list[Path]) -> None:
             in_node("ctr", "--namespace=k8s.io", "images", "import", "-", stdin=tar)
 
 
-def install_packages() -> None:
-    """Install what the host lacks, on Debian and its like; elsewhere say what is missing."""
+def missing_packages() -> set[str]:
+    """The Debian packages of what the host lacks."""
     missing = {package for name, package in PACKAGES.items() if not shutil.which(name)}
     if not any(Path(folder, "ptp").exists() for folder in components.CNI_FOLDERS):
         missing.add(CNI_PACKAGE)
-    if not missing:
-        return
-    if not shutil.which("apt-get"):
-        sys.exit(f"cluster: install these first (named as in Debian): {' '.join(sorted(missing))}")
-    print(f"installing {' '.join(sorted(missing))}", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    apt = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
-    subprocess.run([*apt, "update"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    install = [*apt, "install", "-y", "--no-install-recommends", *sorted(missing)]
-    subprocess.run(install, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return missing
 
 
 def lock_node() -> int | None:

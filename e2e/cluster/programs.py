@@ -22,6 +22,8 @@ HELM_VERSION = "3.19.0"
 GO_URL = "https://go.dev/dl"
 GO_VERSION_MIN = (1, 24)
 REPORT_PERIOD_S = 10
+KEPT_MAX = 3
+"""States of one module that are kept: those of the checkouts in use."""
 
 VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 KUBERNETES_SYMBOLS = tuple(
@@ -119,6 +121,9 @@ def build_module(module: Module) -> None:
         (partial / default_name(package)).rename(partial / name)
     partial.chmod(0o755)
     partial.rename(module.folder)
+    kept = sorted(PROGRAMS.glob(f"{module.name}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for old in kept[KEPT_MAX:]:
+        shutil.rmtree(old)
     print(f"built {module.name} in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -142,18 +147,18 @@ def watch(command: list[str], module: Module) -> None:
                 print(f"  {module.name}: {n_packages} packages, {reported - started:.0f} s", flush=True)
     if go.returncode != 0:
         sys.stderr.writelines(last_lines)
-        sys.exit(f"cluster: {' '.join(command)} failed with exit code {go.returncode} in {module.source}")
+        sys.exit(f"{' '.join(command)} failed with exit code {go.returncode} in {module.source}")
 
 
 def require_go() -> None:
     """Stop with the remedy when there is no Go, or one that is too old."""
     wanted = ".".join(map(str, GO_VERSION_MIN))
     if not shutil.which("go"):
-        sys.exit(f"cluster: Go {wanted} or later is needed to build Kubernetes; see {GO_URL}")
+        sys.exit(f"Go {wanted} or later is needed to build Kubernetes; see {GO_URL}")
     text = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
     version = tuple(int(part) for part in text.removeprefix("go").split("-")[0].split(".")[:2] if part.isdigit())
     if version < GO_VERSION_MIN:
-        sys.exit(f"cluster: Go {wanted} or later is needed to build Kubernetes, this is {text}; see {GO_URL}")
+        sys.exit(f"Go {wanted} or later is needed to build Kubernetes, this is {text}; see {GO_URL}")
 
 
 def path(module: Module, name: str) -> Path:
