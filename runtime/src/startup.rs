@@ -210,7 +210,10 @@ fn percent(bytes_done: u64, bytes_total: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
+    use axum::http::Request;
     use proptest::prelude::*;
+    use tower::ServiceExt;
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
@@ -260,6 +263,23 @@ mod tests {
         assert_eq!(tracker.status().bytes_done, 0);
         tracker.enter(Stage::Ready);
         assert!(tracker.status().done);
+    }
+
+    #[tokio::test]
+    async fn startupz_answers_503_until_ready() {
+        let tracker = StartupTracker::new();
+        tracker.begin(Stage::Loading, 5, 10);
+        let get = || Request::get("/startupz").body(Body::empty()).unwrap();
+        let response = router(tracker.clone()).oneshot(get()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        let status: StartupStatus = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status.stage, status.percent), (Stage::Loading, Some(50)));
+        tracker.enter(Stage::Ready);
+        assert_eq!(
+            router(tracker).oneshot(get()).await.unwrap().status(),
+            StatusCode::OK
+        );
     }
 
     proptest! {

@@ -1,0 +1,118 @@
+//! When to try again, and when to give up.
+//!
+//! Owns the back-off and its bounds. Must not know what is tried.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use super::error::FetchError;
+
+/// Bounds of the repetition of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in a row without progress before giving up, at least 1.
+    pub n_attempts_max: u32,
+    /// Wait before the second attempt; doubles from there.
+    pub backoff_initial: Duration,
+    /// The longest such wait.
+    pub backoff_max: Duration,
+    /// The longest wait that a `Retry-After` header can ask for.
+    pub retry_after_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// Six attempts with 0.5, 1, 2, 4 and 8 s between them: a dead Hub is named within about 16 s, and the
+    /// container's restart carries on from there with the kubelet's own back-off.
+    fn default() -> Self {
+        Self {
+            n_attempts_max: 6,
+            backoff_initial: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(30),
+            retry_after_max: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The attempts at one operation so far.
+pub(super) struct Retries {
+    policy: RetryPolicy,
+    n_failed: u32,
+}
+
+impl Retries {
+    pub(super) fn new(policy: RetryPolicy) -> Self {
+        Self { policy, n_failed: 0 }
+    }
+
+    /// Something was gained: the count starts anew.
+    pub(super) fn progressed(&mut self) {
+        self.n_failed = 0;
+    }
+
+    /// Waits before the next attempt, or gives the error back when there will be none.
+    pub(super) async fn after(&mut self, error: FetchError) -> Result<(), FetchError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        self.n_failed += 1;
+        if self.n_failed >= self.policy.n_attempts_max {
+            return Err(FetchError::GaveUp {
+                n_attempts: self.n_failed,
+                source: Box::new(error),
+            });
+        }
+        let wait = self
+            .policy
+            .wait(self.n_failed, error.retry_after(), random_share());
+        tracing::warn!(
+            error = error.failure().message,
+            attempt = self.n_failed,
+            wait_ms = wait.as_millis() as u64,
+            "will try again"
+        );
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+impl RetryPolicy {
+    /// Doubling wait, of which `random_share` (0 to 1) decides the upper half, so that replicas that failed
+    /// together do not come back together. A wait the Hub asks for goes first.
+    fn wait(&self, n_failed: u32, retry_after: Option<Duration>, random_share: f64) -> Duration {
+        if let Some(asked) = retry_after {
+            return asked.min(self.retry_after_max);
+        }
+        let doubled = self
+            .backoff_initial
+            .saturating_mul(1 << n_failed.saturating_sub(1).min(20));
+        doubled.min(self.backoff_max).mul_f64(0.5 + random_share / 2.0)
+    }
+}
+
+/// A number from 0 to 1 that differs between processes; the standard library's hash keys are random.
+fn random_share() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_wait_is_bounded_and_never_shrinks_below_half(n_failed in 1u32..100, share in 0.0f64..=1.0) {
+            let policy = RetryPolicy::default();
+            let wait = policy.wait(n_failed, None, share);
+            prop_assert!(wait <= policy.backoff_max);
+            prop_assert!(wait >= policy.backoff_initial / 2);
+        }
+
+        #[test]
+        fn the_hubs_wish_is_respected_up_to_the_cap(seconds in 0u64..100_000) {
+            let policy = RetryPolicy::default();
+            let wait = policy.wait(1, Some(Duration::from_secs(seconds)), 0.3);
+            prop_assert_eq!(wait, Duration::from_secs(seconds.min(120)));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Which files of a repository a model needs.
+//!
+//! Owns the patterns: their matching, and what is taken when none are given. Must not know where files come from.
+
+/// File names to take and to leave, as `allow_patterns` and `ignore_patterns` of `huggingface_hub`: a file is
+/// taken if it matches any `allow` and no `ignore`. See [`matches`] for the pattern language.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Patterns {
+    /// Empty means what a model needs: see [`select`].
+    pub allow: Vec<String>,
+    /// Wins over `allow`.
+    pub ignore: Vec<String>,
+}
+
+/// Configuration, tokenizer and template files, small beside any weights.
+const TEXT_FILES: [&str; 6] = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.spm"];
+/// What a tokenizer needs of another model's repository.
+pub(super) const TOKENIZER_FILES: [&str; 10] = [
+    "tokenizer*",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "vocab*",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "config.json",
+];
+const SAFETENSORS: &str = "*.safetensors";
+/// Weights as pickles, taken only where there are no safetensors.
+const PICKLES: [&str; 3] = ["*.bin", "*.pt", "*.pth"];
+/// Copies of the weights in other formats, and what training leaves behind.
+const NEVER_BY_DEFAULT: [&str; 9] = [
+    "original/*",
+    "onnx/*",
+    "openvino/*",
+    "coreml/*",
+    "checkpoint-*",
+    "training_args.bin",
+    "optimizer*",
+    "scheduler*",
+    "rng_state*",
+];
+/// Weights in the layout of Mistral's own loader, beside the usual one.
+const CONSOLIDATED: &str = "consolidated*";
+
+/// Picks from `paths` what `patterns` say. Without `allow`, that is: text files, and weights as safetensors; where
+/// the repository has none, as pickles. Weights that are there twice are taken once.
+pub(super) fn select<'a>(paths: &[&'a str], patterns: &Patterns) -> Vec<&'a str> {
+    let any_matches = |pattern: &str| paths.iter().any(|path| matches(pattern, path));
+    let (allow, mut ignore) = if patterns.allow.is_empty() {
+        let safetensors = any_matches(SAFETENSORS);
+        let weights: &[&str] = if safetensors { &[SAFETENSORS] } else { &PICKLES };
+        let mut ignore = NEVER_BY_DEFAULT.to_vec();
+        if any_matches("model*.safetensors") || !safetensors && any_matches("pytorch_model*.bin") {
+            ignore.push(CONSOLIDATED);
+        }
+        ([&TEXT_FILES, weights].concat(), ignore)
+    } else {
+        (patterns.allow.iter().map(String::as_str).collect(), Vec::new())
+    };
+    ignore.extend(patterns.ignore.iter().map(String::as_str));
+    let fits = |list: &[&str], path: &str| list.iter().any(|pattern| matches(pattern, path));
+    paths
+        .iter()
+        .copied()
+        .filter(|path| fits(&allow, path) && !fits(&ignore, path))
+        .collect()
+}
+
+/// Whether the whole of `path` fits `pattern`: `*` (and so `**`) is any text, slashes included, `?` any one
+/// character, `[a-z]` and `[!a-z]` one of a set; a pattern that ends in `/` means everything below. These are the
+/// rules of Python's `fnmatch.fnmatchcase`, which `huggingface_hub` applies to paths. Time is at most
+/// `pattern × path`.
+pub fn matches(pattern: &str, path: &str) -> bool {
+    let mut pattern: Vec<char> = pattern.chars().collect();
+    if pattern.last() == Some(&'/') {
+        pattern.push('*');
+    }
+    let path: Vec<char> = path.chars().collect();
+    let (mut at, mut in_path) = (0, 0);
+    // The latest `*`, and up to where in the path it reaches so far.
+    let mut star: Option<(usize, usize)> = None;
+    while in_path < path.len() {
+        if pattern.get(at) == Some(&'*') {
+            star = Some((at, in_path));
+            at += 1;
+        } else if let Some(n_chars) = one_matches(&pattern[at..], path[in_path]) {
+            at += n_chars;
+            in_path += 1;
+        } else if let Some((star_at, reach)) = star {
+            star = Some((star_at, reach + 1));
+            at = star_at + 1;
+            in_path = reach + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[at..].iter().all(|rest| *rest == '*')
+}
+
+/// Length of the pattern element at the start of `pattern` if it accepts `character`.
+fn one_matches(pattern: &[char], character: char) -> Option<usize> {
+    match pattern.first()? {
+        '?' => Some(1),
+        '[' => {
+            let negated = pattern.get(1) == Some(&'!');
+            let first = if negated { 2 } else { 1 };
+            // A `]` directly after the opening is a member, not the end.
+            let end = pattern
+                .iter()
+                .skip(first + 1)
+                .position(|c| *c == ']')
+                .map(|n| n + first + 1);
+            let Some(end) = end else {
+                return (character == '[').then_some(1);
+            };
+            (in_set(&pattern[first..end], character) != negated).then_some(end + 1)
+        }
+        literal => (*literal == character).then_some(1),
+    }
+}
+
+fn in_set(set: &[char], character: char) -> bool {
+    match set {
+        [low, '-', high, rest @ ..] => (*low..=*high).contains(&character) || in_set(rest, character),
+        [one, rest @ ..] => *one == character || in_set(rest, character),
+        [] => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns_mean_what_fnmatch_means() {
+        // Each row was checked with Python's fnmatch.fnmatchcase.
+        let rows = [
+            ("*.json", "config.json", true),
+            ("*.json", "sub/config.json", true),
+            ("*.json", "config.jsonl", false),
+            ("**/x", "a/b/x", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("model-[0-9]*.safetensors", "model-00001-of-2.safetensors", true),
+            ("[!.]*", ".gitattributes", false),
+            ("[]]x", "]x", true),
+            ("[", "[", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("", "", true),
+            ("*", "", true),
+            ("Config.json", "config.json", false),
+        ];
+        for (pattern, path, expected) in rows {
+            assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+        }
+        assert!(matches("original/", "original/params.json"));
+    }
+
+    #[test]
+    fn by_default_weights_come_once_and_as_safetensors() {
+        let paths = [
+            "README.md",
+            ".gitattributes",
+            "config.json",
+            "merges.txt",
+            "chat_template.jinja",
+            "consolidated.safetensors",
+            "model-00001-of-00001.safetensors",
+            "model.safetensors.index.json",
+            "original/consolidated.00.pth",
+            "original/params.json",
+            "pytorch_model.bin",
+            "model.gguf",
+            "onnx/model.onnx",
+            "tokenizer.model",
+        ];
+        let taken = select(&paths, &Patterns::default());
+        insta::assert_snapshot!(taken.join(" "), @"config.json merges.txt chat_template.jinja model-00001-of-00001.safetensors model.safetensors.index.json tokenizer.model");
+    }
+
+    #[test]
+    fn without_safetensors_the_pickles_come() {
+        let paths = [
+            "config.json",
+            "pytorch_model.bin",
+            "training_args.bin",
+            "model.onnx",
+        ];
+        assert_eq!(
+            select(&paths, &Patterns::default()),
+            ["config.json", "pytorch_model.bin"]
+        );
+    }
+
+    #[test]
+    fn given_patterns_replace_the_default_and_ignore_wins() {
+        let paths = ["a.gguf", "b.gguf", "original/x.json"];
+        let patterns = Patterns {
+            allow: vec!["*.gguf".into(), "original/".into()],
+            ignore: vec!["b*".into()],
+        };
+        assert_eq!(select(&paths, &patterns), ["a.gguf", "original/x.json"]);
+        let only_ignore = Patterns {
+            allow: Vec::new(),
+            ignore: vec!["*.json".into()],
+        };
+        assert_eq!(
+            select(&["config.json", "model.safetensors"], &only_ignore),
+            ["model.safetensors"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_fits_itself_and_stars_around_any_piece(path in "[a-z./-]{1,30}", at in 0usize..30) {
+            prop_assert!(matches(&path, &path));
+            let pattern = format!("*{}", &path[at.min(path.len() - 1)..]);
+            prop_assert!(matches(&pattern, &path));
+        }
+
+        #[test]
+        fn any_pattern_ends(pattern in "[*?a\\[\\]!-]{0,40}", path in "a{0,60}") {
+            let _ends: bool = matches(&pattern, &path);
+        }
+    }
+}

@@ -1,0 +1,703 @@
+//! The download against a server that speaks the Hub's protocol and fails on demand.
+#![allow(clippy::unwrap_used, reason = "tests: what sets up a scene may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crds::failure::Reason;
+use e2e::hub::{Fault, FaultKind, Hub, HubConfig, RepositoryPolicy, RequestRecord};
+use runtime::fetch::{
+    FetchArgs, FetchError, FetchOptions, Identity, MANIFEST_FILE, Manifest, Patterns, Progress, RetryPolicy,
+    Token, fetch,
+};
+use runtime::startup::{Stage, StartupTracker};
+
+const REPO: &str = "acme/tiny";
+const WEIGHTS: &str = "model.safetensors";
+/// Several write buffers and a rest.
+const WEIGHTS_BYTES: usize = (2 << 20) + 12_345;
+
+/// A Hub with one repository, and a folder to download into.
+struct Scene {
+    hub: Hub,
+    root: tempfile::TempDir,
+    destination: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (root, destination) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let scene = Self {
+            hub: Hub::start(root.path()).await.unwrap(),
+            root,
+            destination,
+        };
+        scene.publish(WEIGHTS, &bytes(1, WEIGHTS_BYTES));
+        scene.publish("config.json", b"{\"model_type\": \"llama\"}");
+        scene.publish("tokenizer.json", &bytes(2, 70_000));
+        scene.publish("sub dir/vocab#1.txt", b"a\nb\n");
+        scene.publish("README.md", b"# Not needed");
+        scene.publish("pytorch_model.bin", b"a second copy of the weights");
+        scene
+    }
+
+    fn publish(&self, path: &str, content: &[u8]) {
+        let at = self.root.path().join(REPO).join(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, content).unwrap();
+    }
+
+    fn options(&self) -> FetchOptions {
+        FetchOptions {
+            endpoint: Some(self.hub.endpoint()),
+            stall_timeout: Duration::from_secs(20),
+            retry: RetryPolicy {
+                n_attempts_max: 3,
+                backoff_initial: Duration::from_millis(1),
+                backoff_max: Duration::from_millis(2),
+                retry_after_max: Duration::from_millis(2),
+            },
+            ..FetchOptions::new(REPO, self.destination.path())
+        }
+    }
+
+    async fn fetch(&self) -> Result<Manifest, FetchError> {
+        quietly(self.options()).await
+    }
+
+    fn fault(&self, path: &str, times: u32, kind: FaultKind) {
+        self.hub.inject(REPO, Fault::of_file(path, times, kind));
+    }
+
+    fn protect(&self, token: &str, private: bool) {
+        let policy = RepositoryPolicy {
+            token: Some(token.to_owned()),
+            private,
+            faults: Vec::new(),
+        };
+        self.hub.configure(HubConfig {
+            repositories: [(REPO.to_owned(), policy)].into(),
+        });
+    }
+
+    fn read(&self, path: &str) -> Vec<u8> {
+        fs::read(self.destination.path().join(path)).unwrap()
+    }
+
+    /// Requests for the bytes of the weights, after the redirect.
+    fn weights_requests(&self) -> Vec<RequestRecord> {
+        let cdn = self.hub.cdn_host();
+        let of_weights = |request: &RequestRecord| request.host == cdn && request.path.ends_with(WEIGHTS);
+        self.hub.requests().into_iter().filter(of_weights).collect()
+    }
+
+    fn assert_complete(&self, manifest: &Manifest) {
+        let names: BTreeSet<String> = files_below(self.destination.path());
+        let expected = [
+            ".fetch.lock",
+            "config.json",
+            MANIFEST_FILE,
+            WEIGHTS,
+            "sub dir/vocab#1.txt",
+            "tokenizer.json",
+        ];
+        assert_eq!(names, expected.map(str::to_owned).into());
+        for file in &manifest.files {
+            let published = fs::read(self.root.path().join(REPO).join(&file.path)).unwrap();
+            assert!(self.read(&file.path) == published, "{} differs", file.path);
+        }
+        let recorded: Manifest = serde_json::from_slice(&self.read(MANIFEST_FILE)).unwrap();
+        assert_eq!(recorded, *manifest);
+    }
+}
+
+async fn quietly(options: FetchOptions) -> Result<Manifest, FetchError> {
+    fetch(options, StartupTracker::new(), |_progress| {}).await
+}
+
+/// Bytes that repeat at no length a buffer has.
+fn bytes(seed: u32, n_bytes: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(n_bytes).collect()
+}
+
+fn files_below(folder: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            names.extend(
+                files_below(&entry.path())
+                    .into_iter()
+                    .map(|below| format!("{name}/{below}")),
+            );
+        } else {
+            names.insert(name);
+        }
+    }
+    names
+}
+
+fn reason(error: &FetchError) -> Reason {
+    error.failure().reason
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_repository_arrives_and_is_recorded() {
+    let scene = Scene::new().await;
+    let manifest = scene.fetch().await.unwrap();
+    scene.assert_complete(&manifest);
+    assert_eq!(
+        (manifest.repo.as_str(), manifest.revision.as_str()),
+        (REPO, "main")
+    );
+    assert_eq!(manifest.commit.len(), 40);
+    assert_eq!(manifest.bytes, WEIGHTS_BYTES as u64 + 70_000 + 23 + 4);
+    let weights = manifest.files.iter().find(|file| file.path == WEIGHTS).unwrap();
+    assert!(matches!(weights.identity, Identity::Sha256(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_downloaded_at_the_commit_that_was_listed() {
+    let scene = Scene::new().await;
+    let manifest = scene.fetch().await.unwrap();
+    let requests = scene.hub.requests();
+    assert_eq!(requests[0].path, format!("/api/models/{REPO}/revision/main"));
+    assert!(
+        requests[1..]
+            .iter()
+            .all(|request| request.path.contains(&manifest.commit)),
+        "{requests:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_connection_goes_on_where_it_broke() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, 2, FaultKind::Cut { after_bytes: 700_000 });
+    let manifest = scene.fetch().await.unwrap();
+    scene.assert_complete(&manifest);
+    let requests = scene.weights_requests();
+    let ranges: Vec<_> = requests.iter().map(|request| request.range.as_deref()).collect();
+    assert_eq!(ranges, [None, Some("bytes=700000-"), Some("bytes=1400000-")]);
+    assert!(
+        requests[1]
+            .if_range
+            .as_deref()
+            .is_some_and(|etag| etag.starts_with("\"cdn-"))
+    );
+    assert_eq!(requests[1].status, 206);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_download_goes_on_in_the_next_run() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, 1, FaultKind::Stall { after_bytes: 1 << 20 });
+    let tracker = StartupTracker::new();
+    let first = fetch(scene.options(), tracker.clone(), |_progress| {});
+    let killed = async {
+        while tracker.status().bytes_done < 1 << 20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = first => panic!("the download cannot end: {ended:?}"),
+        () = killed => {}
+    }
+    assert!(files_below(scene.destination.path()).contains("model.safetensors.partial"));
+    assert!(!files_below(scene.destination.path()).contains(WEIGHTS));
+    let tracker = StartupTracker::new();
+    let manifest = fetch(scene.options(), tracker.clone(), |_progress| {})
+        .await
+        .unwrap();
+    scene.assert_complete(&manifest);
+    assert_eq!(
+        scene.weights_requests()[1].range.as_deref(),
+        Some("bytes=1048576-")
+    );
+    assert_eq!(tracker.status().bytes_done, manifest.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_ranges_sends_the_file_again() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, 1, FaultKind::Cut { after_bytes: 700_000 });
+    scene.fault(WEIGHTS, 1, FaultKind::NoRange);
+    let tracker = StartupTracker::new();
+    let manifest = fetch(scene.options(), tracker.clone(), |_progress| {})
+        .await
+        .unwrap();
+    scene.assert_complete(&manifest);
+    assert_eq!(scene.weights_requests().last().unwrap().status, 200);
+    assert_eq!(tracker.status().bytes_done, manifest.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_without_progress_are_bounded() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, u32::MAX, FaultKind::Cut { after_bytes: 0 });
+    let error = scene.fetch().await.unwrap_err();
+    assert!(
+        matches!(error, FetchError::GaveUp { n_attempts: 3, .. }),
+        "{error:?}"
+    );
+    assert_eq!(reason(&error), Reason::DownloadFailed);
+    assert_eq!(scene.weights_requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_resets_the_count_of_attempts() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, u32::MAX, FaultKind::Cut { after_bytes: 300_000 });
+    let manifest = scene.fetch().await.unwrap();
+    scene.assert_complete(&manifest);
+    assert_eq!(scene.weights_requests().len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_part_of_another_version_is_not_continued() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, 1, FaultKind::Cut { after_bytes: 700_000 });
+    scene.fault(WEIGHTS, u32::MAX, FaultKind::Cut { after_bytes: 0 });
+    scene.fetch().await.unwrap_err();
+    assert_eq!(scene.read("model.safetensors.partial").len(), 700_000);
+    scene.publish(WEIGHTS, &bytes(3, WEIGHTS_BYTES + 1));
+    scene.hub.configure(HubConfig::default());
+    scene.hub.clear_requests();
+    let manifest = scene.fetch().await.unwrap();
+    scene.assert_complete(&manifest);
+    assert_eq!(
+        scene
+            .weights_requests()
+            .iter()
+            .map(|request| &request.range)
+            .collect::<Vec<_>>(),
+        [&None]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gated_repository_opens_to_its_token_only() {
+    let scene = Scene::new().await;
+    scene.protect("hf_right", false);
+    let with = |token: &str| FetchOptions {
+        token: Token::parse(token, "test").unwrap(),
+        ..scene.options()
+    };
+
+    let missing = quietly(with("")).await.unwrap_err();
+    assert_eq!(reason(&missing), Reason::DownloadUnauthorized);
+    assert!(
+        missing.failure().remedy.contains("Set spec.model.tokenSecretRef"),
+        "{:?}",
+        missing.failure()
+    );
+
+    let wrong = quietly(with("hf_wrong")).await.unwrap_err();
+    assert_eq!(reason(&wrong), Reason::DownloadUnauthorized);
+    let page = format!("Ask for access on {}/{REPO}", scene.hub.endpoint());
+    assert!(wrong.failure().remedy.contains(&page), "{:?}", wrong.failure());
+    assert!(!format!("{wrong:?} {:?}", wrong.failure()).contains("hf_wrong"));
+
+    scene.assert_complete(&quietly(with("hf_right")).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_repository_does_not_exist_for_strangers() {
+    let scene = Scene::new().await;
+    scene.protect("hf_right", true);
+    let stranger = scene.fetch().await.unwrap_err();
+    assert_eq!(reason(&stranger), Reason::DownloadNotFound);
+    assert!(stranger.failure().remedy.contains("tokenSecretRef"));
+    let owner = FetchOptions {
+        token: Token::parse("hf_right", "test").unwrap(),
+        ..scene.options()
+    };
+    scene.assert_complete(&quietly(owner).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_goes_to_the_endpoint_and_nowhere_else() {
+    let scene = Scene::new().await;
+    let options = FetchOptions {
+        token: Token::parse("hf_secret", "test").unwrap(),
+        ..scene.options()
+    };
+    quietly(options).await.unwrap();
+    let cdn = scene.hub.cdn_host();
+    let (to_cdn, to_hub): (Vec<_>, Vec<_>) = scene
+        .hub
+        .requests()
+        .into_iter()
+        .partition(|request| request.host == cdn);
+    assert!(
+        to_hub.iter().all(|request| request.authorized) && to_hub.len() == 5,
+        "{to_hub:#?}"
+    );
+    assert!(
+        to_cdn.iter().all(|request| !request.authorized) && to_cdn.len() == 1,
+        "{to_cdn:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_exist_is_named_at_once() {
+    let scene = Scene::new().await;
+    let unknown = quietly(FetchOptions {
+        repo: "acme/unknown".into(),
+        ..scene.options()
+    })
+    .await
+    .unwrap_err();
+    assert!(matches!(&unknown, FetchError::RepoNotFound { repo, .. } if repo == "acme/unknown"));
+    let token = Token::parse("any", "test").unwrap();
+    let unknown = quietly(FetchOptions {
+        repo: "acme/unknown".into(),
+        token,
+        ..scene.options()
+    })
+    .await
+    .unwrap_err();
+    assert!(matches!(&unknown, FetchError::RepoNotFound { .. }));
+    let revision = quietly(FetchOptions {
+        revision: "v9/x".into(),
+        ..scene.options()
+    })
+    .await
+    .unwrap_err();
+    assert!(matches!(&revision, FetchError::RevisionNotFound { revision, .. } if revision == "v9/x"));
+    scene.fault(
+        "config.json",
+        1,
+        FaultKind::Status {
+            code: 404,
+            retry_after_seconds: None,
+        },
+    );
+    let file = scene.fetch().await.unwrap_err();
+    assert!(matches!(&file, FetchError::FileNotFound { what, .. } if what == "config.json"));
+    for error in [unknown, revision, file] {
+        assert_eq!(reason(&error), Reason::DownloadNotFound);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_given_up_and_tried_again() {
+    let scene = Scene::new().await;
+    let options = || FetchOptions {
+        stall_timeout: Duration::from_millis(300),
+        ..scene.options()
+    };
+    scene.fault(WEIGHTS, 1, FaultKind::Stall { after_bytes: 500_000 });
+    scene.assert_complete(&quietly(options()).await.unwrap());
+    assert_eq!(
+        scene.weights_requests()[1].range.as_deref(),
+        Some("bytes=500000-")
+    );
+
+    fs::remove_file(scene.destination.path().join(WEIGHTS)).unwrap();
+    scene.fault(WEIGHTS, u32::MAX, FaultKind::Stall { after_bytes: 0 });
+    let error = quietly(options()).await.unwrap_err();
+    assert_eq!(reason(&error), Reason::DownloadStalled);
+    assert!(
+        error
+            .failure()
+            .message
+            .contains("no byte of model.safetensors arrived for 0.3 s")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_thrown_away_and_asked_for_once_more() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, 1, FaultKind::Corrupt);
+    let tracker = StartupTracker::new();
+    let manifest = fetch(scene.options(), tracker.clone(), |_progress| {})
+        .await
+        .unwrap();
+    scene.assert_complete(&manifest);
+    assert_eq!(tracker.status().bytes_done, manifest.bytes);
+    assert_eq!(
+        scene
+            .weights_requests()
+            .iter()
+            .map(|request| &request.range)
+            .collect::<Vec<_>>(),
+        [&None, &None]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_stay_wrong_are_a_checksum_mismatch() {
+    for path in [WEIGHTS, "tokenizer.json"] {
+        let scene = Scene::new().await;
+        scene.fault(path, u32::MAX, FaultKind::Corrupt);
+        let error = scene.fetch().await.unwrap_err();
+        assert!(
+            matches!(&error, FetchError::ChecksumMismatch { file, .. } if file == path),
+            "{error:?}"
+        );
+        assert_eq!(reason(&error), Reason::ChecksumMismatch);
+        let left = files_below(scene.destination.path());
+        assert!(
+            !left
+                .iter()
+                .any(|name| name.starts_with(path) || name == MANIFEST_FILE),
+            "{left:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_hub_is_asked_again_but_waited_for_no_longer_than_the_cap() {
+    let scene = Scene::new().await;
+    let busy = |code, retry_after_seconds| FaultKind::Status {
+        code,
+        retry_after_seconds,
+    };
+    // Without the cap this test would take a day.
+    scene.hub.inject(
+        REPO,
+        Fault {
+            path: None,
+            times: Some(2),
+            kind: busy(429, Some(86_400)),
+        },
+    );
+    scene.fault("config.json", 2, busy(503, None));
+    scene.assert_complete(&scene.fetch().await.unwrap());
+    let listings = scene
+        .hub
+        .requests()
+        .iter()
+        .filter(|request| request.path.starts_with("/api/"))
+        .count();
+    assert_eq!(listings, 3);
+
+    scene.hub.inject("acme/busy", Fault::always(busy(503, None)));
+    fs::create_dir(scene.root.path().join("acme/busy")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = FetchOptions {
+        repo: "acme/busy".into(),
+        destination: folder.path().to_owned(),
+        ..scene.options()
+    };
+    assert_eq!(
+        reason(&quietly(options).await.unwrap_err()),
+        Reason::DownloadFailed
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_on_one_volume_download_once() {
+    let scene = Scene::new().await;
+    scene.fault(WEIGHTS, 1, FaultKind::Cut { after_bytes: 700_000 });
+    let (first, second) = tokio::join!(scene.fetch(), scene.fetch());
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first, second);
+    scene.assert_complete(&first);
+    assert_eq!(scene.weights_requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_complete_folder_costs_one_request_and_a_pinned_one_none() {
+    let scene = Scene::new().await;
+    let manifest = scene.fetch().await.unwrap();
+    scene.hub.clear_requests();
+    assert_eq!(scene.fetch().await.unwrap(), manifest);
+    assert_eq!(scene.hub.requests().len(), 1);
+    scene.hub.clear_requests();
+    let pinned = FetchOptions {
+        revision: manifest.commit.clone(),
+        ..scene.options()
+    };
+    assert_eq!(quietly(pinned).await.unwrap(), manifest);
+    assert_eq!(scene.hub.requests(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_went_missing_comes_back_alone() {
+    let scene = Scene::new().await;
+    scene.fetch().await.unwrap();
+    fs::write(scene.destination.path().join("tokenizer.json"), "cut").unwrap();
+    scene.hub.clear_requests();
+    scene.assert_complete(&scene.fetch().await.unwrap());
+    assert_eq!(scene.hub.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_manifest_files_are_checked_rather_than_trusted() {
+    let scene = Scene::new().await;
+    scene.fetch().await.unwrap();
+    fs::remove_file(scene.destination.path().join(MANIFEST_FILE)).unwrap();
+    fs::write(scene.destination.path().join("tokenizer.json"), bytes(9, 70_000)).unwrap();
+    scene.hub.clear_requests();
+    let tracker = StartupTracker::new();
+    let manifest = fetch(scene.options(), tracker.clone(), |_progress| {})
+        .await
+        .unwrap();
+    scene.assert_complete(&manifest);
+    let paths: Vec<_> = scene
+        .hub
+        .requests()
+        .into_iter()
+        .map(|request| request.path)
+        .collect();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    assert!(paths[1].ends_with("tokenizer.json"));
+    assert_eq!(tracker.status().bytes_done, manifest.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_commit_replaces_what_changed_only_once_it_is_whole() {
+    let scene = Scene::new().await;
+    let before = scene.fetch().await.unwrap();
+    scene.publish("config.json", b"{\"model_type\": \"mistral\"}");
+    scene.publish("sharded.safetensors", &bytes(5, 1000));
+    fs::remove_file(scene.root.path().join(REPO).join("sub dir/vocab#1.txt")).unwrap();
+    scene.hub.clear_requests();
+
+    scene.fault("sharded.safetensors", 3, FaultKind::Cut { after_bytes: 0 });
+    scene.fetch().await.unwrap_err();
+    assert_eq!(scene.read("config.json"), b"{\"model_type\": \"llama\"}");
+    let pinned = FetchOptions {
+        revision: before.commit.clone(),
+        ..scene.options()
+    };
+    assert_eq!(quietly(pinned).await.unwrap(), before);
+
+    let after = scene.fetch().await.unwrap();
+    assert_ne!(after.commit, before.commit);
+    assert_eq!(scene.read("config.json"), b"{\"model_type\": \"mistral\"}");
+    assert_eq!(scene.read("sharded.safetensors").len(), 1000);
+    let left = files_below(scene.destination.path());
+    assert!(
+        !left
+            .iter()
+            .any(|name| name.contains("vocab") || name.contains("partial")),
+        "{left:?}"
+    );
+    assert_eq!(scene.weights_requests(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_without_the_hub_uses_what_is_there() {
+    let scene = Scene::new().await;
+    let manifest = scene.fetch().await.unwrap();
+    let (options, elsewhere) = (scene.options(), tempfile::tempdir().unwrap());
+    let Scene { hub, destination, .. } = scene;
+    drop(hub);
+    assert_eq!(quietly(options.clone()).await.unwrap(), manifest);
+
+    let fresh = FetchOptions {
+        destination: elsewhere.path().to_owned(),
+        ..options.clone()
+    };
+    assert_eq!(reason(&quietly(fresh).await.unwrap_err()), Reason::DownloadFailed);
+    fs::remove_file(destination.path().join(WEIGHTS)).unwrap();
+    assert_eq!(
+        reason(&quietly(options).await.unwrap_err()),
+        Reason::DownloadFailed
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_choose_the_files_and_a_change_of_them_is_followed() {
+    let scene = Scene::new().await;
+    let with = |allow: &[&str], ignore: &[&str]| {
+        let owned = |list: &[&str]| list.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let patterns = Patterns {
+            allow: owned(allow),
+            ignore: owned(ignore),
+        };
+        FetchOptions {
+            patterns,
+            ..scene.options()
+        }
+    };
+    let names = |manifest: Manifest| {
+        manifest
+            .files
+            .into_iter()
+            .map(|file| file.path)
+            .collect::<Vec<_>>()
+    };
+    let taken = quietly(with(&["*.json", "**.md"], &["tok*"])).await.unwrap();
+    assert_eq!(names(taken), ["README.md", "config.json"]);
+    let taken = quietly(with(&["*.json"], &[])).await.unwrap();
+    assert_eq!(names(taken), ["config.json", "tokenizer.json"]);
+    assert!(!files_below(scene.destination.path()).contains("README.md"));
+    let nothing = quietly(with(&["*.gguf"], &[])).await.unwrap_err();
+    assert_eq!(reason(&nothing), Reason::InvalidSetting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_with_both_numbers_before_the_first_byte() {
+    let scene = Scene::new().await;
+    let options = FetchOptions {
+        free_bytes: |_folder| Ok(1_000_000),
+        ..scene.options()
+    };
+    let error = quietly(options).await.unwrap_err();
+    let expected = WEIGHTS_BYTES as u64 + 70_000 + 23 + 4;
+    assert!(
+        matches!(error, FetchError::DiskFull { needed_bytes, free_bytes: 1_000_000, .. } if needed_bytes == expected)
+    );
+    assert_eq!(reason(&error), Reason::DiskFull);
+    assert_eq!(scene.hub.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_counts_up_to_everything() {
+    let scene = Scene::new().await;
+    let lines = Mutex::new(Vec::new());
+    let tracker = StartupTracker::new();
+    let report = |progress: &Progress| lines.lock().unwrap().push(progress.clone());
+    let manifest = fetch(scene.options(), tracker.clone(), report).await.unwrap();
+    let lines = lines.into_inner().unwrap();
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (last.bytes_done, last.bytes_total, last.percent),
+        (manifest.bytes, manifest.bytes, 100)
+    );
+    assert_eq!(last.eta_seconds, Some(0));
+    assert_eq!(tracker.status().stage, Stage::Downloading);
+    let json = serde_json::to_value(last).unwrap();
+    assert!(json["bytesDone"].is_u64() && json["ratePerSecond"].is_u64() && json["stage"] == "download");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_downloads_model_and_tokenizer() {
+    let scene = Scene::new().await;
+    let args = FetchArgs {
+        repo: REPO.to_owned(),
+        revision: "main".to_owned(),
+        destination: scene.destination.path().to_owned(),
+        token_file: None,
+        endpoint: Some(format!("{}/", scene.hub.endpoint())),
+        allow_patterns: vec!["*.safetensors".to_owned()],
+        ignore_patterns: Vec::new(),
+        parallel: 2.try_into().unwrap(),
+        stall_timeout_seconds: 20,
+        tokenizer_repo: Some("acme/words".to_owned()),
+        tokenizer_revision: String::new(),
+        progress_listen: Some(([127, 0, 0, 1], 0).into()),
+    };
+    let words = scene.root.path().join("acme/words");
+    fs::create_dir_all(&words).unwrap();
+    fs::write(words.join("tokenizer.json"), "{}").unwrap();
+    runtime::fetch::run(args).await.unwrap();
+    let left = files_below(scene.destination.path());
+    assert!(
+        left.contains(WEIGHTS) && left.contains("tokenizer/tokenizer.json"),
+        "{left:?}"
+    );
+    assert!(!left.contains("config.json"));
+}
