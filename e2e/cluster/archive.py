@@ -53,10 +53,3 @@ def layer_of(folder: Path) -> bytes:
             else:
                 tar.addfile(entry)
     return buffer.getvalue()
-
-
-def tags(archive: Path) -> list[str]:
-    """The tags that a docker-archive tar brings."""
-    with tarfile.open(archive) as tar:
-        manifest = json.load(tar.extractfile("manifest.json"))
-    return [tag for image in manifest for tag in image["RepoTags"] or []]

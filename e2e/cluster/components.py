@@ -129,7 +129,7 @@ def all_daemons() -> list[dict]:
             "--conntrack-tcp-timeout-close-wait=0",
         ),
         daemon("coredns", program(programs.NODE, "coredns"), f"-conf={STATE}/Corefile"),
-        daemon("volumes", sys.executable, "-B", f"{INSIDE}/tool/volumes.py"),
+        daemon("volumes", sys.executable, "-B", f"{STATE}/tool/volumes.py"),
     ]
 
 

@@ -56,4 +56,4 @@ NODE_LOCK = CLUSTER / "node.lock"
 """Held by the node's first process for as long as it lives."""
 
 INSIDE = Path("/run/slipway")
-"""Where the node's own mount namespace shows state/, programs/ and tool/ (this folder)."""
+"""Where the node's own mount namespace shows state/ and programs/."""

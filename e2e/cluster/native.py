@@ -6,6 +6,7 @@ the lock on node.lock is held exactly as long as its first process.
 """
 
 import fcntl
+import hashlib
 import http.client
 import json
 import os
@@ -71,8 +72,8 @@ def up() -> None:
         print("the running cluster does not answer or is of another version; starting a new one", flush=True)
         down()
         lock = lock_node()
-    if lock is None:
-        sys.exit(f"cluster: another process holds {NODE_LOCK}")
+        if lock is None:
+            fail(f"another process holds {NODE_LOCK}")
     started = time.monotonic()
     remove_leftovers()
     start(lock)
@@ -86,10 +87,7 @@ def down() -> None:
 
 def is_running() -> bool:
     """Whether the node's first process lives."""
-    lock = lock_node()
-    if lock is not None:
-        os.close(lock)
-    return lock is None
+    return node_process() is not None
 
 
 def status() -> dict:
@@ -97,22 +95,23 @@ def status() -> dict:
     if not is_running():
         return {"running": False, "ready": False, "reason": "not started", "processes": {}, "memory_bytes": 0}
     reason = unready()
-    processes = STATE / "processes.json"
     return {
         "running": True,
         "ready": reason is None,
         "reason": reason,
-        "processes": json.loads(processes.read_text()) if processes.exists() else {},
+        "processes": read_json(STATE / "processes.json"),
         "memory_bytes": sum(resident_bytes(pid) for pid in cgroup.processes()),
     }
 
 
 def load(tars: list[Path]) -> None:
-    """Import image archives that the node does not have yet."""
-    present = set(in_node("ctr", "--namespace=k8s.io", "images", "list", "--quiet").split())
+    """Import image archives, but none twice."""
     for tar in tars:
-        if not set(archive.tags(tar)) <= present:
+        with open(tar, "rb") as file:
+            loaded = STATE / "loaded" / hashlib.file_digest(file, "sha256").hexdigest()
+        if not loaded.exists():
             in_node("ctr", "--namespace=k8s.io", "images", "import", "-", stdin=tar)
+            loaded.touch()
 
 
 def missing_packages() -> set[str]:
@@ -125,7 +124,7 @@ def missing_packages() -> set[str]:
 
 def lock_node() -> int | None:
     """The lock that says a node lives: a descriptor to pass on to a new node, or None when one lives."""
-    descriptor = os.open(NODE_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(NODE_LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -136,9 +135,9 @@ def lock_node() -> int | None:
 
 def heal() -> bool:
     """Make a living node ready again, if it is of these programs; whether that worked."""
-    versions = STATE / "programs.json"
     node = wait_for_node()
-    if node is None or not versions.exists() or json.loads(versions.read_text()) != program_folders():
+    versions = STATE / "programs.txt"
+    if node is None or not versions.exists() or versions.read_text() != program_folders():
         return False
     if unready() is None:
         return True
@@ -158,7 +157,7 @@ def start(lock: int) -> None:
     namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--propagation", "slave"]
     with open(LOGS / "node.log", "ab") as log:
         subprocess.Popen(
-            ["unshare", *namespaces, sys.executable, "-B", str(HERE / "node.py"), str(STATE), str(PROGRAMS)],
+            ["unshare", *namespaces, sys.executable, "-B", str(STATE / "tool/node.py"), str(STATE), str(PROGRAMS)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -178,13 +177,16 @@ def start(lock: int) -> None:
 
 def write_state() -> None:
     """Make the state folder with all that the programs read."""
-    for folder in ("lib/kubelet", "logs/pods", "logs/containers", "image/pause"):
+    for folder in ("lib/kubelet", "logs/pods", "logs/containers", "image/pause", "loaded", "tool"):
         (STATE / folder).mkdir(parents=True)
-    STATE.chmod(0o755)
-    (STATE / "programs.json").write_text(json.dumps(program_folders()))
+    for source in HERE.glob("*.py"):
+        # The node runs its own copy: the checkout may change or go while the cluster runs.
+        shutil.copy(source, STATE / "tool")
+    (STATE / "programs.txt").write_text(program_folders())
     pki.make(STATE / "pki")
     pki.write_private(KUBECONFIG, (STATE / "pki/admin.kubeconfig").read_text())
-    give_to_caller(KUBECONFIG)
+    for path in (KUBECONFIG, STATE / "pki/admin.key"):
+        give_to_caller(path)
     programs.link_tools(programs.NATIVE, TOOLS)
     components.write_files(STATE, snapshotter())
     shutil.copy(programs.path(programs.NODE, "pause"), STATE / "image/pause/pause")
@@ -193,8 +195,9 @@ def write_state() -> None:
     shell.write_files()
 
 
-def program_folders() -> list[str]:
-    return [module.folder.name for module in programs.NATIVE]
+def program_folders() -> str:
+    """The states of the Go modules that a node runs, one a line."""
+    return "".join(f"{module.folder.name}\n" for module in programs.NATIVE)
 
 
 def give_to_caller(path: Path) -> None:
@@ -274,9 +277,11 @@ def apply_objects() -> str | None:
 
 
 def wait_for(missing: Callable[[], str | None]) -> None:
-    """Ask `missing` until it says nothing; TimeoutError with its last word."""
+    """Ask `missing` until it says nothing; TimeoutError with its last word, or at once when the node ended."""
     deadline_s = time.monotonic() + READY_WAIT_S_MAX
     while (reason := missing()) is not None:
+        if node_process() is None:
+            raise TimeoutError("the node's first process ended")
         if time.monotonic() > deadline_s:
             raise TimeoutError(reason)
         time.sleep(POLL_S)
@@ -328,16 +333,22 @@ def wait_for_node() -> int | None:
 
 
 def node_process() -> int | None:
-    """The node's first process, if the one that was recorded still is that process."""
-    record = read_json(STATE / "node.json")
+    """The node's first process, if it lives."""
+    return recorded_process(STATE / "node.json")
+
+
+def recorded_process(path: Path) -> int | None:
+    """The process that a record names, if the one of that number still is that process."""
+    record = read_json(path)
     if not record or record["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
         return None
     try:
         stat = Path(f"/proc/{record['pid']}/stat").read_text()
     except OSError:
         return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return record["pid"] if int(fields[18]) == record["start_ticks"] and state not in "ZX" else None
+    fields = stat.rpartition(")")[2].split()
+    is_same = int(fields[19]) == record["start_ticks"] and fields[0] not in "ZX"
+    return record["pid"] if is_same else None
 
 
 def read_json(path: Path) -> dict:

@@ -50,7 +50,7 @@ def arrange_mounts(state: Path, programs: Path) -> None:
 
     /run is put together on /mnt and moved, because the folders it shows may themselves lie under /run.
     """
-    shown = {"state": state, "programs": programs, "tool": Path(__file__).resolve().parent}
+    shown = {"state": state, "programs": programs}
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/mnt")
     for name, source in shown.items():
         target = Path("/mnt") / INSIDE.name / name

@@ -30,7 +30,7 @@ OPENSSL_CONFIG = "[req]\nprompt = no\ndistinguished_name = name\n[name]\n"
 
 def make(folder: Path) -> None:
     """Make the authority, a certificate for each subject with its kubeconfig, and the service account key."""
-    folder.mkdir(mode=0o700)
+    folder.mkdir()
     (folder / "openssl.cnf").write_text(OPENSSL_CONFIG)
     certificate(folder, "ca", f"/CN={NAME}-ca", ["basicConstraints=critical,CA:TRUE"])
     for name, subject in SUBJECTS.items():

@@ -107,7 +107,7 @@ def build(modules: tuple[Module, ...]) -> None:
     for stale in PROGRAMS.glob("*.partial"):
         shutil.rmtree(stale)
     for idx, module in enumerate(missing, 1):
-        print(f"building {module.name} from its Go module ({idx} of {len(missing)}, kept afterwards)", flush=True)
+        print(f"building {module.name} from its Go module ({idx} of {len(missing)}, once; Kubernetes takes minutes)", flush=True)
         build_module(module)
 
 
@@ -140,11 +140,11 @@ def watch(command: list[str], module: Module) -> None:
     last_lines: list[str] = []
     with subprocess.Popen(command, cwd=module.source, stderr=subprocess.PIPE, text=True) as go:
         for line in go.stderr:
-            n_packages += 1
+            n_packages += not line.startswith("go: downloading")
             last_lines = [*last_lines[-20:], line]
             if time.monotonic() - reported > REPORT_PERIOD_S:
                 reported = time.monotonic()
-                print(f"  {module.name}: {n_packages} packages, {reported - started:.0f} s", flush=True)
+                print(f"{module.name}: {n_packages} packages compiled, {reported - started:.0f} s", flush=True)
     if go.returncode != 0:
         sys.stderr.writelines(last_lines)
         sys.exit(f"{' '.join(command)} failed with exit code {go.returncode} in {module.source}")
@@ -155,7 +155,9 @@ def require_go() -> None:
     wanted = ".".join(map(str, GO_VERSION_MIN))
     if not shutil.which("go"):
         sys.exit(f"Go {wanted} or later is needed to build Kubernetes; see {GO_URL}")
-    text = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+    # Asked inside a module, a Go that fetches the toolchain a module wants answers with that one.
+    go = ["go", "env", "GOVERSION"]
+    text = subprocess.run(go, cwd=KUBERNETES.source, capture_output=True, text=True, check=True).stdout.strip()
     version = tuple(int(part) for part in text.removeprefix("go").split("-")[0].split(".")[:2] if part.isdigit())
     if version < GO_VERSION_MIN:
         sys.exit(f"Go {wanted} or later is needed to build Kubernetes, this is {text}; see {GO_URL}")
