@@ -29,7 +29,11 @@ GPU = "nvidia.com/gpu"
 
 def main() -> None:
     arguments = parser().parse_args()
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip()
+        sys.exit(f"cluster: {shlex.join(error.cmd)} failed with exit code {error.returncode}{': ' if said else ''}{said}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,6 +103,9 @@ def load(arguments: argparse.Namespace) -> None:
     cluster = chosen()
     require_root(cluster)
     require_node(cluster)
+    missing = [str(tar) for tar in arguments.tars if not tar.is_file()]
+    if missing:
+        sys.exit(f"cluster: no such file: {', '.join(missing)}")
     with locked():
         cluster.load(arguments.tars)
 

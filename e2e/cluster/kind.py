@@ -31,14 +31,14 @@ def up() -> None:
     if is_running() and status()["ready"]:
         return
     kind("delete", "cluster", "--name", NAME)
-    kind("create", "cluster", "--name", NAME, "--wait", READY_WAIT, "--kubeconfig", str(KUBECONFIG))
     shell.write_files()
+    kind("create", "cluster", "--name", NAME, "--wait", READY_WAIT, "--kubeconfig", str(KUBECONFIG))
 
 
 def down() -> None:
     """Remove the cluster."""
-    programs.build(programs.WITH_DOCKER)
-    kind("delete", "cluster", "--name", NAME)
+    if programs.path(programs.KIND, "kind").exists():
+        kind("delete", "cluster", "--name", NAME)
     shutil.rmtree(STATE, ignore_errors=True)
 
 

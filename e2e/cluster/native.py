@@ -75,6 +75,8 @@ def up() -> None:
         if lock is None:
             fail(f"another process holds {NODE_LOCK}")
     started = time.monotonic()
+    if cgroup.processes():
+        print("ending the processes of a cluster that another run left, or that has another cache folder", flush=True)
     remove_leftovers()
     start(lock)
     print(f"cluster started in {time.monotonic() - started:.1f} s", flush=True)
