@@ -47,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
 
     command("up", up, "start the cluster, or do nothing when it runs")
     command("down", down, "stop the cluster and remove everything of it but the built programs")
-    command("status", status, "say what runs; exit code 1 when the cluster is not ready").add_argument("--json", action="store_true")
+    state = command("status", status, "say what runs; exit code 1 when the cluster is not ready")
+    state.add_argument("--json", action="store_true")
     command("env", env, "print shell commands that set KUBECONFIG and PATH")
     command("exec", execute, "run a command in the cluster's network with the cluster's DNS").add_argument("command", nargs=argparse.REMAINDER)
     command("load", load, "import image archives (docker-archive tars)").add_argument("tars", nargs="+", type=Path)

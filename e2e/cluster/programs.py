@@ -40,11 +40,12 @@ KUBERNETES_SYMBOLS = tuple(
 
 @dataclass(frozen=True)
 class Module:
-    """One Go module: its packages by the name of the binary, and the strings set by the linker."""
+    """One Go module: its packages by the name of the binary, the strings set by the linker, a note for who waits."""
 
     name: str
     packages: dict[str, str]
     symbols: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def source(self) -> Path:
@@ -73,6 +74,7 @@ KUBERNETES = Module(
         )
     },
     KUBERNETES_SYMBOLS,
+    "; some six minutes on two cores",
 )
 KUBECTL = Module("kubernetes", {"kubectl": "k8s.io/kubernetes/cmd/kubectl"}, KUBERNETES_SYMBOLS)
 ETCD = Module("etcd", {"etcd": "go.etcd.io/etcd/server/v3"})
@@ -107,7 +109,7 @@ def build(modules: tuple[Module, ...]) -> None:
     for stale in PROGRAMS.glob("*.partial"):
         shutil.rmtree(stale)
     for idx, module in enumerate(missing, 1):
-        print(f"building {module.name} from its Go module ({idx} of {len(missing)}, once; Kubernetes takes minutes)", flush=True)
+        print(f"building {module.name} from its Go module ({idx} of {len(missing)}, kept afterwards{module.note})", flush=True)
         build_module(module)
 
 
