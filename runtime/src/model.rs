@@ -2,10 +2,22 @@
 //!
 //! Owns config.json, weight names, the decoder and its KV cache. Must not know requests, sampling, text
 //! or HTTP; it knows tokens only as numbers.
+//!
+//! `config` reads the JSON, `families` maps it to a `spec` (one decoder described as data), `weights`
+//! checks and maps the files, `decoder` loads and runs.
 
+mod config;
+mod decoder;
 mod error;
+mod families;
+mod rope;
+mod safetensors;
+mod spec;
+mod weights;
 
+pub use decoder::{LoadOptions, Model, ModelInfo};
 pub use error::ModelError;
+pub use weights::{DtypeChoice, LoadProgress};
 
 use crate::engine::batch::{Batch, Logits};
 

@@ -1,0 +1,344 @@
+//! config.json and generation_config.json as the checkpoint's author wrote them.
+//!
+//! Owns reading (bounded in size and depth), the aliases of fields, and their types. Must not know
+//! architectures: which fields matter is a family's business.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::ModelError;
+
+/// Largest config.json: the largest ones list a hundred thousand labels.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
+
+/// Largest size, count or width in a config; a product of two stays far from overflow.
+const SIZE_MAX: u64 = 1 << 28;
+
+/// Names that the same field has in different dialects, the most usual first.
+pub(super) type Aliases = &'static [&'static str];
+
+/// Width of the residual stream.
+pub(super) const HIDDEN_SIZE: Aliases = &["hidden_size", "n_embd", "d_model"];
+/// Number of layers.
+pub(super) const N_LAYERS: Aliases = &["num_hidden_layers", "n_layer", "n_layers", "num_layers"];
+/// Query heads.
+pub(super) const N_HEADS: Aliases = &["num_attention_heads", "n_head", "n_heads"];
+/// Key and value heads.
+pub(super) const N_KV_HEADS: Aliases = &["num_key_value_heads", "num_kv_heads", "n_head_kv", "kv_n_heads"];
+/// Width of the feed-forward part.
+pub(super) const FFN_SIZE: Aliases = &["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"];
+/// What norms add to the variance.
+pub(super) const NORM_EPS: Aliases = &[
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "norm_epsilon",
+    "layernorm_epsilon",
+    "norm_eps",
+];
+/// Positions the model was trained for.
+pub(super) const CONTEXT_LEN: Aliases = &[
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+];
+
+/// The fields of a JSON object, with typed access.
+#[derive(Debug, Clone)]
+pub(super) struct Fields {
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// Reads config.json.
+    pub(super) fn read_config(dir: &Path) -> Result<Fields, ModelError> {
+        let path = dir.join("config.json");
+        read_json(&path, CONFIG_BYTES_MAX)?.ok_or(ModelError::MissingFile { path })
+    }
+
+    /// Reads generation_config.json, which many checkpoints lack.
+    pub(super) fn read_generation_config(dir: &Path) -> Result<Option<Fields>, ModelError> {
+        read_json(&dir.join("generation_config.json"), CONFIG_BYTES_MAX)
+    }
+
+    /// A field that is there and not null.
+    fn get(&self, field: &str) -> Option<&Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    /// The first of the aliases that is there.
+    fn find(&self, aliases: Aliases) -> Option<(&'static str, &Value)> {
+        aliases.iter().find_map(|&field| Some((field, self.get(field)?)))
+    }
+
+    /// A size, at least 1.
+    pub(super) fn size(&self, aliases: Aliases) -> Result<Option<usize>, ModelError> {
+        let Some((field, value)) = self.find(aliases) else {
+            return Ok(None);
+        };
+        match value.as_u64() {
+            Some(size) if (1..=SIZE_MAX).contains(&size) => Ok(Some(size as usize)),
+            _ => Err(invalid(
+                field,
+                format!("is {}, must be 1 to {SIZE_MAX}", shown(value)),
+            )),
+        }
+    }
+
+    /// A size that must be there.
+    pub(super) fn required_size(&self, aliases: Aliases) -> Result<usize, ModelError> {
+        self.size(aliases)?
+            .ok_or_else(|| invalid(aliases[0], "is missing".to_owned()))
+    }
+
+    /// A count, which may be zero.
+    pub(super) fn count(&self, field: &'static str) -> Result<Option<usize>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        match value.as_u64() {
+            Some(count) if count <= SIZE_MAX => Ok(Some(count as usize)),
+            _ => Err(invalid(
+                field,
+                format!("is {}, must be 0 to {SIZE_MAX}", shown(value)),
+            )),
+        }
+    }
+
+    /// A finite number above zero.
+    pub(super) fn positive(&self, aliases: Aliases) -> Result<Option<f64>, ModelError> {
+        let Some((field, value)) = self.find(aliases) else {
+            return Ok(None);
+        };
+        match value.as_f64() {
+            Some(number) if number.is_finite() && number > 0.0 => Ok(Some(number)),
+            _ => Err(invalid(
+                field,
+                format!("is {}, must be a number above zero", shown(value)),
+            )),
+        }
+    }
+
+    /// A boolean.
+    pub(super) fn flag(&self, field: &'static str) -> Result<Option<bool>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        value
+            .as_bool()
+            .map(Some)
+            .ok_or_else(|| invalid(field, format!("is {}, must be true or false", shown(value))))
+    }
+
+    /// A string.
+    pub(super) fn text(&self, aliases: Aliases) -> Result<Option<&str>, ModelError> {
+        let Some((field, value)) = self.find(aliases) else {
+            return Ok(None);
+        };
+        value
+            .as_str()
+            .map(Some)
+            .ok_or_else(|| invalid(field, format!("is {}, must be a string", shown(value))))
+    }
+
+    /// A list of strings.
+    pub(super) fn texts(&self, field: &'static str) -> Result<Option<Vec<&str>>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        let texts = value
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_str).collect());
+        let wrong = || invalid(field, format!("is {}, must be a list of strings", shown(value)));
+        texts.map(Some).ok_or_else(wrong)
+    }
+
+    /// An object.
+    pub(super) fn object(&self, field: &'static str) -> Result<Option<Fields>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        let map = value.as_object().cloned();
+        let wrong = || invalid(field, format!("is {}, must be an object", shown(value)));
+        map.map(|map| Some(Fields { map })).ok_or_else(wrong)
+    }
+
+    /// Token ids: one, or a list of them.
+    pub(super) fn token_ids(&self, field: &'static str) -> Result<Option<Vec<u32>>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match value {
+            Value::Array(list) => list.iter().map(id).collect(),
+            single => id(single).map(|id| vec![id]),
+        };
+        let wrong = || {
+            invalid(
+                field,
+                format!("is {}, must be a token id or a list of them", shown(value)),
+            )
+        };
+        ids.map(Some).ok_or_else(wrong)
+    }
+
+    /// The first of `architectures`.
+    pub(super) fn architecture(&self) -> Result<&str, ModelError> {
+        let names = self.texts("architectures")?.unwrap_or_default();
+        names
+            .first()
+            .copied()
+            .ok_or_else(|| invalid("architectures", "is missing".to_owned()))
+    }
+}
+
+/// Tokens that begin and end texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SpecialTokens {
+    /// Begins a text.
+    pub(super) bos: Option<u32>,
+    /// Each ends a text.
+    pub(super) eos: Vec<u32>,
+}
+
+impl SpecialTokens {
+    /// From both files; generation_config.json wins.
+    pub(super) fn from(config: &Fields, generation: Option<&Fields>) -> Result<SpecialTokens, ModelError> {
+        let of = |field| -> Result<Option<Vec<u32>>, ModelError> {
+            let own = generation
+                .map(|fields| fields.token_ids(field))
+                .transpose()?
+                .flatten();
+            Ok(own.or(config.token_ids(field)?))
+        };
+        let bos = of("bos_token_id")?.and_then(|ids| ids.first().copied());
+        Ok(SpecialTokens {
+            bos,
+            eos: of("eos_token_id")?.unwrap_or_default(),
+        })
+    }
+}
+
+/// An error about a field's value.
+pub(super) fn invalid(field: &'static str, reason: String) -> ModelError {
+    ModelError::Config { field, reason }
+}
+
+/// Reads a JSON object of at most `bytes_max`; `None` if there is no such file.
+///
+/// Depth is bounded by the parser, at 128.
+pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, ModelError> {
+    let failed = |source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let broken = |reason: String| ModelError::Json {
+        path: path.to_owned(),
+        reason,
+    };
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(broken("it is not a regular file".to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(broken(format!("it is larger than {bytes_max} bytes")));
+    }
+    let map = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    Ok(Some(Fields { map }))
+}
+
+/// A value for an error message, shortened.
+fn shown(value: &Value) -> String {
+    const CHARS_MAX: usize = 60;
+    let text = value.to_string();
+    if text.chars().count() <= CHARS_MAX {
+        return text;
+    }
+    text.chars().take(CHARS_MAX).chain("…".chars()).collect()
+}
+
+impl Fields {
+    /// The entries, for files that are maps themselves.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.map.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Fields of a JSON text.
+    #[cfg(test)]
+    pub(super) fn parse(json: &str) -> Fields {
+        Fields {
+            map: serde_json::from_str(json).unwrap(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_field_by_any_alias() {
+        let config = Fields::parse(r#"{"hidden_size": null, "n_embd": 64}"#);
+        assert_eq!(config.size(HIDDEN_SIZE).unwrap(), Some(64));
+        assert_eq!(config.size(N_LAYERS).unwrap(), None);
+        let missing = config.required_size(N_LAYERS).unwrap_err();
+        assert_eq!(missing.to_string(), "config.json: num_hidden_layers is missing");
+    }
+
+    #[test]
+    fn refuses_values_that_make_no_sense() {
+        for value in ["0", "-1", "1.5", "1e30", "\"64\"", "[]", "true"] {
+            let config = Fields::parse(&format!(r#"{{"hidden_size": {value}}}"#));
+            assert!(config.size(HIDDEN_SIZE).is_err(), "{value}");
+        }
+        for value in ["0", "-1e-5", "\"x\"", "{}"] {
+            let config = Fields::parse(&format!(r#"{{"rms_norm_eps": {value}}}"#));
+            assert!(config.positive(NORM_EPS).is_err(), "{value}");
+        }
+        let config = Fields::parse(r#"{"architectures": [1], "mlp_bias": "no", "rope_scaling": 3}"#);
+        assert!(config.architecture().is_err());
+        assert!(config.flag("mlp_bias").is_err());
+        assert!(config.object("rope_scaling").is_err());
+    }
+
+    #[test]
+    fn generation_config_wins() {
+        let config = Fields::parse(r#"{"bos_token_id": 1, "eos_token_id": 2}"#);
+        let generation = Fields::parse(r#"{"eos_token_id": [5, 6]}"#);
+        let both = SpecialTokens::from(&config, Some(&generation)).unwrap();
+        assert_eq!(
+            both,
+            SpecialTokens {
+                bos: Some(1),
+                eos: vec![5, 6]
+            }
+        );
+        let alone = SpecialTokens::from(&config, None).unwrap();
+        assert_eq!(alone.eos, [2]);
+        let none = SpecialTokens::from(&Fields::parse("{}"), None).unwrap();
+        assert_eq!(
+            none,
+            SpecialTokens {
+                bos: None,
+                eos: vec![]
+            }
+        );
+        let negative = Fields::parse(r#"{"eos_token_id": -1}"#);
+        assert!(SpecialTokens::from(&negative, None).is_err());
+    }
+
+    #[test]
+    fn a_long_value_is_shortened_in_the_message() {
+        let config = Fields::parse(&format!(r#"{{"hidden_size": "{}"}}"#, "é".repeat(1000)));
+        assert!(config.size(HIDDEN_SIZE).unwrap_err().to_string().len() < 300);
+    }
+}

@@ -1,0 +1,307 @@
+//! Rotary frequencies: the dialects of config.json and the scalings of published checkpoints.
+
+use std::f64::consts::TAU;
+
+use super::ModelError;
+use super::config::{CONTEXT_LEN, Fields, invalid};
+
+/// How positions become angles.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct RopeSpec {
+    /// Elements of a head that turn, even.
+    pub(super) dim: usize,
+    /// Base of the frequencies.
+    pub(super) theta: f64,
+    /// What stretches them to longer contexts.
+    pub(super) scaling: RopeScaling,
+}
+
+/// A way to stretch the frequencies.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum RopeScaling {
+    /// None.
+    Default,
+    /// All frequencies divided (Chen et al. 2023, "Position Interpolation").
+    Linear {
+        /// By this.
+        factor: f64,
+    },
+    /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
+    Llama3 {
+        /// Divisor of the low frequencies.
+        factor: f64,
+        /// Wavelengths per original context below which a frequency is low.
+        low_freq_factor: f64,
+        /// Wavelengths per original context above which a frequency is high.
+        high_freq_factor: f64,
+        /// Context before stretching.
+        original_context_len: f64,
+    },
+    /// As Llama 3's, with a ramp over dimensions, and larger queries and keys (Peng et al. 2023, "YaRN").
+    Yarn(Yarn),
+}
+
+/// Parameters of YaRN.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Yarn {
+    /// Divisor of the low frequencies.
+    factor: f64,
+    /// Context before stretching.
+    original_context_len: f64,
+    /// Turns within the original context above which a frequency is kept.
+    beta_fast: f64,
+    /// Turns below which it is divided.
+    beta_slow: f64,
+    /// Whether the ramp's ends are rounded to whole dimensions.
+    truncate: bool,
+    /// Factor of queries and keys.
+    attention_factor: f64,
+}
+
+/// What [`RopeScaling`] can be, for messages.
+const SUPPORTED: &str = "default, linear, llama3, yarn";
+
+impl RopeSpec {
+    /// Reads `rope_theta` with `rope_scaling`, or `rope_parameters` (transformers 5 and later).
+    pub(super) fn from_config(config: &Fields, head_dim: usize) -> Result<RopeSpec, ModelError> {
+        let parameters = match config.object("rope_parameters")? {
+            Some(parameters) => Some(parameters),
+            None => config.object("rope_scaling")?,
+        };
+        let inner = parameters.as_ref().unwrap_or(config);
+        let of_either = |field| -> Result<Option<f64>, ModelError> {
+            Ok(inner.positive(field)?.or(config.positive(field)?))
+        };
+        let theta = of_either(&["rope_theta"])?.unwrap_or(10_000.0);
+        let rotated = of_either(&["partial_rotary_factor"])?.unwrap_or(1.0);
+        let dim = (head_dim as f64 * rotated) as usize;
+        if dim == 0 || dim > head_dim || !dim.is_multiple_of(2) {
+            let reason = format!("makes {dim} of {head_dim} elements of a head turn: not an even part of it");
+            return Err(invalid("head_dim", reason));
+        }
+        let scaling = match &parameters {
+            Some(parameters) => RopeScaling::from_parameters(parameters, config)?,
+            None => RopeScaling::Default,
+        };
+        Ok(RopeSpec { dim, theta, scaling })
+    }
+
+    /// Angle per position of each pair. `[dim / 2]`
+    ///
+    /// In f32 where the reference implementations are in f32.
+    pub(super) fn inv_freq(&self) -> Vec<f32> {
+        let plain = |i: usize| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32);
+        let pairs = 0..self.dim / 2;
+        match &self.scaling {
+            RopeScaling::Default => pairs.map(plain).collect(),
+            RopeScaling::Linear { factor } => pairs.map(|i| plain(i) / *factor as f32).collect(),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_context_len,
+            } => pairs
+                .map(|i| {
+                    let turns = original_context_len / (TAU / f64::from(plain(i)));
+                    let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    mix(plain(i), *factor, kept)
+                })
+                .collect(),
+            RopeScaling::Yarn(yarn) => {
+                let (low, high) = yarn.ramp(self.dim, self.theta);
+                pairs
+                    .map(|i| mix(plain(i), yarn.factor, 1.0 - (i as f64 - low) / (high - low)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Factor of the rotated queries and keys.
+    pub(super) fn attention_factor(&self) -> f32 {
+        match &self.scaling {
+            RopeScaling::Default | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => 1.0,
+            RopeScaling::Yarn(yarn) => yarn.attention_factor as f32,
+        }
+    }
+
+    /// The context that stretching makes of `trained`, config.json's `max_position_embeddings`.
+    pub(super) fn context_len(&self, trained: usize) -> usize {
+        match &self.scaling {
+            RopeScaling::Default | RopeScaling::Llama3 { .. } => trained,
+            RopeScaling::Linear { factor } => (trained as f64 * factor) as usize,
+            // Published files have the original context in either field, so it is taken where it is named.
+            RopeScaling::Yarn(yarn) => (yarn.original_context_len * yarn.factor) as usize,
+        }
+    }
+}
+
+impl RopeScaling {
+    fn from_parameters(parameters: &Fields, config: &Fields) -> Result<RopeScaling, ModelError> {
+        let kind = parameters.text(&["rope_type", "type"])?.unwrap_or("default");
+        let factor = || -> Result<f64, ModelError> {
+            let factor = parameters.positive(&["factor"])?;
+            factor.ok_or_else(|| invalid("rope_scaling", format!("of type {kind} needs a factor")))
+        };
+        let original_context_len = || -> Result<f64, ModelError> {
+            const ORIGINAL: &[&str] = &["original_max_position_embeddings"];
+            let named = parameters.size(ORIGINAL)?.or(config.size(ORIGINAL)?);
+            Ok(named.map_or_else(|| config.required_size(CONTEXT_LEN), Ok)? as f64)
+        };
+        match kind {
+            "default" => Ok(RopeScaling::Default),
+            "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+            "llama3" => {
+                let low_freq_factor = parameters.positive(&["low_freq_factor"])?.unwrap_or(1.0);
+                let high_freq_factor = parameters.positive(&["high_freq_factor"])?.unwrap_or(4.0);
+                if high_freq_factor <= low_freq_factor {
+                    let reason = "has a high_freq_factor that is not above its low_freq_factor".to_owned();
+                    return Err(invalid("rope_scaling", reason));
+                }
+                let (factor, original_context_len) = (factor()?, original_context_len()?);
+                Ok(RopeScaling::Llama3 {
+                    factor,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_context_len,
+                })
+            }
+            "yarn" => Ok(RopeScaling::Yarn(Yarn::from_parameters(
+                parameters,
+                factor()?,
+                original_context_len()?,
+            )?)),
+            other => Err(ModelError::UnsupportedOption {
+                option: "rope_scaling type",
+                value: other.to_owned(),
+                supported: SUPPORTED,
+            }),
+        }
+    }
+}
+
+impl Yarn {
+    fn from_parameters(
+        parameters: &Fields,
+        factor: f64,
+        original_context_len: f64,
+    ) -> Result<Yarn, ModelError> {
+        let grown = |scale: f64| {
+            if factor <= 1.0 {
+                1.0
+            } else {
+                0.1 * scale * factor.ln() + 1.0
+            }
+        };
+        let attention_factor = match parameters.positive(&["attention_factor"])? {
+            Some(factor) => factor,
+            None => match (
+                parameters.positive(&["mscale"])?,
+                parameters.positive(&["mscale_all_dim"])?,
+            ) {
+                (Some(mscale), Some(all)) => grown(mscale) / grown(all),
+                _ => grown(1.0),
+            },
+        };
+        Ok(Yarn {
+            factor,
+            original_context_len,
+            beta_fast: parameters.positive(&["beta_fast"])?.unwrap_or(32.0),
+            beta_slow: parameters.positive(&["beta_slow"])?.unwrap_or(1.0),
+            truncate: parameters.flag("truncate")?.unwrap_or(true),
+            attention_factor,
+        })
+    }
+
+    /// The pairs between which frequencies go from kept to divided.
+    fn ramp(&self, dim: usize, theta: f64) -> (f64, f64) {
+        let dim = dim as f64;
+        let pair_of =
+            |turns: f64| dim * (self.original_context_len / (turns * TAU)).ln() / (2.0 * theta.ln());
+        let (mut low, mut high) = (pair_of(self.beta_fast), pair_of(self.beta_slow));
+        if self.truncate {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        (low, high) = (low.max(0.0), high.min(dim - 1.0));
+        // A ramp of no width would divide by zero.
+        (low, if low == high { high + 0.001 } else { high })
+    }
+}
+
+/// `kept` of the frequency as it is and the rest divided by `factor`; `kept` is taken into 0..1.
+fn mix(freq: f32, factor: f64, kept: f64) -> f32 {
+    let kept = kept.clamp(0.0, 1.0) as f32;
+    (1.0 - kept) * (freq / factor as f32) + kept * freq
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> Result<RopeSpec, ModelError> {
+        RopeSpec::from_config(&Fields::parse(json), 8)
+    }
+
+    #[test]
+    fn both_dialects_say_the_same() {
+        let old = r#"{"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}"#;
+        let new = r#"{"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}"#;
+        assert_eq!(spec(old).unwrap(), spec(new).unwrap());
+        assert_eq!(spec(old).unwrap().theta, 5e5);
+    }
+
+    #[test]
+    fn plain_frequencies_fall_from_one() {
+        let plain = spec("{}").unwrap();
+        assert_eq!(plain.theta, 1e4);
+        let freq = plain.inv_freq();
+        assert_eq!((freq.len(), freq[0]), (4, 1.0));
+        assert!((f64::from(freq[3]) - 1e-3).abs() < 1e-9);
+        let linear = spec(r#"{"rope_scaling": {"type": "linear", "factor": 4.0}}"#).unwrap();
+        assert_eq!(linear.inv_freq()[0], 0.25);
+        assert_eq!(linear.context_len(256), 1024);
+    }
+
+    #[test]
+    fn llama3_keeps_high_frequencies_and_divides_low_ones() {
+        let scaled = spec(
+            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+                "original_max_position_embeddings": 64}}"#,
+        )
+        .unwrap();
+        let (freq, plain) = (scaled.inv_freq(), spec("{}").unwrap().inv_freq());
+        assert_eq!(freq[0], plain[0]);
+        assert_eq!(freq[3], plain[3] / 8.0);
+    }
+
+    #[test]
+    fn a_part_of_the_head_can_turn() {
+        assert_eq!(spec(r#"{"partial_rotary_factor": 0.5}"#).unwrap().dim, 4);
+        assert!(
+            spec(r#"{"partial_rotary_factor": 0.4}"#).is_err(),
+            "an odd number of elements"
+        );
+        assert!(spec(r#"{"partial_rotary_factor": 2.0}"#).is_err());
+        assert!(RopeSpec::from_config(&Fields::parse("{}"), 7).is_err());
+    }
+
+    #[test]
+    fn other_scalings_are_refused_by_name() {
+        let refused = spec(r#"{"rope_scaling": {"type": "dynamic", "factor": 2.0}}"#).unwrap_err();
+        let text = "config.json: rope_scaling type = dynamic is not supported; \
+                    supported are default, linear, llama3, yarn";
+        assert_eq!(refused.to_string(), text);
+        assert!(
+            spec(r#"{"rope_scaling": {"type": "linear"}}"#).is_err(),
+            "a factor is needed"
+        );
+        assert!(
+            spec(r#"{"rope_scaling": {"type": "yarn", "factor": 4.0}}"#).is_err(),
+            "a context is needed"
+        );
+        let level = r#"{"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3", "factor": 2.0,
+            "low_freq_factor": 4.0, "high_freq_factor": 4.0}}"#;
+        assert!(spec(level).is_err(), "a ramp of no width");
+    }
+}

@@ -1,0 +1,220 @@
+//! The header of a safetensors file: which tensor lies where.
+//!
+//! Format: eight bytes of little-endian length, that many bytes of JSON, then the data; an entry maps a
+//! name to `dtype`, `shape` and `data_offsets` within the data (github.com/huggingface/safetensors,
+//! "Format"). Own code, because the crate adds offsets of the file without checking for overflow. Every
+//! number in the header is a claim of a stranger's file: what is returned here lies within the file, and no
+//! two tensors overlap.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+/// Largest header, the limit of the format.
+const HEADER_BYTES_MAX: usize = 100_000_000;
+
+/// A tensor of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its name.
+    pub(super) name: String,
+    /// Its dtype as the file spells it.
+    pub(super) dtype: String,
+    /// Its shape.
+    pub(super) shape: Vec<usize>,
+    /// Its bytes within the file.
+    pub(super) bytes: Range<usize>,
+}
+
+/// Reads the header of a whole file.
+///
+/// # Errors
+/// Why the file is not one, in words.
+pub(super) fn read_header(file: &[u8]) -> Result<Vec<Entry>, String> {
+    let (length, rest) = file
+        .split_first_chunk::<8>()
+        .ok_or("it is shorter than 8 bytes")?;
+    let length = usize::try_from(u64::from_le_bytes(*length))
+        .ok()
+        .filter(|len| *len <= HEADER_BYTES_MAX);
+    let length = length.ok_or("its header is longer than 100 MB")?;
+    let header = rest.get(..length).ok_or("it ends within its header")?;
+    let data = length + 8..file.len();
+    let header: serde_json::Map<String, Value> =
+        serde_json::from_slice(header).map_err(|error| format!("its header is not JSON: {error}"))?;
+    let mut entries = Vec::with_capacity(header.len());
+    for (name, value) in header {
+        if name != "__metadata__" {
+            entries.push(read_entry(name, &value, &data)?);
+        }
+    }
+    check_tiling(&mut entries, data)?;
+    Ok(entries)
+}
+
+fn read_entry(name: String, value: &Value, data: &Range<usize>) -> Result<Entry, String> {
+    let numbers = |field: &str| -> Option<Vec<usize>> {
+        let list = value.get(field)?.as_array()?;
+        list.iter()
+            .map(|number| number.as_u64().and_then(|n| usize::try_from(n).ok()))
+            .collect()
+    };
+    let dtype = value
+        .get("dtype")
+        .and_then(Value::as_str)
+        .ok_or_else(|| format!("{name} has no dtype"))?;
+    let shape = numbers("shape").ok_or_else(|| format!("{name} has no shape"))?;
+    let offsets = numbers("data_offsets").ok_or_else(|| format!("{name} has no data_offsets"))?;
+    let &[start, end] = offsets.as_slice() else {
+        return Err(format!("{name} has {} data_offsets", offsets.len()));
+    };
+    if start > end || end > data.len() {
+        return Err(format!("the bytes {start}..{end} of {name} are outside the file"));
+    }
+    if let Some(size) = size_bytes(dtype) {
+        let claimed = shape.iter().try_fold(size, |product, n| product.checked_mul(*n));
+        if claimed != Some(end - start) {
+            return Err(format!(
+                "{name} of shape {shape:?} and dtype {dtype} has {} bytes",
+                end - start
+            ));
+        }
+    }
+    Ok(Entry {
+        dtype: dtype.to_owned(),
+        shape,
+        bytes: data.start + start..data.start + end,
+        name,
+    })
+}
+
+/// Checks that the tensors fill the data, one after another.
+fn check_tiling(entries: &mut [Entry], data: Range<usize>) -> Result<(), String> {
+    entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
+    let mut end = data.start;
+    for entry in entries {
+        if entry.bytes.start != end {
+            return Err(format!(
+                "the bytes of {} overlap others or leave a gap",
+                entry.name
+            ));
+        }
+        end = entry.bytes.end;
+    }
+    if end != data.end {
+        return Err(format!(
+            "its tensors end at byte {end}, the file at byte {}",
+            data.end
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes of an element, for dtypes whose elements are whole bytes; others are never read.
+fn size_bytes(dtype: &str) -> Option<usize> {
+    match dtype {
+        "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),
+        "I16" | "U16" | "F16" | "BF16" => Some(2),
+        "I32" | "U32" | "F32" => Some(4),
+        "I64" | "U64" | "F64" => Some(8),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file of a header and `n_data` bytes.
+    fn file(header: &str, n_data: usize) -> Vec<u8> {
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.resize(file.len() + n_data, 7);
+        file
+    }
+
+    #[test]
+    fn finds_tensors_in_the_order_of_the_file() {
+        let header = r#"{"b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+            "__metadata__": {"format": "pt"}, "a": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [0, 4]}}"#;
+        let entries = read_header(&file(header, 12)).unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        let start = header.len() + 8;
+        assert_eq!(
+            (entries[0].bytes.clone(), entries[1].bytes.clone()),
+            (start..start + 4, start + 4..start + 12)
+        );
+        assert_eq!(
+            (entries[0].shape.as_slice(), entries[0].dtype.as_str()),
+            (&[1, 2][..], "BF16")
+        );
+    }
+
+    #[track_caller]
+    fn check_refused(file: &[u8], reason: &str) {
+        let refused = read_header(file).unwrap_err();
+        assert!(refused.contains(reason), "{refused}");
+    }
+
+    #[test]
+    fn lies_are_refused() {
+        check_refused(&[], "shorter");
+        check_refused(&[1; 7], "shorter");
+        check_refused(&[0xff; 64], "100 MB");
+        check_refused(&file("{}", 0)[..9], "within its header");
+        check_refused(&file("[1, 2]", 0), "not JSON");
+        check_refused(&file(&"[".repeat(100_000), 0), "not JSON");
+        check_refused(&file(r#"{"a": 1}"#, 0), "no dtype");
+        check_refused(&file("{}", 3), "end at byte 10");
+        let with = |entry: &str| file(&format!(r#"{{"a": {{"dtype": "F32", {entry}}}}}"#), 8);
+        assert!(read_header(&with(r#""shape": [2], "data_offsets": [0, 8]"#)).is_ok());
+        for (entry, reason) in [
+            (r#""shape": [2]"#, "no data_offsets"),
+            (r#""shape": [-2], "data_offsets": [0, 8]"#, "no shape"),
+            (r#""shape": [2], "data_offsets": [0, 8, 8]"#, "3 data_offsets"),
+            (r#""shape": [2], "data_offsets": [8, 0]"#, "outside the file"),
+            (r#""shape": [2], "data_offsets": [0, 9]"#, "outside the file"),
+            (
+                r#""shape": [2], "data_offsets": [0, 18446744073709551615]"#,
+                "outside the file",
+            ),
+            (r#""shape": [3], "data_offsets": [0, 8]"#, "has 8 bytes"),
+            (
+                r#""shape": [4611686018427387904, 4], "data_offsets": [0, 8]"#,
+                "has 8 bytes",
+            ),
+            (r#""shape": [1], "data_offsets": [4, 8]"#, "gap"),
+            (r#""shape": [1], "data_offsets": [0, 4]"#, "the file at byte"),
+        ] {
+            check_refused(&with(entry), reason);
+        }
+        let overlapping = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}"#;
+        check_refused(&file(overlapping, 8), "overlap");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_header(&bytes);
+            let header = String::from_utf8_lossy(&bytes);
+            let _ = read_header(&file(&header, 8));
+        }
+
+        #[test]
+        fn any_offsets_lie_in_the_file_or_are_refused(offsets in any::<[u64; 4]>(), shape in any::<[u64; 2]>()) {
+            let [a, b, c, d] = offsets;
+            let header = format!(
+                r#"{{"a": {{"dtype": "U8", "shape": {shape:?}, "data_offsets": [{a}, {b}]}},
+                    "b": {{"dtype": "X", "shape": [], "data_offsets": [{c}, {d}]}}}}"#
+            );
+            let bytes = file(&header, 16);
+            for entry in read_header(&bytes).unwrap_or_default() {
+                prop_assert!(entry.bytes.end <= bytes.len());
+            }
+        }
+    }
+}

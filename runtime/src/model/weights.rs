@@ -1,0 +1,430 @@
+//! The weight files of a checkpoint: found, mapped, and checked against the description before any
+//! number is read.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use kernels::{DType, MappedFile};
+
+use super::ModelError;
+use super::config::read_json;
+use super::safetensors::{Entry, read_header};
+use super::spec::TensorSpec;
+
+/// In which dtype weights are kept, the choices of the DTYPE setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DtypeChoice {
+    /// As the checkpoint has them.
+    #[default]
+    Auto,
+    /// IEEE half precision.
+    Float16,
+    /// Brain floating point.
+    BFloat16,
+    /// IEEE single precision.
+    Float32,
+}
+
+impl DtypeChoice {
+    /// Reads `auto`, `half`, `float16`, `bfloat16`, `float` or `float32`.
+    pub fn parse(name: &str) -> Option<DtypeChoice> {
+        match name {
+            "auto" => Some(DtypeChoice::Auto),
+            "half" | "float16" => Some(DtypeChoice::Float16),
+            "bfloat16" => Some(DtypeChoice::BFloat16),
+            "float" | "float32" => Some(DtypeChoice::Float32),
+            _ => None,
+        }
+    }
+
+    /// The dtype in memory of weights that the checkpoint has as `stored`.
+    pub(super) fn apply(self, stored: DType) -> DType {
+        match self {
+            DtypeChoice::Auto => stored,
+            DtypeChoice::Float16 => DType::F16,
+            DtypeChoice::BFloat16 => DType::BF16,
+            DtypeChoice::Float32 => DType::F32,
+        }
+    }
+}
+
+/// How far loading is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Bytes of weights that are in memory.
+    pub bytes_done: u64,
+    /// Bytes of all weights.
+    pub bytes_total: u64,
+}
+
+/// The mapped files and where in them each tensor of the description lies.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    files: Vec<MappedFile>,
+    tensors: HashMap<String, Located>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone)]
+struct Located {
+    file_idx: usize,
+    bytes: Range<usize>,
+    dtype: DType,
+}
+
+/// A tensor's bytes, little-endian and without gaps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tensor<'a> {
+    /// How its numbers are stored.
+    pub(super) dtype: DType,
+    /// The numbers.
+    pub(super) bytes: &'a [u8],
+}
+
+/// Largest index file; the largest published ones have a few megabytes.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+/// Most files of one checkpoint; the largest published ones have a few hundred.
+const N_FILES_MAX: usize = 4096;
+
+/// Prefixes with which the same tensor appears: exported with or without the head, or from a model of
+/// several kinds of input.
+const PREFIXES: &[&str] = &["model.", "language_model."];
+
+impl Checkpoint {
+    /// Maps the files in `dir` and finds every tensor of `wanted`.
+    ///
+    /// # Errors
+    /// A file is missing or broken, a wanted tensor is missing or has another shape or a dtype that cannot
+    /// be computed with, or a file holds a tensor that nobody wants.
+    pub(super) fn open(dir: &Path, wanted: &[TensorSpec]) -> Result<Checkpoint, ModelError> {
+        let mut files = Vec::new();
+        let mut stored: HashMap<String, (usize, Entry)> = HashMap::new();
+        for path in weight_files(dir)? {
+            let file = map(&path)?;
+            let broken = |reason| ModelError::Safetensors {
+                path: path.clone(),
+                reason,
+            };
+            for entry in read_header(&file).map_err(broken)? {
+                if let Some((_, twice)) = stored.insert(entry.name.clone(), (files.len(), entry)) {
+                    return Err(broken(format!("{} is also in another file", twice.name)));
+                }
+            }
+            files.push(file);
+        }
+        let mut tensors = HashMap::new();
+        for spec in wanted {
+            let (file_idx, entry) = take(&mut stored, &spec.name)?;
+            let dtype = check(spec, &entry)?;
+            tensors.insert(
+                spec.name.clone(),
+                Located {
+                    file_idx,
+                    bytes: entry.bytes,
+                    dtype,
+                },
+            );
+        }
+        let leftover: BTreeSet<String> = stored
+            .into_keys()
+            .filter(|name| !is_ignored(name, wanted))
+            .collect();
+        match leftover.into_iter().next() {
+            Some(name) => Err(ModelError::UnknownTensor { name }),
+            None => Ok(Checkpoint { files, tensors }),
+        }
+    }
+
+    /// A tensor of the description this was opened with.
+    pub(super) fn tensor(&self, name: &str) -> Result<Tensor<'_>, ModelError> {
+        let missing = || ModelError::MissingTensor {
+            name: name.to_owned(),
+        };
+        let Located {
+            file_idx,
+            bytes,
+            dtype,
+        } = self.tensors.get(name).ok_or_else(missing)?;
+        Ok(Tensor {
+            dtype: *dtype,
+            bytes: &self.files[*file_idx][bytes.clone()],
+        })
+    }
+
+    /// Bytes of all tensors of the description.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.tensors
+            .values()
+            .map(|located| located.bytes.len() as u64)
+            .sum()
+    }
+
+    /// Numbers in all tensors of the description.
+    pub(super) fn n_params(&self) -> u64 {
+        self.tensors
+            .values()
+            .map(|located| (located.bytes.len() / located.dtype.size_bytes()) as u64)
+            .sum()
+    }
+}
+
+/// The checkpoint's files: one, or those that the index names.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let single = dir.join("model.safetensors");
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let index_path = dir.join("model.safetensors.index.json");
+    let Some(index) = read_json(&index_path, INDEX_BYTES_MAX)? else {
+        return Err(ModelError::MissingFile { path: single });
+    };
+    let broken = |reason: String| ModelError::Json {
+        path: index_path.clone(),
+        reason,
+    };
+    let map = index
+        .object("weight_map")?
+        .ok_or_else(|| broken("it has no weight_map".to_owned()))?;
+    let mut names = BTreeSet::new();
+    for (tensor, file) in map.entries() {
+        let file = file
+            .as_str()
+            .ok_or_else(|| broken(format!("the file of {tensor} is not a string")))?;
+        if Path::new(file).file_name() != Some(file.as_ref()) {
+            return Err(broken(format!(
+                "{file:?} is not the name of a file in this folder"
+            )));
+        }
+        names.insert(file);
+    }
+    if names.is_empty() || names.len() > N_FILES_MAX {
+        return Err(broken(format!(
+            "it names {} files, must be 1 to {N_FILES_MAX}",
+            names.len()
+        )));
+    }
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+fn map(path: &Path) -> Result<MappedFile, ModelError> {
+    MappedFile::open(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ModelError::MissingFile {
+            path: path.to_owned(),
+        },
+        _ => ModelError::Read {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// Takes a tensor out of the stored ones, by its name or with a prefix more or less.
+fn take(stored: &mut HashMap<String, (usize, Entry)>, name: &str) -> Result<(usize, Entry), ModelError> {
+    let shorter = PREFIXES
+        .iter()
+        .filter_map(|prefix| name.strip_prefix(prefix))
+        .map(str::to_owned);
+    let longer = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
+    let candidates = std::iter::once(name.to_owned()).chain(shorter).chain(longer);
+    let found = candidates
+        .into_iter()
+        .find_map(|candidate| stored.remove(&candidate));
+    found.ok_or_else(|| ModelError::MissingTensor {
+        name: name.to_owned(),
+    })
+}
+
+/// Checks a tensor's shape; answers its dtype.
+fn check(spec: &TensorSpec, entry: &Entry) -> Result<DType, ModelError> {
+    let name = entry.name.clone();
+    if entry.shape != spec.shape {
+        return Err(ModelError::TensorShape {
+            name,
+            got: entry.shape.clone(),
+            want: spec.shape.clone(),
+        });
+    }
+    match entry.dtype.as_str() {
+        "F32" => Ok(DType::F32),
+        "F16" => Ok(DType::F16),
+        "BF16" => Ok(DType::BF16),
+        other => Err(ModelError::TensorDtype {
+            name,
+            got: other.to_owned(),
+        }),
+    }
+}
+
+/// What older exports carry although it is computed, and the head of a model whose head is its embedding.
+fn is_ignored(name: &str, wanted: &[TensorSpec]) -> bool {
+    const COMPUTED: &[&str] = &[
+        "rotary_emb.inv_freq",
+        ".attn.bias",
+        ".attn.masked_bias",
+        ".attention.masked_bias",
+    ];
+    const HEAD: &str = "lm_head.weight";
+    let tied = !wanted.iter().any(|spec| spec.name == HEAD);
+    COMPUTED.iter().any(|suffix| name.ends_with(suffix)) || (tied && name.ends_with(HEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dtype_names() {
+        assert_eq!(DtypeChoice::parse("half"), Some(DtypeChoice::Float16));
+        assert_eq!(DtypeChoice::parse("float"), Some(DtypeChoice::Float32));
+        assert_eq!(DtypeChoice::parse("fp8"), None);
+        assert_eq!(DtypeChoice::Auto.apply(DType::BF16), DType::BF16);
+        assert_eq!(DtypeChoice::Float32.apply(DType::BF16), DType::F32);
+    }
+
+    /// A folder with the given files.
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        dir
+    }
+
+    /// A safetensors file of f32 vectors of two elements.
+    fn shard(names: &[&str]) -> Vec<u8> {
+        let entry = |(i, name): (usize, &&str)| {
+            format!(
+                r#""{name}": {{"dtype": "F32", "shape": [2], "data_offsets": [{}, {}]}}"#,
+                8 * i,
+                8 * i + 8
+            )
+        };
+        let header = format!(
+            "{{{}}}",
+            names.iter().enumerate().map(entry).collect::<Vec<_>>().join(",")
+        );
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend(names.iter().enumerate().flat_map(|(i, _)| [i as u8; 8]));
+        file
+    }
+
+    fn wanted(names: &[&str]) -> Vec<TensorSpec> {
+        names
+            .iter()
+            .map(|name| TensorSpec {
+                name: (*name).to_owned(),
+                shape: vec![2],
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn check_refused(files: &[(&str, &[u8])], names: &[&str], message: &str) {
+        let dir = folder(files);
+        let refused = Checkpoint::open(dir.path(), &wanted(names))
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains(message), "{refused}");
+    }
+
+    #[test]
+    fn prefixes_come_and_go() {
+        let names = [
+            "norm.weight",
+            "language_model.model.embed.weight",
+            "model.layers.0.inv.weight",
+        ];
+        let dir = folder(&[("model.safetensors", &shard(&names))]);
+        let wanted = wanted(&["model.norm.weight", "model.embed.weight", "layers.0.inv.weight"]);
+        let checkpoint = Checkpoint::open(dir.path(), &wanted).unwrap();
+        assert_eq!(checkpoint.tensor("model.embed.weight").unwrap().bytes, [1; 8]);
+        assert_eq!((checkpoint.size_bytes(), checkpoint.n_params()), (24, 6));
+    }
+
+    #[test]
+    fn shards_are_joined() {
+        let index = br#"{"metadata": {}, "weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}"#;
+        let files: &[(&str, &[u8])] = &[
+            ("model.safetensors.index.json", index),
+            ("x.safetensors", &shard(&["a"])),
+            ("y.safetensors", &shard(&["b"])),
+        ];
+        let dir = folder(files);
+        assert!(Checkpoint::open(dir.path(), &wanted(&["a", "b"])).is_ok());
+        check_refused(&files[..2], &["a", "b"], "y.safetensors is missing");
+        check_refused(
+            &[files[0], files[1], ("y.safetensors", &shard(&["a"]))],
+            &["a"],
+            "also in another file",
+        );
+    }
+
+    #[test]
+    fn an_index_stays_in_its_folder() {
+        for file in ["../x", "/etc/passwd", "a/b", "", ".", ".."] {
+            let index = format!(r#"{{"weight_map": {{"a": "{file}"}}}}"#);
+            let files: &[(&str, &[u8])] = &[("model.safetensors.index.json", index.as_bytes())];
+            check_refused(files, &["a"], "is not the name of a file in this folder");
+        }
+        for (index, message) in [
+            ("{}", "no weight_map"),
+            (r#"{"weight_map": {}}"#, "names 0 files"),
+            (r#"{"weight_map": {"a": 1}}"#, "not a string"),
+            ("nonsense", "not usable JSON"),
+        ] {
+            check_refused(
+                &[("model.safetensors.index.json", index.as_bytes())],
+                &["a"],
+                message,
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_unknown_or_misshapen_is_named() {
+        check_refused(&[], &["a"], "model.safetensors is missing");
+        check_refused(&[("model.safetensors", b"")], &["a"], "shorter than 8 bytes");
+        let file = shard(&["a.weight", "b.weight"]);
+        let file = &file[..];
+        check_refused(
+            &[("model.safetensors", file)],
+            &["a.weight", "c.weight"],
+            "tensor c.weight is missing",
+        );
+        check_refused(
+            &[("model.safetensors", file)],
+            &["a.weight"],
+            "tensor b.weight is not part of",
+        );
+        let dir = folder(&[("model.safetensors", file)]);
+        let long = TensorSpec {
+            name: "a.weight".to_owned(),
+            shape: vec![1, 2],
+        };
+        let refused = Checkpoint::open(dir.path(), &[long]).unwrap_err().to_string();
+        assert_eq!(refused, "tensor a.weight has shape [2], config.json says [1, 2]");
+        let at = file.windows(3).position(|window| window == b"F32").unwrap();
+        let mut ints = file.to_vec();
+        ints[at] = b'I';
+        check_refused(
+            &[("model.safetensors", &ints)],
+            &["a.weight", "b.weight"],
+            "dtype I32",
+        );
+    }
+
+    #[test]
+    fn computed_tensors_and_a_tied_head_are_ignored() {
+        let names = [
+            "a",
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "lm_head.weight",
+        ];
+        let files: &[(&str, &[u8])] = &[("model.safetensors", &shard(&names))];
+        assert!(Checkpoint::open(folder(files).path(), &wanted(&["a"])).is_ok());
+        check_refused(files, &["lm_head.weight"], "tensor a is not part of");
+    }
+}
