@@ -95,6 +95,9 @@ def all_daemons() -> list[dict]:
             f"--service-account-private-key-file={PKI}/serviceaccount.key",
             f"--root-ca-file={PKI}/ca.crt",
             "--use-service-account-credentials=true",
+            # The default of 20 requests a second makes its start, and every wave of pods, wait for itself.
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
             "--leader-elect=false",
             f"--service-cluster-ip-range={SERVICE_CIDR}",
             "--bind-address=127.0.0.1",

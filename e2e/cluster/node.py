@@ -97,10 +97,7 @@ class Supervisor:
     def run(self) -> None:
         self.read_list()
         while True:
-            now_s = time.monotonic()
-            for daemon in self.daemons.values():
-                if daemon.process is None and daemon.retry_s <= now_s and daemon.n_short_runs < RESTARTS_MAX:
-                    self.start(daemon)
+            self.start_due()
             received = signal.sigtimedwait(SIGNALS, RESTART_PAUSE_S)
             if received is None:
                 continue
@@ -109,6 +106,16 @@ class Supervisor:
             if received.si_signo == signal.SIGHUP:
                 self.read_list()
             self.reap()
+
+    def start_due(self) -> None:
+        """Start what does not run and has waited long enough."""
+        now_s = time.monotonic()
+        idle = [daemon for daemon in self.daemons.values() if daemon.process is None]
+        due = [daemon for daemon in idle if daemon.retry_s <= now_s and daemon.n_short_runs < RESTARTS_MAX]
+        for daemon in due:
+            self.start(daemon)
+        if due:
+            self.write_processes()
 
     def read_list(self) -> None:
         """Add what is new in the list, and give up on nothing any longer."""
@@ -132,7 +139,6 @@ class Supervisor:
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, []),
             )
         daemon.started_s = time.monotonic()
-        self.write_processes()
 
     def reap(self) -> None:
         """Collect every process that ended: the programs, and the orphans that the kernel hands to process 1."""
