@@ -1,2 +1,106 @@
-//! bin
-fn main() {}
+//! `slipway-operator`: command line, logging and signals; the work is in the library.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use kube::Client;
+use operator::{
+    context::{Context, Installation},
+    controller, health,
+    leader::Candidate,
+    metrics::Metrics,
+};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Reconciles ModelDeployments of the slipway.dev API group.
+#[derive(Debug, Parser)]
+#[command(name = "slipway-operator", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch and reconcile until stopped.
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Image of the runtime for ModelDeployments that name none.
+    #[arg(long, env = "RUNTIME_IMAGE")]
+    runtime_image: String,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Lead by a Lease, so that several replicas can stand by.
+    #[arg(long, env = "LEADER_ELECT")]
+    leader_elect: bool,
+    /// Namespace of the operator's pod: of the Lease, and the one that may read the progress of downloads.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Name of the operator's pod.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
+    /// What is logged, in the syntax of tracing's filters.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    // Two TLS providers can be in one build; without a choice the client panics.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
+    let Command::Run(options) = Cli::parse().command;
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&options.log_level).context("--log-level")?)
+        .json()
+        .init();
+    run(options).await
+}
+
+async fn run(options: Run) -> anyhow::Result<()> {
+    let client = Client::try_default()
+        .await
+        .context("no kubeconfig and no pod's service account")?;
+    let mut registry = Registry::default();
+    let installation = Installation {
+        runtime_image: options.runtime_image,
+        namespace: options.namespace.clone(),
+    };
+    let context = Context::new(client.clone(), Metrics::register(&mut registry), installation)?;
+    let candidate = options.leader_elect.then(|| {
+        let namespace = options.namespace.as_deref().unwrap_or(client.default_namespace());
+        let identity = controller::identity(options.pod_name.as_deref());
+        Candidate::new(client.clone(), namespace, identity)
+    });
+
+    let (stage, seen_stage) = watch::channel(health::Stage::Connecting);
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("--listen {}", options.listen))?;
+    let server = axum::serve(listener, health::routes(seen_stage, registry));
+    tokio::select! {
+        served = server.into_future() => served.context("health server"),
+        ended = controller::run(Arc::new(context), candidate, &stage, stopped()?) => Ok(ended?),
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stopped() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    })
+}

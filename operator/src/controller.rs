@@ -1,0 +1,141 @@
+//! Wiring: which changes make which ModelDeployment be reconciled, and who leads.
+
+use std::{future::Future, sync::Arc};
+
+use futures::{FutureExt, StreamExt, future::Shared};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::{
+        Controller, Predicate, WatchStreamExt,
+        controller::Config,
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
+};
+use tokio::sync::watch;
+
+use crate::{
+    context::Context,
+    health::Stage,
+    leader::Candidate,
+    reconcile::{Guarded, build::OWNER_LABEL, error_policy, reconcile},
+};
+
+/// Reconciles that run at a time.
+const CONCURRENCY: u16 = 8;
+/// A burst of changes to one object is one reconcile.
+const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Why the operator stopped before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server does not answer at all.
+    #[error("cannot reach the API server")]
+    Unreachable(#[source] Box<kube::Error>),
+    /// Another one leads now; this process must not write any more.
+    #[error("the Lease was lost")]
+    LeaseLost,
+}
+
+/// Reconciles until `shutdown` resolves; with a candidate, only while it leads.
+///
+/// # Errors
+/// When the API server does not answer at the start, or the Lease is lost.
+pub async fn run(
+    context: Arc<Context>,
+    candidate: Option<Candidate>,
+    stage: &watch::Sender<Stage>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let shutdown = shutdown.boxed().shared();
+    let version = context.client.apiserver_version().await;
+    let version = version.map_err(|error| Error::Unreachable(Box::new(error)))?;
+    tracing::info!(api_server = %version.git_version, "connected");
+    let Some(mut candidate) = candidate else {
+        control(context, stage, shutdown).await;
+        return Ok(());
+    };
+    tokio::select! {
+        () = candidate.acquire(|| { stage.send_replace(Stage::Standby); }) => {}
+        () = shutdown.clone() => return Ok(()),
+    }
+    tracing::info!("leading");
+    tokio::select! {
+        () = control(context, stage, shutdown) => {}
+        () = candidate.hold() => return Err(Error::LeaseLost),
+    }
+    if let Err(error) = candidate.release().await {
+        tracing::warn!(%error, "the Lease was not released and will run out");
+    }
+    Ok(())
+}
+
+type Shutdown = Shared<futures::future::BoxFuture<'static, ()>>;
+
+async fn control(context: Arc<Context>, stage: &watch::Sender<Stage>, shutdown: Shutdown) {
+    stage.send_replace(Stage::Syncing);
+    let (reader, writer) = reflector::store::<Guarded>();
+    let objects = watcher(
+        Api::<Guarded>::all(context.client.clone()),
+        watcher::Config::default(),
+    )
+    .default_backoff()
+    .reflect(writer)
+    .applied_objects()
+    .predicate_filter(
+        predicates::generation.combine(predicates::labels),
+        Default::default(),
+    );
+    let controller = with_children(Controller::for_stream(objects, reader.clone()), &context.client)
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .graceful_shutdown_on(shutdown);
+    let managed = reader.clone();
+    let metrics = context.metrics.clone();
+    let reconciles = controller
+        .run(reconcile, error_policy, context)
+        .for_each(|result| {
+            metrics.set_managed(managed.len());
+            if let Err(error) = result {
+                tracing::debug!(%error, "controller");
+            }
+            std::future::ready(())
+        });
+    let synced = async {
+        if reader.wait_until_ready().await.is_ok() {
+            stage.send_replace(Stage::Leading);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! { () = reconciles => {}, () = synced => {} }
+}
+
+/// A change of a child or a pod is a change of its ModelDeployment. Only metadata is watched.
+fn with_children(controller: Controller<Guarded>, client: &Client) -> Controller<Guarded> {
+    let ours = || watcher::Config::default().labels(OWNER_LABEL);
+    let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), ours())
+        .default_backoff()
+        .touched_objects();
+    controller
+        .owns(Api::<Deployment>::all(client.clone()), ours())
+        .owns(Api::<Service>::all(client.clone()), ours())
+        .owns(Api::<ServiceAccount>::all(client.clone()), ours())
+        .owns(Api::<ConfigMap>::all(client.clone()), ours())
+        .owns(Api::<PersistentVolumeClaim>::all(client.clone()), ours())
+        .owns(Api::<NetworkPolicy>::all(client.clone()), ours())
+        .watches_stream(pods, |pod| {
+            let owner = pod.labels().get(OWNER_LABEL)?;
+            Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
+        })
+}
+
+/// The identity of this process as a candidate.
+pub fn identity(pod_name: Option<&str>) -> String {
+    format!("{}_{}", pod_name.unwrap_or("local"), std::process::id())
+}

@@ -1,0 +1,94 @@
+//! What the operator counts about itself, in the OpenMetrics text form.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// Seconds: from a reconcile that only reads, to one that waits for every timeout.
+const DURATION_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// The metrics, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reconciles: Family<ResultLabel, Counter>,
+    seconds: Histogram,
+    managed: Gauge,
+}
+
+impl Metrics {
+    /// New metrics, registered.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciles: Family::default(),
+            seconds: Histogram::new(DURATION_BUCKETS),
+            managed: Gauge::default(),
+        };
+        registry.register(
+            "slipway_operator_reconciles",
+            "Reconciles by result",
+            metrics.reconciles.clone(),
+        );
+        registry.register_with_unit(
+            "slipway_operator_reconcile_duration",
+            "Time of one reconcile",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "slipway_operator_model_deployments",
+            "ModelDeployments that this operator manages",
+            metrics.managed.clone(),
+        );
+        metrics
+    }
+
+    /// Counts one reconcile.
+    pub fn observe(&self, result: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&ResultLabel { result }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Says how many objects are managed.
+    pub fn set_managed(&self, n_objects: usize) {
+        self.managed.set(i64::try_from(n_objects).unwrap_or(i64::MAX));
+    }
+}
+
+/// The text that a scrape gets.
+pub fn text(registry: &Registry) -> String {
+    let mut out = String::new();
+    text::encode(&mut out, registry).expect("writing to a string succeeds");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_names_every_metric() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.observe("ok", Duration::from_millis(20));
+        metrics.set_managed(3);
+        let text = text(&registry);
+        assert!(
+            text.contains("slipway_operator_reconciles_total{result=\"ok\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("slipway_operator_reconcile_duration_seconds_count 1"),
+            "{text}"
+        );
+        assert!(text.contains("slipway_operator_model_deployments 3"), "{text}");
+    }
+}

@@ -1,0 +1,398 @@
+//! The pods: an init container that fetches the model, and the runtime that serves it.
+//!
+//! Whatever changes the pod template restarts every model, so it depends on the plan alone, never on the
+//! operator's version. A test keeps hashes of the templates of all examples.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+            EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource,
+            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+            SecretKeySelector, SecurityContext, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+use kube::api::ObjectMeta;
+
+use super::{
+    super::validate::{CacheVolume, Hub, MODELS_DIR, Plan, SecretKey, Source, Surge},
+    Names, config_map, labels, metadata, selector_labels,
+};
+use crate::startup_probe::{FETCH_PORT, SERVE_PORT};
+
+/// Name of the init container that downloads.
+pub const FETCH_CONTAINER: &str = "fetch";
+/// Name of the container that serves.
+pub const RUNTIME_CONTAINER: &str = "runtime";
+/// Annotation of a pod with the hash of the template it was made from.
+pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
+
+/// Annotation of a pod with the hash of its configuration file: a changed setting rolls out.
+const CONFIG_HASH: &str = "slipway.dev/config-hash";
+const HASH_CHARS: usize = 16;
+const CONFIG_DIR: &str = "/etc/slipway";
+/// Node label that the GPU operator sets.
+const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
+/// User and group of the runtime image.
+const USER: i64 = 65532;
+/// What the kubelet gets on top of the drain to stop a pod.
+const GRACE_SECONDS: u32 = 15;
+const STARTUP_PERIOD_SECONDS: u32 = 2;
+/// Longest download that does not count as a stuck rollout: a day.
+const DOWNLOAD_SECONDS_MAX: u32 = 86_400;
+/// Templates kept to go back to by hand.
+const REVISIONS_KEPT: i32 = 3;
+/// The download streams to disk; its buffers are bounded, the rest of the limit is page cache.
+const FETCH_MEMORY: (&str, &str) = ("128Mi", "1Gi");
+
+pub(super) fn build(plan: &Plan) -> Deployment {
+    let (surge, unavailable) = match plan.surge {
+        Surge::Allowed => (1, 0),
+        Surge::Refused => (0, 1),
+    };
+    Deployment {
+        metadata: metadata(plan, Names::of(&plan.name).main),
+        spec: Some(DeploymentSpec {
+            replicas: Some(plan.replicas),
+            revision_history_limit: Some(REVISIONS_KEPT),
+            progress_deadline_seconds: Some((plan.startup_timeout_seconds + DOWNLOAD_SECONDS_MAX) as i32),
+            selector: LabelSelector {
+                match_labels: Some(selector_labels(plan)),
+                ..LabelSelector::default()
+            },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(surge)),
+                    max_unavailable: Some(IntOrString::Int(unavailable)),
+                }),
+            }),
+            template: template(plan),
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    }
+}
+
+/// The hash of the template that a pod or a template carries.
+pub fn template_hash(metadata: Option<&ObjectMeta>) -> Option<&str> {
+    Some(metadata?.annotations.as_ref()?.get(TEMPLATE_HASH)?.as_str())
+}
+
+fn template(plan: &Plan) -> PodTemplateSpec {
+    let config_hash = hash(config_map::text(plan).as_bytes());
+    let mut template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels(plan)),
+            annotations: Some(BTreeMap::from([(CONFIG_HASH.to_string(), config_hash)])),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod(plan)),
+    };
+    let bytes = serde_json::to_vec(&template).expect("a pod template serializes");
+    let annotations = template
+        .metadata
+        .as_mut()
+        .and_then(|metadata| metadata.annotations.as_mut());
+    annotations
+        .expect("set above")
+        .insert(TEMPLATE_HASH.into(), hash(&bytes));
+    template
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..HASH_CHARS].to_string()
+}
+
+fn pod(plan: &Plan) -> PodSpec {
+    let scheduling = plan.scheduling.clone();
+    let mut node_selector = scheduling.node_selector;
+    if let Some(product) = plan.gpu.as_ref().and_then(|gpu| gpu.product.clone()) {
+        node_selector.insert(GPU_PRODUCT_LABEL.into(), product);
+    }
+    let fetch = match &plan.source {
+        Source::Hub(hub) => Some(vec![fetch_container(plan, hub)]),
+        Source::Claim { .. } => None,
+    };
+    PodSpec {
+        init_containers: fetch,
+        containers: vec![runtime_container(plan)],
+        volumes: Some(volumes(plan)),
+        service_account_name: Some(Names::of(&plan.name).main),
+        automount_service_account_token: Some(false),
+        // A Service named "max" would otherwise set MAX_PORT and its like, and variables are settings here.
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(plan.drain_timeout_seconds + GRACE_SECONDS)),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        node_selector: (!node_selector.is_empty()).then_some(node_selector),
+        tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
+        priority_class_name: scheduling.priority_class_name,
+        runtime_class_name: scheduling.runtime_class_name,
+        ..PodSpec::default()
+    }
+}
+
+fn fetch_container(plan: &Plan, hub: &Hub) -> Container {
+    let mut args: Vec<String> = vec!["fetch".into()];
+    let mut flag = |name: &str, value: &str| args.extend([name.to_string(), value.to_string()]);
+    flag("--destination", &plan.model_dir);
+    flag("--progress-listen", &format!("0.0.0.0:{FETCH_PORT}"));
+    for pattern in &hub.allow_patterns {
+        flag("--allow-pattern", pattern);
+    }
+    for pattern in &hub.ignore_patterns {
+        flag("--ignore-pattern", pattern);
+    }
+    if let Some(tokenizer) = &plan.tokenizer {
+        flag("--tokenizer-repo", &tokenizer.repo);
+        flag("--tokenizer-revision", &tokenizer.revision);
+    }
+    let mut env = plan.env.clone();
+    env.insert("MODEL_NAME".into(), hub.repository.repo.clone());
+    env.insert("MODEL_REVISION".into(), hub.repository.revision.clone());
+    if let Some(endpoint) = &hub.endpoint {
+        env.insert("HF_ENDPOINT".into(), endpoint.clone());
+    }
+    let mut env = plain_env(env);
+    env.extend(hub.token.as_ref().map(|token| secret_env("HF_TOKEN", token)));
+    let quantity = |text: &str| Quantity(text.into());
+    Container {
+        args: Some(args),
+        env: Some(env),
+        ports: Some(vec![container_port("progress", FETCH_PORT)]),
+        resources: Some(ResourceRequirements {
+            requests: Some(BTreeMap::from([
+                ("cpu".to_string(), quantity("100m")),
+                ("memory".to_string(), quantity(FETCH_MEMORY.0)),
+            ])),
+            limits: Some(BTreeMap::from([("memory".to_string(), quantity(FETCH_MEMORY.1))])),
+            ..ResourceRequirements::default()
+        }),
+        volume_mounts: Some(vec![mount("models", MODELS_DIR), mount("tmp", "/tmp")]),
+        ..container(plan, FETCH_CONTAINER)
+    }
+}
+
+fn runtime_container(plan: &Plan) -> Container {
+    let args = [
+        "serve",
+        "--model",
+        &plan.model_dir,
+        "--config",
+        &format!("{CONFIG_DIR}/{}", config_map::FILE_NAME),
+        "--host",
+        "0.0.0.0",
+        "--port",
+        &SERVE_PORT.to_string(),
+    ];
+    let mut env = plain_env(plan.env.clone());
+    env.extend(
+        plan.api_keys
+            .as_ref()
+            .map(|keys| secret_env("OPENAI_API_KEYS", keys)),
+    );
+    Container {
+        args: Some(args.map(str::to_string).to_vec()),
+        env: (!env.is_empty()).then_some(env),
+        ports: Some(vec![container_port("http", SERVE_PORT)]),
+        resources: Some(resources(plan)),
+        startup_probe: Some(Probe {
+            period_seconds: Some(STARTUP_PERIOD_SECONDS as i32),
+            failure_threshold: Some(plan.startup_timeout_seconds.div_ceil(STARTUP_PERIOD_SECONDS) as i32),
+            ..probe("/startupz")
+        }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(2),
+            ..probe("/readyz")
+        }),
+        liveness_probe: Some(Probe {
+            period_seconds: Some(10),
+            failure_threshold: Some(6),
+            ..probe("/livez")
+        }),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                http_get: Some(get("/drain")),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        volume_mounts: Some(vec![
+            VolumeMount {
+                read_only: Some(true),
+                ..mount("models", MODELS_DIR)
+            },
+            VolumeMount {
+                read_only: Some(true),
+                ..mount("config", CONFIG_DIR)
+            },
+            mount("tmp", "/tmp"),
+        ]),
+        ..container(plan, RUNTIME_CONTAINER)
+    }
+}
+
+/// What both containers have in common.
+fn container(plan: &Plan, name: &str) -> Container {
+    Container {
+        name: name.into(),
+        image: Some(plan.image.reference.clone()),
+        image_pull_policy: plan.image.pull_policy.map(|policy| policy.as_str().into()),
+        termination_message_path: Some("/dev/termination-log".into()),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                ..Capabilities::default()
+            }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// Requests and limits of the runtime. Memory is both; CPU is a request only, so that an idle node's cores are
+/// used; a GPU is a limit, as Kubernetes wants it.
+fn resources(plan: &Plan) -> ResourceRequirements {
+    let mut requests = BTreeMap::new();
+    let mut limits = BTreeMap::new();
+    if let Some(cpu) = &plan.cpu {
+        requests.insert("cpu".to_string(), cpu.clone());
+    }
+    if let Some(memory) = &plan.memory {
+        requests.insert("memory".to_string(), memory.clone());
+        limits.insert("memory".to_string(), memory.clone());
+    }
+    if let Some(gpu) = &plan.gpu {
+        limits.insert(gpu.resource_name.clone(), Quantity(gpu.count.to_string()));
+    }
+    ResourceRequirements {
+        requests: (!requests.is_empty()).then_some(requests),
+        limits: (!limits.is_empty()).then_some(limits),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn volumes(plan: &Plan) -> Vec<Volume> {
+    let models = match &plan.source {
+        Source::Claim { name } => claim_volume(name, Some(true)),
+        Source::Hub(hub) => match &hub.cache {
+            CacheVolume::Existing { name } => claim_volume(name, None),
+            CacheVolume::Own { .. } => claim_volume(&Names::of(&plan.name).claim, None),
+            CacheVolume::Ephemeral { size } => Volume {
+                empty_dir: Some(EmptyDirVolumeSource {
+                    size_limit: size.clone(),
+                    ..EmptyDirVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+        },
+    };
+    vec![
+        Volume {
+            name: "models".into(),
+            ..models
+        },
+        Volume {
+            name: "config".into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: Names::of(&plan.name).config_map,
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "tmp".into(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        },
+    ]
+}
+
+fn claim_volume(name: &str, read_only: Option<bool>) -> Volume {
+    Volume {
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: name.into(),
+            read_only,
+        }),
+        ..Volume::default()
+    }
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        ..VolumeMount::default()
+    }
+}
+
+fn container_port(name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn get(path: &str) -> HTTPGetAction {
+    HTTPGetAction {
+        path: Some(path.into()),
+        port: IntOrString::String("http".into()),
+        ..HTTPGetAction::default()
+    }
+}
+
+fn probe(path: &str) -> Probe {
+    Probe {
+        http_get: Some(get(path)),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
+}
+
+fn plain_env(variables: BTreeMap<String, String>) -> Vec<EnvVar> {
+    variables
+        .into_iter()
+        .map(|(name, value)| EnvVar {
+            name,
+            value: Some(value),
+            ..EnvVar::default()
+        })
+        .collect()
+}
+
+fn secret_env(variable: &str, secret: &SecretKey) -> EnvVar {
+    EnvVar {
+        name: variable.into(),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.name.clone(),
+                key: secret.key.clone(),
+                ..SecretKeySelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
+}

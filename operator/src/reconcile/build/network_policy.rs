@@ -1,0 +1,90 @@
+//! Who may talk to the pods, and to whom they may talk.
+//!
+//! In: every pod of the cluster to the API, the operator to the download's progress. Out: nothing for a model
+//! that is there already; DNS and TCP for one that is downloaded. A policy is per pod and not per container,
+//! and it sees ports behind a Service's translation, so the ports of a hub cannot be narrowed further.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::networking::v1::{
+        NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+        NetworkPolicyPort, NetworkPolicySpec,
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+
+use super::{super::validate::Source, Names, Plan, metadata, selector_labels};
+use crate::startup_probe::{FETCH_PORT, SERVE_PORT};
+
+const DNS_PORT: i32 = 53;
+/// Label that every namespace carries, with its own name.
+const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
+
+pub(super) fn build(plan: &Plan) -> NetworkPolicy {
+    NetworkPolicy {
+        metadata: metadata(plan, Names::of(&plan.name).main),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(LabelSelector {
+                match_labels: Some(selector_labels(plan)),
+                ..LabelSelector::default()
+            }),
+            policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
+            ingress: Some(ingress(plan)),
+            egress: Some(egress(plan)),
+        }),
+    }
+}
+
+fn ingress(plan: &Plan) -> Vec<NetworkPolicyIngressRule> {
+    let mut rules = vec![NetworkPolicyIngressRule {
+        from: Some(vec![every_pod()]),
+        ports: Some(vec![port("TCP", Some(i32::from(SERVE_PORT)))]),
+    }];
+    if matches!(plan.source, Source::Hub(_)) {
+        rules.push(NetworkPolicyIngressRule {
+            from: Some(vec![operator(plan)]),
+            ports: Some(vec![port("TCP", Some(i32::from(FETCH_PORT)))]),
+        });
+    }
+    rules
+}
+
+fn egress(plan: &Plan) -> Vec<NetworkPolicyEgressRule> {
+    match plan.source {
+        Source::Claim { .. } => Vec::new(),
+        Source::Hub(_) => vec![NetworkPolicyEgressRule {
+            to: None,
+            ports: Some(vec![port("UDP", Some(DNS_PORT)), port("TCP", None)]),
+        }],
+    }
+}
+
+fn every_pod() -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector::default()),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+/// The operator's namespace; every pod, while the operator runs outside the cluster.
+fn operator(plan: &Plan) -> NetworkPolicyPeer {
+    let Some(namespace) = &plan.operator_namespace else {
+        return every_pod();
+    };
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector {
+            match_labels: Some(BTreeMap::from([(NAMESPACE_LABEL.to_string(), namespace.clone())])),
+            ..LabelSelector::default()
+        }),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn port(protocol: &str, number: Option<i32>) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        protocol: Some(protocol.into()),
+        port: number.map(IntOrString::Int),
+        ..NetworkPolicyPort::default()
+    }
+}

@@ -1,0 +1,44 @@
+//! The cache's own claim, if the spec asks for one.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
+
+use super::{
+    super::validate::{CacheVolume, ClaimLifetime, Source},
+    Names, Plan, metadata,
+};
+
+pub(super) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
+    let Source::Hub(hub) = &plan.source else {
+        return None;
+    };
+    let CacheVolume::Own {
+        size,
+        storage_class,
+        access_mode,
+        lifetime,
+    } = &hub.cache
+    else {
+        return None;
+    };
+    let mut metadata = metadata(plan, Names::of(&plan.name).claim);
+    if *lifetime == ClaimLifetime::Retained {
+        metadata.owner_references = None;
+    }
+    Some(PersistentVolumeClaim {
+        metadata,
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec![access_mode.as_str().into()]),
+            storage_class_name: storage_class.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([("storage".to_string(), size.clone())])),
+                ..VolumeResourceRequirements::default()
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    })
+}

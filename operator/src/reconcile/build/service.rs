@@ -1,0 +1,28 @@
+//! The stable address of the replicas, `http://<name>.<namespace>.svc/v1`.
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{Names, Plan, metadata, selector_labels};
+
+pub(super) fn build(plan: &Plan) -> Service {
+    Service {
+        metadata: metadata(plan, Names::of(&plan.name).main),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".into()),
+            selector: Some(selector_labels(plan)),
+            ports: Some(vec![ServicePort {
+                name: Some("http".into()),
+                app_protocol: Some("http".into()),
+                port: 80,
+                target_port: Some(IntOrString::String("http".into())),
+                protocol: Some("TCP".into()),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}

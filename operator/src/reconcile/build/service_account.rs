@@ -1,0 +1,13 @@
+//! The pods' identity. It has no token: the runtime never talks to the API server.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+
+use super::{Names, Plan, metadata};
+
+pub(super) fn build(plan: &Plan) -> ServiceAccount {
+    ServiceAccount {
+        metadata: metadata(plan, Names::of(&plan.name).main),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    }
+}

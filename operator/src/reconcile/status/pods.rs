@@ -1,0 +1,153 @@
+//! One pod as a replica: which template it is from, and how far it is.
+//!
+//! Pure. Knows pods, not what they mean for the ModelDeployment.
+
+use std::net::IpAddr;
+
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+
+use super::super::build::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
+
+/// A pod, read once.
+#[derive(Clone, Debug)]
+pub struct Replica<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// Its name.
+    pub name: &'a str,
+    /// Its address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Hash of the template it was made from.
+    pub template_hash: Option<&'a str>,
+    /// How far it is.
+    pub stage: Stage,
+    /// Whether its model's files are complete.
+    pub model: ModelFiles,
+}
+
+/// How far a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It has no node.
+    Unscheduled,
+    /// Images are pulled, volumes mounted, containers created.
+    Starting,
+    /// The download container runs.
+    Downloading,
+    /// The runtime runs and does not answer yet.
+    Loading,
+    /// It answers.
+    Ready,
+    /// It is being deleted.
+    Leaving,
+    /// It failed as a whole and is kept only as a record.
+    Ended,
+}
+
+/// Whether a pod has its model's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelFiles {
+    /// Not all, or not known.
+    Incomplete,
+    /// All.
+    Complete,
+}
+
+/// Every pod as a replica, oldest first.
+pub fn replicas(pods: &[Pod]) -> Vec<Replica<'_>> {
+    let mut replicas: Vec<Replica<'_>> = pods.iter().map(replica).collect();
+    replicas.sort_by_key(|replica| (replica.created, replica.name));
+    replicas
+}
+
+impl Replica<'_> {
+    /// Neither leaving nor ended.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.stage, Stage::Leaving | Stage::Ended)
+    }
+}
+
+fn replica(pod: &Pod) -> Replica<'_> {
+    let status = pod.status.as_ref();
+    Replica {
+        pod,
+        name: pod.metadata.name.as_deref().unwrap_or_default(),
+        ip: status.and_then(|status| status.pod_ip.as_deref()?.parse().ok()),
+        created: pod.metadata.creation_timestamp.as_ref().map(|Time(at)| *at),
+        template_hash: template_hash(Some(&pod.metadata)),
+        stage: stage(pod),
+        model: model_files(pod),
+    }
+}
+
+fn stage(pod: &Pod) -> Stage {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if pod.metadata.deletion_timestamp.is_some() {
+        Stage::Leaving
+    } else if matches!(phase, Some("Failed" | "Succeeded")) {
+        Stage::Ended
+    } else if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
+        Stage::Unscheduled
+    } else if condition_since(pod, "Ready").is_some() {
+        Stage::Ready
+    } else if fetch_status(pod).is_some_and(is_running) {
+        Stage::Downloading
+    } else if runtime_status(pod).is_some_and(is_running) {
+        Stage::Loading
+    } else {
+        Stage::Starting
+    }
+}
+
+fn model_files(pod: &Pod) -> ModelFiles {
+    let fetches = pod.spec.as_ref().is_some_and(|spec| {
+        let containers = spec.init_containers.iter().flatten();
+        containers
+            .into_iter()
+            .any(|container| container.name == FETCH_CONTAINER)
+    });
+    let complete = if fetches {
+        fetch_status(pod)
+            .and_then(|status| status.state.as_ref()?.terminated.as_ref())
+            .is_some_and(|ended| ended.exit_code == 0)
+    } else {
+        runtime_status(pod).is_some_and(is_running)
+    };
+    if complete {
+        ModelFiles::Complete
+    } else {
+        ModelFiles::Incomplete
+    }
+}
+
+/// Since when a condition of the pod is true; `None` while it is not.
+pub fn condition_since(pod: &Pod, type_: &str) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions
+        .iter()
+        .find(|condition| condition.type_ == type_ && condition.status == "True")?;
+    let Time(at) = condition.last_transition_time.as_ref()?;
+    Some(*at)
+}
+
+/// Status of the download container.
+pub fn fetch_status(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.init_container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == FETCH_CONTAINER)
+}
+
+/// Status of the container that serves.
+pub fn runtime_status(pod: &Pod) -> Option<&ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == RUNTIME_CONTAINER)
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    matches!(&status.state, Some(ContainerState { running: Some(_), .. }))
+}
