@@ -1,0 +1,25 @@
+{{/* Name of the operator's objects. */}}
+{{- define "slipway.operator" -}}
+{{ printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The labels by which the operator's pods are selected. */}}
+{{- define "slipway.selector" -}}
+app.kubernetes.io/name: slipway-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "slipway.labels" -}}
+{{ include "slipway.selector" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: slipway
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* An image: (list . .Values.image.operator) */}}
+{{- define "slipway.image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end }}
