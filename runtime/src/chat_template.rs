@@ -1,1 +1,477 @@
-//! To be written.
+//! Messages become a prompt through the checkpoint's chat template.
+//!
+//! Owns the Jinja dialect that templates on the Hub are written in: Python's methods, `tojson` as Python writes it,
+//! `raise_exception`, `strftime_now`, generation marks. A template comes from the Hub, so it runs with bounded fuel and
+//! depth and sees nothing but its arguments. Must not know requests, tokens or HTTP.
+
+use std::collections::BTreeMap;
+
+use jiff::Zoned;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use crate::tokenizer::TokenizerConfig;
+
+/// Instructions that one rendering may take: 10,000 messages of a hundred instructions each. At some 30 ns each it is
+/// the time that a hostile template can cost.
+const FUEL: u64 = 1_000_000;
+/// Depth of macros and includes.
+const DEPTH_MAX: usize = 64;
+/// Name under which the one template is known.
+const NAME: &str = "chat template";
+
+/// A template that cannot be compiled. `Display` says where and why.
+#[derive(Debug, thiserror::Error)]
+#[error("the chat template cannot be used: {reason}")]
+pub struct TemplateError {
+    /// What the compiler says, with the line.
+    reason: String,
+}
+
+/// A template does not accept its messages.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct RenderError {
+    reason: String,
+}
+
+/// A compiled chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special_tokens: BTreeMap<&'static str, String>,
+}
+
+/// What a rendering is given beside the special tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conversation {
+    /// The messages, each an object with `role` and `content`.
+    pub messages: Vec<Json>,
+    /// How the prompt ends.
+    pub ending: Ending,
+    /// Further variables, as `chat_template_kwargs` has them. They cannot replace the messages.
+    pub variables: Map<String, Json>,
+}
+
+/// How a prompt ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With what begins an answer.
+    GenerationPrompt,
+    /// With the last message.
+    Messages,
+    /// Inside the last message, which the answer continues.
+    OpenMessage,
+}
+
+impl ChatTemplate {
+    /// The template that is used: `custom` if there is one, else the checkpoint's; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`TemplateError`] for a template that is not valid.
+    pub fn choose(custom: Option<&str>, config: &TokenizerConfig) -> Result<Option<Self>, TemplateError> {
+        let tokens = [
+            ("bos_token", &config.bos_token),
+            ("eos_token", &config.eos_token),
+            ("pad_token", &config.pad_token),
+            ("unk_token", &config.unk_token),
+        ];
+        let known = tokens
+            .into_iter()
+            .filter_map(|(name, token)| Some((name, token.clone()?)));
+        let source = custom.or(config.chat_template.as_deref());
+        source
+            .map(|source| Self::compile(source, known.collect()))
+            .transpose()
+    }
+
+    /// Compiles a template. `special_tokens` are variables such as `bos_token`.
+    ///
+    /// # Errors
+    /// [`TemplateError`] for a template that is not valid.
+    pub fn compile(
+        source: &str,
+        special_tokens: BTreeMap<&'static str, String>,
+    ) -> Result<Self, TemplateError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(|error| TemplateError {
+            reason: described(&error),
+        })?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(DEPTH_MAX);
+        environment.set_unknown_method_callback(python_method);
+        environment.add_filter("tojson", tojson);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment
+            .add_template_owned(NAME, without_generation_marks(source))
+            .map_err(|error| TemplateError {
+                reason: described(&error),
+            })?;
+        Ok(Self {
+            environment,
+            special_tokens,
+        })
+    }
+
+    /// The prompt of a conversation.
+    ///
+    /// # Errors
+    /// [`RenderError`] when the template refuses the messages, fails on them, or takes too long.
+    pub fn render(&self, conversation: &Conversation) -> Result<String, RenderError> {
+        let template = self
+            .environment
+            .get_template(NAME)
+            .expect("it was added at compilation");
+        let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
+        for (name, value) in &conversation.variables {
+            variables.insert(name, Value::from(Serde(value)));
+        }
+        for (name, token) in &self.special_tokens {
+            variables.insert(name, Value::from(token.as_str()));
+        }
+        let adds_prompt = conversation.ending == Ending::GenerationPrompt;
+        variables.insert("messages", Value::from(Serde(&conversation.messages)));
+        variables.insert("add_generation_prompt", Value::from(adds_prompt));
+        let prompt = template.render(variables).map_err(|error| RenderError {
+            reason: described(&error),
+        })?;
+        match conversation.ending {
+            Ending::GenerationPrompt | Ending::Messages => Ok(prompt),
+            Ending::OpenMessage => open_message(prompt, conversation.messages.last()),
+        }
+    }
+}
+
+/// Cuts off what the template wrote behind the last message's content.
+fn open_message(mut prompt: String, last: Option<&Json>) -> Result<String, RenderError> {
+    let content = last
+        .and_then(|message| message["content"].as_str())
+        .unwrap_or_default();
+    // Templates trim contents at either end; what is left of this one is where the answer goes on.
+    let (whole, trimmed) = (prompt.rfind(content), prompt.rfind(content.trim()));
+    let end = whole
+        .map(|start| start + content.len())
+        .or(trimmed.map(|start| start + content.trim().len()));
+    let end = end
+        .filter(|_| !content.trim().is_empty())
+        .ok_or_else(|| RenderError {
+            reason: "continue_final_message: the template does not write the last message's content".into(),
+        })?;
+    prompt.truncate(end);
+    Ok(prompt)
+}
+
+/// Training marks the answers with `{% generation %}`; they mean nothing here.
+fn without_generation_marks(source: &str) -> String {
+    let mut text = source.to_string();
+    for word in ["generation", "endgeneration"] {
+        for open in ["{%", "{%-"] {
+            for close in ["%}", "-%}"] {
+                // An empty comment, so that the marks' white-space control stays what it was.
+                let comment = format!("{}{}", open.replace('%', "#"), close.replace('%', "#"));
+                for spaced in [format!("{open} {word} {close}"), format!("{open}{word}{close}")] {
+                    text = text.replace(&spaced, &comment);
+                }
+            }
+        }
+    }
+    text
+}
+
+fn described(error: &Error) -> String {
+    match (error.kind(), error.detail(), error.line()) {
+        (ErrorKind::OutOfFuel, _, _) => "it takes too many steps".to_string(),
+        // What `raise_exception` says is written for the client.
+        (ErrorKind::EvalBlock | ErrorKind::InvalidOperation, Some(detail), None) => detail.to_string(),
+        (kind, Some(detail), Some(line)) => format!("{detail} ({kind} in line {line})"),
+        (kind, Some(detail), None) => format!("{detail} ({kind})"),
+        (kind, None, Some(line)) => format!("{kind} in line {line}"),
+        (kind, None, None) => kind.to_string(),
+    }
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+fn strftime_now(format: &str) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, &Zoned::now()).map_err(|error| {
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now({format:?}): {error}"),
+        )
+    })
+}
+
+/// Python's methods, and the two that the library lacks.
+fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    if let (Some(text), ValueKind::String) = (value.as_str(), value.kind()) {
+        let stripped = |fix: &str| match method {
+            "removeprefix" => text.strip_prefix(fix),
+            _ => text.strip_suffix(fix),
+        };
+        if matches!(method, "removeprefix" | "removesuffix") {
+            let (fix,): (&str,) = from_args(args)?;
+            return Ok(Value::from(stripped(fix).unwrap_or(text)));
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+/// `json.dumps(value, ensure_ascii=False)`: tool schemas must look as they did in training.
+fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    if ensure_ascii == Some(true) {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "tojson: ensure_ascii=true is not supported",
+        ));
+    }
+    let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
+    let mut out = Vec::new();
+    match indent {
+        Some(n) => {
+            let pad = " ".repeat(n.min(16));
+            let format = serde_json::ser::PrettyFormatter::with_indent(pad.as_bytes());
+            let mut writer = serde_json::Serializer::with_formatter(&mut out, format);
+            value.serialize(&mut writer).map_err(failed)?;
+        }
+        None => {
+            let mut writer = serde_json::Serializer::with_formatter(&mut out, PythonSeparators);
+            value.serialize(&mut writer).map_err(failed)?;
+        }
+    }
+    Ok(Value::from_safe_string(
+        String::from_utf8(out).expect("JSON is UTF-8"),
+    ))
+}
+
+/// `", "` and `": "`, as Python's `json.dumps` writes by default.
+struct PythonSeparators;
+
+impl serde_json::ser::Formatter for PythonSeparators {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+        out.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn conversation(messages: Json, ending: Ending) -> Conversation {
+        Conversation {
+            messages: messages.as_array().unwrap().clone(),
+            ending,
+            variables: json!({"enable_thinking": false}).as_object().unwrap().clone(),
+        }
+    }
+
+    fn render_with(source: &str, conversation: &Conversation) -> Result<String, String> {
+        let tokens = BTreeMap::from([
+            ("bos_token", "<s>".to_string()),
+            ("eos_token", "</s>".to_string()),
+        ]);
+        let template = ChatTemplate::compile(source, tokens).map_err(|error| error.to_string())?;
+        template.render(conversation).map_err(|error| error.to_string())
+    }
+
+    fn check(source: &str, expected: &str) {
+        let hi = conversation(
+            json!([{"role": "user", "content": " hi "}]),
+            Ending::GenerationPrompt,
+        );
+        assert_eq!(render_with(source, &hi).as_deref(), Ok(expected), "{source}");
+    }
+
+    fn refusal(source: &str) -> String {
+        let hi = conversation(
+            json!([{"role": "user", "content": "hi"}]),
+            Ending::GenerationPrompt,
+        );
+        render_with(source, &hi).unwrap_err()
+    }
+
+    const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
+                          {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+    #[test]
+    fn chatml_ends_as_asked() {
+        let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]);
+        let render = |ending| render_with(CHATML, &conversation(messages.clone(), ending)).unwrap();
+        let both = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWell, <|im_end|>\n";
+        assert_eq!(render(Ending::Messages), both);
+        assert_eq!(
+            render(Ending::GenerationPrompt),
+            format!("{both}<|im_start|>assistant\n")
+        );
+        assert_eq!(
+            render(Ending::OpenMessage),
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWell, "
+        );
+    }
+
+    #[test]
+    fn an_open_message_must_be_there() {
+        let empty = conversation(
+            json!([{"role": "assistant", "content": " "}]),
+            Ending::OpenMessage,
+        );
+        assert!(
+            render_with(CHATML, &empty)
+                .unwrap_err()
+                .contains("continue_final_message")
+        );
+        let trimmed = conversation(
+            json!([{"role": "assistant", "content": " a "}]),
+            Ending::OpenMessage,
+        );
+        assert_eq!(
+            render_with("[{{ messages[0].content | trim }}]", &trimmed).unwrap(),
+            "[a"
+        );
+    }
+
+    #[test]
+    fn the_dialect_of_the_hub() {
+        check(
+            "{{ bos_token }}{{ messages[0]['content'] | trim | upper }}",
+            "<s>HI",
+        );
+        check("{{ {'b': 1, 'a': '<é>'} | tojson }}", r#"{"b": 1, "a": "<é>"}"#);
+        check(
+            "{{ [1, {'a': []}] | tojson(indent=2) }}",
+            "[\n  1,\n  {\n    \"a\": []\n  }\n]",
+        );
+        check(
+            "{% set x = 'a,b'.split(',') %}{{ x[-1] }}{{ 'abc'[::-1] }}",
+            "bcba",
+        );
+        check(
+            "{{ 'a-b'.removeprefix('a-') }}{{ 'c.x'.removesuffix('.x') }}{{ ' d '.strip() }}",
+            "bcd",
+        );
+        check(
+            "{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}",
+            "02",
+        );
+        check(
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            "1",
+        );
+        check(
+            "{%- macro m(a, b=2) -%}{{ a }}{{ b }}{%- endmacro -%}{{ m(1) }}",
+            "12",
+        );
+        check("{{ messages | map(attribute='role') | join(',') }}", "user");
+        check(
+            "{{ True }} {{ None }} {{ enable_thinking is false }} {{ x is defined }}",
+            "True None True False",
+        );
+        check(
+            "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+            "1",
+        );
+        check(
+            "{%- if tools %}t{% endif -%} {{ 'x' if documents is not defined }}",
+            "x",
+        );
+        check("  {% if true %}\n  a\n  {% endif %}\n", "  a\n");
+        check("a {%- generation -%} b {% endgeneration %} c", "ab  c");
+    }
+
+    #[test]
+    fn a_custom_template_wins_over_the_checkpoints() {
+        let config = TokenizerConfig {
+            chat_template: Some("its {{ eos_token }}".into()),
+            eos_token: Some("</s>".into()),
+            ..TokenizerConfig::default()
+        };
+        let hi = conversation(json!([]), Ending::Messages);
+        let render = |custom| {
+            ChatTemplate::choose(custom, &config)
+                .unwrap()
+                .unwrap()
+                .render(&hi)
+                .unwrap()
+        };
+        assert_eq!(render(None), "its </s>");
+        assert_eq!(render(Some("mine")), "mine");
+        assert!(
+            ChatTemplate::choose(None, &TokenizerConfig::default())
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn the_clock_is_there() {
+        let hi = conversation(json!([]), Ending::Messages);
+        let year: i32 = render_with("{{ strftime_now('%Y') }}", &hi)
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(year >= 2025);
+        assert!(refusal("{{ strftime_now('%') }}").contains("strftime_now"));
+    }
+
+    #[test]
+    fn what_a_template_refuses_is_said_in_its_words() {
+        assert!(refusal("{{ raise_exception('roles must alternate') }}").starts_with("roles must alternate"));
+        assert!(refusal("{{ messages.nothing.at_all }}").contains("undefined"));
+    }
+
+    #[test]
+    fn a_hostile_template_ends() {
+        assert!(
+            refusal("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}")
+                .contains("steps")
+        );
+        assert!(!refusal("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").is_empty());
+    }
+
+    #[test]
+    fn a_template_that_does_not_compile_is_named_with_its_line() {
+        let error = ChatTemplate::compile("a\n{% if %}", BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn variables_of_a_client_cannot_replace_the_messages() {
+        let mut hi = conversation(json!([{"role": "user", "content": "hi"}]), Ending::Messages);
+        hi.variables.insert("messages".into(), json!([]));
+        hi.variables.insert("bos_token".into(), json!("fake"));
+        assert_eq!(
+            render_with("{{ messages | length }}{{ bos_token }}", &hi).unwrap(),
+            "1<s>"
+        );
+    }
+}

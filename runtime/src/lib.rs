@@ -3,6 +3,7 @@
 //! Owns HTTP, tokenization, the engine and the models. Must not know Kubernetes: what the operator wants
 //! reaches it as a settings file, environment variables and flags.
 
+pub mod auth;
 pub mod chat_template;
 pub mod cli;
 pub mod config;

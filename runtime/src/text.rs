@@ -1,1 +1,304 @@
-//! To be written.
+//! From the bytes of tokens to text that may be sent: never half a character, never part of a stop string.
+//!
+//! Owns what is held back and for how long. Must not know tokens, tokenizers or HTTP: it is given bytes.
+
+/// Longest stop string, in bytes. It bounds what [`StopStrings`] holds back.
+pub const STOP_BYTES_MAX: usize = 512;
+
+/// Text of one answer as its bytes arrive.
+#[derive(Debug)]
+pub struct TextStream {
+    characters: Characters,
+    stops: StopStrings,
+}
+
+/// What one step of a [`TextStream`] brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Text to send now.
+    pub text: String,
+    /// A stop string ended the answer; nothing follows.
+    pub stopped: bool,
+}
+
+impl TextStream {
+    /// A stream that ends at the first of `stops`.
+    pub fn new(stops: StopStrings) -> Self {
+        Self {
+            characters: Characters::default(),
+            stops,
+        }
+    }
+
+    /// Takes the bytes of the next token.
+    pub fn push(&mut self, bytes: &[u8]) -> Piece {
+        let text = self.characters.push(bytes);
+        self.stops.push(&text)
+    }
+
+    /// What was held back, now that nothing follows.
+    pub fn finish(&mut self) -> Piece {
+        let text = self.characters.finish();
+        let mut piece = self.stops.push(&text);
+        if !piece.stopped {
+            piece.text.push_str(&self.stops.finish());
+        }
+        piece
+    }
+}
+
+/// Bytes become characters. A character whose last bytes have not arrived is held back, so at most 3 bytes are;
+/// bytes that are no UTF-8 become U+FFFD the way `String::from_utf8_lossy` does it.
+#[derive(Debug, Default)]
+struct Characters {
+    incomplete: Vec<u8>,
+}
+
+impl Characters {
+    fn push(&mut self, bytes: &[u8]) -> String {
+        let mut held = std::mem::take(&mut self.incomplete);
+        held.extend_from_slice(bytes);
+        let mut text = String::with_capacity(held.len());
+        let mut rest = held.as_slice();
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    return text;
+                }
+                Err(error) => {
+                    let (valid, broken) = rest.split_at(error.valid_up_to());
+                    text.push_str(std::str::from_utf8(valid).expect("valid up to here"));
+                    let Some(n_broken) = error.error_len() else {
+                        self.incomplete = broken.to_vec();
+                        return text;
+                    };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    rest = &broken[n_broken..];
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.incomplete)).into_owned()
+    }
+}
+
+/// Strings that end an answer. The text that could be the beginning of one is held back.
+#[derive(Clone, Debug, Default)]
+pub struct StopStrings {
+    stops: Vec<String>,
+    place: StopPlace,
+    held: String,
+    ended: bool,
+}
+
+/// Whether the stop string is part of the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopPlace {
+    /// It is cut off.
+    #[default]
+    Outside,
+    /// It is the answer's end.
+    Inside,
+}
+
+impl StopStrings {
+    /// Ends at the first of `stops`, each non-empty.
+    pub fn new(stops: Vec<String>, place: StopPlace) -> Self {
+        Self {
+            stops,
+            place,
+            held: String::new(),
+            ended: false,
+        }
+    }
+
+    fn push(&mut self, text: &str) -> Piece {
+        if self.ended {
+            return Piece::default();
+        }
+        self.held.push_str(text);
+        if let Some((start, end)) = self.first_match() {
+            let cut = match self.place {
+                StopPlace::Outside => start,
+                StopPlace::Inside => end,
+            };
+            self.ended = true;
+            let mut text = std::mem::take(&mut self.held);
+            text.truncate(cut);
+            return Piece { text, stopped: true };
+        }
+        let n_sent = self.held.len() - self.n_possible();
+        let kept = self.held.split_off(n_sent);
+        Piece {
+            text: std::mem::replace(&mut self.held, kept),
+            stopped: false,
+        }
+    }
+
+    fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// The match that is complete first; of two that are, the longer one. So the answer does not depend on how
+    /// the text was cut into tokens.
+    fn first_match(&self) -> Option<(usize, usize)> {
+        self.stops
+            .iter()
+            .filter_map(|stop| {
+                self.held
+                    .find(stop.as_str())
+                    .map(|start| (start, start + stop.len()))
+            })
+            .min_by_key(|(start, end)| (*end, *start))
+    }
+
+    /// Bytes at the end of the held text that may become a stop string.
+    fn n_possible(&self) -> usize {
+        let held = self.held.as_bytes();
+        let longest_beginning = |stop: &String| {
+            let n_max = held.len().min(stop.len() - 1);
+            (1..=n_max).rev().find(|n| held.ends_with(&stop.as_bytes()[..*n]))
+        };
+        self.stops.iter().filter_map(longest_beginning).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stream(stops: &[&str], place: StopPlace) -> TextStream {
+        TextStream::new(StopStrings::new(
+            stops.iter().map(ToString::to_string).collect(),
+            place,
+        ))
+    }
+
+    /// The pieces of a stream, `|` between them, and `.` where a stop string ended it.
+    fn check(stops: &[&str], chunks: &[&str], expected: &str) {
+        let mut stream = stream(stops, StopPlace::Outside);
+        let mut sent = String::new();
+        for chunk in chunks {
+            let piece = stream.push(chunk.as_bytes());
+            sent.push_str(&piece.text);
+            if piece.stopped {
+                sent.push('.');
+                break;
+            }
+            sent.push('|');
+        }
+        sent.push_str(&stream.finish().text);
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_stop_string_across_tokens_is_never_sent_in_part() {
+        check(&["END"], &["one E", "N", "D two"], "one ||.");
+        check(&["END"], &["one E", "N", "E", "N", "D"], "one ||EN||.");
+        check(&["END"], &["one EN"], "one |EN");
+        check(&["\n\n"], &["a\n", "b\n", "\nc"], "a|\nb|.");
+    }
+
+    #[test]
+    fn the_stop_string_that_is_complete_first_ends_the_answer() {
+        check(&["long stop", "g s"], &["a long", " stop"], "a |lon.");
+        check(&["b", "ab"], &["xab"], "x.");
+        check(&["aab"], &["aaab"], "a.");
+    }
+
+    #[test]
+    fn without_stop_strings_nothing_is_held() {
+        check(&[], &["a", "b"], "a|b|");
+    }
+
+    #[test]
+    fn a_stop_string_can_be_the_end_of_the_answer() {
+        let mut stream = stream(&["</a>"], StopPlace::Inside);
+        assert_eq!(stream.push(b"x<").text, "x");
+        let piece = stream.push(b"/a>tail");
+        assert_eq!((piece.text.as_str(), piece.stopped), ("</a>", true));
+        assert_eq!(stream.push(b"more"), Piece::default());
+        assert_eq!(stream.finish().text, "");
+    }
+
+    #[test]
+    fn half_a_character_waits_for_the_other_half() {
+        let mut stream = stream(&[], StopPlace::Outside);
+        let euro = "€".as_bytes();
+        assert_eq!(stream.push(&euro[..1]).text, "");
+        assert_eq!(stream.push(&euro[1..2]).text, "");
+        assert_eq!(stream.push(&euro[2..]).text, "€");
+        assert_eq!(stream.push(&[0xff, b'a', 0xe2, 0x82]).text, "\u{fffd}a");
+        assert_eq!(stream.finish().text, "\u{fffd}");
+    }
+
+    fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+        ends.extend([0, bytes.len()]);
+        ends.sort_unstable();
+        ends.windows(2)
+            .map(|pair| bytes[pair[0]..pair[1]].to_vec())
+            .collect()
+    }
+
+    fn run(stream: &mut TextStream, chunks: &[Vec<u8>]) -> String {
+        let mut text = String::new();
+        for chunk in chunks {
+            let piece = stream.push(chunk);
+            text.push_str(&piece.text);
+            if piece.stopped {
+                return text;
+            }
+        }
+        text + &stream.finish().text
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_chunks_are_their_lossy_text(
+            bytes in prop::collection::vec(any::<u8>(), 0..64),
+            cuts in prop::collection::vec(any::<usize>(), 0..12),
+        ) {
+            let text = run(&mut stream(&[], StopPlace::Outside), &cut(&bytes, &cuts));
+            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+
+        #[test]
+        fn any_text_in_any_chunks_is_itself(
+            text in "\\PC{0,40}",
+            cuts in prop::collection::vec(any::<usize>(), 0..12),
+        ) {
+            let mut stream = stream(&[], StopPlace::Outside);
+            let mut sent = String::new();
+            for chunk in cut(text.as_bytes(), &cuts) {
+                sent.push_str(&stream.push(&chunk).text);
+                prop_assert!(text.starts_with(&sent));
+            }
+            prop_assert_eq!(sent + &stream.finish().text, text);
+        }
+
+        #[test]
+        fn stopping_does_not_depend_on_the_chunks(
+            text in "[abc€]{0,24}",
+            stops in prop::collection::vec("[abc€]{1,4}", 1..4),
+            cuts in prop::collection::vec(any::<usize>(), 0..12),
+        ) {
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            for place in [StopPlace::Outside, StopPlace::Inside] {
+                let by_bytes: Vec<Vec<u8>> = text.bytes().map(|byte| vec![byte]).collect();
+                let expected = run(&mut stream(&stops, place), &by_bytes);
+                let got = run(&mut stream(&stops, place), &cut(text.as_bytes(), &cuts));
+                prop_assert_eq!(&got, &expected);
+                prop_assert!(text.starts_with(&got));
+                if place == StopPlace::Outside {
+                    prop_assert!(stops.iter().all(|stop| !got.contains(stop)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Requests against the shipped tokenizer: what is accepted means what it says, what is not is named.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+struct Fixture {
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    served: Vec<String>,
+    defaults: Defaults,
+}
+
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained");
+    let tokenizer = Tokenizer::load(&folder).unwrap();
+    let template = ChatTemplate::choose(None, tokenizer.config()).unwrap().unwrap();
+    Fixture {
+        tokenizer,
+        template,
+        served: vec!["tiny".into(), "alias".into()],
+        defaults: Defaults::default(),
+    }
+});
+
+fn rules(defaults: &Defaults) -> Rules<'_> {
+    Rules {
+        served: &FIXTURE.served,
+        max_logprobs: 20,
+        max_model_len: 2048,
+        defaults,
+        template: Some(&FIXTURE.template),
+    }
+}
+
+fn completed(extra: Value) -> Result<Prepared, ApiError> {
+    let body = merged(json!({"model": "tiny", "prompt": "Hello"}), extra);
+    completion(
+        body.to_string().as_bytes(),
+        &rules(&FIXTURE.defaults),
+        &FIXTURE.tokenizer,
+    )
+}
+
+fn chatted(extra: Value) -> Result<Prepared, ApiError> {
+    let body = merged(
+        json!({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}),
+        extra,
+    );
+    chat(
+        body.to_string().as_bytes(),
+        &rules(&FIXTURE.defaults),
+        &FIXTURE.tokenizer,
+    )
+}
+
+fn merged(mut body: Value, extra: Value) -> Value {
+    for (name, value) in extra.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
+
+fn text(prompt: &Prompt) -> String {
+    FIXTURE.tokenizer.tokens().decode(&prompt.ids, Special::Show)
+}
+
+#[test]
+fn a_bare_completion_has_openais_defaults() {
+    let prepared = completed(json!({})).unwrap();
+    assert_eq!(prepared.model, "tiny");
+    assert_eq!(prepared.answers.max_tokens, Some(16));
+    assert_eq!(prepared.answers.sampling, SamplingParams::default());
+    assert_eq!(prepared.answers.stream, None);
+    assert_eq!(prepared.generate_requests().len(), 1);
+}
+
+#[test]
+fn a_chat_is_what_the_template_writes() {
+    let prepared = chatted(json!({})).unwrap();
+    assert_eq!(
+        text(&prepared.prompts[0]),
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    assert_eq!(prepared.answers.max_tokens, None);
+    let bare = chatted(json!({"add_generation_prompt": false})).unwrap();
+    assert_eq!(text(&bare.prompts[0]), "<|im_start|>user\nHi<|im_end|>\n");
+    let open =
+        json!({"continue_final_message": true, "messages": [{"role": "assistant", "content": "Well,"}]});
+    assert_eq!(
+        text(&chatted(open).unwrap().prompts[0]),
+        "<|im_start|>assistant\nWell,"
+    );
+}
+
+#[test]
+fn what_the_request_names_wins_over_the_checkpoint() {
+    let defaults = Defaults {
+        temperature: 0.6,
+        top_k: Some(50),
+        max_tokens: Some(99),
+        ..Defaults::default()
+    };
+    let with = |extra| {
+        let body = merged(json!({"model": "tiny", "prompt": "Hello"}), extra);
+        completion(body.to_string().as_bytes(), &rules(&defaults), &FIXTURE.tokenizer)
+            .unwrap()
+            .answers
+    };
+    let silent = with(json!({"temperature": null}));
+    assert_eq!(
+        (
+            silent.sampling.temperature,
+            silent.sampling.top_k,
+            silent.max_tokens
+        ),
+        (0.6, Some(50), Some(99))
+    );
+    let said = with(json!({"temperature": 0, "top_k": -1, "max_tokens": 3.0}));
+    assert_eq!(
+        (said.sampling.temperature, said.sampling.top_k, said.max_tokens),
+        (0.0, None, Some(3))
+    );
+}
+
+#[test]
+fn prompts_come_in_four_forms() {
+    let prompts = |value: Value| completed(json!({"prompt": value, "echo": true})).unwrap().prompts;
+    let hello = FIXTURE.tokenizer.encode("Hello", Begin::Add).unwrap();
+    assert_eq!(prompts(json!("Hello"))[0].ids, hello);
+    assert_eq!(prompts(json!(["Hello", "Hello"])).len(), 2);
+    assert_eq!(
+        prompts(json!(hello)),
+        [Prompt {
+            ids: hello.clone(),
+            echo: Some("Hello".into())
+        }]
+    );
+    assert_eq!(prompts(json!([hello, [5]]))[1].ids, [5]);
+}
+
+#[test]
+fn each_answer_has_a_seed_of_its_own() {
+    let prepared = completed(json!({"n": 3, "seed": -1, "prompt": ["a", "b"]})).unwrap();
+    let seeds: Vec<Option<u64>> = prepared
+        .generate_requests()
+        .iter()
+        .map(|r| r.sampling.seed)
+        .collect();
+    let three = [Some(u64::MAX), Some(0), Some(1)];
+    assert_eq!(seeds, [three, three].concat());
+}
+
+#[test]
+fn parameters_without_meaning_are_told_and_those_that_name_the_request_are_not() {
+    let prepared =
+        completed(json!({"temprature": 1, "user": "me", "best_of": 1, "tools": [], "x": null})).unwrap();
+    assert_eq!(prepared.ignored, ["temprature"]);
+}
+
+#[test]
+fn a_prompt_that_cannot_fit_is_refused_unread() {
+    let error = completed(json!({"prompt": "a ".repeat(1 << 20)})).unwrap_err();
+    assert_eq!(
+        (error.param(), error.facts().code),
+        (Some("prompt"), Some("context_length_exceeded"))
+    );
+}
+
+#[test]
+fn a_model_without_template_says_what_to_do() {
+    let body = json!({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}).to_string();
+    let without = Rules {
+        template: None,
+        ..rules(&FIXTURE.defaults)
+    };
+    let error = chat(body.as_bytes(), &without, &FIXTURE.tokenizer).unwrap_err();
+    assert!(error.to_string().contains("CUSTOM_CHAT_TEMPLATE"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let long = "x".repeat(STOP_BYTES_MAX + 1);
+    let common = [
+        (json!({"model": null}), "model", "missing"),
+        (json!({"model": "gpt-5"}), "model", "unknown_model"),
+        (json!({"model": 5}), "model", "invalid_value"),
+        (json!({"temperature": -0.1}), "temperature", "invalid_value"),
+        (json!({"temperature": "hot"}), "temperature", "invalid_value"),
+        (json!({"top_p": 0}), "top_p", "invalid_value"),
+        (json!({"top_p": 1.1}), "top_p", "invalid_value"),
+        (json!({"top_k": -2}), "top_k", "invalid_value"),
+        (json!({"top_k": 1.5}), "top_k", "invalid_value"),
+        (json!({"min_p": 2}), "min_p", "invalid_value"),
+        (
+            json!({"presence_penalty": 3}),
+            "presence_penalty",
+            "invalid_value",
+        ),
+        (
+            json!({"frequency_penalty": -3}),
+            "frequency_penalty",
+            "invalid_value",
+        ),
+        (
+            json!({"repetition_penalty": 0}),
+            "repetition_penalty",
+            "invalid_value",
+        ),
+        (json!({"n": 0}), "n", "invalid_value"),
+        (json!({"n": 1000}), "n", "invalid_value"),
+        (json!({"seed": 1.5}), "seed", "invalid_value"),
+        (json!({"seed": "x"}), "seed", "invalid_value"),
+        (json!({"max_tokens": 0}), "max_tokens", "invalid_value"),
+        (json!({"max_tokens": -1}), "max_tokens", "invalid_value"),
+        (json!({"min_tokens": -1}), "min_tokens", "invalid_value"),
+        (json!({"stop": ""}), "stop", "invalid_value"),
+        (json!({"stop": 3}), "stop", "invalid_value"),
+        (json!({"stop": ["a", long]}), "stop[1]", "invalid_value"),
+        (json!({"stop": vec!["a"; 17]}), "stop", "invalid_value"),
+        (json!({"stop_token_ids": [-1]}), "stop_token_ids", "invalid_value"),
+        (json!({"stop_token_ids": "a"}), "stop_token_ids", "invalid_value"),
+        (json!({"ignore_eos": 1}), "ignore_eos", "invalid_value"),
+        (json!({"stream": "yes"}), "stream", "invalid_value"),
+        (
+            json!({"stream_options": {"include_usage": true}}),
+            "stream_options",
+            "contradiction",
+        ),
+        (
+            json!({"stream": true, "stream_options": 1}),
+            "stream_options",
+            "invalid_value",
+        ),
+        (
+            json!({"stream": true, "stream_options": {"include_usage": 1}}),
+            "stream_options.include_usage",
+            "invalid_value",
+        ),
+        (json!({"best_of": 3}), "best_of", "unsupported"),
+        (json!({"logit_bias": {"1": 5}}), "logit_bias", "unsupported"),
+        (
+            json!({"response_format": {"type": "json_object"}}),
+            "response_format",
+            "unsupported",
+        ),
+        (json!({"guided_regex": "a+"}), "guided_regex", "unsupported"),
+    ];
+    for (extra, param, label) in common {
+        for error in [
+            completed(extra.clone()).unwrap_err(),
+            chatted(extra.clone()).unwrap_err(),
+        ] {
+            assert_eq!(
+                (error.param(), error.facts().label),
+                (Some(param), label),
+                "{extra}"
+            );
+        }
+    }
+    let completions = [
+        (json!({"prompt": null}), "prompt", "missing"),
+        (json!({"prompt": []}), "prompt", "invalid_value"),
+        (json!({"prompt": {"a": 1}}), "prompt", "invalid_value"),
+        (json!({"prompt": [1, "a"]}), "prompt", "invalid_value"),
+        (json!({"prompt": ["a", 1]}), "prompt", "invalid_value"),
+        (json!({"prompt": [-1]}), "prompt", "invalid_value"),
+        (json!({"prompt": vec!["a"; 129]}), "prompt", "invalid_value"),
+        (json!({"logprobs": 21}), "logprobs", "invalid_value"),
+        (json!({"logprobs": true}), "logprobs", "invalid_value"),
+        (json!({"logprobs": 1, "echo": true}), "logprobs", "contradiction"),
+        (json!({"suffix": "x"}), "suffix", "unsupported"),
+    ];
+    for (extra, param, label) in completions {
+        let error = completed(extra.clone()).unwrap_err();
+        assert_eq!(
+            (error.param(), error.facts().label),
+            (Some(param), label),
+            "{extra}"
+        );
+    }
+    let tool = json!([{"type": "function", "function": {"name": "f"}}]);
+    let chats = [
+        (json!({"messages": null}), "messages", "missing"),
+        (json!({"messages": []}), "messages", "invalid_value"),
+        (json!({"logprobs": 1}), "logprobs", "invalid_value"),
+        (json!({"top_logprobs": 3}), "top_logprobs", "contradiction"),
+        (
+            json!({"logprobs": true, "top_logprobs": 21}),
+            "top_logprobs",
+            "invalid_value",
+        ),
+        (
+            json!({"max_completion_tokens": 0}),
+            "max_completion_tokens",
+            "invalid_value",
+        ),
+        (json!({"tools": tool}), "tools", "unsupported"),
+        (
+            json!({"chat_template": "{{ 1 }}"}),
+            "chat_template",
+            "unsupported",
+        ),
+        (
+            json!({"chat_template_kwargs": []}),
+            "chat_template_kwargs",
+            "invalid_value",
+        ),
+        (
+            json!({"continue_final_message": true, "add_generation_prompt": true}),
+            "continue_final_message",
+            "contradiction",
+        ),
+    ];
+    for (extra, param, label) in chats {
+        let error = chatted(extra.clone()).unwrap_err();
+        assert_eq!(
+            (error.param(), error.facts().label),
+            (Some(param), label),
+            "{extra}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_is_no_object_is_refused() {
+    for body in [
+        "",
+        "{",
+        "nonsense",
+        "[]",
+        "null",
+        "7",
+        "\"a\"",
+        &"[".repeat(10_000),
+    ] {
+        let error = completion(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).unwrap_err();
+        assert_eq!(error.facts().status.as_u16(), 400, "{body:.20}");
+    }
+}

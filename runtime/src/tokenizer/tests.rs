@@ -1,0 +1,202 @@
+//! The tokenizer against the library it wraps: same tokens, same text, in any chunks.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::text::{StopStrings, TextStream};
+
+fn tiny_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained")
+}
+
+static TINY: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::load(&tiny_folder()).unwrap());
+
+/// A tokenizer in the manner of Llama 2: `▁` for spaces, bytes for what is not in the vocabulary.
+static LLAMA_LIKE: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let decoders = json!([
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    ]);
+    made(
+        json!({"type": "Sequence", "decoders": decoders}),
+        json!({"bos_token": "<s>", "add_bos_token": true}),
+    )
+});
+
+/// The same with a Metaspace decoder.
+static METASPACE: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let decoder = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false});
+    made(decoder, json!({}))
+});
+
+fn made(decoder: Value, config: Value) -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &decoder, &config);
+    Tokenizer::load(folder.path()).unwrap()
+}
+
+fn write(folder: &Path, decoder: &Value, config: &Value) {
+    let mut vocab: serde_json::Map<String, Value> = serde_json::Map::new();
+    let words = [
+        "<unk>", "<s>", "</s>", "▁", "▁a", "▁the", "b", "c", "ab", "€", "é", "▁▁",
+    ];
+    let bytes = (0..=255u32).map(|byte| format!("<0x{byte:02X}>"));
+    for (id, token) in words.iter().map(ToString::to_string).chain(bytes).enumerate() {
+        vocab.insert(token, json!(id));
+    }
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    };
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null, "post_processor": null, "decoder": decoder,
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+                  "vocab": vocab, "merges": []}
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn the_shipped_models_prompts_have_the_reference_ids_and_text() {
+    let text = std::fs::read_to_string(tiny_folder().join("reference.json")).unwrap();
+    let reference: Value = serde_json::from_str(&text).unwrap();
+    let ids = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
+    let prompts = reference["prompts"].as_array().unwrap();
+    assert!(!prompts.is_empty());
+    for prompt in prompts {
+        let text = prompt["prompt"].as_str().unwrap();
+        assert_eq!(TINY.encode(text, Begin::Add).unwrap(), ids(&prompt["ids"]));
+        assert_eq!(
+            TINY.tokens().decode(&ids(&prompt["greedy"]), Special::Show),
+            prompt["greedy_text"]
+        );
+    }
+}
+
+#[test]
+fn a_sequence_begins_as_the_config_says() {
+    assert_eq!(LLAMA_LIKE.encode("b", Begin::Add).unwrap()[0], 1);
+    assert_eq!(
+        LLAMA_LIKE
+            .encode("<s>b", Begin::Add)
+            .unwrap()
+            .iter()
+            .filter(|id| **id == 1)
+            .count(),
+        1
+    );
+    assert_ne!(LLAMA_LIKE.encode("b", Begin::Leave).unwrap()[0], 1);
+}
+
+#[test]
+fn text_that_is_too_long_is_known_before_it_is_encoded() {
+    assert!(!TINY.exceeds(&"a".repeat(10), 10));
+    assert!(TINY.exceeds(&"a".repeat(1 << 20), 10));
+}
+
+#[test]
+fn what_cannot_be_loaded_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Tokenizer::load(folder.path()).unwrap_err();
+    assert!(
+        error.to_string().contains("tokenizer.json does not exist"),
+        "{error}"
+    );
+    std::fs::write(folder.path().join("tokenizer.json"), "{\"model\": 1}").unwrap();
+    assert!(matches!(
+        Tokenizer::load(folder.path()).unwrap_err(),
+        TokenizerError::Invalid { .. }
+    ));
+    for decoder in [
+        json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        Value::Null,
+    ] {
+        write(folder.path(), &decoder, &json!({}));
+        assert!(matches!(
+            Tokenizer::load(folder.path()).unwrap_err(),
+            TokenizerError::Decoder { .. }
+        ));
+    }
+}
+
+#[tokio::test]
+async fn work_in_the_pool_that_panics_is_an_error() {
+    let tokenizer = Arc::new(Tokenizer::load(&tiny_folder()).unwrap());
+    let ids = Arc::clone(&tokenizer)
+        .in_pool(|t| t.encode("Hello", Begin::Add).unwrap())
+        .await
+        .unwrap();
+    assert!(!ids.is_empty());
+    let failed = tokenizer.in_pool(|_| panic!("a bug")).await;
+    assert!(matches!(failed, Err(TokenizerError::Pool)));
+}
+
+fn streamed(tokenizer: &Tokenizer, ids: &[u32], special: Special) -> String {
+    let mut stream = TextStream::new(StopStrings::default());
+    let sent: String = ids
+        .iter()
+        .map(|id| stream.push(tokenizer.tokens().shown(*id, special)).text)
+        .collect();
+    sent + &stream.finish().text
+}
+
+fn ids_below(tokenizer: &Tokenizer) -> impl Strategy<Value = Vec<u32>> + use<> {
+    // Two ids more than there are: the library leaves unknown ones out, and so do we.
+    prop::collection::vec(0..tokenizer.tokens().n_ids() as u32 + 2, 0..40)
+}
+
+/// The library makes U+FFFD of every byte of a run as soon as one of its bytes is wrong; a stream has sent the good
+/// ones by then. So texts are compared where the library's run was whole.
+fn agrees_or_is_damaged(ours: &str, library: &str) -> bool {
+    ours == library || library.contains('\u{fffd}')
+}
+
+proptest! {
+    #[test]
+    fn byte_level_streams_are_the_librarys_text(ids in ids_below(&TINY)) {
+        for special in [Special::Skip, Special::Show] {
+            let library = TINY.library.decode(&ids, special == Special::Skip).unwrap();
+            prop_assert_eq!(streamed(&TINY, &ids, special), library.clone());
+            prop_assert_eq!(TINY.tokens().decode(&ids, special), library);
+        }
+    }
+
+    #[test]
+    fn byte_fallback_texts_are_the_librarys(ids in ids_below(&LLAMA_LIKE)) {
+        for special in [Special::Skip, Special::Show] {
+            let library = LLAMA_LIKE.library.decode(&ids, special == Special::Skip).unwrap();
+            let whole = LLAMA_LIKE.tokens().decode(&ids, special);
+            prop_assert!(agrees_or_is_damaged(&whole, &library), "{whole:?} {library:?}");
+            // An answer goes on from its prompt, so its first space stays.
+            let stream = streamed(&LLAMA_LIKE, &ids, special);
+            prop_assert_eq!(stream.strip_prefix(' ').unwrap_or(&stream), whole);
+        }
+    }
+
+    #[test]
+    fn metaspace_texts_are_the_librarys(ids in prop::collection::vec(0..12u32, 0..40)) {
+        for special in [Special::Skip, Special::Show] {
+            let library = METASPACE.library.decode(&ids, special == Special::Skip).unwrap();
+            prop_assert_eq!(METASPACE.tokens().decode(&ids, special), library);
+        }
+    }
+
+    #[test]
+    fn text_survives_the_round_trip(text in "[ -~äé€\u{1F600}\n]{0,40}") {
+        for tokenizer in [&*TINY, &*LLAMA_LIKE] {
+            let ids = tokenizer.encode(&text, Begin::Leave).unwrap();
+            prop_assert_eq!(tokenizer.tokens().decode(&ids, Special::Show), text.clone());
+        }
+    }
+}
