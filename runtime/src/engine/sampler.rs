@@ -7,16 +7,12 @@
 //! min_p; top_k; top_p; the draw. Log-probabilities are of the raw logits, before all of that.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use super::philox::{halves, philox4x32};
 
 /// Below this temperature sampling is greedy.
 const GREEDY_TEMPERATURE: f32 = 1e-5;
-
-/// `-ln` of the smallest exponential variate [`race`] can see, `-ln(1 - 2^-33)`; no token gains more.
-const GAIN_MAX: f64 = 22.9;
 
 /// How to draw tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,30 +103,19 @@ pub enum SampleError {
 /// # Errors
 /// [`SampleError`] if the logits are no distribution; only this sequence is concerned.
 pub fn sample(logits: &[f32], draw: &Draw<'_>) -> Result<Sampled, SampleError> {
-    if let Some(token) = logits.iter().position(|&x| x.is_nan() || x == f32::INFINITY) {
-        return Err(SampleError::BadLogit {
-            token,
-            value: logits[token],
-        });
-    }
+    check_logits(logits)?;
     let shaped = shape(logits, draw);
+    check_logits(&shaped)?;
     let best = argmax(&shaped).ok_or(SampleError::NoCandidate)?;
-    if shaped[best as usize] == f32::INFINITY {
-        return Err(SampleError::BadLogit {
-            token: best as usize,
-            value: f32::INFINITY,
-        });
-    }
     let params = draw.params;
     let token = if params.temperature < GREEDY_TEMPERATURE {
-        best
+        best.token()
     } else {
-        let scores = Scores {
-            logits: &shaped,
-            max: shaped[best as usize],
+        let scale = Scale {
+            max: best.logit(),
             temperature: params.temperature,
         };
-        race(&scores, &kept(&scores, params), draw)
+        race(&kept(&shaped, scale, params), scale, draw)
     };
     let logprobs = params.logprobs.map(|n_top| token_logprobs(logits, token, n_top));
     Ok(Sampled { token, logprobs })
@@ -209,23 +194,65 @@ impl Default for SamplingParams {
     }
 }
 
-/// Logits after forbidden tokens and penalties, with what turns them into probabilities.
-struct Scores<'a> {
-    logits: &'a [f32],
+/// A token with its logit, ordered by rank: the higher logit first, the lower id among equals.
+///
+/// Both are packed into one word whose order is that one, because selecting and sorting the vocabulary is
+/// most of the work here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate(u64);
+
+/// What turns logits into probabilities.
+#[derive(Clone, Copy)]
+struct Scale {
     max: f32,
     temperature: f32,
 }
 
-impl Scores<'_> {
-    /// Log of the token's probability relative to the most probable token's: 0 for that one.
-    fn log_weight(&self, token: u32) -> f64 {
-        (f64::from(self.logits[token as usize]) - f64::from(self.max)) / f64::from(self.temperature)
+impl Candidate {
+    fn new(token: usize, logit: f32) -> Candidate {
+        // Adding 0 makes one zero of both. Flipping the sign bit of positive and all bits of negative
+        // numbers makes their bits ascend with them.
+        let bits = (logit + 0.0).to_bits();
+        let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+        Candidate(u64::from(!ascending) << 32 | token as u64)
     }
 
-    /// More probable first; ties by lower id, so that the order is total.
-    fn rank(&self, a: u32, b: u32) -> Ordering {
-        descending(self.logits, a, b)
+    fn token(self) -> u32 {
+        self.0 as u32
     }
+
+    fn logit(self) -> f32 {
+        let ascending = !((self.0 >> 32) as u32);
+        f32::from_bits(if ascending >> 31 == 1 {
+            ascending & !(1 << 31)
+        } else {
+            !ascending
+        })
+    }
+}
+
+impl Scale {
+    /// Log of the probability relative to the most probable token's: 0 for that one.
+    fn log_weight(self, candidate: Candidate) -> f64 {
+        (f64::from(candidate.logit()) - f64::from(self.max)) / f64::from(self.temperature)
+    }
+
+    fn weight(self, candidate: Candidate) -> f64 {
+        self.log_weight(candidate).exp()
+    }
+}
+
+fn check_logits(logits: &[f32]) -> Result<(), SampleError> {
+    let is_bad = |x: f32| x.is_nan() || x == f32::INFINITY;
+    // Without an early exit this is a vector loop; the position is only looked for when there is one.
+    if logits.iter().fold(false, |any_bad, &x| any_bad | is_bad(x)) {
+        let token = logits.iter().position(|&x| is_bad(x)).expect("one was bad");
+        return Err(SampleError::BadLogit {
+            token,
+            value: logits[token],
+        });
+    }
+    Ok(())
 }
 
 /// The logits with forbidden tokens removed and penalties applied.
@@ -264,121 +291,157 @@ fn shape<'a>(logits: &'a [f32], draw: &Draw<'_>) -> Cow<'a, [f32]> {
 }
 
 /// The token with the highest logit, the lowest id among equals; `None` if all are negative infinity.
-fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit > best.map_or(f32::NEG_INFINITY, |(_, highest)| highest) {
-            best = Some((token, logit));
-        }
-    }
-    best.map(|(token, _)| token as u32)
+fn argmax(logits: &[f32]) -> Option<Candidate> {
+    let max = logits
+        .iter()
+        .fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+    let token = logits.iter().position(|&x| x == max && x > f32::NEG_INFINITY)?;
+    Some(Candidate::new(token, max))
 }
 
 /// The tokens that min_p, then top_k, then top_p keep; never none.
-fn kept(scores: &Scores<'_>, params: &SamplingParams) -> Vec<u32> {
-    let log_min_p = f64::from(params.min_p).ln();
-    let possible = |token: &u32| scores.logits[*token as usize] > f32::NEG_INFINITY;
-    let mut tokens: Vec<u32> = (0..scores.logits.len() as u32)
-        .filter(|token| possible(token) && scores.log_weight(*token) >= log_min_p)
+fn kept(logits: &[f32], scale: Scale, params: &SamplingParams) -> Vec<Candidate> {
+    let lowest = f64::from(scale.max) + f64::from(params.min_p).ln() * f64::from(scale.temperature);
+    let mut candidates: Vec<Candidate> = logits
+        .iter()
+        .enumerate()
+        .filter(|&(_, &logit)| logit > f32::NEG_INFINITY && f64::from(logit) >= lowest)
+        .map(|(token, &logit)| Candidate::new(token, logit))
         .collect();
     if let Some(k) = params.top_k {
-        keep_first(scores, &mut tokens, k);
+        keep_first(&mut candidates, k);
     }
     if params.top_p < 1.0 {
-        keep_top_p(scores, &mut tokens, f64::from(params.top_p));
+        keep_top_p(&mut candidates, scale, f64::from(params.top_p));
     }
-    tokens
+    candidates
 }
 
-/// Keeps the `n` most probable of `tokens`, in no order.
-fn keep_first(scores: &Scores<'_>, tokens: &mut Vec<u32>, n: usize) {
-    if n < tokens.len() {
-        tokens.select_nth_unstable_by(n, |&a, &b| scores.rank(a, b));
-        tokens.truncate(n);
+/// Keeps the `n` first in rank, in no order.
+fn keep_first(candidates: &mut Vec<Candidate>, n: usize) {
+    if n < candidates.len() {
+        candidates.select_nth_unstable(n);
+        candidates.truncate(n);
     }
 }
 
-/// Keeps the fewest most probable of `tokens` whose probabilities, renormalised over `tokens`, reach
-/// `top_p`.
-fn keep_top_p(scores: &Scores<'_>, tokens: &mut Vec<u32>, top_p: f64) {
+/// Keeps the fewest first in rank whose probabilities, renormalised over `candidates`, reach `top_p`.
+fn keep_top_p(candidates: &mut Vec<Candidate>, scale: Scale, top_p: f64) {
     let target = top_p
-        * tokens
+        * candidates
             .iter()
-            .map(|&token| scores.log_weight(token).exp())
+            .map(|&candidate| scale.weight(candidate))
             .sum::<f64>();
-    // Few tokens hold most of the probability, so a short head is sorted first instead of everything.
-    let mut n_head = 64;
-    loop {
-        n_head = n_head.min(tokens.len());
-        if n_head < tokens.len() {
-            tokens.select_nth_unstable_by(n_head, |&a, &b| scores.rank(a, b));
+    let mut sum = 0.0;
+    let mut n_sorted = 0;
+    // Few tokens hold most of the probability, so the ranking is sorted only as far as needed.
+    while n_sorted < candidates.len() {
+        let rest = &mut candidates[n_sorted..];
+        let n_head = (7 * n_sorted).max(64).min(rest.len());
+        if n_head < rest.len() {
+            rest.select_nth_unstable(n_head);
         }
-        tokens[..n_head].sort_unstable_by(|&a, &b| scores.rank(a, b));
-        let mut sum = 0.0;
-        for idx in 0..n_head {
-            sum += scores.log_weight(tokens[idx]).exp();
+        rest[..n_head].sort_unstable();
+        for idx in n_sorted..n_sorted + n_head {
+            sum += scale.weight(candidates[idx]);
             if sum >= target {
-                tokens.truncate(idx + 1);
+                candidates.truncate(idx + 1);
                 return;
             }
         }
-        if n_head == tokens.len() {
-            return;
-        }
-        n_head *= 8;
+        n_sorted += n_head;
     }
 }
 
-/// Draws one of `tokens` with probability proportional to its weight: each runs with an exponential
+/// Draws one of `candidates` with probability proportional to its weight: each runs with an exponential
 /// variate of its own, divided by its weight, and the smallest wins (the Gumbel-max trick).
 ///
 /// The variate is a function of (seed, position, token) alone, so the draw does not depend on which other
 /// tokens were kept, on their order, or on the rest of the batch.
-fn race(scores: &Scores<'_>, tokens: &[u32], draw: &Draw<'_>) -> u32 {
-    let key = halves(draw.seed);
-    let [position_low, position_high] = halves((draw.prompt.len() + draw.generated.len()) as u64);
-    let mut winner = (f64::NEG_INFINITY, u32::MAX);
-    for &token in tokens {
-        let log_weight = scores.log_weight(token);
-        if log_weight + GAIN_MAX < winner.0 {
+fn race(candidates: &[Candidate], scale: Scale, draw: &Draw<'_>) -> u32 {
+    let mut variates = Variates::new(draw.seed, draw.prompt.len() + draw.generated.len());
+    let mut winner: Option<(f64, u32)> = None;
+    for &candidate in candidates {
+        let token = candidate.token();
+        let log_weight = scale.log_weight(candidate);
+        let word = variates.word(token);
+        // A cheap upper bound spares most of the vocabulary the two logarithms.
+        let gain_max = f64::from(word.leading_zeros() + 1) * std::f64::consts::LN_2;
+        if winner.is_some_and(|(best, _)| log_weight + gain_max < best) {
             continue;
         }
-        let word = philox4x32(key, [token, position_low, position_high, 0])[0];
-        let uniform = (f64::from(word) + 0.5) / 4_294_967_296.0;
-        let exponential = -(-uniform).ln_1p();
-        let finish = log_weight - exponential.ln();
-        if finish > winner.0 || (finish == winner.0 && token < winner.1) {
-            winner = (finish, token);
+        let score = log_weight - exponential(word).ln();
+        if winner.is_none_or(|(best, holder)| score > best || (score == best && token < holder)) {
+            winner = Some((score, token));
         }
     }
-    winner.1
+    winner.expect("the filters keep at least one token").1
+}
+
+/// An exponential variate from a random word. At least `word / 2^32`, as `-ln(1 - u)` is at least `u`.
+fn exponential(word: u32) -> f64 {
+    let uniform = (f64::from(word) + 0.5) / 4_294_967_296.0;
+    -(-uniform).ln_1p()
+}
+
+/// One random word per token, a function of (seed, position, token).
+struct Variates {
+    key: [u32; 2],
+    position: [u32; 2],
+    /// Four successive tokens share one call of Philox.
+    group: u32,
+    words: [u32; 4],
+}
+
+impl Variates {
+    fn new(seed: u64, position: usize) -> Variates {
+        let (key, position) = (halves(seed), halves(position as u64));
+        Variates {
+            key,
+            position,
+            group: 0,
+            words: philox4x32(key, [0, position[0], position[1], 0]),
+        }
+    }
+
+    fn word(&mut self, token: u32) -> u32 {
+        let group = token / 4;
+        if group != self.group {
+            self.group = group;
+            self.words = philox4x32(self.key, [group, self.position[0], self.position[1], 0]);
+        }
+        self.words[token as usize % 4]
+    }
 }
 
 /// Log-softmax of the raw logits at `token` and at the `n_top` most probable tokens.
 fn token_logprobs(logits: &[f32], token: u32, n_top: usize) -> TokenLogprobs {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&x| (f64::from(x) - max).exp()).sum();
-    let log_sum = max + sum.ln();
-    let logprob = |token: u32| (f64::from(logits[token as usize]) - log_sum) as f32;
+    let max = logits
+        .iter()
+        .fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+    let sum: f64 = logits.iter().map(|&x| f64::from((x - max).exp())).sum();
+    let log_sum = f64::from(max) + sum.ln();
+    let logprob = |logit: f32| (f64::from(logit) - log_sum) as f32;
 
-    let mut top: Vec<u32> = (0..logits.len() as u32).collect();
-    if n_top < top.len() {
-        top.select_nth_unstable_by(n_top, |&a, &b| descending(logits, a, b));
-        top.truncate(n_top);
+    let mut top: Vec<Candidate> = Vec::new();
+    if n_top > 0 {
+        top.extend(
+            logits
+                .iter()
+                .enumerate()
+                .map(|(token, &logit)| Candidate::new(token, logit)),
+        );
+        keep_first(&mut top, n_top);
+        top.sort_unstable();
     }
-    top.sort_unstable_by(|&a, &b| descending(logits, a, b));
+    let top = top
+        .into_iter()
+        .map(|candidate| (candidate.token(), logprob(candidate.logit())))
+        .collect();
     TokenLogprobs {
-        chosen: logprob(token),
-        top: top.into_iter().map(|t| (t, logprob(t))).collect(),
+        chosen: logprob(logits[token as usize]),
+        top,
     }
-}
-
-/// Higher logit first; ties by lower id.
-fn descending(logits: &[f32], a: u32, b: u32) -> Ordering {
-    logits[b as usize]
-        .partial_cmp(&logits[a as usize])
-        .unwrap_or(Ordering::Equal)
-        .then(a.cmp(&b))
 }
 
 #[cfg(test)]
@@ -703,30 +766,40 @@ mod tests {
     proptest! {
         #[test]
         fn the_filters_keep_exactly_what_they_say(row in row(), params in params()) {
-            let best = argmax(&row).unwrap();
-            let scores = Scores { logits: &row, max: row[best as usize], temperature: params.temperature };
-            let weight = |token: u32| scores.log_weight(token).exp();
-            let mut kept = kept(&scores, &params);
-            kept.sort_by(|&a, &b| scores.rank(a, b));
+            let scale = Scale { max: argmax(&row).unwrap().logit(), temperature: params.temperature };
+            let mut kept = kept(&row, scale, &params);
+            kept.sort();
 
-            // What is kept is the head of the ranking.
-            let mut ranking: Vec<u32> = (0..row.len() as u32).collect();
-            ranking.sort_by(|&a, &b| scores.rank(a, b));
+            // The ranking, by its definition.
+            let mut ranking: Vec<usize> = (0..row.len()).collect();
+            ranking.sort_by(|&a, &b| row[b].partial_cmp(&row[a]).unwrap().then(a.cmp(&b)));
+            let ranking: Vec<Candidate> = ranking.into_iter().map(|token| Candidate::new(token, row[token])).collect();
             prop_assert_eq!(&kept, &ranking[..kept.len()]);
 
             // The candidates of top_p are what min_p and top_k leave.
+            let weight = |candidate: Candidate| scale.weight(candidate);
             let min_weight = f64::from(params.min_p) * (1.0 - 1e-12);
-            let n_possible = ranking.iter().take_while(|&&t| weight(t) > 0.0 && weight(t) >= min_weight).count();
+            let is_possible = |c: Candidate| row[c.token() as usize] > f32::NEG_INFINITY && weight(c) >= min_weight;
+            let n_possible = ranking.iter().take_while(|&&candidate| is_possible(candidate)).count();
             let candidates = &ranking[..n_possible.min(params.top_k.unwrap_or(usize::MAX))];
             prop_assert!(kept.len() <= candidates.len());
 
             // Kept is the shortest head that reaches top_p of them.
-            let sum = |tokens: &[u32]| tokens.iter().map(|&token| weight(token)).sum::<f64>();
+            let sum = |tokens: &[Candidate]| tokens.iter().copied().map(weight).sum::<f64>();
             let target = f64::from(params.top_p) * sum(candidates);
             let is_all = kept.len() == candidates.len();
             prop_assert!(is_all || sum(&kept) >= target * (1.0 - 1e-9));
             prop_assert!(params.top_p < 1.0 || is_all);
-            prop_assert!(kept.len() == 1 || params.top_p == 1.0 || sum(&kept[..kept.len() - 1]) < target * (1.0 + 1e-9));
+            let is_shortest = kept.len() == 1 || sum(&kept[..kept.len() - 1]) < target * (1.0 + 1e-9);
+            prop_assert!(params.top_p == 1.0 || is_shortest);
+        }
+
+        #[test]
+        fn a_candidate_holds_its_token_and_logit_in_order_of_rank(a in any::<f32>(), b in any::<f32>()) {
+            let candidates = [Candidate::new(3, a), Candidate::new(5, b)];
+            prop_assert_eq!(candidates.map(Candidate::token), [3, 5]);
+            prop_assert!(candidates[0].logit() == a && candidates[1].logit() == b);
+            prop_assert_eq!(candidates[0] < candidates[1], a >= b);
         }
 
         #[test]
@@ -754,16 +827,15 @@ mod tests {
         #[test]
         fn the_draw_does_not_depend_on_the_order_or_on_losers(row in row(), seed in any::<u64>()) {
             let params = SamplingParams::default();
-            let best = argmax(&row).unwrap();
-            let scores = Scores { logits: &row, max: row[best as usize], temperature: 1.0 };
+            let scale = Scale { max: argmax(&row).unwrap().logit(), temperature: 1.0 };
             let draw = draw(&params, seed);
-            let tokens = kept(&scores, &params);
-            let winner = race(&scores, &tokens, &draw);
-            let reversed: Vec<u32> = tokens.iter().rev().copied().collect();
-            prop_assert_eq!(race(&scores, &reversed, &draw), winner);
-            let every_other: Vec<u32> =
-                tokens.iter().enumerate().filter(|&(idx, &t)| idx % 2 == 0 || t == winner).map(|(_, &t)| t).collect();
-            prop_assert_eq!(race(&scores, &every_other, &draw), winner);
+            let candidates = kept(&row, scale, &params);
+            let winner = race(&candidates, scale, &draw);
+            let reversed: Vec<Candidate> = candidates.iter().rev().copied().collect();
+            prop_assert_eq!(race(&reversed, scale, &draw), winner);
+            let is_left = |&(idx, c): &(usize, &Candidate)| idx % 2 == 0 || c.token() == winner;
+            let left: Vec<Candidate> = candidates.iter().enumerate().filter(is_left).map(|(_, &c)| c).collect();
+            prop_assert_eq!(race(&left, scale, &draw), winner);
         }
 
         #[test]

@@ -123,6 +123,10 @@ impl EngineThread {
     fn turn(&mut self) -> Result<(), Fatal> {
         let step = self.scheduler.schedule();
         if step.rows.is_empty() {
+            assert!(
+                self.replies.is_empty(),
+                "requests wait, and the scheduler finds nothing to do"
+            );
             return Ok(());
         }
         self.note_scheduled(&step);
