@@ -252,8 +252,9 @@ struct RepoPath {
 
 #[derive(Deserialize)]
 struct InfoQuery {
+    /// `true`, or `True` as Python's client writes it.
     #[serde(default)]
-    blobs: bool,
+    blobs: String,
 }
 
 async fn repo_info(
@@ -263,7 +264,7 @@ async fn repo_info(
         name,
         revision,
     }): Path<RepoPath>,
-    Query(InfoQuery { blobs }): Query<InfoQuery>,
+    Query(query): Query<InfoQuery>,
     headers: HeaderMap,
 ) -> Result<Response, HubError> {
     let id = format!("{owner}/{name}");
@@ -273,6 +274,7 @@ async fn repo_info(
         return Ok(refusal);
     }
     let policy = state.config().policy(&id);
+    let blobs = query.blobs.eq_ignore_ascii_case("true");
     let siblings: Vec<_> = repository
         .files
         .iter()
@@ -353,7 +355,7 @@ async fn resolve(
     Ok(response)
 }
 
-/// 302 to the content path, with the `ETag` of the object as the Hub sets it.
+/// 302 to the content path, which answers with an ETag of its own.
 fn redirect(state: &HubState, headers: &HeaderMap, path: &str) -> Response {
     let host = headers
         .get(header::HOST)

@@ -27,7 +27,7 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::startup::{self, Stage, StartupTracker};
+use crate::startup::{self, ModelFacts, Stage, StartupTracker};
 use destination::Destination;
 use download::Downloads;
 use hub::{HubRepo, Listing};
@@ -140,14 +140,17 @@ pub async fn fetch(
     options.check()?;
     let hub = HubRepo::new(&options)?;
     let destination = Destination::lock(&options.destination).await?;
-    let before = destination.manifest();
+    let (before, meter) = (destination.manifest(), Meter::new(tracker.clone()));
     let complete = before.as_ref().filter(|manifest| {
         manifest.answers(&options) && manifest.files.iter().all(|file| destination.has(file))
     });
     if let Some(manifest) = complete.filter(|manifest| manifest.commit == options.revision) {
         return Ok(manifest.clone());
     }
-    let listing = match (hub.listing(listing_retries(&options, complete)).await, complete) {
+    let listing = match (
+        hub.listing(listing_retries(&options, complete, &meter)).await,
+        complete,
+    ) {
         (Ok(listing), Some(manifest)) if manifest.commit == listing.commit => return Ok(manifest.clone()),
         (Ok(listing), _) => listing,
         (Err(error), Some(manifest)) if error.is_transient() => {
@@ -162,7 +165,7 @@ pub async fn fetch(
         (Err(error), _) => return Err(error),
     };
     let files = plan(&options, &listing, &destination)?;
-    let (commit, meter) = (listing.commit, Meter::new(tracker.clone()));
+    let commit = listing.commit;
     let downloads = Arc::new(Downloads {
         options,
         hub,
@@ -178,12 +181,12 @@ pub async fn fetch(
     Ok(manifest)
 }
 
-fn listing_retries(options: &FetchOptions, complete: Option<&Manifest>) -> Retries {
+fn listing_retries(options: &FetchOptions, complete: Option<&Manifest>, meter: &Meter) -> Retries {
     let mut policy = options.retry;
     if complete.is_some() {
         policy.n_attempts_max = policy.n_attempts_max.min(N_ATTEMPTS_WITH_MODEL);
     }
-    Retries::new(policy)
+    Retries::new(policy, meter.clone())
 }
 
 /// The files of the listing that the patterns select and the folder can hold.
@@ -245,6 +248,11 @@ fn begin(downloads: &Downloads, files: &[RemoteFile], tracker: &StartupTracker) 
             free_bytes,
         });
     }
+    tracker.set_model(ModelFacts {
+        revision: Some(commit.clone()),
+        bytes: Some(bytes_total),
+        ..ModelFacts::default()
+    });
     tracing::info!(
         repo = options.repo,
         commit,

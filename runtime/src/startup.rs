@@ -1,7 +1,7 @@
 //! How far a process has come on its way to serving: what `/startupz` answers.
 //!
-//! Owns the stages and the byte counts of the stage under way, for `fetch` and `serve` alike. Must not know
-//! what is downloaded or loaded, nor who reads the answer.
+//! Owns the stages, the byte counts of the stage under way and what is known of the model so far, for `fetch` and
+//! `serve` alike. Must not know how things are downloaded or loaded, nor who reads the answer.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use crds::failure::Failure;
 use serde::{Deserialize, Serialize};
 
 /// The rate is taken over this much of the recent past: long enough to be calm, short enough to show a stall.
@@ -43,15 +44,42 @@ pub struct StartupStatus {
     /// Bytes of this stage that are done, those found already done at its start included.
     pub bytes_done: u64,
     /// Bytes of this stage; absent while unknown or where the stage is not measured in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_total: Option<u64>,
     /// `bytes_done` of `bytes_total`, rounded down, so 100 means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u8>,
     /// Bytes per second over the last ten seconds.
     pub rate_per_second: u64,
     /// Seconds left at that rate; absent while the rate or the total is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
+    /// What failed last and is being tried again; absent once it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Failure>,
+    /// The model, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelFacts>,
     /// Whether the stage is [`Stage::Ready`].
     pub done: bool,
+}
+
+/// What a starting process has found out about its model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelFacts {
+    /// Commit of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Architecture as the checkpoint's configuration names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// Size of its files in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Longest context that is served, in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_model_len: Option<u64>,
 }
 
 /// The shared, cheaply updated record behind [`StartupStatus`]. Clones are handles on the same record.
@@ -71,6 +99,8 @@ struct Phase {
     stage: Stage,
     bytes_total: Option<u64>,
     samples: VecDeque<Sample>,
+    problem: Option<Failure>,
+    model: Option<ModelFacts>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +122,8 @@ impl StartupTracker {
             stage: Stage::Starting,
             bytes_total: None,
             samples: VecDeque::new(),
+            problem: None,
+            model: None,
         };
         Self {
             inner: Arc::new(Inner {
@@ -125,6 +157,16 @@ impl StartupTracker {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
+    /// Says what failed and is being tried again, or with `None` that it goes well again.
+    pub fn set_problem(&self, problem: Option<Failure>) {
+        self.phase().problem = problem;
+    }
+
+    /// Says what is known of the model by now.
+    pub fn set_model(&self, model: ModelFacts) {
+        self.phase().model = Some(model);
+    }
+
     /// The present state.
     pub fn status(&self) -> StartupStatus {
         self.status_at(Instant::now())
@@ -136,6 +178,7 @@ impl StartupTracker {
         phase.stage = stage;
         phase.bytes_total = bytes_total;
         phase.samples.clear();
+        phase.problem = None;
         phase.samples.push_back(Sample { at: now, bytes_done });
     }
 
@@ -154,6 +197,8 @@ impl StartupTracker {
                 0 => Some(0),
                 left => left.checked_div(rate_per_second),
             }),
+            problem: phase.problem.clone(),
+            model: phase.model.clone(),
             done: phase.stage == Stage::Ready,
         }
     }
@@ -212,6 +257,7 @@ mod tests {
     use super::*;
     use axum::body::Body;
     use axum::http::Request;
+    use crds::failure::Reason;
     use proptest::prelude::*;
     use tower::ServiceExt;
 
@@ -222,10 +268,8 @@ mod tests {
     #[test]
     fn a_new_process_is_starting_and_measures_nothing() {
         let body = serde_json::to_value(StartupTracker::new().status()).unwrap();
-        let expected = serde_json::json!({
-            "stage": "Starting", "bytesDone": 0, "bytesTotal": null, "percent": null,
-            "ratePerSecond": 0, "etaSeconds": null, "done": false,
-        });
+        let expected =
+            serde_json::json!({ "stage": "Starting", "bytesDone": 0, "ratePerSecond": 0, "done": false });
         assert_eq!(body, expected);
     }
 
@@ -251,6 +295,25 @@ mod tests {
         assert_eq!(
             (status.rate_per_second, status.eta_seconds, status.percent),
             (0, None, Some(50))
+        );
+    }
+
+    #[test]
+    fn a_problem_is_shown_until_it_is_over_and_the_model_stays() {
+        let tracker = StartupTracker::new();
+        let problem = Failure::new(Reason::DownloadStalled, "silence", "wait");
+        tracker.set_model(ModelFacts {
+            revision: Some("c0ffee".to_owned()),
+            ..ModelFacts::default()
+        });
+        tracker.set_problem(Some(problem));
+        let body = serde_json::to_value(tracker.status()).unwrap();
+        assert_eq!(body["problem"]["reason"], "DownloadStalled");
+        tracker.enter(Stage::Loading);
+        let body = serde_json::to_value(tracker.status()).unwrap();
+        assert_eq!(
+            (&body["model"]["revision"], body.get("problem")),
+            (&"c0ffee".into(), None)
         );
     }
 

@@ -404,8 +404,12 @@ async fn silence_is_given_up_and_tried_again() {
 
     fs::remove_file(scene.destination.path().join(WEIGHTS)).unwrap();
     scene.fault(WEIGHTS, u32::MAX, FaultKind::Stall { after_bytes: 0 });
-    let error = quietly(options()).await.unwrap_err();
+    let tracker = StartupTracker::new();
+    let error = fetch(options(), tracker.clone(), |_progress| {})
+        .await
+        .unwrap_err();
     assert_eq!(reason(&error), Reason::DownloadStalled);
+    assert_eq!(tracker.status().problem.unwrap().reason, Reason::DownloadStalled);
     assert!(
         error
             .failure()
@@ -668,7 +672,9 @@ async fn progress_counts_up_to_everything() {
         (manifest.bytes, manifest.bytes, 100)
     );
     assert_eq!(last.eta_seconds, Some(0));
-    assert_eq!(tracker.status().stage, Stage::Downloading);
+    let status = tracker.status();
+    assert_eq!((status.stage, status.problem), (Stage::Downloading, None));
+    assert_eq!(status.model.unwrap().revision, Some(manifest.commit));
     let json = serde_json::to_value(last).unwrap();
     assert!(json["bytesDone"].is_u64() && json["ratePerSecond"].is_u64() && json["stage"] == "download");
 }

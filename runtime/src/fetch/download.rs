@@ -51,7 +51,7 @@ impl Downloads {
         }
         self.meter.enter(&file.path);
         let mut partial = Partial::open(&self.destination, file, self.meter.clone()).await?;
-        let mut retries = Retries::new(self.options.retry);
+        let mut retries = Retries::new(self.options.retry, self.meter.clone());
         let (mut length_max, mut n_mismatches) = (partial.length(), 0);
         loop {
             match self.attempt(file, &mut partial).await {

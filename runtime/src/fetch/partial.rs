@@ -134,6 +134,9 @@ impl Partial {
     /// Adds `bytes` at the end and gives the buffer back, emptied.
     pub(super) async fn append(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, FetchError> {
         let n_bytes = bytes.len() as u64;
+        if n_bytes == 0 {
+            return Ok(bytes);
+        }
         let bytes = self
             .with_disk("write", move |disk| {
                 disk.file.write_all(&bytes)?;

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crds::failure::Failure;
 use serde::{Deserialize, Serialize};
 
 use crate::startup::{StartupStatus, StartupTracker};
@@ -26,6 +27,9 @@ pub struct Progress {
     pub eta_seconds: Option<u64>,
     /// The file begun last; absent before the first.
     pub file: Option<String>,
+    /// What failed last and is being tried again; absent once bytes arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Failure>,
 }
 
 /// Counts the bytes of one download. Clones count together.
@@ -47,8 +51,14 @@ impl Meter {
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
     }
 
+    /// Counts bytes that reached the disk: whatever the problem was, it goes on.
     pub(super) fn add(&self, n_bytes: u64) {
         self.tracker.add(n_bytes);
+        self.tracker.set_problem(None);
+    }
+
+    pub(super) fn set_problem(&self, problem: Failure) {
+        self.tracker.set_problem(Some(problem));
     }
 
     pub(super) fn retract(&self, n_bytes: u64) {
@@ -74,6 +84,7 @@ impl Meter {
             rate_per_second: status.rate_per_second,
             eta_seconds: status.eta_seconds,
             file: self.file.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            problem: status.problem,
         }
     }
 }

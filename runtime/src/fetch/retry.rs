@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use super::error::FetchError;
+use super::progress::Meter;
 
 /// Bounds of the repetition of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +37,18 @@ impl Default for RetryPolicy {
 /// The attempts at one operation so far.
 pub(super) struct Retries {
     policy: RetryPolicy,
+    meter: Meter,
     n_failed: u32,
 }
 
 impl Retries {
-    pub(super) fn new(policy: RetryPolicy) -> Self {
-        Self { policy, n_failed: 0 }
+    /// `meter` is told of every failure that will be tried again.
+    pub(super) fn new(policy: RetryPolicy, meter: Meter) -> Self {
+        Self {
+            policy,
+            meter,
+            n_failed: 0,
+        }
     }
 
     /// Something was gained: the count starts anew.
@@ -64,12 +71,14 @@ impl Retries {
         let wait = self
             .policy
             .wait(self.n_failed, error.retry_after(), random_share());
+        let failure = error.failure();
         tracing::warn!(
-            error = error.failure().message,
+            error = failure.message,
             attempt = self.n_failed,
             wait_ms = wait.as_millis() as u64,
             "will try again"
         );
+        self.meter.set_problem(failure);
         tokio::time::sleep(wait).await;
         Ok(())
     }
