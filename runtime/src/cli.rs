@@ -1,1 +1,184 @@
-//! To be written.
+//! The command line. Flags of `serve` come from the settings table; this file adds only what is no setting.
+//!
+//! Must not know what a setting means: it hands texts on, and `config` checks them.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use crds::settings::{SETTINGS, Setting};
+
+use crate::fetch::FetchArgs;
+
+/// What the process was asked to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Serve a model.
+    Serve(ServeArguments),
+    /// Download a model.
+    Fetch(Box<FetchArgs>),
+}
+
+/// The command line of `serve`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServeArguments {
+    /// Settings as `(flag without dashes, text)`.
+    pub flags: Vec<(String, String)>,
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+    /// File with a `ModelDeployment`.
+    pub from: Option<PathBuf>,
+}
+
+/// Reads the command line; prints help, version or an error and ends the process where that is what it asks for.
+pub fn parse() -> Action {
+    action(command().get_matches())
+}
+
+/// The whole command, for parsing and for `--help`.
+pub fn command() -> Command {
+    let fetch = FetchArgs::augment_args(Command::new("fetch").about("Download a model into a folder"));
+    Command::new("slipway-runtime")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("An OpenAI-compatible server for one model")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve_command())
+        .subcommand(fetch)
+}
+
+fn serve_command() -> Command {
+    let file = |name: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+    };
+    SETTINGS.iter().fold(
+        Command::new("serve")
+            .about("Serve a model")
+            .after_help("Precedence: command line, environment, file, default.")
+            .arg(
+                Arg::new(POSITIONAL_MODEL)
+                    .value_name("MODEL")
+                    .help("Repository on the hub, or a directory; the same as --model")
+                    .conflicts_with("model"),
+            )
+            .arg(
+                file("config")
+                    .help("Settings by flag name, as YAML")
+                    .conflicts_with("from"),
+            )
+            .arg(file("from").help("A ModelDeployment as the cluster takes it, as YAML")),
+        |command, setting| command.arg(argument(setting)),
+    )
+}
+
+const POSITIONAL_MODEL: &str = "positional-model";
+
+/// The flag of one setting, with everything its row and schema say.
+fn argument(setting: &Setting) -> Arg {
+    let schema = setting.schema();
+    let description = schema["description"].as_str().unwrap_or_default();
+    let choices: Vec<String> = schema["enum"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|choice| !choice.is_null())
+        .map(|choice| choice.to_string().replace('"', ""))
+        .collect();
+    let mut help = description.to_string();
+    if !choices.is_empty() {
+        help += &format!(" One of {}.", choices.join(", "));
+    }
+    help += &format!(" [default: {}] [env: {}]", setting.row.default, setting.env());
+    let is_list = schema["type"] == "array";
+    Arg::new(setting.flag())
+        .long(setting.flag())
+        .value_name(if is_list { "A,B" } else { "VALUE" })
+        .help(help)
+        .allow_hyphen_values(true)
+        .action(if is_list {
+            ArgAction::Append
+        } else {
+            ArgAction::Set
+        })
+}
+
+fn action(matches: ArgMatches) -> Action {
+    match matches.subcommand() {
+        Some(("serve", serve)) => Action::Serve(serve_arguments(serve)),
+        Some(("fetch", fetch)) => Action::Fetch(Box::new(
+            FetchArgs::from_arg_matches(fetch).unwrap_or_else(|error| error.exit()),
+        )),
+        _ => unreachable!("clap requires one of the two subcommands"),
+    }
+}
+
+fn serve_arguments(matches: &ArgMatches) -> ServeArguments {
+    let text = |name: &str| {
+        let texts: Vec<&str> = matches.get_many::<String>(name)?.map(String::as_str).collect();
+        Some(texts.join(","))
+    };
+    let mut flags: Vec<(String, String)> = SETTINGS
+        .iter()
+        .filter_map(|setting| text(&setting.flag()).map(|text| (setting.flag(), text)))
+        .collect();
+    flags.extend(text(POSITIONAL_MODEL).map(|model| ("model".to_string(), model)));
+    ServeArguments {
+        flags,
+        config: matches.get_one("config").cloned(),
+        from: matches.get_one("from").cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> Result<ServeArguments, String> {
+        let whole = ["slipway-runtime", "serve"].iter().chain(arguments);
+        match command().try_get_matches_from(whole).map(action) {
+            Ok(Action::Serve(arguments)) => Ok(arguments),
+            Ok(Action::Fetch(_)) => unreachable!("it says serve"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn flags(arguments: &[&str]) -> Vec<(String, String)> {
+        serve(arguments).unwrap().flags
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_is_a_flag() {
+        for setting in SETTINGS {
+            let flag = format!("--{}", setting.flag());
+            assert_eq!(flags(&[&flag, "x"]), [(setting.flag(), "x".to_string())]);
+        }
+    }
+
+    #[test]
+    fn lists_may_be_repeated_and_the_model_may_stand_alone() {
+        assert_eq!(
+            flags(&["org/name", "--api-key", "a,b", "--api-key", "c"]),
+            [
+                ("api-key".into(), "a,b,c".into()),
+                ("model".into(), "org/name".into())
+            ]
+        );
+        assert!(serve(&["org/name", "--model", "org/other"]).is_err());
+    }
+
+    #[test]
+    fn unknown_flags_are_refused() {
+        assert!(
+            serve(&["--max-model-length", "3"])
+                .unwrap_err()
+                .contains("--max-model-len")
+        );
+    }
+}

@@ -1,1 +1,513 @@
-//! To be written.
+//! What to serve and how: the layers of settings merged, with every default in its place.
+//!
+//! Owns precedence and defaults. Must not know the command line's library, HTTP or the engine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crds::ModelDeploymentSpec;
+use crds::failure::{Failure, Reason};
+use crds::modeldeployment::HuggingFace;
+use crds::schema::{self, Violation};
+use crds::settings::{Dtype, Layer, LogFormat, LogLevel, SettingError, Settings};
+use serde_json::Value;
+
+use crate::cli::ServeArguments;
+
+/// Everything `serve` needs to know, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeConfig {
+    /// The model: a directory, or a repository to download.
+    pub model: ModelSource,
+    /// Directory or repository of the tokenizer, if not the model's.
+    pub tokenizer: Option<ModelSource>,
+    /// Names under which clients ask for the model; at least one.
+    pub served_names: Vec<String>,
+    /// Jinja text of the chat template, if not the model's.
+    pub chat_template: Option<String>,
+    /// Number type of the weights.
+    pub dtype: Dtype,
+    /// Longest context, if not the model's.
+    pub max_model_len: Option<u32>,
+    /// Most sequences in one step.
+    pub max_num_seqs: usize,
+    /// Most tokens in one step.
+    pub max_num_batched_tokens: usize,
+    /// Tokens in a block of the KV cache.
+    pub block_size: usize,
+    /// Blocks of the KV cache, if not as many as fit.
+    pub n_blocks: Option<usize>,
+    /// Seed of requests without one.
+    pub seed: u64,
+    /// Most alternatives per token.
+    pub max_logprobs: usize,
+    /// Role of answers.
+    pub response_role: String,
+    /// Requests worked on at a time; as many again may wait.
+    pub max_concurrency: usize,
+    /// Keys of which a client must present one; none means open.
+    pub api_keys: Vec<String>,
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on.
+    pub port: u16,
+    /// Longest wait for running requests at the end.
+    pub drain_timeout: Duration,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// How a line of the log looks.
+    pub log_format: LogFormat,
+    /// Recognised variables without effect, as `(name, reason)`.
+    pub accepted: Vec<(String, &'static str)>,
+}
+
+/// Where model files come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelSource {
+    /// They lie in this directory.
+    Directory(PathBuf),
+    /// They must be downloaded.
+    Repository(Repository),
+}
+
+/// A repository of the hub.
+#[derive(Clone, PartialEq)]
+pub struct Repository {
+    /// `owner/name`.
+    pub repo: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// Address of the hub, if not the public one.
+    pub endpoint: Option<String>,
+    /// Token for the hub.
+    pub token: Option<String>,
+    /// Files to take.
+    pub allow_patterns: Vec<String>,
+    /// Files to leave.
+    pub ignore_patterns: Vec<String>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({}@{})", self.repo, self.revision)
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A layer holds something that cannot be used.
+    #[error("a setting cannot be used")]
+    Setting(#[from] SettingError),
+    /// No layer names the model.
+    #[error("no model is named")]
+    NoModel,
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is no YAML.
+    #[error("{} is not valid YAML: {reason}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
+    /// A file holds no ModelDeployment.
+    #[error("{} holds no ModelDeployment", path.display())]
+    NoModelDeployment {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The ModelDeployment does not fit its schema.
+    #[error("{}: {violation}", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The first thing that is wrong.
+        violation: Violation,
+    },
+    /// The ModelDeployment asks for something that only a cluster has.
+    #[error("{field} needs a cluster")]
+    NeedsCluster {
+        /// The field.
+        field: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+}
+
+impl ConfigError {
+    /// The failure that the process ends with.
+    pub fn failure(&self) -> Failure {
+        let remedy = match self {
+            ConfigError::Setting(SettingError::NotInThisVersion { .. }) => "Remove the setting.",
+            ConfigError::Setting(_) | ConfigError::Schema { .. } => {
+                "Correct the value; docs/settings.md lists them all."
+            }
+            ConfigError::NoModel => "Name a repository or a directory: slipway-runtime serve MODEL.",
+            ConfigError::Read { .. } | ConfigError::Yaml { .. } | ConfigError::NoModelDeployment { .. } => {
+                "Correct the file or its path."
+            }
+            ConfigError::NeedsCluster { remedy, .. } => remedy,
+        };
+        let message = match self {
+            ConfigError::Setting(setting) => setting.to_string(),
+            ConfigError::Read { source, .. } => format!("{self}: {source}"),
+            other => other.to_string(),
+        };
+        Failure::new(Reason::InvalidSetting, message, remedy)
+    }
+}
+
+/// Merges the layers: command line, environment, file, default.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that cannot be used.
+pub fn resolve<I>(arguments: &ServeArguments, environment: I) -> Result<ServeConfig, ConfigError>
+where
+    I: IntoIterator<Item = (String, String)>,
+{
+    let environment: BTreeMap<String, String> = environment.into_iter().collect();
+    let endpoint = environment
+        .get("HF_ENDPOINT")
+        .filter(|endpoint| !endpoint.is_empty())
+        .cloned();
+    let mut layers = vec![
+        Layer::from_flags("command line", arguments.flags.clone())?,
+        Layer::from_env("environment", environment)?,
+    ];
+    let mut hub = HuggingFace {
+        endpoint,
+        ..HuggingFace::default()
+    };
+    if let Some(path) = &arguments.config {
+        layers.push(Layer::from_config_file(
+            &path.display().to_string(),
+            &read_yaml(path)?[0],
+        )?);
+    }
+    if let Some(path) = &arguments.from {
+        let spec = read_model_deployment(path)?;
+        let above = Settings::merge(&layers);
+        layers.extend(layers_of(&spec, &above)?);
+        if let Some(source) = spec.model.hugging_face {
+            hub = HuggingFace {
+                endpoint: hub.endpoint.or(source.endpoint.clone()),
+                ..source
+            };
+        }
+    }
+    let accepted = layers.iter().flat_map(|layer| layer.accepted.clone()).collect();
+    let mut settings = Settings::merge(&layers);
+    settings.tokenizer.custom_chat_template = template_text(settings.tokenizer.custom_chat_template)?;
+    with_defaults(settings, &hub, accepted)
+}
+
+fn with_defaults(
+    settings: Settings,
+    hub: &HuggingFace,
+    accepted: Vec<(String, &'static str)>,
+) -> Result<ServeConfig, ConfigError> {
+    let Settings {
+        model,
+        tokenizer,
+        engine,
+        openai,
+        serving,
+        process,
+    } = settings;
+    let repo = process
+        .model
+        .or_else(|| Some(hub.repo.clone()).filter(|repo| !repo.is_empty()));
+    let repo = repo.ok_or(ConfigError::NoModel)?;
+    let revision = process.model_revision.or_else(|| hub.revision.clone());
+    let source = |name: &str, revision: Option<String>| {
+        if Path::new(name).is_dir() {
+            return ModelSource::Directory(name.into());
+        }
+        ModelSource::Repository(Repository {
+            repo: name.to_string(),
+            revision: revision.unwrap_or_else(|| "main".into()),
+            endpoint: hub.endpoint.clone(),
+            token: process.hf_token.clone(),
+            allow_patterns: hub.allow_patterns.clone(),
+            ignore_patterns: hub.ignore_patterns.clone(),
+        })
+    };
+    let names = model.served_model_name.filter(|names| !names.is_empty());
+    Ok(ServeConfig {
+        served_names: names.unwrap_or_else(|| vec![default_name(&repo)]),
+        tokenizer: tokenizer
+            .tokenizer
+            .map(|name| source(&name, tokenizer.tokenizer_revision)),
+        model: source(&repo, revision),
+        chat_template: tokenizer.custom_chat_template,
+        dtype: engine.dtype.unwrap_or_default(),
+        max_model_len: engine.max_model_len,
+        max_num_seqs: engine.max_num_seqs.unwrap_or(256) as usize,
+        max_num_batched_tokens: engine.max_num_batched_tokens.unwrap_or(512) as usize,
+        block_size: engine.block_size.unwrap_or(16) as usize,
+        n_blocks: engine.num_gpu_blocks_override.map(|n| n as usize),
+        seed: engine.seed.unwrap_or(0),
+        max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
+        response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
+        max_concurrency: serving.max_concurrency.unwrap_or(300) as usize,
+        log_level: serving.log_level.unwrap_or_default(),
+        log_format: serving.log_format.unwrap_or_default(),
+        api_keys: process.api_key.unwrap_or_default(),
+        host: process.host.unwrap_or_else(|| "0.0.0.0".into()),
+        port: process.port.unwrap_or(8000),
+        drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds.unwrap_or(90))),
+        accepted,
+    })
+}
+
+/// A directory is called by its last part; a repository by its whole name, as vLLM does.
+fn default_name(model: &str) -> String {
+    let path = Path::new(model);
+    let last = path.is_dir().then(|| path.canonicalize().ok()).flatten();
+    let last = last
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned());
+    last.unwrap_or_else(|| model.to_string())
+}
+
+/// A chat template is given as its text or as the path of a file that holds it.
+fn template_text(given: Option<String>) -> Result<Option<String>, ConfigError> {
+    let Some(given) = given else { return Ok(None) };
+    let is_path = !given.contains(['{', '\n']) && Path::new(&given).is_file();
+    if !is_path {
+        return Ok(Some(given));
+    }
+    read(Path::new(&given)).map(Some)
+}
+
+/// The settings of a ModelDeployment: typed fields, then `spec.env`.
+fn layers_of(spec: &ModelDeploymentSpec, above: &Settings) -> Result<[Layer; 2], ConfigError> {
+    if spec.model.pvc.is_some() && above.process.model.is_none() {
+        return Err(ConfigError::NeedsCluster {
+            field: "spec.model.pvc",
+            remedy: "Name the directory of the model with --model.",
+        });
+    }
+    let keys_wanted = spec
+        .auth
+        .as_ref()
+        .is_some_and(|auth| auth.api_keys_secret_ref.is_some());
+    if keys_wanted && above.process.api_key.is_none() {
+        return Err(ConfigError::NeedsCluster {
+            field: "spec.auth.apiKeysSecretRef",
+            remedy: "Give the keys with --api-key or in OPENAI_API_KEYS.",
+        });
+    }
+    let mut typed = spec.settings();
+    typed.process.drain_timeout_seconds = spec
+        .rollout
+        .as_ref()
+        .and_then(|rollout| rollout.drain_timeout_seconds);
+    let variables = spec
+        .env
+        .iter()
+        .map(|variable| (variable.name.clone(), variable.value.clone()));
+    Ok([
+        Layer::from_settings(&typed),
+        Layer::from_env("spec.env", variables)?,
+    ])
+}
+
+fn read_model_deployment(path: &Path) -> Result<ModelDeploymentSpec, ConfigError> {
+    let documents = read_yaml(path)?;
+    let document = documents
+        .into_iter()
+        .find(|document| {
+            document["kind"] == "ModelDeployment" && document["apiVersion"] == "slipway.dev/v1alpha1"
+        })
+        .ok_or_else(|| ConfigError::NoModelDeployment { path: path.into() })?;
+    let crd = crds::generate::crd();
+    let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let whole = serde_json::json!({"spec": document["spec"]});
+    if let Some(violation) = schema::check(root, &whole).into_iter().next() {
+        return Err(ConfigError::Schema {
+            path: path.into(),
+            violation,
+        });
+    }
+    serde_json::from_value(document["spec"].clone()).map_err(|error| ConfigError::Yaml {
+        path: path.into(),
+        reason: error.to_string(),
+    })
+}
+
+/// The documents of a file; at least one, and an empty one is null.
+fn read_yaml(path: &Path) -> Result<Vec<Value>, ConfigError> {
+    let text = read(path)?;
+    let mut documents: Vec<Value> =
+        serde_saphyr::from_multiple(&text).map_err(|error| ConfigError::Yaml {
+            path: path.into(),
+            reason: error.to_string(),
+        })?;
+    if documents.is_empty() {
+        documents.push(Value::Null);
+    }
+    Ok(documents)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(
+        flags: &[(&str, &str)],
+        env: &[(&str, &str)],
+        file: Option<(&str, &str)>,
+    ) -> Result<ServeConfig, String> {
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs
+                .iter()
+                .map(|(name, text)| (name.to_string(), text.to_string()))
+                .collect()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let mut arguments = ServeArguments {
+            flags: pairs(flags),
+            ..ServeArguments::default()
+        };
+        if let Some((kind, text)) = file {
+            let path = folder.path().join("file.yaml");
+            std::fs::write(&path, text).unwrap();
+            *if kind == "config" {
+                &mut arguments.config
+            } else {
+                &mut arguments.from
+            } = Some(path);
+        }
+        resolve(&arguments, pairs(env)).map_err(|error| {
+            error
+                .failure()
+                .message
+                .replace(&folder.path().display().to_string(), "DIR")
+        })
+    }
+
+    const DEPLOYMENT: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: x}
+---
+apiVersion: slipway.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: tiny}
+spec:
+  model:
+    huggingFace: {repo: org/tiny, revision: v1, endpoint: 'http://hub'}
+    servedModelName: [tiny, alias]
+  engine: {maxModelLen: 128}
+  env:
+    - {name: MAX_MODEL_LEN, value: '64'}
+    - {name: MAX_NUM_SEQS, value: '3'}
+    - {name: TRUST_REMOTE_CODE, value: '1'}
+  rollout: {drainTimeoutSeconds: 5}
+  replicas: 2
+";
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let config = config(&[("model", "org/name")], &[], None).unwrap();
+        assert_eq!(config.served_names, ["org/name"]);
+        assert_eq!(
+            (config.port, config.max_num_seqs, config.block_size),
+            (8000, 256, 16)
+        );
+        assert!(
+            matches!(config.model, ModelSource::Repository(Repository { ref revision, .. }) if revision == "main")
+        );
+    }
+
+    #[test]
+    fn a_directory_is_served_by_its_name() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let config = config(&[("model", model)], &[], None).unwrap();
+        assert_eq!(config.model, ModelSource::Directory(model.into()));
+        assert_eq!(config.served_names, ["src"]);
+    }
+
+    #[test]
+    fn command_line_environment_file_default() {
+        let file = Some(("config", "max-model-len: 1\nmax-num-seqs: 2\nseed: 3\n"));
+        let config = config(
+            &[("model", "a/b"), ("max-model-len", "10")],
+            &[("MAX_NUM_SEQS", "20")],
+            file,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.max_model_len, config.max_num_seqs, config.seed),
+            (Some(10), 20, 3)
+        );
+    }
+
+    #[test]
+    fn a_model_deployment_is_served_as_the_cluster_would() {
+        let config = config(&[], &[("HF_TOKEN", "secret")], Some(("from", DEPLOYMENT))).unwrap();
+        assert_eq!(config.served_names, ["tiny", "alias"]);
+        assert_eq!((config.max_model_len, config.max_num_seqs), (Some(128), 3));
+        assert_eq!(config.drain_timeout, Duration::from_secs(5));
+        assert_eq!(config.accepted[0].0, "TRUST_REMOTE_CODE");
+        let ModelSource::Repository(repository) = &config.model else {
+            panic!("{:?}", config.model)
+        };
+        assert_eq!(repository.endpoint.as_deref(), Some("http://hub"));
+        assert_eq!(repository.revision, "v1");
+        assert_eq!(repository.token.as_deref(), Some("secret"));
+        assert!(!format!("{repository:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let said = |file: (&str, &str)| config(&[], &[], Some(file)).unwrap_err();
+        assert_eq!(said(("config", "seed: 1")), "no model is named");
+        assert_eq!(
+            said(("config", "model: a/b\nspeed: 1")),
+            "DIR/file.yaml: there is no setting 'speed'"
+        );
+        assert_eq!(
+            said(("from", "kind: Pod")),
+            "DIR/file.yaml holds no ModelDeployment"
+        );
+        assert_eq!(
+            said(("from", &DEPLOYMENT.replace("engine:", "motor:"))),
+            "DIR/file.yaml: spec: there is no field 'motor'"
+        );
+        let keys = format!("{DEPLOYMENT}  auth: {{apiKeysSecretRef: {{name: keys}}}}\n");
+        assert_eq!(
+            said(("from", &keys)),
+            "spec.auth.apiKeysSecretRef needs a cluster"
+        );
+        let missing = ServeArguments {
+            from: Some("no/such/file".into()),
+            ..ServeArguments::default()
+        };
+        assert!(
+            resolve(&missing, [])
+                .unwrap_err()
+                .failure()
+                .message
+                .starts_with("cannot read no/such/file: ")
+        );
+    }
+}

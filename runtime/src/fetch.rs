@@ -479,7 +479,7 @@ async fn serve_progress(
 }
 
 /// Prints a progress line. Nobody reading it is no reason to stop.
-fn print_line(progress: &Progress) {
+pub fn print_line(progress: &Progress) {
     let line = serde_json::to_string(progress).expect("progress is strings and numbers");
     let _closed = writeln!(io::stdout().lock(), "{line}");
 }

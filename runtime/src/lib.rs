@@ -3,13 +3,16 @@
 //! Owns HTTP, tokenization, the engine and the models. Must not know Kubernetes: what the operator wants
 //! reaches it as a settings file, environment variables and flags.
 
+pub mod answer;
 pub mod auth;
+pub mod capacity;
 pub mod chat_template;
 pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod fetch;
+pub mod loading;
 pub mod metrics;
 pub mod model;
 pub mod request;

@@ -1,1 +1,131 @@
-//! To be written.
+//! The HTTP surface: one line per route, and what all of them have in common.
+//!
+//! Owns request ids, API keys, counting of errors, and that even a panic has an answer in OpenAI's shape. Each file
+//! below is one route with its whole life. Must not know how requests are checked or run.
+
+mod body;
+mod chat_completions;
+mod completions;
+mod generation;
+mod logprobs;
+mod models;
+mod observation;
+mod probes;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::FutureExt;
+use tracing::Instrument;
+
+use crate::auth::ApiKeys;
+use crate::error::{ApiError, ErrorLabel, shortened};
+use crate::server::App;
+
+/// Largest body of a request, in bytes.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+
+/// Longest request id that is taken over from a client, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The whole surface.
+pub fn router(app: Arc<App>) -> Router {
+    let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
+    let openai = Router::new()
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::one))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/chat/completions", post(chat_completions::create))
+        .route_layer(middleware::from_fn_with_state(keys, require_key));
+    Router::new()
+        .merge(openai)
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/startupz", get(probes::startup))
+        .route("/health", get(probes::ready))
+        .route("/drain", get(probes::drain_and_wait).post(probes::drain))
+        .route("/metrics", get(observation::metrics))
+        .route("/internal/load", get(observation::load))
+        .route("/version", get(observation::version))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+async fn require_key(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
+    if keys.admit(request.headers()) {
+        next.run(request).await
+    } else {
+        ApiError::InvalidApiKey.into_response()
+    }
+}
+
+async fn no_route(uri: Uri) -> ApiError {
+    ApiError::UnknownRoute {
+        path: shortened(uri.path()),
+    }
+}
+
+async fn no_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::MethodNotAllowed {
+        method: shortened(method.as_str()),
+        path: shortened(uri.path()),
+    }
+}
+
+/// Gives every response the request's id, counts errors, logs a line, and answers for a handler that panicked. No
+/// line of the log has any text of a prompt or an answer.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started_at = Instant::now();
+    let id = request_id(request.headers().get(REQUEST_ID));
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
+    let handled = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .instrument(span.clone());
+    let mut response = handled.await.unwrap_or_else(|_| {
+        tracing::error!(parent: &span, "a handler panicked");
+        ApiError::Internal.into_response()
+    });
+    let error = response.extensions().get::<ErrorLabel>().map(|label| label.0);
+    if let Some(error) = error {
+        app.metrics.failed(error);
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    let (status, ms) = (
+        response.status().as_u16(),
+        started_at.elapsed().as_millis() as u64,
+    );
+    if route.starts_with("/v1/") {
+        tracing::info!(parent: &span, status, ms, error, "answered");
+    } else {
+        tracing::debug!(parent: &span, status, ms, error, "answered");
+    }
+    response
+}
+
+/// The client's id if it is short and printable, else a new one.
+fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+    let is_sane = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    given.filter(is_sane).cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("an id is printable")
+    })
+}

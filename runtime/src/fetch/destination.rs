@@ -86,10 +86,7 @@ impl Destination {
 
     /// The record of an earlier download. One that cannot be read counts as none: the files are then checked.
     pub(super) fn manifest(&self) -> Option<Manifest> {
-        let text = fs::read(self.root.join(MANIFEST_FILE)).ok()?;
-        serde_json::from_slice(&text)
-            .inspect_err(|error| tracing::warn!(%error, "the manifest is damaged and is left aside"))
-            .ok()
+        Manifest::read(&self.root)
     }
 
     /// Forgets the record, before anything that it vouches for is changed.

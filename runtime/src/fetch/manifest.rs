@@ -2,11 +2,14 @@
 //!
 //! Owns `manifest.json`: its form and the questions asked of it. Must not know how it is written.
 
+use std::fs;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::FetchOptions;
 use super::hub::RemoteFile;
 use super::select::Patterns;
+use super::{FetchOptions, MANIFEST_FILE};
 
 /// The content of `manifest.json`, written after every file of it is whole and on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,14 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The record in a folder that [`super::fetch`] filled; `None` where there is none, or none that can be read.
+    pub fn read(folder: &Path) -> Option<Self> {
+        let text = fs::read(folder.join(MANIFEST_FILE)).ok()?;
+        serde_json::from_slice(&text)
+            .inspect_err(|error| tracing::warn!(%error, "the manifest is damaged and is left aside"))
+            .ok()
+    }
+
     /// Whether this is what `options` ask for, as long as the revision still means the same commit.
     pub(super) fn answers(&self, options: &FetchOptions) -> bool {
         let Self {

@@ -111,12 +111,9 @@ impl TokenBytes {
     /// A whole text out of its tokens.
     pub fn decode(&self, ids: &[u32], special: Special) -> String {
         let mut bytes = Vec::new();
-        for token in ids
-            .iter()
-            .map(|id| self.shown(*id, special))
-            .filter(|token| !token.is_empty())
-        {
-            if self.leading == Leading::FirstToken && bytes.is_empty() {
+        let shown = ids.iter().map(|id| self.shown(*id, special));
+        for (idx, token) in shown.filter(|token| !token.is_empty()).enumerate() {
+            if self.leading == Leading::FirstToken && idx == 0 {
                 bytes.extend(token.iter().filter(|byte| **byte != b' '));
             } else {
                 bytes.extend_from_slice(token);

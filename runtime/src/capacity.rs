@@ -1,0 +1,177 @@
+//! How much memory there is, and how many blocks of KV cache fit into it.
+
+use std::path::Path;
+
+/// Share of the memory left after the weights that the KV cache may take. The rest is for activations, the
+/// tokenizer, HTTP and the page cache.
+const CACHE_SHARE: f64 = 0.4;
+
+/// What the size of the cache depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// Bytes of keys and values of one token.
+    pub kv_bytes_per_token: u64,
+    /// Tokens in a block.
+    pub block_size: usize,
+    /// Longest context in tokens.
+    pub max_model_len: usize,
+    /// Most sequences at a time.
+    pub max_num_seqs: usize,
+}
+
+/// The memory cannot hold one sequence of the longest context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "one sequence of {max_model_len} tokens needs {bytes_needed} bytes of KV cache, and {bytes_available} are available for it"
+)]
+pub struct CacheDoesNotFit {
+    /// Longest context in tokens.
+    pub max_model_len: usize,
+    /// Bytes that one such sequence needs.
+    pub bytes_needed: u64,
+    /// Bytes that the cache may take.
+    pub bytes_available: u64,
+}
+
+/// Blocks of the cache: as many as all sequences can need, at most what fits into its share of `bytes_free`.
+///
+/// # Errors
+/// When not even one sequence of the longest context fits.
+pub fn n_blocks(demand: Demand, bytes_free: u64) -> Result<usize, CacheDoesNotFit> {
+    let bytes_per_block = demand
+        .kv_bytes_per_token
+        .saturating_mul(demand.block_size as u64)
+        .max(1);
+    let per_sequence = demand.max_model_len.div_ceil(demand.block_size) as u64;
+    let wanted = per_sequence.saturating_mul(demand.max_num_seqs as u64);
+    let bytes_available = (bytes_free as f64 * CACHE_SHARE) as u64;
+    let fitting = bytes_available / bytes_per_block;
+    if fitting < per_sequence {
+        return Err(CacheDoesNotFit {
+            max_model_len: demand.max_model_len,
+            bytes_needed: per_sequence.saturating_mul(bytes_per_block),
+            bytes_available,
+        });
+    }
+    // Slots are numbered with 32 bits.
+    let numbered = u64::from(u32::MAX) / demand.block_size as u64;
+    Ok(wanted.min(fitting).min(numbered) as usize)
+}
+
+/// Bytes that this process may still take: the machine's available memory, or what its control group leaves.
+pub fn bytes_free() -> u64 {
+    bytes_free_below(Path::new("/"))
+}
+
+fn bytes_free_below(root: &Path) -> u64 {
+    let text = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    let number = |path: &str| text(path)?.trim().parse::<u64>().ok();
+    let available = text("proc/meminfo")
+        .and_then(|text| meminfo_bytes(&text, "MemAvailable"))
+        .unwrap_or(u64::MAX);
+    CONTROL_GROUPS
+        .iter()
+        .filter_map(|group| {
+            // The page cache counts as usage and is given back on demand; the mapped weights are in it.
+            let cached = text(group.stat)
+                .and_then(|text| stat_bytes(&text, group.cached))
+                .unwrap_or(0);
+            let usage = number(group.usage)?.saturating_sub(cached);
+            Some(number(group.limit)?.saturating_sub(usage))
+        })
+        .fold(available, u64::min)
+}
+
+/// Files of a memory control group.
+struct ControlGroup {
+    limit: &'static str,
+    usage: &'static str,
+    stat: &'static str,
+    cached: &'static str,
+}
+
+/// Versions 2 and 1, as a container sees its own.
+const CONTROL_GROUPS: [ControlGroup; 2] = [
+    ControlGroup {
+        limit: "sys/fs/cgroup/memory.max",
+        usage: "sys/fs/cgroup/memory.current",
+        stat: "sys/fs/cgroup/memory.stat",
+        cached: "inactive_file",
+    },
+    ControlGroup {
+        limit: "sys/fs/cgroup/memory/memory.limit_in_bytes",
+        usage: "sys/fs/cgroup/memory/memory.usage_in_bytes",
+        stat: "sys/fs/cgroup/memory/memory.stat",
+        cached: "total_inactive_file",
+    },
+];
+
+fn stat_bytes(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// A row of `/proc/meminfo`, which counts in units of 1024 bytes.
+fn meminfo_bytes(text: &str, name: &str) -> Option<u64> {
+    let row = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    row.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEMAND: Demand = Demand {
+        kv_bytes_per_token: 1000,
+        block_size: 16,
+        max_model_len: 100,
+        max_num_seqs: 4,
+    };
+
+    #[test]
+    fn no_more_than_all_sequences_can_need() {
+        assert_eq!(n_blocks(DEMAND, u64::MAX), Ok(7 * 4));
+    }
+
+    #[test]
+    fn no_more_than_fits() {
+        assert_eq!(n_blocks(DEMAND, 16_000 * 25), Ok(10));
+    }
+
+    #[test]
+    fn one_longest_sequence_must_fit() {
+        assert_eq!(
+            n_blocks(DEMAND, 16_000 * 17),
+            Err(CacheDoesNotFit {
+                max_model_len: 100,
+                bytes_needed: 112_000,
+                bytes_available: 108_800
+            })
+        );
+    }
+
+    #[test]
+    fn the_tightest_limit_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("proc/meminfo", "MemTotal:  99 kB\nMemAvailable:   64 kB\n");
+        assert_eq!(bytes_free_below(root.path()), 65_536);
+        write("sys/fs/cgroup/memory.max", "max\n");
+        write("sys/fs/cgroup/memory.current", "5\n");
+        assert_eq!(bytes_free_below(root.path()), 65_536);
+        write("sys/fs/cgroup/memory.max", "1005\n");
+        assert_eq!(bytes_free_below(root.path()), 1000);
+        write("sys/fs/cgroup/memory.stat", "inactive_anon 7\ninactive_file 3\n");
+        assert_eq!(bytes_free_below(root.path()), 1003);
+    }
+}

@@ -1,0 +1,211 @@
+//! From settings to an engine that has answered once: download, tokenizer, weights, cache, warm-up.
+//!
+//! Reports its progress to the start-up tracker. Must not know HTTP.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crds::settings::Dtype;
+
+use crate::capacity::{self, Demand};
+use crate::chat_template::ChatTemplate;
+use crate::config::{ModelSource, Repository};
+use crate::engine::{Engine, EngineConfig, Event, GenerateRequest, SamplingParams};
+use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
+use crate::model::{DtypeChoice, LoadOptions, Model};
+use crate::server::{App, ServeError, Serving, chain};
+use crate::startup::Stage;
+use crate::tokenizer::{Tokenizer, TokenizerConfig};
+
+/// From settings to an engine that has answered once.
+///
+/// # Errors
+/// [`ServeError`] for the first step that fails.
+pub async fn load(app: Arc<App>) -> Result<Serving, ServeError> {
+    let directory = directory_of(&app, &app.config.model).await?;
+    let tokenizer = match &app.config.tokenizer {
+        Some(source) => directory_of(&app, source).await?,
+        None => own_tokenizer(&directory),
+    };
+    let worker = Arc::clone(&app);
+    let loading = tokio::task::spawn_blocking(move || load_from(&worker, &directory, &tokenizer));
+    let serving = loading.await.map_err(|_| ServeError::Panicked)??;
+    app.startup.enter(Stage::WarmingUp);
+    warm_up(&serving.engine).await?;
+    Ok(serving)
+}
+
+/// `fetch` puts a tokenizer of another repository into a folder of its own.
+fn own_tokenizer(directory: &Path) -> PathBuf {
+    let folder = directory.join(TOKENIZER_FOLDER);
+    if folder.join("tokenizer.json").is_file() {
+        folder
+    } else {
+        directory.to_path_buf()
+    }
+}
+
+async fn directory_of(app: &App, source: &ModelSource) -> Result<PathBuf, ServeError> {
+    let repository = match source {
+        ModelSource::Directory(path) => return Ok(path.clone()),
+        ModelSource::Repository(repository) => repository,
+    };
+    let destination = cache_directory()
+        .ok_or(ServeError::NoCacheDirectory)?
+        .join(repository.repo.replace('/', "--"));
+    tracing::info!(repo = repository.repo, revision = repository.revision, to = %destination.display(), "downloading");
+    let options = options(repository, destination.clone())?;
+    fetch::fetch(options, app.startup.clone(), fetch::print_line).await?;
+    Ok(destination)
+}
+
+fn options(repository: &Repository, destination: PathBuf) -> Result<FetchOptions, FetchError> {
+    Ok(FetchOptions {
+        revision: repository.revision.clone(),
+        token: Token::parse(repository.token.as_deref().unwrap_or_default(), "HF_TOKEN")?,
+        endpoint: repository.endpoint.clone(),
+        patterns: Patterns {
+            allow: repository.allow_patterns.clone(),
+            ignore: repository.ignore_patterns.clone(),
+        },
+        ..FetchOptions::new(&repository.repo, destination)
+    })
+}
+
+/// Where downloads outside a cluster are kept.
+fn cache_directory() -> Option<PathBuf> {
+    let from = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let base = from("HF_HOME")
+        .or_else(|| from("XDG_CACHE_HOME"))
+        .or_else(|| Some(from("HOME")?.join(".cache")))?;
+    Some(base.join("slipway").join("models"))
+}
+
+fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, ServeError> {
+    let config = &app.config;
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let template = config
+        .chat_template
+        .as_ref()
+        .or(tokenizer.config().chat_template.as_ref());
+    let template = template
+        .map(|source| ChatTemplate::compile(source, special_tokens(&tokenizer)))
+        .transpose()?;
+    let options = LoadOptions {
+        dtype: dtype(config.dtype),
+        n_threads: None,
+        max_model_len: config.max_model_len,
+    };
+    app.startup.enter(Stage::Loading);
+    let bytes_seen = Cell::new(0);
+    let mut model = Model::load(directory, &options, &|progress| {
+        if bytes_seen.get() == 0 {
+            app.startup.begin(Stage::Loading, 0, progress.bytes_total);
+        }
+        app.startup.add(
+            progress
+                .bytes_done
+                .saturating_sub(bytes_seen.replace(progress.bytes_done)),
+        );
+    })?;
+    let info = model.info().clone();
+    let max_model_len = info.max_model_len as usize;
+    let demand = Demand {
+        kv_bytes_per_token: info.kv_bytes_per_token,
+        block_size: config.block_size,
+        max_model_len,
+        max_num_seqs: config.max_num_seqs.min(config.max_concurrency),
+    };
+    let n_blocks = match config.n_blocks {
+        Some(n_blocks) => n_blocks,
+        None => capacity::n_blocks(demand, capacity::bytes_free())?,
+    };
+    model.allocate_cache(n_blocks, config.block_size)?;
+    let engine = Engine::start(
+        Box::new(model),
+        EngineConfig {
+            n_blocks,
+            block_size: config.block_size,
+            max_num_seqs: demand.max_num_seqs,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            max_model_len,
+            max_waiting: config.max_concurrency,
+            seed: config.seed,
+            eos_token_ids: info.eos_token_ids.clone(),
+        },
+    )?;
+    Ok(Serving {
+        engine,
+        tokenizer: Arc::new(tokenizer),
+        template,
+        defaults: crate::request::Defaults::load(directory)?,
+        max_model_len,
+        revision: Manifest::read(directory).map(|manifest| manifest.commit),
+        directory: directory.to_path_buf(),
+        info,
+    })
+}
+
+/// The special tokens by the names that templates know them by.
+fn special_tokens(tokenizer: &Tokenizer) -> BTreeMap<&'static str, String> {
+    let TokenizerConfig {
+        bos_token,
+        eos_token,
+        pad_token,
+        unk_token,
+        ..
+    } = tokenizer.config().clone();
+    let named = [
+        ("bos_token", bos_token),
+        ("eos_token", eos_token),
+        ("pad_token", pad_token),
+        ("unk_token", unk_token),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, token)| Some((name, token?)))
+        .collect()
+}
+
+fn dtype(setting: Dtype) -> DtypeChoice {
+    match setting {
+        Dtype::Auto => DtypeChoice::Auto,
+        Dtype::Half | Dtype::Float16 => DtypeChoice::Float16,
+        Dtype::Bfloat16 => DtypeChoice::BFloat16,
+        Dtype::Float | Dtype::Float32 => DtypeChoice::Float32,
+    }
+}
+
+/// One token through the whole path, so that the first client does not pay for cold pages.
+async fn warm_up(engine: &Engine) -> Result<(), ServeError> {
+    let failed = |reason: String| ServeError::WarmUp { reason };
+    let request = GenerateRequest {
+        prompt: vec![0],
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        max_tokens: Some(1),
+        min_tokens: 0,
+        stop_token_ids: Vec::new(),
+        ignore_eos: true,
+    };
+    let mut tickets = engine
+        .submit(vec![request])
+        .map_err(|error| failed(chain(&error)))?;
+    let mut ticket = tickets.pop().ok_or_else(|| failed("no ticket".into()))?;
+    loop {
+        match ticket.next().await {
+            Some(Event::Token { .. }) => {}
+            Some(Event::Finished { .. }) => return Ok(()),
+            Some(Event::Failed(failure)) => return Err(failed(failure.to_string())),
+            None => return Err(failed("it ended without a word".into())),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the kubelet asks: does it live, is it ready, how far is the start; and the request to drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::engine::Phase;
+use crate::server::App;
+
+/// Silence of the engine's loop after which it counts as stuck. A step of a large model on few cores takes tens of
+/// seconds; a process that is restarted for being slow gets nothing done at all.
+const TURN_SILENCE_MAX: Duration = Duration::from_secs(300);
+
+/// 200 while the process can still get somewhere: it loads, or the engine's loop turns.
+pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
+    let Some(serving) = app.serving.get() else {
+        return plain(StatusCode::OK, "loading");
+    };
+    let liveness = serving.engine.liveness();
+    match liveness.phase {
+        Phase::Dead => plain(StatusCode::SERVICE_UNAVAILABLE, "the engine is dead"),
+        Phase::Serving | Phase::Draining if liveness.turned_ago > TURN_SILENCE_MAX => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the engine is stuck")
+        }
+        Phase::Serving | Phase::Draining | Phase::Stopped => plain(StatusCode::OK, "ok"),
+    }
+}
+
+/// 200 while a request would be accepted.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let Some(serving) = app.serving.get() else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "loading");
+    };
+    match serving.engine.liveness().phase {
+        Phase::Serving if !app.is_draining() => plain(StatusCode::OK, "ok"),
+        Phase::Serving | Phase::Draining | Phase::Stopped => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "draining")
+        }
+        Phase::Dead => plain(StatusCode::SERVICE_UNAVAILABLE, "the engine is dead"),
+    }
+}
+
+/// How far the start is, and what was loaded; 503 until it is done.
+pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
+    let status = app.startup.status();
+    let code = if status.done {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut body = serde_json::to_value(status).expect("a status serializes");
+    if let Some(serving) = app.serving.get() {
+        body["model"] = json!({
+            "revision": serving.revision,
+            "architecture": serving.info.architecture,
+            "bytes": serving.info.weights_bytes,
+            "maxModelLen": serving.max_model_len,
+        });
+    }
+    (code, Json(body)).into_response()
+}
+
+/// Refuses new requests and answers when those that run are done, so that a `preStop` hook can wait for it.
+pub(super) async fn drain_and_wait(State(app): State<Arc<App>>) -> Json<Value> {
+    app.drain().await;
+    Json(json!({"draining": true, "running": 0}))
+}
+
+/// Refuses new requests and answers at once.
+pub(super) async fn drain(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
+    let draining = Arc::clone(&app);
+    let running = app
+        .serving
+        .get()
+        .map_or(0, |serving| serving.engine.load().n_running);
+    tokio::spawn(async move { draining.drain().await });
+    (
+        StatusCode::ACCEPTED,
+        Json(json!({"draining": true, "running": running})),
+    )
+}
+
+fn plain(code: StatusCode, text: &'static str) -> Response {
+    (code, text).into_response()
+}
