@@ -5,6 +5,8 @@
 pub mod apply;
 pub mod build;
 pub mod fetch;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod status;
 pub mod validate;
 

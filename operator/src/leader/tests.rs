@@ -71,17 +71,17 @@ impl OneLease {
     fn handle(&self, method: &Method, mut sent: Value) -> (u16, Value) {
         let mut stored = self.0.lock().unwrap();
         let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
-        let refusal = |code: u16| {
+        let refusal = |code: u16, reason: &str| {
             (
                 code,
-                json!({"kind": "Status", "status": "Failure", "code": code, "reason": ""}),
+                json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason}),
             )
         };
         match (method.as_str(), stored.as_ref()) {
             ("GET", Some(lease)) => return (200, lease.clone()),
-            ("GET", None) => return refusal(404),
-            ("POST", Some(_)) => return refusal(409),
-            ("PUT", Some(lease)) if version(lease) != version(&sent) => return refusal(409),
+            ("GET", None) => return refusal(404, "NotFound"),
+            ("POST", Some(_)) => return refusal(409, "Conflict"),
+            ("PUT", Some(lease)) if version(lease) != version(&sent) => return refusal(409, "Conflict"),
             _ => {}
         }
         let n: u64 = stored

@@ -125,3 +125,6 @@ fn metadata(plan: &Plan, name: String) -> ObjectMeta {
         ..ObjectMeta::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

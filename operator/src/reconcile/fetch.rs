@@ -277,3 +277,6 @@ impl Observed {
             .any(|mode| mode == "ReadWriteMany" || mode == "ReadOnlyMany")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -563,3 +563,6 @@ fn transition(before: Option<&ModelDeploymentStatus>, after: &ModelDeploymentSta
         secondary: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -539,3 +539,6 @@ fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
         Surge::Refused
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,613 @@
+use std::marker::PhantomData;
+
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use serde_json::json;
+
+use super::{
+    super::{
+        fixtures::{HUB, at, container_status, hash_of, object, plan, pod, ready_pod},
+        validate,
+    },
+    *,
+};
+use crate::startup_probe::{ModelFacts, Progress};
+
+/// What the Deployment controller says once it has done its work.
+fn settled(n_pods: i32) -> serde_json::Value {
+    json!({"observedGeneration": 1, "replicas": n_pods, "updatedReplicas": n_pods, "readyReplicas": n_pods})
+}
+
+struct World {
+    object: ModelDeployment,
+    observed: Observed,
+    deployment_status: serde_json::Value,
+}
+
+impl World {
+    fn new(object: ModelDeployment, pods: Vec<Pod>) -> Self {
+        let n_pods = i32::try_from(pods.len()).unwrap();
+        Self {
+            object,
+            observed: Observed {
+                pods,
+                ..Observed::default()
+            },
+            deployment_status: settled(n_pods),
+        }
+    }
+
+    fn status_at(&self, now: Timestamp) -> ModelDeploymentStatus {
+        let plan = match validate::plan(
+            &self.object,
+            &self.observed,
+            &super::super::fixtures::installation(),
+        ) {
+            Ok(plan) => plan,
+            Err(failure) => return compute(&self.object, &self.observed, Outcome::Refused(&failure), now),
+        };
+        let built = build::resources(&plan);
+        let mut deployment = built.deployment;
+        deployment.metadata.generation = Some(1);
+        deployment.status = Some(serde_json::from_value(self.deployment_status.clone()).unwrap());
+        let applied: Resources<Applied> = Resources {
+            service_account: built.service_account,
+            config_map: built.config_map,
+            claim: built.claim,
+            network_policy: built.network_policy,
+            service: built.service,
+            deployment,
+            phase: PhantomData,
+        };
+        compute(
+            &self.object,
+            &self.observed,
+            Outcome::Applied(&plan, &applied),
+            now,
+        )
+    }
+
+    fn status(&self) -> ModelDeploymentStatus {
+        self.status_at(at("10:05:00"))
+    }
+}
+
+fn condition(status: &ModelDeploymentStatus, type_: ConditionType) -> &Condition {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_.as_str())
+        .unwrap()
+}
+
+fn ready_reason(status: &ModelDeploymentStatus) -> String {
+    let ready = condition(status, ConditionType::Ready);
+    format!("{}/{}", ready.status, ready.reason)
+}
+
+/// Every condition on one line, as in `Accepted+ ModelReady-Downloading`.
+fn line(status: &ModelDeploymentStatus) -> String {
+    let word = |condition: &Condition| match condition.status.as_str() {
+        "True" => format!("{}+{}", condition.type_, condition.reason),
+        _ => format!("{}-{}", condition.type_, condition.reason),
+    };
+    status.conditions.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn with_status(status: &str) -> World {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    World::new(object, vec![pod("chat-1", &hash, status)])
+}
+
+const SCHEDULED: &str =
+    r#"conditions: [{type: PodScheduled, status: "True", lastTransitionTime: "2026-11-21T10:00:02Z"}]"#;
+
+fn in_container(list: &str, name: &str, rest: &str) -> World {
+    with_status(&format!("{SCHEDULED}\n{}", container_status(list, name, rest)))
+}
+
+fn fetch_container(rest: &str) -> World {
+    in_container("initContainerStatuses", "fetch", rest)
+}
+
+fn runtime_container(rest: &str) -> World {
+    in_container("containerStatuses", "runtime", rest)
+}
+
+#[test]
+fn a_start_from_nothing_to_ready() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let nothing = World::new(object.clone(), Vec::new()).status();
+    assert_eq!(
+        line(&nothing),
+        "Accepted+Accepted ModelReady-Pending Scheduled-Scheduling EngineReady-Pending Available-NoReadyReplica \
+         Progressing+Scaling Ready-Scaling"
+    );
+    assert_eq!(
+        (nothing.phase, nothing.summary.as_deref()),
+        (Some(Phase::Pending), Some("0/1"))
+    );
+
+    let starting = with_status(SCHEDULED).status();
+    assert_eq!(
+        (ready_reason(&starting).as_str(), starting.phase),
+        ("False/Starting", Some(Phase::Pending))
+    );
+
+    let downloading = fetch_container("state: {running: {}}").status();
+    assert_eq!(
+        line(&downloading),
+        "Accepted+Accepted ModelReady-Downloading Scheduled+Scheduled EngineReady-Pending Available-NoReadyReplica \
+         Progressing+Downloading Ready-Downloading"
+    );
+    assert_eq!(downloading.phase, Some(Phase::Downloading));
+
+    let mut loading = runtime_container("state: {running: {}}");
+    let fetched = container_status(
+        "initContainerStatuses",
+        "fetch",
+        "state: {terminated: {exitCode: 0}}",
+    );
+    let fetched = pod("chat-1", &hash, &fetched)
+        .status
+        .unwrap()
+        .init_container_statuses;
+    loading.observed.pods[0]
+        .status
+        .as_mut()
+        .unwrap()
+        .init_container_statuses = fetched;
+    let loading = loading.status();
+    assert_eq!(
+        line(&loading),
+        "Accepted+Accepted ModelReady+Downloaded Scheduled+Scheduled EngineReady-Loading Available-NoReadyReplica \
+         Progressing+Loading Ready-Loading"
+    );
+    assert_eq!(loading.phase, Some(Phase::Loading));
+
+    let ready = World::new(object, vec![ready_pod("chat-1", &hash)]).status();
+    assert_eq!(
+        line(&ready),
+        "Accepted+Accepted ModelReady+Downloaded Scheduled+Scheduled EngineReady+Loaded Available+Serving \
+         Progressing-Stable Ready+Ready"
+    );
+    assert_eq!(
+        (ready.phase, ready.summary.as_deref()),
+        (Some(Phase::Ready), Some("1/1"))
+    );
+    assert_eq!(ready.url.as_deref(), Some("http://chat.team.svc/v1"));
+    assert_eq!(
+        ready.selector.as_deref(),
+        Some("slipway.dev/model-deployment=chat")
+    );
+    assert_eq!(ready.observed_generation, Some(3));
+    let cold = ready.cold_start.unwrap();
+    assert_eq!(
+        (
+            cold.scheduled_seconds,
+            cold.download_seconds,
+            cold.load_seconds,
+            cold.total_seconds
+        ),
+        (2, 58, 40, 100)
+    );
+}
+
+#[test]
+fn ready_needs_every_pod_new_and_the_deployment_settled() {
+    let object = object("{model: {huggingFace: {repo: acme/model}}, replicas: 2}");
+    let hash = hash_of(&object);
+    let current = || vec![ready_pod("chat-1", &hash), ready_pod("chat-2", &hash)];
+    let mut world = World::new(object, current());
+    assert_eq!(ready_reason(&world.status()), "True/Ready");
+
+    world.deployment_status = json!({"observedGeneration": 0, "replicas": 2, "updatedReplicas": 2});
+    assert_eq!(
+        ready_reason(&world.status()),
+        "False/Pending",
+        "the Deployment controller has not looked yet"
+    );
+    world.deployment_status = settled(2);
+
+    world.observed.pods.push(ready_pod("chat-0", "of-before"));
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "False/RollingOut");
+    assert_eq!(
+        (status.replicas, status.updated_replicas, status.phase),
+        (3, 2, Some(Phase::Updating))
+    );
+    assert_eq!(condition(&status, ConditionType::Available).status, "True");
+
+    world.observed.pods[2].metadata.deletion_timestamp = Some(Time(at("10:04:00")));
+    assert_eq!(
+        ready_reason(&world.status()),
+        "False/RollingOut",
+        "an older pod that drains is still there"
+    );
+
+    world.observed.pods.truncate(1);
+    assert_eq!(ready_reason(&world.status()), "False/Scaling");
+    world.observed.pods = current();
+    let mut leaving = ready_pod("chat-3", &hash);
+    leaving.metadata.deletion_timestamp = Some(Time(at("10:04:00")));
+    world.observed.pods.push(leaving);
+    let status = world.status();
+    assert_eq!(
+        ready_reason(&status),
+        "True/Ready",
+        "a surplus pod that drains takes nothing away"
+    );
+    assert_eq!(condition(&status, ConditionType::Progressing).reason, "Scaling");
+}
+
+#[test]
+fn zero_replicas_are_not_ready_and_say_why() {
+    let object = object("{model: {huggingFace: {repo: acme/model}}, replicas: 0}");
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    let draining = world.status();
+    assert_eq!(ready_reason(&draining), "False/ScaledToZero");
+    assert_eq!(
+        condition(&draining, ConditionType::Available).status,
+        "True",
+        "until its pods are gone"
+    );
+    world.observed.pods.clear();
+    world.deployment_status = settled(0);
+    let status = world.status();
+    assert_eq!(
+        line(&status),
+        "Accepted+Accepted ModelReady-ScaledToZero Scheduled-ScaledToZero EngineReady-ScaledToZero \
+         Available-ScaledToZero Progressing-Stable Ready-ScaledToZero"
+    );
+    assert_eq!(
+        (status.phase, status.summary.as_deref()),
+        (Some(Phase::ScaledToZero), Some("0/0"))
+    );
+}
+
+#[test]
+fn every_reason_a_container_can_give_reaches_ready_and_last_failure() {
+    for reason in Reason::ALL {
+        let message = Failure::new(*reason, "it went wrong", "do this").to_termination_message();
+        let exit = format!(
+            "state: {{waiting: {{reason: CrashLoopBackOff}}}}, lastState: {{terminated: {{exitCode: {}, message: {}}}}}",
+            reason.exit_code(),
+            json!(message)
+        );
+        for world in [fetch_container(&exit), runtime_container(&exit)] {
+            let status = world.status();
+            assert_eq!(ready_reason(&status), format!("False/{reason}"));
+            let ready = condition(&status, ConditionType::Ready);
+            assert_eq!(ready.message, "it went wrong. Remedy: do this");
+            let last = status.last_failure.unwrap();
+            assert_eq!(
+                (last.reason.as_str(), last.remedy.as_str()),
+                (reason.as_str(), "do this")
+            );
+            assert_eq!(last.exit_code, Some(i32::from(reason.exit_code())));
+            assert_eq!(last.pod, "chat-1");
+        }
+        let silent = format!("state: {{terminated: {{exitCode: {}}}}}", reason.exit_code());
+        assert_eq!(
+            ready_reason(&runtime_container(&silent).status()),
+            format!("False/{reason}"),
+            "by its exit code"
+        );
+    }
+}
+
+#[test]
+fn what_the_kubelet_says_is_named() {
+    let waiting = |reason: &str, message: &str| {
+        format!(
+            "state: {{waiting: {{reason: {reason}, message: {}}}}}",
+            json!(message)
+        )
+    };
+    for (rest, expected) in [
+        (waiting("ErrImagePull", "not found"), Reason::ImagePullFailed),
+        (waiting("ImagePullBackOff", "Back-off pulling image"), Reason::ImagePullFailed),
+        (waiting("InvalidImageName", "couldn't parse"), Reason::ImagePullFailed),
+        (waiting("ErrImageNeverPull", "not present with pull policy of Never"), Reason::ImagePullFailed),
+        (waiting("CreateContainerConfigError", "secret \"t\" not found"), Reason::SecretMissing),
+        (waiting("CreateContainerConfigError", "couldn't find key K in Secret team/t"), Reason::SecretMissing),
+        (waiting("CreateContainerConfigError", "image will run as root"), Reason::ContainerStartFailed),
+        (waiting("RunContainerError", "no such file"), Reason::ContainerStartFailed),
+        ("state: {terminated: {exitCode: 137, reason: OOMKilled}}".into(), Reason::OutOfMemory),
+        ("state: {terminated: {exitCode: 101, message: panicked}}".into(), Reason::CrashLoop),
+        (
+            "state: {terminated: {exitCode: 0, startedAt: '2026-11-21T09:00:00Z', finishedAt: '2026-11-21T09:00:05Z'}}".into(),
+            Reason::CrashLoop,
+        ),
+        (
+            "state: {running: {startedAt: '2026-11-21T10:04:55Z'}}, lastState: {terminated: {exitCode: 137, \
+             startedAt: '2026-11-21T09:40:00Z', finishedAt: '2026-11-21T10:00:03Z'}}"
+                .into(),
+            Reason::StartupTimeout,
+        ),
+    ] {
+        let status = runtime_container(&rest).status();
+        assert_eq!(ready_reason(&status), format!("False/{expected}"), "{rest}");
+        assert!(!status.last_failure.unwrap().remedy.is_empty(), "{rest}");
+        assert_eq!(status.phase, Some(Phase::Failed), "{rest}");
+        assert_eq!(condition(&runtime_container(&rest).status(), ConditionType::EngineReady).reason, expected.as_str());
+    }
+}
+
+#[test]
+fn what_the_scheduler_says_is_named() {
+    let gpu = "{model: {huggingFace: {repo: acme/model}}, resources: {gpu: {count: 8}}}";
+    for (spec, words, expected) in [
+        (
+            gpu,
+            "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+            Reason::InsufficientGPU,
+        ),
+        (
+            gpu,
+            "0/1 nodes are available: 1 Insufficient cpu.",
+            Reason::Unschedulable,
+        ),
+        (
+            HUB,
+            "0/1 nodes are available: 1 Insufficient memory.",
+            Reason::Unschedulable,
+        ),
+        (
+            HUB,
+            "persistentvolumeclaim \"c\" not found",
+            Reason::VolumeNotBound,
+        ),
+        (
+            HUB,
+            "pod has unbound immediate PersistentVolumeClaims",
+            Reason::VolumeNotBound,
+        ),
+    ] {
+        let object = object(spec);
+        let status = format!(
+            "conditions: [{{type: PodScheduled, status: 'False', reason: Unschedulable, message: {}}}]",
+            json!(words)
+        );
+        let mut pod = pod("chat-1", &hash_of(&object), &status);
+        pod.spec.as_mut().unwrap().node_name = None;
+        let status = World::new(object, vec![pod]).status();
+        assert_eq!(ready_reason(&status), format!("False/{expected}"), "{words}");
+        assert_eq!(
+            condition(&status, ConditionType::Scheduled).reason,
+            expected.as_str()
+        );
+        assert_eq!(status.phase, Some(Phase::Pending), "it may fit later");
+        assert_eq!(status.last_failure.unwrap().container, None);
+    }
+}
+
+#[test]
+fn pods_that_the_api_server_refuses_or_the_kubelet_evicts_are_named() {
+    let mut world = World::new(object(HUB), Vec::new());
+    world.deployment_status["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: small"}]);
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "False/PodsRefused");
+    assert!(
+        condition(&status, ConditionType::Ready)
+            .message
+            .contains("exceeded quota")
+    );
+
+    for (words, expected) in [
+        (
+            "Usage of EmptyDir volume \"models\" exceeds the limit \"1Gi\".",
+            "DiskFull",
+        ),
+        ("The node was low on resource: ephemeral-storage.", "DiskFull"),
+        ("The node was low on resource: memory.", "OutOfMemory"),
+        ("Pod was rejected: node affinity", "Unschedulable"),
+    ] {
+        let mut world = with_status(&format!(
+            "{{phase: Failed, reason: Evicted, message: {}}}",
+            json!(words)
+        ));
+        assert_eq!(
+            ready_reason(&world.status()),
+            format!("False/{expected}"),
+            "{words}"
+        );
+        let hash = hash_of(&world.object);
+        world.observed.pods.push(ready_pod("chat-2", &hash));
+        world.deployment_status = settled(1);
+        let status = world.status();
+        assert_eq!(ready_reason(&status), "True/Ready", "a newer pod is fine");
+        assert_eq!(status.replicas, 1, "a record of an evicted pod is no replica");
+    }
+}
+
+#[test]
+fn a_refused_spec_keeps_what_runs_and_says_why() {
+    let good = object(HUB);
+    let hash = hash_of(&good);
+    let bad = object("{model: {huggingFace: {repo: acme/model}}, env: [{name: MAX_NUM_SEQS, value: many}]}");
+    let status = World::new(bad, vec![ready_pod("chat-1", &hash)]).status();
+    assert_eq!(ready_reason(&status), "False/InvalidSetting");
+    assert_eq!(
+        condition(&status, ConditionType::Accepted).reason,
+        "InvalidSetting"
+    );
+    assert_eq!(condition(&status, ConditionType::Available).status, "True");
+    assert!(
+        condition(&status, ConditionType::Ready)
+            .message
+            .contains("Remedy: correct MAX_NUM_SEQS")
+    );
+    assert_eq!(
+        (status.observed_generation, status.phase),
+        (Some(3), Some(Phase::Failed))
+    );
+    assert_eq!((status.updated_replicas, status.ready_replicas), (0, 1));
+}
+
+#[test]
+fn a_failure_of_the_past_does_not_stick() {
+    let crashed = "lastState: {terminated: {exitCode: 16, startedAt: '2026-11-21T10:00:03Z', finishedAt: '2026-11-21T10:00:04Z'}}";
+    let running = format!("state: {{running: {{startedAt: '2026-11-21T10:00:10Z'}}}}, {crashed}");
+    let mut world = fetch_container(&running);
+    assert_eq!(
+        ready_reason(&world.status_at(at("10:00:12"))),
+        "False/DownloadNotFound",
+        "it may crash again at once"
+    );
+    let settled_again = world.status_at(at("10:01:00"));
+    assert_eq!(ready_reason(&settled_again), "False/Downloading");
+
+    world.object.status = Some(world.status_at(at("10:00:12")));
+    let downloading = world.status_at(at("10:01:00"));
+    assert_eq!(
+        downloading.last_failure.unwrap().reason,
+        "DownloadNotFound",
+        "the record stays until it is ready"
+    );
+    world.observed.pods = vec![ready_pod("chat-1", &hash_of(&world.object))];
+    let ready = world.status();
+    assert_eq!(
+        (ready_reason(&ready).as_str(), ready.last_failure),
+        ("True/Ready", None)
+    );
+}
+
+#[test]
+fn of_two_pods_the_one_of_the_new_template_speaks() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let failing = container_status(
+        "containerStatuses",
+        "runtime",
+        "state: {terminated: {exitCode: 20}}",
+    );
+    let world = World::new(
+        object,
+        vec![ready_pod("chat-0", "of-before"), pod("chat-1", &hash, &failing)],
+    );
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "False/UnsupportedArchitecture");
+    assert_eq!(condition(&status, ConditionType::Available).status, "True");
+
+    let world = World::new(
+        world.object,
+        vec![pod("chat-0", "of-before", &failing), ready_pod("chat-1", &hash)],
+    );
+    assert_eq!(
+        ready_reason(&world.status()),
+        "False/RollingOut",
+        "the old pod's trouble is over with it"
+    );
+}
+
+#[test]
+fn a_condition_keeps_its_time_while_its_status_stays() {
+    let mut world = fetch_container("state: {running: {}}");
+    let first = world.status_at(at("10:00:10"));
+    world.object.status = Some(first.clone());
+    assert_eq!(
+        world.status_at(at("10:00:20")),
+        first,
+        "nothing changed, so nothing is written"
+    );
+
+    let hash = hash_of(&world.object);
+    world.observed.pods = vec![ready_pod("chat-1", &hash)];
+    let second = world.status_at(at("10:01:40"));
+    let time = |status: &ModelDeploymentStatus, type_| condition(status, type_).last_transition_time.0;
+    assert_eq!(time(&second, ConditionType::Ready), at("10:01:40"));
+    assert_eq!(time(&second, ConditionType::Scheduled), at("10:00:10"));
+}
+
+#[test]
+fn progress_is_shown_and_written_once_per_percent() {
+    let mut world = fetch_container("state: {running: {}}");
+    let progress = |bytes_done: u64| Progress {
+        stage: "Downloading".into(),
+        bytes_done,
+        bytes_total: Some(3 << 30),
+        percent: None,
+        rate_per_second: Some(52_428_800.0),
+        eta_seconds: Some(30.0),
+        model: None,
+    };
+    let mut tell = |bytes_done: u64| {
+        world.observed.progress = [("chat-1".to_string(), progress(bytes_done))].into();
+        let status = world.status();
+        world.object.status = Some(status.clone());
+        status
+    };
+    let half = tell(3 << 29);
+    assert_eq!(
+        half.progress.as_deref(),
+        Some("downloading 50 % (1.5 of 3.0 GiB, 50.0 MiB/s, 30 s left)")
+    );
+    assert_eq!(half.download.as_ref().unwrap().percent, 50);
+    assert_eq!(tell((3 << 29) + 1000), half, "the same percentage is no change");
+    assert_eq!(tell(3 << 30).download.unwrap().percent, 100);
+
+    world.observed.progress.clear();
+    let silent = world.status();
+    assert_eq!((silent.download, silent.progress), (None, None));
+}
+
+#[test]
+fn facts_of_the_model_stay_until_the_spec_changes() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    let facts = ModelFacts {
+        revision: Some("c0ffee".into()),
+        architecture: Some("LlamaForCausalLM".into()),
+        bytes: Some(5),
+        max_model_len: None,
+    };
+    let told = Progress {
+        model: Some(facts),
+        ..Progress::default()
+    };
+    world.observed.progress = [("chat-1".to_string(), told)].into();
+    let first = world.status();
+    assert_eq!(first.model.as_ref().unwrap().revision.as_deref(), Some("c0ffee"));
+    world.object.status = Some(first);
+    world.observed.progress.clear();
+    assert!(world.status().model.is_some());
+    world.object.metadata.generation = Some(4);
+    assert_eq!(world.status().model, None, "another spec may be another model");
+}
+
+#[test]
+fn an_event_tells_a_change_of_ready_and_nothing_else() {
+    let failing = fetch_container("state: {terminated: {exitCode: 15}}").status();
+    let event = transition(None, &failing).unwrap();
+    assert_eq!(
+        (event.type_, event.reason.as_str()),
+        (EventType::Warning, "DownloadUnauthorized")
+    );
+    assert!(transition(Some(&failing), &failing).is_none());
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let ready = World::new(object, vec![ready_pod("chat-1", &hash)]).status();
+    let event = transition(Some(&failing), &ready).unwrap();
+    assert_eq!((event.type_, event.reason.as_str()), (EventType::Normal, "Ready"));
+}
+
+#[test]
+fn what_moves_without_an_event_is_looked_at_again() {
+    let seconds = |world: &World| look_again_after(&world.status()).as_secs();
+    assert_eq!(seconds(&fetch_container("state: {running: {}}")), 2);
+    assert_eq!(
+        seconds(&fetch_container("state: {terminated: {exitCode: 15}}")),
+        10
+    );
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    assert_eq!(plan(&object).replicas, 1);
+    assert_eq!(
+        seconds(&World::new(object, vec![ready_pod("chat-1", &hash)])),
+        300
+    );
+}
