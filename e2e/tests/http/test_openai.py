@@ -119,8 +119,9 @@ def test_logprobs_agree_with_the_choice(client: openai.OpenAI) -> None:
         assert [top.logprob for top in token.top_logprobs] == sorted(
             (top.logprob for top in token.top_logprobs), reverse=True
         )
-    text = client.completions.create(model="tiny", prompt=CHATS[0].prompt, temperature=0, logprobs=2)
-    assert len(text.choices[0].logprobs.tokens) == text.usage.completion_tokens
+    text = client.completions.create(model="tiny", prompt=CHATS[0].prompt, temperature=0, logprobs=2).choices[0]
+    assert "".join(text.logprobs.tokens) == text.text
+    assert len(text.logprobs.tokens) == len(text.logprobs.token_logprobs) == len(text.logprobs.top_logprobs)
 
 
 def test_penalties_change_the_text(client: openai.OpenAI) -> None:
