@@ -89,6 +89,7 @@ fn cache_directory() -> Option<PathBuf> {
 
 fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, ServeError> {
     let config = &app.config;
+    Model::check(directory)?;
     let tokenizer = Tokenizer::load(tokenizer)?;
     let template = config
         .chat_template

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -107,6 +107,11 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         app.metrics.failed(error);
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    if app.is_draining() {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let (status, ms) = (
         response.status().as_u16(),
         started_at.elapsed().as_millis() as u64,

@@ -25,6 +25,9 @@ use crate::routes;
 use crate::startup::{Stage, StartupTracker};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
+/// By then every node's proxy has taken a pod that is not ready out of its Service.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
+
 /// Longest wait for clients to take the rest of their answers once the engine has stopped.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -75,9 +78,17 @@ impl App {
         }
     }
 
-    /// Whether new requests are refused because the process is about to end.
+    /// Whether clients should go elsewhere because the process is about to end.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Sends clients elsewhere before it drains: not ready from now on, and every answer closes its connection, but
+    /// what still arrives is answered. A Service needs a moment to forget a pod, and a kept connection does not ask it.
+    pub async fn leave(&self) {
+        self.draining.store(true, Ordering::Release);
+        tokio::time::sleep(FORGOTTEN_AFTER).await;
+        self.drain().await;
     }
 
     /// Refuses new requests from now on and waits for those that run, at most the drain timeout; then ends them.

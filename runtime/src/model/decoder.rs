@@ -97,6 +97,14 @@ struct Linear {
 const FFN_ROWS: usize = 512;
 
 impl Model {
+    /// Whether the checkpoint in `dir` can be run at all, told by its configuration alone and so in no time.
+    ///
+    /// # Errors
+    /// [`ModelError`] for an architecture or an option that is not implemented, or a configuration that cannot be read.
+    pub fn check(dir: &Path) -> Result<(), ModelError> {
+        families::describe(&Fields::read_config(dir)?).map(|_| ())
+    }
+
     /// Loads the checkpoint in `dir`, telling `progress` after each tensor.
     ///
     /// # Errors

@@ -49,9 +49,6 @@ pub(super) trait Shape: Send + 'static {
 /// Reads and checks a body where it may take long: off the threads that serve others.
 pub(super) async fn prepare(app: &Arc<App>, body: JsonBytes, read: Reader) -> Result<Prepared, ApiError> {
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
-    if app.is_draining() {
-        return Err(ApiError::Draining);
-    }
     let worker = Arc::clone(app);
     let prepared = Arc::clone(&serving.tokenizer).in_pool(move |tokenizer| {
         let serving = worker.serving.get().expect("it was there when the body came");

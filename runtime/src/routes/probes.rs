@@ -65,20 +65,20 @@ pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
     (code, Json(body)).into_response()
 }
 
-/// Refuses new requests and answers when those that run are done, so that a `preStop` hook can wait for it.
+/// Sends clients elsewhere and answers when what runs is done, so that a `preStop` hook can wait for it.
 pub(super) async fn drain_and_wait(State(app): State<Arc<App>>) -> Json<Value> {
-    app.drain().await;
+    app.leave().await;
     Json(json!({"draining": true, "running": 0}))
 }
 
-/// Refuses new requests and answers at once.
+/// Sends clients elsewhere and answers at once.
 pub(super) async fn drain(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
     let draining = Arc::clone(&app);
     let running = app
         .serving
         .get()
         .map_or(0, |serving| serving.engine.load().n_running);
-    tokio::spawn(async move { draining.drain().await });
+    tokio::spawn(async move { draining.leave().await });
     (
         StatusCode::ACCEPTED,
         Json(json!({"draining": true, "running": running})),
