@@ -144,10 +144,8 @@ impl Choice {
         let (ending, finish) = match reason {
             FinishReason::Eos(token) | FinishReason::StopToken(token) => (Some(token), Finish::Stop),
             FinishReason::Length => (None, Finish::Length),
-            FinishReason::Abort => {
-                self.ticket = None;
-                return Err(ApiError::Aborted);
-            }
+            // Its ticket stays, so that dropping this counts it as aborted.
+            FinishReason::Abort => return Err(ApiError::Aborted),
         };
         let mut text = String::new();
         if let Some(token) = ending.filter(|_| self.stop_place == StopPlace::Inside) {
@@ -173,6 +171,7 @@ impl Choice {
                 timing: ticket.timing(),
                 n_prompt: self.n_prompt,
                 n_generated: self.n_generated,
+                reason: finish.label(),
             });
         }
         self.delta(text, Some(finish))
@@ -197,6 +196,14 @@ impl Choice {
             self.app.metrics.token_gap(at.saturating_duration_since(before));
         }
         self.token_at = at;
+    }
+}
+
+impl Drop for Choice {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.app.metrics.aborted();
+        }
     }
 }
 

@@ -10,10 +10,13 @@ use crds::ModelDeploymentSpec;
 use crds::failure::{Failure, Reason};
 use crds::modeldeployment::HuggingFace;
 use crds::schema::{self, Violation};
-use crds::settings::{Dtype, Layer, LogFormat, LogLevel, SettingError, Settings};
+use crds::settings::{
+    self, Dtype, Layer, LogFormat, LogLevel, Place, Setting, SettingError, Settings, Variable,
+};
 use serde_json::Value;
 
 use crate::cli::ServeArguments;
+use crate::fetch::TOKENIZER_FILES;
 
 /// Everything `serve` needs to know, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +136,14 @@ pub enum ConfigError {
         /// The first thing that is wrong.
         violation: Violation,
     },
+    /// A variable of `spec.env` whose setting has a field of its own.
+    #[error("spec.env: {name} has no place here: {place}")]
+    NotInEnv {
+        /// The variable.
+        name: String,
+        /// Where it has its place, or why nowhere.
+        place: String,
+    },
     /// The ModelDeployment asks for something that only a cluster has.
     #[error("{field} needs a cluster")]
     NeedsCluster {
@@ -155,6 +166,7 @@ impl ConfigError {
             ConfigError::Read { .. } | ConfigError::Yaml { .. } | ConfigError::NoModelDeployment { .. } => {
                 "Correct the file or its path."
             }
+            ConfigError::NotInEnv { .. } => "Remove the variable.",
             ConfigError::NeedsCluster { remedy, .. } => remedy,
         };
         let message = match self {
@@ -223,6 +235,12 @@ fn with_defaults(
         serving,
         process,
     } = settings;
+    // Revision and patterns of a file belong to the file's repository, not to another model that is named above it.
+    let bare = HuggingFace {
+        endpoint: hub.endpoint.clone(),
+        ..HuggingFace::default()
+    };
+    let hub = if process.model.is_some() { &bare } else { hub };
     let repo = process
         .model
         .or_else(|| Some(hub.repo.clone()).filter(|repo| !repo.is_empty()));
@@ -246,7 +264,8 @@ fn with_defaults(
         served_names: names.unwrap_or_else(|| vec![default_name(&repo)]),
         tokenizer: tokenizer
             .tokenizer
-            .map(|name| source(&name, tokenizer.tokenizer_revision)),
+            .map(|name| source(&name, tokenizer.tokenizer_revision))
+            .map(tokenizer_only),
         model: source(&repo, revision),
         chat_template: tokenizer.custom_chat_template,
         dtype: engine.dtype.unwrap_or_default(),
@@ -267,6 +286,18 @@ fn with_defaults(
         drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds.unwrap_or(90))),
         accepted,
     })
+}
+
+/// Of a tokenizer's repository, nothing but the tokenizer is downloaded.
+fn tokenizer_only(source: ModelSource) -> ModelSource {
+    match source {
+        ModelSource::Directory(path) => ModelSource::Directory(path),
+        ModelSource::Repository(repository) => ModelSource::Repository(Repository {
+            allow_patterns: TOKENIZER_FILES.map(str::to_owned).to_vec(),
+            ignore_patterns: Vec::new(),
+            ..repository
+        }),
+    }
 }
 
 /// A directory is called by its last part; a repository by its whole name, as vLLM does.
@@ -313,6 +344,16 @@ fn layers_of(spec: &ModelDeploymentSpec, above: &Settings) -> Result<[Layer; 2],
         .rollout
         .as_ref()
         .and_then(|rollout| rollout.drain_timeout_seconds);
+    for variable in &spec.env {
+        if let Variable::Setting(Setting { row, .. }) = settings::variable(&variable.name)
+            && let Place::At(place) | Place::RuntimeOnly(place) = row.place
+        {
+            return Err(ConfigError::NotInEnv {
+                name: variable.name.clone(),
+                place: place.into(),
+            });
+        }
+    }
     let variables = spec
         .env
         .iter()
@@ -333,7 +374,10 @@ fn read_model_deployment(path: &Path) -> Result<ModelDeploymentSpec, ConfigError
         .ok_or_else(|| ConfigError::NoModelDeployment { path: path.into() })?;
     let crd = crds::generate::crd();
     let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let whole = serde_json::json!({"spec": document["spec"]});
+    let mut whole = document.clone();
+    for known in ["apiVersion", "kind", "metadata"] {
+        whole.as_object_mut().map(|fields| fields.shift_remove(known));
+    }
     if let Some(violation) = schema::check(root, &whole).into_iter().next() {
         return Err(ConfigError::Schema {
             path: path.into(),
@@ -478,6 +522,40 @@ spec:
     }
 
     #[test]
+    fn command_line_and_environment_win_over_a_model_deployment() {
+        let config = config(
+            &[("model", "a/b"), ("max-model-len", "10")],
+            &[("MAX_NUM_SEQS", "20"), ("HF_ENDPOINT", "http://mirror")],
+            Some(("from", DEPLOYMENT)),
+        )
+        .unwrap();
+        assert_eq!((config.max_model_len, config.max_num_seqs), (Some(10), 20));
+        let ModelSource::Repository(repository) = &config.model else {
+            panic!("{:?}", config.model)
+        };
+        assert_eq!(
+            (repository.repo.as_str(), repository.revision.as_str()),
+            ("a/b", "main")
+        );
+        assert_eq!(repository.endpoint.as_deref(), Some("http://mirror"));
+    }
+
+    #[test]
+    fn of_a_tokenizers_repository_no_weights_are_taken() {
+        let config = config(&[("model", "a/b"), ("tokenizer", "c/d")], &[], None).unwrap();
+        let Some(ModelSource::Repository(repository)) = &config.tokenizer else {
+            panic!("{:?}", config.tokenizer)
+        };
+        assert!(
+            repository
+                .allow_patterns
+                .iter()
+                .all(|pattern| !pattern.contains("safetensors"))
+        );
+        assert!(!repository.allow_patterns.is_empty());
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let said = |file: (&str, &str)| config(&[], &[], Some(file)).unwrap_err();
         assert_eq!(said(("config", "seed: 1")), "no model is named");
@@ -493,6 +571,19 @@ spec:
             said(("from", &DEPLOYMENT.replace("engine:", "motor:"))),
             "DIR/file.yaml: spec: there is no field 'motor'"
         );
+        assert_eq!(
+            said(("from", &format!("{DEPLOYMENT}extra: 1\n"))),
+            "DIR/file.yaml: there is no field 'extra'"
+        );
+        assert_eq!(
+            said(("from", &DEPLOYMENT.replace("MAX_NUM_SEQS", "PORT"))),
+            "spec.env: PORT has no place here: the Service's target"
+        );
+        let claim = DEPLOYMENT.replace(
+            "huggingFace: {repo: org/tiny, revision: v1, endpoint: 'http://hub'}",
+            "pvc: {claimName: c}",
+        );
+        assert_eq!(said(("from", &claim)), "spec.model.pvc needs a cluster");
         let keys = format!("{DEPLOYMENT}  auth: {{apiKeysSecretRef: {{name: keys}}}}\n");
         assert_eq!(
             said(("from", &keys)),

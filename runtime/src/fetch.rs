@@ -41,7 +41,7 @@ pub use hub::{DEFAULT_ENDPOINT, Identity, RemoteFile, Token};
 pub use manifest::Manifest;
 pub use progress::Progress;
 pub use retry::RetryPolicy;
-pub use select::{Patterns, matches};
+pub use select::{Patterns, TOKENIZER_FILES, matches};
 
 /// Folder below the destination for tokenizer files of another repository.
 pub const TOKENIZER_FOLDER: &str = "tokenizer";

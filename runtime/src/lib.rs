@@ -9,6 +9,7 @@ pub mod capacity;
 pub mod chat_template;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod engine;
 pub mod error;
 pub mod fetch;

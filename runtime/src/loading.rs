@@ -24,9 +24,9 @@ use crate::tokenizer::{Tokenizer, TokenizerConfig};
 /// # Errors
 /// [`ServeError`] for the first step that fails.
 pub async fn load(app: Arc<App>) -> Result<Serving, ServeError> {
-    let directory = directory_of(&app, &app.config.model).await?;
+    let directory = directory_of(&app, &app.config.model, "").await?;
     let tokenizer = match &app.config.tokenizer {
-        Some(source) => directory_of(&app, source).await?,
+        Some(source) => directory_of(&app, source, TOKENIZER_SUFFIX).await?,
         None => own_tokenizer(&directory),
     };
     let worker = Arc::clone(&app);
@@ -36,6 +36,9 @@ pub async fn load(app: Arc<App>) -> Result<Serving, ServeError> {
     warm_up(&serving.engine).await?;
     Ok(serving)
 }
+
+/// A tokenizer of another repository does not share a folder with that repository's weights.
+const TOKENIZER_SUFFIX: &str = "--tokenizer";
 
 /// `fetch` puts a tokenizer of another repository into a folder of its own.
 fn own_tokenizer(directory: &Path) -> PathBuf {
@@ -47,14 +50,14 @@ fn own_tokenizer(directory: &Path) -> PathBuf {
     }
 }
 
-async fn directory_of(app: &App, source: &ModelSource) -> Result<PathBuf, ServeError> {
+async fn directory_of(app: &App, source: &ModelSource, suffix: &str) -> Result<PathBuf, ServeError> {
     let repository = match source {
         ModelSource::Directory(path) => return Ok(path.clone()),
         ModelSource::Repository(repository) => repository,
     };
     let destination = cache_directory()
         .ok_or(ServeError::NoCacheDirectory)?
-        .join(repository.repo.replace('/', "--"));
+        .join(repository.repo.replace('/', "--") + suffix);
     tracing::info!(repo = repository.repo, revision = repository.revision, to = %destination.display(), "downloading");
     let options = options(repository, destination.clone())?;
     fetch::fetch(options, app.startup.clone(), fetch::print_line).await?;

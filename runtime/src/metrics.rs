@@ -75,6 +75,8 @@ pub struct Finished {
     pub n_prompt: usize,
     /// Tokens of its answer.
     pub n_generated: usize,
+    /// OpenAI's `finish_reason`.
+    pub reason: &'static str,
 }
 
 impl Metrics {
@@ -224,8 +226,20 @@ impl Metrics {
         self.inter_token.observe(gap.as_secs_f64());
     }
 
+    /// A request ended before its answer was complete: its client left, or the process stops.
+    pub fn aborted(&self) {
+        self.ended("abort");
+    }
+
+    fn ended(&self, finished_reason: &'static str) {
+        self.finished
+            .get_or_create(&FinishedLabel { finished_reason })
+            .inc();
+    }
+
     /// A request ended by itself.
     pub fn finished(&self, finished: Finished) {
+        self.ended(finished.reason);
         let Timing {
             queued_at,
             scheduled_at,
@@ -283,15 +297,5 @@ impl Metrics {
         set(&self.generation_tokens, counters.generation_tokens.get());
         set(&self.steps, counters.steps.get());
         set(&self.cancelled, counters.cancelled.get());
-        for (finished_reason, count) in [
-            ("stop", &counters.finished_stop),
-            ("length", &counters.finished_length),
-            ("abort", &counters.finished_abort),
-        ] {
-            set(
-                &self.finished.get_or_create(&FinishedLabel { finished_reason }),
-                count.get(),
-            );
-        }
     }
 }

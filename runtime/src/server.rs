@@ -11,11 +11,12 @@ use std::time::Duration;
 use crds::failure::{Failure, Reason};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::capacity::CacheDoesNotFit;
 use crate::chat_template::{ChatTemplate, TemplateError};
 use crate::config::ServeConfig;
+use crate::connection::{self, ConnectionLimits};
 use crate::engine::{Engine, EngineError};
 use crate::fetch::FetchError;
 use crate::loading::load;
@@ -128,7 +129,7 @@ pub enum ServeError {
     #[error("the tokenizer cannot be loaded")]
     Tokenizer(#[from] TokenizerError),
     /// The chat template is no template.
-    #[error("the chat template cannot be used")]
+    #[error("the chat template is not valid")]
     Template(#[from] TemplateError),
     /// The KV cache does not fit.
     #[error("the KV cache does not fit")]
@@ -235,15 +236,10 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     };
     let listener = TcpListener::bind(&address).await.map_err(bind)?;
     let app = Arc::new(App::new(config));
-    let stop_http = Arc::new(Notify::new());
-    let http = tokio::spawn({
-        let (router, stop) = (routes::router(Arc::clone(&app)), Arc::clone(&stop_http));
-        async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(async move { stop.notified().await })
-                .await
-        }
-    });
+    let stop_http = CancellationToken::new();
+    let router = routes::router(Arc::clone(&app));
+    let http = connection::serve(listener, router, ConnectionLimits::default(), stop_http.clone());
+    let http = tokio::spawn(http);
     let mut signals = Signals::listen().map_err(bind)?;
     let loaded = tokio::select! {
         loaded = load(Arc::clone(&app)) => loaded,
@@ -259,7 +255,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
         () = app.drain() => {}
         () = signals.next() => return Ok(()),
     }
-    stop_http.notify_one();
+    stop_http.cancel();
     if tokio::time::timeout(LAST_WORDS, http).await.is_err() {
         tracing::warn!("some clients did not take their answers");
     }

@@ -15,7 +15,7 @@ pub struct Patterns {
 /// Configuration, tokenizer and template files, small beside any weights.
 const TEXT_FILES: [&str; 6] = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.spm"];
 /// What a tokenizer needs of another model's repository.
-pub(super) const TOKENIZER_FILES: [&str; 10] = [
+pub const TOKENIZER_FILES: [&str; 10] = [
     "tokenizer*",
     "*.model",
     "*.tiktoken",

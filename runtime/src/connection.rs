@@ -1,0 +1,179 @@
+//! Connections: accepted up to a number, timed while they send nothing, ended gracefully.
+//!
+//! `axum::serve` has neither bound, so this speaks to hyper itself. Must not know what is served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Wait after an error of the operating system, such as too many open files, before the next attempt.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bounds of what clients may take without having sent a request.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Connections at a time; more wait in the operating system's queue.
+    pub n_max: usize,
+    /// Longest silence before or inside a request's head.
+    pub head_timeout: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            n_max: 4096,
+            head_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Serves until `stop` is cancelled, then takes no more connections and returns when those there are have ended,
+/// each after the response it is at.
+pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(limits.n_max));
+    let connections = TaskTracker::new();
+    while let Some((stream, place)) = next(&listener, &places, &stop).await {
+        connections.spawn(connection(
+            stream,
+            router.clone(),
+            limits.head_timeout,
+            stop.clone(),
+            place,
+        ));
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// The next connection and its place; `None` once there are to be no more.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let accept = async {
+        let place = Arc::clone(places).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((stream, place)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        accepted = accept => accepted,
+        () = stop.cancelled() => None,
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    head_timeout: Duration,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+) {
+    // Each token of a stream is a packet of its own.
+    let _not_vital = stream.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn served(
+        limits: ConnectionLimits,
+    ) -> (
+        std::net::SocketAddr,
+        CancellationToken,
+        tokio::task::JoinHandle<()>,
+    ) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "hello" }));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, router, limits, stop.clone()));
+        (address, stop, task)
+    }
+
+    async fn all(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_cut_off() {
+        let limits = ConnectionLimits {
+            head_timeout: Duration::from_millis(50),
+            ..ConnectionLimits::default()
+        };
+        let (address, _stop, _task) = served(limits).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Never-")
+            .await
+            .unwrap();
+        assert!(!all(slow).await.contains("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_number_waits_for_a_place() {
+        let limits = ConnectionLimits {
+            n_max: 1,
+            ..ConnectionLimits::default()
+        };
+        let (address, _stop, _task) = served(limits).await;
+        let idle = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        drop(idle);
+        assert!(all(second).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn stopping_ends_idle_connections_and_the_task() {
+        let (address, stop, task) = served(ConnectionLimits::default()).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut byte = [0];
+        idle.read_exact(&mut byte).await.unwrap();
+        stop.cancel();
+        task.await.unwrap();
+        assert!(all(idle).await.ends_with("hello"));
+    }
+}

@@ -1,0 +1,310 @@
+//! What good requests are answered with.
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::fixture::{Server, steady, tiny, tiny_folder};
+
+struct Reference {
+    prompt: String,
+    ids: Vec<u32>,
+    greedy: Vec<u32>,
+    text: String,
+}
+
+/// The prompts of the shipped reference whose answers end by themselves.
+fn references() -> Vec<Reference> {
+    let text = std::fs::read_to_string(tiny_folder().join("reference.json")).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let ids = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
+    let found: Vec<Reference> = json["prompts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|prompt| {
+            let text = prompt["greedy_text"].as_str()?.strip_suffix("<|im_end|>")?;
+            Some(Reference {
+                prompt: prompt["prompt"].as_str()?.to_string(),
+                ids: ids(&prompt["ids"]),
+                greedy: ids(&prompt["greedy"]),
+                text: text.to_string(),
+            })
+        })
+        .collect();
+    assert!(found.len() >= 4);
+    found
+}
+
+async fn assert_reference(server: &Server, reference: &Reference) {
+    for prompt in [json!(reference.prompt), json!(reference.ids)] {
+        let reply = server.complete(json!({"prompt": prompt, "max_tokens": 64})).await;
+        let body = reply.json();
+        assert_eq!(body["choices"][0]["text"], reference.text, "{body}");
+        assert_eq!(body["choices"][0]["finish_reason"], "stop");
+        assert_eq!(body["usage"]["prompt_tokens"], reference.ids.len());
+        assert_eq!(body["usage"]["completion_tokens"], reference.greedy.len());
+    }
+}
+
+#[tokio::test]
+async fn greedy_text_is_the_references_alone() {
+    let server = tiny(&[]).await;
+    for reference in references() {
+        assert_reference(&server, &reference).await;
+    }
+}
+
+#[tokio::test]
+async fn greedy_text_is_the_references_sixteen_at_a_time_and_in_chunks() {
+    let references = references();
+    for flags in [
+        &[][..],
+        &[("max-num-batched-tokens", "16")],
+        &[("max-num-seqs", "3")],
+    ] {
+        let server = tiny(flags).await;
+        let sixteen = references.iter().cycle().take(16);
+        join_all(sixteen.map(|reference| assert_reference(&server, reference))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_chat_answer_byte_for_byte() {
+    let server = tiny(&[]).await;
+    let reply = server.chat(json!({})).await;
+    insta::assert_snapshot!(steady(&reply.text), @r#"{"id":"ID","object":"chat.completion","created":0,"model":"tiny","choices":[{"index":0,"message":{"role":"assistant","content":"7 + 5 = 12","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27}}"#);
+    let role = tiny(&[("openai-response-role", "helper")]).await;
+    let body = role.chat(json!({"model": "alias"})).await.json();
+    assert_eq!(
+        (&body["choices"][0]["message"]["role"], &body["model"]),
+        (&json!("helper"), &json!("alias"))
+    );
+}
+
+#[tokio::test]
+async fn a_chat_stream_byte_for_byte() {
+    let server = tiny(&[]).await;
+    let options = json!({"include_usage": true});
+    let reply = server
+        .chat(json!({"stream": true, "stream_options": options}))
+        .await;
+    insta::assert_snapshot!(reply.events().join("\n"), @r#"
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"7"},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" +"},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" "},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"5"},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" ="},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" "},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"1"},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"2"},"logprobs":null,"finish_reason":null}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27}}
+    [DONE]
+    "#);
+}
+
+#[tokio::test]
+async fn a_completion_stream_byte_for_byte() {
+    let server = tiny(&[]).await;
+    let reply = server
+        .complete(json!({"stream": true, "echo": true, "max_tokens": 3, "ignore_eos": true}))
+        .await;
+    insta::assert_snapshot!(reply.events().join("\n"), @r#"
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":"Hello!","logprobs":null,"finish_reason":null}]}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":" How","logprobs":null,"finish_reason":null}]}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":" can","logprobs":null,"finish_reason":null}]}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}
+    [DONE]
+    "#);
+}
+
+#[tokio::test]
+async fn usage_in_every_chunk_only_grows() {
+    let server = tiny(&[]).await;
+    let options = json!({"include_usage": true, "continuous_usage_stats": true});
+    let reply = server
+        .chat(json!({"stream": true, "stream_options": options}))
+        .await;
+    let counts: Vec<u64> = reply
+        .events()
+        .iter()
+        .filter_map(|event| serde_json::from_str::<Value>(event).ok())
+        .map(|chunk| chunk["usage"]["completion_tokens"].as_u64().unwrap())
+        .collect();
+    assert!(counts.is_sorted() && counts[0] == 1, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_stream_has_the_text_of_the_whole_answer() {
+    let server = tiny(&[]).await;
+    let extra = json!({"max_tokens": 48, "temperature": 1.2, "seed": 5, "n": 3, "ignore_eos": true, "skip_special_tokens": false});
+    let whole = server.complete(extra.clone()).await.json();
+    let mut streamed = vec![String::new(); 3];
+    let mut extra = extra;
+    extra["stream"] = json!(true);
+    for event in server.complete(extra).await.events() {
+        if let Ok(chunk) = serde_json::from_str::<Value>(&event) {
+            let choice = &chunk["choices"][0];
+            streamed[choice["index"].as_u64().unwrap() as usize] += choice["text"].as_str().unwrap();
+        }
+    }
+    let texts: Vec<&str> = (0..3)
+        .map(|idx| whole["choices"][idx]["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(streamed, texts);
+    assert_ne!(texts[0], texts[1], "each answer has a seed of its own");
+}
+
+#[tokio::test]
+async fn answers_to_several_prompts_come_in_their_order() {
+    let server = tiny(&[]).await;
+    let references = references();
+    let prompts: Vec<&str> = references
+        .iter()
+        .take(3)
+        .map(|reference| reference.prompt.as_str())
+        .collect();
+    let body = server
+        .complete(json!({"prompt": prompts, "n": 2, "max_tokens": 64}))
+        .await
+        .json();
+    let choices = body["choices"].as_array().unwrap();
+    for (idx, choice) in choices.iter().enumerate() {
+        assert_eq!(choice["index"], idx);
+        assert_eq!(choice["text"], references[idx / 2].text);
+    }
+    assert_eq!(choices.len(), 6);
+}
+
+#[tokio::test]
+async fn stop_strings_end_an_answer_inside_a_token() {
+    let server = tiny(&[]).await;
+    let chat = |extra: Value| async { server.chat(extra).await.json()["choices"][0].clone() };
+    // The whole answer is "7 + 5 = 12".
+    let cut = chat(json!({"stop": ["= 1", "zzz"]})).await;
+    assert_eq!(
+        (&cut["message"]["content"], &cut["finish_reason"]),
+        (&json!("7 + 5 "), &json!("stop"))
+    );
+    let kept = chat(json!({"stop": "= 1", "include_stop_str_in_output": true})).await;
+    assert_eq!(kept["message"]["content"], "7 + 5 = 1");
+    let token = chat(json!({"stop_token_ids": [423]})).await;
+    assert_eq!(
+        (&token["message"]["content"], &token["finish_reason"]),
+        (&json!("7 + 5"), &json!("stop"))
+    );
+    let short = chat(json!({"max_completion_tokens": 3})).await;
+    assert_eq!(
+        (&short["message"]["content"], &short["finish_reason"]),
+        (&json!("7 + "), &json!("length"))
+    );
+    let long = chat(json!({"min_tokens": 12, "max_tokens": 12})).await;
+    assert_eq!(long["finish_reason"], "length");
+    let shown = chat(json!({"skip_special_tokens": false, "include_stop_str_in_output": true})).await;
+    assert_eq!(shown["message"]["content"], "7 + 5 = 12<|im_end|>");
+}
+
+/// Rounds log-probabilities, so that the order of additions does not show.
+fn rounded(mut value: Value) -> Value {
+    match &mut value {
+        Value::Number(number) if number.is_f64() => {
+            json!((number.as_f64().unwrap() * 100.0).round() / 100.0 + 0.0)
+        }
+        Value::Array(items) => items.iter().cloned().map(rounded).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), rounded(value.clone())))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        _ => value,
+    }
+}
+
+#[tokio::test]
+async fn log_probabilities_in_openais_two_shapes() {
+    let server = tiny(&[]).await;
+    let chat = server
+        .chat(json!({"logprobs": true, "top_logprobs": 2, "max_tokens": 2}))
+        .await
+        .json();
+    insta::assert_snapshot!(rounded(chat["choices"][0]["logprobs"].clone()).to_string(), @r#"{"content":[{"token":"7","logprob":0.0,"bytes":[55],"top_logprobs":[{"token":"7","logprob":0.0,"bytes":[55]},{"token":"city","logprob":-7.77,"bytes":[99,105,116,121]}]},{"token":" +","logprob":0.0,"bytes":[32,43],"top_logprobs":[{"token":" +","logprob":0.0,"bytes":[32,43]},{"token":" plus","logprob":-7.54,"bytes":[32,112,108,117,115]}]}],"refusal":null}"#);
+    let text = server
+        .complete(json!({"max_tokens": 2, "logprobs": 1}))
+        .await
+        .json();
+    let choice = &text["choices"][0];
+    let tokens: Vec<&str> = choice["logprobs"]["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token.as_str().unwrap())
+        .collect();
+    assert_eq!(choice["text"], tokens.concat());
+    assert_eq!(
+        choice["logprobs"]["text_offset"],
+        json!([0, tokens[0].chars().count()])
+    );
+    let top = &choice["logprobs"]["top_logprobs"][0];
+    assert_eq!(top[tokens[0]], choice["logprobs"]["token_logprobs"][0]);
+}
+
+#[tokio::test]
+async fn streamed_log_probabilities_are_those_of_the_whole_answer() {
+    let server = tiny(&[]).await;
+    let extra = |stream: bool| json!({"logprobs": 2, "max_tokens": 24, "ignore_eos": true, "stop": "zzzz", "stream": stream});
+    let whole = server.complete(extra(false)).await.json();
+    let mut offsets = Vec::new();
+    let mut tokens = Vec::new();
+    for event in server.complete(extra(true)).await.events() {
+        if let Ok(chunk) = serde_json::from_str::<Value>(&event) {
+            let logprobs = &chunk["choices"][0]["logprobs"];
+            offsets.extend(logprobs["text_offset"].as_array().unwrap().clone());
+            tokens.extend(logprobs["tokens"].as_array().unwrap().clone());
+        }
+    }
+    let expected = &whole["choices"][0]["logprobs"];
+    assert_eq!(
+        (&json!(tokens), &json!(offsets)),
+        (&expected["tokens"], &expected["text_offset"])
+    );
+}
+
+#[tokio::test]
+async fn what_means_nothing_here_is_told() {
+    let server = tiny(&[]).await;
+    let reply = server
+        .complete(json!({"temprature": 1, "user": "me", "new\nthing": 2}))
+        .await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.headers["x-slipway-ignored-parameters"],
+        "temprature, newthing"
+    );
+    assert!(
+        !server
+            .complete(json!({}))
+            .await
+            .headers
+            .contains_key("x-slipway-ignored-parameters")
+    );
+}
+
+#[tokio::test]
+async fn the_models_are_the_served_names() {
+    let server = tiny(&[("max-model-len", "512")]).await;
+    let list = server.get("/v1/models").await.json();
+    let ids: Vec<&Value> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| &model["id"])
+        .collect();
+    assert_eq!(ids, ["tiny", "alias"]);
+    let one = server.get("/v1/models/alias").await.json();
+    assert_eq!(
+        (&one["id"], &one["max_model_len"]),
+        (&json!("alias"), &json!(512))
+    );
+    assert_eq!(server.get("/v1/models/org/other").await.status, 404);
+}

@@ -1,0 +1,104 @@
+//! Engines that fail, and processes that end, while somebody waits for an answer.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::fixture::{Fake, Then, until, with_model};
+
+#[tokio::test]
+async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
+    for then in [Then::Fail { step: 3 }, Then::Panic { step: 3 }] {
+        let server = with_model(Fake::new(then), &[]).await;
+        let reply = server.complete(json!({"stream": true, "max_tokens": 20})).await;
+        assert_eq!(reply.status, 200);
+        let events = reply.events();
+        let last: serde_json::Value = serde_json::from_str(events.last().unwrap()).unwrap();
+        assert_eq!(last["error"]["code"], "internal_error");
+        assert!(
+            events.len() > 1 && !events.contains(&"[DONE]".to_string()),
+            "{events:?}"
+        );
+        // Dead: not ready, not alive, and it says so to whoever comes next.
+        until("the engine is dead", || {
+            server.app.serving.get().unwrap().engine.liveness().phase == runtime::engine::Phase::Dead
+        })
+        .await;
+        assert_eq!(server.get("/readyz").await.status, 503);
+        assert_eq!(server.get("/livez").await.status, 503);
+        let next = server.complete(json!({})).await;
+        assert_eq!(
+            (next.status, &next.json()["error"]["type"]),
+            (500, &json!("server_error"))
+        );
+        assert!(
+            !next.text.contains("purpose"),
+            "details belong into the log: {}",
+            next.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn logits_that_are_no_numbers_fail_one_request_only() {
+    let server = with_model(Fake::new(Then::NotANumber { step: 2 }), &[]).await;
+    let failed = server.complete(json!({"max_tokens": 20})).await;
+    assert_eq!(
+        (failed.status, &failed.json()["error"]["code"]),
+        (500, &json!("internal_error"))
+    );
+    assert_eq!(server.get("/livez").await.status, 200);
+    let next = server.complete(json!({"max_tokens": 3})).await.json();
+    assert_eq!(next["choices"][0]["text"], "aaa");
+}
+
+#[tokio::test]
+async fn draining_finishes_what_runs_and_refuses_what_comes() {
+    let (gate, receiver) = std::sync::mpsc::channel();
+    let server = with_model(Fake::new(Then::Gate(receiver)), &[]).await;
+    let held = server.clone();
+    let running = tokio::spawn(async move { held.complete(json!({"max_tokens": 5})).await });
+    until("it runs", || {
+        server.app.serving.get().unwrap().engine.load().n_running == 1
+    })
+    .await;
+    let waiting = server.clone();
+    let drained = tokio::spawn(async move { waiting.get("/drain").await });
+    until("it drains", || server.app.is_draining()).await;
+    let refused = server.complete(json!({})).await;
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (503, &json!("shutting_down"))
+    );
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(server.get("/livez").await.status, 200);
+    assert!(!drained.is_finished());
+    drop(gate);
+    assert_eq!(running.await.unwrap().json()["choices"][0]["text"], "aaaaa");
+    assert_eq!(drained.await.unwrap().status, 200);
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_still_runs_after_the_drain_timeout_is_cut_off_and_says_so() {
+    let (gate, receiver) = std::sync::mpsc::channel();
+    let server = with_model(Fake::new(Then::Gate(receiver)), &[("drain-timeout-seconds", "0")]).await;
+    let held = server.clone();
+    let running =
+        tokio::spawn(async move { held.complete(json!({"max_tokens": 200, "stream": true})).await });
+    until("it runs", || {
+        server.app.serving.get().unwrap().engine.load().n_running == 1
+    })
+    .await;
+    let posted = server.send(crate::fixture::post("/drain", "")).await;
+    assert_eq!((posted.status, &posted.json()["running"]), (202, &json!(1)));
+    // One token at a time, so that the end of the drain falls between two of them.
+    while !running.is_finished() {
+        let _ended = gate.send(());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let events = running.await.unwrap().events();
+    let last: serde_json::Value = serde_json::from_str(events.last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "shutting_down");
+}
