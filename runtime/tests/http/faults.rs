@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use runtime::engine::Phase;
 use serde_json::json;
 
-use crate::fixture::{Fake, Then, until, with_model};
+use crate::fixture::{Fake, Then, post, until, with_model};
 
 #[tokio::test]
 async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
@@ -21,7 +22,7 @@ async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
         );
         // Dead: not ready, not alive, and it says so to whoever comes next.
         until("the engine is dead", || {
-            server.app.serving.get().unwrap().engine.liveness().phase == runtime::engine::Phase::Dead
+            server.app.serving.get().unwrap().engine.liveness().phase == Phase::Dead
         })
         .await;
         assert_eq!(server.get("/readyz").await.status, 503);
@@ -62,9 +63,10 @@ async fn draining_finishes_what_runs_and_refuses_what_comes() {
         server.app.serving.get().unwrap().engine.load().n_running == 1
     })
     .await;
-    let waiting = server.clone();
-    let drained = tokio::spawn(async move { waiting.get("/drain").await });
-    until("it drains", || server.app.is_draining()).await;
+    let draining = server.clone();
+    let drained = tokio::spawn(async move { draining.app.drain().await });
+    let phase = || server.app.serving.get().unwrap().engine.liveness().phase;
+    until("it drains", || phase() == Phase::Draining).await;
     let refused = server.complete(json!({})).await;
     assert_eq!(
         (refused.status, &refused.json()["error"]["code"]),
@@ -76,8 +78,26 @@ async fn draining_finishes_what_runs_and_refuses_what_comes() {
     assert!(!drained.is_finished());
     drop(gate);
     assert_eq!(running.await.unwrap().json()["choices"][0]["text"], "aaaaa");
-    assert_eq!(drained.await.unwrap().status, 200);
+    drained.await.unwrap();
     assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_replica_that_leaves_sends_clients_elsewhere_and_still_answers_them() {
+    let server = with_model(Fake::new(Then::Fail { step: usize::MAX }), &[]).await;
+    let waiting = server.clone();
+    let left = tokio::spawn(async move { waiting.get("/drain").await });
+    until("it leaves", || server.app.is_draining()).await;
+    assert_eq!(server.get("/readyz").await.status, 503);
+    let answered = server.complete(json!({"max_tokens": 1})).await;
+    assert_eq!(
+        (answered.status, &answered.headers["connection"]),
+        (200, &"close".parse().unwrap())
+    );
+    let again = server.send(post("/drain", "")).await;
+    assert_eq!((again.status, &again.json()["running"]), (202, &json!(0)));
+    assert_eq!(left.await.unwrap().status, 200);
+    assert_eq!(server.complete(json!({})).await.status, 503);
 }
 
 #[tokio::test]
@@ -91,8 +111,8 @@ async fn what_still_runs_after_the_drain_timeout_is_cut_off_and_says_so() {
         server.app.serving.get().unwrap().engine.load().n_running == 1
     })
     .await;
-    let posted = server.send(crate::fixture::post("/drain", "")).await;
-    assert_eq!((posted.status, &posted.json()["running"]), (202, &json!(1)));
+    let draining = server.clone();
+    tokio::spawn(async move { draining.app.drain().await });
     // One token at a time, so that the end of the drain falls between two of them.
     while !running.is_finished() {
         let _ended = gate.send(());
