@@ -120,13 +120,26 @@ impl CpuContext {
         unsafe { crate::simd::run(self.isa, task) }
     }
 
+    /// Calls `each` for `0..n_tasks` with working memory that `init` makes and later tasks find as it was
+    /// left; on the pool if there is more than one task.
+    pub(crate) fn for_each_with<T>(
+        &self,
+        n_tasks: usize,
+        init: impl Fn() -> T + Sync + Send,
+        each: impl Fn(&mut T, usize) + Sync + Send,
+    ) {
+        if n_tasks <= 1 || self.n_threads() == 1 {
+            let mut memory = init();
+            (0..n_tasks).for_each(|idx| each(&mut memory, idx));
+        } else {
+            self.pool
+                .install(|| (0..n_tasks).into_par_iter().for_each_init(init, each));
+        }
+    }
+
     /// Calls `each` for `0..n_tasks`, on the pool if there is more than one task.
     pub(crate) fn for_each(&self, n_tasks: usize, each: impl Fn(usize) + Sync + Send) {
-        if n_tasks <= 1 || self.n_threads() == 1 {
-            (0..n_tasks).for_each(each);
-        } else {
-            self.pool.install(|| (0..n_tasks).into_par_iter().for_each(each));
-        }
+        self.for_each_with(n_tasks, || (), |(), idx| each(idx));
     }
 }
 

@@ -51,7 +51,7 @@ pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
 const K_MAX: usize = 1 << 24;
 
 /// Most rows for which reading the weight costs more than the arithmetic.
-const THIN_ROWS_MAX: usize = 4;
+const THIN_ROWS_MAX: usize = 16;
 
 fn run<W: crate::simd::Element>(context: &CpuContext, op: Gemm<'_>, rows: &[W]) {
     let Gemm { x, weight, bias, y } = op;
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn whole_blocks() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            check(dtype, (9, 64, 1088));
+            check(dtype, (19, 64, 1088));
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
         #[test]
-        fn odd_shapes(m in 1_usize..12, n in 1_usize..40, k in 1_usize..90, which in 0_usize..3) {
+        fn odd_shapes(m in 1_usize..24, n in 1_usize..40, k in 1_usize..90, which in 0_usize..3) {
             check([DType::F32, DType::F16, DType::BF16][which], (m, n, k));
         }
     }
@@ -195,7 +195,7 @@ mod tests {
     fn one_bad_row_stays_one_bad_row() {
         let (weight, _) = weight_of(DType::BF16, 20, &numbers(3, 40 * 20));
         let context = CpuContext::new(2).unwrap();
-        let mut x = numbers(1, 7 * 20);
+        let mut x = numbers(1, 21 * 20);
         x[3 * 20 + 5] = f32::NAN;
         let y = product(&context, &x, &weight, None);
         for (i, row) in y.chunks(40).enumerate() {

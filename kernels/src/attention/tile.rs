@@ -139,6 +139,9 @@ impl Tile<'_> {
                 if S::TILE_ROWS == 4 && row + 4 <= n_rows {
                     score_tile::<S, 4>(simd, (row, at), keys, state);
                     row += 4;
+                } else if S::TILE_ROWS >= 2 && row + 2 <= n_rows {
+                    score_tile::<S, 2>(simd, (row, at), keys, state);
+                    row += 2;
                 } else {
                     score_tile::<S, 1>(simd, (row, at), keys, state);
                     row += 1;
@@ -186,7 +189,7 @@ impl Tile<'_> {
         let n_rows = state.max.len();
         let mut row = 0;
         while row < n_rows {
-            if S::TILE_ROWS == 4 && row + 4 <= n_rows {
+            if S::TILE_ROWS >= 2 && row + 4 <= n_rows {
                 weigh_tile::<S, 4>(simd, row, values, state);
                 row += 4;
             } else {
@@ -232,11 +235,9 @@ fn score_tile<S: Simd, const R: usize>(
     let pointers = (q.map(<[f32]>::as_ptr), keys.map(<[f32]>::as_ptr));
     // SAFETY: every slice has head_stride elements, a multiple of LANES_MAX and so of LANES.
     unsafe { dot_tile(simd, pointers, head_stride / S::LANES, &mut sums) };
-    for (r, sums) in sums.into_iter().enumerate() {
-        let scores = &mut state.weights[(row + r) * POSITIONS + at..][..4];
-        for (score, sum) in scores.iter_mut().zip(sums) {
-            *score = simd.sum(sum);
-        }
+    for r in 0..R {
+        let scores = simd.sum4(sums[r]);
+        state.weights[(row + r) * POSITIONS + at..][..4].copy_from_slice(&scores);
     }
 }
 
@@ -256,22 +257,53 @@ fn largest<S: Simd>(simd: S, scores: &[f32]) -> f32 {
 #[inline(always)]
 fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], state: &mut State) {
     let head_stride = state.sums.len() / state.max.len();
-    for at in (0..head_stride).step_by(LANES_MAX) {
-        // Two vectors of eight lanes or one of sixteen.
-        for at in (at..at + LANES_MAX).step_by(S::LANES) {
-            let mut sums: [S::V; R] = std::array::from_fn(|r| {
-                let sum = simd.load_slice(&state.sums[(row + r) * head_stride + at..]);
-                simd.mul(sum, simd.splat(state.shrink[row + r]))
-            });
-            for (i, values) in values.iter().enumerate() {
-                let v = simd.load_slice(&values[at..]);
-                for (r, sum) in sums.iter_mut().enumerate() {
-                    *sum = simd.mul_add(simd.splat(state.weights[(row + r) * POSITIONS + i]), v, *sum);
-                }
+    let mut at = 0;
+    while at + 2 * S::LANES <= head_stride {
+        weigh_columns::<S, R, 2>(simd, (row, at), values, state);
+        at += 2 * S::LANES;
+    }
+    while at < head_stride {
+        weigh_columns::<S, R, 1>(simd, (row, at), values, state);
+        at += S::LANES;
+    }
+}
+
+/// The same for `C` vectors of the head from `at` on.
+#[inline(always)]
+fn weigh_columns<S: Simd, const R: usize, const C: usize>(
+    simd: S,
+    (row, at): (usize, usize),
+    values: &[&[f32]],
+    state: &mut State,
+) {
+    let head_stride = state.sums.len() / state.max.len();
+    let mut sums = [[simd.splat(0.0); C]; R];
+    for r in 0..R {
+        let shrink = simd.splat(state.shrink[row + r]);
+        for c in 0..C {
+            let from = &state.sums[(row + r) * head_stride + at + c * S::LANES..];
+            sums[r][c] = simd.mul(simd.load_slice(from), shrink);
+        }
+    }
+    let weights: [&[f32]; R] = std::array::from_fn(|r| &state.weights[(row + r) * POSITIONS..][..POSITIONS]);
+    for (i, values) in values.iter().enumerate() {
+        let mut v = [simd.splat(0.0); C];
+        for c in 0..C {
+            v[c] = simd.load_slice(&values[at + c * S::LANES..]);
+        }
+        for r in 0..R {
+            let weight = simd.splat(weights[r][i]);
+            for c in 0..C {
+                sums[r][c] = simd.mul_add(weight, v[c], sums[r][c]);
             }
-            for (r, sum) in sums.into_iter().enumerate() {
-                simd.store_slice(&mut state.sums[(row + r) * head_stride + at..], sum);
-            }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            simd.store_slice(
+                &mut state.sums[(row + r) * head_stride + at + c * S::LANES..],
+                sums[r][c],
+            );
         }
     }
 }

@@ -4,6 +4,8 @@
 //! the weight block is widened to f32 once and stays in the first-level cache while all activation rows
 //! pass; the partial sums of every element wait as whole vectors, so blocking changes no order.
 
+use std::ops::Range;
+
 use super::Shape;
 use crate::CpuContext;
 use crate::disjoint::DisjointMut;
@@ -18,15 +20,16 @@ pub(super) struct Operands<'a, W> {
     pub(super) y: &'a mut [f32],
 }
 
-/// Activation rows of a block: its sums take 64 KiB of the second-level cache, and widening the weight is
+/// Activation rows of a block: its sums take 96 KiB of the second-level cache, and widening the weight is
 /// a few percent of the work.
-pub(super) const M_BLOCK: usize = 64;
+pub(super) const M_BLOCK: usize = 128;
 /// Weight rows of a block.
-const N_BLOCK: usize = 16;
-/// Columns of a block: the widened weight takes 32 KiB, most of the first-level cache.
+const N_BLOCK: usize = 12;
+/// Columns of a block: the widened weight takes 24 KiB, half of the first-level cache, and leaves the rest
+/// to the activations and sums that pass.
 const K_BLOCK: usize = 512;
-/// Weight rows of a register tile.
-const TILE_COLUMNS: usize = 4;
+/// Weight rows of a register tile: with four activation rows, 24 sums and their operands fill 32 registers.
+const TILE_COLUMNS: usize = 6;
 
 /// Computes the product.
 pub(super) fn run<W: Element>(context: &CpuContext, operands: Operands<'_, W>) {
@@ -40,7 +43,7 @@ pub(super) fn run<W: Element>(context: &CpuContext, operands: Operands<'_, W>) {
     let m = x.len() / shape.k;
     let n_blocks = shape.n.div_ceil(N_BLOCK);
     let y = DisjointMut::new(y);
-    context.for_each(m.div_ceil(M_BLOCK) * n_blocks, |task| {
+    context.for_each_with(m.div_ceil(M_BLOCK) * n_blocks, Scratch::new, |scratch, task| {
         let (first_row, first_column) = (task / n_blocks * M_BLOCK, task % n_blocks * N_BLOCK);
         context.run(BlockTask {
             shape,
@@ -50,6 +53,7 @@ pub(super) fn run<W: Element>(context: &CpuContext, operands: Operands<'_, W>) {
             y: &y,
             rows: first_row..(first_row + M_BLOCK).min(m),
             columns: first_column..(first_column + N_BLOCK).min(shape.n),
+            scratch,
         });
     });
 }
@@ -61,8 +65,9 @@ struct BlockTask<'a, W> {
     weights: &'a [W],
     bias: Option<&'a [f32]>,
     y: &'a DisjointMut<'a>,
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    scratch: &'a mut Scratch,
 }
 
 /// A block's working memory; aligned so that vectors do not straddle cache lines.
@@ -74,131 +79,133 @@ struct Scratch {
     sums: [f32; M_BLOCK * N_BLOCK * LANES_MAX],
 }
 
+impl Scratch {
+    fn new() -> Box<Scratch> {
+        Box::new(Scratch {
+            weights: [0.0; N_BLOCK * K_BLOCK],
+            sums: [0.0; M_BLOCK * N_BLOCK * LANES_MAX],
+        })
+    }
+}
+
 impl<W: Element> SimdTask for BlockTask<'_, W> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut scratch = Box::new(Scratch {
-            weights: [0.0; N_BLOCK * K_BLOCK],
-            sums: [0.0; M_BLOCK * N_BLOCK * LANES_MAX],
-        });
+    fn run<S: Simd>(mut self, simd: S) {
         let mut first_k = 0;
         while first_k < self.shape.k {
             let k_range = first_k..(first_k + K_BLOCK).min(self.shape.k);
-            widen(simd, &self, k_range.clone(), &mut scratch.weights);
+            self.widen(simd, k_range.clone());
             match S::TILE_ROWS {
-                4 => all_rows::<S, W, 4>(simd, &self, k_range, &mut scratch),
-                2 => all_rows::<S, W, 2>(simd, &self, k_range, &mut scratch),
-                _ => all_rows::<S, W, 1>(simd, &self, k_range, &mut scratch),
+                4 => self.all_rows::<S, 4>(simd, k_range),
+                2 => self.all_rows::<S, 2>(simd, k_range),
+                _ => self.all_rows::<S, 1>(simd, k_range),
             }
             first_k += K_BLOCK;
         }
-        finish(simd, &self, &scratch.sums);
+        self.finish(simd);
     }
 }
 
-/// Widens the weight block's columns `k_range`, zeros behind them up to whole vectors included.
-#[inline(always)]
-fn widen<S: Simd, W: Element>(
-    simd: S,
-    task: &BlockTask<'_, W>,
-    k_range: std::ops::Range<usize>,
-    to: &mut [f32; N_BLOCK * K_BLOCK],
-) {
-    let n_steps = k_range.len().div_ceil(S::LANES);
-    for (j, column) in task.columns.clone().enumerate() {
-        let from = &task.weights[column * task.shape.row_stride..][..task.shape.row_stride][k_range.start..];
-        assert!(from.len() >= n_steps * S::LANES && n_steps * S::LANES <= K_BLOCK);
-        for step in 0..n_steps {
-            // SAFETY: both are long enough (asserted above; row j of `to` starts at j * K_BLOCK, j < N_BLOCK).
-            unsafe {
-                let v = W::load(simd, from.as_ptr().add(step * S::LANES));
-                simd.store(to.as_mut_ptr().add(j * K_BLOCK + step * S::LANES), v);
+impl<W: Element> BlockTask<'_, W> {
+    /// Widens the weight block's columns `k_range`, zeros behind them up to whole vectors included. Rows of
+    /// the scratch beyond the weight's last row keep what they had: their sums are never read.
+    #[inline(always)]
+    fn widen<S: Simd>(&mut self, simd: S, k_range: Range<usize>) {
+        let n_steps = k_range.len().div_ceil(S::LANES);
+        for (j, column) in self.columns.clone().enumerate() {
+            let from =
+                &self.weights[column * self.shape.row_stride..][..self.shape.row_stride][k_range.start..];
+            let to = &mut self.scratch.weights[j * K_BLOCK..(j + 1) * K_BLOCK];
+            assert!(from.len() >= n_steps * S::LANES && to.len() >= n_steps * S::LANES);
+            for step in 0..n_steps {
+                // SAFETY: both are long enough, as asserted.
+                unsafe {
+                    let v = W::load(simd, from.as_ptr().add(step * S::LANES));
+                    simd.store(to.as_mut_ptr().add(step * S::LANES), v);
+                }
             }
         }
     }
-}
 
-/// Adds the products of columns `k_range` to the sums of every row of the block.
-#[inline(always)]
-fn all_rows<S: Simd, W: Element, const R: usize>(
-    simd: S,
-    task: &BlockTask<'_, W>,
-    k_range: std::ops::Range<usize>,
-    scratch: &mut Scratch,
-) {
-    let n_rows = task.rows.len();
-    let mut i = 0;
-    while i < n_rows {
-        if i + R <= n_rows {
-            tile_row::<S, W, R>(simd, task, (i, k_range.clone()), scratch);
+    /// Adds the products of columns `k_range` to the sums of every row of the block.
+    #[inline(always)]
+    fn all_rows<S: Simd, const R: usize>(&mut self, simd: S, k_range: Range<usize>) {
+        let n_rows = self.rows.len();
+        let mut i = 0;
+        while i + R <= n_rows {
+            self.tile_row::<S, R>(simd, i, k_range.clone());
             i += R;
-        } else {
-            tile_row::<S, W, 1>(simd, task, (i, k_range.clone()), scratch);
+        }
+        while i < n_rows {
+            self.tile_row::<S, 1>(simd, i, k_range.clone());
             i += 1;
         }
     }
-}
 
-/// The same for rows `i .. i + R` of the block.
-#[inline(always)]
-fn tile_row<S: Simd, W: Element, const R: usize>(
-    simd: S,
-    task: &BlockTask<'_, W>,
-    (i, k_range): (usize, std::ops::Range<usize>),
-    scratch: &mut Scratch,
-) {
-    let k = task.shape.k;
-    let n_steps = k_range.len() / S::LANES;
-    let whole = n_steps * S::LANES;
-    let x: [&[f32]; R] =
-        std::array::from_fn(|r| &task.x[(task.rows.start + i + r) * k..][..k][k_range.clone()]);
-    let mut tails = [[0.0; LANES_MAX]; R];
-    for r in 0..R {
-        tails[r][..x[r].len() - whole].copy_from_slice(&x[r][whole..]);
-    }
-    for j in (0..task.columns.len()).step_by(TILE_COLUMNS) {
-        let w: [&[f32]; TILE_COLUMNS] =
-            std::array::from_fn(|c| &scratch.weights[(j + c) * K_BLOCK..][..K_BLOCK]);
-        let sums = &mut scratch.sums;
-        let at = |r: usize, c: usize| ((i + r) * N_BLOCK + j + c) * LANES_MAX;
-        let mut tile: [[S::V; TILE_COLUMNS]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|c| simd.load_slice(&sums[at(r, c)..])));
-        // SAFETY: `x` has at least `whole` elements per row, and a row of the scratch K_BLOCK.
-        unsafe {
-            dot_tile(
-                simd,
-                (x.map(<[f32]>::as_ptr), w.map(<[f32]>::as_ptr)),
-                n_steps,
-                &mut tile,
-            )
-        };
-        if whole < k_range.len() {
-            let tail: [*const f32; R] = std::array::from_fn(|r| tails[r].as_ptr());
-            // SAFETY: `tails` has LANES_MAX elements per row; the scratch holds whole vectors (see `widen`).
-            unsafe { dot_tile(simd, (tail, w.map(|w| w.as_ptr().add(whole))), 1, &mut tile) };
+    /// The same for rows `i .. i + R` of the block.
+    #[inline(always)]
+    fn tile_row<S: Simd, const R: usize>(&mut self, simd: S, i: usize, k_range: Range<usize>) {
+        let k = self.shape.k;
+        let n_steps = k_range.len() / S::LANES;
+        let whole = n_steps * S::LANES;
+        let x: [&[f32]; R] =
+            std::array::from_fn(|r| &self.x[(self.rows.start + i + r) * k..][..k][k_range.clone()]);
+        let mut tails = [[0.0; LANES_MAX]; R];
+        for r in 0..R {
+            tails[r][..x[r].len() - whole].copy_from_slice(&x[r][whole..]);
         }
-        for (r, row) in tile.into_iter().enumerate() {
-            for (c, sum) in row.into_iter().enumerate() {
-                simd.store_slice(&mut sums[at(r, c)..], sum);
+        for j in (0..self.columns.len()).step_by(TILE_COLUMNS) {
+            let Scratch { weights, sums } = &mut *self.scratch;
+            let w: [&[f32]; TILE_COLUMNS] = std::array::from_fn(|c| &weights[(j + c) * K_BLOCK..][..K_BLOCK]);
+            let mut tile = [[simd.splat(0.0); TILE_COLUMNS]; R];
+            if k_range.start > 0 {
+                for r in 0..R {
+                    for c in 0..TILE_COLUMNS {
+                        tile[r][c] = simd.load_slice(&sums[sum_at(i + r, j + c)..]);
+                    }
+                }
+            }
+            // SAFETY: `x` has at least `whole` elements per row, and a row of the scratch K_BLOCK.
+            unsafe {
+                dot_tile(
+                    simd,
+                    (x.map(<[f32]>::as_ptr), w.map(<[f32]>::as_ptr)),
+                    n_steps,
+                    &mut tile,
+                )
+            };
+            if whole < k_range.len() {
+                let tail: [*const f32; R] = std::array::from_fn(|r| tails[r].as_ptr());
+                // SAFETY: `tails` has LANES_MAX elements per row; the scratch holds whole vectors.
+                unsafe { dot_tile(simd, (tail, w.map(|w| w.as_ptr().add(whole))), 1, &mut tile) };
+            }
+            for r in 0..R {
+                for c in 0..TILE_COLUMNS {
+                    simd.store_slice(&mut sums[sum_at(i + r, j + c)..], tile[r][c]);
+                }
+            }
+        }
+    }
+
+    /// Adds up the lanes and the bias, and writes the block.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, simd: S) {
+        let first = self.columns.start;
+        for (i, row) in self.rows.clone().enumerate() {
+            // SAFETY: no other task writes these columns of these rows.
+            let y = unsafe { self.y.part(row * self.shape.n + first, self.columns.len()) };
+            for (j, y) in y.iter_mut().enumerate() {
+                let sum = simd.sum(simd.load_slice(&self.scratch.sums[sum_at(i, j)..]));
+                *y = sum + self.bias.map_or(0.0, |bias| bias[first + j]);
             }
         }
     }
 }
 
-/// Adds up the lanes and the bias, and writes the block.
+/// Where the vector of sums of row `i` and column `j` of a block waits.
 #[inline(always)]
-fn finish<S: Simd, W: Element>(simd: S, task: &BlockTask<'_, W>, sums: &[f32]) {
-    for (i, row) in task.rows.clone().enumerate() {
-        // SAFETY: no other task writes these columns of these rows.
-        let y = unsafe {
-            task.y
-                .part(row * task.shape.n + task.columns.start, task.columns.len())
-        };
-        for (j, y) in y.iter_mut().enumerate() {
-            let sum = simd.sum(simd.load_slice(&sums[(i * N_BLOCK + j) * LANES_MAX..]));
-            *y = sum + task.bias.map_or(0.0, |bias| bias[task.columns.start + j]);
-        }
-    }
+fn sum_at(i: usize, j: usize) -> usize {
+    (i * N_BLOCK + j) * LANES_MAX
 }
