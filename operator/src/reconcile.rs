@@ -127,8 +127,12 @@ fn reference(guarded: &Guarded) -> ObjectRef<ModelDeployment> {
     }
 }
 
-/// An error and its causes on one line.
+/// An error and its causes on one line, without those that the line says already.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes.fold(String::new(), |line, cause| match cause.to_string() {
+        said if line.contains(&said) => line,
+        first if line.is_empty() => first,
+        next => format!("{line}: {next}"),
+    })
 }

@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use crds::failure::Failure;
 use serde::Deserialize;
 
 /// Port on which the download container tells its progress.
@@ -30,6 +31,8 @@ pub struct Progress {
     pub rate_per_second: Option<f64>,
     /// Seconds to go at that rate.
     pub eta_seconds: Option<f64>,
+    /// What failed last and is being tried again; absent once it goes on.
+    pub problem: Option<Failure>,
     /// The model, as far as it is known.
     pub model: Option<ModelFacts>,
 }

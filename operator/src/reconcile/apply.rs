@@ -92,19 +92,28 @@ pub async fn apply(
         phase: _,
     } = built;
     let client = &context.client;
-    let service_account = send(client, service_account).await?;
-    let config_map = send(client, config_map).await?;
-    let claim = match claim {
-        Some(claim) => Some(send(client, claim).await?),
-        None => None,
+    let claim = async {
+        match claim {
+            Some(claim) => send(client, claim).await.map(Some),
+            None => Ok(None),
+        }
     };
+    let (service_account, config_map, claim, network_policy, service) = futures::try_join!(
+        send(client, service_account),
+        send(client, config_map),
+        claim,
+        send(client, network_policy),
+        send(client, service),
+    )?;
+    // Last, because its pods use the others.
+    let deployment = send(client, deployment).await?;
     let applied = Resources {
         service_account,
         config_map,
         claim,
-        network_policy: send(client, network_policy).await?,
-        service: send(client, service).await?,
-        deployment: send(client, deployment).await?,
+        network_policy,
+        service,
+        deployment,
         phase: PhantomData,
     };
     if applied.claim.is_none() {

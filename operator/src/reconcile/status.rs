@@ -6,7 +6,7 @@ pub mod diagnosis;
 pub mod pods;
 mod transfer;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crds::{
     ModelDeployment, ModelDeploymentStatus,
@@ -26,7 +26,7 @@ use kube::{
 };
 
 use self::{
-    diagnosis::{Circumstances, Diagnosis, Part},
+    diagnosis::{Circumstances, Diagnosis, Outlook, Part},
     pods::{ModelFiles, Replica, Stage},
 };
 use super::{
@@ -35,7 +35,7 @@ use super::{
     fetch::Observed,
     validate::{Plan, desired_replicas, startup_timeout},
 };
-use crate::context::Context;
+use crate::{context::Context, startup_probe::Progress};
 
 /// Longest condition message, in characters.
 const MESSAGE_CHARS_MAX: usize = 1024;
@@ -58,7 +58,15 @@ pub fn compute(
 ) -> ModelDeploymentStatus {
     let previous = object.status.clone().unwrap_or_default();
     let replicas = pods::replicas(&observed.pods);
-    let view = View::new(object, &replicas, outcome, now);
+    let view = View::new(
+        object,
+        &replicas,
+        &Moment {
+            progress: &observed.progress,
+            outcome,
+            now,
+        },
+    );
     let conditions = Conditions::of(&view).written(&previous.conditions, object.metadata.generation, now);
     let mut status = ModelDeploymentStatus {
         observed_generation: object.metadata.generation,
@@ -150,15 +158,17 @@ struct View<'a> {
     startup_timeout: SignedDuration,
 }
 
+/// What a view is of, besides the pods.
+struct Moment<'a> {
+    progress: &'a BTreeMap<String, Progress>,
+    outcome: Outcome<'a>,
+    now: Timestamp,
+}
+
 impl<'a> View<'a> {
-    fn new(
-        object: &ModelDeployment,
-        replicas: &'a [Replica<'a>],
-        outcome: Outcome<'a>,
-        now: Timestamp,
-    ) -> Self {
+    fn new(object: &ModelDeployment, replicas: &'a [Replica<'a>], moment: &Moment<'a>) -> Self {
         let desired = desired_replicas(object);
-        let (plan, deployment, refusal) = match outcome {
+        let (plan, deployment, refusal) = match moment.outcome {
             Outcome::Applied(plan, resources) => (Some(plan), Some(&resources.deployment), None),
             Outcome::Refused(failure) => (None, None, Some(failure)),
         };
@@ -166,12 +176,13 @@ impl<'a> View<'a> {
             .and_then(|deployment| template_hash(deployment.spec.as_ref()?.template.metadata.as_ref()));
         let is_current = |replica: &&Replica<'_>| hash.is_some() && replica.template_hash == hash;
         let circumstances = Circumstances {
+            progress: moment.progress,
             gpu_resource: plan.and_then(|plan| Some(plan.gpu.as_ref()?.resource_name.clone())),
             startup_timeout: startup_timeout(object),
             drain_timeout: SignedDuration::from_secs(
                 plan.map_or(0, |plan| i64::from(plan.drain_timeout_seconds)),
             ),
-            now,
+            now: moment.now,
         };
         // A refused spec has no pods of its own; what then matters is why the spec is refused.
         let judged: Vec<&Replica<'_>> = replicas.iter().filter(is_current).collect();
@@ -252,20 +263,15 @@ impl<'a> View<'a> {
     }
 
     fn phase(&self) -> Phase {
-        const WAITING: [Reason; 3] = [
-            Reason::InsufficientGPU,
-            Reason::Unschedulable,
-            Reason::VolumeNotBound,
-        ];
-        let failure = self.diagnosis.as_ref().map(|diagnosis| diagnosis.failure.reason);
+        let outlook = self.diagnosis.as_ref().map(|diagnosis| diagnosis.outlook);
         let available = self.ready() > 0;
-        match failure {
+        match outlook {
             _ if self.refusal.is_some() => Phase::Failed,
             _ if self.desired == 0 => Phase::ScaledToZero,
             _ if self.is_ready() => Phase::Ready,
-            Some(reason) if !WAITING.contains(&reason) => Phase::Failed,
-            _ if available => Phase::Updating,
-            _ => match self.stage() {
+            Some(Outlook::Fails) => Phase::Failed,
+            Some(Outlook::Waits) | None if available => Phase::Updating,
+            Some(Outlook::Waits) | None => match self.stage() {
                 Some(Stage::Downloading) => Phase::Downloading,
                 Some(Stage::Loading) => Phase::Loading,
                 _ => Phase::Pending,

@@ -3,6 +3,8 @@
 //!
 //! Pure. A cause is current or it is none: a container that runs again and keeps running has no failure.
 
+use std::collections::BTreeMap;
+
 use crds::{
     failure::{Failure, Reason},
     modeldeployment::LastFailure,
@@ -17,6 +19,7 @@ use k8s_openapi::{
 };
 
 use super::pods::{Replica, Stage, fetch_status, runtime_status};
+use crate::startup_probe::Progress;
 
 /// A container that failed and runs again counts as failing for so long, so that a crash loop of a process
 /// that lives for seconds does not look like progress in between.
@@ -30,7 +33,9 @@ const TEXT_CHARS_MAX: usize = 600;
 
 /// What a diagnosis needs besides the pod.
 #[derive(Clone, Debug)]
-pub struct Circumstances {
+pub struct Circumstances<'a> {
+    /// What starting pods say, by pod name.
+    pub progress: &'a BTreeMap<String, Progress>,
     /// Resource name of the GPUs that a replica asks for.
     pub gpu_resource: Option<String>,
     /// Longest time from the engine's start to ready.
@@ -52,6 +57,15 @@ pub enum Part {
     Runtime,
 }
 
+/// Whether it may go on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It is tried again, and may go on as soon as the world allows.
+    Waits,
+    /// It needs somebody.
+    Fails,
+}
+
 /// A failure and where it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
@@ -59,6 +73,8 @@ pub struct Diagnosis {
     pub failure: Failure,
     /// The part of the start.
     pub part: Part,
+    /// Whether it may go on by itself.
+    pub outlook: Outlook,
     /// Pod, or the Deployment where there is none.
     pub pod: String,
     /// Exit code of the container, if it ran.
@@ -87,12 +103,12 @@ impl Diagnosis {
     }
 }
 
-/// What keeps the replicas from coming up: the newest living one with a failure, else a refusal to create
-/// pods, else the newest pod that ended while none is ready.
+/// What keeps the replicas from coming up: the newest living one with a failure, else what a starting one says it
+/// is retrying, else a refusal to create pods, else the newest pod that ended while none is ready.
 pub fn of_replicas(
     replicas: &[&Replica<'_>],
     deployment: Option<&Deployment>,
-    circumstances: &Circumstances,
+    circumstances: &Circumstances<'_>,
 ) -> Option<Diagnosis> {
     let newest_first = || replicas.iter().rev();
     let living = newest_first().filter(|replica| replica.is_alive());
@@ -101,6 +117,7 @@ pub fn of_replicas(
     living
         .filter_map(|replica| of_pod(replica, circumstances))
         .next()
+        .or_else(|| newest_first().find_map(|replica| of_progress(replica, circumstances)))
         .or_else(|| deployment.and_then(of_deployment))
         .or_else(|| {
             ended
@@ -109,7 +126,7 @@ pub fn of_replicas(
         })
 }
 
-fn of_pod(replica: &Replica<'_>, circumstances: &Circumstances) -> Option<Diagnosis> {
+fn of_pod(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
     if replica.stage == Stage::Ready {
         return None;
     }
@@ -118,7 +135,24 @@ fn of_pod(replica: &Replica<'_>, circumstances: &Circumstances) -> Option<Diagno
         .or_else(|| of_container(replica, Part::Runtime, circumstances))
 }
 
-fn unscheduled(replica: &Replica<'_>, circumstances: &Circumstances) -> Option<Diagnosis> {
+/// What a starting pod says it is retrying.
+fn of_progress(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
+    let part = match replica.stage {
+        Stage::Downloading => Part::Fetch,
+        Stage::Loading => Part::Runtime,
+        Stage::Unscheduled | Stage::Starting | Stage::Ready | Stage::Leaving | Stage::Ended => return None,
+    };
+    Some(Diagnosis {
+        failure: circumstances.progress.get(replica.name)?.problem.clone()?,
+        part,
+        outlook: Outlook::Waits,
+        pod: replica.name.into(),
+        exit_code: None,
+        time: None,
+    })
+}
+
+fn unscheduled(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
     let conditions = replica.pod.status.as_ref()?.conditions.as_ref()?;
     let refusal = conditions.iter().find(|condition| {
         condition.type_ == "PodScheduled"
@@ -130,6 +164,7 @@ fn unscheduled(replica: &Replica<'_>, circumstances: &Circumstances) -> Option<D
     Some(Diagnosis {
         failure: Failure::new(reason, shortened(words), remedy),
         part: Part::Scheduling,
+        outlook: Outlook::Waits,
         pod: replica.name.into(),
         exit_code: None,
         time: refusal.last_transition_time.as_ref().map(|Time(at)| *at),
@@ -157,7 +192,7 @@ fn why_unschedulable(words: &str, gpu_resource: Option<&str>) -> (Reason, &'stat
     )
 }
 
-fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances) -> Option<Diagnosis> {
+fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
     let status = match part {
         Part::Scheduling => None,
         Part::Fetch => fetch_status(replica.pod),
@@ -169,6 +204,7 @@ fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances
         return Some(Diagnosis {
             failure,
             part,
+            outlook: Outlook::Fails,
             pod: replica.name.into(),
             exit_code: None,
             time: None,
@@ -184,6 +220,7 @@ fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances
     Some(Diagnosis {
         failure: why_exited(exit, killed_at_startup.then_some(circumstances.startup_timeout)),
         part,
+        outlook: Outlook::Fails,
         pod: replica.name.into(),
         exit_code: Some(exit.exit_code),
         time: exit.finished_at.as_ref().map(|Time(at)| *at),
@@ -305,6 +342,7 @@ fn of_deployment(deployment: &Deployment) -> Option<Diagnosis> {
             "raise the quota, or exempt the namespace from the policy that the message names",
         ),
         part: Part::Scheduling,
+        outlook: Outlook::Fails,
         pod: deployment.metadata.name.clone().unwrap_or_default(),
         exit_code: None,
         time: refusal.last_transition_time.as_ref().map(|Time(at)| *at),
@@ -312,7 +350,7 @@ fn of_deployment(deployment: &Deployment) -> Option<Diagnosis> {
 }
 
 /// A pod that the kubelet evicted or did not admit.
-fn of_ended_pod(replica: &Replica<'_>, circumstances: &Circumstances) -> Option<Diagnosis> {
+fn of_ended_pod(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
     let pod: &Pod = replica.pod;
     let status = pod.status.as_ref()?;
     let kubelet = status.reason.as_deref()?;
@@ -341,6 +379,7 @@ fn of_ended_pod(replica: &Replica<'_>, circumstances: &Circumstances) -> Option<
     Some(Diagnosis {
         failure: Failure::new(reason, format!("{kubelet}: {}", shortened(words)), remedy),
         part: Part::Scheduling,
+        outlook: Outlook::Fails,
         pod: replica.name.into(),
         exit_code: None,
         time: None,

@@ -532,7 +532,7 @@ fn progress_is_shown_and_written_once_per_percent() {
         percent: None,
         rate_per_second: Some(52_428_800.0),
         eta_seconds: Some(30.0),
-        model: None,
+        ..Progress::default()
     };
     let mut tell = |bytes_done: u64| {
         world.observed.progress = [("chat-1".to_string(), progress(bytes_done))].into();
@@ -552,6 +552,29 @@ fn progress_is_shown_and_written_once_per_percent() {
     world.observed.progress.clear();
     let silent = world.status();
     assert_eq!((silent.download, silent.progress), (None, None));
+}
+
+#[test]
+fn what_a_download_is_retrying_is_named_while_it_goes_on() {
+    let mut world = fetch_container("state: {running: {}}");
+    let stalled = Progress {
+        problem: Some(Failure::new(
+            Reason::DownloadStalled,
+            "no bytes for 60 s",
+            "check the network",
+        )),
+        bytes_done: 5,
+        bytes_total: Some(10),
+        ..Progress::default()
+    };
+    world.observed.progress = [("chat-1".to_string(), stalled)].into();
+    let status = world.status();
+    assert_eq!(
+        (ready_reason(&status).as_str(), status.phase),
+        ("False/DownloadStalled", Some(Phase::Downloading))
+    );
+    assert_eq!(status.download.as_ref().unwrap().percent, 50);
+    assert_eq!(status.last_failure.unwrap().container.as_deref(), Some("fetch"));
 }
 
 #[test]

@@ -1,0 +1,266 @@
+//! The whole pipeline against an API server of the test's own: what is written, what is not, and what a refusal does.
+//!
+//! The server knows enough for that: objects by path, server-side apply as replacement, the status subresource.
+//! What a real API server makes of it is for the cluster tests.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crds::ModelDeployment;
+use http::{Method, Request, Response};
+use kube::{Client, client::Body, core::DeserializeGuard, runtime::controller::Action};
+use operator::{
+    context::{Context, Installation},
+    metrics::Metrics,
+    reconcile::{Error, Guarded, error_policy, reconcile},
+};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+const MDEP: &str = "/apis/slipway.dev/v1alpha1/namespaces/team/modeldeployments/chat";
+const SERVICE: &str = "/api/v1/namespaces/team/services/chat";
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/chat";
+const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/chat-cache";
+
+/// Objects by path, what was written, and codes with which writes are refused.
+#[derive(Clone, Default)]
+struct Api(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    written: Vec<String>,
+    refused: BTreeMap<&'static str, u16>,
+}
+
+impl Api {
+    fn with(spec: Value) -> Self {
+        let api = Self::default();
+        let object = json!({
+            "apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "spec": spec,
+            "metadata": {"name": "chat", "namespace": "team", "uid": "uid-of-chat", "generation": 1},
+        });
+        api.put(MDEP, object);
+        api
+    }
+
+    fn put(&self, path: &str, object: Value) {
+        self.0.lock().unwrap().objects.insert(path.into(), object);
+    }
+
+    fn get(&self, path: &str) -> Value {
+        self.0
+            .lock()
+            .unwrap()
+            .objects
+            .get(path)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// What was written since the last call, as `METHOD path`.
+    fn written(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().written)
+    }
+
+    fn refuse(&self, path: &'static str, code: u16) {
+        self.0.lock().unwrap().refused.insert(path, code);
+    }
+
+    fn context(&self) -> Arc<Context> {
+        let api = self.clone();
+        let answer = move |request| {
+            let api = api.clone();
+            async move { api.answer(request).await }
+        };
+        let client = Client::new(tower::service_fn(answer), "team");
+        let installation = Installation {
+            runtime_image: "registry.test/runtime:1".into(),
+            namespace: None,
+        };
+        let metrics = Metrics::register(&mut Registry::default());
+        Arc::new(Context::new(client, metrics, installation).unwrap())
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_string());
+        let bytes = request.into_body().collect_bytes().await.unwrap();
+        let sent = serde_json::from_slice(&bytes).unwrap_or_default();
+        let (code, body) = self.handle(&method, &path, sent);
+        let body = Body::from(body.to_string().into_bytes());
+        Ok(Response::builder().status(code).body(body).unwrap())
+    }
+
+    fn handle(&self, method: &Method, path: &str, sent: Value) -> (u16, Value) {
+        let mut state = self.0.lock().unwrap();
+        let refusal = |code: u16, reason: &str| {
+            let text = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason});
+            (code, text)
+        };
+        if method != Method::GET {
+            state.written.push(format!("{method} {path}"));
+        }
+        if let Some(code) = state.refused.get(path).filter(|_| method != Method::GET) {
+            return refusal(*code, "Refused");
+        }
+        match (method.as_str(), path.strip_suffix("/status")) {
+            ("GET", _) if path.ends_with("/pods") => (200, json!({"metadata": {}, "items": []})),
+            ("GET", _) => {
+                let found = state.objects.get(path);
+                found.map_or_else(|| refusal(404, "NotFound"), |found| (200, found.clone()))
+            }
+            ("PATCH", Some(parent)) => {
+                let object = state.objects.get_mut(parent).unwrap();
+                object["status"] = sent["status"].clone();
+                (200, object.clone())
+            }
+            ("DELETE", _) => (200, state.objects.remove(path).unwrap_or_default()),
+            _ => {
+                state.objects.insert(path.into(), sent.clone());
+                (200, sent)
+            }
+        }
+    }
+
+    async fn reconcile(&self, context: &Arc<Context>) -> Result<Action, Error> {
+        reconcile(self.guarded(), context.clone()).await
+    }
+
+    fn guarded(&self) -> Arc<Guarded> {
+        let object: ModelDeployment = serde_json::from_value(self.get(MDEP)).unwrap();
+        Arc::new(DeserializeGuard(Ok(object)))
+    }
+
+    fn ready(&self) -> (Value, Value) {
+        let conditions = self.get(MDEP)["status"]["conditions"].clone();
+        let mut conditions = conditions.as_array().unwrap().iter();
+        let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap();
+        (ready["status"].clone(), ready["reason"].clone())
+    }
+}
+
+fn hub() -> Value {
+    json!({"model": {"huggingFace": {"repo": "acme/model"}}})
+}
+
+#[tokio::test]
+async fn a_new_object_gets_its_children_and_a_status_and_a_settled_one_gets_no_status_again() {
+    let api = Api::with(hub());
+    let context = api.context();
+    api.reconcile(&context).await.unwrap();
+    let written = api.written();
+    let children = [
+        "/api/v1/namespaces/team/configmaps/chat-config",
+        "/api/v1/namespaces/team/serviceaccounts/chat",
+        SERVICE,
+        DEPLOYMENT,
+        "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chat",
+    ];
+    for child in children {
+        assert!(
+            written.contains(&format!("PATCH {child}")),
+            "{child} in {written:?}"
+        );
+        assert_eq!(
+            api.get(child)["metadata"]["ownerReferences"][0]["uid"],
+            "uid-of-chat"
+        );
+    }
+    assert!(written.contains(&format!("PATCH {MDEP}/status")), "{written:?}");
+    let is_event = |line: &String| line.starts_with("POST") && line.ends_with("/events");
+    assert!(written.iter().any(is_event), "{written:?}");
+    assert_eq!(api.ready(), (json!("False"), json!("Scaling")));
+
+    api.reconcile(&context).await.unwrap();
+    let written = api.written();
+    assert!(
+        !written
+            .iter()
+            .any(|line| line.contains("/status") || line.contains("/events")),
+        "{written:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_the_spec_no_longer_asks_for_goes_and_what_is_retained_stays() {
+    let api = Api::with(json!({"model": {"huggingFace": {"repo": "acme/model"}}, "cache": {"type": "PVC"}}));
+    let context = api.context();
+    api.reconcile(&context).await.unwrap();
+    let mut retained = api.get(CLAIM);
+    assert_eq!(retained["kind"], "PersistentVolumeClaim");
+    retained["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("ownerReferences");
+
+    let mut object = api.get(MDEP);
+    object["spec"] = hub();
+    api.put(MDEP, object);
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.get(CLAIM), Value::Null);
+
+    api.put(CLAIM, retained.clone());
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.get(CLAIM), retained);
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_left_alone() {
+    let api = Api::with(hub());
+    let foreign =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": "team"}});
+    api.put(SERVICE, foreign.clone());
+    api.reconcile(&api.context()).await.unwrap();
+    assert_eq!(api.ready(), (json!("False"), json!("NameTaken")));
+    assert_eq!((api.get(SERVICE), api.get(DEPLOYMENT)), (foreign, Value::Null));
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_api_server_is_told_and_an_outage_is_retried_ever_more_slowly() {
+    let api = Api::with(hub());
+    let context = api.context();
+    api.refuse(DEPLOYMENT, 422);
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.ready(), (json!("False"), json!("InvalidSetting")));
+
+    api.refuse(DEPLOYMENT, 500);
+    for seconds in [1, 2, 4] {
+        let error = api.reconcile(&context).await.unwrap_err();
+        let action = error_policy(api.guarded(), &error, context.clone());
+        assert_eq!(action, Action::requeue(Duration::from_secs(seconds)));
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_or_leaving_is_let_go() {
+    let api = Api::with(hub());
+    let context = api.context();
+    let mut object = api.get(MDEP);
+    object["metadata"]["deletionTimestamp"] = json!("2026-11-21T10:00:00Z");
+    api.put(MDEP, object);
+    let guarded = api.guarded();
+    assert_eq!(api.reconcile(&context).await.unwrap(), Action::await_change());
+    api.0.lock().unwrap().objects.clear();
+    assert_eq!(reconcile(guarded, context).await.unwrap(), Action::await_change());
+    assert_eq!(api.written(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_unreadable_object_waits_for_a_change() {
+    let context = Api::default().context();
+    let unreadable: Guarded = serde_json::from_value(json!({
+        "apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": "chat", "namespace": "team"}, "spec": {"model": "a string"},
+    }))
+    .unwrap();
+    let guarded = Arc::new(unreadable);
+    let error = reconcile(guarded.clone(), context.clone()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreadable(_)), "{error}");
+    assert_eq!(error_policy(guarded, &error, context), Action::await_change());
+}
