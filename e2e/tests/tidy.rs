@@ -1,5 +1,7 @@
 //! The layout and style rules that a compiler does not check. ARCHITECTURE.md and CONTRIBUTING.md say why.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +98,10 @@ fn parts_do_not_know_what_they_must_not() {
 #[test]
 fn functions_fit_a_screen() {
     check(|path, text| {
+        // A table of cases is long and easy to read.
+        if path.contains("/tests/") || path.ends_with("tests.rs") {
+            return None;
+        }
         let code = text.split("#[cfg(test)]\nmod tests").next()?;
         let lines: Vec<&str> = code.lines().collect();
         let long = lines.iter().enumerate().filter_map(|(first, line)| {

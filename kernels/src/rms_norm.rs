@@ -46,7 +46,7 @@ pub fn rms_norm(context: &CpuContext, op: RmsNorm<'_>) -> Result<(), KernelError
     Ok(())
 }
 
-/// Elements worth a task of their own (about 20 µs of one core).
+/// Elements worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_ELEMENTS: usize = 1 << 17;
 
 /// Some rows.

@@ -93,7 +93,7 @@ pub fn rope(context: &CpuContext, op: Rope<'_>) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Elements worth a task of their own (about 20 µs of one core).
+/// Elements worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_ELEMENTS: usize = 1 << 16;
 
 /// Turns one head.

@@ -37,7 +37,7 @@ pub fn silu_mul(
     Ok(())
 }
 
-/// Elements worth a task of their own (about 20 µs of one core).
+/// Elements worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_ELEMENTS: usize = 1 << 16;
 
 /// Some rows of the activation.

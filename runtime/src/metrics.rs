@@ -85,95 +85,103 @@ impl Metrics {
         let labels = [("model_name".into(), model_name.to_string().into())];
         let mut registry = Registry::with_labels(labels.into_iter());
         let mut m = Metrics::unregistered();
-        let r = &mut registry;
+        m.register_engine(&mut registry);
+        m.register_requests(&mut registry);
+        m.registry = registry;
+        m
+    }
+
+    /// What is read off the engine at each scrape.
+    fn register_engine(&self, r: &mut Registry) {
         r.register(
             "vllm:num_requests_running",
             "Requests that hold KV-cache blocks",
-            m.running.clone(),
+            self.running.clone(),
         );
         r.register(
             "vllm:num_requests_waiting",
             "Requests that wait for a place",
-            m.waiting.clone(),
+            self.waiting.clone(),
         );
         r.register(
             "vllm:kv_cache_usage_perc",
             "Share of KV-cache blocks in use, 0 to 1",
-            m.cache_usage.clone(),
+            self.cache_usage.clone(),
         );
         r.register(
             "vllm:num_preemptions",
             "Times a request lost its blocks",
-            m.preemptions.clone(),
+            self.preemptions.clone(),
         );
         r.register(
             "vllm:prompt_tokens",
             "Prompt tokens computed",
-            m.prompt_tokens.clone(),
+            self.prompt_tokens.clone(),
         );
         r.register(
             "vllm:generation_tokens",
             "Tokens generated",
-            m.generation_tokens.clone(),
-        );
-        r.register(
-            "vllm:request_success",
-            "Requests that ended by themselves",
-            m.finished.clone(),
-        );
-        r.register(
-            "vllm:time_to_first_token_seconds",
-            "Arrival to first token",
-            m.first_token.clone(),
-        );
-        r.register(
-            "vllm:inter_token_latency_seconds",
-            "Time between tokens",
-            m.inter_token.clone(),
-        );
-        r.register(
-            "vllm:e2e_request_latency_seconds",
-            "Arrival to last token",
-            m.end_to_end.clone(),
-        );
-        r.register(
-            "vllm:request_queue_time_seconds",
-            "Arrival to first step",
-            m.queue.clone(),
-        );
-        r.register(
-            "vllm:request_prompt_tokens",
-            "Prompt tokens of a request",
-            m.request_prompt_tokens.clone(),
-        );
-        let n_generated = m.request_generation_tokens.clone();
-        r.register(
-            "vllm:request_generation_tokens",
-            "Generated tokens of a request",
-            n_generated,
+            self.generation_tokens.clone(),
         );
         r.register(
             "slipway_engine_steps",
             "Steps the engine computed",
-            m.steps.clone(),
+            self.steps.clone(),
         );
         r.register(
             "slipway_requests_cancelled",
             "Requests whose client left",
-            m.cancelled.clone(),
+            self.cancelled.clone(),
+        );
+    }
+
+    /// What the routes report.
+    fn register_requests(&self, r: &mut Registry) {
+        r.register(
+            "vllm:request_success",
+            "Requests that ended by themselves",
+            self.finished.clone(),
+        );
+        r.register(
+            "vllm:time_to_first_token_seconds",
+            "Arrival to first token",
+            self.first_token.clone(),
+        );
+        r.register(
+            "vllm:inter_token_latency_seconds",
+            "Time between tokens",
+            self.inter_token.clone(),
+        );
+        r.register(
+            "vllm:e2e_request_latency_seconds",
+            "Arrival to last token",
+            self.end_to_end.clone(),
+        );
+        r.register(
+            "vllm:request_queue_time_seconds",
+            "Arrival to first step",
+            self.queue.clone(),
+        );
+        r.register(
+            "vllm:request_prompt_tokens",
+            "Prompt tokens of a request",
+            self.request_prompt_tokens.clone(),
+        );
+        r.register(
+            "vllm:request_generation_tokens",
+            "Generated tokens of a request",
+            self.request_generation_tokens.clone(),
         );
         r.register(
             "slipway_requests_arrived",
             "Generation requests that arrived",
-            m.arrivals.clone(),
+            self.arrivals.clone(),
         );
         r.register(
             "slipway_request_errors",
             "Requests answered with an error, by its kind",
-            m.errors.clone(),
+            self.errors.clone(),
         );
-        m.registry = registry;
-        m
     }
 
     fn unregistered() -> Self {

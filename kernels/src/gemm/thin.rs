@@ -14,7 +14,7 @@ pub(super) struct Operands<'a, W> {
     pub(super) y: &'a mut [f32],
 }
 
-/// Elements of the weight that are worth a task of their own (about 20 µs of one core).
+/// Elements of the weight that are worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_ELEMENTS: usize = 1 << 18;
 
 /// Weight rows that are read side by side when there is one row of activations; several streams keep the

@@ -36,7 +36,7 @@ impl Element for half::f16 {
 }
 
 /// How far ahead of a weight stream to ask for cache lines: about the latency of memory at the rate one
-/// core reads (measured best among 256 B to 4 KiB on Sapphire Rapids).
+/// core reads (a page is 4 KiB; hardware prefetchers stop at its end).
 const PREFETCH_BYTES: usize = 1024;
 
 /// Adds to `sums[i][j]`, lane by lane, the products of `n_steps` vectors of `x[i]` and `w[j]`.

@@ -1,3 +1,5 @@
+//! The Lease against an API server that holds one object.
+
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},

@@ -1,5 +1,7 @@
 //! The HTTP surface against the shipped model, and against models that fail on purpose.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod answers;
 mod errors;
 mod faults;

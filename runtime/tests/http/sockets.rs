@@ -63,7 +63,7 @@ async fn two_hundred_streams_with_random_disconnects_leave_nothing_behind() {
                 .unwrap();
             assert_eq!(response.status(), 200);
             // A third stays to the end.
-            let n_chunks = if idx % 3 == 0 {
+            let n_chunks = if idx.is_multiple_of(3) {
                 usize::MAX
             } else {
                 scattered(idx) % 20

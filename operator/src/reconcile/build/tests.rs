@@ -1,3 +1,5 @@
+//! What is built of the examples: templates that must not change, and what a pod may never have.
+
 use std::path::PathBuf;
 
 use crds::ModelDeployment;

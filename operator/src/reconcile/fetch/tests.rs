@@ -1,3 +1,5 @@
+//! Which children and pods belong to a ModelDeployment.
+
 use serde_json::{Value, json};
 
 use super::{

@@ -1,3 +1,5 @@
+//! Status from hand-made pods: every reason, and the truth of every condition.
+
 use std::marker::PhantomData;
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};

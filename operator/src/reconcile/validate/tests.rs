@@ -1,3 +1,5 @@
+//! From YAML to a plan, or to the reason why there is none.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
