@@ -3,6 +3,7 @@
 .PHONY: help demo run test build lint generate cluster cluster-down images
 
 PYTHON ?= python3
+QUESTION := {"model": "tiny-trained", "stream": true, "messages": [{"role": "user", "content": "Count from 4 to 9."}]}
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
 
 help: ## List the targets
@@ -13,6 +14,7 @@ demo: ## Cluster, operator, a model, a streamed answer, and the next commands
 
 run: ## Serve the demo's YAML on this machine, without a cluster
 	@cargo build --locked --workspace --bin slipway-runtime
+	@echo "when it says ready: curl -N localhost:8000/v1/chat/completions -H 'content-type: application/json' -d '$(QUESTION)'"
 	@$(TARGET)/slipway-runtime serve --from examples/modeldeployment.yaml --model examples/models/tiny-trained
 
 test: ## Everything CI runs
