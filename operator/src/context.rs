@@ -5,7 +5,7 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 
-use crate::{backoff::Backoffs, metrics::Metrics, reconcile::FIELD_MANAGER, startup_probe::StartupProbe};
+use crate::{backoff::Backoffs, metrics::Metrics, probe::Probe, reconcile::FIELD_MANAGER};
 
 /// What was chosen when the operator was installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Context {
     /// Client of the API server.
     pub client: Client,
     /// Reads the progress of starting pods.
-    pub probe: StartupProbe,
+    pub probe: Probe,
     /// Publishes Events.
     pub recorder: Recorder,
     /// Counters and durations.
@@ -44,7 +44,7 @@ impl Context {
         };
         Ok(Self {
             recorder: Recorder::new(client.clone(), reporter),
-            probe: StartupProbe::new()?,
+            probe: Probe::new()?,
             client,
             metrics,
             backoffs: Backoffs::default(),

@@ -9,5 +9,5 @@ pub mod controller;
 pub mod health;
 pub mod leader;
 pub mod metrics;
+pub mod probe;
 pub mod reconcile;
-pub mod startup_probe;

@@ -1,4 +1,4 @@
-//! The Lease against an API server that holds one object.
+//! Tests of the Lease: the decision alone, and candidates against an API server that knows one Lease.
 
 use std::{
     convert::Infallible,

@@ -2,9 +2,9 @@
 //!
 //! The only step that reads. It decides nothing but what is worth reading.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use crds::{ModelDeployment, modeldeployment::CacheType};
+use crds::{ModelDeployment, conditions::ConditionType, modeldeployment::CacheType};
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::{
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     context::Context,
-    startup_probe::{FETCH_PORT, Progress, SERVE_PORT},
+    probe::{FETCH_PORT, Progress, SERVE_PORT, SERVICE_PORT},
 };
 
 /// Pods asked for their progress in one reconcile, newest first.
@@ -44,6 +44,20 @@ pub struct Observed {
     pub named_claim: Option<PersistentVolumeClaim>,
     /// What starting pods say, by pod name.
     pub progress: BTreeMap<String, Progress>,
+    /// Whether the Service leads to a ready pod.
+    pub service: ServiceAnswer,
+}
+
+/// What a question through the Service came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceAnswer {
+    /// It was not asked: it answered before, nothing is ready, or the operator runs outside the cluster.
+    #[default]
+    NotAsked,
+    /// A ready pod answered.
+    Answers,
+    /// Nobody answered.
+    Silent,
 }
 
 /// Metadata of the objects that have the children's names, whoever they belong to.
@@ -51,6 +65,8 @@ pub struct Observed {
 pub struct Children {
     /// By kind.
     pub live: BTreeMap<&'static str, ObjectMeta>,
+    /// Address of the Service.
+    pub service_ip: Option<IpAddr>,
 }
 
 /// Whose an object with a child's name is.
@@ -116,12 +132,20 @@ pub async fn observe(context: &Context, object: &ModelDeployment) -> Result<Obse
             what: format!("{kind} {}", live.name.as_deref().unwrap_or_default()),
         });
     }
-    let progress = progress(context, object, &pods).await;
+    let (progress, service) = futures::join!(
+        progress(context, object, &pods),
+        service_answer(
+            context,
+            object,
+            children.service_ip.filter(|_| has_ready_pod(&pods))
+        ),
+    );
     Ok(Observed {
         children,
         pods,
         named_claim,
         progress,
+        service,
     })
 }
 
@@ -133,9 +157,14 @@ async fn children(client: &Client, object: &ModelDeployment) -> Result<Children,
         live::<ConfigMap>(client, &namespace, &names.config_map),
         live::<PersistentVolumeClaim>(client, &namespace, &names.claim),
         live::<NetworkPolicy>(client, &namespace, &names.main),
-        live::<Service>(client, &namespace, &names.main),
+        service(client, &namespace, &names.main),
         live::<Deployment>(client, &namespace, &names.main),
     )?;
+    let cluster_ip = service
+        .as_ref()
+        .and_then(|service| service.spec.as_ref()?.cluster_ip.as_deref());
+    let service_ip = cluster_ip.and_then(|ip| ip.parse().ok());
+    let service = service.map(|service| ("Service", service.metadata));
     let found = [
         service_account,
         config_map,
@@ -146,6 +175,7 @@ async fn children(client: &Client, object: &ModelDeployment) -> Result<Children,
     ];
     Ok(Children {
         live: found.into_iter().flatten().collect(),
+        service_ip,
     })
 }
 
@@ -167,6 +197,15 @@ where
         .await
         .map_err(|source| read_error(&format!("{} {namespace}/{name}", K::KIND), source))?;
     Ok(found.map(|object| (K::KIND, object.metadata)))
+}
+
+/// The Service whole, because its address is asked for an answer.
+async fn service(client: &Client, namespace: &str, name: &str) -> Result<Option<Service>, Error> {
+    let api: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let what = format!("Service {namespace}/{name}");
+    api.get_opt(name)
+        .await
+        .map_err(|source| read_error(&what, source))
 }
 
 async fn list_pods(client: &Client, object: &ModelDeployment) -> Result<Vec<Pod>, Error> {
@@ -217,11 +256,36 @@ async fn progress(context: &Context, object: &ModelDeployment, pods: &[Pod]) -> 
         .chain(ready.take(1).map(|replica| (replica, SERVE_PORT)))
         .filter_map(|(replica, port)| Some((replica.name.to_string(), replica.ip?, port)));
     stream::iter(asked.collect::<Vec<_>>())
-        .map(|(name, ip, port)| async move { Some((name, context.probe.read(ip, port).await?)) })
+        .map(|(name, ip, port)| async move { Some((name, context.probe.progress(ip, port).await?)) })
         .buffer_unordered(POLLED_PODS_MAX + 1)
         .filter_map(std::future::ready)
         .collect()
         .await
+}
+
+fn has_ready_pod(pods: &[Pod]) -> bool {
+    pods::replicas(pods)
+        .iter()
+        .any(|replica| replica.stage == Stage::Ready)
+}
+
+/// A pod is ready before every node knows the way to it, so the first answer is asked for through the Service.
+/// Once it has answered, the kubelet's probes are enough: a busy replica may be slow to answer one more.
+async fn service_answer(
+    context: &Context,
+    object: &ModelDeployment,
+    service_ip: Option<IpAddr>,
+) -> ServiceAnswer {
+    let inside = context.installation.namespace.is_some();
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let available = conditions
+        .filter(|condition| condition.type_ == ConditionType::Available.as_str())
+        .any(|condition| condition.status == "True");
+    match service_ip.filter(|_| inside && !available) {
+        None => ServiceAnswer::NotAsked,
+        Some(ip) if context.probe.is_ready(ip, SERVICE_PORT).await => ServiceAnswer::Answers,
+        Some(_) => ServiceAnswer::Silent,
+    }
 }
 
 fn read_error(what: &str, source: kube::Error) -> Error {

@@ -6,7 +6,7 @@ pub mod diagnosis;
 pub mod pods;
 mod transfer;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use crds::{
     ModelDeployment, ModelDeploymentStatus,
@@ -32,11 +32,13 @@ use self::{
 use super::{
     FIELD_MANAGER,
     build::{self, Applied, Resources, template_hash},
-    fetch::Observed,
+    fetch::{Observed, ServiceAnswer},
     validate::{Plan, desired_replicas, startup_timeout},
 };
-use crate::{context::Context, startup_probe::Progress};
+use crate::context::Context;
 
+/// So long the Service may stay silent after a pod became ready. Later, the operator's own way to it is at fault.
+const ROUTED_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// Longest condition message, in characters.
 const MESSAGE_CHARS_MAX: usize = 1024;
 
@@ -62,7 +64,7 @@ pub fn compute(
         object,
         &replicas,
         &Moment {
-            progress: &observed.progress,
+            observed,
             outcome,
             now,
         },
@@ -155,12 +157,14 @@ struct View<'a> {
     notes: String,
     /// The Deployment controller has seen the applied spec and agrees with the counts.
     settled: bool,
+    /// The Service leads to the pods that are ready.
+    routed: bool,
     startup_timeout: SignedDuration,
 }
 
 /// What a view is of, besides the pods.
 struct Moment<'a> {
-    progress: &'a BTreeMap<String, Progress>,
+    observed: &'a Observed,
     outcome: Outcome<'a>,
     now: Timestamp,
 }
@@ -176,7 +180,7 @@ impl<'a> View<'a> {
             .and_then(|deployment| template_hash(deployment.spec.as_ref()?.template.metadata.as_ref()));
         let is_current = |replica: &&Replica<'_>| hash.is_some() && replica.template_hash == hash;
         let circumstances = Circumstances {
-            progress: moment.progress,
+            progress: &moment.observed.progress,
             gpu_resource: plan.and_then(|plan| Some(plan.gpu.as_ref()?.resource_name.clone())),
             startup_timeout: startup_timeout(object),
             drain_timeout: SignedDuration::from_secs(
@@ -205,6 +209,7 @@ impl<'a> View<'a> {
             refusal,
             notes: plan.map(|plan| plan.notes.join("; ")).unwrap_or_default(),
             settled: deployment.is_some_and(|deployment| is_settled(deployment, desired)),
+            routed: is_routed(replicas, moment),
             startup_timeout: circumstances.startup_timeout,
         }
     }
@@ -225,6 +230,7 @@ impl<'a> View<'a> {
     fn is_ready(&self) -> bool {
         self.refusal.is_none()
             && self.settled
+            && self.routed
             && self.n_older == 0
             && count(self.current.len()) == self.desired
             && self.has_all(|replica| replica.stage == Stage::Ready)
@@ -257,6 +263,7 @@ impl<'a> View<'a> {
             Some(Stage::Loading) => (reason::LOADING, "the engine loads the model"),
             _ if self.n_older > 0 => (reason::ROLLING_OUT, "older pods are being replaced"),
             _ if count(self.current.len()) != self.desired => (reason::SCALING, "the number of pods changes"),
+            _ if !self.routed => (reason::PENDING, "the Service does not lead to them yet"),
             _ => (reason::PENDING, "the Deployment is not settled"),
         };
         (reason, format!("{counted}; {words}"))
@@ -264,7 +271,7 @@ impl<'a> View<'a> {
 
     fn phase(&self) -> Phase {
         let outlook = self.diagnosis.as_ref().map(|diagnosis| diagnosis.outlook);
-        let available = self.ready() > 0;
+        let available = self.ready() > 0 && self.routed;
         match outlook {
             _ if self.refusal.is_some() => Phase::Failed,
             _ if self.desired == 0 => Phase::ScaledToZero,
@@ -286,6 +293,16 @@ fn is_settled(deployment: &Deployment, desired: i32) -> bool {
     status.observed_generation >= deployment.metadata.generation
         && status.updated_replicas.unwrap_or(0) == desired
         && status.replicas.unwrap_or(0) == desired
+}
+
+/// A silent Service is believed for a while after a pod became ready.
+fn is_routed(replicas: &[Replica<'_>], moment: &Moment<'_>) -> bool {
+    let ready = replicas.iter().filter(|replica| replica.stage == Stage::Ready);
+    let ready_since = ready
+        .filter_map(|replica| pods::condition_since(replica.pod, "Ready"))
+        .min();
+    let for_long = ready_since.is_some_and(|since| moment.now.duration_since(since) > ROUTED_AFTER);
+    moment.observed.service != ServiceAnswer::Silent || for_long
 }
 
 /// One condition without its times.
@@ -432,6 +449,10 @@ fn available(view: &View<'_>) -> Verdict {
     let nobody = || Verdict::no(reason::NO_READY_REPLICA, "no replica answers");
     match view.ready() {
         0 => at_zero(view).unwrap_or_else(nobody),
+        _ if !view.routed => Verdict::no(
+            reason::NO_READY_REPLICA,
+            "the Service does not lead to the ready replica yet",
+        ),
         ready => Verdict::yes(reason::SERVING, format!("replicas that answer: {ready}")),
     }
 }
@@ -479,6 +500,8 @@ fn ready(view: &View<'_>) -> Verdict {
 
 /// When to look again although nothing changed in the API server.
 pub fn look_again_after(status: &ModelDeploymentStatus) -> Duration {
+    /// The way from a Service to a new pod takes the nodes a moment.
+    const ROUTING: Duration = Duration::from_millis(300);
     /// Progress moves without a change of any object.
     const MOVING: Duration = Duration::from_secs(2);
     /// Whether a container that runs again has settled is a question of time.
@@ -486,6 +509,13 @@ pub fn look_again_after(status: &ModelDeploymentStatus) -> Duration {
     /// Against lost events.
     const STABLE: Duration = Duration::from_secs(300);
     let failing = status.last_failure.is_some();
+    let available = status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == ConditionType::Available.as_str() && condition.status == "True");
+    if status.ready_replicas > 0 && !available {
+        return ROUTING;
+    }
     match status.phase {
         Some(Phase::Downloading | Phase::Loading | Phase::Updating) => MOVING,
         Some(Phase::Pending) | None => FAILING,

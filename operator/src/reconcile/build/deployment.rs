@@ -23,7 +23,7 @@ use super::{
     super::validate::{CacheVolume, Hub, MODELS_DIR, Plan, SecretKey, Source, Surge},
     Names, config_map, labels, metadata, selector_labels,
 };
-use crate::startup_probe::{FETCH_PORT, SERVE_PORT};
+use crate::probe::{FETCH_PORT, SERVE_PORT};
 
 /// Name of the init container that downloads.
 pub const FETCH_CONTAINER: &str = "fetch";

@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 
 use super::{super::validate::Source, Names, Plan, metadata, selector_labels};
-use crate::startup_probe::{FETCH_PORT, SERVE_PORT};
+use crate::probe::{FETCH_PORT, SERVE_PORT};
 
 const DNS_PORT: i32 = 53;
 /// Label that every namespace carries, with its own name.

@@ -6,6 +6,7 @@ use k8s_openapi::{
 };
 
 use super::{Names, Plan, metadata, selector_labels};
+use crate::probe::SERVICE_PORT;
 
 pub(super) fn build(plan: &Plan) -> Service {
     Service {
@@ -16,7 +17,7 @@ pub(super) fn build(plan: &Plan) -> Service {
             ports: Some(vec![ServicePort {
                 name: Some("http".into()),
                 app_protocol: Some("http".into()),
-                port: 80,
+                port: i32::from(SERVICE_PORT),
                 target_port: Some(IntOrString::String("http".into())),
                 protocol: Some("TCP".into()),
                 ..ServicePort::default()

@@ -1,4 +1,4 @@
-//! What is built of the examples: templates that must not change, and what a pod may never have.
+//! Tests of the built objects: snapshots of the examples, and what must not change.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Which children and pods belong to a ModelDeployment.
+//! Tests of whose an object with a child's name is.
 
 use serde_json::{Value, json};
 

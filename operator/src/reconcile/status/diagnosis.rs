@@ -19,7 +19,7 @@ use k8s_openapi::{
 };
 
 use super::pods::{Replica, Stage, fetch_status, runtime_status};
-use crate::startup_probe::Progress;
+use crate::probe::Progress;
 
 /// A container that failed and runs again counts as failing for so long, so that a crash loop of a process
 /// that lives for seconds does not look like progress in between.

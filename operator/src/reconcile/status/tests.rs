@@ -1,4 +1,4 @@
-//! Status from hand-made pods: every reason, and the truth of every condition.
+//! Tests of the status: hand-made pods in, conditions, phase and failure out.
 
 use std::marker::PhantomData;
 
@@ -12,7 +12,7 @@ use super::{
     },
     *,
 };
-use crate::startup_probe::{ModelFacts, Progress};
+use crate::probe::{ModelFacts, Progress};
 
 /// What the Deployment controller says once it has done its work.
 fn settled(n_pods: i32) -> serde_json::Value {
@@ -117,10 +117,10 @@ fn runtime_container(rest: &str) -> World {
 }
 
 #[test]
-fn a_start_from_nothing_to_ready() {
+fn a_start_from_nothing_to_a_loading_engine() {
     let object = object(HUB);
     let hash = hash_of(&object);
-    let nothing = World::new(object.clone(), Vec::new()).status();
+    let nothing = World::new(object, Vec::new()).status();
     assert_eq!(
         line(&nothing),
         "Accepted+Accepted ModelReady-Pending Scheduled-Scheduling EngineReady-Pending Available-NoReadyReplica \
@@ -167,7 +167,12 @@ fn a_start_from_nothing_to_ready() {
          Progressing+Loading Ready-Loading"
     );
     assert_eq!(loading.phase, Some(Phase::Loading));
+}
 
+#[test]
+fn a_ready_replica_makes_everything_true() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
     let ready = World::new(object, vec![ready_pod("chat-1", &hash)]).status();
     assert_eq!(
         line(&ready),
@@ -241,6 +246,26 @@ fn ready_needs_every_pod_new_and_the_deployment_settled() {
         "a surplus pod that drains takes nothing away"
     );
     assert_eq!(condition(&status, ConditionType::Progressing).reason, "Scaling");
+}
+
+#[test]
+fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    world.observed.service = ServiceAnswer::Silent;
+    let status = world.status_at(at("10:01:41"));
+    assert_eq!(ready_reason(&status), "False/Pending");
+    assert_eq!(condition(&status, ConditionType::Available).status, "False");
+    assert!(look_again_after(&status).as_secs() < 1);
+
+    assert_eq!(
+        ready_reason(&world.status_at(at("10:02:00"))),
+        "True/Ready",
+        "the operator's own way is blocked"
+    );
+    world.observed.service = ServiceAnswer::Answers;
+    assert_eq!(ready_reason(&world.status_at(at("10:01:41"))), "True/Ready");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 
 use super::pods::{Replica, Stage, condition_since, fetch_status, runtime_status};
-use crate::startup_probe::{ModelFacts, Progress};
+use crate::probe::{ModelFacts, Progress};
 
 /// The transfer of one pod; `previous` stays if it is at the same percentage.
 pub(super) fn transfer(pod: &str, progress: &Progress, previous: Option<&TransferStatus>) -> TransferStatus {

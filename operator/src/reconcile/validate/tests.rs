@@ -1,4 +1,4 @@
-//! From YAML to a plan, or to the reason why there is none.
+//! Tests of plans: minimal specs in, resolved values or a refusal out.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
@@ -184,6 +184,7 @@ fn an_object_of_somebody_else_is_not_taken_over() {
     let observed = Observed {
         children: Children {
             live: BTreeMap::from([("Service", live)]),
+            ..Children::default()
         },
         ..Observed::default()
     };

@@ -1,6 +1,6 @@
-//! Reads `/startupz` of a starting pod: which stage it is in and how far it is.
+//! What the operator asks replicas over HTTP: how far a start is, and whether the Service leads to a ready one.
 //!
-//! Bounded in time and size; a pod that does not answer has no progress, which is no error.
+//! Bounded in time and size; no answer is an answer, and no error.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -11,6 +11,8 @@ use serde::Deserialize;
 pub const FETCH_PORT: u16 = 8001;
 /// Port on which the runtime serves.
 pub const SERVE_PORT: u16 = 8000;
+/// Port of the Service.
+pub const SERVICE_PORT: u16 = 80;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -51,13 +53,13 @@ pub struct ModelFacts {
     pub max_model_len: Option<i64>,
 }
 
-/// The client that reads it.
+/// The client that asks.
 #[derive(Clone, Debug)]
-pub struct StartupProbe {
+pub struct Probe {
     http: reqwest::Client,
 }
 
-impl StartupProbe {
+impl Probe {
     /// A client that goes straight to pods, whatever the proxy variables say.
     ///
     /// # Errors
@@ -72,8 +74,8 @@ impl StartupProbe {
         Ok(Self { http })
     }
 
-    /// What the pod at `ip` says on `port`, if it says something readable in time.
-    pub async fn read(&self, ip: IpAddr, port: u16) -> Option<Progress> {
+    /// What the pod at `ip` says of its start on `port`, if it says something readable in time.
+    pub async fn progress(&self, ip: IpAddr, port: u16) -> Option<Progress> {
         let address = std::net::SocketAddr::new(ip, port);
         let mut response = self
             .http
@@ -89,6 +91,13 @@ impl StartupProbe {
             body.extend_from_slice(&chunk);
         }
         serde_json::from_slice(&body).ok()
+    }
+
+    /// Whether somebody at `ip` and `port` says that it is ready.
+    pub async fn is_ready(&self, ip: IpAddr, port: u16) -> bool {
+        let address = std::net::SocketAddr::new(ip, port);
+        let answer = self.http.get(format!("http://{address}/readyz")).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
     }
 }
 
@@ -112,16 +121,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_is_no_progress() {
+    async fn an_answer_without_end_is_no_progress_and_none_is_not_ready() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let app = axum::Router::new().route(
+        let ready = axum::routing::get(|| async { "ok" });
+        let app = axum::Router::new().route("/readyz", ready).route(
             "/startupz",
             axum::routing::get(|| async { "x".repeat(BODY_BYTES_MAX + 1) }),
         );
         let server = tokio::spawn(async move { axum::serve(listener, app).await });
-        let probe = StartupProbe::new().unwrap();
-        assert_eq!(probe.read("127.0.0.1".parse().unwrap(), port).await, None);
+        let probe = Probe::new().unwrap();
+        let here: IpAddr = "127.0.0.1".parse().unwrap();
+        assert_eq!(probe.progress(here, port).await, None);
+        assert!(probe.is_ready(here, port).await);
         server.abort();
+        let _aborted = server.await;
+        assert!(!probe.is_ready(here, port).await, "nobody listens any more");
     }
 }
