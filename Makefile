@@ -3,7 +3,7 @@
 .PHONY: help demo run test build lint generate cluster cluster-down images
 
 PYTHON ?= python3
-QUESTION := {"model": "tiny-trained", "stream": true, "messages": [{"role": "user", "content": "Count from 4 to 9."}]}
+QUESTION := {"model": "tiny-trained", "stream": true, "temperature": 0, "messages": [{"role": "user", "content": "Count from 4 to 9."}]}
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
 
 help: ## List the targets

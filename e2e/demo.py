@@ -72,16 +72,17 @@ def ask(environment: dict[str, str], status: dict) -> None:
 
 def next_commands(status: dict, name: str) -> None:
     """What a user would want to type now."""
-    body = json.dumps({"model": status["modelName"], "messages": [{"role": "user", "content": "Count from 4 to 9."}]})
+    question = {"role": "user", "content": "Count from 4 to 9."}
+    body = json.dumps({"model": status["modelName"], "temperature": 0, "messages": [question]})
     print(f"""{status['modelName']} answers at {status['url']} inside the cluster. Next:
 
-  eval "$(python3 e2e/cluster/cluster.py env)"                 # kubectl and helm for this cluster
-  kubectl get mdep -n {NAMESPACE} -o wide                       # what runs, and why if it does not
+  eval "$(python3 e2e/cluster/cluster.py env)"     # kubectl and helm for this cluster
+  kubectl get mdep -n {NAMESPACE} -o wide                  # what runs, and why if it does not
   kubectl port-forward -n {NAMESPACE} svc/{name} 8080:80 &
   curl -N localhost:8080/v1/chat/completions -H 'content-type: application/json' -d '{body}'
   kubectl scale mdep {name} -n {NAMESPACE} --replicas=2
-  ls examples/                                                 # GPUs, gated repositories, claims, API keys
-  make cluster-down                                            # when you are done
+  ls examples/                                             # GPUs, gated repositories, claims, API keys
+  make cluster-down                                        # when you are done
 """)
 
 
