@@ -37,12 +37,15 @@ def test_a_gated_repository_opens_with_the_right_token(namespace: str, hub) -> N
 
 
 def test_a_download_cut_in_the_middle_resumes(namespace: str, hub) -> None:
-    cut = {"path": "model.safetensors", "kind": "cut", "times": 1, "afterBytes": 4_000_000}
+    # A broken connection takes along what its receiver has not read yet, so where it resumes is not known, and twice
+    # is surer than once.
+    cut = {"path": "model.safetensors", "kind": "cut", "times": 2, "afterBytes": 6_000_000}
     hub.arm("slipway/interrupted", faults=[cut])
     kube.apply(kube.model_deployment("interrupted", "slipway/interrupted", hub.endpoint), namespace)
     kube.until_ready("interrupted", namespace)
     ranges = [r["range"] for r in hub.requests("slipway/interrupted") if r.get("range")]
-    assert any(r.startswith("bytes=") and int(r.removeprefix("bytes=").split("-")[0]) >= 1_000_000 for r in ranges), ranges
+    starts = [int(r.removeprefix("bytes=").split("-")[0]) for r in ranges]
+    assert starts and min(starts) > 0, ranges
 
 
 def test_a_download_shows_its_progress(namespace: str, hub) -> None:
