@@ -22,7 +22,7 @@ SYSTEM_NAMESPACE = "slipway-system"
 
 def require(*tools: str) -> None:
     """Stops with the one command that installs what is missing."""
-    packages = {"cargo": "rustup (see the Rust site)", "go": "golang", "cc": "build-essential", "pkg-config": "pkg-config"}
+    packages = {"cargo": "rustup (see the Rust site)", "go": "golang", "cc": "build-essential"}
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         names = ", ".join(f"{tool} ({packages.get(tool, tool)})" for tool in missing)

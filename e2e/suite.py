@@ -80,18 +80,17 @@ def clients(count: Count) -> bool:
 
 def rust_lane(count: Count, built: threading.Event) -> None:
     """Build, then unit tests, black-box HTTP, and lint last because it compiles everything once more."""
-    cargo = ["cargo"]
     try:
-        if not step(count, "Build every crate", [*cargo, "build", "--locked", "--workspace", "--all-targets"]):
+        if not step(count, "Build every crate", ["cargo", "build", "--locked", "--workspace", "--all-targets"]):
             return
     finally:
         built.set()
-    step(count, "Unit, property, simulator and oracle tests", [*cargo, "test", "--locked", "--workspace", "--no-fail-fast"])
+    step(count, "Unit, property, simulator and oracle tests", ["cargo", "test", "--locked", "--workspace", "--no-fail-fast"])
     if (VENV / "bin" / "pytest").exists():
         step(count, "Black-box HTTP tests", [*PYTEST, "e2e/tests/http"])
         step(count, "Tests of the cluster tool", [*PYTEST, "e2e/cluster"])
-    step(count, "Formatting", [*cargo, "fmt", "--check"])
-    step(count, "Lint", [*cargo, "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    step(count, "Formatting", ["cargo", "fmt", "--check"])
+    step(count, "Lint", ["cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
 
 
 def cluster_lane(count: Count, built: threading.Event) -> None:

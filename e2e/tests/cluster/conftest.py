@@ -16,7 +16,6 @@ from kube import kubectl
 
 HUB = "http://hub.slipway-demo.svc"
 
-collect_ignore_glob: list[str] = []
 if not os.environ.get("KUBECONFIG"):
     raise pytest.UsageError("no KUBECONFIG: run these tests with `make test`, which brings the cluster up")
 
