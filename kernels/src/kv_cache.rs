@@ -1,5 +1,7 @@
 //! Keys and values of one layer in fixed blocks, and the op that writes them.
 
+use std::ops::Range;
+
 use crate::buffer::Buffer;
 use crate::error::{check_len, check_range};
 use crate::simd::LANES_MAX;
@@ -83,6 +85,50 @@ impl KvCache {
             n_kv_heads,
             head_dim,
         })
+    }
+
+    /// Copies all keys and values of block `from` to block `to`.
+    ///
+    /// # Errors
+    /// A block is beyond the cache; nothing was copied then.
+    pub fn copy_block(&mut self, from: u32, to: u32) -> Result<(), KernelError> {
+        let source = self.block("copy_block", ("from", from))?;
+        let target = self.block("copy_block", ("to", to))?.start;
+        self.keys
+            .as_mut_slice::<f32>()
+            .copy_within(source.clone(), target);
+        self.values.as_mut_slice::<f32>().copy_within(source, target);
+        Ok(())
+    }
+
+    /// Copies all keys and values of block `from` of `other` to block `to` of this cache.
+    ///
+    /// # Errors
+    /// The blocks are of different sizes, or one is beyond its cache; nothing was copied then.
+    pub fn copy_block_from(&mut self, other: &KvCache, from: u32, to: u32) -> Result<(), KernelError> {
+        let shape = |cache: &KvCache| [cache.n_kv_heads, cache.block_size, cache.head_dim];
+        check_range(
+            shape(self) == shape(other),
+            "copy_block_from",
+            ("block_size", other.block_size),
+            "of blocks of the same shape",
+        )?;
+        let source = other.block("copy_block_from", ("from", from))?;
+        let target = self.block("copy_block_from", ("to", to))?;
+        self.keys.as_mut_slice()[target.clone()].copy_from_slice(&other.keys()[source.clone()]);
+        self.values.as_mut_slice()[target].copy_from_slice(&other.values()[source]);
+        Ok(())
+    }
+
+    /// Where all vectors of a block lie.
+    fn block(
+        &self,
+        op: &'static str,
+        (operand, block): (&'static str, u32),
+    ) -> Result<Range<usize>, KernelError> {
+        let block = block as usize;
+        check_range(block < self.n_blocks, op, (operand, block), "within the cache")?;
+        Ok(self.index(block, 0, 0)..self.index(block + 1, 0, 0))
     }
 
     /// Bytes that one token takes in one layer.
@@ -229,6 +275,50 @@ mod tests {
             slots: &[0],
         };
         assert!(kv_write(&context, &mut cache, op).is_err());
+    }
+
+    /// A cache in which every number of every slot is different.
+    fn filled(n_blocks: usize, first: f32) -> KvCache {
+        let context = CpuContext::new(1).unwrap();
+        let mut cache = KvCache::new((n_blocks, 2), (2, 3)).unwrap();
+        let n_slots = 2 * n_blocks;
+        let x: Vec<f32> = (0..12 * n_slots).map(|i| first + i as f32).collect();
+        let slots: Vec<u32> = (0..n_slots as u32).collect();
+        let op = KvWrite {
+            x: &x,
+            row_stride: 12,
+            keys_at: 0,
+            slots: &slots,
+        };
+        kv_write(&context, &mut cache, op).unwrap();
+        cache
+    }
+
+    #[test]
+    fn copies_whole_blocks_and_nothing_else() {
+        let (before, mut cache, other) = (filled(3, 1.0), filled(3, 1.0), filled(2, 1000.0));
+        let block = |cache: &KvCache, block| {
+            let range = cache.block("test", ("block", block)).unwrap();
+            (
+                cache.keys()[range.clone()].to_vec(),
+                cache.values()[range].to_vec(),
+            )
+        };
+        cache.copy_block(2, 0).unwrap();
+        assert_eq!(
+            [0, 1, 2].map(|b| block(&cache, b)),
+            [2, 1, 2].map(|b| block(&before, b))
+        );
+        cache.copy_block_from(&other, 1, 2).unwrap();
+        assert_eq!(block(&cache, 2), block(&other, 1));
+        assert_eq!(
+            [0, 1].map(|b| block(&cache, b)),
+            [2, 1].map(|b| block(&before, b))
+        );
+        assert!(cache.copy_block(3, 0).is_err() && cache.copy_block(0, 3).is_err());
+        assert!(cache.copy_block_from(&other, 2, 0).is_err());
+        let wider = KvCache::new((3, 2), (2, 4)).unwrap();
+        assert!(cache.copy_block_from(&wider, 0, 0).is_err());
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         Some(n_blocks) => n_blocks,
         None => capacity::n_blocks(demand, capacity::bytes_free())?,
     };
-    model.allocate_cache(n_blocks, config.block_size)?;
+    model.allocate_cache(n_blocks, config.block_size, 0)?;
     let engine = Engine::start(
         Box::new(model),
         EngineConfig {

@@ -1,4 +1,4 @@
-//! Models: a checkpoint folder becomes something that turns a [`Batch`] into [`Logits`].
+//! Models: a checkpoint folder becomes something that turns a [`Batch`] into a [`StepOutput`].
 //!
 //! Owns config.json, weight names, the decoder and its KV cache. Must not know requests, sampling, text
 //! or HTTP; it knows tokens only as numbers.
@@ -19,17 +19,24 @@ pub use decoder::{LoadOptions, Model, ModelInfo};
 pub use error::ModelError;
 pub use weights::{DtypeChoice, LoadProgress};
 
-use crate::engine::batch::{Batch, Logits};
+use crate::engine::batch::{Batch, KvGroup, StepOutput};
 
 /// What the engine needs of a model. The engine's tests bring their own.
 pub trait Forward {
     /// Length of a row of logits; token ids must be below it.
     fn vocab_size(&self) -> usize;
 
-    /// Runs one step: writes the keys and values of the batch's tokens to their slots, and returns the
-    /// logits of [`Batch::logits_at`] in that order.
+    /// The layers, grouped by what they see: one block table of a row for each group, in this order; at least
+    /// one.
+    fn kv_groups(&self) -> Vec<KvGroup>;
+
+    /// A prompt must be computed in one step, because its tokens see the later ones too.
+    fn whole_prompts(&self) -> bool;
+
+    /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
+    /// returns the logits and the pooled vectors that the batch asks for, in its order.
     ///
     /// # Errors
     /// A batch that contradicts itself or the cache (see [`ModelError::Batch`]); nothing was computed then.
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError>;
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError>;
 }

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use runtime::engine::batch::{Batch, BatchRow, BlockId, Logits};
+use runtime::engine::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits};
 use runtime::model::{DtypeChoice, Forward, LoadOptions, Model, ModelError};
 use serde::Deserialize;
 
@@ -74,7 +74,7 @@ fn reference(dir: &Path) -> Reference {
 
 fn open(dir: &Path, options: &LoadOptions) -> Model {
     let mut model = Model::load(dir, options, &|_| {}).unwrap();
-    model.allocate_cache(N_BLOCKS, BLOCK_SIZE).unwrap();
+    model.allocate_cache(N_BLOCKS, BLOCK_SIZE, 0).unwrap();
     model
 }
 
@@ -111,12 +111,8 @@ fn step(model: &mut Model, sequences: &mut [Sequence], takes: &[(usize, usize)],
         let sequence = &mut sequences[idx];
         let query_start = batch.tokens.len();
         for position in sequence.n_done..sequence.n_done + n {
-            let block = sequence.blocks[position / BLOCK_SIZE].0 as usize;
             batch.tokens.push(sequence.tokens[position]);
             batch.positions.push(position as u32);
-            batch
-                .slots
-                .push((block * BLOCK_SIZE + position % BLOCK_SIZE) as u32);
             if wanted == Wanted::All {
                 batch.logits_at.push(batch.tokens.len() as u32 - 1);
             }
@@ -125,15 +121,14 @@ fn step(model: &mut Model, sequences: &mut [Sequence], takes: &[(usize, usize)],
             batch.logits_at.push(batch.tokens.len() as u32 - 1);
         }
         sequence.n_done += n;
-        let block_table = sequence.blocks.clone();
         batch.rows.push(BatchRow {
             query_start,
             query_len: n,
             context_len: sequence.n_done,
-            block_table,
+            block_tables: vec![sequence.blocks.clone()],
         });
     }
-    model.forward(&batch).unwrap()
+    model.forward(&batch).unwrap().logits
 }
 
 /// The logits after every prompt token, whole prompt at once.
@@ -520,29 +515,28 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         query_start: 0,
         query_len: 2,
         context_len: 2,
-        block_table: vec![BlockId(3)],
+        block_tables: vec![vec![BlockId(3)]],
     };
-    let slot = 3 * BLOCK_SIZE as u32;
     let good = Batch {
         tokens: vec![5, 6],
         positions: vec![0, 1],
-        slots: vec![slot, slot + 1],
         rows: vec![row.clone()],
         logits_at: vec![1],
+        ..Batch::default()
     };
     assert!(
         matches!(model.forward(&good), Err(ModelError::Batch { .. })),
         "there is no cache yet"
     );
     assert!(matches!(
-        model.allocate_cache(0, BLOCK_SIZE),
+        model.allocate_cache(0, BLOCK_SIZE, 0),
         Err(ModelError::Cache { .. })
     ));
     assert!(matches!(
-        model.allocate_cache(usize::MAX, usize::MAX),
+        model.allocate_cache(usize::MAX, usize::MAX, 0),
         Err(ModelError::Cache { .. })
     ));
-    model.allocate_cache(4, BLOCK_SIZE).unwrap();
+    model.allocate_cache(4, BLOCK_SIZE, 0).unwrap();
     let with = |change: fn(&mut Batch)| {
         let mut batch = good.clone();
         change(&mut batch);
@@ -551,8 +545,21 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
     let bad = [
         with(|batch| batch.tokens[0] = 512),
         with(|batch| batch.positions[1] = 2),
-        with(|batch| batch.slots[1] = 0),
-        with(|batch| batch.slots.clear()),
+        with(|batch| batch.positions.clear()),
+        with(|batch| batch.token_types = vec![0, 0]),
+        with(|batch| batch.pooled_rows = vec![0]),
+        with(|batch| {
+            batch.moves = vec![BlockMove::Copy {
+                from: BlockId(0),
+                to: BlockId(4),
+            }]
+        }),
+        with(|batch| {
+            batch.moves = vec![BlockMove::SwapOut {
+                from: BlockId(0),
+                to: HostBlockId(0),
+            }]
+        }),
         with(|batch| batch.logits_at = vec![2]),
         with(|batch| batch.logits_at = vec![1, 0]),
         with(|batch| batch.rows.clear()),
@@ -561,21 +568,70 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         with(|batch| batch.rows[0].query_len = usize::MAX),
         with(|batch| batch.rows[0].context_len = 1),
         with(|batch| batch.rows[0].context_len = usize::MAX),
-        with(|batch| batch.rows[0].block_table = vec![BlockId(4)]),
-        with(|batch| batch.rows[0].block_table.clear()),
+        with(|batch| batch.rows[0].block_tables = vec![vec![BlockId(4)]]),
+        with(|batch| batch.rows[0].block_tables.clear()),
     ];
     for batch in bad {
         let refused = model.forward(&batch);
         assert!(matches!(refused, Err(ModelError::Batch { .. })), "{batch:?}");
     }
-    let logits = model.forward(&good).unwrap();
+    let logits = model.forward(&good).unwrap().logits;
     assert_eq!((logits.values.len(), logits.vocab_size), (512, 512));
     assert!(
         model
             .forward(&with(|batch| batch.logits_at.clear()))
             .unwrap()
+            .logits
             .values
             .is_empty()
     );
-    assert!(model.forward(&Batch::default()).unwrap().values.is_empty());
+    assert!(model.forward(&Batch::default()).unwrap().logits.values.is_empty());
+}
+
+#[test]
+fn a_context_whose_blocks_were_moved_gives_the_same_bits() {
+    let dir = trained();
+    let prompt = &reference(&dir).prompts[7];
+    let mut model = open_auto(&dir);
+    model.allocate_cache(N_BLOCKS, BLOCK_SIZE, 8).unwrap();
+    let (last, ids) = prompt.ids.split_last().unwrap();
+    let n_blocks = ids.len().div_ceil(BLOCK_SIZE) as u32;
+    let decode = |moves: Vec<BlockMove>, first: u32| Batch {
+        moves,
+        tokens: vec![*last],
+        positions: vec![ids.len() as u32],
+        rows: vec![BatchRow {
+            query_start: 0,
+            query_len: 1,
+            context_len: ids.len() + 1,
+            block_tables: vec![(0..=n_blocks).map(|idx| BlockId(first + idx)).collect()],
+        }],
+        logits_at: vec![0],
+        ..Batch::default()
+    };
+    let prefill = Batch {
+        tokens: ids.to_vec(),
+        positions: (0..ids.len() as u32).collect(),
+        rows: vec![BatchRow {
+            query_start: 0,
+            query_len: ids.len(),
+            context_len: ids.len(),
+            block_tables: vec![(0..n_blocks).map(BlockId).collect()],
+        }],
+        ..Batch::default()
+    };
+    model.forward(&prefill).unwrap();
+    let expected = model.forward(&decode(Vec::new(), 0)).unwrap();
+    // One block after the other to the host, to other blocks, and on from there.
+    let moves = (0..n_blocks).flat_map(|idx| {
+        let (host, twice) = (HostBlockId(idx % 8), BlockId(200 + idx));
+        let (from, to) = (BlockId(idx), BlockId(100 + idx));
+        [
+            BlockMove::SwapOut { from, to: host },
+            BlockMove::SwapIn { from: host, to },
+            BlockMove::Copy { from: to, to: twice },
+        ]
+    });
+    let moved = model.forward(&decode(moves.collect(), 200)).unwrap();
+    assert!(moved == expected);
 }

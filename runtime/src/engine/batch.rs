@@ -1,25 +1,75 @@
 //! One step's work as explicit arrays: what the scheduler hands to the model. No globals, no hidden state.
 
 /// Index of a block of the KV cache.
+///
+/// All [`KvGroup`]s draw from one pool of equal blocks: block `b` is one page, and the layers of the one group
+/// that holds it keep their keys and values there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(pub u32);
+
+impl BlockId {
+    /// Stands in a block table where a block lay wholly outside the group's window and was given back.
+    pub const FREED: BlockId = BlockId(u32::MAX);
+}
+
+/// Index of a block of the host memory that blocks of the cache are swapped out to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostBlockId(pub u32);
+
+/// Layers that see the same part of a context, and so keep the same blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvGroup {
+    /// A token sees itself and the `window - 1` tokens before it; `None`: all before it.
+    pub window: Option<usize>,
+}
+
+/// A whole block that moves before a step is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockMove {
+    /// Within the cache.
+    Copy {
+        /// Block that is read.
+        from: BlockId,
+        /// Block that is overwritten.
+        to: BlockId,
+    },
+    /// From the cache to the host.
+    SwapOut {
+        /// Block that is read.
+        from: BlockId,
+        /// Block that is overwritten.
+        to: HostBlockId,
+    },
+    /// From the host to the cache.
+    SwapIn {
+        /// Block that is read.
+        from: HostBlockId,
+        /// Block that is overwritten.
+        to: BlockId,
+    },
+}
 
 /// Sequences of one step, their new tokens concatenated ("varlen").
 ///
 /// For sequence `i`, the new tokens are `tokens[r.query_start .. r.query_start + r.query_len]` with
-/// `r = rows[i]`; after this step the cache holds `r.context_len` tokens of it, the new ones included.
+/// `r = rows[i]`; after this step the cache holds `r.context_len` tokens of it, the new ones included. In each
+/// group the token at `position` lies in block `block_table[position / block_size]`, at `position % block_size`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
+    /// Blocks to move, one after the other, before anything is computed.
+    pub moves: Vec<BlockMove>,
     /// New token ids of every row, concatenated. `[n_tokens]`
     pub tokens: Vec<u32>,
+    /// Segment of each new token, for models that tell segments apart; empty: all 0. `[n_tokens]` or `[0]`
+    pub token_types: Vec<u32>,
     /// Position of each new token in its own sequence. `[n_tokens]`
     pub positions: Vec<u32>,
-    /// Cache slot each new token's keys and values go to: `block_id * block_size + offset`. `[n_tokens]`
-    pub slots: Vec<u32>,
     /// One row per sequence.
     pub rows: Vec<BatchRow>,
     /// Indices into `tokens` whose logits are wanted, ascending. `[n_logits]`
     pub logits_at: Vec<u32>,
+    /// Indices into `rows` whose pooled vector is wanted after this step, ascending. `[n_pooled]`
+    pub pooled_rows: Vec<u32>,
 }
 
 /// One sequence of a [`Batch`].
@@ -31,8 +81,18 @@ pub struct BatchRow {
     pub query_len: usize,
     /// Tokens in the cache after this step, the new ones included.
     pub context_len: usize,
-    /// The sequence's blocks in order; holds at least `context_len` slots.
-    pub block_table: Vec<BlockId>,
+    /// The sequence's blocks in order, one table per group; each holds at least `context_len` slots. A block
+    /// that no new token can see any more may be [`BlockId::FREED`].
+    pub block_tables: Vec<Vec<BlockId>>,
+}
+
+/// What a step computed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepOutput {
+    /// Logits at [`Batch::logits_at`].
+    pub logits: Logits,
+    /// One vector per entry of [`Batch::pooled_rows`].
+    pub pooled: Vec<Vec<f32>>,
 }
 
 /// Logits of one step, row-major `[n_logits, vocab_size]` in fp32, in the order of [`Batch::logits_at`].

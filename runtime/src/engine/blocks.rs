@@ -83,16 +83,6 @@ impl BlockPool {
         }
     }
 
-    /// The cache slot of the token at `position` of the sequence that owns `table`.
-    ///
-    /// # Panics
-    /// If `table` has no room for that position.
-    pub fn slot(&self, table: &BlockTable, position: usize) -> u32 {
-        let block = table.blocks[position / self.block_size];
-        let slot = block.0 as usize * self.block_size + position % self.block_size;
-        u32::try_from(slot).expect("slots of the cache fit 32 bits")
-    }
-
     /// Tokens per block.
     pub fn block_size(&self) -> usize {
         self.block_size
@@ -137,7 +127,6 @@ mod tests {
         assert_eq!(table.blocks(), [BlockId(0), BlockId(1)]);
         pool.grow(&mut table, 32).unwrap();
         assert_eq!(pool.n_used(), 2);
-        assert_eq!(pool.slot(&table, 18), 18);
         pool.release(&mut table);
         assert_eq!((pool.n_free(), table.blocks().len()), (4, 0));
     }

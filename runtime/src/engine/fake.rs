@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::batch::{Batch, BatchRow, Logits};
+use super::batch::{Batch, BatchRow, KvGroup, Logits, StepOutput};
 use super::philox::{halves, philox4x32};
 use crate::model::{Forward, ModelError};
 
@@ -63,27 +63,26 @@ impl HashModel {
             assert_eq!(row.query_start, query_start, "rows do not tile the tokens");
             assert!(row.query_len >= 1, "a row with no tokens");
             assert!(
-                row.block_table.iter().all(|&block| owned.insert(block)),
+                row.block_tables[0].iter().all(|&block| owned.insert(block)),
                 "a block in two places"
             );
             for idx in query_start..query_start + row.query_len {
                 let position = row.context_len - row.query_len + (idx - query_start);
-                let block = row.block_table[position / self.block_size];
+                let block = row.block_tables[0][position / self.block_size];
                 let slot = block.0 as usize * self.block_size + position % self.block_size;
                 assert_eq!(batch.positions[idx] as usize, position);
-                assert_eq!(batch.slots[idx] as usize, slot);
                 self.slots[slot] = Some((position as u32, batch.tokens[idx]));
             }
             query_start += row.query_len;
         }
-        let lengths = [batch.tokens.len(), batch.positions.len(), batch.slots.len()];
-        assert_eq!(lengths, [query_start; 3], "arrays of different lengths");
+        let lengths = [batch.tokens.len(), batch.positions.len()];
+        assert_eq!(lengths, [query_start; 2], "arrays of different lengths");
     }
 
     fn read_context(&self, row: &BatchRow) -> ContextHash {
         let mut hash = ContextHash::default();
         for position in 0..row.context_len {
-            let block = row.block_table[position / self.block_size];
+            let block = row.block_tables[0][position / self.block_size];
             let slot = block.0 as usize * self.block_size + position % self.block_size;
             let (written_position, token) = self.slots[slot].expect("a slot read before it was written");
             assert_eq!(
@@ -101,14 +100,25 @@ impl Forward for HashModel {
         self.vocab_size
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         let vocab_size = self.vocab_size;
         let values = self
             .contexts(batch)
             .into_iter()
             .flat_map(|hash| hash.logits(vocab_size))
             .collect();
-        Ok(Logits { values, vocab_size })
+        Ok(StepOutput {
+            logits: Logits { values, vocab_size },
+            pooled: Vec::new(),
+        })
     }
 }
 

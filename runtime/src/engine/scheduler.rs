@@ -125,19 +125,15 @@ impl Scheduler {
             batch
                 .tokens
                 .extend_from_slice(&sequence.tokens()[positions.clone()]);
-            for position in positions {
-                batch.positions.push(position as u32);
-                batch.slots.push(self.pool.slot(&sequence.blocks, position));
-            }
+            batch.positions.extend(positions.map(|position| position as u32));
             if row.draws {
                 batch.logits_at.push(batch.tokens.len() as u32 - 1);
             }
-            let block_table = sequence.blocks.blocks().to_vec();
             batch.rows.push(BatchRow {
                 query_start,
                 query_len: row.n_tokens,
                 context_len,
-                block_table,
+                block_tables: vec![sequence.blocks.blocks().to_vec()],
             });
         }
         batch
@@ -424,11 +420,11 @@ mod tests {
         let step = scheduler.schedule();
         let batch = scheduler.batch(&step);
         assert_eq!(
-            (batch.positions, batch.slots, batch.logits_at),
-            (vec![3, 4], vec![3, 4], vec![1])
+            (batch.tokens.len(), batch.positions, batch.logits_at),
+            (2, vec![3, 4], vec![1])
         );
         assert_eq!(
-            (batch.rows[0].context_len, batch.rows[0].block_table.len()),
+            (batch.rows[0].context_len, batch.rows[0].block_tables[0].len()),
             (5, 2)
         );
     }

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use super::fake::{ContextHash, Dice, HashModel};
 use super::*;
-use crate::engine::batch::{Batch, Logits};
+use crate::engine::batch::{Batch, KvGroup, Logits, StepOutput};
 use crate::engine::sampler::{Draw, SampleError, sample};
 use crate::model::ModelError;
 
@@ -241,11 +241,23 @@ impl Forward for Preferring {
         10
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         let row = [0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 0.0, 6.0, 5.0, 0.0];
-        Ok(Logits {
+        let logits = Logits {
             values: row.repeat(batch.logits_at.len()),
             vocab_size: 10,
+        };
+        Ok(StepOutput {
+            logits,
+            pooled: Vec::new(),
         })
     }
 }
@@ -369,11 +381,19 @@ impl Forward for Faulty {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
-        let mut logits = self.model.forward(batch)?;
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+        let mut output = self.model.forward(batch)?;
         let is_faulty = |row: &batch::BatchRow| row.context_len == self.at_len;
         let Some(row_idx) = batch.rows.iter().position(is_faulty) else {
-            return Ok(logits);
+            return Ok(output);
         };
         match self.fault {
             Fault::Error => {
@@ -382,9 +402,9 @@ impl Forward for Faulty {
                 });
             }
             Fault::Panic => panic!("an injected panic"),
-            Fault::Nan => logits.values[row_idx * VOCAB_SIZE + 3] = f32::NAN,
+            Fault::Nan => output.logits.values[row_idx * VOCAB_SIZE + 3] = f32::NAN,
         }
-        Ok(logits)
+        Ok(output)
     }
 }
 
@@ -456,7 +476,15 @@ impl Forward for Gated {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         // A dropped sender opens the gate for good.
         let _ = self.permits.recv();
         self.model.forward(batch)

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
 
 use super::Phase;
-use super::batch::Logits;
+use super::batch::{Logits, StepOutput};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
 use super::sampler::{Draw, SampleError, Sampled, sample};
@@ -130,7 +130,7 @@ impl EngineThread {
             return Ok(());
         }
         self.note_scheduled(&step);
-        let logits = self.model.forward(&self.scheduler.batch(&step))?;
+        let StepOutput { logits, pooled: _ } = self.model.forward(&self.scheduler.batch(&step))?;
         let drawn = self.draw(&step, &logits);
         let tokens: Vec<Option<u32>> = drawn
             .iter()

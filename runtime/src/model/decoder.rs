@@ -14,7 +14,7 @@ use super::config::{Fields, SpecialTokens};
 use super::spec::{Bias, DecoderSpec, LinearNames, of_layer};
 use super::weights::{Checkpoint, Tensor};
 use super::{DtypeChoice, Forward, LoadProgress, ModelError, families};
-use crate::engine::batch::{Batch, Logits};
+use crate::engine::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, KvGroup, Logits, StepOutput};
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +60,8 @@ pub struct Model {
     decoder: Decoder,
     /// One per layer; empty until [`Model::allocate_cache`].
     cache: Vec<KvCache>,
+    /// One per layer, for blocks that are swapped out; empty if there is no room for any.
+    host: Vec<KvCache>,
 }
 
 /// The weights and how to run them.
@@ -148,6 +150,7 @@ impl Model {
             info,
             decoder,
             cache: Vec::new(),
+            host: Vec::new(),
         })
     }
 
@@ -161,14 +164,31 @@ impl Model {
         (self.context.isa().name(), self.context.n_threads())
     }
 
-    /// Makes room for `n_blocks` blocks of `block_size` tokens; an earlier cache is gone.
+    /// Makes room for `n_blocks` blocks of `block_size` tokens, and for `n_host_blocks` that are swapped out;
+    /// an earlier cache is gone.
     ///
     /// The cache is in f32: the engine promises the reference's greedy tokens, and 16-bit keys would move
     /// logits by more than many a margin between two tokens. Memory is taken as blocks are first written.
     ///
     /// # Errors
     /// [`ModelError::Cache`] if there is no room or a size is zero.
-    pub fn allocate_cache(&mut self, n_blocks: usize, block_size: usize) -> Result<(), ModelError> {
+    pub fn allocate_cache(
+        &mut self,
+        n_blocks: usize,
+        block_size: usize,
+        n_host_blocks: usize,
+    ) -> Result<(), ModelError> {
+        self.cache.clear();
+        self.host.clear();
+        self.cache = self.new_cache(n_blocks, block_size)?;
+        if n_host_blocks > 0 {
+            self.host = self.new_cache(n_host_blocks, block_size)?;
+        }
+        Ok(())
+    }
+
+    /// An empty cache of every layer.
+    fn new_cache(&self, n_blocks: usize, block_size: usize) -> Result<Vec<KvCache>, ModelError> {
         let spec = &self.decoder.spec;
         let n_tokens = n_blocks as u128 * block_size as u128;
         let kv_bytes = n_tokens.saturating_mul(self.info.kv_bytes_per_token.into());
@@ -180,11 +200,27 @@ impl Model {
         if kv_bytes == 0 || kv_bytes > isize::MAX as u128 {
             return Err(no_room());
         }
-        self.cache.clear();
-        self.cache = (0..spec.n_layers())
+        (0..spec.n_layers())
             .map(|_| KvCache::new((n_blocks, block_size), (spec.n_kv_heads, spec.head_dim)))
             .collect::<Result<_, _>>()
-            .map_err(|_| no_room())?;
+            .map_err(|_| no_room())
+    }
+
+    /// Does checked moves in every layer.
+    fn move_blocks(&mut self, moves: &[BlockMove]) -> Result<(), ModelError> {
+        for &block_move in moves {
+            for (layer, cache) in self.cache.iter_mut().enumerate() {
+                match block_move {
+                    BlockMove::Copy { from, to } => cache.copy_block(from.0, to.0)?,
+                    BlockMove::SwapOut { from, to } => {
+                        self.host[layer].copy_block_from(cache, from.0, to.0)?;
+                    }
+                    BlockMove::SwapIn { from, to } => {
+                        cache.copy_block_from(&self.host[layer], from.0, to.0)?;
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -194,21 +230,34 @@ impl Forward for Model {
         self.info.vocab_size
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup { window: None }]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+        let Some(first) = self.cache.first() else {
+            return Err(inconsistent("there is no cache".to_owned()));
+        };
+        check_batch(batch, self.info.vocab_size, first)?;
+        let n_host_blocks = self.host.first().map_or(0, KvCache::n_blocks);
+        check_moves(&batch.moves, first.n_blocks(), n_host_blocks)?;
+        let slots = slots(batch, first.block_size());
+        self.move_blocks(&batch.moves)?;
         let Model {
             context,
             decoder,
             cache,
             info,
+            host: _,
         } = self;
-        let Some(first) = cache.first() else {
-            return Err(inconsistent("there is no cache".to_owned()));
-        };
-        check_batch(batch, info.vocab_size, first)?;
         let tables: Vec<Vec<u32>> = batch
             .rows
             .iter()
-            .map(|row| row.block_table.iter().map(|block| block.0).collect())
+            .map(|row| row.block_tables[0].iter().map(|block| block.0).collect())
             .collect();
         let rows: Vec<AttentionRow<'_>> = batch
             .rows
@@ -220,12 +269,30 @@ impl Forward for Model {
                 block_table,
             })
             .collect();
-        let values = context.enter(|| decoder.run(context, cache, batch, &rows))?;
-        Ok(Logits {
+        let work = Work {
+            batch,
+            slots: &slots,
+            rows: &rows,
+        };
+        let values = context.enter(|| decoder.run(context, cache, work))?;
+        let logits = Logits {
             values,
             vocab_size: info.vocab_size,
+        };
+        Ok(StepOutput {
+            logits,
+            pooled: Vec::new(),
         })
     }
+}
+
+/// A checked batch as the ops take it.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    batch: &'a Batch,
+    /// Slot of each new token.
+    slots: &'a [u32],
+    rows: &'a [AttentionRow<'a>],
 }
 
 impl Decoder {
@@ -234,9 +301,9 @@ impl Decoder {
         &self,
         context: &CpuContext,
         cache: &mut [KvCache],
-        batch: &Batch,
-        rows: &[AttentionRow<'_>],
+        work: Work<'_>,
     ) -> Result<Vec<f32>, ModelError> {
+        let batch = work.batch;
         let d = self.spec.hidden_size;
         let scale = self.spec.rope.attention_factor();
         let angles = RopeTable::new(&batch.positions, &self.inv_freq, scale);
@@ -247,8 +314,7 @@ impl Decoder {
                 context,
                 spec: &self.spec,
                 angles: &angles,
-                batch,
-                rows,
+                work,
                 window: *window,
             };
             step.attend(layer, cache, &mut x)?;
@@ -311,8 +377,7 @@ struct Step<'a> {
     context: &'a CpuContext,
     spec: &'a DecoderSpec,
     angles: &'a RopeTable,
-    batch: &'a Batch,
-    rows: &'a [AttentionRow<'a>],
+    work: Work<'a>,
     window: Option<usize>,
 }
 
@@ -344,16 +409,16 @@ impl Step<'_> {
                 x: &qkv,
                 row_stride,
                 keys_at,
-                slots: &self.batch.slots,
+                slots: self.work.slots,
             },
         )?;
-        let mut attended = vec![0.0; self.batch.tokens.len() * n_heads * head_dim];
+        let mut attended = vec![0.0; self.work.batch.tokens.len() * n_heads * head_dim];
         let op = Attention {
             q: &qkv,
             q_stride: row_stride,
             n_heads,
             cache,
-            rows: self.rows,
+            rows: self.work.rows,
             scale: (head_dim as f32).powf(-0.5),
             window: self.window,
             out: &mut attended,
@@ -527,11 +592,16 @@ fn inconsistent(reason: String) -> ModelError {
 /// Checks everything a batch says against itself, the vocabulary and the cache.
 fn check_batch(batch: &Batch, vocab_size: usize, cache: &KvCache) -> Result<(), ModelError> {
     let n_tokens = batch.tokens.len();
-    if batch.positions.len() != n_tokens || batch.slots.len() != n_tokens {
-        let (positions, slots) = (batch.positions.len(), batch.slots.len());
+    if batch.positions.len() != n_tokens {
+        let n_positions = batch.positions.len();
         return Err(inconsistent(format!(
-            "{n_tokens} tokens, {positions} positions and {slots} slots"
+            "{n_tokens} tokens and {n_positions} positions"
         )));
+    }
+    if !batch.token_types.is_empty() || !batch.pooled_rows.is_empty() {
+        return Err(inconsistent(
+            "this model has neither token types nor pooled vectors".to_owned(),
+        ));
     }
     if let Some(token) = batch.tokens.iter().find(|token| **token as usize >= vocab_size) {
         return Err(inconsistent(format!(
@@ -561,7 +631,7 @@ fn check_batch(batch: &Batch, vocab_size: usize, cache: &KvCache) -> Result<(), 
     Ok(())
 }
 
-/// Checks that a row's positions and slots are those of the end of its context.
+/// Checks that a row's positions are those of the end of its context, and that its blocks hold it.
 fn check_row(batch: &Batch, idx: usize, cache: &KvCache) -> Result<(), ModelError> {
     let row = &batch.rows[idx];
     let block_size = cache.block_size();
@@ -570,13 +640,18 @@ fn check_row(batch: &Batch, idx: usize, cache: &KvCache) -> Result<(), ModelErro
             "row {idx} has more new tokens than context"
         )));
     };
-    if row.context_len.div_ceil(block_size) > row.block_table.len() {
+    let [block_table] = &row.block_tables[..] else {
+        let n_tables = row.block_tables.len();
+        return Err(inconsistent(format!(
+            "row {idx} has {n_tables} block tables, the model one group of layers"
+        )));
+    };
+    if row.context_len.div_ceil(block_size) > block_table.len() {
         return Err(inconsistent(format!(
             "the block table of row {idx} is too short for its context"
         )));
     }
-    if row
-        .block_table
+    if block_table
         .iter()
         .any(|block| block.0 as usize >= cache.n_blocks())
     {
@@ -584,12 +659,42 @@ fn check_row(batch: &Batch, idx: usize, cache: &KvCache) -> Result<(), ModelErro
     }
     for (offset, position) in (first_position..row.context_len).enumerate() {
         let token = row.query_start + offset;
-        let block = row.block_table[position / block_size].0 as usize;
-        let slot = block * block_size + position % block_size;
-        if batch.positions[token] as usize != position || batch.slots[token] as usize != slot {
-            let reason = format!("token {token} of row {idx} belongs at position {position} in slot {slot}");
+        if batch.positions[token] as usize != position {
+            let reason = format!("token {token} of row {idx} belongs at position {position}");
             return Err(inconsistent(reason));
         }
     }
     Ok(())
+}
+
+/// Checks that every move stays within the cache and the host's blocks.
+fn check_moves(moves: &[BlockMove], n_blocks: usize, n_host_blocks: usize) -> Result<(), ModelError> {
+    let is_inside = |block_move: &&BlockMove| {
+        let in_cache = |block: BlockId| (block.0 as usize) < n_blocks;
+        let in_host = |block: HostBlockId| (block.0 as usize) < n_host_blocks;
+        match **block_move {
+            BlockMove::Copy { from, to } => in_cache(from) && in_cache(to),
+            BlockMove::SwapOut { from, to } => in_cache(from) && in_host(to),
+            BlockMove::SwapIn { from, to } => in_host(from) && in_cache(to),
+        }
+    };
+    match moves.iter().find(|block_move| !is_inside(block_move)) {
+        None => Ok(()),
+        Some(outside) => Err(inconsistent(format!(
+            "{outside:?} is not within {n_blocks} blocks of the cache and {n_host_blocks} of the host"
+        ))),
+    }
+}
+
+/// Slot of each token of a checked batch: `block * block_size + offset`.
+fn slots(batch: &Batch, block_size: usize) -> Vec<u32> {
+    let of_row = |row: &BatchRow| {
+        let tokens = row.query_start..row.query_start + row.query_len;
+        let slot = |&position: &u32| {
+            let block = row.block_tables[0][position as usize / block_size];
+            block.0 * block_size as u32 + position % block_size as u32
+        };
+        batch.positions[tokens].iter().map(slot).collect::<Vec<_>>()
+    };
+    batch.rows.iter().flat_map(of_row).collect()
 }

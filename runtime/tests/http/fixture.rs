@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
 use runtime::cli::ServeArguments;
 use runtime::config;
-use runtime::engine::batch::{Batch, Logits};
+use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig};
 use runtime::loading::load;
 use runtime::model::{Forward, ModelError};
@@ -230,7 +230,15 @@ impl Forward for Fake {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         let step_now = self.n_steps.fetch_add(1, Ordering::Relaxed);
         let mut best = 1.0;
         match &self.then {
@@ -250,9 +258,13 @@ impl Forward for Fake {
         for row in values.chunks_mut(VOCAB_SIZE) {
             row[TOKEN_A] = best;
         }
-        Ok(Logits {
+        let logits = Logits {
             values,
             vocab_size: VOCAB_SIZE,
+        };
+        Ok(StepOutput {
+            logits,
+            pooled: Vec::new(),
         })
     }
 }
