@@ -10,6 +10,7 @@ mod config;
 mod decoder;
 mod error;
 mod families;
+mod pickle;
 mod rope;
 mod safetensors;
 mod spec;

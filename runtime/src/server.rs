@@ -198,7 +198,7 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
         ModelError::Read { .. }
         | ModelError::Json { .. }
         | ModelError::Config { .. }
-        | ModelError::Safetensors { .. }
+        | ModelError::WeightFile { .. }
         | ModelError::MissingFile { .. }
         | ModelError::MissingTensor { .. }
         | ModelError::UnknownTensor { .. }

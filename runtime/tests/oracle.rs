@@ -415,14 +415,14 @@ fn a_truncated_or_flipped_weight_file_is_refused() {
     for keep in [0, 7, 8, 9, 100, 2000, length / 2, length - 1] {
         let dir = edited("llama2", "model.safetensors", |bytes| bytes[..keep].to_vec());
         assert!(
-            matches!(refusal(dir.path()), ModelError::Safetensors { .. }),
+            matches!(refusal(dir.path()), ModelError::WeightFile { .. }),
             "{keep} bytes"
         );
     }
     let longer = edited("llama2", "model.safetensors", |bytes| {
         [bytes, vec![0; 3]].concat()
     });
-    assert!(matches!(refusal(longer.path()), ModelError::Safetensors { .. }));
+    assert!(matches!(refusal(longer.path()), ModelError::WeightFile { .. }));
     // Every byte of the header changed in turn: an error, or a header that still says the same.
     for at in (0..1500).step_by(7) {
         let dir = edited("llama2", "model.safetensors", |mut bytes| {

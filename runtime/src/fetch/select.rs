@@ -50,7 +50,11 @@ const CONSOLIDATED: &str = "consolidated*";
 pub(super) fn select<'a>(paths: &[&'a str], patterns: &Patterns) -> Vec<&'a str> {
     let any_matches = |pattern: &str| paths.iter().any(|path| matches(pattern, path));
     let (allow, mut ignore) = if patterns.allow.is_empty() {
-        let safetensors = any_matches(SAFETENSORS);
+        // An adapter's or a module's safetensors are not the model's.
+        let of_model = |path: &&&str| !path.contains('/') && !path.starts_with("adapter");
+        let any_of_model = |pattern| paths.iter().filter(of_model).any(|path| matches(pattern, path));
+        let pickled = any_of_model("pytorch_model*.bin") && !any_of_model(SAFETENSORS);
+        let safetensors = !pickled && any_matches(SAFETENSORS);
         let weights: &[&str] = if safetensors { &[SAFETENSORS] } else { &PICKLES };
         let mut ignore = NEVER_BY_DEFAULT.to_vec();
         if any_matches("model*.safetensors") || !safetensors && any_matches("pytorch_model*.bin") {
@@ -195,6 +199,21 @@ mod tests {
             select(&paths, &Patterns::default()),
             ["config.json", "pytorch_model.bin"]
         );
+    }
+
+    #[test]
+    fn safetensors_beside_the_model_do_not_stand_for_it() {
+        let paths = [
+            "adapter_model.safetensors",
+            "config.json",
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model-00002-of-00002.bin",
+            "pytorch_model.bin.index.json",
+            "2_Dense/model.safetensors",
+        ];
+        assert_eq!(select(&paths, &Patterns::default()), paths[1..5]);
+        let nested = ["config.json", "sub/model.safetensors", "training_args.bin"];
+        assert_eq!(select(&nested, &Patterns::default()), nested[..2]);
     }
 
     #[test]

@@ -49,9 +49,9 @@ pub enum ModelError {
         /// What is supported.
         supported: &'static str,
     },
-    /// A weight file is truncated, corrupt, or contradicts its own header.
-    #[error("{path} is not a valid safetensors file: {reason}")]
-    Safetensors {
+    /// A weight file is truncated, corrupt, contradicts its own header, or asks for more than weights need.
+    #[error("{path} is not a usable weight file: {reason}")]
+    WeightFile {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

@@ -111,7 +111,7 @@ fn check_tiling(entries: &mut [Entry], data: Range<usize>) -> Result<(), String>
 }
 
 /// Bytes of an element, for dtypes whose elements are whole bytes; others are never read.
-fn size_bytes(dtype: &str) -> Option<usize> {
+pub(super) fn size_bytes(dtype: &str) -> Option<usize> {
     match dtype {
         "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),
         "I16" | "U16" | "F16" | "BF16" => Some(2),

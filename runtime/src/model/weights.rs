@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use kernels::{DType, MappedFile};
 
 use super::ModelError;
-use super::config::read_json;
+use super::config::{Fields, read_json};
+use super::pickle::read_checkpoint;
 use super::safetensors::{Entry, read_header};
 use super::spec::TensorSpec;
 
@@ -103,11 +104,15 @@ impl Checkpoint {
         let mut stored: HashMap<String, (usize, Entry)> = HashMap::new();
         for path in weight_files(dir)? {
             let file = map(&path)?;
-            let broken = |reason| ModelError::Safetensors {
+            let broken = |reason| ModelError::WeightFile {
                 path: path.clone(),
                 reason,
             };
-            for entry in read_header(&file).map_err(broken)? {
+            let read = match path.extension() {
+                Some(extension) if extension == "safetensors" => read_header,
+                _ => read_checkpoint,
+            };
+            for entry in read(&file).map_err(broken)? {
                 if let Some((_, twice)) = stored.insert(entry.name.clone(), (files.len(), entry)) {
                     return Err(broken(format!("{} is also in another file", twice.name)));
                 }
@@ -170,18 +175,34 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoint's files: one, or those that the index names.
+/// Where weights are: in one file, or in those that an index names. The first that is there counts, for a
+/// repository that has both kinds has the same weights twice.
+const WEIGHT_FILES: [(&str, &str); 2] = [
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+];
+
+/// The checkpoint's files.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
+    for (single, index) in WEIGHT_FILES {
+        let single = dir.join(single);
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        let index_path = dir.join(index);
+        if let Some(index) = read_json(&index_path, INDEX_BYTES_MAX)? {
+            return indexed_files(dir, &index_path, &index);
+        }
     }
-    let index_path = dir.join("model.safetensors.index.json");
-    let Some(index) = read_json(&index_path, INDEX_BYTES_MAX)? else {
-        return Err(ModelError::MissingFile { path: single });
-    };
+    Err(ModelError::MissingFile {
+        path: dir.join(WEIGHT_FILES[0].0),
+    })
+}
+
+/// The files that an index names.
+fn indexed_files(dir: &Path, index_path: &Path, index: &Fields) -> Result<Vec<PathBuf>, ModelError> {
     let broken = |reason: String| ModelError::Json {
-        path: index_path.clone(),
+        path: index_path.to_owned(),
         reason,
     };
     let map = index
@@ -359,6 +380,34 @@ mod tests {
             &[files[0], files[1], ("y.safetensors", &shard(&["a"]))],
             &["a"],
             "also in another file",
+        );
+    }
+
+    #[test]
+    fn pickles_count_where_there_are_no_safetensors() {
+        let pickle = std::fs::read("tests/fixtures/pickle/vectors.bin").unwrap();
+        let wanted = wanted(&["a", "b"]);
+        let of_b = |files: &[(&str, &[u8])]| {
+            let dir = folder(files);
+            let checkpoint = Checkpoint::open(dir.path(), &wanted).unwrap();
+            checkpoint.tensor("b").unwrap().bytes.to_vec()
+        };
+        let saved = [2f32, 3.].map(f32::to_le_bytes).concat();
+        assert_eq!(of_b(&[("pytorch_model.bin", &pickle)]), saved);
+        let index = br#"{"weight_map": {"a": "one.pt", "b": "one.pt"}}"#;
+        assert_eq!(
+            of_b(&[("pytorch_model.bin.index.json", index), ("one.pt", &pickle)]),
+            saved
+        );
+        let both: &[(&str, &[u8])] = &[
+            ("model.safetensors", &shard(&["a", "b"])),
+            ("pytorch_model.bin", &pickle),
+        ];
+        assert_eq!(of_b(both), [1; 8]);
+        check_refused(
+            &[("pytorch_model.bin", b"x")],
+            &["a"],
+            "pytorch_model.bin is not a usable weight file",
         );
     }
 
