@@ -13,6 +13,8 @@ pub mod connection;
 pub mod engine;
 pub mod error;
 pub mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod loading;
 pub mod metrics;
 pub mod model;

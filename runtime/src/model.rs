@@ -10,6 +10,7 @@ mod config;
 mod decoder;
 mod error;
 mod families;
+pub(crate) mod fuzzing;
 mod pickle;
 mod rope;
 mod safetensors;

@@ -65,6 +65,12 @@ impl Fields {
         read_json(&dir.join("generation_config.json"), CONFIG_BYTES_MAX)
     }
 
+    /// Reads a JSON object; its depth is bounded by the parser, at 128.
+    pub(super) fn from_bytes(json: &[u8]) -> Result<Fields, String> {
+        let map = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        Ok(Fields { map })
+    }
+
     /// A field that is there and not null.
     fn get(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|value| !value.is_null())
@@ -229,8 +235,6 @@ pub(super) fn invalid(field: &'static str, reason: String) -> ModelError {
 }
 
 /// Reads a JSON object of at most `bytes_max`; `None` if there is no such file.
-///
-/// Depth is bounded by the parser, at 128.
 pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, ModelError> {
     let failed = |source| ModelError::Read {
         path: path.to_owned(),
@@ -252,8 +256,7 @@ pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, M
     if bytes.len() as u64 > bytes_max {
         return Err(broken(format!("it is larger than {bytes_max} bytes")));
     }
-    let map = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-    Ok(Some(Fields { map }))
+    Fields::from_bytes(&bytes).map(Some).map_err(broken)
 }
 
 /// A value for an error message, shortened.
@@ -275,9 +278,7 @@ impl Fields {
     /// Fields of a JSON text.
     #[cfg(test)]
     pub(super) fn parse(json: &str) -> Fields {
-        Fields {
-            map: serde_json::from_str(json).unwrap(),
-        }
+        Fields::from_bytes(json.as_bytes()).unwrap()
     }
 }
 
