@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[path = "oracle/fixture.rs"]
+mod fixture;
+
 use std::path::{Path, PathBuf};
 
 use runtime::engine::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits};
