@@ -46,6 +46,8 @@ pub struct Delta {
     pub tokens: Vec<ScoredToken>,
     /// Tokens generated so far, those included that have no text.
     pub n_generated: usize,
+    /// Tokens of the prompt that the prefix cache had.
+    pub n_cached: usize,
     /// Set in the last piece.
     pub finish: Option<Finish>,
 }
@@ -72,6 +74,7 @@ pub struct Choice {
     special: Special,
     n_prompt: usize,
     n_generated: usize,
+    n_cached: usize,
     tokens: Vec<ScoredToken>,
     token_at: Option<Instant>,
 }
@@ -104,6 +107,7 @@ impl Choice {
             special: plan.answers.special,
             n_prompt: plan.n_prompt,
             n_generated: 0,
+            n_cached: 0,
             tokens: Vec::new(),
             token_at: None,
         }
@@ -112,13 +116,20 @@ impl Choice {
     /// The next piece that has text or ends the answer; `None` after the end or an error.
     async fn next(&mut self) -> Option<Result<Delta, ApiError>> {
         loop {
-            let event = self.ticket.as_mut()?.next().await?;
+            let ticket = self.ticket.as_mut()?;
+            let event = ticket.next().await?;
+            self.n_cached = ticket.n_cached_tokens();
             let delta = match event {
                 Event::Token { token, logprobs } => self.token(token, logprobs),
-                Event::Finished { reason, n_generated } => {
+                Event::Finished {
+                    reason,
+                    n_generated,
+                    cumulative_logprob: _,
+                } => {
                     self.n_generated = n_generated;
                     return Some(self.finished(reason));
                 }
+                Event::Pooled(_) => return Some(Err(ApiError::Internal)),
                 Event::Failed(failure) => return Some(Err(self.failed(&failure))),
             };
             if let Some(delta) = delta {
@@ -183,6 +194,7 @@ impl Choice {
             text,
             tokens: std::mem::take(&mut self.tokens),
             n_generated: self.n_generated,
+            n_cached: self.n_cached,
             finish,
         }
     }
@@ -224,6 +236,8 @@ pub struct Whole {
     pub tokens: Vec<ScoredToken>,
     /// Tokens generated.
     pub n_generated: usize,
+    /// Tokens of the prompt that the prefix cache had.
+    pub n_cached: usize,
     /// Why it ended.
     pub finish: Option<Finish>,
 }
@@ -241,12 +255,14 @@ pub async fn wholes(choices: Vec<Choice>) -> Result<Vec<Whole>, ApiError> {
             text,
             tokens,
             n_generated,
+            n_cached,
             finish,
         } = delta?;
         let whole = &mut wholes[choice_idx];
         whole.text.push_str(&text);
         whole.tokens.extend(tokens);
         whole.n_generated = n_generated;
+        whole.n_cached = n_cached;
         whole.finish = finish;
     }
     Ok(wholes)

@@ -7,7 +7,9 @@ pub mod admission;
 pub mod batch;
 pub mod blocks;
 pub mod load;
+pub mod paged_cache;
 pub mod philox;
+pub mod prefix_cache;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
@@ -25,27 +27,34 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-pub use admission::AdmitError;
+pub use admission::{AdmitError, PreemptionMode, SchedulingPolicy};
 pub use load::{Counters, Load};
 pub use sampler::{SamplingParams, TokenLogprobs};
-pub use sequence::GenerateRequest;
+pub use sequence::{GenerateRequest, PoolRequest};
 pub use ticket::{Event, FinishReason, RequestFailure, Ticket, Timing};
 
 use admission::Limits;
 use load::Pulse;
-use scheduler::Scheduler;
-use sequence::Admitted;
+use sequence::{Admitted, Task};
 use thread::{EngineThread, Links, Submission};
 
 use crate::model::Forward;
 
-/// Sizes of an engine. All but `max_waiting` and `seed` must be at least 1.
+/// Sizes of an engine. All but `n_host_blocks`, `max_waiting` and `seed` must be at least 1.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Blocks of the model's KV cache.
     pub n_blocks: usize,
+    /// Blocks of the model's host cache, for sequences that are swapped out; may be 0.
+    pub n_host_blocks: usize,
     /// Tokens per block.
     pub block_size: usize,
+    /// Blocks of computed texts are kept for those that begin alike.
+    pub enable_prefix_caching: bool,
+    /// What becomes of a sequence whose blocks are taken for another.
+    pub preemption_mode: PreemptionMode,
+    /// Which sequence goes first.
+    pub scheduling_policy: SchedulingPolicy,
     /// Sequences in one step at most.
     pub max_num_seqs: usize,
     /// Tokens in one step at most. Fewer than `max_num_seqs` also limits the sequences.
@@ -69,6 +78,9 @@ pub enum EngineError {
         /// The field of [`EngineConfig`].
         field: &'static str,
     },
+    /// A model without layers, or with a window that sees nothing.
+    #[error("the model has no group of layers, or one whose window is 0")]
+    NoLayers,
     /// Slots of the cache are numbered with 32 bits.
     #[error("{n_blocks} blocks of {block_size} tokens are more than 2^32 slots")]
     CacheTooLarge {
@@ -156,7 +168,7 @@ impl Engine {
     /// [`EngineError`] if a size makes no sense or there is no thread.
     pub fn start(model: Box<dyn Forward + Send>, config: EngineConfig) -> Result<Engine, EngineError> {
         config.check()?;
-        let limits = config.limits(model.vocab_size());
+        let limits = config.limits(model.as_ref())?;
         let n_held_max = limits.n_running_max() + config.max_waiting;
         // Every message holds at least one request, so the channel never fills before the engine does.
         let (intake_sender, intake) = sync_channel(n_held_max);
@@ -167,7 +179,7 @@ impl Engine {
             pulse: Arc::clone(&pulse),
             phase: phase_sender,
         };
-        let engine_thread = EngineThread::new(model, Scheduler::new(&limits), config.seed, links);
+        let engine_thread = EngineThread::new(model, &limits, &config, links);
         std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || engine_thread.run())
@@ -181,23 +193,38 @@ impl Engine {
         })
     }
 
-    /// Submits requests, all or none; one ticket each, in their order. Never waits.
+    /// Submits requests, all or none; one ticket for each answer, in their order. Never waits.
     ///
     /// # Errors
     /// [`SubmitError`]; then none was accepted.
     pub fn submit(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Ticket>, SubmitError> {
+        self.submit_admitted(admit_all(requests, |request| self.limits.admit(request)))
+    }
+
+    /// Submits requests for pooled vectors, all or none; one ticket each, in their order. Never waits.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; then none was accepted.
+    pub fn submit_pooling(&self, requests: Vec<PoolRequest>) -> Result<Vec<Ticket>, SubmitError> {
+        self.submit_admitted(admit_all(requests, |request| self.limits.admit_pooling(request)))
+    }
+
+    fn submit_admitted(
+        &self,
+        admitted: Result<Vec<Admitted>, SubmitError>,
+    ) -> Result<Vec<Ticket>, SubmitError> {
         if *self.phase.borrow() == Phase::Dead {
             return Err(SubmitError::EngineDead);
         }
-        let n_requests = requests.len();
-        let admitted = self.admit(requests)?;
+        let admitted = admitted?;
+        let n_requests = admitted.iter().map(|admitted| admitted.n_branches).sum();
         let intake = self.lock_intake();
         let Some(sender) = intake.as_ref() else {
             return Err(SubmitError::Draining);
         };
         self.hold(n_requests)?;
         let queued_at = Instant::now();
-        let (submissions, tickets) = admitted
+        let (submissions, tickets): (_, Vec<_>) = admitted
             .into_iter()
             .map(|admitted| ticketed(admitted, queued_at))
             .unzip();
@@ -208,7 +235,7 @@ impl Engine {
                 TrySendError::Disconnected(_) => SubmitError::EngineDead,
             }
         })?;
-        Ok(tickets)
+        Ok(tickets.into_iter().flatten().collect())
     }
 
     /// The load now.
@@ -257,15 +284,6 @@ impl Engine {
             Phase::Serving if self.lock_intake().is_none() => Phase::Draining,
             Phase::Serving | Phase::Draining | Phase::Stopped | Phase::Dead => phase,
         }
-    }
-
-    fn admit(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Admitted>, SubmitError> {
-        let admit = |(request_idx, request)| {
-            self.limits
-                .admit(request)
-                .map_err(|error| SubmitError::Refused { request_idx, error })
-        };
-        requests.into_iter().enumerate().map(admit).collect()
     }
 
     fn hold(&self, n_requests: usize) -> Result<(), SubmitError> {
@@ -321,29 +339,54 @@ impl EngineConfig {
         }
     }
 
-    fn limits(&self, vocab_size: usize) -> Limits {
-        Limits {
+    fn limits(&self, model: &dyn Forward) -> Result<Limits, EngineError> {
+        let groups = model.kv_groups();
+        if groups.is_empty() || groups.iter().any(|group| group.window == Some(0)) {
+            return Err(EngineError::NoLayers);
+        }
+        Ok(Limits {
             n_blocks: self.n_blocks,
+            n_host_blocks: self.n_host_blocks,
             block_size: self.block_size,
+            groups,
+            whole_prompts: model.whole_prompts(),
+            enable_prefix_caching: self.enable_prefix_caching,
+            preemption_mode: self.preemption_mode,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_model_len: self.max_model_len,
-            vocab_size,
+            vocab_size: model.vocab_size(),
             eos_token_ids: self.eos_token_ids.as_slice().into(),
-        }
+        })
     }
 }
 
-/// A submission and its ticket. The channel holds every token the answer can have and the event that ends
+/// Admits all requests or none.
+fn admit_all<R>(
+    requests: Vec<R>,
+    admit: impl Fn(R) -> Result<Admitted, AdmitError>,
+) -> Result<Vec<Admitted>, SubmitError> {
+    let admit =
+        |(request_idx, request)| admit(request).map_err(|error| SubmitError::Refused { request_idx, error });
+    requests.into_iter().enumerate().map(admit).collect()
+}
+
+/// A submission and its tickets. Each channel holds every token the answer can have and the event that ends
 /// it, so the engine thread never finds it full.
-fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Ticket) {
-    let (events, receiver) = mpsc::channel(admitted.stop.max_tokens + 1);
-    (
-        Submission {
-            admitted,
-            events,
-            queued_at,
-        },
-        Ticket::new(receiver, queued_at),
-    )
+fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Vec<Ticket>) {
+    let n_events_max = match &admitted.task {
+        Task::Generate { stop, .. } => stop.max_tokens + 1,
+        Task::Pool { .. } => 1,
+    };
+    let channel = |_| mpsc::channel(n_events_max);
+    let (events, receivers): (_, Vec<_>) = (0..admitted.n_branches).map(channel).unzip();
+    let submission = Submission {
+        admitted,
+        events,
+        queued_at,
+    };
+    let tickets = receivers
+        .into_iter()
+        .map(|receiver| Ticket::new(receiver, queued_at));
+    (submission, tickets.collect())
 }

@@ -265,14 +265,18 @@ impl ApiError {
         let reason = error.to_string();
         let param = prompt.to_string();
         match error {
-            AdmitError::EmptyPrompt | AdmitError::TokenOutOfVocabulary { .. } => {
-                Self::Contradiction { param, reason }
-            }
-            AdmitError::PromptTooLong { .. } | AdmitError::NeverFits { .. } => {
-                Self::TooLong { param, reason }
-            }
+            AdmitError::EmptyPrompt
+            | AdmitError::TokenOutOfVocabulary { .. }
+            | AdmitError::TokenTypes { .. } => Self::Contradiction { param, reason },
+            AdmitError::PromptTooLong { .. }
+            | AdmitError::PromptAboveStep { .. }
+            | AdmitError::NeverFits { .. } => Self::TooLong { param, reason },
             AdmitError::AnswerTooLong { .. } => Self::TooLong {
                 param: "max_tokens".into(),
+                reason,
+            },
+            AdmitError::NoAnswersWanted => Self::Contradiction {
+                param: "n".into(),
                 reason,
             },
             AdmitError::NoTokensWanted => Self::Contradiction {

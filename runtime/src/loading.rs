@@ -12,7 +12,9 @@ use crds::settings::Dtype;
 use crate::capacity::{self, Demand};
 use crate::chat_template::ChatTemplate;
 use crate::config::{ModelSource, Repository};
-use crate::engine::{Engine, EngineConfig, Event, GenerateRequest, SamplingParams};
+use crate::engine::{
+    Engine, EngineConfig, Event, GenerateRequest, PreemptionMode, SamplingParams, SchedulingPolicy,
+};
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::model::{DtypeChoice, LoadOptions, Model};
 use crate::server::{App, ServeError, Serving, chain};
@@ -135,7 +137,11 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         Box::new(model),
         EngineConfig {
             n_blocks,
+            n_host_blocks: 0,
             block_size: config.block_size,
+            enable_prefix_caching: true,
+            preemption_mode: PreemptionMode::default(),
+            scheduling_policy: SchedulingPolicy::default(),
             max_num_seqs: demand.max_num_seqs,
             max_num_batched_tokens: config.max_num_batched_tokens,
             max_model_len,
@@ -196,9 +202,8 @@ async fn warm_up(engine: &Engine) -> Result<(), ServeError> {
             ..SamplingParams::default()
         },
         max_tokens: Some(1),
-        min_tokens: 0,
-        stop_token_ids: Vec::new(),
         ignore_eos: true,
+        ..GenerateRequest::default()
     };
     let mut tickets = engine
         .submit(vec![request])
@@ -207,7 +212,7 @@ async fn warm_up(engine: &Engine) -> Result<(), ServeError> {
     loop {
         match ticket.next().await {
             Some(Event::Token { .. }) => {}
-            Some(Event::Finished { .. }) => return Ok(()),
+            Some(Event::Finished { .. } | Event::Pooled(_)) => return Ok(()),
             Some(Event::Failed(failure)) => return Err(failed(failure.to_string())),
             None => return Err(failed("it ended without a word".into())),
         }

@@ -49,6 +49,8 @@ pub struct Metrics {
     waiting: Gauge,
     cache_usage: Gauge<f64, AtomicU64>,
     preemptions: Counter,
+    prefix_cache_queries: Counter,
+    prefix_cache_hits: Counter,
     prompt_tokens: Counter,
     generation_tokens: Counter,
     steps: Counter,
@@ -112,6 +114,16 @@ impl Metrics {
             "vllm:num_preemptions",
             "Times a request lost its blocks",
             self.preemptions.clone(),
+        );
+        r.register(
+            "vllm:prefix_cache_queries",
+            "Prompt tokens that the prefix cache was asked for",
+            self.prefix_cache_queries.clone(),
+        );
+        r.register(
+            "vllm:prefix_cache_hits",
+            "Prompt tokens that the prefix cache had",
+            self.prefix_cache_hits.clone(),
         );
         r.register(
             "vllm:prompt_tokens",
@@ -192,6 +204,8 @@ impl Metrics {
             waiting: Gauge::default(),
             cache_usage: Gauge::default(),
             preemptions: Counter::default(),
+            prefix_cache_queries: Counter::default(),
+            prefix_cache_hits: Counter::default(),
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
             steps: Counter::default(),
@@ -301,6 +315,8 @@ impl Metrics {
             .set(load.n_blocks_used as f64 / load.n_blocks.max(1) as f64);
         let set = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
         set(&self.preemptions, counters.preemptions.get());
+        set(&self.prefix_cache_queries, counters.prefix_cache_queries.get());
+        set(&self.prefix_cache_hits, counters.prefix_cache_hits.get());
         set(&self.prompt_tokens, counters.prompt_tokens.get());
         set(&self.generation_tokens, counters.generation_tokens.get());
         set(&self.steps, counters.steps.get());

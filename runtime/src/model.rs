@@ -35,6 +35,12 @@ pub trait Forward {
     /// A prompt must be computed in one step, because its tokens see the later ones too.
     fn whole_prompts(&self) -> bool;
 
+    /// What else the keys and values of a prompt of this length depend on: two prompts share cached blocks only
+    /// if it is the same number.
+    fn prefix_salt(&self, _prompt_len: usize) -> u64 {
+        0
+    }
+
     /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
     /// returns the logits and the pooled vectors that the batch asks for, in its order.
     ///

@@ -106,11 +106,8 @@ pub struct StreamOptions {
 impl Prepared {
     /// Work for the engine: the answers to the first prompt, then those to the next.
     pub fn generate_requests(&self) -> Vec<GenerateRequest> {
-        let of_prompt = |prompt: &Prompt| {
-            let ids = prompt.ids.clone();
-            (0..self.answers.n).map(move |choice| self.answers.request(ids.clone(), choice))
-        };
-        self.prompts.iter().flat_map(of_prompt).collect()
+        let prompts = self.prompts.iter().map(|prompt| prompt.ids.clone());
+        prompts.map(|prompt| self.answers.request(prompt)).collect()
     }
 
     /// Tokens of all prompts.
@@ -120,12 +117,12 @@ impl Prepared {
 }
 
 impl Answers {
-    fn request(&self, prompt: Vec<u32>, choice: usize) -> GenerateRequest {
-        let mut sampling = self.sampling.clone();
-        sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
+    fn request(&self, prompt: Vec<u32>) -> GenerateRequest {
         GenerateRequest {
             prompt,
-            sampling,
+            n: self.n,
+            priority: 0,
+            sampling: self.sampling.clone(),
             max_tokens: self.max_tokens,
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),

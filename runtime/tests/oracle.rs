@@ -41,6 +41,7 @@ struct Prompt {
 #[derive(Clone)]
 struct Sequence {
     tokens: Vec<u32>,
+    n_prompt: usize,
     n_done: usize,
     blocks: Vec<BlockId>,
 }
@@ -101,6 +102,7 @@ fn sequences(prompts: &[&[u32]]) -> Vec<Sequence> {
     };
     let sequence = |(i, prompt): (usize, &&[u32])| Sequence {
         tokens: prompt.to_vec(),
+        n_prompt: prompt.len(),
         n_done: 0,
         blocks: blocks(i),
     };
@@ -128,6 +130,7 @@ fn step(model: &mut Model, sequences: &mut [Sequence], takes: &[(usize, usize)],
             query_start,
             query_len: n,
             context_len: sequence.n_done,
+            prompt_len: sequence.n_prompt,
             block_tables: vec![sequence.blocks.clone()],
         });
     }
@@ -518,6 +521,7 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         query_start: 0,
         query_len: 2,
         context_len: 2,
+        prompt_len: 2,
         block_tables: vec![vec![BlockId(3)]],
     };
     let good = Batch {
@@ -607,6 +611,7 @@ fn a_context_whose_blocks_were_moved_gives_the_same_bits() {
             query_start: 0,
             query_len: 1,
             context_len: ids.len() + 1,
+            prompt_len: ids.len(),
             block_tables: vec![(0..=n_blocks).map(|idx| BlockId(first + idx)).collect()],
         }],
         logits_at: vec![0],
@@ -619,6 +624,7 @@ fn a_context_whose_blocks_were_moved_gives_the_same_bits() {
             query_start: 0,
             query_len: ids.len(),
             context_len: ids.len(),
+            prompt_len: ids.len(),
             block_tables: vec![(0..n_blocks).map(BlockId).collect()],
         }],
         ..Batch::default()

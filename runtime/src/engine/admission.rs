@@ -5,16 +5,27 @@
 
 use std::sync::Arc;
 
+use super::batch::KvGroup;
 use super::sampler::InvalidParam;
-use super::sequence::{Admitted, GenerateRequest, StopRules};
+use super::sequence::{Admitted, GenerateRequest, PoolRequest, StopRules, Task};
 
 /// The engine's fixed limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Blocks of the KV cache.
     pub n_blocks: usize,
+    /// Blocks on the host, for sequences that are swapped out.
+    pub n_host_blocks: usize,
     /// Tokens per block.
     pub block_size: usize,
+    /// The model's layers, grouped by what they see; at least one group.
+    pub groups: Vec<KvGroup>,
+    /// A prompt is computed in one step.
+    pub whole_prompts: bool,
+    /// Blocks of computed texts are kept for those that begin alike.
+    pub enable_prefix_caching: bool,
+    /// What becomes of a sequence whose blocks are taken.
+    pub preemption_mode: PreemptionMode,
     /// Sequences in one step at most.
     pub max_num_seqs: usize,
     /// Tokens in one step at most.
@@ -25,6 +36,26 @@ pub struct Limits {
     pub vocab_size: usize,
     /// Tokens with which the model ends an answer.
     pub eos_token_ids: Arc<[u32]>,
+}
+
+/// What becomes of a sequence whose blocks are taken for another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreemptionMode {
+    /// Its tokens are computed again.
+    #[default]
+    Recompute,
+    /// Its blocks go to the host and come back; where the host has no room, its tokens are computed again.
+    Swap,
+}
+
+/// Which sequence goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SchedulingPolicy {
+    /// The one that arrived first.
+    #[default]
+    Fcfs,
+    /// The one whose request has the smallest `priority`; among equals the one that arrived first.
+    Priority,
 }
 
 /// Why a request can never run here.
@@ -63,6 +94,27 @@ pub enum AdmitError {
         /// Prompt and answer at most, tokens.
         max_model_len: usize,
     },
+    /// The prompt fits the context, but cannot be computed in one step as this model needs it.
+    #[error(
+        "the prompt has {n_prompt} tokens, and this model computes one in a single step of at most {max_num_batched_tokens}"
+    )]
+    PromptAboveStep {
+        /// Tokens of the prompt.
+        n_prompt: usize,
+        /// Tokens of a step at most.
+        max_num_batched_tokens: usize,
+    },
+    /// The token types are not those of the prompt.
+    #[error("the prompt has {n_prompt} tokens and {n_token_types} token types")]
+    TokenTypes {
+        /// Tokens of the prompt.
+        n_prompt: usize,
+        /// Token types.
+        n_token_types: usize,
+    },
+    /// No answer is asked for.
+    #[error("n must be at least 1")]
+    NoAnswersWanted,
     /// The whole KV cache cannot hold it.
     #[error("the request needs {n_blocks_needed} blocks of the KV cache, which has {n_blocks}")]
     NeverFits {
@@ -95,6 +147,8 @@ impl Limits {
     pub fn admit(&self, request: GenerateRequest) -> Result<Admitted, AdmitError> {
         let GenerateRequest {
             prompt,
+            n,
+            priority,
             sampling,
             max_tokens,
             min_tokens,
@@ -102,7 +156,16 @@ impl Limits {
             ignore_eos,
         } = request;
         sampling.check()?;
+        if n == 0 {
+            return Err(AdmitError::NoAnswersWanted);
+        }
         self.check_prompt(&prompt)?;
+        if prompt.len() >= self.max_model_len {
+            return Err(AdmitError::PromptTooLong {
+                n_prompt: prompt.len(),
+                max_model_len: self.max_model_len,
+            });
+        }
         let max_tokens = self.resolve_max_tokens(prompt.len(), max_tokens)?;
         if min_tokens > max_tokens {
             return Err(AdmitError::MinAboveMax {
@@ -123,8 +186,38 @@ impl Limits {
         };
         Ok(Admitted {
             prompt,
-            sampling,
-            stop,
+            n_branches: n,
+            priority,
+            task: Task::Generate { sampling, stop },
+        })
+    }
+
+    /// Checks a request for a pooled vector against the limits.
+    ///
+    /// # Errors
+    /// [`AdmitError`] if it could never run, whatever else runs.
+    pub fn admit_pooling(&self, request: PoolRequest) -> Result<Admitted, AdmitError> {
+        let PoolRequest { prompt, token_types } = request;
+        self.check_prompt(&prompt)?;
+        let n_prompt = prompt.len();
+        if n_prompt > self.max_model_len {
+            return Err(AdmitError::PromptTooLong {
+                n_prompt,
+                max_model_len: self.max_model_len,
+            });
+        }
+        if !token_types.is_empty() && token_types.len() != n_prompt {
+            return Err(AdmitError::TokenTypes {
+                n_prompt,
+                n_token_types: token_types.len(),
+            });
+        }
+        self.check_fits(n_prompt, n_prompt)?;
+        Ok(Admitted {
+            prompt,
+            n_branches: 1,
+            priority: 0,
+            task: Task::Pool { token_types },
         })
     }
 
@@ -144,10 +237,10 @@ impl Limits {
                 vocab_size: self.vocab_size,
             });
         }
-        if prompt.len() >= self.max_model_len {
-            return Err(AdmitError::PromptTooLong {
+        if self.whole_prompts && prompt.len() > self.max_num_batched_tokens {
+            return Err(AdmitError::PromptAboveStep {
                 n_prompt: prompt.len(),
-                max_model_len: self.max_model_len,
+                max_num_batched_tokens: self.max_num_batched_tokens,
             });
         }
         Ok(())
@@ -166,161 +259,54 @@ impl Limits {
             }
             Some(max_tokens) => max_tokens,
             None => {
-                let n_slots = self.n_blocks.saturating_mul(self.block_size);
-                let room_in_cache = (n_slots + 1).saturating_sub(n_prompt);
+                let room_in_cache = self.n_tokens_max().saturating_add(1).saturating_sub(n_prompt);
                 (max_model_len - n_prompt).min(room_in_cache.max(1))
             }
         };
         // The last token is drawn but never computed, so it needs no slot.
-        let n_blocks_needed = (n_prompt + max_tokens - 1).div_ceil(self.block_size);
+        self.check_fits(n_prompt, n_prompt + max_tokens - 1)?;
+        Ok(max_tokens)
+    }
+
+    /// Checks that the cache can hold a sequence of `n_tokens` tokens, were it alone.
+    fn check_fits(&self, n_prompt: usize, n_tokens: usize) -> Result<(), AdmitError> {
+        let n_whole = if self.whole_prompts { n_prompt } else { 0 };
+        let of_group = |group: &KvGroup| {
+            let n_all = n_tokens.div_ceil(self.block_size);
+            group.window.map_or(n_all, |window| {
+                let n_seen = self.n_blocks_of_window(window);
+                n_all.min(n_seen.max(n_whole.div_ceil(self.block_size)))
+            })
+        };
+        let n_blocks_needed = self.groups.iter().map(of_group).sum();
         if n_blocks_needed > self.n_blocks {
             return Err(AdmitError::NeverFits {
                 n_blocks_needed,
                 n_blocks: self.n_blocks,
             });
         }
-        Ok(max_tokens)
+        Ok(())
+    }
+
+    /// Tokens of the longest sequence that the cache can hold.
+    fn n_tokens_max(&self) -> usize {
+        let windows = self.groups.iter().filter_map(|group| group.window);
+        let n_windowed: usize = windows.map(|window| self.n_blocks_of_window(window)).sum();
+        let n_full = self.groups.iter().filter(|group| group.window.is_none()).count();
+        let n_blocks_each = match self.n_blocks.checked_sub(n_windowed) {
+            // Every window is full: the other groups share the rest.
+            Some(n_left) if n_full > 0 => (n_left / n_full).max(self.n_blocks / self.groups.len()),
+            Some(_) => return usize::MAX,
+            None => self.n_blocks / self.groups.len(),
+        };
+        n_blocks_each.saturating_mul(self.block_size)
+    }
+
+    /// Blocks that a sequence needs at least in a group with this window, however long it is.
+    fn n_blocks_of_window(&self, window: usize) -> usize {
+        (window.max(1) - 1).div_ceil(self.block_size) + 1
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn limits() -> Limits {
-        Limits {
-            n_blocks: 4,
-            block_size: 8,
-            max_num_seqs: 4,
-            max_num_batched_tokens: 16,
-            max_model_len: 24,
-            vocab_size: 100,
-            eos_token_ids: [2].into(),
-        }
-    }
-
-    fn request(n_prompt: usize, max_tokens: Option<usize>) -> GenerateRequest {
-        GenerateRequest {
-            prompt: vec![1; n_prompt],
-            max_tokens,
-            ..GenerateRequest::default()
-        }
-    }
-
-    fn refusal(limits: &Limits, request: GenerateRequest) -> AdmitError {
-        limits.admit(request).unwrap_err()
-    }
-
-    #[test]
-    fn max_tokens_is_clamped_only_when_absent() {
-        assert_eq!(limits().admit(request(20, None)).unwrap().stop.max_tokens, 4);
-        assert_eq!(limits().admit(request(20, Some(4))).unwrap().stop.max_tokens, 4);
-        assert_eq!(
-            refusal(&limits(), request(20, Some(5))),
-            AdmitError::AnswerTooLong {
-                n_prompt: 20,
-                max_tokens: 5,
-                max_model_len: 24
-            }
-        );
-    }
-
-    #[test]
-    fn what_the_cache_can_never_hold_is_refused() {
-        let tight = Limits {
-            n_blocks: 2,
-            ..limits()
-        };
-        // 16 slots hold 16 computed tokens; the 17th is drawn and not computed.
-        assert_eq!(tight.admit(request(10, None)).unwrap().stop.max_tokens, 7);
-        assert_eq!(tight.admit(request(16, None)).unwrap().stop.max_tokens, 1);
-        assert!(tight.admit(request(10, Some(7))).is_ok());
-        for too_big in [request(10, Some(8)), request(17, None)] {
-            let expected = AdmitError::NeverFits {
-                n_blocks_needed: 3,
-                n_blocks: 2,
-            };
-            assert_eq!(refusal(&tight, too_big), expected);
-        }
-    }
-
-    #[test]
-    fn malformed_requests_are_refused_by_name() {
-        let limits = limits();
-        assert_eq!(refusal(&limits, request(0, None)), AdmitError::EmptyPrompt);
-        assert_eq!(
-            refusal(&limits, request(24, None)),
-            AdmitError::PromptTooLong {
-                n_prompt: 24,
-                max_model_len: 24
-            }
-        );
-        assert_eq!(refusal(&limits, request(1, Some(0))), AdmitError::NoTokensWanted);
-        assert_eq!(
-            refusal(
-                &limits,
-                GenerateRequest {
-                    min_tokens: 3,
-                    ..request(1, Some(2))
-                }
-            ),
-            AdmitError::MinAboveMax {
-                min_tokens: 3,
-                max_tokens: 2
-            }
-        );
-        assert_eq!(
-            refusal(
-                &limits,
-                GenerateRequest {
-                    prompt: vec![1, 100],
-                    ..request(1, None)
-                }
-            ),
-            AdmitError::TokenOutOfVocabulary {
-                token: 100,
-                vocab_size: 100
-            }
-        );
-        let mut hot = request(1, None);
-        hot.sampling.temperature = f32::NAN;
-        assert!(matches!(refusal(&limits, hot), AdmitError::Sampling(_)));
-    }
-
-    #[test]
-    fn ignore_eos_leaves_only_the_requests_own_stop_tokens() {
-        let admitted = limits()
-            .admit(GenerateRequest {
-                ignore_eos: true,
-                ..request(1, None)
-            })
-            .unwrap();
-        assert_eq!(&*admitted.stop.eos_token_ids, &[] as &[u32]);
-        assert_eq!(
-            &*limits().admit(request(1, None)).unwrap().stop.eos_token_ids,
-            [2]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn an_admitted_request_fits_alone(
-            n_blocks in 1..20usize,
-            block_size in 1..10usize,
-            max_model_len in 1..100usize,
-            n_prompt in 0..120usize,
-            max_tokens in prop::option::of(0..120usize),
-        ) {
-            let limits = Limits { n_blocks, block_size, max_model_len, ..limits() };
-            if let Ok(admitted) = limits.admit(request(n_prompt, max_tokens)) {
-                let n_tokens = n_prompt + admitted.stop.max_tokens;
-                prop_assert!(admitted.stop.max_tokens >= 1);
-                prop_assert!(n_tokens <= max_model_len);
-                prop_assert!(n_tokens - 1 <= n_blocks * block_size);
-                prop_assert!(max_tokens.is_none_or(|wanted| wanted == admitted.stop.max_tokens));
-            }
-        }
-    }
-}
+mod tests;

@@ -73,7 +73,7 @@ pub struct Batch {
 }
 
 /// One sequence of a [`Batch`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BatchRow {
     /// First new token's index in [`Batch::tokens`].
     pub query_start: usize,
@@ -81,6 +81,9 @@ pub struct BatchRow {
     pub query_len: usize,
     /// Tokens in the cache after this step, the new ones included.
     pub context_len: usize,
+    /// Tokens of the prompt that the request came with, the same in every step: models whose rotary
+    /// frequencies depend on the length choose them by it.
+    pub prompt_len: usize,
     /// The sequence's blocks in order, one table per group; each holds at least `context_len` slots. A block
     /// that no new token can see any more may be [`BlockId::FREED`].
     pub block_tables: Vec<Vec<BlockId>>,

@@ -1,203 +1,278 @@
-//! Blocks of the KV cache: which are free, and which sequence holds which.
+//! Blocks of the KV cache: which are free, how many owners the others have, and which is taken next.
 //!
-//! Owns the accounting only: free + used = total, and no block has two owners. Must not know sequences,
-//! tokens or the memory behind a block.
+//! Owns the accounting only: free + used = total. Must not know sequences, tokens, what a cached block holds,
+//! or the memory behind it.
 
 use super::batch::BlockId;
 
-/// All blocks of the cache.
+/// All blocks of the cache. A block is free when nobody owns it; what it holds may still be worth keeping
+/// (then it is *cached*), so free blocks are taken in the order: never used or not worth keeping, then cached
+/// ones, the one freed longest ago first. All operations take constant time.
 #[derive(Debug)]
 pub struct BlockPool {
-    block_size: usize,
-    /// A stack: the block freed last is the one most likely still in a processor cache.
-    free: Vec<BlockId>,
-    is_used: Vec<bool>,
+    /// One entry per block, and one more: the head of the ring of free blocks.
+    blocks: Vec<Block>,
+    n_free: usize,
 }
 
-/// One sequence's blocks, in the order of its tokens. Only a [`BlockPool`] fills and empties it.
-#[derive(Debug, Default)]
-pub struct BlockTable {
-    blocks: Vec<BlockId>,
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    n_owners: u32,
+    is_cached: bool,
+    /// Neighbours in the ring of free blocks, while it is free.
+    prev: u32,
+    next: u32,
 }
 
-/// The pool has too few free blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{n_wanted} cache blocks wanted, {n_free} are free")]
-pub struct PoolExhausted {
-    /// Blocks that were asked for.
-    pub n_wanted: usize,
-    /// Blocks that are free.
-    pub n_free: usize,
+/// A block that was free and has one owner now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The block.
+    pub block: BlockId,
+    /// It was cached; what it held is lost.
+    pub was_cached: bool,
 }
 
 impl BlockPool {
-    /// A pool of `n_blocks` free blocks of `block_size` tokens each.
+    /// A pool of `n_blocks` free blocks.
     ///
     /// # Panics
-    /// If `block_size` is 0 or a block's index does not fit [`BlockId`].
-    pub fn new(n_blocks: usize, block_size: usize) -> BlockPool {
-        assert!(block_size > 0, "a block holds at least one token");
-        let n_blocks_u32 = u32::try_from(n_blocks).expect("block indices fit 32 bits");
-        let free = (0..n_blocks_u32).rev().map(BlockId).collect();
+    /// If a block's index does not fit [`BlockId`].
+    pub fn new(n_blocks: usize) -> BlockPool {
+        let head = u32::try_from(n_blocks).expect("block indices fit 32 bits");
+        assert!(head < BlockId::FREED.0, "an index means a freed block");
+        let n_entries = head + 1;
+        let entry = |idx: u32| Block {
+            n_owners: 0,
+            is_cached: false,
+            prev: if idx == 0 { head } else { idx - 1 },
+            next: (idx + 1) % n_entries,
+        };
         BlockPool {
-            block_size,
-            free,
-            is_used: vec![false; n_blocks],
+            blocks: (0..n_entries).map(entry).collect(),
+            n_free: n_blocks,
         }
     }
 
-    /// Makes room in `table` for `n_tokens` tokens in all; takes every block it lacks, or none.
-    ///
-    /// # Errors
-    /// [`PoolExhausted`] if too few blocks are free; nothing changed then.
-    pub fn grow(&mut self, table: &mut BlockTable, n_tokens: usize) -> Result<(), PoolExhausted> {
-        let n_wanted = n_tokens
-            .div_ceil(self.block_size)
-            .saturating_sub(table.blocks.len());
-        if n_wanted > self.free.len() {
-            return Err(PoolExhausted {
-                n_wanted,
-                n_free: self.free.len(),
-            });
+    /// Takes a free block; `None` if there is none.
+    pub fn take(&mut self) -> Option<Taken> {
+        let first = self.blocks[self.head() as usize].next;
+        if first == self.head() {
+            return None;
         }
-        for _ in 0..n_wanted {
-            let block = self.free.pop().expect("as many are free as were counted");
-            let is_used = &mut self.is_used[block.0 as usize];
-            assert!(!*is_used, "block {} was free and owned at once", block.0);
-            *is_used = true;
-            table.blocks.push(block);
-        }
-        Ok(())
+        self.unlink(first);
+        let block = &mut self.blocks[first as usize];
+        block.n_owners = 1;
+        Some(Taken {
+            block: BlockId(first),
+            was_cached: std::mem::replace(&mut block.is_cached, false),
+        })
     }
 
-    /// Takes all blocks of `table` back.
+    /// Adds an owner to a block that has some, or that is free and cached.
     ///
     /// # Panics
-    /// If a block of it is already free: two tables held it.
-    pub fn release(&mut self, table: &mut BlockTable) {
-        for block in table.blocks.drain(..).rev() {
-            let is_used = &mut self.is_used[block.0 as usize];
-            assert!(*is_used, "block {} freed twice", block.0);
-            *is_used = false;
-            self.free.push(block);
+    /// If it holds nothing that could be shared.
+    pub fn share(&mut self, block: BlockId) {
+        let entry = &mut self.blocks[block.0 as usize];
+        assert!(
+            entry.n_owners > 0 || entry.is_cached,
+            "block {} holds nothing to share",
+            block.0
+        );
+        entry.n_owners += 1;
+        if entry.n_owners == 1 {
+            self.unlink(block.0);
         }
     }
 
-    /// Tokens per block.
-    pub fn block_size(&self) -> usize {
-        self.block_size
+    /// One owner less; without any the block is free.
+    ///
+    /// # Panics
+    /// If it is free already.
+    pub fn release(&mut self, block: BlockId) {
+        let entry = &mut self.blocks[block.0 as usize];
+        assert!(entry.n_owners > 0, "block {} freed twice", block.0);
+        entry.n_owners -= 1;
+        if entry.n_owners > 0 {
+            return;
+        }
+        let (head, is_cached) = (self.head(), self.blocks[block.0 as usize].is_cached);
+        let before = if is_cached {
+            head
+        } else {
+            self.blocks[head as usize].next
+        };
+        self.link(block.0, before);
+    }
+
+    /// What the block holds is worth keeping once it is free.
+    ///
+    /// # Panics
+    /// If it is free.
+    pub fn set_cached(&mut self, block: BlockId) {
+        let entry = &mut self.blocks[block.0 as usize];
+        assert!(
+            entry.n_owners > 0,
+            "block {} is free and is to be cached",
+            block.0
+        );
+        entry.is_cached = true;
+    }
+
+    /// Owners of a block.
+    pub fn n_owners(&self, block: BlockId) -> usize {
+        self.blocks[block.0 as usize].n_owners as usize
     }
 
     /// Blocks in all.
     pub fn n_blocks(&self) -> usize {
-        self.is_used.len()
+        self.blocks.len() - 1
     }
 
     /// Blocks nobody owns.
     pub fn n_free(&self) -> usize {
-        self.free.len()
+        self.n_free
     }
 
     /// Blocks somebody owns.
     pub fn n_used(&self) -> usize {
-        self.n_blocks() - self.n_free()
+        self.n_blocks() - self.n_free
     }
-}
 
-impl BlockTable {
-    /// The blocks, in the order of the sequence's tokens.
-    pub fn blocks(&self) -> &[BlockId] {
-        &self.blocks
+    fn head(&self) -> u32 {
+        self.blocks.len() as u32 - 1
+    }
+
+    fn link(&mut self, block: u32, before: u32) {
+        let prev = std::mem::replace(&mut self.blocks[before as usize].prev, block);
+        self.blocks[prev as usize].next = block;
+        let entry = &mut self.blocks[block as usize];
+        (entry.prev, entry.next) = (prev, before);
+        self.n_free += 1;
+    }
+
+    fn unlink(&mut self, block: u32) {
+        let Block { prev, next, .. } = self.blocks[block as usize];
+        self.blocks[prev as usize].next = next;
+        self.blocks[next as usize].prev = prev;
+        self.n_free -= 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::VecDeque;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn grow_takes_only_what_is_missing() {
-        let mut pool = BlockPool::new(4, 16);
-        let mut table = BlockTable::default();
-        pool.grow(&mut table, 17).unwrap();
-        assert_eq!(table.blocks(), [BlockId(0), BlockId(1)]);
-        pool.grow(&mut table, 32).unwrap();
-        assert_eq!(pool.n_used(), 2);
-        pool.release(&mut table);
-        assert_eq!((pool.n_free(), table.blocks().len()), (4, 0));
+    fn take(pool: &mut BlockPool) -> u32 {
+        pool.take().unwrap().block.0
     }
 
     #[test]
-    fn grow_takes_all_or_nothing() {
-        let mut pool = BlockPool::new(2, 4);
-        let mut table = BlockTable::default();
-        let refusal = pool.grow(&mut table, 9).unwrap_err();
+    fn the_uncached_go_first_then_the_cached_freed_longest_ago() {
+        let mut pool = BlockPool::new(4);
+        assert_eq!([0; 4].map(|_| take(&mut pool)), [0, 1, 2, 3]);
+        assert_eq!(pool.take(), None);
+        [0, 1, 3]
+            .into_iter()
+            .for_each(|block| pool.set_cached(BlockId(block)));
+        [3, 2, 0, 1]
+            .into_iter()
+            .for_each(|block| pool.release(BlockId(block)));
+        // A cached block that is used again is the youngest when it is freed again.
+        pool.share(BlockId(3));
+        pool.release(BlockId(3));
+        let order = [0; 4].map(|_| pool.take().map(|taken| (taken.block.0, taken.was_cached)));
         assert_eq!(
-            refusal,
-            PoolExhausted {
-                n_wanted: 3,
-                n_free: 2
-            }
+            order.map(Option::unwrap),
+            [(2, false), (0, true), (1, true), (3, true)]
         );
-        assert_eq!((pool.n_free(), table.blocks().len()), (2, 0));
     }
 
     #[test]
-    #[should_panic(expected = "freed twice")]
-    fn a_block_in_two_tables_is_caught_when_freed() {
-        let mut pool = BlockPool::new(2, 4);
-        let mut table = BlockTable::default();
-        pool.grow(&mut table, 4).unwrap();
-        let mut thief = BlockTable {
-            blocks: table.blocks.clone(),
-        };
-        pool.release(&mut table);
-        pool.release(&mut thief);
+    fn a_block_is_free_when_its_last_owner_is_gone() {
+        let mut pool = BlockPool::new(1);
+        let block = pool.take().unwrap().block;
+        pool.share(block);
+        pool.release(block);
+        assert_eq!((pool.n_used(), pool.n_owners(block)), (1, 1));
+        pool.release(block);
+        assert_eq!((pool.n_used(), pool.n_free()), (0, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "block 0 freed twice")]
+    fn freeing_twice_is_a_bug() {
+        let mut pool = BlockPool::new(2);
+        pool.release(BlockId(0));
     }
 
     #[derive(Clone, Debug)]
     enum Op {
-        Grow { table_idx: usize, n_tokens: usize },
-        Release { table_idx: usize },
+        Take,
+        Share(usize),
+        Release(usize),
+        Cache(usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            3 => (0..6usize, 0..60usize).prop_map(|(table_idx, n_tokens)| Op::Grow { table_idx, n_tokens }),
-            1 => (0..6usize).prop_map(|table_idx| Op::Release { table_idx }),
+            3 => Just(Op::Take),
+            1 => (0..30usize).prop_map(Op::Share),
+            3 => (0..30usize).prop_map(Op::Release),
+            1 => (0..30usize).prop_map(Op::Cache),
         ]
     }
 
     proptest! {
+        /// Against two plain queues and a list of owners.
         #[test]
-        fn no_block_has_two_owners(
-            n_blocks in 0..20usize,
-            block_size in 1..9usize,
-            ops in prop::collection::vec(op(), 0..200),
-        ) {
-            let mut pool = BlockPool::new(n_blocks, block_size);
-            let mut tables: Vec<BlockTable> = (0..6).map(|_| BlockTable::default()).collect();
+        fn agrees_with_plain_queues(n_blocks in 0..20u32, ops in prop::collection::vec(op(), 0..300)) {
+            let mut pool = BlockPool::new(n_blocks as usize);
+            let (mut fresh, mut cached): (VecDeque<u32>, VecDeque<u32>) = ((0..n_blocks).collect(), VecDeque::new());
+            let mut owned: Vec<u32> = Vec::new();
+            let mut is_cached = vec![false; n_blocks as usize];
             for op in ops {
+                let pick = |idx: usize| owned.get(idx % owned.len().max(1)).copied();
                 match op {
-                    Op::Grow { table_idx, n_tokens } => {
-                        let before = tables[table_idx].blocks().len();
-                        let missing = n_tokens.div_ceil(block_size).saturating_sub(before);
-                        let fits = missing <= pool.n_free();
-                        prop_assert_eq!(pool.grow(&mut tables[table_idx], n_tokens).is_ok(), fits);
-                        let grown = if fits { missing } else { 0 };
-                        prop_assert_eq!(tables[table_idx].blocks().len(), before + grown);
+                    Op::Take => {
+                        let expected = fresh.pop_front().map(|block| (block, false));
+                        let expected = expected.or_else(|| cached.pop_front().map(|block| (block, true)));
+                        let taken = pool.take().map(|taken| (taken.block.0, taken.was_cached));
+                        prop_assert_eq!(taken, expected);
+                        owned.extend(taken.map(|(block, _)| block));
+                        if let Some((block, _)) = taken {
+                            is_cached[block as usize] = false;
+                        }
                     }
-                    Op::Release { table_idx } => pool.release(&mut tables[table_idx]),
+                    Op::Share(idx) => {
+                        let free = cached.get(idx % 3).copied();
+                        if let Some(block) = free.or_else(|| pick(idx)) {
+                            pool.share(BlockId(block));
+                            cached.retain(|&free| free != block);
+                            owned.push(block);
+                        }
+                    }
+                    Op::Release(idx) => if let Some(block) = pick(idx) {
+                        pool.release(BlockId(block));
+                        owned.remove(idx % owned.len());
+                        match (owned.contains(&block), is_cached[block as usize]) {
+                            (true, _) => {}
+                            (false, true) => cached.push_back(block),
+                            (false, false) => fresh.push_front(block),
+                        }
+                    },
+                    Op::Cache(idx) => if let Some(block) = pick(idx) {
+                        pool.set_cached(BlockId(block));
+                        is_cached[block as usize] = true;
+                    },
                 }
-                let owned: Vec<BlockId> = tables.iter().flat_map(|t| t.blocks().iter().copied()).collect();
-                let distinct: HashSet<BlockId> = owned.iter().copied().collect();
-                prop_assert_eq!(owned.len(), distinct.len());
-                prop_assert_eq!(owned.len(), pool.n_used());
-                prop_assert_eq!(pool.n_free() + pool.n_used(), n_blocks);
+                prop_assert_eq!(pool.n_free(), fresh.len() + cached.len());
+                prop_assert_eq!(pool.n_free() + pool.n_used(), n_blocks as usize);
             }
         }
     }

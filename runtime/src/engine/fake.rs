@@ -1,20 +1,46 @@
-//! Doubles for the engine's tests: a model whose next token is a function of the whole context, and dice.
+//! Doubles for the engine's tests: a model whose next token is a function of all that its cache holds, and dice.
 //!
-//! The model keeps a paged cache of tokens. It reads every context back through the block tables, so a
-//! wrong slot, a stale block or a lost token changes the text or fails a check.
+//! The model has one layer per group. A layer writes one number per token to the paged cache and reads all
+//! those that its window shows back through the block tables, as attention does, so that a wrong table, a
+//! forgotten copy or a stale block changes the text. [`Reference`] computes the same without pages.
 
-use std::collections::HashSet;
-
-use super::batch::{Batch, BatchRow, KvGroup, Logits, StepOutput};
+use super::batch::{Batch, BatchRow, BlockMove, KvGroup, Logits, StepOutput};
 use super::philox::{halves, philox4x32};
 use crate::model::{Forward, ModelError};
 
+/// Prompts longer than this have keys and values of another kind; see [`Forward::prefix_salt`].
+const LONG_PROMPT: usize = 20;
+
+/// What a model is like, beside the contents of its cache.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) vocab_size: usize,
+    pub(super) block_size: usize,
+    pub(super) groups: Vec<KvGroup>,
+    pub(super) whole_prompts: bool,
+}
+
 /// A model that hashes its context.
 pub(super) struct HashModel {
-    vocab_size: usize,
-    block_size: usize,
-    /// Position and token in each slot.
-    slots: Vec<Option<(u32, u32)>>,
+    shape: Shape,
+    /// Position and number in each slot.
+    slots: Vec<Option<(u32, u64)>>,
+    host: Vec<Option<(u32, u64)>>,
+}
+
+/// The hashes at [`Batch::logits_at`] and of [`Batch::pooled_rows`].
+pub(super) struct Hashes {
+    pub(super) logits: Vec<ContextHash>,
+    pub(super) pooled: Vec<ContextHash>,
+}
+
+/// One text through the same layers, alone, in arrays of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Reference {
+    groups: Vec<KvGroup>,
+    salt: u64,
+    /// Numbers of each layer.
+    numbers: Vec<Vec<u64>>,
 }
 
 /// Seeded random numbers.
@@ -23,119 +49,184 @@ pub(super) struct Dice {
     n_thrown: u64,
 }
 
-/// Hash of a context, to be extended token by token.
+/// What the layers make of a context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ContextHash(u64);
 
 impl HashModel {
-    pub(super) fn new(vocab_size: usize, n_blocks: usize, block_size: usize) -> HashModel {
+    pub(super) fn new(shape: Shape, n_blocks: usize, n_host_blocks: usize) -> HashModel {
         HashModel {
-            vocab_size,
-            block_size,
-            slots: vec![None; n_blocks * block_size],
+            slots: vec![None; n_blocks * shape.block_size],
+            host: vec![None; n_host_blocks * shape.block_size],
+            shape,
         }
     }
 
-    /// Computes `batch`, and returns the hash of the context of every row that wants logits.
-    pub(super) fn contexts(&mut self, batch: &Batch) -> Vec<ContextHash> {
-        self.check_and_write(batch);
-        let mut wanted = batch.logits_at.iter().copied().peekable();
-        let mut hashes = Vec::new();
+    /// Computes `batch`.
+    pub(super) fn run(&mut self, batch: &Batch) -> Hashes {
+        batch
+            .moves
+            .iter()
+            .for_each(|&block_move| self.do_move(block_move));
+        self.check(batch);
+        let mut hashes: Vec<u64> = Vec::with_capacity(batch.tokens.len());
         for row in &batch.rows {
-            let hash = self.read_context(row);
-            let last_idx = (row.query_start + row.query_len - 1) as u32;
-            if wanted.next_if_eq(&last_idx).is_some() {
-                hashes.push(hash);
+            for idx in row.query_start..row.query_start + row.query_len {
+                let token_type = batch.token_types.get(idx).copied().unwrap_or(0);
+                hashes.push(embed(batch.tokens[idx], token_type, salt(row.prompt_len)));
             }
         }
-        assert_eq!(
-            wanted.next(),
-            None,
-            "logits wanted elsewhere than at a row's end, or out of order"
-        );
-        hashes
+        for (layer, group) in self.shape.groups.clone().into_iter().enumerate() {
+            self.write(batch, layer, &hashes);
+            for row in &batch.rows {
+                for idx in row.query_start..row.query_start + row.query_len {
+                    hashes[idx] = self.attend(row, layer, group, batch.positions[idx], hashes[idx]);
+                }
+            }
+        }
+        let at = |idx: usize| ContextHash(hashes[idx]);
+        let last = |row: &u32| {
+            let row = &batch.rows[*row as usize];
+            at(row.query_start + row.query_len - 1)
+        };
+        Hashes {
+            logits: batch.logits_at.iter().map(|&idx| at(idx as usize)).collect(),
+            pooled: batch.pooled_rows.iter().map(last).collect(),
+        }
     }
 
-    fn check_and_write(&mut self, batch: &Batch) {
-        let mut owned = HashSet::new();
+    fn do_move(&mut self, block_move: BlockMove) {
+        let size = self.shape.block_size;
+        let at = |block: u32| block as usize * size..(block as usize + 1) * size;
+        match block_move {
+            BlockMove::Copy { from, to } => self.slots.copy_within(at(from.0), at(to.0).start),
+            BlockMove::SwapOut { from, to } => self.host[at(to.0)].copy_from_slice(&self.slots[at(from.0)]),
+            BlockMove::SwapIn { from, to } => self.slots[at(to.0)].copy_from_slice(&self.host[at(from.0)]),
+        }
+    }
+
+    fn check(&self, batch: &Batch) {
         let mut query_start = 0;
         for row in &batch.rows {
             assert_eq!(row.query_start, query_start, "rows do not tile the tokens");
             assert!(row.query_len >= 1, "a row with no tokens");
+            assert_eq!(row.block_tables.len(), self.shape.groups.len());
+            let first = row.context_len - row.query_len;
             assert!(
-                row.block_tables[0].iter().all(|&block| owned.insert(block)),
-                "a block in two places"
+                !self.shape.whole_prompts || first > 0 || row.query_len >= row.prompt_len,
+                "a prompt in pieces"
             );
-            for idx in query_start..query_start + row.query_len {
-                let position = row.context_len - row.query_len + (idx - query_start);
-                let block = row.block_tables[0][position / self.block_size];
-                let slot = block.0 as usize * self.block_size + position % self.block_size;
-                assert_eq!(batch.positions[idx] as usize, position);
-                self.slots[slot] = Some((position as u32, batch.tokens[idx]));
-            }
             query_start += row.query_len;
+            let positions = &batch.positions[row.query_start..query_start];
+            assert!(
+                positions
+                    .iter()
+                    .zip(first..)
+                    .all(|(&position, at)| position as usize == at)
+            );
         }
-        let lengths = [batch.tokens.len(), batch.positions.len()];
-        assert_eq!(lengths, [query_start; 2], "arrays of different lengths");
+        assert_eq!([batch.tokens.len(), batch.positions.len()], [query_start; 2]);
+        assert!(batch.token_types.is_empty() || batch.token_types.len() == query_start);
     }
 
-    fn read_context(&self, row: &BatchRow) -> ContextHash {
-        let mut hash = ContextHash::default();
-        for position in 0..row.context_len {
-            let block = row.block_tables[0][position / self.block_size];
-            let slot = block.0 as usize * self.block_size + position % self.block_size;
-            let (written_position, token) = self.slots[slot].expect("a slot read before it was written");
-            assert_eq!(
-                written_position as usize, position,
-                "a slot holds another position's token"
-            );
-            hash = hash.then(token);
+    fn slot(&self, row: &BatchRow, layer: usize, position: usize) -> usize {
+        let block = row.block_tables[layer][position / self.shape.block_size];
+        block.0 as usize * self.shape.block_size + position % self.shape.block_size
+    }
+
+    fn write(&mut self, batch: &Batch, layer: usize, hashes: &[u64]) {
+        for row in &batch.rows {
+            for idx in row.query_start..row.query_start + row.query_len {
+                let position = batch.positions[idx];
+                let slot = self.slot(row, layer, position as usize);
+                self.slots[slot] = Some((position, hashes[idx]));
+            }
         }
-        hash
+    }
+
+    fn attend(&self, row: &BatchRow, layer: usize, group: KvGroup, position: u32, hash: u64) -> u64 {
+        let seen = first_seen(group, position as usize)..=position as usize;
+        let mut attended = hash;
+        for seen in seen {
+            let written = self.slots[self.slot(row, layer, seen)];
+            let (written_at, number) = written.expect("a slot read before it was written");
+            assert_eq!(
+                written_at as usize, seen,
+                "a slot holds another position's number"
+            );
+            attended = mix(attended, number);
+        }
+        attended
     }
 }
 
 impl Forward for HashModel {
     fn vocab_size(&self) -> usize {
-        self.vocab_size
+        self.shape.vocab_size
     }
 
     fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
+        self.shape.groups.clone()
     }
 
     fn whole_prompts(&self) -> bool {
-        false
+        self.shape.whole_prompts
+    }
+
+    fn prefix_salt(&self, prompt_len: usize) -> u64 {
+        salt(prompt_len)
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
-        let vocab_size = self.vocab_size;
-        let values = self
-            .contexts(batch)
+        let vocab_size = self.shape.vocab_size;
+        let Hashes { logits, pooled } = self.run(batch);
+        let values = logits
             .into_iter()
             .flat_map(|hash| hash.logits(vocab_size))
             .collect();
         Ok(StepOutput {
             logits: Logits { values, vocab_size },
-            pooled: Vec::new(),
+            pooled: pooled.into_iter().map(ContextHash::vector).collect(),
         })
     }
 }
 
+impl Reference {
+    pub(super) fn new(groups: &[KvGroup], prompt_len: usize) -> Reference {
+        Reference {
+            groups: groups.to_vec(),
+            salt: salt(prompt_len),
+            numbers: vec![Vec::new(); groups.len()],
+        }
+    }
+
+    /// The hash of a whole prompt, and where it can go on.
+    pub(super) fn of(groups: &[KvGroup], prompt: &[u32], token_types: &[u32]) -> (Reference, ContextHash) {
+        let mut reference = Reference::new(groups, prompt.len());
+        let mut hash = ContextHash::default();
+        for (idx, &token) in prompt.iter().enumerate() {
+            hash = reference.push(token, token_types.get(idx).copied().unwrap_or(0));
+        }
+        (reference, hash)
+    }
+
+    pub(super) fn push(&mut self, token: u32, token_type: u32) -> ContextHash {
+        let mut hash = embed(token, token_type, self.salt);
+        for (group, numbers) in self.groups.iter().zip(&mut self.numbers) {
+            numbers.push(hash);
+            let first = first_seen(*group, numbers.len() - 1);
+            hash = numbers[first..]
+                .iter()
+                .fold(hash, |hash, &number| mix(hash, number));
+        }
+        ContextHash(hash)
+    }
+}
+
 impl ContextHash {
-    pub(super) fn of(tokens: &[u32]) -> ContextHash {
-        tokens
-            .iter()
-            .fold(ContextHash::default(), |hash, &token| hash.then(token))
-    }
-
-    pub(super) fn then(self, token: u32) -> ContextHash {
-        let mixed = (self.0 ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        ContextHash(mixed ^ (mixed >> 29))
-    }
-
-    pub(super) fn token(self, vocab_size: usize) -> u32 {
-        (self.0 >> 8) as u32 % vocab_size as u32
+    /// The token that a seed draws.
+    pub(super) fn token(self, vocab_size: usize, seed: u64) -> u32 {
+        (mix(self.0, seed) >> 8) as u32 % vocab_size as u32
     }
 
     /// Logits between 0 and 4, different in every context.
@@ -143,6 +234,31 @@ impl ContextHash {
         let logit = |token| philox4x32(halves(self.0), [token, 0, 0, 0])[0] as f32 / u32::MAX as f32 * 4.0;
         (0..vocab_size as u32).map(logit).collect()
     }
+
+    pub(super) fn vector(self) -> Vec<f32> {
+        halves(self.0).map(|half| half as f32).to_vec()
+    }
+}
+
+fn embed(token: u32, token_type: u32, salt: u64) -> u64 {
+    mix(mix(u64::from(token), u64::from(token_type)), salt)
+}
+
+fn salt(prompt_len: usize) -> u64 {
+    u64::from(prompt_len > LONG_PROMPT)
+}
+
+fn first_seen(group: KvGroup, position: usize) -> usize {
+    group
+        .window
+        .map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+fn mix(hash: u64, number: u64) -> u64 {
+    let mixed = (hash ^ number.rotate_left(32))
+        .wrapping_add(number)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ (mixed >> 29)
 }
 
 impl Dice {

@@ -32,6 +32,12 @@ pub struct Counters {
     pub prompt_tokens: Count,
     /// Tokens drawn.
     pub generation_tokens: Count,
+    /// Prompt tokens that the prefix cache was asked for.
+    pub prefix_cache_queries: Count,
+    /// Those that it had.
+    pub prefix_cache_hits: Count,
+    /// Pooled vectors.
+    pub finished_pooling: Count,
     /// Times a sequence lost its blocks.
     pub preemptions: Count,
     /// Steps computed.

@@ -1,22 +1,23 @@
 //! The scheduler: which sequences compute how many tokens in the next step.
 //!
 //! Continuous batching: every running sequence that decodes gets its token first, then chunks of prompts
-//! fill the rest of the token budget, then waiting sequences are admitted in the order of arrival. A pure
-//! state machine; it must not know time, the model, sampling or who asked.
+//! fill the rest of the token budget, then waiting sequences are admitted. A pure state machine; it must not
+//! know time, the model, sampling or who asked.
 //!
-//! One order rules it: `running` followed by `waiting` is sorted by arrival. Sequences enter `running` only
-//! from the front of `waiting`, and preemption takes the youngest and puts it back there. So the oldest
-//! sequence is never preempted and gets a token of every step, which is why none starves.
+//! One order rules it: `running` and `waiting` are sorted by id, which is priority and then arrival. Only the
+//! first of `waiting` is ever admitted, and only the last of `running` is ever preempted, for a sequence that
+//! comes before it. So the first of all is never preempted and moves in every step, which is why none of equal
+//! priority starves.
 
 #[cfg(test)]
 mod simulator;
 
 use std::collections::VecDeque;
 
-use super::admission::Limits;
-use super::batch::{Batch, BatchRow};
-use super::blocks::BlockPool;
-use super::sequence::{Sequence, SequenceId};
+use super::admission::{Limits, PreemptionMode};
+use super::batch::{Batch, BatchRow, BlockMove};
+use super::paged_cache::{Hit, PagedCache};
+use super::sequence::{Sequence, SequenceId, Task};
 use super::ticket::FinishReason;
 
 /// The sequences of one engine, from admission to their end.
@@ -24,20 +25,29 @@ use super::ticket::FinishReason;
 pub struct Scheduler {
     n_running_max: usize,
     n_step_tokens_max: usize,
-    pool: BlockPool,
+    whole_prompts: bool,
+    preemption_mode: PreemptionMode,
+    cache: PagedCache,
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
+    /// The first waiting sequence that found no room, and [`PagedCache::n_releases`] then: before blocks are
+    /// released it need not be tried again.
+    stuck: Option<(SequenceId, u64)>,
 }
 
 /// What to compute next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Step {
+    /// Blocks to move first, in order.
+    pub moves: Vec<BlockMove>,
     /// One row per sequence: those that decode first.
     pub rows: Vec<StepRow>,
     /// Tokens of all rows.
     pub n_tokens: usize,
-    /// Sequences that lost their blocks to older ones and wait again, youngest first.
+    /// Sequences that lost their blocks to others and wait again, the last in order first.
     pub preempted: Vec<SequenceId>,
+    /// Sequences that got a place for the first time.
+    pub admitted: Vec<Admission>,
 }
 
 /// One sequence's part of a step.
@@ -47,14 +57,36 @@ pub struct StepRow {
     pub id: SequenceId,
     /// Its next tokens to compute, at least 1.
     pub n_tokens: usize,
-    /// All its tokens are computed then, so the next one is drawn.
-    pub draws: bool,
+    /// What the last of them is for.
+    pub yields: Yield,
 }
 
-/// What a step did to one sequence that drew.
+/// What a row's last token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yield {
+    /// Nothing yet: more tokens of the sequence follow in a later step.
+    Nothing,
+    /// Its logits: one token is drawn for each branch.
+    Logits,
+    /// The pooled vector of the whole prompt.
+    Pooled,
+}
+
+/// A sequence that got a place for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Its branches.
+    pub branches: Vec<SequenceId>,
+    /// Tokens of its prompt, where the prefix cache was asked about them.
+    pub n_queried: usize,
+    /// Those that the prefix cache had.
+    pub n_cached: usize,
+}
+
+/// What a step did to one branch that drew.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
-    /// The sequence.
+    /// The branch.
     pub id: SequenceId,
     /// The token it drew; `None`: none could be drawn, and the sequence is gone.
     pub token: Option<u32>,
@@ -70,92 +102,137 @@ impl Scheduler {
         Scheduler {
             n_running_max: limits.n_running_max(),
             n_step_tokens_max: limits.max_num_batched_tokens,
-            pool: BlockPool::new(limits.n_blocks, limits.block_size),
+            whole_prompts: limits.whole_prompts,
+            preemption_mode: limits.preemption_mode,
+            cache: PagedCache::new(limits),
             running: Vec::new(),
             waiting: VecDeque::new(),
+            stuck: None,
         }
     }
 
-    /// Queues a sequence that [`Limits::admit`] accepted.
-    ///
-    /// # Panics
-    /// If a younger sequence was queued before.
+    /// Queues a sequence that [`Limits`] admitted.
     pub fn add(&mut self, sequence: Sequence) {
-        let youngest = self.waiting.back().or(self.running.last());
-        assert!(
-            youngest.is_none_or(|last| last.id < sequence.id),
-            "sequences arrive in the order of their ids"
-        );
-        self.waiting.push_back(sequence);
+        let at = self.waiting.partition_point(|other| other.id() < sequence.id());
+        self.waiting.insert(at, sequence);
     }
 
-    /// Takes a sequence out and frees its blocks; `None` if it is not here.
-    pub fn cancel(&mut self, id: SequenceId) -> Option<Sequence> {
-        if let Ok(idx) = self.running.binary_search_by_key(&id, |sequence| sequence.id) {
-            return Some(self.remove_running(idx));
+    /// Takes a branch out and frees what only it needed; the tokens it had generated, or `None` if it is not
+    /// here.
+    pub fn cancel(&mut self, id: SequenceId) -> Option<usize> {
+        // A branch that has not forked off yet is found with the sequence whose id comes last before it.
+        let at = self.running.partition_point(|sequence| sequence.id() <= id);
+        if let Some(idx) = at.checked_sub(1)
+            && has_branch(&self.running[idx], id)
+        {
+            if !self.running[idx].drop_branch(id) {
+                return Some(self.remove_running(idx).generated().len());
+            }
+            return Some(0);
         }
-        let idx = self
-            .waiting
-            .binary_search_by_key(&id, |sequence| sequence.id)
-            .ok()?;
-        self.waiting.remove(idx)
+        let at = self.waiting.partition_point(|sequence| sequence.id() <= id);
+        let idx = at.checked_sub(1)?;
+        if !has_branch(&self.waiting[idx], id) {
+            return None;
+        }
+        if self.waiting[idx].drop_branch(id) {
+            return Some(0);
+        }
+        let mut sequence = self.waiting.remove(idx)?;
+        self.cache.release(&mut sequence.tables);
+        Some(sequence.generated().len())
     }
 
     /// Decides the next step and takes the blocks it needs; every step must be committed before the next.
     /// Empty only if there is no sequence at all.
     pub fn schedule(&mut self) -> Step {
         let mut step = Step::default();
+        self.admit_urgent(&mut step);
         self.schedule_decodes(&mut step);
-        self.schedule_prefills(&mut step);
-        // Blocks are short right after a preemption: what was just freed belongs to the older ones.
-        if step.preempted.is_empty() {
+        self.schedule_prompts(&mut step);
+        // Blocks are short right after a preemption, and whoever waits comes after all that run: they go first.
+        if step.preempted.is_empty() && step.rows.len() == self.running.len() {
             self.admit_waiting(&mut step);
         }
         step
     }
 
-    /// The arrays the model needs for `step`.
-    pub fn batch(&self, step: &Step) -> Batch {
-        let mut batch = Batch::default();
-        for row in &step.rows {
-            let sequence = self.sequence(row.id);
-            let query_start = batch.tokens.len();
-            let context_len = sequence.n_computed() + row.n_tokens;
-            let positions = sequence.n_computed()..context_len;
-            batch
-                .tokens
-                .extend_from_slice(&sequence.tokens()[positions.clone()]);
-            batch.positions.extend(positions.map(|position| position as u32));
-            if row.draws {
-                batch.logits_at.push(batch.tokens.len() as u32 - 1);
-            }
-            batch.rows.push(BatchRow {
-                query_start,
-                query_len: row.n_tokens,
-                context_len,
-                block_tables: vec![sequence.blocks.blocks().to_vec()],
-            });
+    /// Writes the arrays that the model needs for `step` into `batch`, whatever was there.
+    pub fn fill(&self, batch: &mut Batch, step: &Step) {
+        let Batch {
+            moves,
+            tokens,
+            token_types,
+            positions,
+            rows,
+            logits_at,
+            pooled_rows,
+        } = batch;
+        moves.clone_from(&step.moves);
+        for array in [&mut *tokens, token_types, positions, logits_at, pooled_rows] {
+            array.clear();
         }
-        batch
+        rows.resize_with(step.rows.len(), BatchRow::default);
+        for ((row, batch_row), row_idx) in step.rows.iter().zip(rows).zip(0..) {
+            let sequence = self.sequence(row.id);
+            let computed = sequence.n_computed()..sequence.n_computed() + row.n_tokens;
+            fill_row(batch_row, sequence, (tokens.len(), row.n_tokens));
+            if !sequence.token_types().is_empty() {
+                token_types.resize(tokens.len(), 0);
+                token_types.extend_from_slice(&sequence.token_types()[computed.clone()]);
+            }
+            tokens.extend_from_slice(&sequence.tokens()[computed.clone()]);
+            positions.extend(computed.map(|position| position as u32));
+            match row.yields {
+                Yield::Nothing => {}
+                Yield::Logits => logits_at.push(tokens.len() as u32 - 1),
+                Yield::Pooled => pooled_rows.push(row_idx),
+            }
+        }
+        if !token_types.is_empty() {
+            token_types.resize(tokens.len(), 0);
+        }
     }
 
-    /// Records that `step` was computed. `tokens` has one entry per row that draws, in order; `None`: no
-    /// token could be drawn, and the sequence is dropped.
+    /// Records that `step` was computed. `tokens` has one entry per branch of each row that yields logits, in
+    /// order; `None`: no token could be drawn, and the branch is dropped.
     ///
     /// # Panics
     /// If `tokens` does not match the step's rows.
     pub fn commit(&mut self, step: &Step, tokens: &[Option<u32>]) -> Vec<Progress> {
-        let mut tokens = tokens.iter();
+        let mut tokens = tokens.iter().copied();
         let mut progress = Vec::new();
         for row in &step.rows {
             let idx = self.running_idx(row.id);
-            self.running[idx].computed(row.n_tokens);
-            if row.draws {
-                let token = *tokens.next().expect("one draw per row that draws");
-                progress.push(self.advance(idx, token));
+            self.note_computed(idx, row.n_tokens);
+            match row.yields {
+                Yield::Nothing => {}
+                Yield::Pooled => {
+                    self.remove_running(idx);
+                }
+                Yield::Logits => {
+                    let children = self.fork(idx);
+                    let mut draw = |sequence: &mut Sequence| {
+                        let token = tokens
+                            .next()
+                            .expect("one draw per branch of a row that yields logits");
+                        progress.push(advance(sequence, token));
+                        progress.last().is_some_and(Progress::goes_on)
+                    };
+                    if !draw(&mut self.running[idx]) {
+                        self.remove_running(idx);
+                    }
+                    for mut child in children {
+                        if draw(&mut child) {
+                            self.place(child);
+                        } else {
+                            self.cache.release(&mut child.tables);
+                        }
+                    }
+                }
             }
         }
-        assert!(tokens.next().is_none(), "more draws than rows that draw");
+        assert!(tokens.next().is_none(), "more draws than branches that draw");
         progress
     }
 
@@ -167,265 +244,295 @@ impl Scheduler {
         &self.running[self.running_idx(id)]
     }
 
-    /// Sequences that hold blocks.
+    /// Branches that have a place, and may hold blocks.
     pub fn n_running(&self) -> usize {
-        self.running.len()
+        self.running
+            .iter()
+            .map(|sequence| sequence.branches().len())
+            .sum()
     }
 
-    /// Sequences that wait for a place.
+    /// Branches that wait for a place.
     pub fn n_waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting
+            .iter()
+            .map(|sequence| sequence.branches().len())
+            .sum()
     }
 
-    /// The blocks of the cache.
-    pub fn pool(&self) -> &BlockPool {
-        &self.pool
+    /// The blocks of all sequences.
+    pub fn cache(&self) -> &PagedCache {
+        &self.cache
     }
 
-    /// One token for every running sequence that misses just one. It may need a new block, and takes it
-    /// from the youngest if none is free.
+    /// Gives a place to the first that waits while it comes before some that run; those give way, from the
+    /// last on, where places or blocks are short.
+    fn admit_urgent(&mut self, step: &mut Step) {
+        while let Some(first) = self.waiting.front() {
+            let last = self.running.last();
+            if last.is_some_and(|last| first.id().priority >= last.id().priority) {
+                return;
+            }
+            if self.try_admit(step).is_none() {
+                self.preempt_last(step);
+            }
+        }
+    }
+
+    /// One token for every running sequence that misses just one.
     fn schedule_decodes(&mut self, step: &mut Step) {
         let mut idx = 0;
         while idx < self.running.len() {
-            if self.running[idx].n_uncomputed() == 1 && self.make_room(idx, step) {
+            if self.running[idx].n_uncomputed() == 1 {
                 self.push_row(idx, step);
             }
             idx += 1;
         }
     }
 
-    /// Makes room for all tokens of `running[idx]`; false if it had to be preempted itself.
-    fn make_room(&mut self, idx: usize, step: &mut Step) -> bool {
-        while idx < self.running.len() {
-            let sequence = &mut self.running[idx];
-            let n_tokens = sequence.tokens().len();
-            if self.pool.grow(&mut sequence.blocks, n_tokens).is_ok() {
-                return true;
-            }
-            self.preempt_youngest(step);
-        }
-        false
-    }
-
-    /// Takes the youngest running sequence's blocks; its tokens will be computed again.
-    fn preempt_youngest(&mut self, step: &mut Step) {
-        let mut sequence = self.running.pop().expect("a sequence asked for room");
-        // The oldest never gives way: admission made sure that it fits alone.
-        assert!(
-            !self.running.is_empty(),
-            "a sequence was admitted that does not fit alone"
-        );
-        self.pool.release(&mut sequence.blocks);
-        sequence.uncompute();
-        step.preempted.push(sequence.id);
-        self.waiting.push_front(sequence);
-    }
-
-    /// Chunks of the prompts that are not computed yet. Their blocks were taken at admission.
-    fn schedule_prefills(&mut self, step: &mut Step) {
-        for idx in 0..self.running.len() {
-            if self.running[idx].n_uncomputed() > 1 && self.budget_left(step) > 0 {
+    /// Chunks of the prompts that are not computed yet.
+    fn schedule_prompts(&mut self, step: &mut Step) {
+        let mut idx = 0;
+        while idx < self.running.len() && step.n_tokens < self.n_step_tokens_max {
+            if self.running[idx].n_uncomputed() > 1 {
                 self.push_row(idx, step);
             }
+            idx += 1;
         }
     }
 
     /// Admits from the front of the queue while there are places, budget and blocks for all tokens known.
     fn admit_waiting(&mut self, step: &mut Step) {
-        while self.running.len() < self.n_running_max && self.budget_left(step) > 0 {
-            let Some(mut sequence) = self.waiting.pop_front() else {
-                return;
-            };
-            let n_tokens = sequence.tokens().len();
-            if self.pool.grow(&mut sequence.blocks, n_tokens).is_err() {
-                self.waiting.push_front(sequence);
+        while step.n_tokens < self.n_step_tokens_max
+            && let Some(idx) = self.try_admit(step)
+        {
+            self.push_row(idx, step);
+            if step.rows.len() < self.running.len() {
                 return;
             }
-            self.running.push(sequence);
-            self.push_row(self.running.len() - 1, step);
         }
     }
 
-    fn push_row(&self, idx: usize, step: &mut Step) {
-        let sequence = &self.running[idx];
-        let n_tokens = sequence.n_uncomputed().min(self.budget_left(step));
-        step.rows.push(StepRow {
-            id: sequence.id,
-            n_tokens,
-            draws: n_tokens == sequence.n_uncomputed(),
-        });
-        step.n_tokens += n_tokens;
-    }
-
-    fn budget_left(&self, step: &Step) -> usize {
-        self.n_step_tokens_max - step.n_tokens
-    }
-
-    /// Gives `running[idx]` its drawn token, and removes it if that ends it.
-    fn advance(&mut self, idx: usize, token: Option<u32>) -> Progress {
-        let sequence = &mut self.running[idx];
-        let finished = token.and_then(|token| sequence.push(token));
-        let progress = Progress {
-            id: sequence.id,
-            token,
-            finished,
-            n_generated: sequence.generated().len(),
+    /// Gives a place to the first that waits, if there are places and blocks for all its tokens. One that is
+    /// alone always gets it: it fits, or it had not been admitted.
+    /// Answers where in `running` it is.
+    fn try_admit(&mut self, step: &mut Step) -> Option<usize> {
+        let first = self.waiting.front()?;
+        let attempt = Some((first.id(), self.cache.n_releases()));
+        if self.stuck == attempt && !self.running.is_empty() {
+            return None;
+        }
+        let Some(hit) = self.room_for(first) else {
+            self.stuck = attempt;
+            return None;
         };
-        if finished.is_some() || token.is_none() {
-            self.remove_running(idx);
+        let mut sequence = self.waiting.pop_front()?;
+        if sequence.tables.is_swapped() {
+            self.cache.swap_in(&mut sequence.tables, &mut step.moves);
+        } else {
+            self.cache.adopt(&mut sequence.tables, &hit);
+            sequence.set_computed(self.cache.n_tokens(&hit));
         }
-        progress
+        if !std::mem::replace(&mut sequence.was_admitted, true) {
+            let is_queried = self.may_share(&sequence);
+            step.admitted.push(Admission {
+                branches: sequence.branches().iter().map(|branch| branch.id).collect(),
+                n_queried: if is_queried { sequence.tokens().len() } else { 0 },
+                n_cached: sequence.n_computed(),
+            });
+        }
+        let at = self.running.partition_point(|other| other.id() < sequence.id());
+        self.running.insert(at, sequence);
+        Some(at)
+    }
+
+    /// What the prefix cache has of a waiting sequence, if there are places and blocks for the rest.
+    fn room_for(&self, sequence: &Sequence) -> Option<Hit> {
+        let hit = if self.may_share(sequence) && !sequence.tables.is_swapped() {
+            self.cache.lookup(sequence.salt, sequence.tokens())
+        } else {
+            Hit::default()
+        };
+        if self.running.is_empty() {
+            return Some(hit);
+        }
+        let n_places = self.n_running() + sequence.branches().len();
+        let n_tokens = sequence.tokens().len();
+        let n_missing = if sequence.tables.is_swapped() {
+            self.cache
+                .n_missing(&sequence.tables, sequence.n_computed(), n_tokens)
+        } else {
+            self.cache.n_missing_after(&hit, n_tokens) + self.cache.n_idle(&hit)
+        };
+        // What the running ones need for the tokens they have is theirs already.
+        let missing = |other: &Sequence| {
+            self.cache
+                .n_missing(&other.tables, other.n_computed(), other.tokens().len())
+        };
+        let n_promised: usize = self.running.iter().map(missing).sum();
+        let fits = n_places <= self.n_running_max && n_missing + n_promised <= self.cache.pool().n_free();
+        fits.then_some(hit)
+    }
+
+    /// Whether blocks of the sequence are those of any other with the same tokens.
+    fn may_share(&self, sequence: &Sequence) -> bool {
+        sequence.token_types().is_empty() && self.cache.is_caching()
+    }
+
+    /// Adds a row with as many tokens of `running[idx]` as budget and blocks have room for; none if it had to
+    /// give way itself, or if its prompt must be computed at once and does not fit the rest of the step.
+    fn push_row(&mut self, idx: usize, step: &mut Step) {
+        let n_tokens = self.make_room(idx, step);
+        if n_tokens == 0 {
+            return;
+        }
+        let sequence = &self.running[idx];
+        let yields = match &sequence.task {
+            _ if n_tokens < sequence.n_uncomputed() => Yield::Nothing,
+            Task::Generate { .. } => Yield::Logits,
+            Task::Pool { .. } => Yield::Pooled,
+        };
+        let id = sequence.id();
+        step.n_tokens += n_tokens;
+        step.rows.push(StepRow { id, n_tokens, yields });
+    }
+
+    /// Makes room for the next tokens of `running[idx]`, as many as budget and blocks allow. Where not one
+    /// fits, the last sequences give way.
+    fn make_room(&mut self, idx: usize, step: &mut Step) -> usize {
+        while let Some(sequence) = self.running.get_mut(idx) {
+            let n_computed = sequence.n_computed();
+            let n_wanted = sequence
+                .n_uncomputed()
+                .min(self.n_step_tokens_max - step.n_tokens);
+            let n_whole = sequence.prompt().len().saturating_sub(n_computed);
+            let n_tokens_min = if self.whole_prompts { n_whole.max(1) } else { 1 };
+            if n_wanted < n_tokens_min {
+                return 0;
+            }
+            let n_tokens = self
+                .cache
+                .n_tokens_fitting(&sequence.tables, n_computed)
+                .min(n_wanted);
+            if n_tokens >= n_tokens_min {
+                let range = (n_computed, n_computed + n_tokens);
+                self.cache.grow(&mut sequence.tables, range, &mut step.moves);
+                return n_tokens;
+            }
+            // The first never gives way: admission made sure that it fits alone.
+            assert!(
+                self.running.len() > 1,
+                "a sequence was admitted that does not fit alone"
+            );
+            self.preempt_last(step);
+        }
+        0
+    }
+
+    /// Takes the blocks of the last running sequence. It waits again, and had no part in this step.
+    fn preempt_last(&mut self, step: &mut Step) {
+        let mut sequence = self.running.pop().expect("a sequence runs that can give way");
+        let id = sequence.id();
+        if let Some(idx) = step.rows.iter().rposition(|row| row.id == id) {
+            step.n_tokens -= step.rows.remove(idx).n_tokens;
+        }
+        let n_computed = sequence.n_computed();
+        let is_swapped = self.preemption_mode == PreemptionMode::Swap
+            && self
+                .cache
+                .swap_out(&mut sequence.tables, n_computed, &mut step.moves);
+        if !is_swapped {
+            self.cache.release(&mut sequence.tables);
+            sequence.set_computed(0);
+        }
+        step.preempted.push(id);
+        self.add(sequence);
+    }
+
+    /// The other branches of `running[idx]`, which go on from where it is.
+    fn fork(&mut self, idx: usize) -> Vec<Sequence> {
+        let parent = &mut self.running[idx];
+        if parent.branches().len() == 1 {
+            return Vec::new();
+        }
+        let mut children = parent.fork_off();
+        for child in &mut children {
+            child.tables = self.cache.fork(&parent.tables);
+        }
+        children
+    }
+
+    /// Lets a branch run on its own; it waits if there are more branches than places.
+    fn place(&mut self, mut branch: Sequence) {
+        if self.n_running() < self.n_running_max {
+            let at = self.running.partition_point(|other| other.id() < branch.id());
+            self.running.insert(at, branch);
+        } else {
+            self.cache.release(&mut branch.tables);
+            branch.set_computed(0);
+            self.add(branch);
+        }
+    }
+
+    fn note_computed(&mut self, idx: usize, n_tokens: usize) {
+        let may_share = self.may_share(&self.running[idx]);
+        let sequence = &mut self.running[idx];
+        sequence.computed(n_tokens);
+        let salt = sequence.salt;
+        let (tables, computed) = sequence.tables_and_computed();
+        if may_share {
+            self.cache.publish(tables, salt, computed);
+        }
+        self.cache.free_unseen(tables, computed.len());
     }
 
     fn remove_running(&mut self, idx: usize) -> Sequence {
         let mut sequence = self.running.remove(idx);
-        self.pool.release(&mut sequence.blocks);
+        self.cache.release(&mut sequence.tables);
         sequence
     }
 
     fn running_idx(&self, id: SequenceId) -> usize {
-        let found = self.running.binary_search_by_key(&id, |sequence| sequence.id);
+        let found = self.running.binary_search_by_key(&id, Sequence::id);
         found.expect("a scheduled sequence runs until its step is committed")
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::sequence::GenerateRequest;
-
-    const TOKEN: Option<u32> = Some(7);
-
-    fn limits() -> Limits {
-        Limits {
-            n_blocks: 100,
-            block_size: 4,
-            max_num_seqs: 8,
-            max_num_batched_tokens: 8,
-            max_model_len: 100,
-            vocab_size: 10,
-            eos_token_ids: [9].into(),
-        }
-    }
-
-    /// A scheduler with one waiting sequence per prompt length, which all may generate 10 tokens.
-    fn scheduler(limits: &Limits, n_prompts: &[usize]) -> Scheduler {
-        let mut scheduler = Scheduler::new(limits);
-        for (id, &n_prompt) in n_prompts.iter().enumerate() {
-            let request = GenerateRequest {
-                prompt: vec![1; n_prompt],
-                max_tokens: Some(10),
-                ..GenerateRequest::default()
-            };
-            let admitted = limits.admit(request).unwrap();
-            scheduler.add(Sequence::new(SequenceId(id as u64), admitted, 0));
-        }
-        scheduler
-    }
-
-    /// Runs `n_steps`; each row as `id:tokens`, with `*` if it draws and `-id` for a preemption.
-    fn course(scheduler: &mut Scheduler, n_steps: usize) -> String {
-        let mut course = Vec::new();
-        for _ in 0..n_steps {
-            let step = scheduler.schedule();
-            let draws = |row: &StepRow| if row.draws { "*" } else { "" };
-            let rows = step
-                .rows
-                .iter()
-                .map(|row| format!("{}:{}{}", row.id.0, row.n_tokens, draws(row)));
-            let preempted = step.preempted.iter().map(|id| format!("-{}", id.0));
-            course.push(rows.chain(preempted).collect::<Vec<_>>().join(" "));
-            let n_draws = step.rows.iter().filter(|row| row.draws).count();
-            scheduler.commit(&step, &vec![TOKEN; n_draws]);
-        }
-        course.join(" | ")
-    }
-
-    #[test]
-    fn decodes_come_first_and_prompts_are_chunked() {
-        let mut scheduler = scheduler(&limits(), &[3, 12, 2]);
-        assert_eq!(course(&mut scheduler, 3), "0:3* 1:5 | 0:1* 1:7* | 0:1* 1:1* 2:2*");
-    }
-
-    #[test]
-    fn no_more_run_than_a_step_has_tokens() {
-        let limits = Limits {
-            max_num_batched_tokens: 2,
-            ..limits()
-        };
-        let mut scheduler = scheduler(&limits, &[1, 1, 1]);
-        assert_eq!(course(&mut scheduler, 2), "0:1* 1:1* | 0:1* 1:1*");
-        assert_eq!(scheduler.n_waiting(), 1);
-    }
-
-    #[test]
-    fn the_youngest_is_preempted_and_recomputed_with_what_it_generated() {
-        let limits = Limits {
-            n_blocks: 4,
-            ..limits()
-        };
-        let mut scheduler = scheduler(&limits, &[3, 3, 3]);
-        // Three blocks for three prompts, and one more that the oldest gets.
-        assert_eq!(course(&mut scheduler, 1), "0:3* 1:3* 2:2");
-        assert_eq!(
-            course(&mut scheduler, 3),
-            "0:1* 1:1* 2:1* | 0:1* 1:1* -2 | 0:1* 1:1*"
-        );
-        let front = scheduler.waiting.front().unwrap();
-        assert_eq!(
-            (front.id, front.generated(), front.n_computed()),
-            (SequenceId(2), &[7][..], 0)
-        );
-        // At its ninth token the oldest needs a third block, and the second gives way too.
-        assert_eq!(course(&mut scheduler, 3), "0:1* 1:1* | 0:1* 1:1* | 0:1* -1");
-        // The oldest has its ten tokens after three more; the others compute prompt and answer again.
-        assert_eq!(course(&mut scheduler, 5), "0:1* | 0:1* | 0:1* | 1:8 | 1:1* 2:4*");
-    }
-
-    #[test]
-    fn a_waiting_sequence_that_does_not_fit_is_not_overtaken() {
-        let limits = Limits {
-            n_blocks: 6,
-            max_num_batched_tokens: 32,
-            ..limits()
-        };
-        let mut scheduler = scheduler(&limits, &[8, 14, 1]);
-        assert_eq!(course(&mut scheduler, 2), "0:8* 1:14* | 0:1* -1");
-        assert_eq!((scheduler.n_running(), scheduler.n_waiting()), (1, 2));
-    }
-
-    #[test]
-    fn what_ends_frees_its_blocks_at_once() {
-        let mut scheduler = scheduler(&limits(), &[4, 4]);
-        let step = scheduler.schedule();
-        assert_eq!(scheduler.pool().n_used(), 2);
-        let progress = scheduler.commit(&step, &[Some(9), None]);
-        let ended = progress
-            .iter()
-            .map(|p| (p.id.0, p.token, p.finished))
-            .collect::<Vec<_>>();
-        assert_eq!(ended, [(0, Some(9), Some(FinishReason::Eos(9))), (1, None, None)]);
-        assert_eq!((scheduler.pool().n_used(), scheduler.n_running()), (0, 0));
-        assert_eq!(scheduler.schedule(), Step::default());
-    }
-
-    #[test]
-    fn the_batch_of_a_second_chunk_goes_on_where_the_first_ended() {
-        let limits = Limits {
-            max_num_batched_tokens: 3,
-            ..limits()
-        };
-        let mut scheduler = scheduler(&limits, &[5]);
-        course(&mut scheduler, 1);
-        let step = scheduler.schedule();
-        let batch = scheduler.batch(&step);
-        assert_eq!(
-            (batch.tokens.len(), batch.positions, batch.logits_at),
-            (2, vec![3, 4], vec![1])
-        );
-        assert_eq!(
-            (batch.rows[0].context_len, batch.rows[0].block_tables[0].len()),
-            (5, 2)
-        );
+impl Progress {
+    /// The branch draws again.
+    pub fn goes_on(&self) -> bool {
+        self.token.is_some() && self.finished.is_none()
     }
 }
+
+/// Gives a sequence its drawn token.
+fn advance(sequence: &mut Sequence, token: Option<u32>) -> Progress {
+    let finished = token.and_then(|token| sequence.push(token));
+    Progress {
+        id: sequence.id(),
+        token,
+        finished,
+        n_generated: sequence.generated().len(),
+    }
+}
+
+fn has_branch(sequence: &Sequence, id: SequenceId) -> bool {
+    sequence.branches().iter().any(|branch| branch.id == id)
+}
+
+/// Writes a row of `query_len` new tokens; its tables keep the memory of what stood there.
+fn fill_row(row: &mut BatchRow, sequence: &Sequence, (query_start, query_len): (usize, usize)) {
+    row.query_start = query_start;
+    row.query_len = query_len;
+    row.context_len = sequence.n_computed() + query_len;
+    row.prompt_len = sequence.prompt().len();
+    row.block_tables
+        .resize_with(sequence.tables.groups().len(), Vec::new);
+    for (table, blocks) in row.block_tables.iter_mut().zip(sequence.tables.groups()) {
+        table.clear();
+        table.extend_from_slice(blocks);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,19 @@
 
 use std::sync::Arc;
 
-use super::blocks::BlockTable;
+use super::paged_cache::BlockTables;
 use super::sampler::SamplingParams;
 use super::ticket::FinishReason;
 
-/// What to generate. One request is one answer; `n` answers are `n` requests, each with a seed of its own.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What to generate.
+#[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
+    /// Answers. The prompt is computed once for all of them; answer `i` draws with the seed plus `i`.
+    pub n: usize,
+    /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
+    pub priority: i32,
     /// How to draw tokens.
     pub sampling: SamplingParams,
     /// Tokens to generate at most; `None`: as many as the context has room for.
@@ -25,37 +29,96 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
 }
 
-/// Identity of a sequence. Ids grow in the order of arrival, so a smaller id is an older sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(pub u64);
-
-/// A request that was admitted, on its way through the scheduler.
-#[derive(Debug)]
-pub struct Sequence {
-    /// Identity and age.
-    pub id: SequenceId,
-    /// How to draw its tokens.
-    pub sampling: SamplingParams,
-    /// Decides its draws, together with the position.
-    pub seed: u64,
-    /// When it ends.
-    pub stop: StopRules,
-    /// Its blocks of the cache.
-    pub blocks: BlockTable,
-    tokens: Vec<u32>,
-    n_prompt: usize,
-    n_computed: usize,
+impl Default for GenerateRequest {
+    /// One answer, as long as it gets; only the prompt is missing.
+    fn default() -> GenerateRequest {
+        GenerateRequest {
+            prompt: Vec::new(),
+            n: 1,
+            priority: 0,
+            sampling: SamplingParams::default(),
+            max_tokens: None,
+            min_tokens: 0,
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+        }
+    }
 }
 
-/// A request that passed [`super::admission::Limits::admit`]: it fits, and its limits are resolved.
+/// What to make a vector of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolRequest {
+    /// Token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// Segment of each token, for models that tell segments apart; empty: all 0.
+    pub token_types: Vec<u32>,
+}
+
+/// Identity of a sequence. Ids sort in the order in which sequences are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId {
+    /// The request's priority; 0 where priorities do not count.
+    pub priority: i32,
+    /// Number in the order of arrival.
+    pub arrival: u64,
+}
+
+/// One answer of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Identity.
+    pub id: SequenceId,
+    /// Decides its draws, together with the position.
+    pub seed: u64,
+}
+
+/// A request that passed [`super::admission::Limits`]: it fits, and its limits are resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admitted {
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
-    /// How to draw tokens.
-    pub sampling: SamplingParams,
-    /// When the answer ends.
-    pub stop: StopRules,
+    /// Sequences that it becomes.
+    pub n_branches: usize,
+    /// Its priority, whether or not priorities count.
+    pub priority: i32,
+    /// What to do with the prompt.
+    pub task: Task,
+}
+
+/// What to do with a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Continue it.
+    Generate {
+        /// How to draw tokens.
+        sampling: SamplingParams,
+        /// When the answer ends.
+        stop: StopRules,
+    },
+    /// Make a vector of it.
+    Pool {
+        /// Segment of each token; empty: all 0.
+        token_types: Vec<u32>,
+    },
+}
+
+/// A request on its way through the scheduler: its prompt first, then, for a request of several answers, one
+/// of them, after the others forked off.
+#[derive(Debug)]
+pub struct Sequence {
+    /// What to do with the prompt.
+    pub task: Task,
+    /// Two texts share cached blocks only if their salts are equal.
+    pub salt: u64,
+    /// Its blocks of the cache.
+    pub tables: BlockTables,
+    /// It had a place before, and may have lost it.
+    pub was_admitted: bool,
+    /// Itself, and those that fork off when the prompt is computed; ids ascend.
+    branches: Vec<Branch>,
+    tokens: Vec<u32>,
+    n_prompt: usize,
+    n_computed: usize,
 }
 
 /// When a sequence ends.
@@ -72,25 +135,67 @@ pub struct StopRules {
 }
 
 impl Sequence {
-    /// A sequence of nothing but its prompt, none of it computed. `seed` decides its draws.
-    pub fn new(id: SequenceId, admitted: Admitted, seed: u64) -> Sequence {
+    /// A sequence of nothing but its prompt, none of it computed.
+    ///
+    /// # Panics
+    /// If `branches` is not one per answer.
+    pub fn new(admitted: Admitted, branches: Vec<Branch>, salt: u64) -> Sequence {
         let Admitted {
             prompt,
-            sampling,
-            stop,
+            n_branches,
+            priority: _,
+            task,
         } = admitted;
-        let n_prompt = prompt.len();
-        let blocks = BlockTable::default();
+        assert!(
+            n_branches == branches.len() && n_branches > 0,
+            "one branch per answer"
+        );
         Sequence {
-            id,
-            sampling,
-            seed,
-            stop,
-            blocks,
+            task,
+            salt,
+            tables: BlockTables::default(),
+            was_admitted: false,
+            branches,
+            n_prompt: prompt.len(),
             tokens: prompt,
-            n_prompt,
             n_computed: 0,
         }
+    }
+
+    /// Identity: its first branch's.
+    pub fn id(&self) -> SequenceId {
+        self.branches[0].id
+    }
+
+    /// Itself, and those that fork off when the prompt is computed.
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    /// Cancels one of several branches; false if it has no such branch or no other.
+    pub(super) fn drop_branch(&mut self, id: SequenceId) -> bool {
+        let n_before = self.branches.len();
+        if n_before > 1 {
+            self.branches.retain(|branch| branch.id != id);
+        }
+        self.branches.len() < n_before
+    }
+
+    /// The sequences of the other branches, which have no blocks yet.
+    pub(super) fn fork_off(&mut self) -> Vec<Sequence> {
+        let child = |branch| Sequence {
+            task: self.task.clone(),
+            salt: self.salt,
+            tables: BlockTables::default(),
+            was_admitted: true,
+            branches: vec![branch],
+            tokens: self.tokens.clone(),
+            n_prompt: self.n_prompt,
+            n_computed: self.n_computed,
+        };
+        let children = self.branches[1..].iter().map(|&branch| child(branch)).collect();
+        self.branches.truncate(1);
+        children
     }
 
     /// Prompt and generated tokens.
@@ -118,6 +223,14 @@ impl Sequence {
         self.tokens.len() - self.n_computed
     }
 
+    /// Segments of the prompt's tokens; empty: all 0.
+    pub fn token_types(&self) -> &[u32] {
+        match &self.task {
+            Task::Generate { .. } => &[],
+            Task::Pool { token_types } => token_types,
+        }
+    }
+
     /// The next `n_tokens` tokens are in the cache now.
     pub(super) fn computed(&mut self, n_tokens: usize) {
         assert!(
@@ -127,40 +240,46 @@ impl Sequence {
         self.n_computed += n_tokens;
     }
 
-    /// The cache was taken from this sequence: all its tokens must be computed again.
-    pub(super) fn uncompute(&mut self) {
-        self.n_computed = 0;
+    /// Its tables, and the tokens that they hold.
+    pub(super) fn tables_and_computed(&mut self) -> (&mut BlockTables, &[u32]) {
+        (&mut self.tables, &self.tokens[..self.n_computed])
+    }
+
+    /// Only the first `n_tokens` tokens are in the cache now.
+    pub(super) fn set_computed(&mut self, n_tokens: usize) {
+        self.n_computed = n_tokens;
     }
 
     /// Appends a drawn token, and says whether it ends the answer.
+    ///
+    /// # Panics
+    /// If the sequence draws none.
     pub(super) fn push(&mut self, token: u32) -> Option<FinishReason> {
-        let may_stop = self.may_stop();
+        let n_generated = self.generated().len();
         self.tokens.push(token);
-        if may_stop && self.stop.eos_token_ids.contains(&token) {
+        let Task::Generate { stop, .. } = &self.task else {
+            panic!("a token for a sequence that draws none");
+        };
+        let may_stop = n_generated >= stop.min_tokens;
+        if may_stop && stop.eos_token_ids.contains(&token) {
             Some(FinishReason::Eos(token))
-        } else if may_stop && self.stop.stop_token_ids.contains(&token) {
+        } else if may_stop && stop.stop_token_ids.contains(&token) {
             Some(FinishReason::StopToken(token))
-        } else if self.generated().len() >= self.stop.max_tokens {
+        } else if n_generated + 1 >= stop.max_tokens {
             Some(FinishReason::Length)
         } else {
             None
         }
     }
+}
 
-    /// Tokens that may not be drawn next: those that would end the answer before `min_tokens`.
-    pub fn forbidden(&self) -> impl Iterator<Item = u32> + '_ {
-        let stops = self
-            .stop
-            .eos_token_ids
-            .iter()
-            .chain(&self.stop.stop_token_ids)
-            .copied();
-        stops.filter(|_| !self.may_stop())
-    }
-
-    /// The next token may end the answer.
-    fn may_stop(&self) -> bool {
-        self.generated().len() >= self.stop.min_tokens
+impl StopRules {
+    /// Tokens that may not be drawn after `n_generated`: those that would end the answer before `min_tokens`.
+    pub fn forbidden(&self, n_generated: usize) -> Vec<u32> {
+        if n_generated >= self.min_tokens {
+            return Vec::new();
+        }
+        [&self.eos_token_ids[..], &self.stop_token_ids].concat()
     }
 }
 
@@ -169,12 +288,18 @@ mod tests {
     use super::*;
 
     fn sequence(stop: StopRules) -> Sequence {
+        let sampling = SamplingParams::default();
         let admitted = Admitted {
             prompt: vec![1, 2, 3],
-            sampling: SamplingParams::default(),
-            stop,
+            n_branches: 1,
+            priority: 0,
+            task: Task::Generate { sampling, stop },
         };
-        Sequence::new(SequenceId(0), admitted, 0)
+        let id = SequenceId {
+            priority: 0,
+            arrival: 0,
+        };
+        Sequence::new(admitted, vec![Branch { id, seed: 0 }], 0)
     }
 
     fn rules() -> StopRules {
@@ -212,13 +337,13 @@ mod tests {
 
     #[test]
     fn stop_tokens_are_forbidden_until_min_tokens() {
-        let mut sequence = sequence(StopRules {
+        let stop = StopRules {
             min_tokens: 1,
             ..rules()
-        });
-        assert_eq!(sequence.forbidden().collect::<Vec<_>>(), [9, 7]);
+        };
+        assert_eq!([stop.forbidden(0), stop.forbidden(1)], [vec![9, 7], vec![]]);
+        let mut sequence = sequence(stop);
         assert_eq!(sequence.push(4), None);
-        assert_eq!(sequence.forbidden().count(), 0);
         assert_eq!(sequence.push(9), Some(FinishReason::Eos(9)));
     }
 
@@ -228,7 +353,7 @@ mod tests {
         sequence.computed(3);
         sequence.push(4);
         assert_eq!((sequence.n_computed(), sequence.n_uncomputed()), (3, 1));
-        sequence.uncompute();
+        sequence.set_computed(0);
         assert_eq!(
             (sequence.n_uncomputed(), sequence.tokens()),
             (4, &[1, 2, 3, 4][..])

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use super::fake::{ContextHash, Dice, HashModel};
+use super::fake::{Dice, HashModel, Reference, Shape};
 use super::*;
 use crate::engine::batch::{Batch, KvGroup, Logits, StepOutput};
 use crate::engine::sampler::{Draw, SampleError, sample};
@@ -14,7 +14,11 @@ const EOS: u32 = 5;
 fn config() -> EngineConfig {
     EngineConfig {
         n_blocks: 256,
+        n_host_blocks: 0,
         block_size: 4,
+        enable_prefix_caching: true,
+        preemption_mode: PreemptionMode::Recompute,
+        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 16,
         max_num_batched_tokens: 64,
         max_model_len: 100,
@@ -25,8 +29,26 @@ fn config() -> EngineConfig {
 }
 
 fn engine(config: EngineConfig) -> Engine {
-    let model = HashModel::new(VOCAB_SIZE, config.n_blocks, config.block_size);
-    Engine::start(Box::new(model), config).unwrap()
+    Engine::start(Box::new(model(&config)), config).unwrap()
+}
+
+fn model(config: &EngineConfig) -> HashModel {
+    grouped(config, &[None])
+}
+
+/// A model of one group of layers per window.
+fn grouped(config: &EngineConfig, windows: &[Option<usize>]) -> HashModel {
+    let shape = Shape {
+        vocab_size: VOCAB_SIZE,
+        block_size: config.block_size,
+        groups: groups(windows),
+        whole_prompts: false,
+    };
+    HashModel::new(shape, config.n_blocks, config.n_host_blocks)
+}
+
+fn groups(windows: &[Option<usize>]) -> Vec<KvGroup> {
+    windows.iter().map(|&window| KvGroup { window }).collect()
 }
 
 /// Request `idx` of a varied crowd: greedy and sampled, short and long.
@@ -51,9 +73,13 @@ fn request(idx: usize) -> GenerateRequest {
 
 /// The answer by definition: no engine, no cache, no batch.
 fn expected_answer(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
+    expected_of(&[None], request)
+}
+
+fn expected_of(windows: &[Option<usize>], request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
     let mut generated = Vec::new();
+    let (mut text, mut hash) = Reference::of(&groups(windows), &request.prompt, &[]);
     loop {
-        let text = [&request.prompt[..], &generated].concat();
         let draw = Draw {
             params: &request.sampling,
             prompt: &request.prompt,
@@ -61,13 +87,12 @@ fn expected_answer(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
             forbidden: &[],
             seed: request.sampling.seed.unwrap(),
         };
-        let token = sample(&ContextHash::of(&text).logits(VOCAB_SIZE), &draw)
-            .unwrap()
-            .token;
+        let token = sample(&hash.logits(VOCAB_SIZE), &draw).unwrap().token;
         if token == EOS {
             return (generated, FinishReason::Eos(EOS));
         }
         generated.push(token);
+        hash = text.push(token, 0);
         if Some(generated.len()) == request.max_tokens {
             return (generated, FinishReason::Length);
         }
@@ -80,7 +105,7 @@ async fn read(ticket: &mut Ticket) -> (Vec<u32>, Event) {
     loop {
         match ticket.next().await.expect("a ticket ends with an event") {
             Event::Token { token, .. } => tokens.push(token),
-            end @ (Event::Finished { .. } | Event::Failed(_)) => {
+            end @ (Event::Finished { .. } | Event::Pooled(_) | Event::Failed(_)) => {
                 assert_eq!(ticket.next().await, None, "an event after the end");
                 return (tokens, end);
             }
@@ -90,7 +115,12 @@ async fn read(ticket: &mut Ticket) -> (Vec<u32>, Event) {
 
 async fn answer(ticket: &mut Ticket) -> (Vec<u32>, FinishReason) {
     let (tokens, end) = read(ticket).await;
-    let Event::Finished { reason, n_generated } = end else {
+    let Event::Finished {
+        reason,
+        n_generated,
+        cumulative_logprob: None,
+    } = end
+    else {
         panic!("{end:?}")
     };
     let n_withheld = usize::from(matches!(
@@ -177,6 +207,200 @@ async fn answers_under_preemption_are_those_alone() {
         "the pool is not tiny enough"
     );
     assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn swapped_answers_are_those_alone() {
+    let engine = check_answers(
+        EngineConfig {
+            n_blocks: 24,
+            n_host_blocks: 30,
+            enable_prefix_caching: false,
+            preemption_mode: PreemptionMode::Swap,
+            ..config()
+        },
+        60,
+    )
+    .await;
+    assert!(engine.counters().preemptions.get() > 0);
+    // What was swapped is not computed again: every token once, but for the last of each answer. The host is
+    // not always large enough, so some are.
+    let n_prompt: usize = (0..60).map(|idx| request(idx).prompt.len()).sum();
+    let n_generated = engine.counters().generation_tokens.get();
+    let n_needed = n_prompt as u64 + n_generated - 60;
+    let n_again = engine.counters().step_tokens.sum() - n_needed;
+    assert!(
+        n_again < n_needed / 20,
+        "{n_again} of {n_needed} tokens were computed again"
+    );
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn layers_with_windows_answer_as_alone_in_less_room() {
+    let windows = [None, Some(5), Some(1)];
+    // A sequence of 80 tokens needs 20 blocks, 2 and 1; without windows it would be three times 20.
+    let config = EngineConfig {
+        n_blocks: 40,
+        ..config()
+    };
+    let engine = Engine::start(Box::new(grouped(&config, &windows)), config).unwrap();
+    let requests: Vec<GenerateRequest> = (0..40).map(request).collect();
+    let mut tickets = engine.submit(requests.clone()).unwrap();
+    for (ticket, request) in tickets.iter_mut().zip(&requests) {
+        assert_eq!(answer(ticket).await, expected_of(&windows, request));
+    }
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn several_answers_share_a_prompt_that_is_computed_once() {
+    let engine = engine(EngineConfig {
+        enable_prefix_caching: false,
+        ..config()
+    });
+    let several = GenerateRequest { n: 3, ..request(1) };
+    let mut tickets = engine.submit(vec![several.clone()]).unwrap();
+    let mut n_computed = several.prompt.len();
+    for (idx, ticket) in tickets.iter_mut().enumerate() {
+        let mut alone = several.clone();
+        alone.sampling.seed = several.sampling.seed.map(|seed| seed + idx as u64);
+        let (tokens, reason) = answer(ticket).await;
+        // The last token is not computed, whether it is sent or ends the answer unsent.
+        n_computed += tokens.len() - usize::from(reason == FinishReason::Length);
+        assert_eq!((tokens, reason), expected_answer(&alone));
+    }
+    assert_eq!(tickets.len(), 3);
+    let counters = engine.counters();
+    assert_eq!(counters.step_tokens.sum(), n_computed as u64);
+    assert_eq!(counters.prompt_tokens.get(), several.prompt.len() as u64);
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn more_answers_than_places_come_one_after_the_other() {
+    let engine = engine(EngineConfig {
+        max_num_seqs: 2,
+        ..config()
+    });
+    let several = GenerateRequest { n: 7, ..endless(9) };
+    for ticket in &mut engine.submit(vec![several, endless(3)]).unwrap() {
+        assert_eq!(answer(ticket).await.0.len(), 50);
+    }
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn an_answer_of_several_that_is_cancelled_leaves_the_others() {
+    let (engine, gate) = gated(config());
+    let mut tickets = engine
+        .submit(vec![GenerateRequest { n: 3, ..endless(9) }])
+        .unwrap();
+    drop(tickets.remove(0));
+    drop(gate);
+    for ticket in &mut tickets {
+        assert_eq!(answer(ticket).await.0.len(), 50);
+    }
+    assert_eq!(engine.counters().cancelled.get(), 1);
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn a_prompt_that_begins_as_another_did_is_not_computed_again() {
+    for enable_prefix_caching in [true, false] {
+        let engine = engine(EngineConfig {
+            enable_prefix_caching,
+            ..config()
+        });
+        let first = GenerateRequest {
+            prompt: (1..=23).collect(),
+            ..request(4)
+        };
+        let n_prompt = first.prompt.len();
+        // The last block differs: all before it is known.
+        let mut second = first.clone();
+        second.prompt[n_prompt - 1] ^= 1;
+        let n_known = if enable_prefix_caching {
+            (n_prompt - 1) / 4 * 4
+        } else {
+            0
+        };
+        for (request, n_cached) in [(&first, 0), (&second, n_known), (&first, n_known)] {
+            let mut ticket = submit_one(&engine, request.clone());
+            assert_eq!(answer(&mut ticket).await, expected_answer(request));
+            assert_eq!(ticket.n_cached_tokens(), n_cached);
+        }
+        let counters = engine.counters();
+        let asked_and_had = (
+            counters.prefix_cache_queries.get(),
+            counters.prefix_cache_hits.get(),
+        );
+        let n_queried = if enable_prefix_caching {
+            3 * n_prompt as u64
+        } else {
+            0
+        };
+        assert_eq!(asked_and_had, (n_queried, 2 * n_known as u64));
+        assert_ends_empty(engine).await;
+    }
+}
+
+#[tokio::test]
+async fn vectors_come_between_answers() {
+    let engine = engine(EngineConfig {
+        max_num_batched_tokens: 16,
+        ..config()
+    });
+    let pool = |idx: usize| {
+        let prompt = request(idx).prompt;
+        let token_types = prompt
+            .iter()
+            .map(|token| token % 2)
+            .take([0, prompt.len()][idx % 2])
+            .collect();
+        PoolRequest { prompt, token_types }
+    };
+    let mut tickets = engine.submit((0..20).map(request).collect()).unwrap();
+    let mut pooling = engine.submit_pooling((0..20).map(pool).collect()).unwrap();
+    for (idx, ticket) in pooling.iter_mut().enumerate() {
+        let PoolRequest { prompt, token_types } = pool(idx);
+        let (_, hash) = Reference::of(&groups(&[None]), &prompt, &token_types);
+        assert_eq!(ticket.next().await, Some(Event::Pooled(hash.vector())));
+        assert_eq!(ticket.next().await, None);
+    }
+    for (idx, ticket) in tickets.iter_mut().enumerate() {
+        assert_eq!(answer(ticket).await, expected_answer(&request(idx)));
+    }
+    assert_eq!(engine.counters().finished_pooling.get(), 20);
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn the_smaller_priority_goes_first_where_priorities_count() {
+    for (scheduling_policy, first) in [(SchedulingPolicy::Priority, 1), (SchedulingPolicy::Fcfs, 0)] {
+        let (engine, gate) = gated(EngineConfig {
+            max_num_seqs: 1,
+            scheduling_policy,
+            ..config()
+        });
+        let urgent = GenerateRequest {
+            priority: -1,
+            ..endless(1)
+        };
+        let mut tickets = engine.submit(vec![endless(1)]).unwrap();
+        gate.send(()).unwrap();
+        assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
+        tickets.extend(engine.submit(vec![urgent]).unwrap());
+        drop(gate);
+        let mut ended_at = Vec::new();
+        for ticket in &mut tickets {
+            let (_, end) = read(ticket).await;
+            assert!(matches!(end, Event::Finished { .. }), "{end:?}");
+            ended_at.push(ticket.timing().last_event_at);
+        }
+        assert_eq!(usize::from(ended_at[1] < ended_at[0]), first);
+        assert_ends_empty(engine).await;
+    }
 }
 
 #[tokio::test]
@@ -343,7 +567,15 @@ async fn tokens_carry_logprobs_and_tickets_their_times() {
         panic!("no token with logprobs")
     };
     assert_eq!(logprobs.top, [(7, logprobs.chosen), (8, logprobs.chosen - 1.0)]);
-    read(&mut ticket).await;
+    let (_, end) = read(&mut ticket).await;
+    let Event::Finished {
+        cumulative_logprob: Some(sum),
+        ..
+    } = end
+    else {
+        panic!("{end:?}")
+    };
+    assert_eq!(sum, 3.0 * f64::from(logprobs.chosen));
     let timing = ticket.timing();
     let times = [
         Some(timing.queued_at),
@@ -410,7 +642,7 @@ impl Forward for Faulty {
 
 fn faulty(fault: Fault) -> Engine {
     let model = Faulty {
-        model: HashModel::new(VOCAB_SIZE, 256, 4),
+        model: model(&config()),
         at_len: 20,
         fault,
     };
@@ -493,7 +725,7 @@ impl Forward for Gated {
 
 fn gated(config: EngineConfig) -> (Engine, mpsc::SyncSender<()>) {
     let (gate, permits) = mpsc::sync_channel(1);
-    let model = HashModel::new(VOCAB_SIZE, config.n_blocks, config.block_size);
+    let model = model(&config);
     (
         Engine::start(Box::new(Gated { model, permits }), config).unwrap(),
         gate,

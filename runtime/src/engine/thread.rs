@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
 
-use super::Phase;
-use super::batch::{Logits, StepOutput};
+use super::admission::{Limits, SchedulingPolicy};
+use super::batch::{Batch, Logits, StepOutput};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
 use super::sampler::{Draw, SampleError, Sampled, sample};
-use super::scheduler::{Progress, Scheduler, Step, StepRow};
-use super::sequence::{Admitted, Sequence, SequenceId};
+use super::scheduler::{Progress, Scheduler, Step, Yield};
+use super::sequence::{Admitted, Branch, Sequence, SequenceId, Task};
 use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
+use super::{EngineConfig, Phase};
 use crate::model::{Forward, ModelError};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
@@ -30,7 +31,8 @@ const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Submission {
     pub(super) admitted: Admitted,
-    pub(super) events: mpsc::Sender<Stamped>,
+    /// One per branch.
+    pub(super) events: Vec<mpsc::Sender<Stamped>>,
     pub(super) queued_at: Instant,
 }
 
@@ -45,6 +47,9 @@ pub(super) struct Links {
 pub(super) struct EngineThread {
     model: Box<dyn Forward + Send>,
     scheduler: Scheduler,
+    /// The arrays of the step; kept, because they are as long in the next.
+    batch: Batch,
+    policy: SchedulingPolicy,
     seed: u64,
     links: Links,
     n_arrived: u64,
@@ -55,7 +60,10 @@ pub(super) struct EngineThread {
 #[derive(Debug)]
 struct Reply {
     events: mpsc::Sender<Stamped>,
+    /// Prompt tokens to count when the prompt is computed; one of several answers counts them.
     n_prompt: usize,
+    n_cached: usize,
+    cumulative_logprob: Option<f64>,
     scheduled_at: Option<Instant>,
     first_token_at: Option<Instant>,
 }
@@ -74,14 +82,16 @@ type Drawn = Result<Sampled, SampleError>;
 impl EngineThread {
     pub(super) fn new(
         model: Box<dyn Forward + Send>,
-        scheduler: Scheduler,
-        seed: u64,
+        limits: &Limits,
+        config: &EngineConfig,
         links: Links,
     ) -> EngineThread {
         EngineThread {
             model,
-            scheduler,
-            seed,
+            scheduler: Scheduler::new(limits),
+            batch: Batch::default(),
+            policy: config.scheduling_policy,
+            seed: config.seed,
             links,
             n_arrived: 0,
             replies: BTreeMap::new(),
@@ -130,7 +140,8 @@ impl EngineThread {
             return Ok(());
         }
         self.note_scheduled(&step);
-        let StepOutput { logits, pooled: _ } = self.model.forward(&self.scheduler.batch(&step))?;
+        self.scheduler.fill(&mut self.batch, &step);
+        let StepOutput { logits, pooled } = self.model.forward(&self.batch)?;
         let drawn = self.draw(&step, &logits);
         let tokens: Vec<Option<u32>> = drawn
             .iter()
@@ -138,6 +149,7 @@ impl EngineThread {
             .collect();
         let progress = self.scheduler.commit(&step, &tokens);
         self.reply(progress, drawn);
+        self.reply_pooled(&step, pooled);
         Ok(())
     }
 
@@ -167,30 +179,56 @@ impl EngineThread {
             queued_at,
         } in submissions
         {
-            let id = SequenceId(self.n_arrived);
-            self.n_arrived += 1;
-            let seed = admitted.sampling.seed.unwrap_or_else(|| self.derive_seed(id));
             let n_prompt = admitted.prompt.len();
+            let branches = self.branches(&admitted);
             tracing::debug!(
-                id = id.0,
+                id = branches[0].id.arrival,
                 n_prompt,
+                n_branches = branches.len(),
                 queued_ms = queued_at.elapsed().as_millis(),
                 "request arrived"
             );
-            self.scheduler.add(Sequence::new(id, admitted, seed));
-            let reply = Reply {
-                events,
-                n_prompt,
-                scheduled_at: None,
-                first_token_at: None,
-            };
-            self.replies.insert(id, reply);
+            for (idx, (branch, events)) in branches.iter().zip(events).enumerate() {
+                let reply = Reply {
+                    events,
+                    n_prompt: if idx == 0 { n_prompt } else { 0 },
+                    n_cached: 0,
+                    cumulative_logprob: None,
+                    scheduled_at: None,
+                    first_token_at: None,
+                };
+                self.replies.insert(branch.id, reply);
+            }
+            let salt = self.model.prefix_salt(n_prompt);
+            self.scheduler.add(Sequence::new(admitted, branches, salt));
         }
     }
 
+    /// Ids and seeds of a request's answers.
+    fn branches(&mut self, admitted: &Admitted) -> Vec<Branch> {
+        let priority = match self.policy {
+            SchedulingPolicy::Fcfs => 0,
+            SchedulingPolicy::Priority => admitted.priority,
+        };
+        let seed = match &admitted.task {
+            Task::Generate { sampling, .. } => sampling.seed,
+            Task::Pool { .. } => None,
+        };
+        let first = self.n_arrived;
+        self.n_arrived += admitted.n_branches as u64;
+        let branch = |arrival: u64| Branch {
+            id: SequenceId { priority, arrival },
+            seed: seed.map_or_else(
+                || self.derive_seed(arrival),
+                |seed| seed.wrapping_add(arrival - first),
+            ),
+        };
+        (first..self.n_arrived).map(branch).collect()
+    }
+
     /// The seed of a request that brought none: a function of the engine's seed and the order of arrival.
-    fn derive_seed(&self, id: SequenceId) -> u64 {
-        let [low, high] = halves(id.0);
+    fn derive_seed(&self, arrival: u64) -> u64 {
+        let [low, high] = halves(arrival);
         let words = philox4x32(halves(self.seed), [low, high, 0, u32::MAX]);
         u64::from(words[0]) << 32 | u64::from(words[1])
     }
@@ -214,40 +252,41 @@ impl EngineThread {
 
     fn note_scheduled(&mut self, step: &Step) {
         let now = Instant::now();
-        for row in &step.rows {
-            let reply = self.replies.get_mut(&row.id).expect("every sequence has a reply");
-            reply.scheduled_at.get_or_insert(now);
-        }
         let counters = &self.links.pulse.counters;
+        for admission in &step.admitted {
+            counters.prefix_cache_queries.add(admission.n_queried);
+            counters.prefix_cache_hits.add(admission.n_cached);
+            for id in &admission.branches {
+                let reply = self.replies.get_mut(id).expect("every branch has a reply");
+                reply.scheduled_at = Some(now);
+                reply.n_cached = admission.n_cached;
+            }
+        }
         counters.steps.add(1);
         counters.step_tokens.observe(step.n_tokens);
         counters.preemptions.add(step.preempted.len());
         self.publish();
     }
 
-    /// One result per row that draws. Rows are independent, so the processor's cores share them.
-    fn draw(&self, step: &Step, logits: &Logits) -> Vec<Drawn> {
-        let rows: Vec<&StepRow> = step.rows.iter().filter(|row| row.draws).collect();
-        let n_values = rows.len() * self.model.vocab_size();
+    /// One result per branch of each row that yields logits. They are independent, so the processor's cores
+    /// share them.
+    fn draw<'a>(&'a self, step: &Step, logits: &Logits) -> Vec<Drawn> {
+        let rows = step.rows.iter().filter(|row| row.yields == Yield::Logits);
+        let sequences: Vec<&Sequence> = rows.map(|row| self.scheduler.sequence(row.id)).collect();
+        let n_values = sequences.len() * self.model.vocab_size();
         assert_eq!(
             logits.values.len(),
             n_values,
             "the model returned logits of another shape"
         );
-        let scheduler = &self.scheduler;
-        let draw_row = |(idx, row): (usize, &&StepRow)| {
-            let sequence = scheduler.sequence(row.id);
-            let forbidden: Vec<u32> = sequence.forbidden().collect();
-            let draw = Draw {
-                params: &sequence.sampling,
-                prompt: sequence.prompt(),
-                generated: sequence.generated(),
-                forbidden: &forbidden,
-                seed: sequence.seed,
-            };
-            sample(logits.row(idx), &draw)
+        let seeds = |(idx, &sequence): (usize, &&'a Sequence)| {
+            let branches = sequence.branches().iter();
+            branches.map(move |branch| (idx, sequence, branch.seed))
         };
-        rows.par_iter().enumerate().map(draw_row).collect()
+        let branches: Vec<(usize, &Sequence, u64)> = sequences.iter().enumerate().flat_map(seeds).collect();
+        let draw_branch =
+            |&(idx, sequence, seed): &(usize, &Sequence, u64)| draw_one(sequence, seed, logits.row(idx));
+        branches.par_iter().map(draw_branch).collect()
     }
 
     /// Sends every drawn token to its ticket. The load is published before an answer's end is, so that who
@@ -262,31 +301,23 @@ impl EngineThread {
                 finished,
                 n_generated,
             } = progress;
-            let reply = self.replies.get_mut(&id).expect("every sequence has a reply");
             match drawn {
                 Ok(sampled) => {
-                    self.links.pulse.counters.generation_tokens.add(1);
-                    if reply.first_token_at.is_none() {
-                        reply.first_token_at = Some(now);
-                        self.links.pulse.counters.prompt_tokens.add(reply.n_prompt);
-                    }
-                    if !matches!(finished, Some(FinishReason::Eos(_) | FinishReason::StopToken(_))) {
-                        reply.send(
-                            Event::Token {
-                                token: sampled.token,
-                                logprobs: sampled.logprobs,
-                            },
-                            now,
-                        );
-                    }
+                    self.reply_token(id, sampled, finished, now);
                     if let Some(reason) = finished {
                         self.links.pulse.counters.finished(reason);
-                        ended.push((self.forget(id), Event::Finished { reason, n_generated }));
+                        let reply = self.forget(id);
+                        let event = Event::Finished {
+                            reason,
+                            n_generated,
+                            cumulative_logprob: reply.cumulative_logprob,
+                        };
+                        ended.push((reply, event));
                     }
                 }
                 Err(error) => {
                     tracing::warn!(
-                        id = id.0,
+                        id = id.arrival,
                         error = &error as &dyn std::error::Error,
                         "no token drawn"
                     );
@@ -301,23 +332,65 @@ impl EngineThread {
         }
     }
 
+    fn reply_token(
+        &mut self,
+        id: SequenceId,
+        sampled: Sampled,
+        finished: Option<FinishReason>,
+        now: Instant,
+    ) {
+        let reply = self.replies.get_mut(&id).expect("every branch has a reply");
+        let counters = &self.links.pulse.counters;
+        counters.generation_tokens.add(1);
+        if reply.first_token_at.is_none() {
+            reply.first_token_at = Some(now);
+            counters.prompt_tokens.add(reply.n_prompt);
+        }
+        let Sampled { token, logprobs } = sampled;
+        if let Some(logprobs) = &logprobs {
+            *reply.cumulative_logprob.get_or_insert_default() += f64::from(logprobs.chosen);
+        }
+        if !matches!(finished, Some(FinishReason::Eos(_) | FinishReason::StopToken(_))) {
+            reply.send(Event::Token { token, logprobs }, now);
+        }
+    }
+
+    /// Sends every pooled vector to its ticket, after the load as in [`EngineThread::reply`].
+    fn reply_pooled(&mut self, step: &Step, pooled: Vec<Vec<f32>>) {
+        let now = Instant::now();
+        let rows: Vec<SequenceId> = step
+            .rows
+            .iter()
+            .filter(|row| row.yields == Yield::Pooled)
+            .map(|row| row.id)
+            .collect();
+        assert_eq!(
+            pooled.len(),
+            rows.len(),
+            "the model returned another number of vectors"
+        );
+        self.publish();
+        for (id, vector) in rows.into_iter().zip(pooled) {
+            let reply = self.forget(id);
+            self.links.pulse.counters.prompt_tokens.add(reply.n_prompt);
+            self.links.pulse.counters.finished_pooling.add(1);
+            reply.send(Event::Pooled(vector), now);
+        }
+    }
+
     /// Ends everything that runs or waits, as it was told.
     fn abort_all(&mut self) {
         let now = Instant::now();
         for id in self.replies.keys().copied().collect::<Vec<_>>() {
-            let n_generated = self
-                .scheduler
-                .cancel(id)
-                .map_or(0, |sequence| sequence.generated().len());
+            let n_generated = self.scheduler.cancel(id).unwrap_or(0);
             self.links.pulse.counters.finished(FinishReason::Abort);
             let reply = self.forget(id);
-            reply.send(
-                Event::Finished {
-                    reason: FinishReason::Abort,
-                    n_generated,
-                },
-                now,
-            );
+            let event = Event::Finished {
+                reason: FinishReason::Abort,
+                n_generated,
+                cumulative_logprob: reply.cumulative_logprob,
+            };
+            reply.send(event, now);
         }
         self.publish();
     }
@@ -346,7 +419,7 @@ impl EngineThread {
     fn publish(&self) {
         self.links
             .pulse
-            .publish(self.scheduler.n_running(), self.scheduler.pool().n_used());
+            .publish(self.scheduler.n_running(), self.scheduler.cache().pool().n_used());
     }
 }
 
@@ -359,11 +432,27 @@ impl Reply {
             at,
             scheduled_at: self.scheduled_at,
             first_token_at: self.first_token_at,
+            n_cached: self.n_cached,
         };
         if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(stamped) {
             unreachable!("an answer sent more events than it has tokens");
         }
     }
+}
+
+/// Draws the next token of one branch.
+fn draw_one(sequence: &Sequence, seed: u64, logits: &[f32]) -> Drawn {
+    let Task::Generate { sampling, stop } = &sequence.task else {
+        unreachable!("a row yields logits for a sequence that draws none");
+    };
+    let draw = Draw {
+        params: sampling,
+        prompt: sequence.prompt(),
+        generated: sequence.generated(),
+        forbidden: &stop.forbidden(sequence.generated().len()),
+        seed,
+    };
+    sample(logits, &draw)
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -14,10 +14,11 @@ use super::sampler::{SampleError, TokenLogprobs};
 pub struct Ticket {
     events: mpsc::Receiver<Stamped>,
     timing: Timing,
+    n_cached: usize,
     ended: bool,
 }
 
-/// What happens to a request. Exactly one [`Event::Finished`] or [`Event::Failed`] comes, last.
+/// What happens to a request. Exactly one [`Event::Finished`], [`Event::Pooled`] or [`Event::Failed`] comes, last.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A token that belongs to the answer. A token that ended the answer (end of sequence, stop token)
@@ -34,7 +35,11 @@ pub enum Event {
         reason: FinishReason,
         /// Tokens the model generated, the one that ended the answer included.
         n_generated: usize,
+        /// Sum of the log-probabilities of those tokens, where the request asked for log-probabilities.
+        cumulative_logprob: Option<f64>,
     },
+    /// The pooled vector of the prompt is complete.
+    Pooled(Vec<f32>),
     /// The request failed; the tokens sent so far are all there will be.
     Failed(RequestFailure),
 }
@@ -83,6 +88,7 @@ pub(crate) struct Stamped {
     pub(crate) at: Instant,
     pub(crate) scheduled_at: Option<Instant>,
     pub(crate) first_token_at: Option<Instant>,
+    pub(crate) n_cached: usize,
 }
 
 impl Ticket {
@@ -96,6 +102,7 @@ impl Ticket {
         Ticket {
             events,
             timing,
+            n_cached: 0,
             ended: false,
         }
     }
@@ -110,13 +117,19 @@ impl Ticket {
                 self.timing.scheduled_at = stamped.scheduled_at;
                 self.timing.first_token_at = stamped.first_token_at;
                 self.timing.last_event_at = Some(stamped.at);
+                self.n_cached = stamped.n_cached;
                 stamped.event
             }
             // The engine thread is gone without a word: still an end, so that no caller waits for ever.
             None => Event::Failed(RequestFailure::EngineDead),
         };
-        self.ended = matches!(event, Event::Finished { .. } | Event::Failed(_));
+        self.ended = !matches!(event, Event::Token { .. });
         Some(event)
+    }
+
+    /// Tokens of the prompt that the prefix cache had; 0 before the first event was read.
+    pub fn n_cached_tokens(&self) -> usize {
+        self.n_cached
     }
 
     /// When the stages of this request's life happened, as far as its events have been read.

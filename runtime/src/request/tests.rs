@@ -143,15 +143,14 @@ fn prompts_come_in_four_forms() {
 }
 
 #[test]
-fn each_answer_has_a_seed_of_its_own() {
+fn several_answers_to_a_prompt_are_one_request() {
     let prepared = completed(json!({"n": 3, "seed": -1, "prompt": ["a", "b"]})).unwrap();
-    let seeds: Vec<Option<u64>> = prepared
-        .generate_requests()
-        .iter()
-        .map(|r| r.sampling.seed)
-        .collect();
-    let three = [Some(u64::MAX), Some(0), Some(1)];
-    assert_eq!(seeds, [three, three].concat());
+    let requests = prepared.generate_requests();
+    let of = |request: &GenerateRequest| (request.n, request.sampling.seed);
+    assert_eq!(
+        requests.iter().map(of).collect::<Vec<_>>(),
+        [(3, Some(u64::MAX)); 2]
+    );
 }
 
 #[test]

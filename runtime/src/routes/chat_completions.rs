@@ -67,6 +67,7 @@ impl Shape for Chat {
             text,
             tokens,
             n_generated: _,
+            n_cached: _,
             finish,
         } = delta;
         let chunk = |delta: Value, logprobs: Option<Value>, finish: Option<&str>| json!({"index": choice_idx, "delta": delta, "logprobs": logprobs, "finish_reason": finish});

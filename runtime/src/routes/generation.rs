@@ -81,24 +81,27 @@ pub(super) async fn respond<S: Shape>(
     let mut response = match prepared.answers.stream {
         None => {
             let wholes = wholes(choices).await?;
-            let n_generated = wholes.iter().map(|whole| whole.n_generated).sum();
+            let counts: Vec<Counts> = wholes
+                .iter()
+                .map(|whole| (whole.n_generated, whole.n_cached))
+                .collect();
             let entries = wholes
                 .into_iter()
                 .enumerate()
                 .map(|(idx, whole)| shape.whole(idx, whole))
                 .collect();
             let mut body = envelope.around(S::WHOLE, entries);
-            body["usage"] = envelope.usage(n_generated);
+            body["usage"] = envelope.usage(&counts);
             Json(body).into_response()
         }
         Some(options) => {
-            let n_generated = vec![0; choices.len()];
+            let counts = vec![(0, 0); choices.len()];
             let writer = ChunkWriter {
                 app,
                 envelope,
                 shape,
                 options,
-                n_generated,
+                counts,
             };
             events(choices, writer)
         }
@@ -137,7 +140,12 @@ struct Envelope {
     created: u64,
     model: String,
     n_prompt: usize,
+    /// Answers to each prompt.
+    n: usize,
 }
+
+/// Tokens of a choice so far: generated, and those of its prompt that the prefix cache had.
+type Counts = (usize, usize);
 
 impl Envelope {
     fn new(id_prefix: &str, prepared: &Prepared) -> Self {
@@ -146,6 +154,7 @@ impl Envelope {
             created: unix_time_s(),
             model: prepared.model.clone(),
             n_prompt: prepared.n_prompt_tokens(),
+            n: prepared.answers.n,
         }
     }
 
@@ -159,11 +168,15 @@ impl Envelope {
         })
     }
 
-    fn usage(&self, n_generated: usize) -> Value {
+    fn usage(&self, counts: &[Counts]) -> Value {
+        let n_generated: usize = counts.iter().map(|(n_generated, _)| n_generated).sum();
+        // The answers to one prompt share it.
+        let n_cached: usize = counts.iter().step_by(self.n).map(|(_, n_cached)| n_cached).sum();
         json!({
             "prompt_tokens": self.n_prompt,
             "completion_tokens": n_generated,
             "total_tokens": self.n_prompt + n_generated,
+            "prompt_tokens_details": {"cached_tokens": n_cached},
         })
     }
 }
@@ -200,13 +213,13 @@ struct ChunkWriter<S> {
     envelope: Envelope,
     shape: S,
     options: StreamOptions,
-    /// Tokens so far, per choice.
-    n_generated: Vec<usize>,
+    /// Per choice.
+    counts: Vec<Counts>,
 }
 
 impl<S: Shape> ChunkWriter<S> {
     fn delta(&mut self, delta: Delta) -> Vec<String> {
-        self.n_generated[delta.choice_idx] = delta.n_generated;
+        self.counts[delta.choice_idx] = (delta.n_generated, delta.n_cached);
         let entries = self.shape.chunks(delta);
         entries.into_iter().map(|entry| self.chunk(entry)).collect()
     }
@@ -239,7 +252,7 @@ impl<S: Shape> ChunkWriter<S> {
     }
 
     fn usage(&self) -> Value {
-        self.envelope.usage(self.n_generated.iter().sum())
+        self.envelope.usage(&self.counts)
     }
 }
 

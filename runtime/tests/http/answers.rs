@@ -72,7 +72,7 @@ async fn greedy_text_is_the_references_sixteen_at_a_time_and_in_chunks() {
 async fn a_chat_answer_byte_for_byte() {
     let server = tiny(&[]).await;
     let reply = server.chat(json!({})).await;
-    insta::assert_snapshot!(steady(&reply.text), @r#"{"id":"ID","object":"chat.completion","created":0,"model":"tiny","choices":[{"index":0,"message":{"role":"assistant","content":"7 + 5 = 12","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27}}"#);
+    insta::assert_snapshot!(steady(&reply.text), @r#"{"id":"ID","object":"chat.completion","created":0,"model":"tiny","choices":[{"index":0,"message":{"role":"assistant","content":"7 + 5 = 12","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0}}}"#);
     let role = tiny(&[("openai-response-role", "helper")]).await;
     let body = role.chat(json!({"model": "alias"})).await.json();
     assert_eq!(
@@ -99,7 +99,7 @@ async fn a_chat_stream_byte_for_byte() {
     {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"1"},"logprobs":null,"finish_reason":null}],"usage":null}
     {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"2"},"logprobs":null,"finish_reason":null}],"usage":null}
     {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27}}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0}}}
     [DONE]
     "#);
 }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, Request, header};
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
-use runtime::engine::{Engine, EngineConfig};
+use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
 use runtime::model::{Forward, ModelError};
 use runtime::routes;
@@ -105,7 +105,11 @@ pub(crate) async fn with_model(model: impl Forward + Send + 'static, flags: &[(&
     let mut serving = load(Arc::clone(&server.app)).await.unwrap();
     let config = EngineConfig {
         n_blocks: 64,
+        n_host_blocks: 0,
         block_size: 16,
+        enable_prefix_caching: true,
+        preemption_mode: PreemptionMode::default(),
+        scheduling_policy: SchedulingPolicy::default(),
         max_num_seqs: 4,
         max_num_batched_tokens: 64,
         max_model_len: 256,

@@ -1,8 +1,9 @@
 //! A seeded simulator: arrivals, cancellations and failures drive the scheduler through a million steps.
 //!
-//! After each step every invariant is checked: no block has two owners, free + used = total, the budget
-//! holds, decodes come first, the oldest sequence moves, every ticket ends exactly once and in time, and
-//! every text is the one the sequence would have had alone.
+//! After each step every invariant is checked: every block has as many owners as tables hold it, free + used =
+//! total on device and host, no window has lost a block it sees, the budget holds, decodes come first, the
+//! first in order moves, every ticket ends exactly once and in time, and every token is the one its sequence
+//! would have drawn alone, with nothing cached, shared or moved.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,8 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::fake::{ContextHash, Dice, HashModel};
-use crate::engine::sequence::GenerateRequest;
+use crate::engine::batch::{BlockId, KvGroup};
+use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
+use crate::engine::sequence::{Branch, GenerateRequest, PoolRequest};
+use crate::model::Forward;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;
@@ -24,69 +27,141 @@ struct World {
     limits: Limits,
     scheduler: Scheduler,
     model: HashModel,
+    batch: Batch,
     tickets: BTreeMap<SequenceId, Expectation>,
     n_arrived: u64,
+    has_priorities: bool,
     n_steps: usize,
+    seen: Seen,
+}
+
+/// How often what the simulation is for has happened.
+#[derive(Debug, Default)]
+struct Seen {
     n_preempted: usize,
+    n_swapped_in: usize,
+    n_copied: usize,
+    n_cached_tokens: usize,
+    n_freed_blocks: usize,
+    n_pooled: usize,
 }
 
 /// What one ticket has and may expect.
+#[derive(Clone)]
 struct Expectation {
+    reference: Reference,
     hash: ContextHash,
+    seed: u64,
+    /// 0 for those that want a vector.
     n_tokens_left: usize,
-    /// The step by which it must have ended.
+    /// Steps that it can take were it the first in order.
+    work: usize,
+    /// The step by which it must have ended, where that can be told.
     deadline: usize,
+}
+
+/// A request in the simulator's words.
+#[derive(Clone, Debug)]
+struct Arrival {
+    /// Which text the prompt is the beginning of.
+    text: usize,
+    n_prompt: usize,
+    /// The last token of the prompt is its own.
+    twist: u32,
+    n: usize,
+    priority: i32,
+    wants: Wants,
+}
+
+#[derive(Clone, Debug)]
+enum Wants {
+    Answer { max_tokens: Option<usize> },
+    Vector { has_types: bool },
 }
 
 impl World {
     fn new(limits: Limits) -> World {
+        let shape = Shape {
+            vocab_size: VOCAB_SIZE,
+            block_size: limits.block_size,
+            groups: limits.groups.clone(),
+            whole_prompts: limits.whole_prompts,
+        };
         World {
             scheduler: Scheduler::new(&limits),
-            model: HashModel::new(VOCAB_SIZE, limits.n_blocks, limits.block_size),
+            model: HashModel::new(shape, limits.n_blocks, limits.n_host_blocks),
             limits,
+            batch: Batch::default(),
             tickets: BTreeMap::new(),
             n_arrived: 0,
+            has_priorities: false,
             n_steps: 0,
-            n_preempted: 0,
+            seen: Seen::default(),
         }
     }
 
-    /// A request with a prompt that no other has; refused ones vanish, as they would at the door.
-    fn arrive(&mut self, n_prompt: usize, max_tokens: Option<usize>) {
-        let id = SequenceId(self.n_arrived);
-        self.n_arrived += 1;
-        let prompt: Vec<u32> = (0..n_prompt)
-            .map(|idx| ((id.0 as usize * 7 + idx * idx) % VOCAB_SIZE) as u32)
+    /// Queues a request; refused ones vanish, as they would at the door.
+    fn arrive(&mut self, arrival: &Arrival) {
+        let mut prompt: Vec<u32> = (0..arrival.n_prompt)
+            .map(|idx| ((arrival.text * 7 + idx * idx) % VOCAB_SIZE) as u32)
             .collect();
-        let hash = ContextHash::of(&prompt);
-        let request = GenerateRequest {
-            prompt,
-            max_tokens,
-            ..GenerateRequest::default()
+        if let Some(last) = prompt.last_mut() {
+            *last = arrival.twist;
+        }
+        let mut types = Vec::new();
+        let admitted = match arrival.wants {
+            Wants::Answer { max_tokens } => self.limits.admit(GenerateRequest {
+                prompt: prompt.clone(),
+                n: arrival.n,
+                priority: arrival.priority,
+                max_tokens,
+                ..GenerateRequest::default()
+            }),
+            Wants::Vector { has_types } => {
+                if has_types {
+                    types = prompt.iter().map(|token| token % 2).collect();
+                }
+                self.limits.admit_pooling(PoolRequest {
+                    prompt: prompt.clone(),
+                    token_types: types.clone(),
+                })
+            }
         };
-        let Ok(admitted) = self.limits.admit(request) else {
-            return;
+        let Ok(admitted) = admitted else { return };
+        let n_tokens_left = match &admitted.task {
+            Task::Generate { stop, .. } => stop.max_tokens,
+            Task::Pool { .. } => 0,
         };
-        let n_tokens_left = admitted.stop.max_tokens;
-        // The oldest computes at least one token of each step, so all the work of the older ones and its
-        // own is the longest it can take.
-        let work_before: usize = self
-            .scheduler
-            .running
-            .iter()
-            .chain(&self.scheduler.waiting)
-            .map(work)
-            .sum();
-        let deadline = self.n_steps + work_before + n_prompt + n_tokens_left;
-        self.scheduler.add(Sequence::new(id, admitted, 0));
-        self.tickets.insert(
-            id,
-            Expectation {
-                hash,
-                n_tokens_left,
-                deadline,
-            },
-        );
+        let branches: Vec<Branch> = (0..admitted.n_branches as u64)
+            .map(|idx| Branch {
+                id: SequenceId {
+                    priority: admitted.priority,
+                    arrival: self.n_arrived + idx,
+                },
+                seed: (self.n_arrived + idx) * 31,
+            })
+            .collect();
+        self.n_arrived += branches.len() as u64;
+        self.has_priorities |= arrival.priority != 0;
+        // The first in order computes at least one token of each step, so all the work of those before it and
+        // its own is the longest it can take, unless others may come before it later.
+        let (reference, hash) = Reference::of(&self.limits.groups, &prompt, &types);
+        let work = prompt.len() + n_tokens_left;
+        let work_all: usize = self.tickets.values().map(|ticket| ticket.work).sum();
+        let expectation = Expectation {
+            reference,
+            hash,
+            seed: 0,
+            n_tokens_left,
+            work,
+            deadline: self.n_steps + work_all + work * branches.len(),
+        };
+        for &Branch { id, seed } in &branches {
+            let expectation = expectation.clone();
+            self.tickets.insert(id, Expectation { seed, ..expectation });
+        }
+        let salt = self.model.prefix_salt(prompt.len());
+        self.scheduler.add(Sequence::new(admitted, branches, salt));
     }
 
     /// Cancels the ticket at `idx` of those alive, wrapping around.
@@ -96,7 +171,7 @@ impl World {
         }
         let id = *self.tickets.keys().nth(idx % self.tickets.len()).unwrap();
         self.tickets.remove(&id);
-        assert_eq!(self.scheduler.cancel(id).map(|sequence| sequence.id), Some(id));
+        assert!(self.scheduler.cancel(id).is_some());
         assert!(self.scheduler.cancel(id).is_none(), "cancelled twice");
         self.check_accounting();
     }
@@ -107,32 +182,58 @@ impl World {
             .scheduler
             .running
             .iter()
-            .filter(|s| s.n_uncomputed() == 1)
-            .map(|s| s.id)
+            .filter(|sequence| sequence.n_uncomputed() == 1)
+            .map(Sequence::id)
             .collect();
         let step = self.scheduler.schedule();
         self.n_steps += 1;
-        self.n_preempted += step.preempted.len();
+        self.note(&step);
         self.check_step(&step, &decoding);
         self.check_accounting();
 
-        let hashes = self.model.contexts(&self.scheduler.batch(&step));
-        let draw = |(idx, hash): (usize, &ContextHash)| (fails != Some(idx)).then(|| hash.token(VOCAB_SIZE));
-        let tokens: Vec<Option<u32>> = hashes.iter().enumerate().map(draw).collect();
+        self.scheduler.fill(&mut self.batch, &step);
+        let Hashes { logits, pooled } = self.model.run(&self.batch);
+        self.deliver_pooled(&step, &pooled);
+        let mut drawn = Vec::new();
+        for (row, &hash) in of_yield(&step, Yield::Logits).zip(&logits) {
+            for branch in self.scheduler.sequence(row.id).branches() {
+                drawn.push((hash, Some(hash.token(VOCAB_SIZE, branch.seed))));
+            }
+        }
+        if let Some((_, token)) = fails.and_then(|idx| drawn.get_mut(idx)) {
+            *token = None;
+        }
+        let tokens: Vec<Option<u32>> = drawn.iter().map(|(_, token)| *token).collect();
         let progress = self.scheduler.commit(&step, &tokens);
-        assert_eq!(progress.len(), hashes.len());
-        for (progress, hash) in progress.into_iter().zip(hashes) {
-            self.deliver(progress, hash);
+        assert_eq!(progress.len(), drawn.len());
+        for (progress, (hash, _)) in progress.into_iter().zip(drawn) {
+            self.deliver(&progress, hash);
         }
         self.check_accounting();
     }
 
+    fn note(&mut self, step: &Step) {
+        self.seen.n_preempted += step.preempted.len();
+        for block_move in &step.moves {
+            match block_move {
+                BlockMove::Copy { .. } => self.seen.n_copied += 1,
+                BlockMove::SwapIn { .. } => self.seen.n_swapped_in += 1,
+                BlockMove::SwapOut { .. } => {}
+            }
+        }
+        for admission in &step.admitted {
+            assert!(
+                admission.n_cached <= admission.n_queried,
+                "a hit without a question"
+            );
+            self.seen.n_cached_tokens += admission.n_cached;
+        }
+    }
+
     /// Hands a ticket its token, and checks that it is the one it would have got alone.
-    fn deliver(&mut self, progress: Progress, hash: ContextHash) {
-        let ticket = self
-            .tickets
-            .get_mut(&progress.id)
-            .expect("a token for a ticket that ended");
+    fn deliver(&mut self, progress: &Progress, hash: ContextHash) {
+        let ticket = self.tickets.get_mut(&progress.id);
+        let ticket = ticket.expect("a token for a ticket that ended");
         assert_eq!(
             ticket.hash, hash,
             "the cache holds another text than the sequence's"
@@ -141,7 +242,12 @@ impl World {
             self.tickets.remove(&progress.id);
             return;
         };
-        ticket.hash = hash.then(token);
+        assert_eq!(
+            token,
+            hash.token(VOCAB_SIZE, ticket.seed),
+            "another branch's token"
+        );
+        ticket.hash = ticket.reference.push(token, 0);
         ticket.n_tokens_left -= 1;
         let expected = match token {
             EOS => Some(FinishReason::Eos(EOS)),
@@ -151,6 +257,16 @@ impl World {
         assert_eq!(progress.finished, expected);
         if expected.is_some() {
             self.tickets.remove(&progress.id);
+        }
+    }
+
+    fn deliver_pooled(&mut self, step: &Step, pooled: &[ContextHash]) {
+        assert_eq!(of_yield(step, Yield::Pooled).count(), pooled.len());
+        for (row, hash) in of_yield(step, Yield::Pooled).zip(pooled) {
+            let ticket = self.tickets.remove(&row.id);
+            let ticket = ticket.expect("a vector for a ticket that ended");
+            assert_eq!((ticket.hash, ticket.n_tokens_left), (*hash, 0));
+            self.seen.n_pooled += 1;
         }
     }
 
@@ -165,7 +281,7 @@ impl World {
         assert_eq!(n_tokens, step.n_tokens);
         assert!(n_tokens <= self.limits.max_num_batched_tokens, "over budget");
         assert!(
-            scheduler.running.len() <= self.limits.max_num_seqs,
+            scheduler.running.len() <= self.limits.n_running_max(),
             "too many run"
         );
         let ids: Vec<SequenceId> = step.rows.iter().map(|row| row.id).collect();
@@ -177,81 +293,174 @@ impl World {
         for row in &step.rows {
             let n_uncomputed = scheduler.sequence(row.id).n_uncomputed();
             assert!(row.n_tokens >= 1 && row.n_tokens <= n_uncomputed);
-            assert_eq!(row.draws, row.n_tokens == n_uncomputed);
+            assert_eq!(row.yields == Yield::Nothing, row.n_tokens < n_uncomputed);
         }
-        let survivors: Vec<SequenceId> = decoding
-            .iter()
-            .copied()
-            .filter(|id| !step.preempted.contains(id))
-            .collect();
-        assert_eq!(ids[..survivors.len()], survivors, "decodes do not come first");
-        // Nobody decoding was left out, and the oldest sequence moves.
-        if let Some(oldest) = self.tickets.keys().next() {
-            assert!(ids.contains(oldest), "the oldest sequence stands still");
-            assert!(
-                !step.preempted.contains(oldest),
-                "the oldest sequence was preempted"
-            );
-        }
-        for (id, ticket) in &self.tickets {
-            assert!(self.n_steps <= ticket.deadline, "ticket {} starves", id.0);
+        // Whoever decodes gets its token in this step, unless its blocks went to one before it.
+        let is_left_out = |id: &&SequenceId| !ids.contains(id) && !step.preempted.contains(id);
+        assert_eq!(decoding.iter().find(is_left_out), None, "a decode was left out");
+        let Some(first) = self.tickets.keys().next() else {
+            return;
+        };
+        let moves = |id: SequenceId| {
+            scheduler
+                .sequence(id)
+                .branches()
+                .iter()
+                .any(|branch| branch.id == *first)
+        };
+        // A whole prompt waits for those before it to leave room in the step.
+        assert!(
+            self.limits.whole_prompts || ids.iter().any(|&id| moves(id)),
+            "the first in order stands still"
+        );
+        assert!(
+            !step.preempted.contains(first) || ids.contains(first),
+            "the first was preempted"
+        );
+        let is_fifo = !self.limits.whole_prompts && !self.has_priorities;
+        for (id, ticket) in self.tickets.iter().filter(|_| is_fifo) {
+            assert!(self.n_steps <= ticket.deadline, "ticket {id:?} starves");
         }
     }
 
-    fn check_accounting(&self) {
+    fn check_accounting(&mut self) {
         let Scheduler {
             running,
             waiting,
-            pool,
+            cache,
             ..
         } = &self.scheduler;
-        assert_eq!(
-            pool.n_free() + pool.n_used(),
-            self.limits.n_blocks,
-            "free + used is not the total"
-        );
-        let mut owned = vec![false; self.limits.n_blocks];
-        for block in running.iter().flat_map(|sequence| sequence.blocks.blocks()) {
-            assert!(!owned[block.0 as usize], "block {} has two owners", block.0);
-            owned[block.0 as usize] = true;
+        let pool = cache.pool();
+        assert_eq!(pool.n_free() + pool.n_used(), self.limits.n_blocks);
+        let mut n_owners = vec![0; self.limits.n_blocks];
+        for sequence in running.iter().chain(waiting) {
+            for (blocks, group) in sequence.tables.groups().zip(&self.limits.groups) {
+                let n_freed = blocks
+                    .iter()
+                    .take_while(|&&block| block == BlockId::FREED)
+                    .count();
+                self.seen.n_freed_blocks += n_freed;
+                let first_seen = group
+                    .window
+                    .map_or(0, |window| (sequence.n_computed() + 1).saturating_sub(window));
+                assert!(
+                    n_freed * self.limits.block_size <= first_seen,
+                    "a block inside a window was freed"
+                );
+                for block in &blocks[n_freed..] {
+                    n_owners[block.0 as usize] += 1;
+                }
+            }
         }
-        assert_eq!(owned.iter().filter(|&&is_owned| is_owned).count(), pool.n_used());
+        let counted = (0..)
+            .map(BlockId)
+            .take(self.limits.n_blocks)
+            .map(|block| pool.n_owners(block));
+        assert!(
+            counted.eq(n_owners.iter().copied()),
+            "owners are not those of the tables"
+        );
+        assert_eq!(n_owners.iter().filter(|&&n| n > 0).count(), pool.n_used());
+        let mut swapped = HashSet::new();
+        for sequence in running.iter().chain(waiting) {
+            for block in sequence.tables.host_blocks() {
+                assert!(swapped.insert(block), "a host block has two owners");
+            }
+        }
+        assert_eq!(swapped.len() + cache.n_host_free(), self.limits.n_host_blocks);
         assert!(
             waiting
                 .iter()
-                .all(|s| s.blocks.blocks().is_empty() && s.n_computed() == 0)
+                .all(|s| s.tables.is_swapped() || s.n_computed() == 0)
         );
-        let ids = running.iter().chain(waiting).map(|sequence| sequence.id);
+        let branches = |sequence: &Sequence| {
+            sequence
+                .branches()
+                .iter()
+                .map(|branch| branch.id)
+                .collect::<Vec<_>>()
+        };
+        for queue in [running.iter().collect::<Vec<_>>(), waiting.iter().collect()] {
+            assert!(
+                queue.iter().is_sorted_by_key(|sequence| sequence.id()),
+                "out of order"
+            );
+        }
+        let ids: HashSet<SequenceId> = running.iter().chain(waiting).flat_map(branches).collect();
         assert!(
-            ids.eq(self.tickets.keys().copied()),
-            "tickets and sequences differ, or are out of order"
+            ids.len() == self.tickets.len() && self.tickets.keys().all(|id| ids.contains(id)),
+            "tickets and sequences differ"
         );
     }
 
-    /// Steps until nobody waits any more; the deadlines bound how long that takes.
+    /// Steps until nobody waits any more. Nobody arrives, so all the work there is bounds how long that takes:
+    /// the first in order always moves, or somebody before a whole prompt does.
     fn finish(&mut self) {
+        let n_steps_max: usize = self.tickets.values().map(|ticket| ticket.work).sum();
+        let n_steps_before = self.n_steps;
         while !self.tickets.is_empty() {
             self.step(None);
+            assert!(self.n_steps - n_steps_before <= n_steps_max, "somebody starves");
         }
-        assert_eq!((self.scheduler.pool.n_used(), self.scheduler.n_running()), (0, 0));
+        assert_eq!(
+            (self.scheduler.cache.pool().n_used(), self.scheduler.n_running()),
+            (0, 0)
+        );
         assert_eq!(self.scheduler.n_waiting(), 0);
+        assert_eq!(self.scheduler.cache.n_host_free(), self.limits.n_host_blocks);
     }
 }
 
-/// Tokens a sequence can still have to compute, were it preempted now.
-fn work(sequence: &Sequence) -> usize {
-    sequence.prompt().len() + sequence.stop.max_tokens
+fn of_yield(step: &Step, yields: Yield) -> impl Iterator<Item = &StepRow> {
+    step.rows.iter().filter(move |row| row.yields == yields)
 }
 
 fn random_limits(dice: &mut Dice) -> Limits {
+    let window = |dice: &mut Dice| (!dice.one_in(3)).then(|| dice.within(1..=12));
+    let groups = match dice.below(4) {
+        0 | 1 => vec![KvGroup::default()],
+        2 => vec![KvGroup { window: window(dice) }],
+        _ => (0..dice.within(2..=3))
+            .map(|_| KvGroup { window: window(dice) })
+            .collect(),
+    };
     Limits {
-        n_blocks: dice.within(1..=24),
+        n_blocks: dice.within(1..=24) * groups.len(),
+        n_host_blocks: dice.below(3) * dice.within(1..=16),
         block_size: dice.within(1..=6),
+        groups,
+        whole_prompts: dice.one_in(12),
+        enable_prefix_caching: !dice.one_in(4),
+        preemption_mode: [PreemptionMode::Recompute, PreemptionMode::Swap][dice.below(2)],
         max_num_seqs: dice.within(1..=8),
         max_num_batched_tokens: dice.within(1..=20),
         max_model_len: dice.within(2..=60),
         vocab_size: VOCAB_SIZE,
         eos_token_ids: [EOS].into(),
+    }
+}
+
+fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
+    let wants = if dice.one_in(6) {
+        Wants::Vector {
+            has_types: dice.one_in(2),
+        }
+    } else {
+        Wants::Answer {
+            max_tokens: (!dice.one_in(3)).then(|| dice.within(1..=30)),
+        }
+    };
+    Arrival {
+        text: dice.below(4),
+        n_prompt: dice.within(1..=40),
+        twist: dice.below(VOCAB_SIZE) as u32,
+        n: if dice.one_in(4) { dice.within(2..=5) } else { 1 },
+        priority: if has_priorities {
+            dice.below(3) as i32 - 1
+        } else {
+            0
+        },
+        wants,
     }
 }
 
@@ -261,11 +470,11 @@ fn episode(seed: u64) -> World {
     let mut world = World::new(random_limits(&mut dice));
     let steps_per_arrival = dice.within(1..=12);
     let steps_per_cancel = dice.within(5..=200);
+    let has_priorities = dice.one_in(3);
     for _ in 0..N_STEPS_PER_EPISODE {
         while world.tickets.len() < N_WAITING_MAX && dice.one_in(steps_per_arrival) {
-            let n_prompt = dice.within(1..=40);
-            let max_tokens = (!dice.one_in(3)).then(|| dice.within(1..=30));
-            world.arrive(n_prompt, max_tokens);
+            let arrival = random_arrival(&mut dice, has_priorities);
+            world.arrive(&arrival);
         }
         if dice.one_in(steps_per_cancel) {
             world.cancel(dice.below(N_WAITING_MAX));
@@ -279,67 +488,72 @@ fn episode(seed: u64) -> World {
 
 #[test]
 fn a_million_steps() {
-    let (mut n_steps, mut n_preempted, mut seed) = (0, 0, 0);
+    let (mut n_steps, mut seed, mut total) = (0, 0, Seen::default());
     while n_steps < N_STEPS_TOTAL {
         let world = catch_unwind(AssertUnwindSafe(|| episode(seed))).unwrap_or_else(|panic| {
             eprintln!("the episode with seed {seed} failed");
             resume_unwind(panic)
         });
         n_steps += world.n_steps;
-        n_preempted += world.n_preempted;
         seed += 1;
+        let Seen {
+            n_preempted,
+            n_swapped_in,
+            n_copied,
+            n_cached_tokens,
+            n_freed_blocks,
+            n_pooled,
+        } = world.seen;
+        total.n_preempted += n_preempted;
+        total.n_swapped_in += n_swapped_in;
+        total.n_copied += n_copied;
+        total.n_cached_tokens += n_cached_tokens;
+        total.n_freed_blocks += n_freed_blocks;
+        total.n_pooled += n_pooled;
     }
-    // The simulation is worth little unless it preempts all the time.
-    assert!(
-        n_preempted > N_STEPS_TOTAL / 100,
-        "{n_preempted} preemptions in {n_steps} steps"
-    );
+    // The simulation is worth little unless all of it happens all the time.
+    let Seen {
+        n_preempted,
+        n_swapped_in,
+        n_copied,
+        n_cached_tokens,
+        n_freed_blocks,
+        n_pooled,
+    } = total;
+    for n_seen in [
+        n_preempted,
+        n_swapped_in,
+        n_copied,
+        n_cached_tokens,
+        n_freed_blocks,
+        n_pooled,
+    ] {
+        assert!(n_seen > N_STEPS_TOTAL / 100, "{total:?} in {n_steps} steps");
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    Arrive {
-        n_prompt: usize,
-        max_tokens: Option<usize>,
-    },
-    Cancel {
-        idx: usize,
-    },
-    Step {
-        fails: Option<usize>,
-    },
+    Arrive(Arrival),
+    Cancel { idx: usize },
+    Step { fails: Option<usize> },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        2 => (0..30usize, prop::option::of(0..20usize))
-            .prop_map(|(n_prompt, max_tokens)| Op::Arrive { n_prompt, max_tokens }),
+        2 => any::<u64>().prop_map(|seed| Op::Arrive(random_arrival(&mut Dice::new(seed), true))),
         1 => (0..8usize).prop_map(|idx| Op::Cancel { idx }),
         6 => prop::option::weighted(0.05, 0..3usize).prop_map(|fails| Op::Step { fails }),
     ]
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
-    (1..16usize, 1..5usize, 1..6usize, 1..12usize, 1..40usize).prop_map(
-        |(n_blocks, block_size, max_num_seqs, max_num_batched_tokens, max_model_len)| Limits {
-            n_blocks,
-            block_size,
-            max_num_seqs,
-            max_num_batched_tokens,
-            max_model_len,
-            vocab_size: VOCAB_SIZE,
-            eos_token_ids: [EOS].into(),
-        },
-    )
-}
-
 proptest! {
     #[test]
-    fn any_course_of_events_keeps_the_invariants(limits in limits(), ops in prop::collection::vec(op(), 0..120)) {
-        let mut world = World::new(limits);
+    fn any_course_of_events_keeps_the_invariants(seed in any::<u64>(), ops in prop::collection::vec(op(), 0..120)) {
+        let mut world = World::new(random_limits(&mut Dice::new(seed)));
         for op in ops {
             match op {
-                Op::Arrive { n_prompt, max_tokens } => world.arrive(n_prompt, max_tokens),
+                Op::Arrive(arrival) => world.arrive(&arrival),
                 Op::Cancel { idx } => world.cancel(idx),
                 Op::Step { fails } => world.step(fails),
             }

@@ -1,0 +1,376 @@
+//! The paged cache: the blocks of every sequence, in every group of layers.
+//!
+//! Owns the tables: how they grow, share, forget what a window has left behind, and begin with what the
+//! prefix cache knows. Must not know sequences beyond their tokens, nor the order in which they run.
+
+mod swap;
+
+use super::admission::Limits;
+use super::batch::{BlockId, BlockMove, HostBlockId, KvGroup};
+use super::blocks::BlockPool;
+use super::prefix_cache::{NodeId, PrefixCache};
+
+use swap::HostPool;
+
+/// All blocks, on the device and on the host, and what is known of their contents.
+#[derive(Debug)]
+pub struct PagedCache {
+    block_size: usize,
+    n_step_tokens_max: usize,
+    groups: Vec<KvGroup>,
+    pool: BlockPool,
+    host: HostPool,
+    prefixes: Option<PrefixCache>,
+    n_releases: u64,
+}
+
+/// One sequence's blocks. Only a [`PagedCache`] fills and empties it.
+#[derive(Debug, Default)]
+pub struct BlockTables {
+    /// One per group, all of the same length; none before the sequence was first placed.
+    tables: Vec<Table>,
+    /// The text of its first full blocks, if the prefix cache knows it.
+    text: Option<NodeId>,
+    /// Blocks of that text.
+    n_known: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Table {
+    blocks: Vec<BlockId>,
+    /// Blocks at the beginning that the window has left behind.
+    n_freed: usize,
+    /// Where the blocks after those are, while they are swapped out.
+    swapped: Vec<HostBlockId>,
+}
+
+/// What the prefix cache knows of a text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hit {
+    /// The texts of the first block, the first two, and so on.
+    nodes: Vec<NodeId>,
+    root: Option<NodeId>,
+}
+
+impl PagedCache {
+    /// An empty cache of the sizes that `limits` say.
+    pub fn new(limits: &Limits) -> PagedCache {
+        let is_caching = limits.enable_prefix_caching && !limits.whole_prompts;
+        let n_groups = limits.groups.len();
+        PagedCache {
+            block_size: limits.block_size,
+            n_step_tokens_max: limits.max_num_batched_tokens,
+            groups: limits.groups.clone(),
+            pool: BlockPool::new(limits.n_blocks),
+            host: HostPool::new(limits.n_host_blocks),
+            prefixes: is_caching.then(|| PrefixCache::new(limits.n_blocks, n_groups)),
+            n_releases: 0,
+        }
+    }
+
+    /// The longest beginning of `tokens`, in full blocks, that needs not be computed again. At least one
+    /// token is left to compute, because its logits are wanted.
+    pub fn lookup(&self, salt: u64, tokens: &[u32]) -> Hit {
+        let Some((prefixes, root)) = self.prefixes.as_ref().and_then(|p| Some((p, p.root(salt)?))) else {
+            return Hit::default();
+        };
+        let n_blocks_max = (tokens.len() - 1) / self.block_size;
+        let mut hit = Hit {
+            nodes: Vec::new(),
+            root: Some(root),
+        };
+        // Blocks in a row, up to the latest, that each group still has.
+        let mut n_in_a_row = vec![0; self.groups.len()];
+        let (mut node, mut n_usable) = (root, 0);
+        for block_tokens in tokens.chunks_exact(self.block_size).take(n_blocks_max) {
+            let Some(next) = prefixes.child(node, block_tokens) else {
+                break;
+            };
+            node = next;
+            for (group, n_in_a_row) in n_in_a_row.iter_mut().enumerate() {
+                let is_here = prefixes.block(node, group).is_some();
+                *n_in_a_row = if is_here { *n_in_a_row + 1 } else { 0 };
+            }
+            hit.nodes.push(node);
+            let n_blocks = hit.nodes.len();
+            let has_all =
+                |(group, &n_here): (&KvGroup, &usize)| n_here + self.first_seen(*group, n_blocks) >= n_blocks;
+            if self.groups.iter().zip(&n_in_a_row).all(has_all) {
+                n_usable = n_blocks;
+            }
+        }
+        hit.nodes.truncate(n_usable);
+        hit
+    }
+
+    /// Tokens of a hit.
+    pub fn n_tokens(&self, hit: &Hit) -> usize {
+        hit.nodes.len() * self.block_size
+    }
+
+    /// Blocks of a hit that nobody owns now: taking them makes them used.
+    pub fn n_idle(&self, hit: &Hit) -> usize {
+        let is_idle =
+            |&(_, block): &(usize, BlockId)| block != BlockId::FREED && self.pool.n_owners(block) == 0;
+        self.blocks_of(hit).filter(is_idle).count()
+    }
+
+    /// Blocks that a sequence lacks at most while its first `n_tokens` tokens are computed.
+    pub fn n_missing(&self, tables: &BlockTables, n_computed: usize, n_tokens: usize) -> usize {
+        self.n_live_max(n_computed, n_tokens)
+            .saturating_sub(tables.n_live())
+    }
+
+    /// The same for a sequence that begins with `hit`.
+    pub fn n_missing_after(&self, hit: &Hit, n_tokens: usize) -> usize {
+        let n_live = self
+            .blocks_of(hit)
+            .filter(|&(_, block)| block != BlockId::FREED)
+            .count();
+        self.n_live_max(self.n_tokens(hit), n_tokens)
+            .saturating_sub(n_live)
+    }
+
+    /// Lets empty tables begin with `hit`.
+    pub fn adopt(&mut self, tables: &mut BlockTables, hit: &Hit) {
+        assert!(
+            tables.tables.is_empty(),
+            "a sequence that has blocks needs no others"
+        );
+        tables.tables = vec![Table::default(); self.groups.len()];
+        for (group, block) in self.blocks_of(hit).collect::<Vec<_>>() {
+            let table = &mut tables.tables[group];
+            if block == BlockId::FREED {
+                table.n_freed += 1;
+            } else {
+                self.pool.share(block);
+            }
+            table.blocks.push(block);
+        }
+        tables.n_known = hit.nodes.len();
+        tables.text = hit.nodes.last().copied().or(hit.root);
+        if let (Some(prefixes), Some(text)) = (&mut self.prefixes, tables.text) {
+            prefixes.hold(text);
+        }
+    }
+
+    /// How many tokens after the first `n_computed` the free blocks have room for.
+    pub fn n_tokens_fitting(&self, tables: &BlockTables, n_computed: usize) -> usize {
+        let n_copies = self.shared_tails(tables, n_computed).count();
+        let Some(n_free) = self.pool.n_free().checked_sub(n_copies) else {
+            return 0;
+        };
+        let n_blocks = tables.n_blocks() + n_free / self.groups.len();
+        n_blocks * self.block_size - n_computed
+    }
+
+    /// Makes room for `n_tokens` tokens in all, of which `n_computed` are computed. A block that others share
+    /// is not written: a copy of it is.
+    ///
+    /// # Panics
+    /// If more tokens are wanted than fit.
+    pub fn grow(
+        &mut self,
+        tables: &mut BlockTables,
+        (n_computed, n_tokens): (usize, usize),
+        moves: &mut Vec<BlockMove>,
+    ) {
+        let tail = n_computed / self.block_size;
+        for group in self.shared_tails(tables, n_computed).collect::<Vec<_>>() {
+            let to = self.take();
+            let from = std::mem::replace(&mut tables.tables[group].blocks[tail], to);
+            self.pool.release(from);
+            moves.push(BlockMove::Copy { from, to });
+        }
+        for _ in tables.n_blocks()..n_tokens.div_ceil(self.block_size) {
+            for table in &mut tables.tables {
+                table.blocks.push(self.take());
+            }
+        }
+    }
+
+    /// Tells the prefix cache of the full blocks of `computed` that it does not know yet.
+    pub fn publish(&mut self, tables: &mut BlockTables, salt: u64, computed: &[u32]) {
+        let Some(prefixes) = &mut self.prefixes else {
+            return;
+        };
+        if tables.text.is_none() && tables.n_known == 0 {
+            tables.text = prefixes.hold_root(salt);
+        }
+        let blocks = computed.chunks_exact(self.block_size);
+        for (idx, block_tokens) in blocks.enumerate().skip(tables.n_known) {
+            // Without a text there was no room for it, so there is none for what follows.
+            let Some(parent) = tables.text else { return };
+            tables.text = prefixes.hold_child(parent, block_tokens);
+            prefixes.release(parent);
+            tables.n_known += 1;
+            let Some(text) = tables.text else { return };
+            for (group, table) in tables.tables.iter().enumerate() {
+                let block = table.blocks[idx];
+                if block != BlockId::FREED && prefixes.keep(text, group, block) {
+                    self.pool.set_cached(block);
+                }
+            }
+        }
+    }
+
+    /// Gives back the blocks that no token after the first `n_computed` sees.
+    pub fn free_unseen(&mut self, tables: &mut BlockTables, n_computed: usize) {
+        for (table, group) in tables.tables.iter_mut().zip(&self.groups) {
+            let Some(window) = group.window else { continue };
+            let first_seen = (n_computed + 1).saturating_sub(window) / self.block_size;
+            for idx in table.n_freed..first_seen.min(table.blocks.len()) {
+                let block = std::mem::replace(&mut table.blocks[idx], BlockId::FREED);
+                self.pool.release(block);
+                table.n_freed += 1;
+                self.n_releases += 1;
+            }
+        }
+    }
+
+    /// Tables of a branch that goes on from where `tables` is; both share what is there.
+    pub fn fork(&mut self, tables: &BlockTables) -> BlockTables {
+        for table in &tables.tables {
+            for &block in &table.blocks[table.n_freed..] {
+                self.pool.share(block);
+            }
+        }
+        if let (Some(prefixes), Some(text)) = (&mut self.prefixes, tables.text) {
+            prefixes.hold(text);
+        }
+        BlockTables {
+            tables: tables.tables.clone(),
+            text: tables.text,
+            n_known: tables.n_known,
+        }
+    }
+
+    /// Takes all blocks back, the last ones first: the beginning of a text is worth the most.
+    pub fn release(&mut self, tables: &mut BlockTables) {
+        let BlockTables { tables, text, .. } = std::mem::take(tables);
+        let n_blocks = tables.iter().map(|table| table.blocks.len()).max();
+        for idx in (0..n_blocks.unwrap_or(0)).rev() {
+            let held = tables.iter().filter_map(|table| table.blocks.get(idx));
+            for &block in held.filter(|&&block| block != BlockId::FREED) {
+                self.pool.release(block);
+            }
+        }
+        for table in tables {
+            self.host.release(table.swapped);
+        }
+        if let (Some(prefixes), Some(text)) = (&mut self.prefixes, text) {
+            prefixes.release(text);
+        }
+        self.n_releases += 1;
+    }
+
+    /// Blocks of computed texts are kept for those that begin alike.
+    pub fn is_caching(&self) -> bool {
+        self.prefixes.is_some()
+    }
+
+    /// The blocks on the device.
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Blocks on the host that nobody uses.
+    pub fn n_host_free(&self) -> usize {
+        self.host.n_free()
+    }
+
+    /// A number that changes whenever blocks may have become free.
+    pub fn n_releases(&self) -> u64 {
+        self.n_releases
+    }
+
+    /// Groups in which the block that the next token goes to has other owners too.
+    fn shared_tails(&self, tables: &BlockTables, n_computed: usize) -> impl Iterator<Item = usize> {
+        let tail = (!n_computed.is_multiple_of(self.block_size)).then_some(n_computed / self.block_size);
+        let is_shared =
+            move |table: &Table| tail.is_some_and(|tail| self.pool.n_owners(table.blocks[tail]) > 1);
+        let groups = tables.tables.iter().enumerate();
+        groups
+            .filter(move |(_, table)| is_shared(table))
+            .map(|(group, _)| group)
+    }
+
+    /// The first of `n_blocks` full blocks that a token after them sees.
+    fn first_seen(&self, group: KvGroup, n_blocks: usize) -> usize {
+        group.window.map_or(0, |window| {
+            let first = (n_blocks * self.block_size + 1).saturating_sub(window);
+            (first / self.block_size).min(n_blocks)
+        })
+    }
+
+    /// `(group, block)` of every entry that tables beginning with `hit` have, in order.
+    fn blocks_of(&self, hit: &Hit) -> impl Iterator<Item = (usize, BlockId)> {
+        let n_blocks = hit.nodes.len();
+        let of_group = move |(group, kv_group): (usize, &KvGroup)| {
+            let first_seen = self.first_seen(*kv_group, n_blocks);
+            let nodes = hit.nodes.iter().enumerate();
+            nodes.map(move |(idx, &node)| {
+                let known = self
+                    .prefixes
+                    .as_ref()
+                    .and_then(|prefixes| prefixes.block(node, group));
+                (
+                    group,
+                    known.filter(|_| idx >= first_seen).unwrap_or(BlockId::FREED),
+                )
+            })
+        };
+        self.groups.iter().enumerate().flat_map(of_group)
+    }
+
+    /// Blocks that a sequence has at most at once while its tokens from `n_computed` to `n_tokens` are
+    /// computed in chunks.
+    fn n_live_max(&self, n_computed: usize, n_tokens: usize) -> usize {
+        let n_all = n_tokens.div_ceil(self.block_size);
+        let chunk = (n_tokens - n_computed).min(self.n_step_tokens_max);
+        let n_live = |group: &KvGroup| match group.window {
+            Some(window) => n_all.min((window - 1 + chunk).div_ceil(self.block_size) + 1),
+            None => n_all,
+        };
+        self.groups.iter().map(n_live).sum()
+    }
+
+    /// A free block; the caller made sure that there is one.
+    fn take(&mut self) -> BlockId {
+        let taken = self.pool.take().expect("as many blocks are free as were counted");
+        if let (true, Some(prefixes)) = (taken.was_cached, &mut self.prefixes) {
+            prefixes.forget(taken.block);
+        }
+        taken.block
+    }
+}
+
+impl BlockTables {
+    /// The table of every group, in the order of the sequence's tokens.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &[BlockId]> {
+        self.tables.iter().map(|table| &table.blocks[..])
+    }
+
+    /// Its blocks are on the host.
+    pub fn is_swapped(&self) -> bool {
+        self.tables.iter().any(|table| !table.swapped.is_empty())
+    }
+
+    /// Its blocks on the host.
+    pub fn host_blocks(&self) -> impl Iterator<Item = HostBlockId> {
+        self.tables.iter().flat_map(|table| table.swapped.iter().copied())
+    }
+
+    /// Entries of each table.
+    fn n_blocks(&self) -> usize {
+        self.tables.first().map_or(0, |table| table.blocks.len())
+    }
+
+    /// Blocks that it owns, shared ones included.
+    fn n_live(&self) -> usize {
+        self.tables
+            .iter()
+            .map(|table| table.blocks.len() - table.n_freed)
+            .sum()
+    }
+}
