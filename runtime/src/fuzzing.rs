@@ -3,11 +3,33 @@
 //! Part of the library so that tests run the same functions over inputs that once broke them; no API.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, json};
 
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
 pub use crate::model::fuzzing::{config, pickle, safetensors};
+use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
+
+/// Loads a `tokenizer.model` or `*.tiktoken` and encodes and decodes with it.
+pub fn vocabulary(file: &[u8]) {
+    for path in ["tokenizer.model", "qwen.tiktoken"] {
+        let config = TokenizerConfig {
+            bos_token: Some("<s>".into()),
+            add_bos_token: Some(true),
+            added_tokens: vec![AddedToken::special("<s>".into(), None)],
+            ..TokenizerConfig::default()
+        };
+        let Ok(tokenizer) = Tokenizer::from_bytes(Path::new(path), file, config) else {
+            continue;
+        };
+        let text = " ab<s>  ab ﬁve 日本 \u{1F600}\n";
+        let ids = tokenizer.encode(text, Begin::Add).unwrap_or_default();
+        let _ = tokenizer.tokens().decode(&ids, Special::Show);
+        let all: Vec<u32> = (0..tokenizer.tokens().n_ids() as u32 + 2).collect();
+        let _ = tokenizer.tokens().decode(&all, Special::Skip);
+    }
+}
 
 /// Compiles a chat template and renders a conversation with it.
 pub fn chat_template(source: &[u8]) {

@@ -45,7 +45,7 @@ const TOKENIZER_SUFFIX: &str = "--tokenizer";
 /// `fetch` puts a tokenizer of another repository into a folder of its own.
 fn own_tokenizer(directory: &Path) -> PathBuf {
     let folder = directory.join(TOKENIZER_FOLDER);
-    if folder.join("tokenizer.json").is_file() {
+    if Tokenizer::file_in(&folder).is_some() {
         folder
     } else {
         directory.to_path_buf()

@@ -1,66 +1,42 @@
 //! Text to tokens, and tokens to bytes.
 //!
-//! Owns `tokenizer.json` and `tokenizer_config.json`, and the bound on how many texts are encoded at a time. Must
-//! not know requests or the engine; characters out of bytes are `text`'s business.
+//! Owns `tokenizer.json`, `tokenizer.model`, `*.tiktoken` and `tokenizer_config.json`, and the bound on how many texts
+//! are encoded at a time. Must not know requests or the engine; characters out of bytes are `text`'s business.
 
 mod bytes;
 mod config;
+mod error;
+mod pairs;
+mod plain;
+mod prefixes;
+mod sentencepiece;
+mod special;
+mod tiktoken;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::{AcquireError, Semaphore};
 
 pub use bytes::TokenBytes;
 pub use config::TokenizerConfig;
+pub use error::TokenizerError;
+use plain::{Plain, Words};
+use sentencepiece::SentencePiece;
+pub use special::AddedToken;
+use tiktoken::Tiktoken;
 
 /// A text that is this many times longer than the tokens that fit could ever be is refused unread. Normalisation may
 /// shorten a text, but not by so much.
 const SHRINKING_MAX: usize = 4;
 
-/// Why a tokenizer cannot be loaded or a text not be encoded.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// A file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
-    /// The folder has no `tokenizer.json`.
-    #[error("{path} does not exist: the checkpoint has no tokenizer in the format of the tokenizers library")]
-    NoTokenizer {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file is not what it should be.
-    #[error("{path}: {reason}")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The decoder joins tokens in a way that this version does not know.
-    #[error(
-        "decoder {decoder} is not supported; supported are ByteLevel, ByteFallback, Metaspace and sequences of them"
-    )]
-    Decoder {
-        /// Its type.
-        decoder: String,
-    },
-    /// The library failed on a text.
-    #[error("cannot encode the text: {reason}")]
-    Encode {
-        /// What the library says.
-        reason: String,
-    },
-    /// The pool of encoding threads is gone.
-    #[error("no thread to encode with")]
-    Pool,
-}
+/// Largest id of a token; the largest vocabularies have a quarter of a million.
+const ID_MAX: u32 = (1 << 21) - 1;
+
+/// Largest file of a vocabulary, in bytes.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Whether the tokenizer adds what every sequence begins with, such as `<s>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,49 +56,101 @@ pub enum Special {
     Show,
 }
 
+/// Two texts as one sequence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// For each token, which text a model of BERT's kind takes it for.
+    pub token_types: Vec<u32>,
+}
+
 /// A loaded tokenizer. Cheap to share; encoding is pure.
 #[derive(Debug)]
 pub struct Tokenizer {
-    library: tokenizers::Tokenizer,
+    encoder: Encoder,
     config: TokenizerConfig,
-    bos: Option<u32>,
+    frame: Frame,
     tokens: TokenBytes,
     pool: Arc<Semaphore>,
 }
 
+#[derive(Debug)]
+enum Encoder {
+    Library(Box<tokenizers::Tokenizer>),
+    Plain(Box<Plain>),
+}
+
+/// What an explicit word of the configuration puts around a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Frame {
+    begin: Edge,
+    end: Edge,
+}
+
+/// One end of a [`Frame`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Edge {
+    ids: Vec<u32>,
+    /// How the same is written in a text.
+    text: Option<String>,
+    /// `None`: as the encoder has it.
+    is_wanted: Option<bool>,
+}
+
 impl Tokenizer {
-    /// Loads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a folder.
+    /// The file that a folder's tokenizer is made of: `tokenizer.json` before `tokenizer.model` before `*.tiktoken`.
+    pub fn file_in(folder: &Path) -> Option<PathBuf> {
+        let named = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
+        let known = named.into_iter().find(|path| path.is_file());
+        let ranks = || {
+            let entries = std::fs::read_dir(folder).ok()?;
+            let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+            paths
+                .filter(|path| path.extension().is_some_and(|extension| extension == "tiktoken"))
+                .min()
+        };
+        known.or_else(ranks)
+    }
+
+    /// Loads the tokenizer of a folder: see [`Tokenizer::file_in`] and [`TokenizerConfig::load`].
     ///
     /// # Errors
     /// [`TokenizerError`] for a file that is missing, damaged or of an unknown kind.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
-        let path = folder.join("tokenizer.json");
-        if !path.exists() {
-            return Err(TokenizerError::NoTokenizer { path });
-        }
-        let mut library =
-            tokenizers::Tokenizer::from_file(&path).map_err(|error| TokenizerError::Invalid {
-                path,
-                reason: error.to_string(),
-            })?;
-        // Checkpoints are saved with the truncation and padding of their training.
-        library
-            .with_truncation(None)
-            .map_err(|error| TokenizerError::Encode {
-                reason: error.to_string(),
-            })?
-            .with_padding(None);
-        let config = TokenizerConfig::load(folder)?;
-        let bos = config
-            .bos_token
-            .as_deref()
-            .and_then(|bos| library.token_to_id(bos));
-        let tokens = TokenBytes::new(&library)?;
+        let path = Self::file_in(folder).ok_or_else(|| TokenizerError::NoTokenizer {
+            folder: folder.to_path_buf(),
+        })?;
+        let contents = read(&path, FILE_BYTES_MAX)?.unwrap_or_default();
+        Self::from_bytes(&path, &contents, TokenizerConfig::load(folder)?)
+    }
+
+    /// A tokenizer out of a file's contents. The path is not read: its last part tells the format, and errors name it.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] for contents that are damaged or of an unknown kind.
+    pub fn from_bytes(path: &Path, contents: &[u8], config: TokenizerConfig) -> Result<Self, TokenizerError> {
+        let invalid = |reason: String| TokenizerError::Invalid {
+            path: path.to_path_buf(),
+            reason,
+        };
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let (encoder, frame, tokens) = if extension == Some("json") {
+            let library = library(contents).map_err(invalid)?;
+            let tokens = TokenBytes::new(&library)?;
+            let frame = library_frame(&library, &config);
+            (Encoder::Library(Box::new(library)), frame, tokens)
+        } else {
+            let words = words(path, contents, &config).map_err(invalid)?;
+            let plain = Plain::new(words, &config);
+            let (frame, tokens) = (plain.frame(&config), plain.tokens()?);
+            (Encoder::Plain(Box::new(plain)), frame, tokens)
+        };
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            library,
+            encoder,
             config,
-            bos,
+            frame,
             tokens,
             pool: Arc::new(Semaphore::new(n_threads)),
         })
@@ -143,24 +171,33 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] when the library fails.
     pub fn encode(&self, text: &str, begin: Begin) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .library
-            .encode_fast(text, begin == Begin::Add)
-            .map_err(|error| TokenizerError::Encode {
-                reason: error.to_string(),
-            })?;
-        let mut ids = encoding.get_ids().to_vec();
-        // The library's post-processor is what a fast tokenizer was saved with; an explicit `add_bos_token` wins.
-        if let (Begin::Add, Some(bos), Some(wanted)) = (begin, self.bos, self.config.add_bos_token) {
-            match (wanted, ids.first() == Some(&bos)) {
-                (true, false) => ids.insert(0, bos),
-                (false, true) if !text.starts_with(self.config.bos_token.as_deref().unwrap_or_default()) => {
-                    ids.remove(0);
-                }
-                _ => {}
+        let mut ids = match &self.encoder {
+            Encoder::Plain(plain) => plain.encode(text),
+            Encoder::Library(library) => {
+                let encode = || library.encode_fast(text, begin == Begin::Add);
+                guarded(encode).map_err(encode_error)?.get_ids().to_vec()
             }
+        };
+        if begin == Begin::Add {
+            self.frame.apply(text, &mut ids);
         }
         Ok(ids)
+    }
+
+    /// Encodes two texts as one sequence, joined and marked as the tokenizer's template for pairs says.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoPairs`] without a `tokenizer.json`; [`TokenizerError::Encode`] when the library fails.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<Pair, TokenizerError> {
+        let Encoder::Library(library) = &self.encoder else {
+            return Err(TokenizerError::NoPairs);
+        };
+        let encode = || library.encode_fast((first, second), true);
+        let encoding = guarded(encode).map_err(encode_error)?;
+        Ok(Pair {
+            ids: encoding.get_ids().to_vec(),
+            token_types: encoding.get_type_ids().to_vec(),
+        })
     }
 
     /// Whether a text is certainly longer than `n_tokens` tokens, told by its length alone.
@@ -189,6 +226,102 @@ impl Tokenizer {
         .await
         .map_err(|_| TokenizerError::Pool)
     }
+}
+
+impl Edge {
+    fn new(id: Option<u32>, text: Option<String>, is_wanted: Option<bool>) -> Self {
+        Self {
+            ids: id.into_iter().collect(),
+            text,
+            is_wanted,
+        }
+    }
+}
+
+impl Frame {
+    /// The encoder's own marks are what a fast tokenizer was saved with; an explicit word of the configuration wins.
+    fn apply(&self, text: &str, ids: &mut Vec<u32>) {
+        let Self { begin, end } = self;
+        let is_written = begin.text.as_deref().is_some_and(|mark| text.starts_with(mark));
+        match (begin.is_wanted, ids.starts_with(&begin.ids)) {
+            (Some(true), false) => drop(ids.splice(..0, begin.ids.iter().copied())),
+            (Some(false), true) if !is_written => drop(ids.drain(..begin.ids.len())),
+            _ => {}
+        }
+        let is_written = end.text.as_deref().is_some_and(|mark| text.ends_with(mark));
+        match (end.is_wanted, ids.ends_with(&end.ids)) {
+            (Some(true), false) => ids.extend_from_slice(&end.ids),
+            (Some(false), true) if !is_written => ids.truncate(ids.len() - end.ids.len()),
+            _ => {}
+        }
+    }
+}
+
+/// The library's tokenizer, without the truncation and padding of the checkpoint's training.
+fn library(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    // The library takes for granted that what it parses is JSON.
+    let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    guarded(|| {
+        let mut library: tokenizers::Tokenizer = serde_json::from_value(value)?;
+        library.with_truncation(None)?.with_padding(None);
+        Ok(library)
+    })
+}
+
+/// Runs the library, which panics on some files that contradict themselves.
+fn guarded<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, String> {
+    let result = catch_unwind(AssertUnwindSafe(work));
+    result
+        .map_err(|_| "the tokenizers library panicked".to_string())?
+        .map_err(|error| error.to_string())
+}
+
+fn library_frame(library: &tokenizers::Tokenizer, config: &TokenizerConfig) -> Frame {
+    let edge = |token: &Option<String>, is_wanted| {
+        let id = token.as_deref().and_then(|token| library.token_to_id(token));
+        Edge::new(id, token.clone(), is_wanted)
+    };
+    Frame {
+        begin: edge(&config.bos_token, config.add_bos_token),
+        end: edge(&config.eos_token, config.add_eos_token),
+    }
+}
+
+/// A `tokenizer.model` is sentencepiece's, or with GLM-4 tiktoken's.
+fn words(path: &Path, contents: &[u8], config: &TokenizerConfig) -> Result<Words, String> {
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    if !name.ends_with(".tiktoken") && !Tiktoken::is_one(contents) {
+        return SentencePiece::parse(contents).map(Words::SentencePiece);
+    }
+    let class = match name {
+        "qwen.tiktoken" => tiktoken::QWEN,
+        _ => config.tokenizer_class.as_deref().unwrap_or_default(),
+    };
+    Tiktoken::parse(contents, class).map(Words::Tiktoken)
+}
+
+/// A file's bytes; `None` if it is not there.
+fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
+    let failed = |source| TokenizerError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+        Ok(metadata) if metadata.len() > bytes_max => Err(TokenizerError::Invalid {
+            path: path.to_path_buf(),
+            reason: format!("larger than {bytes_max} bytes"),
+        }),
+        Ok(_) => std::fs::read(path).map(Some).map_err(failed),
+    }
+}
+
+fn encode_error(reason: String) -> TokenizerError {
+    TokenizerError::Encode { reason }
 }
 
 #[cfg(test)]

@@ -188,6 +188,32 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_tokenizer_or_an_embedding_model_is_made_of_comes() {
+        let paths = [
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+            "2_Dense/model.safetensors",
+            "2_Dense/pytorch_model.bin",
+            "model.safetensors",
+            "modules.json",
+            "onnx/tokenizer.json",
+            "qwen.tiktoken",
+            "sentence_bert_config.json",
+            "spiece.model",
+            "tokenization_qwen.py",
+            "vocab.txt",
+        ];
+        let taken = select(&paths, &Patterns::default());
+        insta::assert_snapshot!(taken.join(" "), @"1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors model.safetensors modules.json qwen.tiktoken sentence_bert_config.json spiece.model vocab.txt");
+        let of_another = Patterns {
+            allow: TOKENIZER_FILES.map(String::from).into(),
+            ignore: Vec::new(),
+        };
+        let taken = select(&paths, &of_another);
+        insta::assert_snapshot!(taken.join(" "), @"qwen.tiktoken spiece.model vocab.txt");
+    }
+
+    #[test]
     fn without_safetensors_the_pickles_come() {
         let paths = [
             "config.json",

@@ -2,11 +2,17 @@
 //!
 //! Bytes, because a token may hold half a character. Decoders differ in how tokens are written (bytes as printable
 //! characters, `▁` for a space, `<0x0A>` for a byte) but each token's bytes depend on the token alone; the one
-//! exception, a space that some decoders drop at the start of a text, is [`Leading`].
+//! exception, what some decoders do at the start of a text, is [`Leading`] and [`Continuation`].
 
 use serde_json::Value;
+use tokenizers::decoders::wordpiece;
 
-use super::{Special, TokenizerError};
+use super::{ID_MAX, Special, TokenizerError};
+
+/// Bytes of all tokens together, at most.
+const TABLE_BYTES_MAX: usize = 256 << 20;
+/// Longest text that a decoder may put in another's place, in bytes.
+const REPLACEMENT_BYTES_MAX: usize = 64;
 
 /// The bytes of every token.
 #[derive(Debug)]
@@ -17,17 +23,34 @@ pub struct TokenBytes {
     is_special: Vec<bool>,
     longest_bytes: usize,
     leading: Leading,
+    continuation: Option<Continuation>,
+}
+
+/// One token.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Token {
+    /// What it stands for.
+    pub(super) bytes: Vec<u8>,
+    /// Whether it is a mark rather than text.
+    pub(super) is_special: bool,
 }
 
 /// What a decoder drops at the start of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leading {
+pub(super) enum Leading {
     /// Nothing.
     Kept,
     /// So many spaces at most.
     Spaces(usize),
     /// Every space of the first token.
     FirstToken,
+}
+
+/// Tokens that go on with a word, as WordPiece's `##ing`. At the start of a text the prefix is written out.
+#[derive(Debug)]
+struct Continuation {
+    prefix: String,
+    is_one: Vec<bool>,
 }
 
 /// One step from a token as the vocabulary writes it to the bytes it stands for.
@@ -39,38 +62,78 @@ enum Step {
     ByteFallback,
     /// A text stands for another.
     Replace { from: String, to: String },
+    /// A word of its own, unless it begins with `prefix`.
+    Word { prefix: String, cleanup: bool },
+    /// A word of its own.
+    Apart,
+}
+
+/// A decoder in `tokenizer.json`, taken apart.
+#[derive(Debug)]
+struct Decoder {
+    steps: Vec<Step>,
+    leading: Leading,
 }
 
 impl TokenBytes {
-    /// The table of a tokenizer.
+    /// The table of a tokenizer of the library.
     ///
     /// # Errors
-    /// [`TokenizerError::Decoder`] for a decoder whose tokens have no bytes of their own.
+    /// [`TokenizerError`] for a decoder whose tokens have no bytes of their own, and for a vocabulary that is too large.
     pub fn new(library: &tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
         let decoder = serde_json::to_value(library.get_decoder()).unwrap_or_default();
-        let (steps, leading) = steps(&decoder)?;
-        let n_ids = library.get_vocab(true).values().max().map_or(0, |id| id + 1);
+        let Decoder { steps, leading } = Decoder::parse(&decoder)?;
+        let n_ids = match library.get_vocab(true).values().max() {
+            None => 0,
+            Some(id) if *id <= ID_MAX => id + 1,
+            Some(id) => return Err(TokenizerError::Id { id: *id }),
+        };
         let added = library.get_added_tokens_decoder();
         let table = byte_level_table();
+        let token = |id| Token {
+            bytes: library
+                .id_to_token(id)
+                .map_or_else(Vec::new, |token| token_bytes(token, &steps, &table)),
+            is_special: added.get(&id).is_some_and(|token| token.special),
+        };
+        let mut tokens = Self::gather((0..n_ids).map(token), leading)?;
+        if let Some(Step::Word { prefix, .. }) = steps.first() {
+            let is_one = |id| {
+                library
+                    .id_to_token(id)
+                    .is_some_and(|token| token.starts_with(prefix))
+            };
+            tokens.continuation = Some(Continuation {
+                prefix: prefix.clone(),
+                is_one: (0..n_ids).map(is_one).collect(),
+            });
+        }
+        Ok(tokens)
+    }
+
+    /// The table of tokens in the order of their ids.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TableTooLarge`].
+    pub(super) fn gather(all: impl Iterator<Item = Token>, leading: Leading) -> Result<Self, TokenizerError> {
         let mut tokens = Self {
             bytes: Vec::new(),
-            ends: Vec::with_capacity(n_ids as usize),
-            is_special: Vec::with_capacity(n_ids as usize),
+            ends: Vec::new(),
+            is_special: Vec::new(),
             longest_bytes: 1,
             leading,
+            continuation: None,
         };
-        for id in 0..n_ids {
-            let start = tokens.bytes.len();
-            if let Some(token) = library.id_to_token(id) {
-                tokens.bytes.extend(token_bytes(token, &steps, &table));
+        for token in all {
+            tokens.bytes.extend_from_slice(&token.bytes);
+            if tokens.bytes.len() > TABLE_BYTES_MAX {
+                return Err(TokenizerError::TableTooLarge {
+                    bytes_max: TABLE_BYTES_MAX,
+                });
             }
-            tokens.longest_bytes = tokens.longest_bytes.max(tokens.bytes.len() - start);
-            tokens
-                .ends
-                .push(u32::try_from(tokens.bytes.len()).expect("a vocabulary is smaller than 4 GiB"));
-            tokens
-                .is_special
-                .push(added.get(&id).is_some_and(|token| token.special));
+            tokens.longest_bytes = tokens.longest_bytes.max(token.bytes.len());
+            tokens.ends.push(tokens.bytes.len() as u32);
+            tokens.is_special.push(token.is_special);
         }
         Ok(tokens)
     }
@@ -111,13 +174,19 @@ impl TokenBytes {
     /// A whole text out of its tokens.
     pub fn decode(&self, ids: &[u32], special: Special) -> String {
         let mut bytes = Vec::new();
-        let shown = ids.iter().map(|id| self.shown(*id, special));
-        for (idx, token) in shown.filter(|token| !token.is_empty()).enumerate() {
-            if self.leading == Leading::FirstToken && idx == 0 {
+        let is_hidden = |id: u32| special == Special::Skip && self.is_special(id);
+        let shown = ids.iter().filter(|id| !is_hidden(**id));
+        let tokens = shown.map(|id| (self.continued(*id), self.get(*id)));
+        let written = tokens.filter(|(prefix, token)| !prefix.is_empty() || !token.is_empty());
+        for (idx, (prefix, token)) in written.enumerate() {
+            if idx == 0 && self.leading == Leading::FirstToken {
                 bytes.extend(token.iter().filter(|byte| **byte != b' '));
-            } else {
-                bytes.extend_from_slice(token);
+                continue;
             }
+            if idx == 0 {
+                bytes.extend_from_slice(prefix.as_bytes());
+            }
+            bytes.extend_from_slice(token);
         }
         let n_dropped = match self.leading {
             Leading::Spaces(n_max) => bytes.iter().take(n_max).take_while(|byte| **byte == b' ').count(),
@@ -125,48 +194,72 @@ impl TokenBytes {
         };
         String::from_utf8_lossy(&bytes[n_dropped..]).into_owned()
     }
+
+    /// The prefix of a token that goes on with a word.
+    fn continued(&self, id: u32) -> &str {
+        let continuation = self.continuation.as_ref();
+        let of_token = continuation.filter(|tokens| tokens.is_one.get(id as usize) == Some(&true));
+        of_token.map_or("", |tokens| &tokens.prefix)
+    }
 }
 
-/// The steps of a decoder, as `tokenizer.json` writes it.
-fn steps(decoder: &Value) -> Result<(Vec<Step>, Leading), TokenizerError> {
-    let single = [decoder.clone()];
-    let parts = decoder["decoders"]
-        .as_array()
-        .map_or(single.as_slice(), Vec::as_slice);
-    let (mut steps, mut leading, mut is_fused) = (Vec::new(), Leading::Kept, false);
-    for part in parts {
-        let kind = part["type"].as_str().unwrap_or("none");
-        let unsupported = || TokenizerError::Decoder {
-            decoder: part.to_string(),
-        };
-        match kind {
-            "ByteLevel" => steps.push(Step::ByteLevel),
-            "ByteFallback" => steps.push(Step::ByteFallback),
-            "Fuse" => is_fused = true,
-            "Replace" => steps.push(Step::Replace {
-                from: part["pattern"]["String"]
-                    .as_str()
-                    .ok_or_else(unsupported)?
-                    .to_string(),
-                to: part["content"].as_str().ok_or_else(unsupported)?.to_string(),
-            }),
-            "Metaspace" => {
-                steps.push(Step::Replace {
-                    from: part["replacement"].as_str().ok_or_else(unsupported)?.to_string(),
-                    to: " ".to_string(),
-                });
-                if part["prepend_scheme"] != "never" {
-                    leading = Leading::FirstToken;
-                }
-            }
-            // Before the tokens are fused, each of them would be stripped.
-            "Strip" if is_fused && part["content"] == " " && part["stop"] == 0 => {
-                leading = Leading::Spaces(part["start"].as_u64().ok_or_else(unsupported)? as usize);
-            }
-            _ => return Err(unsupported()),
+impl Decoder {
+    /// A decoder as `tokenizer.json` writes it; null means words with a space between them.
+    fn parse(decoder: &Value) -> Result<Self, TokenizerError> {
+        if decoder.is_null() {
+            return Ok(Self {
+                steps: vec![Step::Apart],
+                leading: Leading::Spaces(1),
+            });
         }
+        let single = [decoder.clone()];
+        let parts = decoder["decoders"]
+            .as_array()
+            .map_or(single.as_slice(), Vec::as_slice);
+        let (mut steps, mut leading, mut is_fused) = (Vec::new(), Leading::Kept, false);
+        for part in parts {
+            let unsupported = || TokenizerError::Decoder {
+                decoder: part.to_string(),
+            };
+            match part["type"].as_str().unwrap_or("none") {
+                "ByteLevel" => steps.push(Step::ByteLevel),
+                "ByteFallback" => steps.push(Step::ByteFallback),
+                "Fuse" => is_fused = true,
+                "Replace" => {
+                    steps
+                        .push(replace(&part["pattern"]["String"], &part["content"]).ok_or_else(unsupported)?);
+                }
+                "Metaspace" => {
+                    steps.push(replace(&part["replacement"], &" ".into()).ok_or_else(unsupported)?);
+                    if part["prepend_scheme"] != "never" {
+                        leading = Leading::FirstToken;
+                    }
+                }
+                "WordPiece" if parts.len() == 1 => {
+                    steps.push(Step::Word {
+                        prefix: part["prefix"].as_str().ok_or_else(unsupported)?.to_string(),
+                        cleanup: part["cleanup"].as_bool().ok_or_else(unsupported)?,
+                    });
+                    leading = Leading::Spaces(1);
+                }
+                // Before the tokens are fused, each of them would be stripped.
+                "Strip" if is_fused && part["content"] == " " && part["stop"] == 0 => {
+                    leading = Leading::Spaces(part["start"].as_u64().ok_or_else(unsupported)? as usize);
+                }
+                _ => return Err(unsupported()),
+            }
+        }
+        Ok(Self { steps, leading })
     }
-    Ok((steps, leading))
+}
+
+fn replace(from: &Value, to: &Value) -> Option<Step> {
+    let (from, to) = (from.as_str()?, to.as_str()?);
+    let is_sane = !from.is_empty() && to.len() <= REPLACEMENT_BYTES_MAX;
+    is_sane.then(|| Step::Replace {
+        from: from.to_string(),
+        to: to.to_string(),
+    })
 }
 
 fn token_bytes(token: String, steps: &[Step], table: &[Option<u8>]) -> Vec<u8> {
@@ -174,6 +267,15 @@ fn token_bytes(token: String, steps: &[Step], table: &[Option<u8>]) -> Vec<u8> {
     for step in steps {
         match step {
             Step::Replace { from, to } => text = text.replace(from.as_str(), to),
+            Step::Word { prefix, cleanup } => {
+                text = text
+                    .strip_prefix(prefix.as_str())
+                    .map_or_else(|| format!(" {text}"), String::from);
+                if *cleanup {
+                    text = wordpiece::cleanup(&text);
+                }
+            }
+            Step::Apart => text.insert(0, ' '),
             Step::ByteFallback => {
                 if let Some(byte) = fallback_byte(&text) {
                     return vec![byte];
@@ -191,7 +293,7 @@ fn token_bytes(token: String, steps: &[Step], table: &[Option<u8>]) -> Vec<u8> {
 }
 
 /// The byte of a token such as `<0x0A>`.
-fn fallback_byte(token: &str) -> Option<u8> {
+pub(super) fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2)
         .then(|| u8::from_str_radix(digits, 16).ok())

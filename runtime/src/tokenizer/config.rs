@@ -1,10 +1,11 @@
 //! `tokenizer_config.json`, `chat_template.jinja` and the like: what a checkpoint says about its own text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::TokenizerError;
+use super::special::AddedToken;
+use super::{TokenizerError, read};
 
 /// Largest of these files, in bytes.
 const BYTES_MAX: u64 = 64 << 20;
@@ -24,36 +25,47 @@ pub struct TokenizerConfig {
     pub unk_token: Option<String>,
     /// Whether a sequence begins with `bos_token`; absent: as `tokenizer.json` says.
     pub add_bos_token: Option<bool>,
+    /// Whether a sequence ends with `eos_token`; absent: as `tokenizer.json` says.
+    pub add_eos_token: Option<bool>,
+    /// The class that reads the vocabulary in Python.
+    pub tokenizer_class: Option<String>,
+    /// Whether every text between special tokens begins with a space of its own, as Python's slow tokenizers had it
+    /// at first; absent: yes.
+    pub legacy: Option<bool>,
+    /// Tokens that are recognised in a text as they stand.
+    pub added_tokens: Vec<AddedToken>,
 }
 
+/// Names under which single special tokens are declared.
+const NAMED_TOKENS: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "unk_token",
+    "cls_token",
+    "sep_token",
+    "mask_token",
+];
+
 impl TokenizerConfig {
-    /// Reads the files of a folder. A `chat_template.jinja` wins over the template in the JSON file.
+    /// Reads the files of a folder. A `chat_template.jinja` wins over the template in the JSON file;
+    /// `special_tokens_map.json` and `added_tokens.json` tell what the JSON file does not.
     ///
     /// # Errors
     /// For a file that is there and cannot be used.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
-        let path = folder.join("tokenizer_config.json");
-        let mut config = match read(&path)? {
-            Some(text) => serde_json::from_str(&text)
-                .map(|json| Self::from_json(&json))
-                .map_err(|error| TokenizerError::Invalid {
-                    path,
-                    reason: error.to_string(),
-                })?,
-            None => Self::default(),
-        };
-        if let Some(template) = read(&folder.join("chat_template.jinja"))? {
+        let json = |name: &str| read_json(folder.join(name));
+        let map = json("special_tokens_map.json")?;
+        let mut config = Self::from_json(&json("tokenizer_config.json")?);
+        config.complete(&map, &json("added_tokens.json")?);
+        if let Some(template) = read_text(folder.join("chat_template.jinja"))? {
             config.chat_template = Some(template);
         }
         Ok(config)
     }
 
-    fn from_json(json: &Value) -> Self {
-        let text = |value: &Value| value.as_str().map(str::to_string);
-        let token = |field: &str| {
-            let value = &json[field];
-            text(value).or_else(|| text(&value["content"]))
-        };
+    pub(super) fn from_json(json: &Value) -> Self {
+        let token = |field: &str| content(&json[field]);
         Self {
             chat_template: chat_template(&json["chat_template"]),
             bos_token: token("bos_token"),
@@ -61,8 +73,69 @@ impl TokenizerConfig {
             pad_token: token("pad_token"),
             unk_token: token("unk_token"),
             add_bos_token: json["add_bos_token"].as_bool(),
+            add_eos_token: json["add_eos_token"].as_bool(),
+            tokenizer_class: json["tokenizer_class"].as_str().map(str::to_string),
+            legacy: json["legacy"].as_bool(),
+            added_tokens: added_tokens(json),
         }
     }
+
+    /// Takes over what the older files tell and this one does not.
+    fn complete(&mut self, special_tokens_map: &Value, added_tokens_json: &Value) {
+        let ids = added_tokens_json.as_object().into_iter().flatten();
+        let older = ids.filter_map(|(content, id)| {
+            let id = u32::try_from(id.as_u64()?).ok()?;
+            Some(AddedToken {
+                is_special: false,
+                ..AddedToken::special(content.clone(), Some(id))
+            })
+        });
+        let map = Self::from_json(special_tokens_map);
+        let special: Vec<AddedToken> = self.added_tokens.drain(..).chain(map.added_tokens).collect();
+        let older: Vec<AddedToken> = older.collect();
+        for mut token in special {
+            let known = older.iter().find(|known| known.content == token.content);
+            token.id = token.id.or(known.and_then(|known| known.id));
+            self.added_tokens.push(token);
+        }
+        self.added_tokens.extend(older);
+        let tokens = [
+            (&mut self.bos_token, map.bos_token),
+            (&mut self.eos_token, map.eos_token),
+            (&mut self.pad_token, map.pad_token),
+            (&mut self.unk_token, map.unk_token),
+        ];
+        for (own, mapped) in tokens {
+            *own = own.take().or(mapped);
+        }
+    }
+}
+
+/// A token's text, written plainly or as an object.
+fn content(value: &Value) -> Option<String> {
+    let text = value.as_str().or_else(|| value["content"].as_str());
+    text.map(str::to_string)
+}
+
+/// `added_tokens_decoder`, the named special tokens and the additional ones.
+fn added_tokens(json: &Value) -> Vec<AddedToken> {
+    let flag = |token: &Value, name: &str| token[name].as_bool().unwrap_or(false);
+    let declared = |token: &Value, id: Option<u32>| {
+        Some(AddedToken {
+            content: content(token)?,
+            id,
+            is_special: id.is_none() || flag(token, "special"),
+            strips_left: flag(token, "lstrip"),
+            strips_right: flag(token, "rstrip"),
+        })
+    };
+    let with_ids = json["added_tokens_decoder"].as_object().into_iter().flatten();
+    let with_ids = with_ids.filter_map(|(id, token)| declared(token, Some(id.parse().ok()?)));
+    let named = NAMED_TOKENS.iter().map(|name| &json[*name]);
+    let additional = json["additional_special_tokens"].as_array().into_iter().flatten();
+    with_ids
+        .chain(named.chain(additional).filter_map(|token| declared(token, None)))
+        .collect()
 }
 
 /// One template, or of several named ones the default.
@@ -80,20 +153,23 @@ fn chat_template(value: &Value) -> Option<String> {
         .map(str::to_string)
 }
 
-fn read(path: &Path) -> Result<Option<String>, TokenizerError> {
-    let failed = |source| TokenizerError::Read {
-        path: path.to_path_buf(),
-        source,
+/// A JSON file; null if it is not there.
+fn read_json(path: PathBuf) -> Result<Value, TokenizerError> {
+    let Some(bytes) = read(&path, BYTES_MAX)? else {
+        return Ok(Value::Null);
     };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error)),
-        Ok(metadata) if metadata.len() > BYTES_MAX => Err(TokenizerError::Invalid {
-            path: path.to_path_buf(),
-            reason: format!("larger than {BYTES_MAX} bytes"),
-        }),
-        Ok(_) => std::fs::read_to_string(path).map(Some).map_err(failed),
-    }
+    serde_json::from_slice(&bytes).map_err(|error| TokenizerError::Invalid {
+        path,
+        reason: error.to_string(),
+    })
+}
+
+fn read_text(path: PathBuf) -> Result<Option<String>, TokenizerError> {
+    let text = read(&path, BYTES_MAX)?.map(String::from_utf8).transpose();
+    text.map_err(|error| TokenizerError::Invalid {
+        path,
+        reason: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -106,15 +182,55 @@ mod tests {
     fn tokens_are_text_or_objects() {
         let config = TokenizerConfig::from_json(&json!({
             "bos_token": {"content": "<s>", "lstrip": false}, "eos_token": "</s>", "pad_token": null,
-            "add_bos_token": true,
+            "add_bos_token": true, "tokenizer_class": "LlamaTokenizer",
         }));
         let expected = TokenizerConfig {
             bos_token: Some("<s>".into()),
             eos_token: Some("</s>".into()),
             add_bos_token: Some(true),
+            tokenizer_class: Some("LlamaTokenizer".into()),
+            added_tokens: ["<s>", "</s>"]
+                .map(|mark| AddedToken::special(mark.into(), None))
+                .into(),
             ..TokenizerConfig::default()
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn the_older_files_tell_what_the_config_does_not() {
+        let mut config = TokenizerConfig::from_json(&json!({
+            "eos_token": "</s>",
+            "added_tokens_decoder": {"7": {"content": "<m>", "lstrip": true, "special": false}, "x": {"content": "y"}},
+        }));
+        let map = json!({"bos_token": "<s>", "eos_token": "<other>", "additional_special_tokens": ["<a>"]});
+        config.complete(&map, &json!({"<a>": 9, "<b>": 10, "<c>": "no id"}));
+        let summary: Vec<_> = config
+            .added_tokens
+            .iter()
+            .map(|token| {
+                (
+                    token.content.as_str(),
+                    token.id,
+                    token.is_special,
+                    token.strips_left,
+                )
+            })
+            .collect();
+        let expected = [
+            ("<m>", Some(7), false, true),
+            ("</s>", None, true, false),
+            ("<s>", None, true, false),
+            ("<other>", None, true, false),
+            ("<a>", Some(9), true, false),
+            ("<a>", Some(9), false, false),
+            ("<b>", Some(10), false, false),
+        ];
+        assert_eq!(summary, expected);
+        assert_eq!(
+            (config.bos_token.as_deref(), config.eos_token.as_deref()),
+            (Some("<s>"), Some("</s>"))
+        );
     }
 
     #[test]
