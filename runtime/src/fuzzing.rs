@@ -11,6 +11,17 @@ use crate::chat_template::{ChatTemplate, Conversation, Ending};
 pub use crate::model::fuzzing::{config, pickle, safetensors};
 use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
 
+/// Loads a `tokenizer.json` and encodes and decodes with it.
+pub fn tokenizer(file: &[u8]) {
+    let path = Path::new("tokenizer.json");
+    let Ok(tokenizer) = Tokenizer::from_bytes(path, file, TokenizerConfig::default()) else {
+        return;
+    };
+    if let Ok(ids) = tokenizer.encode("Hello, wörld! \u{1F600} 1+1\n", Begin::Add) {
+        let _ = tokenizer.tokens().decode(&ids, Special::Show);
+    }
+}
+
 /// Loads a `tokenizer.model` or `*.tiktoken` and encodes and decodes with it.
 pub fn vocabulary(file: &[u8]) {
     for path in ["tokenizer.model", "qwen.tiktoken"] {

@@ -389,10 +389,24 @@ fn tokenizer_cases() -> Vec<Case> {
         of(name, &TOKENIZER.replacen(from, to, 1))
     };
     let beside = |name: &str, file, content: Vec<u8>| with(name, [(file, content)], file);
+    let other = |name: &str, file, content: &[u8]| {
+        with(name, [("tokenizer.json", vec![]), (file, content.to_vec())], file)
+    };
     let mut cases = vec![
+        other(
+            "a piece of 16 EB",
+            "tokenizer.model",
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01a",
+        ),
+        other("a model of text", "tokenizer.model", b"version https://git-lfs"),
+        other("a rank twice", "qwen.tiktoken", b"YQ== 0\nYQ== 1\n"),
+        other("a rank of 32 bits", "qwen.tiktoken", b"YQ== 4294967295\n"),
+        other("ranks that are no base64", "qwen.tiktoken", b"!!!! 0\n"),
         with("no tokenizer", [("tokenizer.json", vec![])], "tokenizer"),
         of("deep tokenizer", std::str::from_utf8(&deep()).unwrap()),
         of("an empty tokenizer", "{}"),
+        changed("an id of 32 bits", r#""ab": 3"#, r#""ab": 4294967295"#),
+        changed("an id of 31 bits", r#""ab": 3"#, r#""ab": 2147483647"#),
         changed("a negative id", r#""ab": 3"#, r#""ab": -3"#),
         changed("a merge of nothing", r#"["a", "b"]"#, r#"["x", "y"]"#),
         changed("an unknown model", "BPE", "Mystery"),
@@ -531,6 +545,8 @@ const READERS: &[(&str, fn(&[u8]))] = &[
     ("safetensors", fuzzing::safetensors),
     ("pickle", fuzzing::pickle),
     ("config", fuzzing::config),
+    ("tokenizer", fuzzing::tokenizer),
+    ("vocabulary", fuzzing::vocabulary),
     ("chat_template", fuzzing::chat_template),
 ];
 
