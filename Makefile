@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test build lint generate cluster cluster-down images
+.PHONY: help demo run test build lint fuzz generate cluster cluster-down images
 
 PYTHON ?= python3
 QUESTION := {"model": "tiny-trained", "stream": true, "temperature": 0, "messages": [{"role": "user", "content": "Count from 4 to 9."}]}
@@ -26,6 +26,9 @@ build: ## Build every binary
 lint: ## Formatting and clippy, warnings denied
 	@cargo fmt --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fuzz: ## Fuzz every reader of a stranger's bytes (FUZZ_SECONDS=60 each)
+	@$(PYTHON) fuzz/fuzz.py
 
 generate: ## Renew every generated file (CRD, settings reference)
 	@cargo build --locked --workspace --bin crds

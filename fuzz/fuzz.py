@@ -1,0 +1,97 @@
+"""Runs every fuzz target for a while: `make fuzz`, or `fuzz.py pickle config` for some of them.
+
+FUZZ_SECONDS (60) is the time of each target. Installs cargo-fuzz below .cache; needs no nightly compiler, because
+coverage is all that is asked of it: the code has no `unsafe` that a sanitizer could watch. What a target finds lies in
+fuzz/artifacts; its corpus grows in fuzz/corpus.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".cache" / "fuzz"
+CARGO_FUZZ = ["cargo-fuzz", "0.13.2"]
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
+# A single input may not take longer or more than this.
+INPUT_SECONDS_MAX, MEMORY_MB_MAX = 10, 2048
+
+# Each target, and where its seeds are beside those of the hostile corpus.
+FIXTURES = "runtime/tests/fixtures"
+TARGETS = {
+    "safetensors": [f"{FIXTURES}/pickle/*.safetensors"],
+    "pickle": [f"{FIXTURES}/pickle/*.bin"],
+    "config": [f"{FIXTURES}/*/*/config.json", "examples/models/*/config.json"],
+    "tokenizer": [],
+    "vocabulary": [f"{FIXTURES}/tokenizers/*/*"],
+    "chat_template": [],
+    "request": [],
+}
+
+
+def cargo_fuzz(*arguments: str) -> list[str]:
+    return [str(TOOLS / "bin" / "cargo-fuzz"), *arguments]
+
+
+def install() -> None:
+    if not (TOOLS / "bin" / "cargo-fuzz").exists():
+        print("… install cargo-fuzz", flush=True)
+        name, version = CARGO_FUZZ
+        subprocess.run(["cargo", "install", "--quiet", "--locked", name, "--version", version, "--root", TOOLS], check=True)
+
+
+def build() -> None:
+    print("… build the targets", flush=True)
+    start = time.monotonic()
+    subprocess.run(cargo_fuzz("build", "--sanitizer", "none"), cwd=ROOT, check=True)
+    print(f"✓ build the targets  {time.monotonic() - start:.0f} s", flush=True)
+
+
+def seed(target: str) -> Path:
+    """The corpus of a target with every seed in it, each under the hash of its content."""
+    corpus = ROOT / "fuzz" / "corpus" / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    for pattern in [f"{FIXTURES}/hostile/{target}/*", *TARGETS[target]]:
+        for path in ROOT.glob(pattern):
+            content = path.read_bytes()
+            (corpus / hashlib.sha1(content).hexdigest()).write_bytes(content)
+    return corpus
+
+
+def fuzz(target: str) -> bool:
+    """Runs a target and tells how it went."""
+    corpus, artifacts = seed(target), ROOT / "fuzz" / "artifacts" / target
+    artifacts.mkdir(parents=True, exist_ok=True)
+    n_seeds, known = len(list(corpus.iterdir())), set(artifacts.iterdir())
+    limits = [f"-max_total_time={SECONDS}", f"-timeout={INPUT_SECONDS_MAX}", f"-rss_limit_mb={MEMORY_MB_MAX}"]
+    command = cargo_fuzz("run", "--sanitizer", "none", target, "--", *limits, "-print_final_stats=1")
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    stats = dict(re.findall(r"^stat::(\w+):\s+(\d+)", done.stdout, re.MULTILINE))
+    coverage = re.findall(r"cov: (\d+)", done.stdout)
+    executions = int(stats.get("number_of_executed_units", 0))
+    summary = f"{executions:,} executions, {coverage[-1] if coverage else 0} branches, {n_seeds} inputs before, {len(list(corpus.iterdir()))} after"
+    if done.returncode == 0 and executions > 0:
+        print(f"✓ {target}  {summary}", flush=True)
+        return True
+    print(f"✗ {target}  {summary}\n{done.stdout[-4000:]}", flush=True)
+    for found in sorted(set(artifacts.iterdir()) - known):
+        print(f"  found: {found.relative_to(ROOT)}", flush=True)
+    return False
+
+
+def main() -> int:
+    targets = sys.argv[1:] or list(TARGETS)
+    install()
+    build()
+    print(f"… {len(targets)} targets, {SECONDS} s each", flush=True)
+    failed = [target for target in targets if not fuzz(target)]
+    print(f"{len(targets) - len(failed)} of {len(targets)} targets without a finding" + (f"; not so: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+//! Chat templates, and a conversation through them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| runtime::fuzzing::chat_template(bytes));

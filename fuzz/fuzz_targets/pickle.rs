@@ -1,0 +1,5 @@
+//! Files that torch.save wrote.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| runtime::fuzzing::pickle(bytes));
