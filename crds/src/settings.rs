@@ -208,6 +208,20 @@ settings! {
         /// Number of KV-cache blocks, instead of as many as fit the memory.
         #[schemars(title = "KV-cache blocks", range(min = 1, max = 16_777_216))]
         num_gpu_blocks_override: u32 => Row { default: "as many as fit", ..ROW };
+        /// Keep the KV cache of computed texts for requests that begin alike. Answers do not change.
+        #[schemars(title = "Prefix caching")]
+        enable_prefix_caching: bool => Row { default: "true", ..ROW };
+        /// What becomes of a sequence whose KV-cache blocks an older one needs: its tokens are computed again, or
+        /// its blocks are swapped to the host's memory and back. `save` means `swap`.
+        #[schemars(title = "Preemption mode")]
+        preemption_mode: PreemptionMode => Row { default: "recompute", ..ROW };
+        /// Memory of the host for swapped blocks, in GiB; taken only where `preemptionMode` is `swap`, and at most
+        /// a fifth of what is free.
+        #[schemars(title = "Swap space", range(min = 0, max = 4096))]
+        swap_space: u32 => Row { default: "4", ..ROW };
+        /// Which waiting request goes first: the one that arrived first, or the one with the smallest `priority`.
+        #[schemars(title = "Scheduling policy")]
+        scheduling_policy: SchedulingPolicy => Row { default: "fcfs", ..ROW };
         /// Seed of requests that bring none of their own.
         #[schemars(title = "Seed", range(min = 0, max = 9_007_199_254_740_991_i64))]
         seed: u64 => Row { default: "0", ..ROW };
@@ -292,6 +306,30 @@ pub enum Dtype {
     Float32,
 }
 
+/// What becomes of a sequence whose KV-cache blocks an older one needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PreemptionMode {
+    /// Its tokens are computed again.
+    #[default]
+    Recompute,
+    /// Its blocks are swapped to the host and back.
+    Swap,
+    /// Same as `swap`.
+    Save,
+}
+
+/// Which waiting request goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulingPolicy {
+    /// The one that arrived first.
+    #[default]
+    Fcfs,
+    /// The one with the smallest `priority`.
+    Priority,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -368,7 +406,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "DS_DTYPE",
     "ENABLE_CHUNKED_PREFILL",
     "ENABLE_LORA",
-    "ENABLE_PREFIX_CACHING",
     "ENFORCE_EAGER",
     "FULLY_SHARDED_LORAS",
     "GPU_MEMORY_UTILIZATION",
@@ -393,7 +430,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "PIPELINE_PARALLEL_SIZE",
     "PREEMPTION_CHECK_PERIOD",
     "PREEMPTION_CPU_CAPACITY",
-    "PREEMPTION_MODE",
     "QUANTIZATION",
     "QUANTIZATION_PARAM_PATH",
     "RAW_OPENAI_OUTPUT",
@@ -406,7 +442,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "SPECULATIVE_MAX_MODEL_LEN",
     "SPECULATIVE_MODEL",
     "SPEC_DECODING_ACCEPTANCE_METHOD",
-    "SWAP_SPACE",
     "TENSOR_PARALLEL_SIZE",
     "TOKENIZER_MODE",
     "TOKENIZER_POOL_SIZE",
@@ -781,6 +816,7 @@ mod tests {
                 (_, Some(choices)) => choices[0].to_string().replace('"', ""),
                 (Some("integer"), _) => schema["minimum"].as_f64().unwrap().to_string(),
                 (Some("array"), _) => "a,b".to_string(),
+                (Some("boolean"), _) => "true".to_string(),
                 _ => "text".to_string(),
             };
             let layer = env(&[(&setting.env(), &text)]).unwrap();

@@ -2,15 +2,21 @@
 
 use std::path::Path;
 
+use crate::engine::batch::KvGroup;
+
 /// Share of the memory left after the weights that the KV cache may take. The rest is for activations, the
 /// tokenizer, HTTP and the page cache.
 const CACHE_SHARE: f64 = 0.4;
+/// Share of the same memory that swapped blocks may take.
+const SWAP_SHARE: f64 = 0.2;
 
 /// What the size of the cache depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Demand {
-    /// Bytes of keys and values of one token.
+pub struct Demand<'a> {
+    /// Bytes of keys and values of one token, in all layers.
     pub kv_bytes_per_token: u64,
+    /// The layers' groups, each of as many layers; a block belongs to one of them. At least one.
+    pub groups: &'a [KvGroup],
     /// Tokens in a block.
     pub block_size: usize,
     /// Longest context in tokens.
@@ -37,12 +43,10 @@ pub struct CacheDoesNotFit {
 ///
 /// # Errors
 /// When not even one sequence of the longest context fits.
-pub fn n_blocks(demand: Demand, bytes_free: u64) -> Result<usize, CacheDoesNotFit> {
-    let bytes_per_block = demand
-        .kv_bytes_per_token
-        .saturating_mul(demand.block_size as u64)
-        .max(1);
-    let per_sequence = demand.max_model_len.div_ceil(demand.block_size) as u64;
+pub fn n_blocks(demand: Demand<'_>, bytes_free: u64) -> Result<usize, CacheDoesNotFit> {
+    let bytes_per_block = demand.bytes_per_block();
+    let of_group = |group: &KvGroup| group.n_blocks_min(demand.max_model_len, demand.block_size) as u64;
+    let per_sequence: u64 = demand.groups.iter().map(of_group).sum();
     let wanted = per_sequence.saturating_mul(demand.max_num_seqs as u64);
     let bytes_available = (bytes_free as f64 * CACHE_SHARE) as u64;
     let fitting = bytes_available / bytes_per_block;
@@ -56,6 +60,21 @@ pub fn n_blocks(demand: Demand, bytes_free: u64) -> Result<usize, CacheDoesNotFi
     // Slots are numbered with 32 bits.
     let numbered = u64::from(u32::MAX) / demand.block_size as u64;
     Ok(wanted.min(fitting).min(numbered) as usize)
+}
+
+/// Blocks of the host for sequences that are swapped out: as many as `swap_space_bytes` hold, at most what fits
+/// into their share of `bytes_free`.
+pub fn n_host_blocks(demand: Demand<'_>, swap_space_bytes: u64, bytes_free: u64) -> usize {
+    let bytes_available = (bytes_free as f64 * SWAP_SHARE) as u64;
+    let fitting = swap_space_bytes.min(bytes_available) / demand.bytes_per_block();
+    fitting.min(u64::from(u32::MAX) / demand.block_size as u64) as usize
+}
+
+impl Demand<'_> {
+    fn bytes_per_block(&self) -> u64 {
+        let bytes_per_token = self.kv_bytes_per_token / self.groups.len().max(1) as u64;
+        bytes_per_token.saturating_mul(self.block_size as u64).max(1)
+    }
 }
 
 /// Bytes that this process may still take: the machine's available memory, or what its control group leaves.
@@ -127,8 +146,9 @@ fn meminfo_bytes(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand {
+    const DEMAND: Demand<'_> = Demand {
         kv_bytes_per_token: 1000,
+        groups: &[KvGroup { window: None }],
         block_size: 16,
         max_model_len: 100,
         max_num_seqs: 4,
@@ -142,6 +162,25 @@ mod tests {
     #[test]
     fn no_more_than_fits() {
         assert_eq!(n_blocks(DEMAND, 16_000 * 25), Ok(10));
+    }
+
+    #[test]
+    fn a_window_needs_no_more_than_it_sees() {
+        let groups = [KvGroup { window: None }, KvGroup { window: Some(17) }];
+        let demand = Demand {
+            groups: &groups,
+            ..DEMAND
+        };
+        assert_eq!(n_blocks(demand, u64::MAX), Ok((7 + 2) * 4));
+        // A block holds the layers of one of two groups.
+        assert_eq!(n_blocks(demand, 8_000 * 25), Ok(10));
+    }
+
+    #[test]
+    fn swapped_blocks_take_their_space_and_no_more_than_their_share() {
+        assert_eq!(n_host_blocks(DEMAND, 16_000 * 3, u64::MAX), 3);
+        assert_eq!(n_host_blocks(DEMAND, u64::MAX, 16_000 * 10), 2);
+        assert_eq!(n_host_blocks(DEMAND, 0, u64::MAX), 0);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crds::failure::{Failure, Reason};
 use crds::modeldeployment::HuggingFace;
 use crds::schema::{self, Violation};
 use crds::settings::{
-    self, Dtype, Layer, LogFormat, LogLevel, Place, Setting, SettingError, Settings, Variable,
+    self, Dtype, Layer, LogFormat, LogLevel, Place, PreemptionMode, SchedulingPolicy, Setting, SettingError,
+    Settings, Variable,
 };
 use serde_json::Value;
 
@@ -41,6 +42,14 @@ pub struct ServeConfig {
     pub block_size: usize,
     /// Blocks of the KV cache, if not as many as fit.
     pub n_blocks: Option<usize>,
+    /// Keep the KV cache of computed texts.
+    pub enable_prefix_caching: bool,
+    /// What becomes of a sequence whose blocks an older one needs.
+    pub preemption_mode: PreemptionMode,
+    /// Bytes of the host for swapped blocks.
+    pub swap_space_bytes: u64,
+    /// Which waiting request goes first.
+    pub scheduling_policy: SchedulingPolicy,
     /// Seed of requests without one.
     pub seed: u64,
     /// Most alternatives per token.
@@ -274,6 +283,10 @@ fn with_defaults(
         max_num_batched_tokens: engine.max_num_batched_tokens.unwrap_or(512) as usize,
         block_size: engine.block_size.unwrap_or(16) as usize,
         n_blocks: engine.num_gpu_blocks_override.map(|n| n as usize),
+        enable_prefix_caching: engine.enable_prefix_caching.unwrap_or(true),
+        preemption_mode: engine.preemption_mode.unwrap_or_default(),
+        swap_space_bytes: u64::from(engine.swap_space.unwrap_or(4)) << 30,
+        scheduling_policy: engine.scheduling_policy.unwrap_or_default(),
         seed: engine.seed.unwrap_or(0),
         max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
         response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
@@ -480,6 +493,29 @@ spec:
         assert!(
             matches!(config.model, ModelSource::Repository(Repository { ref revision, .. }) if revision == "main")
         );
+    }
+
+    #[test]
+    fn the_cache_and_the_order_are_chosen() {
+        let chosen = |env: &[(&str, &str)]| {
+            let config = config(&[("model", "a/b")], env, None).unwrap();
+            (
+                config.enable_prefix_caching,
+                config.preemption_mode,
+                config.swap_space_bytes >> 30,
+                config.scheduling_policy,
+            )
+        };
+        let defaults = (true, PreemptionMode::Recompute, 4, SchedulingPolicy::Fcfs);
+        assert_eq!(chosen(&[]), defaults);
+        let variables = [
+            ("ENABLE_PREFIX_CACHING", "false"),
+            ("PREEMPTION_MODE", "save"),
+            ("SWAP_SPACE", "1"),
+            ("SCHEDULING_POLICY", "priority"),
+        ];
+        let others = (false, PreemptionMode::Save, 1, SchedulingPolicy::Priority);
+        assert_eq!(chosen(&variables), others);
     }
 
     #[test]

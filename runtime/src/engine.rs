@@ -179,7 +179,7 @@ impl Engine {
             pulse: Arc::clone(&pulse),
             phase: phase_sender,
         };
-        let engine_thread = EngineThread::new(model, &limits, &config, links);
+        let engine_thread = EngineThread::new(model, &limits, config.seed, links);
         std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || engine_thread.run())
@@ -352,6 +352,7 @@ impl EngineConfig {
             whole_prompts: model.whole_prompts(),
             enable_prefix_caching: self.enable_prefix_caching,
             preemption_mode: self.preemption_mode,
+            scheduling_policy: self.scheduling_policy,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             max_model_len: self.max_model_len,

@@ -275,6 +275,10 @@ impl ApiError {
                 param: "max_tokens".into(),
                 reason,
             },
+            AdmitError::NoPriorities { .. } => Self::Contradiction {
+                param: "priority".into(),
+                reason,
+            },
             AdmitError::NoAnswersWanted => Self::Contradiction {
                 param: "n".into(),
                 reason,

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crds::settings::Dtype;
+use crds::settings::{self, Dtype};
 
 use crate::capacity::{self, Demand};
 use crate::chat_template::ChatTemplate;
-use crate::config::{ModelSource, Repository};
+use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PreemptionMode, SamplingParams, SchedulingPolicy,
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
-use crate::model::{DtypeChoice, LoadOptions, Model};
+use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo};
 use crate::server::{App, ServeError, Serving, chain};
 use crate::startup::Stage;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
@@ -110,7 +110,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
     };
     app.startup.enter(Stage::Loading);
     let bytes_seen = Cell::new(0);
-    let mut model = Model::load(directory, &options, &|progress| {
+    let model = Model::load(directory, &options, &|progress| {
         if bytes_seen.get() == 0 {
             app.startup.begin(Stage::Loading, 0, progress.bytes_total);
         }
@@ -121,27 +121,50 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         );
     })?;
     let info = model.info().clone();
+    let engine = start_engine(model, &info, config)?;
+    Ok(Serving {
+        engine,
+        tokenizer: Arc::new(tokenizer),
+        template,
+        defaults: crate::request::Defaults::load(directory)?,
+        max_model_len: info.max_model_len as usize,
+        revision: Manifest::read(directory).map(|manifest| manifest.commit),
+        directory: directory.to_path_buf(),
+        info,
+    })
+}
+
+/// Sizes the cache by the memory that is left, and starts the engine.
+fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Result<Engine, ServeError> {
     let max_model_len = info.max_model_len as usize;
+    let groups = model.kv_groups();
     let demand = Demand {
         kv_bytes_per_token: info.kv_bytes_per_token,
+        groups: &groups,
         block_size: config.block_size,
         max_model_len,
         max_num_seqs: config.max_num_seqs.min(config.max_concurrency),
     };
+    let bytes_free = capacity::bytes_free();
     let n_blocks = match config.n_blocks {
         Some(n_blocks) => n_blocks,
-        None => capacity::n_blocks(demand, capacity::bytes_free())?,
+        None => capacity::n_blocks(demand, bytes_free)?,
     };
-    model.allocate_cache(n_blocks, config.block_size, 0)?;
+    let preemption_mode = preemption_mode(config.preemption_mode);
+    let n_host_blocks = match preemption_mode {
+        PreemptionMode::Recompute => 0,
+        PreemptionMode::Swap => capacity::n_host_blocks(demand, config.swap_space_bytes, bytes_free),
+    };
+    model.allocate_cache(n_blocks, config.block_size, n_host_blocks)?;
     let engine = Engine::start(
         Box::new(model),
         EngineConfig {
             n_blocks,
-            n_host_blocks: 0,
+            n_host_blocks,
             block_size: config.block_size,
-            enable_prefix_caching: true,
-            preemption_mode: PreemptionMode::default(),
-            scheduling_policy: SchedulingPolicy::default(),
+            enable_prefix_caching: config.enable_prefix_caching,
+            preemption_mode,
+            scheduling_policy: scheduling_policy(config.scheduling_policy),
             max_num_seqs: demand.max_num_seqs,
             max_num_batched_tokens: config.max_num_batched_tokens,
             max_model_len,
@@ -150,16 +173,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
             eos_token_ids: info.eos_token_ids.clone(),
         },
     )?;
-    Ok(Serving {
-        engine,
-        tokenizer: Arc::new(tokenizer),
-        template,
-        defaults: crate::request::Defaults::load(directory)?,
-        max_model_len,
-        revision: Manifest::read(directory).map(|manifest| manifest.commit),
-        directory: directory.to_path_buf(),
-        info,
-    })
+    Ok(engine)
 }
 
 /// The special tokens by the names that templates know them by.
@@ -189,6 +203,20 @@ fn dtype(setting: Dtype) -> DtypeChoice {
         Dtype::Half | Dtype::Float16 => DtypeChoice::Float16,
         Dtype::Bfloat16 => DtypeChoice::BFloat16,
         Dtype::Float | Dtype::Float32 => DtypeChoice::Float32,
+    }
+}
+
+fn preemption_mode(setting: settings::PreemptionMode) -> PreemptionMode {
+    match setting {
+        settings::PreemptionMode::Recompute => PreemptionMode::Recompute,
+        settings::PreemptionMode::Swap | settings::PreemptionMode::Save => PreemptionMode::Swap,
+    }
+}
+
+fn scheduling_policy(setting: settings::SchedulingPolicy) -> SchedulingPolicy {
+    match setting {
+        settings::SchedulingPolicy::Fcfs => SchedulingPolicy::Fcfs,
+        settings::SchedulingPolicy::Priority => SchedulingPolicy::Priority,
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Prompt {
 pub struct Answers {
     /// Answers to each prompt.
     pub n: usize,
+    /// Which request goes first, where the engine's policy asks for it: the smaller.
+    pub priority: i32,
     /// How to draw tokens; the seed is the first answer's.
     pub sampling: SamplingParams,
     /// Tokens of an answer at most; `None`: what the context has room for.
@@ -121,7 +123,7 @@ impl Answers {
         GenerateRequest {
             prompt,
             n: self.n,
-            priority: 0,
+            priority: self.priority,
             sampling: self.sampling.clone(),
             max_tokens: self.max_tokens,
             min_tokens: self.min_tokens,
@@ -322,6 +324,8 @@ fn token_ids(param: &str, items: &[Value]) -> Result<Vec<u32>, ApiError> {
 /// Everything that both routes have in common, `max_tokens` excepted.
 fn answers(params: &mut Params, rules: &Rules<'_>, logprobs: Option<usize>) -> Result<Answers, ApiError> {
     let n = params.integer("n", "a whole number from 1 to 128", |n| (1..=N_MAX).contains(&n))?;
+    let is_i32 = |priority: i64| i32::try_from(priority).is_ok();
+    let priority = params.integer("priority", "a whole number of 32 bits", is_i32)?;
     let is_inside = params.flag("include_stop_str_in_output")?.unwrap_or(false);
     let stop_place = if is_inside {
         StopPlace::Inside
@@ -331,6 +335,7 @@ fn answers(params: &mut Params, rules: &Rules<'_>, logprobs: Option<usize>) -> R
     let skips = params.flag("skip_special_tokens")?.unwrap_or(true);
     Ok(Answers {
         n: n.map_or(1, |n| n as usize),
+        priority: priority.map_or(0, |priority| priority as i32),
         sampling: sampling(params, rules.defaults, logprobs)?,
         max_tokens: None,
         min_tokens: params.count("min_tokens", 0)?.unwrap_or(0),

@@ -26,6 +26,8 @@ pub struct Limits {
     pub enable_prefix_caching: bool,
     /// What becomes of a sequence whose blocks are taken.
     pub preemption_mode: PreemptionMode,
+    /// Which sequence goes first.
+    pub scheduling_policy: SchedulingPolicy,
     /// Sequences in one step at most.
     pub max_num_seqs: usize,
     /// Tokens in one step at most.
@@ -115,6 +117,12 @@ pub enum AdmitError {
     /// No answer is asked for.
     #[error("n must be at least 1")]
     NoAnswersWanted,
+    /// A priority where requests are served in the order of their arrival.
+    #[error("priority is {priority}, and the scheduling policy here knows no priorities")]
+    NoPriorities {
+        /// The request's.
+        priority: i32,
+    },
     /// The whole KV cache cannot hold it.
     #[error("the request needs {n_blocks_needed} blocks of the KV cache, which has {n_blocks}")]
     NeverFits {
@@ -158,6 +166,9 @@ impl Limits {
         sampling.check()?;
         if n == 0 {
             return Err(AdmitError::NoAnswersWanted);
+        }
+        if priority != 0 && self.scheduling_policy == SchedulingPolicy::Fcfs {
+            return Err(AdmitError::NoPriorities { priority });
         }
         self.check_prompt(&prompt)?;
         if prompt.len() >= self.max_model_len {
@@ -272,11 +283,8 @@ impl Limits {
     fn check_fits(&self, n_prompt: usize, n_tokens: usize) -> Result<(), AdmitError> {
         let n_whole = if self.whole_prompts { n_prompt } else { 0 };
         let of_group = |group: &KvGroup| {
-            let n_all = n_tokens.div_ceil(self.block_size);
-            group.window.map_or(n_all, |window| {
-                let n_seen = self.n_blocks_of_window(window);
-                n_all.min(n_seen.max(n_whole.div_ceil(self.block_size)))
-            })
+            let n_seen = group.n_blocks_min(n_tokens, self.block_size);
+            n_seen.max(n_whole.div_ceil(self.block_size))
         };
         let n_blocks_needed = self.groups.iter().map(of_group).sum();
         if n_blocks_needed > self.n_blocks {
@@ -290,8 +298,10 @@ impl Limits {
 
     /// Tokens of the longest sequence that the cache can hold.
     fn n_tokens_max(&self) -> usize {
-        let windows = self.groups.iter().filter_map(|group| group.window);
-        let n_windowed: usize = windows.map(|window| self.n_blocks_of_window(window)).sum();
+        let windows = self.groups.iter().filter(|group| group.window.is_some());
+        let n_windowed: usize = windows
+            .map(|group| group.n_blocks_min(usize::MAX, self.block_size))
+            .sum();
         let n_full = self.groups.iter().filter(|group| group.window.is_none()).count();
         let n_blocks_each = match self.n_blocks.checked_sub(n_windowed) {
             // Every window is full: the other groups share the rest.
@@ -300,11 +310,6 @@ impl Limits {
             None => self.n_blocks / self.groups.len(),
         };
         n_blocks_each.saturating_mul(self.block_size)
-    }
-
-    /// Blocks that a sequence needs at least in a group with this window, however long it is.
-    fn n_blocks_of_window(&self, window: usize) -> usize {
-        (window.max(1) - 1).div_ceil(self.block_size) + 1
     }
 }
 

@@ -23,6 +23,16 @@ pub struct KvGroup {
     pub window: Option<usize>,
 }
 
+impl KvGroup {
+    /// Blocks that a sequence of `n_tokens` needs at once at least, were its tokens computed one by one.
+    pub fn n_blocks_min(self, n_tokens: usize, block_size: usize) -> usize {
+        let n_all = n_tokens.div_ceil(block_size);
+        self.window.map_or(n_all, |window| {
+            n_all.min((window.max(1) - 1).div_ceil(block_size) + 1)
+        })
+    }
+}
+
 /// A whole block that moves before a step is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockMove {

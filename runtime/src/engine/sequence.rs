@@ -57,7 +57,7 @@ pub struct PoolRequest {
 /// Identity of a sequence. Ids sort in the order in which sequences are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId {
-    /// The request's priority; 0 where priorities do not count.
+    /// The request's.
     pub priority: i32,
     /// Number in the order of arrival.
     pub arrival: u64,
@@ -79,7 +79,7 @@ pub struct Admitted {
     pub prompt: Vec<u32>,
     /// Sequences that it becomes.
     pub n_branches: usize,
-    /// Its priority, whether or not priorities count.
+    /// The smaller goes first.
     pub priority: i32,
     /// What to do with the prompt.
     pub task: Task,

@@ -384,7 +384,7 @@ async fn the_smaller_priority_goes_first_where_priorities_count() {
             ..config()
         });
         let urgent = GenerateRequest {
-            priority: -1,
+            priority: -first,
             ..endless(1)
         };
         let mut tickets = engine.submit(vec![endless(1)]).unwrap();
@@ -398,7 +398,7 @@ async fn the_smaller_priority_goes_first_where_priorities_count() {
             assert!(matches!(end, Event::Finished { .. }), "{end:?}");
             ended_at.push(ticket.timing().last_event_at);
         }
-        assert_eq!(usize::from(ended_at[1] < ended_at[0]), first);
+        assert_eq!(i32::from(ended_at[1] < ended_at[0]), first);
         assert_ends_empty(engine).await;
     }
 }

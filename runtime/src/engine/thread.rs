@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
 
-use super::admission::{Limits, SchedulingPolicy};
+use super::Phase;
+use super::admission::Limits;
 use super::batch::{Batch, Logits, StepOutput};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
@@ -21,7 +22,6 @@ use super::sampler::{Draw, SampleError, Sampled, sample};
 use super::scheduler::{Progress, Scheduler, Step, Yield};
 use super::sequence::{Admitted, Branch, Sequence, SequenceId, Task};
 use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
-use super::{EngineConfig, Phase};
 use crate::model::{Forward, ModelError};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
@@ -49,7 +49,6 @@ pub(super) struct EngineThread {
     scheduler: Scheduler,
     /// The arrays of the step; kept, because they are as long in the next.
     batch: Batch,
-    policy: SchedulingPolicy,
     seed: u64,
     links: Links,
     n_arrived: u64,
@@ -83,15 +82,14 @@ impl EngineThread {
     pub(super) fn new(
         model: Box<dyn Forward + Send>,
         limits: &Limits,
-        config: &EngineConfig,
+        seed: u64,
         links: Links,
     ) -> EngineThread {
         EngineThread {
             model,
             scheduler: Scheduler::new(limits),
             batch: Batch::default(),
-            policy: config.scheduling_policy,
-            seed: config.seed,
+            seed,
             links,
             n_arrived: 0,
             replies: BTreeMap::new(),
@@ -206,10 +204,7 @@ impl EngineThread {
 
     /// Ids and seeds of a request's answers.
     fn branches(&mut self, admitted: &Admitted) -> Vec<Branch> {
-        let priority = match self.policy {
-            SchedulingPolicy::Fcfs => 0,
-            SchedulingPolicy::Priority => admitted.priority,
-        };
+        let priority = admitted.priority;
         let seed = match &admitted.task {
             Task::Generate { sampling, .. } => sampling.seed,
             Task::Pool { .. } => None,

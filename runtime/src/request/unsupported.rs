@@ -40,7 +40,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("mm_processor_kwargs", &[]),
     ("modalities", &["[\"text\"]"]),
     ("prediction", &[]),
-    ("priority", &["0"]),
     ("prompt_embeds", &[]),
     ("prompt_logprobs", &[]),
     ("reasoning_effort", &[]),

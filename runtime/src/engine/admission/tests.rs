@@ -13,6 +13,7 @@ fn limits() -> Limits {
         whole_prompts: false,
         enable_prefix_caching: true,
         preemption_mode: PreemptionMode::Recompute,
+        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 4,
         max_num_batched_tokens: 16,
         max_model_len: 24,
@@ -94,6 +95,14 @@ fn malformed_requests_are_refused_by_name() {
         ..request(1, None)
     };
     assert_eq!(refusal(&limits, none), AdmitError::NoAnswersWanted);
+    let urgent = GenerateRequest {
+        priority: -1,
+        ..request(1, None)
+    };
+    assert_eq!(
+        refusal(&limits, urgent),
+        AdmitError::NoPriorities { priority: -1 }
+    );
     assert_eq!(
         refusal(
             &limits,

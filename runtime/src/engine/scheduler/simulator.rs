@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::admission::SchedulingPolicy;
 use crate::engine::batch::{BlockId, KvGroup};
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
 use crate::engine::sequence::{Branch, GenerateRequest, PoolRequest};
@@ -432,6 +433,7 @@ fn random_limits(dice: &mut Dice) -> Limits {
         whole_prompts: dice.one_in(12),
         enable_prefix_caching: !dice.one_in(4),
         preemption_mode: [PreemptionMode::Recompute, PreemptionMode::Swap][dice.below(2)],
+        scheduling_policy: SchedulingPolicy::Priority,
         max_num_seqs: dice.within(1..=8),
         max_num_batched_tokens: dice.within(1..=20),
         max_model_len: dice.within(2..=60),

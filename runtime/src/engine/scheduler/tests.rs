@@ -1,6 +1,7 @@
 //! Short courses of the scheduler, step by step.
 
 use super::*;
+use crate::engine::admission::SchedulingPolicy;
 use crate::engine::batch::KvGroup;
 use crate::engine::sequence::{Branch, GenerateRequest};
 
@@ -15,6 +16,7 @@ fn limits() -> Limits {
         whole_prompts: false,
         enable_prefix_caching: false,
         preemption_mode: PreemptionMode::Recompute,
+        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 8,
         max_num_batched_tokens: 8,
         max_model_len: 100,
