@@ -1,22 +1,23 @@
-//! Sum of two activations: the residual connection.
+//! Weighted sum of two activations: the residual connection.
 
 use crate::error::check_len;
 use crate::simd::{Simd, SimdTask};
 use crate::{CpuContext, KernelError};
 
-/// `x += y`, element by element, exact to one rounding.
+/// `x += scale · y`, element by element; with a scale of 1 exact to one rounding, else to two.
 ///
 /// # Errors
 /// The lengths differ.
-pub fn add(context: &CpuContext, x: &mut [f32], y: &[f32]) -> Result<(), KernelError> {
+pub fn add(context: &CpuContext, x: &mut [f32], scale: f32, y: &[f32]) -> Result<(), KernelError> {
     check_len("add", "y", y.len(), x.len())?;
-    context.run(Add { x, y });
+    context.run(Add { x, scale, y });
     Ok(())
 }
 
 /// The whole sum; it is over before another thread would have woken up.
 struct Add<'a> {
     x: &'a mut [f32],
+    scale: f32,
     y: &'a [f32],
 }
 
@@ -27,7 +28,7 @@ impl SimdTask for Add<'_> {
     fn run<S: Simd>(self, _simd: S) {
         // A plain loop: compiled inside the chosen set's features, it becomes that set's vectors.
         for (x, y) in self.x.iter_mut().zip(self.y) {
-            *x += y;
+            *x += self.scale * y;
         }
     }
 }
@@ -44,9 +45,11 @@ mod tests {
             for n in [0, 1, 15, 16, 33, 1000] {
                 let mut x: Vec<f32> = (0..n).map(|i| i as f32 * 0.37).collect();
                 let y: Vec<f32> = (0..n).map(|i| 5.0 - i as f32 * 1.1).collect();
-                let want: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
-                add(&context, &mut x, &y).unwrap();
-                assert_eq!(x, want, "{isa:?}");
+                for scale in [1.0, -0.5] {
+                    let want: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + scale * y).collect();
+                    add(&context, &mut x, scale, &y).unwrap();
+                    assert_eq!(x, want, "{isa:?}");
+                }
             }
         }
     }
@@ -55,7 +58,7 @@ mod tests {
     fn refuses_lengths_that_differ() {
         let context = CpuContext::new(1).unwrap();
         assert!(matches!(
-            add(&context, &mut [0.0; 2], &[0.0; 3]),
+            add(&context, &mut [0.0; 2], 1.0, &[0.0; 3]),
             Err(KernelError::Length { .. })
         ));
     }

@@ -1,6 +1,8 @@
-//! Causal attention over the paged cache: prefill chunks and single decode tokens in one call.
+//! Attention over the paged cache: prefill chunks and single decode tokens in one call.
 
 mod tile;
+
+use std::ops::Range;
 
 use crate::disjoint::DisjointMut;
 use crate::error::{check_len, check_range};
@@ -18,12 +20,50 @@ pub struct Attention<'a> {
     pub cache: &'a KvCache,
     /// The sequences, in the order of their tokens in `q`, without gaps.
     pub rows: &'a [AttentionRow<'a>],
-    /// Factor of the scores, usually `head_dim^-½`.
-    pub scale: f32,
-    /// A token sees itself and the `window - 1` tokens before it; without a window, all before it.
-    pub window: Option<usize>,
-    /// Result; overwritten. `[n_tokens, n_heads * head_dim]`
+    /// How queries and keys become scores.
+    pub scores: Scores<'a>,
+    /// Which positions a token sees.
+    pub mask: Mask,
+    /// Result; overwritten. `[n_tokens, n_heads * value_dim]`
     pub out: &'a mut [f32],
+}
+
+/// How queries and keys become the scores that the softmax is taken of.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores<'a> {
+    /// Factor of the products, usually `head_dim^-½`.
+    pub scale: f32,
+    /// Scores become `softcap · tanh(score / softcap)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// Per head, what each position of distance takes off a score (Press et al. 2022, "ALiBi"). `[n_heads]`
+    pub alibi_slopes: Option<&'a [f32]>,
+    /// Per head, a score that takes part in the softmax and has no value (GPT-OSS). `[n_heads]`
+    pub sinks: Option<&'a [f32]>,
+}
+
+impl Scores<'_> {
+    /// Scores that are scaled products and nothing else.
+    pub fn scaled(scale: f32) -> Scores<'static> {
+        Scores {
+            scale,
+            softcap: None,
+            alibi_slopes: None,
+            sinks: None,
+        }
+    }
+}
+
+/// Which positions of its sequence a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// Itself and those before it; with a window, itself and the `window - 1` before it. Blocks that lie
+    /// wholly before what the first new token sees are never read, whatever the table says of them.
+    Causal {
+        /// How many it sees.
+        window: Option<usize>,
+    },
+    /// All of the context.
+    Full,
 }
 
 /// One sequence of an [`Attention`].
@@ -37,14 +77,14 @@ pub struct AttentionRow<'a> {
     pub block_table: &'a [u32],
 }
 
-/// `out = softmax(scale · q·Kᵀ, masked) · V`, for every token and head.
+/// `out = softmax(scores(q, K), masked) · V`, for every token and head.
 ///
 /// Softmax is computed online over tiles of 32 positions that start at multiples of 32 (Milakov and
 /// Gimelshein 2018; Dao et al. 2022), so a token's result depends neither on the chunk it arrives in nor on
 /// the other rows nor on the block size. The error is a few ulp of `max |V|` per tile.
 ///
 /// # Errors
-/// The shapes do not agree, or a block is beyond the cache.
+/// The shapes do not agree, or a block that is read is beyond the cache.
 pub fn attention(context: &CpuContext, op: Attention<'_>) -> Result<(), KernelError> {
     let group = check(&op)?;
     let Attention {
@@ -53,8 +93,8 @@ pub fn attention(context: &CpuContext, op: Attention<'_>) -> Result<(), KernelEr
         n_heads,
         cache,
         rows,
-        scale,
-        window,
+        scores,
+        mask,
         out,
     } = op;
     let shared = tile::Shared {
@@ -63,8 +103,8 @@ pub fn attention(context: &CpuContext, op: Attention<'_>) -> Result<(), KernelEr
         n_heads,
         group,
         cache,
-        scale,
-        window,
+        scores,
+        mask,
         out: &DisjointMut::new(out),
     };
     let queries_per_tile = (TILE_ROWS / group).max(1);
@@ -77,6 +117,7 @@ pub fn attention(context: &CpuContext, op: Attention<'_>) -> Result<(), KernelEr
                 first_token: row_start + first,
                 n_queries,
                 first_position: row.context_len - row.query_len + first,
+                context_len: row.context_len,
                 block_table: row.block_table,
             };
             tiles.extend((0..cache.n_kv_heads()).map(|kv_head| (queries, kv_head)));
@@ -94,6 +135,19 @@ pub fn attention(context: &CpuContext, op: Attention<'_>) -> Result<(), KernelEr
     Ok(())
 }
 
+impl Mask {
+    /// The positions that the token at `position` of `context_len` sees.
+    fn seen(self, position: usize, context_len: usize) -> Range<usize> {
+        match self {
+            Mask::Full => 0..context_len,
+            Mask::Causal { window } => {
+                let end = position + 1;
+                window.map_or(0, |window| end.saturating_sub(window))..end
+            }
+        }
+    }
+}
+
 /// Query rows (tokens times heads of a group) that share each pass over the keys and values.
 const TILE_ROWS: usize = 16;
 
@@ -108,14 +162,21 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
         ("n_heads", n_heads),
         "a multiple of n_kv_heads",
     )?;
-    let width = n_heads * cache.head_dim();
     check_range(
-        op.q_stride >= width,
+        op.q_stride >= n_heads * cache.key_dim(),
         "attention",
         ("q_stride", op.q_stride),
-        "at least n_heads * head_dim",
+        "at least n_heads * key_dim",
     )?;
-    check_range(op.window != Some(0), "attention", ("window", 0), "at least 1")?;
+    let windowless = op.mask != Mask::Causal { window: Some(0) };
+    check_range(windowless, "attention", ("window", 0), "at least 1")?;
+    for (operand, per_head) in [
+        ("alibi_slopes", op.scores.alibi_slopes),
+        ("sinks", op.scores.sinks),
+    ] {
+        let len = per_head.map_or(n_heads, <[f32]>::len);
+        check_len("attention", operand, len, n_heads)?;
+    }
     let mut n_tokens = 0_usize;
     for row in op.rows {
         let (query_len, context_len) = (row.query_len, row.context_len);
@@ -136,13 +197,19 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
             operand,
             "long enough for the context",
         )?;
-        for &block in blocks.unwrap_or_default() {
+        let first_seen = op.mask.seen(context_len - query_len, context_len).start;
+        for &block in blocks
+            .unwrap_or_default()
+            .iter()
+            .skip(first_seen / cache.block_size())
+        {
             let inside = (block as usize) < cache.n_blocks();
             check_range(inside, "attention", ("block", block as usize), "within the cache")?;
         }
         n_tokens = n_tokens.saturating_add(query_len);
     }
     check_len("attention", "q", op.q.len(), n_tokens.saturating_mul(op.q_stride))?;
+    let width = n_heads * cache.value_dim();
     check_len("attention", "out", op.out.len(), n_tokens.saturating_mul(width))?;
     Ok(n_heads / n_kv_heads)
 }
@@ -152,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Isa, KvWrite, kv_write};
+    use crate::{Isa, KvShape, KvValues, KvWrite, kv_write};
 
     /// Sequences with their tokens' queries, keys and values, and the sizes of heads and cache.
     #[derive(Clone, Debug)]
@@ -161,10 +228,28 @@ mod tests {
         group: usize,
         head_dim: usize,
         block_size: usize,
-        window: Option<usize>,
+        mask: Mask,
+        values: KvValues,
+        softcap: Option<f32>,
+        has_slopes: bool,
+        has_sinks: bool,
         /// `(query_len, context_len)` of each sequence.
         rows: Vec<(usize, usize)>,
     }
+
+    /// One head of keys and values of 16 elements, all of which is seen.
+    const PLAIN: Case = Case {
+        n_kv_heads: 1,
+        group: 1,
+        head_dim: 16,
+        block_size: 16,
+        mask: Mask::Causal { window: None },
+        values: KvValues::Own { value_dim: 16 },
+        softcap: None,
+        has_slopes: false,
+        has_sinks: false,
+        rows: Vec::new(),
+    };
 
     /// A number in -1..1 that depends on all three arguments.
     fn number(kind: u64, row: usize, at: usize) -> f32 {
@@ -178,8 +263,27 @@ mod tests {
     }
 
     impl Case {
+        fn n_heads(&self) -> usize {
+            self.n_kv_heads * self.group
+        }
+
         fn width(&self) -> usize {
-            self.n_kv_heads * self.group * self.head_dim
+            self.n_heads() * self.head_dim
+        }
+
+        fn shape(&self) -> KvShape {
+            KvShape {
+                n_heads: self.n_kv_heads,
+                key_dim: self.head_dim,
+                values: self.values,
+            }
+        }
+
+        /// Something per head.
+        fn per_head(&self, kind: u64) -> Vec<f32> {
+            (0..self.n_heads())
+                .map(|head| number(kind, head, 0).abs())
+                .collect()
         }
 
         /// Scaled up so that the softmax is neither flat nor one-hot.
@@ -191,7 +295,11 @@ mod tests {
 
         /// Keys, then values.
         fn keys_values(&self, row: usize, position: usize) -> Vec<f32> {
-            let width = 2 * self.n_kv_heads * self.head_dim;
+            let own = match self.values {
+                KvValues::Own { value_dim } => value_dim,
+                KvValues::InKeys { .. } => 0,
+            };
+            let width = self.n_kv_heads * (self.head_dim + own);
             (0..width).map(|i| number(2, row, position * width + i)).collect()
         }
 
@@ -199,8 +307,7 @@ mod tests {
         fn cache(&self, context: &CpuContext) -> (KvCache, Vec<Vec<u32>>) {
             let blocks_of = |len: usize| len.div_ceil(self.block_size);
             let n_blocks: usize = self.rows.iter().map(|&(_, len)| blocks_of(len)).sum();
-            let mut cache =
-                KvCache::new((n_blocks, self.block_size), (self.n_kv_heads, self.head_dim)).unwrap();
+            let mut cache = KvCache::new(n_blocks, self.block_size, self.shape()).unwrap();
             let mut next = n_blocks as u32;
             let mut tables = Vec::new();
             for (row, &(_, len)) in self.rows.iter().enumerate() {
@@ -214,7 +321,7 @@ mod tests {
                         table[p / self.block_size] * self.block_size as u32 + (p % self.block_size) as u32
                     })
                     .collect();
-                let row_stride = 2 * self.n_kv_heads * self.head_dim;
+                let row_stride = x.len() / len;
                 let op = KvWrite {
                     x: &x,
                     row_stride,
@@ -240,15 +347,22 @@ mod tests {
                     block_table: &tables[row],
                 });
             }
-            let mut out = vec![f32::NAN; q.len()];
+            let n_tokens = q.len() / self.width();
+            let mut out = vec![f32::NAN; n_tokens * self.n_heads() * self.shape().value_dim()];
+            let (slopes, sinks) = (self.per_head(3), self.per_head(4));
             let op = Attention {
                 q: &q,
                 q_stride: self.width(),
-                n_heads: self.n_kv_heads * self.group,
+                n_heads: self.n_heads(),
                 cache: &cache,
                 rows: &rows,
-                scale: (self.head_dim as f32).powf(-0.5),
-                window: self.window,
+                scores: Scores {
+                    scale: (self.head_dim as f32).powf(-0.5),
+                    softcap: self.softcap,
+                    alibi_slopes: self.has_slopes.then_some(&slopes),
+                    sinks: self.has_sinks.then_some(&sinks),
+                },
+                mask: self.mask,
                 out: &mut out,
             };
             attention(context, op).unwrap();
@@ -258,30 +372,43 @@ mod tests {
         /// One token's attention in f64.
         fn reference(&self, row: usize, position: usize) -> Vec<f64> {
             let query = self.query(row, position);
-            let first = self
-                .window
-                .map_or(0, |window| (position + 1).saturating_sub(window));
+            let seen = self.mask.seen(position, self.rows[row].1);
+            let context: Vec<Vec<f32>> = seen.clone().map(|p| self.keys_values(row, p)).collect();
+            let value_dim = self.shape().value_dim();
             let mut out = Vec::new();
             for (head, q) in query.chunks(self.head_dim).enumerate() {
-                let at = head / self.group * self.head_dim;
+                let kv_head = head / self.group;
                 let scale = f64::from((self.head_dim as f32).powf(-0.5));
-                let context: Vec<Vec<f32>> = (first..=position).map(|p| self.keys_values(row, p)).collect();
-                let dot = |k: &[f32]| {
-                    q.iter()
-                        .zip(k)
-                        .map(|(&q, &k)| f64::from(q) * f64::from(k))
-                        .sum::<f64>()
-                };
-                let weights: Vec<f64> = context.iter().map(|kv| (scale * dot(&kv[at..])).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                let values_at = self.n_kv_heads * self.head_dim + at;
-                out.extend((values_at..values_at + self.head_dim).map(|i| {
-                    context
+                let weight = |(p, kv): (usize, &Vec<f32>)| {
+                    let key = &kv[kv_head * self.head_dim..];
+                    let dot: f64 = q
                         .iter()
-                        .zip(&weights)
-                        .map(|(kv, w)| f64::from(kv[i]) * w)
-                        .sum::<f64>()
-                        / total
+                        .zip(key)
+                        .map(|(&q, &k)| f64::from(q) * f64::from(k))
+                        .sum();
+                    let mut score = scale * dot;
+                    if let Some(cap) = self.softcap.map(f64::from) {
+                        score = cap * (score / cap).tanh();
+                    }
+                    if self.has_slopes {
+                        score -= f64::from(self.per_head(3)[head]) * (position as f64 - p as f64);
+                    }
+                    score.exp()
+                };
+                let weights: Vec<f64> = seen.clone().zip(&context).map(weight).collect();
+                let sink = if self.has_sinks {
+                    f64::from(self.per_head(4)[head]).exp()
+                } else {
+                    0.0
+                };
+                let total: f64 = weights.iter().sum::<f64>() + sink;
+                let values_at = match self.values {
+                    KvValues::Own { .. } => self.n_kv_heads * self.head_dim + kv_head * value_dim,
+                    KvValues::InKeys { .. } => kv_head * self.head_dim,
+                };
+                out.extend((values_at..values_at + value_dim).map(|i| {
+                    let weighted = context.iter().zip(&weights).map(|(kv, w)| f64::from(kv[i]) * w);
+                    weighted.sum::<f64>() / total
                 }));
             }
             out
@@ -298,7 +425,7 @@ mod tests {
                     .map(|(i, &(q, len))| (i, q, len))
                     .collect();
                 let together = self.run(&context, &all);
-                let mut outputs = together.chunks(self.width());
+                let mut outputs = together.chunks(self.n_heads() * self.shape().value_dim());
                 for &(row, query_len, context_len) in &all {
                     for position in context_len - query_len..context_len {
                         let got = outputs.next().unwrap();
@@ -309,6 +436,9 @@ mod tests {
                                 close,
                                 "{isa:?} {self:?} row {row} position {position}: {got} {want}"
                             );
+                        }
+                        if self.mask == Mask::Full {
+                            continue; // its context is the whole sequence, so there is no shorter call
                         }
                         let alone = self.run(&context, &[(row, 1, position + 1)]);
                         assert_eq!(alone, got, "{isa:?} {self:?} row {row} position {position}");
@@ -321,17 +451,94 @@ mod tests {
     #[test]
     fn prefill_chunks_and_decode_tokens_together() {
         let rows = vec![(1, 100), (40, 40), (7, 71), (1, 1), (33, 64)];
-        for window in [None, Some(1), Some(33)] {
-            let sizes = Case {
+        let windows = [None, Some(1), Some(33)].map(|window| Mask::Causal { window });
+        for mask in windows.into_iter().chain([Mask::Full]) {
+            let case = Case {
                 n_kv_heads: 2,
                 group: 3,
                 head_dim: 20,
-                block_size: 16,
-                window,
+                values: KvValues::Own { value_dim: 20 },
+                mask,
                 rows: rows.clone(),
+                ..PLAIN
             };
-            sizes.check();
+            case.check();
         }
+    }
+
+    #[test]
+    fn scores_are_capped_take_off_distance_and_share_with_sinks() {
+        let rows = vec![(5, 40), (33, 70), (1, 90)];
+        for (softcap, has_slopes, has_sinks) in [
+            (Some(2.0), false, false),
+            (None, true, false),
+            (None, false, true),
+            (Some(0.5), true, true),
+        ] {
+            for mask in [
+                Mask::Causal { window: None },
+                Mask::Causal { window: Some(20) },
+                Mask::Full,
+            ] {
+                let case = Case {
+                    n_kv_heads: 2,
+                    group: 2,
+                    softcap,
+                    has_slopes,
+                    has_sinks,
+                    mask,
+                    rows: rows.clone(),
+                    ..PLAIN
+                };
+                case.check();
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_their_own_length_or_within_the_keys() {
+        let rows = vec![(5, 40), (33, 70)];
+        for values in [
+            KvValues::Own { value_dim: 7 },
+            KvValues::Own { value_dim: 40 },
+            KvValues::InKeys { value_dim: 17 },
+        ] {
+            let case = Case {
+                group: 5,
+                head_dim: 25,
+                values,
+                rows: rows.clone(),
+                ..PLAIN
+            };
+            case.check();
+        }
+    }
+
+    #[test]
+    fn blocks_before_the_window_are_never_read() {
+        let context = CpuContext::new(1).unwrap();
+        let cache = KvCache::new(2, 4, KvShape::of_heads(1, 8)).unwrap();
+        let run = |window, block_table: &[u32]| {
+            let op = Attention {
+                q: &[1.0; 8],
+                q_stride: 8,
+                n_heads: 1,
+                cache: &cache,
+                rows: &[AttentionRow {
+                    query_len: 1,
+                    context_len: 10,
+                    block_table,
+                }],
+                scores: Scores::scaled(1.0),
+                mask: Mask::Causal { window },
+                out: &mut [0.0; 8],
+            };
+            attention(&context, op)
+        };
+        // The token at position 9 sees 4 and later ones, so the first block is not needed.
+        assert!(run(Some(6), &[u32::MAX, 1, 0]).is_ok());
+        assert!(run(Some(7), &[u32::MAX, 1, 0]).is_err());
+        assert!(run(None, &[u32::MAX, 1, 0]).is_err());
     }
 
     proptest! {
@@ -341,12 +548,14 @@ mod tests {
             n_kv_heads in 1_usize..3,
             group in 1_usize..6,
             head_dim in 1_usize..40,
+            value_dim in 1_usize..40,
             block_size in 1_usize..40,
             window in proptest::option::of(1_usize..50),
             rows in proptest::collection::vec((1_usize..20, 0_usize..60), 1..4),
         ) {
             let rows = rows.into_iter().map(|(query_len, before)| (query_len, query_len + before)).collect();
-            Case { n_kv_heads, group, head_dim, block_size, window, rows }.check();
+            let (mask, values) = (Mask::Causal { window }, KvValues::Own { value_dim });
+            Case { n_kv_heads, group, head_dim, block_size, mask, values, rows, ..PLAIN }.check();
         }
     }
 
@@ -355,12 +564,10 @@ mod tests {
         let context = CpuContext::new(2).unwrap();
         let of = |block_size| {
             let case = Case {
-                n_kv_heads: 1,
                 group: 2,
-                head_dim: 16,
                 block_size,
-                window: None,
                 rows: vec![(90, 90)],
+                ..PLAIN
             };
             case.run(&context, &[(0, 90, 90)])
         };
@@ -371,7 +578,7 @@ mod tests {
     #[test]
     fn refuses_shapes_that_disagree() {
         let context = CpuContext::new(1).unwrap();
-        let cache = KvCache::new((2, 4), (2, 8)).unwrap();
+        let cache = KvCache::new(2, 4, KvShape::of_heads(2, 8)).unwrap();
         let good = AttentionRow {
             query_len: 1,
             context_len: 5,
@@ -384,8 +591,8 @@ mod tests {
                 n_heads,
                 cache: &cache,
                 rows: &[row],
-                scale: 1.0,
-                window,
+                scores: Scores::scaled(1.0),
+                mask: Mask::Causal { window },
                 out: &mut [0.0; 32],
             };
             attention(&context, op)

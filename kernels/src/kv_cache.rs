@@ -1,7 +1,5 @@
 //! Keys and values of one layer in fixed blocks, and the op that writes them.
 
-use std::ops::Range;
-
 use crate::buffer::Buffer;
 use crate::error::{check_len, check_range};
 use crate::simd::LANES_MAX;
@@ -10,22 +8,81 @@ use crate::{CpuContext, KernelError};
 /// The paged cache of one layer, in f32: the scores of a long context are compared with each other, and
 /// a 16-bit cache would move them by more than the tolerance that the engine promises.
 ///
-/// Keys and values each are `[n_blocks, n_kv_heads, block_size, head_stride]`, where `head_stride` is
-/// `head_dim` rounded up to whole vectors, with zeros behind.
+/// Keys and values each are `[n_blocks, n_heads, block_size, stride]`, where the stride is the length of a
+/// key or value rounded up to whole vectors, with zeros behind.
 #[derive(Debug)]
 pub struct KvCache {
     keys: Buffer,
-    values: Buffer,
+    /// Absent if values are in the keys.
+    values: Option<Buffer>,
     n_blocks: usize,
     block_size: usize,
-    n_kv_heads: usize,
-    head_dim: usize,
+    shape: KvShape,
+}
+
+/// What a layer keeps of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Heads of keys and of values.
+    pub n_heads: usize,
+    /// Elements of a key.
+    pub key_dim: usize,
+    /// Where values are.
+    pub values: KvValues,
+}
+
+/// Where a layer's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvValues {
+    /// Beside the keys, each of this many elements.
+    Own {
+        /// Elements of a value.
+        value_dim: usize,
+    },
+    /// A value is the first elements of its key: the compressed cache of multi-head latent attention
+    /// (DeepSeek-V2 2024, section 2.1).
+    InKeys {
+        /// Elements of a value, at most those of a key.
+        value_dim: usize,
+    },
+}
+
+impl KvShape {
+    /// Keys and values of `head_dim` elements.
+    pub fn of_heads(n_heads: usize, head_dim: usize) -> KvShape {
+        KvShape {
+            n_heads,
+            key_dim: head_dim,
+            values: KvValues::Own { value_dim: head_dim },
+        }
+    }
+
+    /// Bytes that a token takes in one layer.
+    pub fn slot_bytes(self) -> usize {
+        let own = match self.values {
+            KvValues::Own { value_dim } => stride(value_dim),
+            KvValues::InKeys { .. } => 0,
+        };
+        self.n_heads * (stride(self.key_dim) + own) * size_of::<f32>()
+    }
+
+    /// Elements of a value.
+    pub fn value_dim(self) -> usize {
+        match self.values {
+            KvValues::Own { value_dim } | KvValues::InKeys { value_dim } => value_dim,
+        }
+    }
+}
+
+/// Elements from one vector to the next.
+fn stride(dim: usize) -> usize {
+    dim.next_multiple_of(LANES_MAX)
 }
 
 /// Operands of [`kv_write`].
 pub struct KvWrite<'a> {
-    /// Activations whose rows hold the keys at `keys_at` and the values behind them, each
-    /// `n_kv_heads * head_dim` long. `[n_tokens, row_stride]`
+    /// Activations whose rows hold the keys at `keys_at`, head after head, and the values, if the cache keeps
+    /// any beside the keys, right behind. `[n_tokens, row_stride]`
     pub x: &'a [f32],
     /// Elements of a row.
     pub row_stride: usize,
@@ -40,15 +97,13 @@ impl KvCache {
     ///
     /// # Errors
     /// A size is zero, or there is no memory for it.
-    pub fn new(
-        (n_blocks, block_size): (usize, usize),
-        (n_kv_heads, head_dim): (usize, usize),
-    ) -> Result<KvCache, KernelError> {
+    pub fn new(n_blocks: usize, block_size: usize, shape: KvShape) -> Result<KvCache, KernelError> {
         let sizes = [
             ("n_blocks", n_blocks),
             ("block_size", block_size),
-            ("n_kv_heads", n_kv_heads),
-            ("head_dim", head_dim),
+            ("n_heads", shape.n_heads),
+            ("key_dim", shape.key_dim),
+            ("value_dim", shape.value_dim()),
         ];
         for (operand, got) in sizes {
             check_range(
@@ -58,32 +113,41 @@ impl KvCache {
                 "1 to 2^31",
             )?;
         }
+        let n_slots = n_blocks * block_size;
         check_range(
-            n_blocks * block_size <= SIZE_MAX,
+            n_slots <= SIZE_MAX,
             "kv_cache",
-            ("n_blocks * block_size", n_blocks * block_size),
+            ("n_blocks * block_size", n_slots),
             "at most 2^31 slots",
         )?;
-        let size_bytes =
-            (n_blocks * block_size) as u128 * KvCache::slot_bytes(n_kv_heads, head_dim) as u128 / 2;
-        let size = usize::try_from(size_bytes)
-            .ok()
-            .filter(|size| isize::try_from(*size).is_ok());
-        let size = size.ok_or(KernelError::Memory {
-            what: "KV cache",
-            size_bytes,
-        })?;
-        let (keys, values) = (
-            Buffer::zeroed("KV cache", size)?,
-            Buffer::zeroed("KV cache", size)?,
-        );
+        if let KvValues::InKeys { value_dim } = shape.values {
+            check_range(
+                value_dim <= shape.key_dim,
+                "kv_cache",
+                ("value_dim", value_dim),
+                "at most key_dim",
+            )?;
+        }
+        let buffer = |dim: usize| {
+            let size_bytes = n_slots as u128 * shape.n_heads as u128 * stride(dim) as u128 * 4;
+            let size = usize::try_from(size_bytes)
+                .ok()
+                .filter(|size| isize::try_from(*size).is_ok());
+            let no_memory = KernelError::Memory {
+                what: "KV cache",
+                size_bytes,
+            };
+            Buffer::zeroed("KV cache", size.ok_or(no_memory)?)
+        };
         Ok(KvCache {
-            keys,
-            values,
+            keys: buffer(shape.key_dim)?,
+            values: match shape.values {
+                KvValues::Own { value_dim } => Some(buffer(value_dim)?),
+                KvValues::InKeys { .. } => None,
+            },
             n_blocks,
             block_size,
-            n_kv_heads,
-            head_dim,
+            shape,
         })
     }
 
@@ -92,48 +156,48 @@ impl KvCache {
     /// # Errors
     /// A block is beyond the cache; nothing was copied then.
     pub fn copy_block(&mut self, from: u32, to: u32) -> Result<(), KernelError> {
-        let source = self.block("copy_block", ("from", from))?;
-        let target = self.block("copy_block", ("to", to))?.start;
-        self.keys
-            .as_mut_slice::<f32>()
-            .copy_within(source.clone(), target);
-        self.values.as_mut_slice::<f32>().copy_within(source, target);
+        let (from, to) = (from as usize, to as usize);
+        self.check_block("copy_block", ("from", from))?;
+        self.check_block("copy_block", ("to", to))?;
+        for buffer in std::iter::once(&mut self.keys).chain(&mut self.values) {
+            let all = buffer.as_mut_slice::<f32>();
+            let len = all.len() / self.n_blocks;
+            all.copy_within(from * len..(from + 1) * len, to * len);
+        }
         Ok(())
     }
 
     /// Copies all keys and values of block `from` of `other` to block `to` of this cache.
     ///
     /// # Errors
-    /// The blocks are of different sizes, or one is beyond its cache; nothing was copied then.
+    /// The blocks are of different shapes, or one is beyond its cache; nothing was copied then.
     pub fn copy_block_from(&mut self, other: &KvCache, from: u32, to: u32) -> Result<(), KernelError> {
-        let shape = |cache: &KvCache| [cache.n_kv_heads, cache.block_size, cache.head_dim];
+        let (from, to) = (from as usize, to as usize);
         check_range(
-            shape(self) == shape(other),
+            (self.shape, self.block_size) == (other.shape, other.block_size),
             "copy_block_from",
             ("block_size", other.block_size),
             "of blocks of the same shape",
         )?;
-        let source = other.block("copy_block_from", ("from", from))?;
-        let target = self.block("copy_block_from", ("to", to))?;
-        self.keys.as_mut_slice()[target.clone()].copy_from_slice(&other.keys()[source.clone()]);
-        self.values.as_mut_slice()[target].copy_from_slice(&other.values()[source]);
+        other.check_block("copy_block_from", ("from", from))?;
+        self.check_block("copy_block_from", ("to", to))?;
+        let own = std::iter::once(&mut self.keys).chain(&mut self.values);
+        let others = std::iter::once(&other.keys).chain(&other.values);
+        for (buffer, source) in own.zip(others) {
+            let source = source.as_slice::<f32>();
+            let len = source.len() / other.n_blocks;
+            buffer.as_mut_slice()[to * len..(to + 1) * len]
+                .copy_from_slice(&source[from * len..(from + 1) * len]);
+        }
         Ok(())
     }
 
-    /// Where all vectors of a block lie.
-    fn block(
+    fn check_block(
         &self,
         op: &'static str,
-        (operand, block): (&'static str, u32),
-    ) -> Result<Range<usize>, KernelError> {
-        let block = block as usize;
-        check_range(block < self.n_blocks, op, (operand, block), "within the cache")?;
-        Ok(self.index(block, 0, 0)..self.index(block + 1, 0, 0))
-    }
-
-    /// Bytes that one token takes in one layer.
-    pub fn slot_bytes(n_kv_heads: usize, head_dim: usize) -> usize {
-        2 * n_kv_heads * head_dim.next_multiple_of(LANES_MAX) * size_of::<f32>()
+        (operand, block): (&'static str, usize),
+    ) -> Result<(), KernelError> {
+        check_range(block < self.n_blocks, op, (operand, block), "within the cache")
     }
 
     /// Blocks.
@@ -148,32 +212,51 @@ impl KvCache {
 
     /// Heads of keys and of values.
     pub fn n_kv_heads(&self) -> usize {
-        self.n_kv_heads
+        self.shape.n_heads
     }
 
-    /// Elements of a head.
-    pub fn head_dim(&self) -> usize {
-        self.head_dim
+    /// Elements of a key.
+    pub fn key_dim(&self) -> usize {
+        self.shape.key_dim
     }
 
-    /// Elements between two tokens of a head in a block.
-    pub(crate) fn head_stride(&self) -> usize {
-        self.head_dim.next_multiple_of(LANES_MAX)
+    /// Elements of a value.
+    pub fn value_dim(&self) -> usize {
+        self.shape.value_dim()
     }
 
-    /// Where the vectors of `head` and slot `offset` of `block` start.
-    pub(crate) fn index(&self, block: usize, head: usize, offset: usize) -> usize {
-        ((block * self.n_kv_heads + head) * self.block_size + offset) * self.head_stride()
+    /// Elements of a key with the zeros behind.
+    pub(crate) fn key_stride(&self) -> usize {
+        stride(self.shape.key_dim)
     }
 
-    /// All keys.
-    pub(crate) fn keys(&self) -> &[f32] {
+    /// Elements of a value with the space behind.
+    pub(crate) fn value_stride(&self) -> usize {
+        stride(self.shape.value_dim())
+    }
+
+    /// Which vector is that of `head` and slot `(block, offset)`.
+    fn vector(&self, (block, offset): (usize, usize), head: usize) -> usize {
+        (block * self.shape.n_heads + head) * self.block_size + offset
+    }
+
+    /// The key of `head` in slot `(block, offset)`. `[key_stride]`
+    pub(crate) fn key(&self, slot: (usize, usize), head: usize) -> &[f32] {
+        &self.all_keys()[self.vector(slot, head) * self.key_stride()..][..self.key_stride()]
+    }
+
+    /// The value of `head` in slot `(block, offset)`; behind its `value_dim` elements is anything.
+    /// `[value_stride]`
+    pub(crate) fn value(&self, slot: (usize, usize), head: usize) -> &[f32] {
+        let vector = self.vector(slot, head);
+        match &self.values {
+            Some(values) => &values.as_slice()[vector * self.value_stride()..][..self.value_stride()],
+            None => &self.all_keys()[vector * self.key_stride()..][..self.value_stride()],
+        }
+    }
+
+    fn all_keys(&self) -> &[f32] {
         self.keys.as_slice()
-    }
-
-    /// All values.
-    pub(crate) fn values(&self) -> &[f32] {
-        self.values.as_slice()
     }
 }
 
@@ -191,13 +274,18 @@ pub fn kv_write(_context: &CpuContext, cache: &mut KvCache, op: KvWrite<'_>) -> 
         keys_at,
         slots,
     } = op;
-    let (head_dim, n_kv_heads) = (cache.head_dim, cache.n_kv_heads);
-    let width = n_kv_heads * head_dim;
-    let fits = keys_at
-        .checked_add(2 * width)
-        .is_some_and(|end| end <= row_stride);
+    let KvShape {
+        n_heads,
+        key_dim,
+        values,
+    } = cache.shape;
+    let value_dim = match values {
+        KvValues::Own { value_dim } => value_dim,
+        KvValues::InKeys { .. } => 0,
+    };
+    let end = keys_at.checked_add(n_heads * (key_dim + value_dim));
     check_range(
-        fits,
+        end.is_some_and(|end| end <= row_stride),
         "kv_write",
         ("row_stride", row_stride),
         "at least keys_at + keys + values",
@@ -212,13 +300,18 @@ pub fn kv_write(_context: &CpuContext, cache: &mut KvCache, op: KvWrite<'_>) -> 
             "within the cache",
         )?;
     }
+    let (key_stride, value_stride) = (cache.key_stride(), cache.value_stride());
     for (row, &slot) in x.chunks_exact(row_stride).zip(slots) {
-        let (keys, values) = row[keys_at..keys_at + 2 * width].split_at(width);
-        let (block, offset) = (slot as usize / cache.block_size, slot as usize % cache.block_size);
-        for head in 0..n_kv_heads {
-            let (from, to) = (head * head_dim, cache.index(block, head, offset));
-            cache.keys.as_mut_slice()[to..to + head_dim].copy_from_slice(&keys[from..from + head_dim]);
-            cache.values.as_mut_slice()[to..to + head_dim].copy_from_slice(&values[from..from + head_dim]);
+        let (keys, values) = row[keys_at..].split_at(n_heads * key_dim);
+        let slot = (slot as usize / cache.block_size, slot as usize % cache.block_size);
+        for head in 0..n_heads {
+            let vector = cache.vector(slot, head);
+            cache.keys.as_mut_slice()[vector * key_stride..][..key_dim]
+                .copy_from_slice(&keys[head * key_dim..][..key_dim]);
+            if let Some(own) = &mut cache.values {
+                own.as_mut_slice()[vector * value_stride..][..value_dim]
+                    .copy_from_slice(&values[head * value_dim..][..value_dim]);
+            }
         }
     }
     Ok(())
@@ -231,7 +324,7 @@ mod tests {
     #[test]
     fn writes_each_head_to_its_slot() {
         let context = CpuContext::new(1).unwrap();
-        let mut cache = KvCache::new((3, 2), (2, 3)).unwrap();
+        let mut cache = KvCache::new(3, 2, KvShape::of_heads(2, 3)).unwrap();
         let x: Vec<f32> = (1..=26).map(|i| i as f32).collect();
         let op = KvWrite {
             x: &x,
@@ -240,14 +333,12 @@ mod tests {
             slots: &[5, 0],
         };
         kv_write(&context, &mut cache, op).unwrap();
-        let at = cache.index(2, 1, 1);
-        assert_eq!(cache.keys()[at..at + 3], [5.0, 6.0, 7.0]);
-        assert_eq!(cache.values()[at..at + 3], [11.0, 12.0, 13.0]);
-        let at = cache.index(0, 0, 0);
-        assert_eq!(cache.keys()[at..at + 3], [15.0, 16.0, 17.0]);
-        assert_eq!(cache.keys()[at + 3..at + cache.head_stride()], [0.0; 13]);
+        assert_eq!(cache.key((2, 1), 1)[..3], [5.0, 6.0, 7.0]);
+        assert_eq!(cache.value((2, 1), 1)[..3], [11.0, 12.0, 13.0]);
+        assert_eq!(cache.key((0, 0), 0)[..3], [15.0, 16.0, 17.0]);
+        assert_eq!(cache.key((0, 0), 0)[3..], [0.0; 13]);
         assert_eq!(
-            cache.keys().iter().filter(|&&v| v != 0.0).count(),
+            cache.all_keys().iter().filter(|&&v| v != 0.0).count(),
             12,
             "nothing else was written"
         );
@@ -256,7 +347,7 @@ mod tests {
     #[test]
     fn refuses_a_slot_beyond_the_cache_and_writes_nothing() {
         let context = CpuContext::new(1).unwrap();
-        let mut cache = KvCache::new((1, 2), (1, 2)).unwrap();
+        let mut cache = KvCache::new(1, 2, KvShape::of_heads(1, 2)).unwrap();
         let op = KvWrite {
             x: &[1.0; 8],
             row_stride: 4,
@@ -267,7 +358,7 @@ mod tests {
             kv_write(&context, &mut cache, op),
             Err(KernelError::Range { got: 2, .. })
         ));
-        assert!(cache.keys().iter().all(|&v| v == 0.0));
+        assert!(cache.all_keys().iter().all(|&v| v == 0.0));
         let op = KvWrite {
             x: &[1.0; 4],
             row_stride: 4,
@@ -280,7 +371,7 @@ mod tests {
     /// A cache in which every number of every slot is different.
     fn filled(n_blocks: usize, first: f32) -> KvCache {
         let context = CpuContext::new(1).unwrap();
-        let mut cache = KvCache::new((n_blocks, 2), (2, 3)).unwrap();
+        let mut cache = KvCache::new(n_blocks, 2, KvShape::of_heads(2, 3)).unwrap();
         let n_slots = 2 * n_blocks;
         let x: Vec<f32> = (0..12 * n_slots).map(|i| first + i as f32).collect();
         let slots: Vec<u32> = (0..n_slots as u32).collect();
@@ -297,12 +388,10 @@ mod tests {
     #[test]
     fn copies_whole_blocks_and_nothing_else() {
         let (before, mut cache, other) = (filled(3, 1.0), filled(3, 1.0), filled(2, 1000.0));
-        let block = |cache: &KvCache, block| {
-            let range = cache.block("test", ("block", block)).unwrap();
-            (
-                cache.keys()[range.clone()].to_vec(),
-                cache.values()[range].to_vec(),
-            )
+        let block = |cache: &KvCache, block: usize| {
+            let vectors = (0..4).map(|i| ((block, i / 2), i % 2));
+            let both = vectors.map(|(slot, head)| (cache.key(slot, head), cache.value(slot, head)));
+            both.map(|(key, value)| [key, value].concat()).collect::<Vec<_>>()
         };
         cache.copy_block(2, 0).unwrap();
         assert_eq!(
@@ -317,18 +406,50 @@ mod tests {
         );
         assert!(cache.copy_block(3, 0).is_err() && cache.copy_block(0, 3).is_err());
         assert!(cache.copy_block_from(&other, 2, 0).is_err());
-        let wider = KvCache::new((3, 2), (2, 4)).unwrap();
+        let wider = KvCache::new(3, 2, KvShape::of_heads(2, 4)).unwrap();
         assert!(cache.copy_block_from(&wider, 0, 0).is_err());
     }
 
     #[test]
     fn refuses_sizes_that_make_no_cache() {
-        assert!(KvCache::new((0, 1), (1, 1)).is_err());
-        assert!(KvCache::new((usize::MAX, 1), (1, 1)).is_err());
-        assert!(KvCache::new((1 << 31, 1 << 31), (1, 1)).is_err());
+        let one = KvShape::of_heads(1, 1);
+        assert!(KvCache::new(0, 1, one).is_err());
+        assert!(KvCache::new(usize::MAX, 1, one).is_err());
+        assert!(KvCache::new(1 << 31, 1 << 31, one).is_err());
         assert!(matches!(
-            KvCache::new((1 << 31, 1), (1 << 30, 1 << 4)),
+            KvCache::new(1 << 31, 1, KvShape::of_heads(1 << 30, 1 << 4)),
             Err(KernelError::Memory { .. })
         ));
+        let longer_than_its_key = KvShape {
+            values: KvValues::InKeys { value_dim: 2 },
+            ..one
+        };
+        assert!(KvCache::new(1, 1, longer_than_its_key).is_err());
+    }
+
+    #[test]
+    fn a_value_may_be_the_start_of_its_key() {
+        let context = CpuContext::new(1).unwrap();
+        let shape = KvShape {
+            n_heads: 1,
+            key_dim: 5,
+            values: KvValues::InKeys { value_dim: 3 },
+        };
+        let mut cache = KvCache::new(2, 2, shape).unwrap();
+        let op = KvWrite {
+            x: &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+            row_stride: 6,
+            keys_at: 1,
+            slots: &[3],
+        };
+        kv_write(&context, &mut cache, op).unwrap();
+        assert_eq!(cache.key((1, 1), 0)[..5], [1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(cache.value((1, 1), 0)[..3], [1.0, 2.0, 3.0]);
+        cache.copy_block(1, 0).unwrap();
+        assert_eq!(cache.value((0, 1), 0)[..3], [1.0, 2.0, 3.0]);
+        assert_eq!(
+            (shape.slot_bytes(), KvShape::of_heads(2, 5).slot_bytes()),
+            (64, 256)
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! each output element in one fixed order of operations that depends neither on how many rows travel with
 //! it nor on how many threads work: a sequence gets the same bits alone, in a batch, or in chunks.
 
+mod activation;
 mod add;
 mod attention;
 mod buffer;
@@ -15,23 +16,26 @@ mod disjoint;
 mod embed;
 mod error;
 mod gemm;
+mod heads;
 mod kv_cache;
 mod mapped_file;
-mod rms_norm;
+mod norm;
 mod rope;
-mod silu_mul;
+mod route;
 mod simd;
 mod weight;
 
+pub use activation::{Activation, activate, activate_gated};
 pub use add::add;
-pub use attention::{Attention, AttentionRow, attention};
+pub use attention::{Attention, AttentionRow, Mask, Scores, attention};
 pub use context::{CpuContext, Isa};
 pub use embed::embed;
 pub use error::KernelError;
 pub use gemm::{Gemm, gemm};
-pub use kv_cache::{KvCache, KvWrite, kv_write};
+pub use heads::Heads;
+pub use kv_cache::{KvCache, KvShape, KvValues, KvWrite, kv_write};
 pub use mapped_file::MappedFile;
-pub use rms_norm::{RmsNorm, rms_norm};
-pub use rope::{Rope, RopeTable, rope};
-pub use silu_mul::silu_mul;
+pub use norm::{Norm, NormKind, norm};
+pub use rope::{Rope, RopePairs, RopeTable, rope};
+pub use route::{Choice, ExpertGroups, GroupScore, Route, Scoring, route};
 pub use weight::{DType, Weight};

@@ -2,10 +2,10 @@
 //!
 //! Reports its progress to the start-up tracker. Must not know HTTP.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::settings::{self, Dtype};
 
@@ -109,16 +109,13 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         max_model_len: config.max_model_len,
     };
     app.startup.enter(Stage::Loading);
-    let bytes_seen = Cell::new(0);
+    let bytes_seen = AtomicU64::new(0);
     let model = Model::load(directory, &options, &|progress| {
-        if bytes_seen.get() == 0 {
+        let seen = bytes_seen.swap(progress.bytes_done, Ordering::Relaxed);
+        if seen == 0 {
             app.startup.begin(Stage::Loading, 0, progress.bytes_total);
         }
-        app.startup.add(
-            progress
-                .bytes_done
-                .saturating_sub(bytes_seen.replace(progress.bytes_done)),
-        );
+        app.startup.add(progress.bytes_done.saturating_sub(seen));
     })?;
     let info = model.info().clone();
     let engine = start_engine(model, &info, config)?;
@@ -156,6 +153,8 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         PreemptionMode::Swap => capacity::n_host_blocks(demand, config.swap_space_bytes, bytes_free),
     };
     model.allocate_cache(n_blocks, config.block_size, n_host_blocks)?;
+    // A prompt that must be computed in one step would else be refused although the model can read it.
+    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
     let engine = Engine::start(
         Box::new(model),
         EngineConfig {
@@ -166,7 +165,7 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
             preemption_mode,
             scheduling_policy: scheduling_policy(config.scheduling_policy),
             max_num_seqs: demand.max_num_seqs,
-            max_num_batched_tokens: config.max_num_batched_tokens,
+            max_num_batched_tokens: config.max_num_batched_tokens.max(n_step_tokens_min),
             max_model_len,
             max_waiting: config.max_concurrency,
             seed: config.seed,

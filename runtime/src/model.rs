@@ -11,13 +11,16 @@ mod decoder;
 mod error;
 mod families;
 pub(crate) mod fuzzing;
+mod load;
+mod mxfp4;
 mod pickle;
+mod pooling;
 mod rope;
 mod safetensors;
 mod spec;
 mod weights;
 
-pub use decoder::{LoadOptions, Model, ModelInfo};
+pub use decoder::{LoadOptions, Model, ModelInfo, Task};
 pub use error::ModelError;
 pub use weights::{DtypeChoice, LoadProgress};
 

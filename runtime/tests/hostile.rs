@@ -202,12 +202,13 @@ fn config_cases() -> Vec<Case> {
         (r#""hidden_size": 268435456"#, "config.json says [4, 268435456]"),
         (
             r#""intermediate_size": 268435456"#,
-            "config.json says [268435456, 4]",
+            "config.json says [4, 268435456]",
         ),
         (
             r#""num_attention_heads": 268435456, "head_dim": 268435456"#,
-            "q_proj.weight has shape",
+            "num_attention_heads is 268435456, must be at most 4096",
         ),
+        (r#""head_dim": 268435456"#, "k_proj.weight has shape"),
         (r#""num_attention_heads": 3"#, "num_attention_heads is 3"),
         (r#""num_key_value_heads": 7"#, "num_key_value_heads is 7"),
         (r#""num_key_value_heads": 0"#, "num_key_value_heads is 0"),

@@ -57,19 +57,8 @@ fn trained() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained")
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/models")
-        .join(name)
-}
-
-fn fixtures() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(fixture("")).unwrap();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.is_dir());
-    found.sort();
-    assert!(found.len() >= 14, "fixtures are missing: {found:?}");
-    found
+fn fixture(name: &str) -> tempfile::TempDir {
+    fixture::materialise(name)
 }
 
 fn reference(dir: &Path) -> Reference {
@@ -284,35 +273,6 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn every_family_agrees_with_transformers() {
-    for dir in fixtures() {
-        let mut model = open_auto(&dir);
-        for (i, prompt) in reference(&dir).prompts.iter().enumerate() {
-            let context = format!("{} prompt {i}", dir.display());
-            check_prompt(&mut model, prompt, (TOLERANCE, &context));
-        }
-    }
-}
-
-#[test]
-fn every_family_answers_the_same_in_a_batch_of_chunks() {
-    for dir in fixtures() {
-        let mut model = open_auto(&dir);
-        let prompts = reference(&dir).prompts;
-        let all: Vec<&Prompt> = prompts.iter().collect();
-        let together = generate(&mut model, &all, 7);
-        for (prompt, answer) in prompts.iter().zip(together) {
-            assert_eq!(answer.0, prompt.greedy, "{}", dir.display());
-            assert!(
-                answer == generate(&mut model, &[prompt], usize::MAX)[0],
-                "{}",
-                dir.display()
-            );
-        }
-    }
-}
-
-#[test]
 fn dtypes_are_converted_at_load() {
     let of = |name: &str, dtype| {
         let options = LoadOptions {
@@ -320,9 +280,9 @@ fn dtypes_are_converted_at_load() {
             n_threads: Some(2),
             ..LoadOptions::default()
         };
-        open(&fixture(name), &options)
+        open(fixture(name).path(), &options)
     };
-    let prompts = reference(&fixture("llama3")).prompts;
+    let prompts = reference(fixture("llama3").path()).prompts;
     let logits = |model: &mut Model| prompt_logits(model, &prompts[1].ids);
     let stored = logits(&mut of("llama3", DtypeChoice::Auto));
     let mut widened = of("llama3", DtypeChoice::Float32);
@@ -343,7 +303,7 @@ fn dtypes_are_converted_at_load() {
             model.info().weights_bytes < stored_bytes * 52 / 100,
             "only norms and biases stay in f32"
         );
-        for prompt in &reference(&dir).prompts {
+        for prompt in &reference(dir.path()).prompts {
             let worst = check_prompt(&mut model, prompt, (tolerance, name));
             assert!(worst > 0.0);
         }
@@ -352,12 +312,12 @@ fn dtypes_are_converted_at_load() {
 
 #[test]
 fn progress_ends_at_the_total() {
-    let seen = std::cell::RefCell::new(Vec::new());
+    let seen = std::sync::Mutex::new(Vec::new());
     Model::load(&trained(), &LoadOptions::default(), &|progress| {
-        seen.borrow_mut().push(progress)
+        seen.lock().unwrap().push(progress);
     })
     .unwrap();
-    let seen = seen.into_inner();
+    let seen = seen.into_inner().unwrap();
     assert!(seen.is_sorted_by_key(|progress| progress.bytes_done) && seen.len() > 10);
     let last = seen.last().unwrap();
     assert_eq!(
@@ -385,14 +345,15 @@ fn the_context_bounds_max_model_len() {
         })
     ));
     assert!(matches!(load(0), Err(ModelError::MaxModelLen { .. })));
-    let linear = Model::load(&fixture("llama-linear"), &LoadOptions::default(), &|_| {}).unwrap();
+    let linear = Model::load(fixture("llama-linear").path(), &LoadOptions::default(), &|_| {}).unwrap();
     assert_eq!(linear.info().max_model_len, 4 * 256);
 }
 
 /// A copy of a fixture with one file changed by `edit`.
 fn edited(name: &str, file: &str, edit: impl Fn(Vec<u8>) -> Vec<u8>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+    let whole = fixture(name);
+    for entry in std::fs::read_dir(whole.path()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         let bytes = if path.file_name().unwrap() == file {
@@ -415,7 +376,7 @@ fn refusal(dir: &Path) -> ModelError {
 
 #[test]
 fn a_truncated_or_flipped_weight_file_is_refused() {
-    let length = std::fs::metadata(fixture("llama2").join("model.safetensors"))
+    let length = std::fs::metadata(fixture("llama2").path().join("model.safetensors"))
         .unwrap()
         .len() as usize;
     for keep in [0, 7, 8, 9, 100, 2000, length / 2, length - 1] {
@@ -453,19 +414,19 @@ fn a_config_that_contradicts_the_weights_names_the_tensor() {
         });
         refusal(dir.path()).to_string()
     };
-    let wider = replaced(r#""intermediate_size": 128"#, r#""intermediate_size": 96"#);
+    let wider = replaced(r#""intermediate_size":128"#, r#""intermediate_size":96"#);
     assert_eq!(
         wider,
-        "tensor model.layers.0.mlp.gate_proj.weight has shape [128, 64], config.json says [96, 64]"
+        "tensor model.layers.0.mlp.down_proj.weight has shape [64, 128], config.json says [64, 96]"
     );
-    let shorter = replaced(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 1"#);
+    let shorter = replaced(r#""num_hidden_layers":2"#, r#""num_hidden_layers":1"#);
     assert!(
         shorter.starts_with("tensor model.layers.1.") && shorter.ends_with("not part of the architecture")
     );
-    let longer = replaced(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 3"#);
+    let longer = replaced(r#""num_hidden_layers":2"#, r#""num_hidden_layers":3"#);
     assert_eq!(longer, "tensor model.layers.2.input_layernorm.weight is missing");
-    let biased = replaced(r#""attention_bias": false"#, r#""attention_bias": true"#);
-    assert_eq!(biased, "tensor model.layers.0.self_attn.q_proj.bias is missing");
+    let biased = replaced(r#""attention_bias":false"#, r#""attention_bias":true"#);
+    assert_eq!(biased, "tensor model.layers.0.self_attn.k_proj.bias is missing");
 }
 
 #[test]
@@ -492,7 +453,7 @@ fn a_config_of_any_kind_is_an_error_not_a_panic() {
     let generation = edited("llama2", "generation_config.json", |_| b"[".to_vec());
     assert!(matches!(refusal(generation.path()), ModelError::Json { .. }));
     let other = edited("llama2", "config.json", |_| {
-        br#"{"architectures": ["GPT2LMHeadModel"]}"#.to_vec()
+        br#"{"architectures": ["Mamba2ForCausalLM"]}"#.to_vec()
     });
     assert!(matches!(
         refusal(other.path()),
@@ -516,7 +477,7 @@ fn a_missing_shard_is_named() {
 
 #[test]
 fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
-    let mut model = Model::load(&fixture("llama2"), &LoadOptions::default(), &|_| {}).unwrap();
+    let mut model = Model::load(fixture("llama2").path(), &LoadOptions::default(), &|_| {}).unwrap();
     let row = BatchRow {
         query_start: 0,
         query_len: 2,
@@ -553,7 +514,8 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         with(|batch| batch.tokens[0] = 512),
         with(|batch| batch.positions[1] = 2),
         with(|batch| batch.positions.clear()),
-        with(|batch| batch.token_types = vec![0, 0]),
+        with(|batch| batch.token_types = vec![0, 1]),
+        with(|batch| batch.token_types = vec![0]),
         with(|batch| batch.pooled_rows = vec![0]),
         with(|batch| {
             batch.moves = vec![BlockMove::Copy {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::{Mask, Scores};
 use crate::KvCache;
 use crate::disjoint::DisjointMut;
 use crate::simd::{LANES_MAX, Simd, SimdTask, dot_tile};
@@ -17,8 +18,8 @@ pub(super) struct Shared<'a> {
     /// Query heads per head of the cache.
     pub(super) group: usize,
     pub(super) cache: &'a KvCache,
-    pub(super) scale: f32,
-    pub(super) window: Option<usize>,
+    pub(super) scores: Scores<'a>,
+    pub(super) mask: Mask,
     pub(super) out: &'a DisjointMut<'a>,
 }
 
@@ -31,6 +32,8 @@ pub(super) struct Queries<'a> {
     pub(super) n_queries: usize,
     /// Position of the first in its sequence.
     pub(super) first_position: usize,
+    /// Positions of the sequence that are in the cache.
+    pub(super) context_len: usize,
     /// The sequence's blocks.
     pub(super) block_table: &'a [u32],
 }
@@ -44,7 +47,7 @@ pub(super) struct Tile<'a> {
 
 /// State of the softmax of a tile; a row is one head of one query: `query * group + head`.
 struct State {
-    /// Queries, scaled, zeros behind. `[n_rows, head_stride]`
+    /// Queries, scaled, zeros behind. `[n_rows, key_stride]`
     q: Vec<f32>,
     /// Scores, then weights, of the current positions. `[n_rows, POSITIONS]`
     weights: Vec<f32>,
@@ -54,7 +57,7 @@ struct State {
     total: Vec<f32>,
     /// What the last new maximum shrinks the sums by. `[n_rows]`
     shrink: Vec<f32>,
-    /// Weighted values so far. `[n_rows, head_stride]`
+    /// Weighted values so far. `[n_rows, value_stride]`
     sums: Vec<f32>,
 }
 
@@ -64,12 +67,13 @@ impl SimdTask for Tile<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let mut state = self.state();
-        let end = self.queries.first_position + self.queries.n_queries;
         let first_seen = self.seen_by(0).start;
+        let end = self.seen_by(self.queries.n_queries - 1).end;
         let mut first = first_seen - first_seen % POSITIONS;
         while first < end {
             let positions = first..end.min(first + POSITIONS);
             self.scores(simd, &positions, &mut state);
+            self.reshape_scores(simd, &positions, &mut state);
             self.softmax(simd, &positions, &mut state);
             self.weigh_values(simd, &positions, &mut state);
             first += POSITIONS;
@@ -85,42 +89,56 @@ impl Tile<'_> {
             q_stride,
             group,
             cache,
-            scale,
+            scores,
             ..
         } = *self.shared;
-        let (head_dim, head_stride) = (cache.head_dim(), cache.head_stride());
+        let (key_dim, key_stride) = (cache.key_dim(), cache.key_stride());
         let n_rows = self.queries.n_queries * group;
-        let mut scaled = vec![0.0; n_rows * head_stride];
-        for (row, to) in scaled.chunks_exact_mut(head_stride).enumerate() {
+        let mut scaled = vec![0.0; n_rows * key_stride];
+        for (row, to) in scaled.chunks_exact_mut(key_stride).enumerate() {
             let token = self.queries.first_token + row / group;
-            let from = token * q_stride + (self.kv_head * group + row % group) * head_dim;
-            for (to, from) in to.iter_mut().zip(&q[from..from + head_dim]) {
-                *to = from * scale;
+            let from = token * q_stride + self.head(row) * key_dim;
+            for (to, from) in to.iter_mut().zip(&q[from..from + key_dim]) {
+                *to = from * scores.scale;
             }
         }
+        // A sink is a score that was seen before all others: it weighs 1 relative to itself.
+        let sink = |row| scores.sinks.map(|sinks| sinks[self.head(row)]);
         State {
             q: scaled,
             weights: vec![0.0; n_rows * POSITIONS],
-            max: vec![f32::NEG_INFINITY; n_rows],
-            total: vec![0.0; n_rows],
+            max: (0..n_rows)
+                .map(|row| sink(row).unwrap_or(f32::NEG_INFINITY))
+                .collect(),
+            total: (0..n_rows).map(|row| sink(row).map_or(0.0, |_| 1.0)).collect(),
             shrink: vec![1.0; n_rows],
-            sums: vec![0.0; n_rows * head_stride],
+            sums: vec![0.0; n_rows * cache.value_stride()],
         }
+    }
+
+    /// The query head of a row.
+    fn head(&self, row: usize) -> usize {
+        self.kv_head * self.shared.group + row % self.shared.group
+    }
+
+    /// The position of a row's query in its sequence.
+    fn position(&self, row: usize) -> usize {
+        self.queries.first_position + row / self.shared.group
     }
 
     /// Positions that the query `idx` of the tile sees.
     fn seen_by(&self, idx: usize) -> Range<usize> {
-        let end = self.queries.first_position + idx + 1;
-        self.shared.window.map_or(0, |window| end.saturating_sub(window))..end
+        let position = self.queries.first_position + idx;
+        self.shared.mask.seen(position, self.queries.context_len)
     }
 
-    /// Where the cache holds `position`.
-    fn cache_index(&self, position: usize) -> usize {
+    /// The block and the offset in it that hold `position`. A position before all that the tile's queries
+    /// see stands for the first they see: its block may be another sequence's, and what is read is masked.
+    fn slot(&self, position: usize) -> (usize, usize) {
         let block_size = self.shared.cache.block_size();
+        let position = position.max(self.seen_by(0).start);
         let block = self.queries.block_table[position / block_size] as usize;
-        self.shared
-            .cache
-            .index(block, self.kv_head, position % block_size)
+        (block, position % block_size)
     }
 
     /// The scores of every row and position, as products of four rows and four keys.
@@ -131,8 +149,8 @@ impl Tile<'_> {
             let n_keys = 4.min(positions.len() - at);
             // Behind the last position its key is read again and the product dropped.
             let keys: [&[f32]; 4] = std::array::from_fn(|i| {
-                let index = self.cache_index(positions.start + at + i.min(n_keys - 1));
-                &self.shared.cache.keys()[index..][..self.shared.cache.head_stride()]
+                let slot = self.slot(positions.start + at + i.min(n_keys - 1));
+                self.shared.cache.key(slot, self.kv_head)
             });
             let mut row = 0;
             while row < n_rows {
@@ -145,6 +163,31 @@ impl Tile<'_> {
                 } else {
                     score_tile::<S, 1>(simd, (row, at), keys, state);
                     row += 1;
+                }
+            }
+        }
+    }
+
+    /// Caps the scores, and takes off what distance takes off, where the model does.
+    #[inline(always)]
+    fn reshape_scores<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+        let Scores {
+            softcap,
+            alibi_slopes,
+            ..
+        } = self.shared.scores;
+        for (row, scores) in state.weights.chunks_exact_mut(POSITIONS).enumerate() {
+            if let Some(cap) = softcap {
+                for scores in scores.chunks_exact_mut(S::LANES) {
+                    let v = simd.mul(simd.load_slice(scores), simd.splat(1.0 / cap));
+                    simd.store_slice(scores, simd.mul(simd.tanh(v), simd.splat(cap)));
+                }
+            }
+            if let Some(slopes) = alibi_slopes {
+                let slope = slopes[self.head(row)];
+                let distance = self.position(row) as f32 - positions.start as f32;
+                for (i, score) in scores.iter_mut().enumerate() {
+                    *score -= slope * (distance - i as f32);
                 }
             }
         }
@@ -182,8 +225,8 @@ impl Tile<'_> {
     #[inline(always)]
     fn weigh_values<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
         let values: [&[f32]; POSITIONS] = std::array::from_fn(|i| {
-            let index = self.cache_index((positions.start + i).min(positions.end - 1));
-            &self.shared.cache.values()[index..][..self.shared.cache.head_stride()]
+            let slot = self.slot((positions.start + i).min(positions.end - 1));
+            self.shared.cache.value(slot, self.kv_head)
         });
         let values = &values[..positions.len()];
         let n_rows = state.max.len();
@@ -208,12 +251,12 @@ impl Tile<'_> {
             out,
             ..
         } = *self.shared;
-        let (head_dim, head_stride) = (cache.head_dim(), cache.head_stride());
-        for (row, sums) in state.sums.chunks_exact(head_stride).enumerate() {
+        let value_dim = cache.value_dim();
+        for (row, sums) in state.sums.chunks_exact(cache.value_stride()).enumerate() {
             let token = self.queries.first_token + row / group;
-            let at = (token * n_heads + self.kv_head * group + row % group) * head_dim;
+            let at = (token * n_heads + self.head(row)) * value_dim;
             // SAFETY: no other tile has this token and head.
-            let out = unsafe { out.part(at, head_dim) };
+            let out = unsafe { out.part(at, value_dim) };
             for (out, sum) in out.iter_mut().zip(sums) {
                 *out = sum / state.total[row];
             }

@@ -6,6 +6,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::ModelError;
@@ -23,6 +24,8 @@ pub(super) type Aliases = &'static [&'static str];
 pub(super) const HIDDEN_SIZE: Aliases = &["hidden_size", "n_embd", "d_model"];
 /// Number of layers.
 pub(super) const N_LAYERS: Aliases = &["num_hidden_layers", "n_layer", "n_layers", "num_layers"];
+/// Rows of the embedding.
+pub(super) const VOCAB_SIZE: Aliases = &["vocab_size", "padded_vocab_size"];
 /// Query heads.
 pub(super) const N_HEADS: Aliases = &["num_attention_heads", "n_head", "n_heads"];
 /// Key and value heads.
@@ -38,6 +41,22 @@ pub(super) const NORM_EPS: Aliases = &[
     "layernorm_epsilon",
     "norm_eps",
 ];
+/// Name of the activation function.
+pub(super) const ACTIVATION: Aliases = &[
+    "hidden_act",
+    "hidden_activation",
+    "activation_function",
+    "activation",
+];
+/// Experts of a mixture.
+pub(super) const N_EXPERTS: Aliases = &[
+    "num_local_experts",
+    "num_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+];
+/// Experts of a token.
+pub(super) const N_CHOSEN: Aliases = &["num_experts_per_tok", "moe_top_k", "experts_per_token"];
 /// Positions the model was trained for.
 pub(super) const CONTEXT_LEN: Aliases = &[
     "max_position_embeddings",
@@ -129,6 +148,52 @@ impl Fields {
         }
     }
 
+    /// A number of any sign.
+    pub(super) fn number(&self, aliases: Aliases) -> Result<Option<f64>, ModelError> {
+        let Some((field, value)) = self.find(aliases) else {
+            return Ok(None);
+        };
+        match value.as_f64() {
+            Some(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(invalid(field, format!("is {}, must be a number", shown(value)))),
+        }
+    }
+
+    /// A list of finite numbers above zero.
+    pub(super) fn positives(&self, field: &'static str) -> Result<Option<Vec<f64>>, ModelError> {
+        let positive = |value: &Value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        self.list(field, "numbers above zero", positive)
+    }
+
+    /// A list of sizes, each at least 1.
+    pub(super) fn sizes(&self, field: &'static str) -> Result<Option<Vec<usize>>, ModelError> {
+        let size = |value: &Value| value.as_u64().filter(|n| (1..=SIZE_MAX).contains(n));
+        let sizes = self.list(field, "sizes", size)?;
+        Ok(sizes.map(|sizes| sizes.into_iter().map(|size| size as usize).collect()))
+    }
+
+    /// A list of counts, each of which may be zero.
+    pub(super) fn counts(&self, field: &'static str) -> Result<Option<Vec<usize>>, ModelError> {
+        let count = |value: &Value| value.as_u64().filter(|n| *n <= SIZE_MAX);
+        let counts = self.list(field, "counts", count)?;
+        Ok(counts.map(|counts| counts.into_iter().map(|count| count as usize).collect()))
+    }
+
+    /// A list of `what`.
+    fn list<'a, T>(
+        &'a self,
+        field: &'static str,
+        what: &str,
+        item: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        let items = value.as_array().and_then(|list| list.iter().map(item).collect());
+        let wrong = || invalid(field, format!("is {}, must be a list of {what}", shown(value)));
+        items.map(Some).ok_or_else(wrong)
+    }
+
     /// A boolean.
     pub(super) fn flag(&self, field: &'static str) -> Result<Option<bool>, ModelError> {
         let Some(value) = self.get(field) else {
@@ -153,14 +218,14 @@ impl Fields {
 
     /// A list of strings.
     pub(super) fn texts(&self, field: &'static str) -> Result<Option<Vec<&str>>, ModelError> {
-        let Some(value) = self.get(field) else {
-            return Ok(None);
-        };
-        let texts = value
-            .as_array()
-            .and_then(|list| list.iter().map(Value::as_str).collect());
-        let wrong = || invalid(field, format!("is {}, must be a list of strings", shown(value)));
-        texts.map(Some).ok_or_else(wrong)
+        self.list(field, "strings", Value::as_str)
+    }
+
+    /// These fields and one more, for objects within a config that count on a field outside.
+    pub(super) fn with(&self, field: &str, size: usize) -> Fields {
+        let mut fields = self.clone();
+        fields.map.insert(field.to_owned(), Value::from(size));
+        fields
     }
 
     /// An object.
@@ -236,6 +301,16 @@ pub(super) fn invalid(field: &'static str, reason: String) -> ModelError {
 
 /// Reads a JSON object of at most `bytes_max`; `None` if there is no such file.
 pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, ModelError> {
+    let map: Option<Map<String, Value>> = read_parsed(path, bytes_max)?;
+    Ok(map.map(|map| Fields { map }))
+}
+
+/// The same for a list.
+pub(super) fn read_list(path: &Path, bytes_max: u64) -> Result<Option<Vec<Value>>, ModelError> {
+    read_parsed(path, bytes_max)
+}
+
+fn read_parsed<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<Option<T>, ModelError> {
     let failed = |source| ModelError::Read {
         path: path.to_owned(),
         source,
@@ -256,7 +331,9 @@ pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, M
     if bytes.len() as u64 > bytes_max {
         return Err(broken(format!("it is larger than {bytes_max} bytes")));
     }
-    Fields::from_bytes(&bytes).map(Some).map_err(broken)
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| broken(error.to_string()))
 }
 
 /// A value for an error message, shortened.

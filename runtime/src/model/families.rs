@@ -3,60 +3,170 @@
 //! A family is a small file whose `describe` maps config.json to a [`DecoderSpec`]. Checkpoints that are
 //! another family under a name of their own are rows without a file.
 
+mod baichuan;
+mod bert;
+mod bloom;
+mod cohere;
+mod dbrx;
+mod deepseek;
+mod falcon;
+mod gemma;
+mod glm;
+mod gpt2;
+mod gpt_neox;
+mod gpt_oss;
+mod granite;
+mod internlm2;
 mod llama;
 mod mistral;
-mod qwen2;
+mod olmo;
+mod opt;
+mod parts;
+mod phi;
+mod qwen;
+mod stablelm;
+mod starcoder2;
 
 use super::ModelError;
 use super::config::Fields;
-use super::spec::DecoderSpec;
+use super::spec::{ModelSpec, Task};
+
+/// What reads a config.json.
+type Describe = fn(&Fields) -> Result<ModelSpec, ModelError>;
 
 /// A row: the name in `architectures`, and what reads its config.json.
-type Family = (&'static str, fn(&Fields) -> Result<DecoderSpec, ModelError>);
-
-const FAMILIES: &[Family] = &[
-    ("LlamaForCausalLM", llama::describe),
-    ("LLaMAForCausalLM", llama::describe),
+const FAMILIES: &[(&str, Describe)] = &[
     ("AquilaForCausalLM", llama::describe),
     ("AquilaModel", llama::describe),
+    ("BaiChuanForCausalLM", baichuan::describe_7b),
+    ("BaichuanForCausalLM", baichuan::describe),
+    ("BertForSequenceClassification", bert::describe_bert_classifier),
+    ("BertModel", bert::describe_bert),
+    ("BloomForCausalLM", bloom::describe),
+    ("ChatGLMForConditionalGeneration", glm::describe_chatglm),
+    ("ChatGLMModel", glm::describe_chatglm),
+    ("Cohere2ForCausalLM", cohere::describe_2),
+    ("CohereForCausalLM", cohere::describe),
+    ("DbrxForCausalLM", dbrx::describe),
+    ("DeciLMForCausalLM", llama::describe_decilm),
+    ("DeepseekV2ForCausalLM", deepseek::describe_2),
+    ("DeepseekV3ForCausalLM", deepseek::describe_3),
+    ("FalconForCausalLM", falcon::describe),
+    ("GPT2LMHeadModel", gpt2::describe),
+    ("GPTBigCodeForCausalLM", gpt2::describe_bigcode),
+    ("GPTJForCausalLM", gpt_neox::describe_gptj),
+    ("GPTNeoXForCausalLM", gpt_neox::describe),
+    ("Gemma2ForCausalLM", gemma::describe_2),
+    ("Gemma3ForCausalLM", gemma::describe_3),
+    ("Gemma3ForConditionalGeneration", gemma::describe_3),
+    ("GemmaForCausalLM", gemma::describe_1),
+    ("Glm4ForCausalLM", glm::describe_4),
+    ("GlmForCausalLM", glm::describe),
+    ("GptOssForCausalLM", gpt_oss::describe),
+    ("GraniteForCausalLM", granite::describe),
+    ("InternLM2ForCausalLM", internlm2::describe),
     ("InternLMForCausalLM", llama::describe_internlm),
+    ("JAISLMHeadModel", gpt2::describe_jais),
+    ("LLaMAForCausalLM", llama::describe),
+    ("LlamaForCausalLM", llama::describe),
+    ("MPTForCausalLM", bloom::describe_mpt),
+    ("MiniCPM3ForCausalLM", deepseek::describe_minicpm3),
+    ("MiniCPMForCausalLM", granite::describe_minicpm),
+    ("Mistral3ForConditionalGeneration", mistral::describe_with_vision),
     ("MistralForCausalLM", mistral::describe),
-    ("Qwen2ForCausalLM", qwen2::describe),
+    ("MixtralForCausalLM", mistral::describe_mixtral),
+    ("MptForCausalLM", bloom::describe_mpt),
+    ("OPTForCausalLM", opt::describe),
+    ("Olmo2ForCausalLM", olmo::describe_2),
+    ("Olmo3ForCausalLM", olmo::describe_3),
+    ("OlmoForCausalLM", olmo::describe_1),
+    ("OlmoeForCausalLM", olmo::describe_moe),
+    ("OrionForCausalLM", stablelm::describe_orion),
+    ("Phi3ForCausalLM", phi::describe_3),
+    ("PhiForCausalLM", phi::describe),
+    ("QWenLMHeadModel", qwen::describe_1),
+    ("Qwen2ForCausalLM", qwen::describe_2),
+    ("Qwen2MoeForCausalLM", qwen::describe_2_moe),
+    ("Qwen3ForCausalLM", qwen::describe_3),
+    ("Qwen3MoeForCausalLM", qwen::describe_3_moe),
+    ("RWForCausalLM", falcon::describe),
+    (
+        "RobertaForSequenceClassification",
+        bert::describe_roberta_classifier,
+    ),
+    ("RobertaModel", bert::describe_roberta),
+    ("StableLMEpochForCausalLM", stablelm::describe),
+    ("StableLmForCausalLM", stablelm::describe),
+    ("Starcoder2ForCausalLM", starcoder2::describe),
+    (
+        "XLMRobertaForSequenceClassification",
+        bert::describe_roberta_classifier,
+    ),
+    ("XLMRobertaModel", bert::describe_roberta),
     ("XverseForCausalLM", llama::describe),
     ("YiForCausalLM", llama::describe),
 ];
 
-/// Describes the decoder of a checkpoint.
+/// Decoders without their head, as embedding models are published.
+const HEADLESS: &[(&str, Describe)] = &[
+    ("Gemma2Model", gemma::describe_2),
+    ("Gemma3TextModel", gemma::describe_3),
+    ("LlamaModel", llama::describe),
+    ("MistralModel", mistral::describe),
+    ("Qwen2Model", qwen::describe_2),
+    ("Qwen3Model", qwen::describe_3),
+];
+
+/// Describes the model of a checkpoint.
 ///
 /// # Errors
 /// An architecture that no row names, an option that no code executes, or fields that make no sense.
-pub(super) fn describe(config: &Fields) -> Result<DecoderSpec, ModelError> {
+pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
     let architecture = config.architecture()?;
-    let Some((_, describe)) = FAMILIES.iter().find(|(name, _)| *name == architecture) else {
-        let supported = FAMILIES.iter().map(|(name, _)| *name).collect();
-        return Err(ModelError::UnsupportedArchitecture {
-            architecture: architecture.to_owned(),
-            supported,
-        });
+    let find = |rows: &[(&str, Describe)]| {
+        let row = rows.iter().find(|(name, _)| *name == architecture);
+        row.map(|(_, describe)| *describe)
     };
-    if let Some(quantization) = config.object("quantization_config")? {
-        let method = quantization.text(&["quant_method"])?.unwrap_or("unnamed");
-        return Err(ModelError::UnsupportedOption {
-            option: "quantization_config",
-            value: method.to_owned(),
-            supported: "unquantized checkpoints",
-        });
+    if let Some(describe) = find(FAMILIES) {
+        check_quantization(config, architecture)?;
+        return describe(config);
     }
-    describe(config)
+    if let Some(describe) = find(HEADLESS) {
+        check_quantization(config, architecture)?;
+        let mut spec = describe(config)?;
+        spec.task = Task::Embed;
+        return Ok(spec);
+    }
+    let supported = FAMILIES.iter().chain(HEADLESS).map(|(name, _)| *name).collect();
+    Err(ModelError::UnsupportedArchitecture {
+        architecture: architecture.to_owned(),
+        supported,
+    })
+}
+
+/// Quantized checkpoints are refused by name; only GPT-OSS reads its own format.
+fn check_quantization(config: &Fields, architecture: &str) -> Result<(), ModelError> {
+    let Some(quantization) = config.object("quantization_config")? else {
+        return Ok(());
+    };
+    let method = quantization.text(&["quant_method"])?.unwrap_or("unnamed");
+    if architecture == "GptOssForCausalLM" && method == "mxfp4" {
+        return Ok(());
+    }
+    Err(ModelError::UnsupportedOption {
+        option: "quantization_config",
+        value: method.to_owned(),
+        supported: "unquantized checkpoints",
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::config::invalid;
-    use crate::model::spec::Bias;
+    use crate::model::spec::{Attention, Grouped, LayerSpec, Matrix, Vector};
 
-    fn of(architecture: &str, more: &str) -> Result<DecoderSpec, ModelError> {
+    fn of(architecture: &str, more: &str) -> Result<ModelSpec, ModelError> {
         describe(&Fields::parse(&format!(
             r#"{{"architectures": ["{architecture}"], "vocab_size": 100, "hidden_size": 32,
                 "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -78,79 +188,118 @@ mod tests {
         assert!(supported.contains(&"LlamaForCausalLM") && supported.contains(&"Qwen2ForCausalLM"));
     }
 
+    /// The attention of every layer.
+    fn attentions(spec: &ModelSpec) -> Vec<Grouped<Matrix, Vector>> {
+        let grouped = |layer: &LayerSpec| match &layer.attention {
+            Attention::Grouped(grouped) => grouped.clone(),
+            Attention::Latent(_) => panic!("latent attention"),
+        };
+        spec.layers.iter().map(grouped).collect()
+    }
+
+    fn names(spec: &ModelSpec) -> Vec<String> {
+        spec.tensors()
+            .unwrap()
+            .into_iter()
+            .map(|tensor| tensor.name)
+            .collect()
+    }
+
     #[test]
     fn the_least_llama() {
         let spec = of("LlamaForCausalLM", "").unwrap();
-        assert_eq!((spec.n_heads, spec.n_kv_heads, spec.head_dim), (4, 4, 8));
-        assert_eq!(spec.windows, [None; 3]);
-        assert_eq!(spec.names.qkv.bias, Bias::Absent);
-        assert_eq!(spec.names.head, Some("lm_head"));
-        let names: Vec<String> = spec.tensors().into_iter().map(|tensor| tensor.name).collect();
+        let attention = attentions(&spec)[0].clone();
+        assert_eq!(
+            (attention.n_heads, attention.n_kv_heads, attention.head_dim),
+            (4, 4, 8)
+        );
+        let names = names(&spec);
         assert_eq!(names.len(), 3 + 3 * 9);
-        assert!(names.contains(&"model.layers.2.self_attn.k_proj.weight".to_owned()));
+        for name in ["model.layers.2.self_attn.k_proj.weight", "lm_head.weight"] {
+            assert!(names.contains(&name.to_owned()));
+        }
+        assert!(!names.iter().any(|name| name.ends_with(".bias")));
     }
 
     #[test]
     fn heads_of_their_own_size_and_biases() {
-        const QKV: [(&str, usize); 3] = [
-            ("model.layers.{i}.self_attn.q_proj", 64),
-            ("model.layers.{i}.self_attn.k_proj", 32),
-            ("model.layers.{i}.self_attn.v_proj", 32),
-        ];
         let more = r#", "head_dim": 16, "num_key_value_heads": 2, "attention_bias": true, "mlp_bias": true,
             "tie_word_embeddings": true"#;
         let spec = of("LlamaForCausalLM", more).unwrap();
-        assert_eq!(
-            (spec.names.qkv.parts.as_slice(), spec.names.out.n_cols),
-            (&QKV[..], 64)
-        );
-        let biases = [
-            &spec.names.qkv,
-            &spec.names.out,
-            &spec.names.gate_up,
-            &spec.names.down,
-        ]
-        .map(|l| l.bias);
-        assert_eq!(biases, [Bias::Present; 4]);
-        assert_eq!(spec.names.head, None);
+        let attention = attentions(&spec)[0].clone();
+        let rows: Vec<usize> = attention.qkv.parts.iter().map(|part| part.n_rows).collect();
+        assert_eq!((rows, attention.out.n_cols), (vec![64, 32, 32], 64));
+        let names = names(&spec);
+        assert_eq!(names.iter().filter(|name| name.ends_with(".bias")).count(), 3 * 7);
+        assert!(!names.contains(&"lm_head.weight".to_owned()));
     }
 
     #[test]
     fn qwen2_biases_only_queries_keys_and_values() {
-        let spec = of("Qwen2ForCausalLM", "").unwrap();
-        assert_eq!(
-            (spec.names.qkv.bias, spec.names.out.bias),
-            (Bias::Present, Bias::Absent)
-        );
+        let names = names(&of("Qwen2ForCausalLM", "").unwrap());
+        assert_eq!(names.iter().filter(|name| name.ends_with(".bias")).count(), 3 * 3);
+    }
+
+    #[test]
+    fn a_decoder_without_a_head_embeds() {
+        let spec = of("MistralModel", r#", "sliding_window": 32"#).unwrap();
+        assert_eq!(spec.task, Task::Embed);
+        assert!(!names(&spec).contains(&"lm_head.weight".to_owned()));
     }
 
     #[test]
     fn windows() {
+        let of = |architecture, more| -> Result<Vec<Option<usize>>, ModelError> {
+            let spec = of(architecture, more)?;
+            Ok(attentions(&spec)
+                .iter()
+                .map(|attention| attention.window)
+                .collect())
+        };
         let mistral = of("MistralForCausalLM", r#", "sliding_window": 32"#).unwrap();
-        assert_eq!(mistral.windows, [Some(32); 3]);
+        assert_eq!(mistral, [Some(32); 3]);
         let newer = of("MistralForCausalLM", r#", "sliding_window": null"#).unwrap();
-        assert_eq!(newer.windows, [None; 3]);
-        let off = of(
-            "Qwen2ForCausalLM",
-            r#", "sliding_window": 32, "use_sliding_window": false"#,
-        )
-        .unwrap();
-        assert_eq!(off.windows, [None; 3]);
+        assert_eq!(newer, [None; 3]);
+        let off = r#", "sliding_window": 32, "use_sliding_window": false"#;
+        assert_eq!(of("Qwen2ForCausalLM", off).unwrap(), [None; 3]);
         let on = r#", "sliding_window": 32, "use_sliding_window": true, "max_window_layers": 2"#;
-        assert_eq!(
-            of("Qwen2ForCausalLM", on).unwrap().windows,
-            [None, None, Some(32)]
-        );
+        assert_eq!(of("Qwen2ForCausalLM", on).unwrap(), [None, None, Some(32)]);
         let typed = r#", "sliding_window": 8, "use_sliding_window": true,
             "layer_types": ["full_attention", "sliding_attention", "full_attention"]"#;
-        assert_eq!(
-            of("Qwen2ForCausalLM", typed).unwrap().windows,
-            [None, Some(8), None]
-        );
+        assert_eq!(of("Qwen2ForCausalLM", typed).unwrap(), [None, Some(8), None]);
         let short = r#", "sliding_window": 8, "layer_types": ["full_attention"]"#;
         assert!(of("MistralForCausalLM", short).is_err());
         let odd = r#", "sliding_window": 8, "layer_types": ["full_attention", "mamba", "full_attention"]"#;
         assert!(of("MistralForCausalLM", odd).is_err());
+        assert!(of("Gemma2ForCausalLM", "").is_err(), "a window is needed");
+    }
+
+    #[test]
+    fn every_family_refuses_what_its_kernels_would() {
+        for (architecture, more) in [
+            ("DeepseekV3ForCausalLM", r#", "qk_rope_head_dim": 7"#),
+            (
+                "MixtralForCausalLM",
+                r#", "num_local_experts": 2, "num_experts_per_tok": 3"#,
+            ),
+            (
+                "MixtralForCausalLM",
+                r#", "num_local_experts": 100000, "num_experts_per_tok": 3"#,
+            ),
+            (
+                "Phi3ForCausalLM",
+                r#", "rope_scaling": {"type": "longrope", "factor": 2.0}"#,
+            ),
+            ("XLMRobertaModel", r#", "max_position_embeddings": 2"#),
+            (
+                "DeciLMForCausalLM",
+                r#", "num_key_value_heads_per_layer": [4, 3, 1]"#,
+            ),
+            ("DbrxForCausalLM", ""),
+            ("MPTForCausalLM", r#", "attn_config": {"rope": true}"#),
+        ] {
+            assert!(of(architecture, more).is_err(), "{architecture} {more}");
+        }
     }
 
     #[test]
@@ -162,7 +311,7 @@ mod tests {
             r#", "head_dim": 7"#,
             r#", "vocab_size": 0"#,
             r#", "num_hidden_layers": 100000"#,
-            r#", "hidden_act": "gelu""#,
+            r#", "hidden_act": "xielu""#,
             r#", "max_position_embeddings": 0"#,
             r#", "quantization_config": {"quant_method": "awq"}"#,
         ] {

@@ -2,6 +2,8 @@
 
 use std::f64::consts::TAU;
 
+use kernels::RopePairs;
+
 use super::ModelError;
 use super::config::{CONTEXT_LEN, Fields, invalid};
 
@@ -10,6 +12,8 @@ use super::config::{CONTEXT_LEN, Fields, invalid};
 pub(super) struct RopeSpec {
     /// Elements of a head that turn, even.
     pub(super) dim: usize,
+    /// Which of them turn together.
+    pub(super) pairs: RopePairs,
     /// Base of the frequencies.
     pub(super) theta: f64,
     /// What stretches them to longer contexts.
@@ -37,6 +41,15 @@ pub(super) enum RopeScaling {
         /// Context before stretching.
         original_context_len: f64,
     },
+    /// The base grown with the length of a text beyond the context (u/bloc97 2023, "dynamic NTK").
+    Dynamic {
+        /// How fast it grows.
+        factor: f64,
+        /// Context before stretching.
+        trained_context_len: f64,
+    },
+    /// Divisors of each frequency, other ones for long texts (Ding et al. 2024, "LongRoPE"; Phi-3).
+    LongRope(LongRope),
     /// As Llama 3's, with a ramp over dimensions, and larger queries and keys (Peng et al. 2023, "YaRN").
     Yarn(Yarn),
 }
@@ -58,39 +71,95 @@ pub(super) struct Yarn {
     attention_factor: f64,
 }
 
+/// Parameters of LongRoPE.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LongRope {
+    /// Divisors for texts within the original context. `[dim / 2]`
+    short_factor: Vec<f64>,
+    /// Divisors for longer ones. `[dim / 2]`
+    long_factor: Vec<f64>,
+    /// Context before stretching.
+    original_context_len: usize,
+    /// Factor of queries and keys.
+    attention_factor: f64,
+}
+
 /// What [`RopeScaling`] can be, for messages.
-const SUPPORTED: &str = "default, linear, llama3, yarn";
+const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope";
+
+/// Names of the field that says which part of a head turns.
+const PART: &[&str] = &["partial_rotary_factor", "rotary_pct", "rope_pct"];
 
 impl RopeSpec {
+    /// Whole heads with the usual base, whatever a config says.
+    pub(super) fn plain(head_dim: usize) -> Result<RopeSpec, ModelError> {
+        let mut spec = RopeSpec {
+            dim: 0,
+            pairs: RopePairs::HalfSplit,
+            theta: 10_000.0,
+            scaling: RopeScaling::Default,
+        };
+        spec.set_dim(head_dim, head_dim)?;
+        Ok(spec)
+    }
+
     /// Reads `rope_theta` with `rope_scaling`, or `rope_parameters` (transformers 5 and later).
     pub(super) fn from_config(config: &Fields, head_dim: usize) -> Result<RopeSpec, ModelError> {
+        RopeSpec::of_part(config, head_dim, 1.0)
+    }
+
+    /// The same where a part of each head turns: the config's, or `part` if it does not say.
+    pub(super) fn of_part(config: &Fields, head_dim: usize, part: f64) -> Result<RopeSpec, ModelError> {
         let parameters = match config.object("rope_parameters")? {
             Some(parameters) => Some(parameters),
             None => config.object("rope_scaling")?,
         };
-        let inner = parameters.as_ref().unwrap_or(config);
+        RopeSpec::from_parameters(parameters.as_ref(), config, (head_dim, part))
+    }
+
+    /// From an object of parameters; what it lacks is taken from the config.
+    pub(super) fn from_parameters(
+        parameters: Option<&Fields>,
+        config: &Fields,
+        (head_dim, part): (usize, f64),
+    ) -> Result<RopeSpec, ModelError> {
+        let inner = parameters.unwrap_or(config);
         let of_either = |field| -> Result<Option<f64>, ModelError> {
             Ok(inner.positive(field)?.or(config.positive(field)?))
         };
-        let theta = of_either(&["rope_theta"])?.unwrap_or(10_000.0);
-        let rotated = of_either(&["partial_rotary_factor"])?.unwrap_or(1.0);
-        let dim = (head_dim as f64 * rotated) as usize;
+        let theta = of_either(&["rope_theta", "rotary_emb_base"])?.unwrap_or(10_000.0);
+        let part = of_either(PART)?.unwrap_or(part);
+        let mut spec = RopeSpec {
+            dim: 0,
+            pairs: RopePairs::HalfSplit,
+            theta,
+            scaling: RopeScaling::Default,
+        };
+        spec.set_dim((head_dim as f64 * part) as usize, head_dim)?;
+        if let Some(parameters) = parameters {
+            spec.scaling = RopeScaling::from_parameters(parameters, config, spec.dim)?;
+        }
+        Ok(spec)
+    }
+
+    /// Lets the first `dim` of `head_dim` elements turn.
+    pub(super) fn set_dim(&mut self, dim: usize, head_dim: usize) -> Result<(), ModelError> {
         if dim == 0 || dim > head_dim || !dim.is_multiple_of(2) {
             let reason = format!("makes {dim} of {head_dim} elements of a head turn: not an even part of it");
             return Err(invalid("head_dim", reason));
         }
-        let scaling = match &parameters {
-            Some(parameters) => RopeScaling::from_parameters(parameters, config)?,
-            None => RopeScaling::Default,
-        };
-        Ok(RopeSpec { dim, theta, scaling })
+        self.dim = dim;
+        Ok(())
     }
 
-    /// Angle per position of each pair. `[dim / 2]`
+    /// Angle per position of each pair, for a sequence whose prompt has `prompt_len` tokens. `[dim / 2]`
     ///
-    /// In f32 where the reference implementations are in f32.
-    pub(super) fn inv_freq(&self) -> Vec<f32> {
-        let plain = |i: usize| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32);
+    /// Where frequencies depend on the length of the text, that of the prompt decides, once: keys in the
+    /// cache stay right whatever is generated, chunked, or shared. In f32 where the reference
+    /// implementations are in f32.
+    pub(super) fn inv_freq(&self, prompt_len: usize) -> Vec<f32> {
+        let power = |theta: f64, i: usize| (theta as f32).powf((2 * i) as f32 / self.dim as f32);
+        let plain = |i: usize| 1.0 / power(self.theta, i);
         let pairs = 0..self.dim / 2;
         match &self.scaling {
             RopeScaling::Default => pairs.map(plain).collect(),
@@ -107,6 +176,26 @@ impl RopeSpec {
                     mix(plain(i), *factor, kept)
                 })
                 .collect(),
+            RopeScaling::Dynamic {
+                factor,
+                trained_context_len,
+            } => {
+                let stretched = (prompt_len as f64).max(*trained_context_len) / trained_context_len;
+                let dim = self.dim as f64;
+                // A head of two elements has one frequency, which is 1 whatever the base.
+                let exponent = dim / (dim - 2.0).max(1.0);
+                let theta = self.theta * (factor * stretched - (factor - 1.0)).powf(exponent);
+                pairs.map(|i| 1.0 / power(theta, i)).collect()
+            }
+            RopeScaling::LongRope(long) => {
+                let divisors = match self.variant(prompt_len) {
+                    0 => &long.short_factor,
+                    _ => &long.long_factor,
+                };
+                pairs
+                    .map(|i| 1.0 / (divisors[i] as f32 * power(self.theta, i)))
+                    .collect()
+            }
             RopeScaling::Yarn(yarn) => {
                 let (low, high) = yarn.ramp(self.dim, self.theta);
                 pairs
@@ -119,16 +208,37 @@ impl RopeSpec {
     /// Factor of the rotated queries and keys.
     pub(super) fn attention_factor(&self) -> f32 {
         match &self.scaling {
-            RopeScaling::Default | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => 1.0,
+            RopeScaling::Default
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Dynamic { .. }
+            | RopeScaling::Llama3 { .. } => 1.0,
+            RopeScaling::LongRope(long) => long.attention_factor as f32,
             RopeScaling::Yarn(yarn) => yarn.attention_factor as f32,
+        }
+    }
+
+    /// Tells prompts apart whose frequencies differ: equal numbers mean equal frequencies.
+    pub(super) fn variant(&self, prompt_len: usize) -> u64 {
+        match &self.scaling {
+            RopeScaling::Default
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::Yarn(_) => 0,
+            RopeScaling::LongRope(long) => u64::from(prompt_len > long.original_context_len),
+            RopeScaling::Dynamic {
+                trained_context_len, ..
+            } if prompt_len as f64 <= *trained_context_len => 0,
+            RopeScaling::Dynamic { .. } => prompt_len as u64,
         }
     }
 
     /// The context that stretching makes of `trained`, config.json's `max_position_embeddings`.
     pub(super) fn context_len(&self, trained: usize) -> usize {
         match &self.scaling {
-            RopeScaling::Default | RopeScaling::Llama3 { .. } => trained,
-            RopeScaling::Linear { factor } => (trained as f64 * factor) as usize,
+            RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::LongRope(_) => trained,
+            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
+                (trained as f64 * factor) as usize
+            }
             // Published files have the original context in either field, so it is taken where it is named.
             RopeScaling::Yarn(yarn) => (yarn.original_context_len * yarn.factor) as usize,
         }
@@ -136,7 +246,7 @@ impl RopeSpec {
 }
 
 impl RopeScaling {
-    fn from_parameters(parameters: &Fields, config: &Fields) -> Result<RopeScaling, ModelError> {
+    fn from_parameters(parameters: &Fields, config: &Fields, dim: usize) -> Result<RopeScaling, ModelError> {
         let kind = parameters.text(&["rope_type", "type"])?.unwrap_or("default");
         let factor = || -> Result<f64, ModelError> {
             let factor = parameters.positive(&["factor"])?;
@@ -150,6 +260,14 @@ impl RopeScaling {
         match kind {
             "default" => Ok(RopeScaling::Default),
             "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+            "dynamic" => Ok(RopeScaling::Dynamic {
+                factor: factor()?,
+                trained_context_len: config.required_size(CONTEXT_LEN)? as f64,
+            }),
+            "longrope" | "su" => {
+                let long = LongRope::from_parameters(parameters, config, (dim, original_context_len()?))?;
+                Ok(RopeScaling::LongRope(long))
+            }
             "llama3" => {
                 let low_freq_factor = parameters.positive(&["low_freq_factor"])?.unwrap_or(1.0);
                 let high_freq_factor = parameters.positive(&["high_freq_factor"])?.unwrap_or(4.0);
@@ -176,6 +294,38 @@ impl RopeScaling {
                 supported: SUPPORTED,
             }),
         }
+    }
+}
+
+impl LongRope {
+    fn from_parameters(
+        parameters: &Fields,
+        config: &Fields,
+        (dim, original_context_len): (usize, f64),
+    ) -> Result<LongRope, ModelError> {
+        let divisors = |field| match parameters.positives(field)? {
+            Some(divisors) if divisors.len() == dim / 2 => Ok(divisors),
+            Some(divisors) => {
+                let reason = format!("has {} entries for {} pairs", divisors.len(), dim / 2);
+                Err(invalid(field, reason))
+            }
+            None => Err(invalid(field, "is missing".to_owned())),
+        };
+        let stretched = match parameters.positive(&["factor"])? {
+            Some(factor) => factor,
+            None => config.required_size(CONTEXT_LEN)? as f64 / original_context_len,
+        };
+        let attention_factor = match parameters.positive(&["attention_factor"])? {
+            Some(factor) => factor,
+            None if stretched <= 1.0 || original_context_len <= 1.0 => 1.0,
+            None => (1.0 + stretched.ln() / original_context_len.ln()).sqrt(),
+        };
+        Ok(LongRope {
+            short_factor: divisors("short_factor")?,
+            long_factor: divisors("long_factor")?,
+            original_context_len: original_context_len as usize,
+            attention_factor,
+        })
     }
 }
 
@@ -255,11 +405,11 @@ mod tests {
     fn plain_frequencies_fall_from_one() {
         let plain = spec("{}").unwrap();
         assert_eq!(plain.theta, 1e4);
-        let freq = plain.inv_freq();
+        let freq = plain.inv_freq(1);
         assert_eq!((freq.len(), freq[0]), (4, 1.0));
         assert!((f64::from(freq[3]) - 1e-3).abs() < 1e-9);
         let linear = spec(r#"{"rope_scaling": {"type": "linear", "factor": 4.0}}"#).unwrap();
-        assert_eq!(linear.inv_freq()[0], 0.25);
+        assert_eq!(linear.inv_freq(1)[0], 0.25);
         assert_eq!(linear.context_len(256), 1024);
     }
 
@@ -270,9 +420,30 @@ mod tests {
                 "original_max_position_embeddings": 64}}"#,
         )
         .unwrap();
-        let (freq, plain) = (scaled.inv_freq(), spec("{}").unwrap().inv_freq());
+        let (freq, plain) = (scaled.inv_freq(1), spec("{}").unwrap().inv_freq(1));
         assert_eq!(freq[0], plain[0]);
         assert_eq!(freq[3], plain[3] / 8.0);
+    }
+
+    #[test]
+    fn the_length_of_the_prompt_decides_where_length_matters() {
+        let longrope = r#"{"max_position_embeddings": 256, "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4]}}"#;
+        let longrope = spec(longrope).unwrap();
+        assert_eq!([64, 65, 200].map(|n| longrope.variant(n)), [0, 1, 1]);
+        let (short, long) = (longrope.inv_freq(64), longrope.inv_freq(65));
+        assert_eq!((short[0], short[3]), (long[0], 4.0 * long[3]));
+        let want = (1.0 + 4_f32.ln() / 64_f32.ln()).sqrt();
+        assert!((longrope.attention_factor() - want).abs() < 1e-6);
+        let dynamic =
+            r#"{"max_position_embeddings": 64, "rope_scaling": {"type": "dynamic", "factor": 2.0}}"#;
+        let dynamic = spec(dynamic).unwrap();
+        assert_eq!([1, 64, 65, 100].map(|n| dynamic.variant(n)), [0, 0, 65, 100]);
+        assert_eq!(dynamic.inv_freq(64), spec("{}").unwrap().inv_freq(1));
+        assert!(dynamic.inv_freq(65)[3] < dynamic.inv_freq(64)[3]);
+        let short_list = r#"{"max_position_embeddings": 256, "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1, 2, 3, 4]}}"#;
+        assert!(spec(short_list).is_err());
     }
 
     #[test]
@@ -288,9 +459,9 @@ mod tests {
 
     #[test]
     fn other_scalings_are_refused_by_name() {
-        let refused = spec(r#"{"rope_scaling": {"type": "dynamic", "factor": 2.0}}"#).unwrap_err();
-        let text = "config.json: rope_scaling type = dynamic is not supported; \
-                    supported are default, linear, llama3, yarn";
+        let refused = spec(r#"{"rope_scaling": {"type": "spiral", "factor": 2.0}}"#).unwrap_err();
+        let text = "config.json: rope_scaling type = spiral is not supported; \
+                    supported are default, linear, dynamic, llama3, yarn, longrope";
         assert_eq!(refused.to_string(), text);
         assert!(
             spec(r#"{"rope_scaling": {"type": "linear"}}"#).is_err(),

@@ -1,88 +1,21 @@
-//! One decoder described as data: what a family makes of config.json, and all that the loader needs.
+//! One model described as data: what a family makes of config.json, and all that loading and running need.
 //!
-//! Every layer is `x += out(attention(norm(x)))` then `x += down(silu(gate) · up)` of `norm(x)`, with
-//! rotary positions and RMS norms. An option stands here once a family uses it and the decoder executes it.
+//! A description and a loaded model are one type: [`Network`] holds `M` for every matrix and `V` for every
+//! vector, which are names ([`Matrix`], [`Vector`]) in a description and numbers once loaded. [`Convert`] is
+//! the way from one to the other. An option stands here once a family uses it and the decoder executes it.
 
+use kernels::{Activation, ExpertGroups, NormKind, Scoring};
+
+use super::ModelError;
 use super::rope::RopeSpec;
 
-/// A decoder.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct DecoderSpec {
-    /// Rows of the embedding and of the head.
-    pub(super) vocab_size: usize,
-    /// Width of the residual stream.
-    pub(super) hidden_size: usize,
-    /// Query heads.
-    pub(super) n_heads: usize,
-    /// Key and value heads; divides `n_heads`.
-    pub(super) n_kv_heads: usize,
-    /// Elements of a head.
-    pub(super) head_dim: usize,
-    /// Width of the feed-forward part.
-    pub(super) ffn_size: usize,
-    /// What norms add to the mean square.
-    pub(super) norm_eps: f32,
-    /// Positions.
-    pub(super) rope: RopeSpec,
-    /// How far each layer looks back; its length is the number of layers.
-    pub(super) windows: Vec<Option<usize>>,
-    /// Positions the model can tell apart.
-    pub(super) context_len: usize,
-    /// Where the weights are.
-    pub(super) names: Names,
-}
-
-/// Names of the weights in the checkpoint; `{i}` stands for the layer.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Names {
-    /// Embedding. `[vocab_size, hidden_size]`
-    pub(super) embed: &'static str,
-    /// Last norm. `[hidden_size]`
-    pub(super) final_norm: &'static str,
-    /// Head, unless it is the embedding. `[vocab_size, hidden_size]`
-    pub(super) head: Option<&'static str>,
-    /// Norm before attention. `[hidden_size]`
-    pub(super) attention_norm: &'static str,
-    /// Norm before the feed-forward part. `[hidden_size]`
-    pub(super) ffn_norm: &'static str,
-    /// Queries, keys, values: together `[(n_heads + 2 n_kv_heads) · head_dim, hidden_size]`.
-    pub(super) qkv: LinearNames,
-    /// Output of attention. `[hidden_size, n_heads · head_dim]`
-    pub(super) out: LinearNames,
-    /// Gate, then up: together `[2 ffn_size, hidden_size]`.
-    pub(super) gate_up: LinearNames,
-    /// Back to the residual stream. `[hidden_size, ffn_size]`
-    pub(super) down: LinearNames,
-}
-
-/// A linear layer: one weight here, one or several in the checkpoint, their rows one after another.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct LinearNames {
-    /// The pieces: name without `.weight`, and rows.
-    pub(super) parts: Vec<(&'static str, usize)>,
-    /// Columns of every piece.
-    pub(super) n_cols: usize,
-    /// Whether each piece has a `.bias` beside its `.weight`.
-    pub(super) bias: Bias,
-}
-
-/// Whether a linear layer adds a bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bias {
-    /// It does.
-    Present,
-    /// It does not.
-    Absent,
-}
-
-impl From<bool> for Bias {
-    fn from(present: bool) -> Bias {
-        if present { Bias::Present } else { Bias::Absent }
-    }
-}
+/// A model as a family describes it.
+pub(super) type ModelSpec = Network<Matrix, Vector>;
+/// A layer of it.
+pub(super) type LayerSpec = Layer<Matrix, Vector>;
 
 /// A tensor that the checkpoint must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TensorSpec {
     /// Its name.
     pub(super) name: String,
@@ -90,57 +23,583 @@ pub(super) struct TensorSpec {
     pub(super) shape: Vec<usize>,
 }
 
-impl DecoderSpec {
-    /// Layers.
-    pub(super) fn n_layers(&self) -> usize {
-        self.windows.len()
+/// A linear layer `[n_rows, n_cols]`: one weight here, one or several in the checkpoint, their rows one after
+/// another.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Matrix {
+    /// Columns of every part.
+    pub(super) n_cols: usize,
+    /// The parts.
+    pub(super) parts: Vec<Part>,
+}
+
+/// Some rows of a matrix that a tensor of the checkpoint holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Part {
+    /// The tensor.
+    pub(super) tensor: TensorSpec,
+    /// Its element that the matrix starts at, where a tensor holds several matrices.
+    pub(super) first: usize,
+    /// Rows of the matrix.
+    pub(super) n_rows: usize,
+    /// How it is stored.
+    pub(super) layout: Layout,
+    /// The rows that are taken, in this order.
+    pub(super) taken: Vec<Rows>,
+    /// What is added to each row's product.
+    pub(super) bias: Option<PartBias>,
+}
+
+/// The bias of a [`Part`]: `n_rows` elements of a tensor, of which those are taken that the matrix's rows are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PartBias {
+    /// The tensor.
+    pub(super) tensor: TensorSpec,
+    /// Its element that the bias starts at.
+    pub(super) first: usize,
+}
+
+/// How a matrix is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Layout {
+    /// Row after row.
+    Rows,
+    /// Column after column, as `[in, out]` layers are.
+    Columns,
+    /// Row after row in blocks of 32 four-bit numbers that share a scale (OCP MX v1.0, MXFP4).
+    Mxfp4 {
+        /// The scales. One byte per block.
+        scales: TensorSpec,
+    },
+}
+
+/// Every `step`-th row from `first` on, `n` in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// The first one.
+    pub(super) first: usize,
+    /// How many.
+    pub(super) n: usize,
+    /// Distance from one to the next.
+    pub(super) step: usize,
+}
+
+/// A vector: the elements of some tensors, one after another.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Vector {
+    /// The tensors.
+    pub(super) tensors: Vec<TensorSpec>,
+    /// Added to every element at load: Gemma stores what a norm's weight exceeds 1 by.
+    pub(super) offset: f32,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Network<M, V> {
+    /// Rows of the embedding and of the head.
+    pub(super) vocab_size: usize,
+    /// Width of the residual stream.
+    pub(super) hidden_size: usize,
+    /// Positions the model can tell apart.
+    pub(super) context_len: usize,
+    /// Whether a token sees only itself and those before it.
+    pub(super) is_causal: bool,
+    /// Token ids become activations.
+    pub(super) embedding: Embedding<M, V>,
+    /// Rotary positions, which layers refer to by index.
+    pub(super) ropes: Vec<RopeSpec>,
+    /// The layers.
+    pub(super) layers: Vec<Layer<M, V>>,
+    /// Norm behind the last layer.
+    pub(super) final_norm: Option<Norm<V>>,
+    /// Behind that, back to the width of the embedding (OPT-350m).
+    pub(super) project_out: Option<M>,
+    /// What becomes of the activations in the end.
+    pub(super) task: Task<M>,
+    /// Beginnings of names of tensors that the checkpoint may hold and nothing here needs.
+    pub(super) ignored: Vec<String>,
+}
+
+/// The way from token ids to activations: `norm((table[id] · project_in + position + type) · scale)`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Embedding<M, V> {
+    /// One row per token. `[vocab_size, embed_size]`
+    pub(super) tokens: M,
+    /// From the embedding's width to the layers' (OPT-350m).
+    pub(super) project_in: Option<M>,
+    /// One row per position.
+    pub(super) positions: Option<M>,
+    /// Row of position 0.
+    pub(super) positions_from: usize,
+    /// One row per kind of segment.
+    pub(super) types: Option<M>,
+    /// Factor.
+    pub(super) scale: f32,
+    /// Norm in the end.
+    pub(super) norm: Option<Norm<V>>,
+}
+
+/// What becomes of the activations in the end.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Task<M> {
+    /// Logits of the next token.
+    Generate(Head<M>),
+    /// A vector of the whole text.
+    Embed,
+    /// `out · tanh(dense · first token)`: how well two texts go together.
+    Classify {
+        /// `[hidden_size, hidden_size]`
+        dense: M,
+        /// `[n_labels, hidden_size]`
+        out: M,
+    },
+}
+
+/// `softcap(scale · weight · x)`
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Head<M> {
+    /// Absent if the embedding is the head. `[vocab_size, hidden_size]`
+    pub(super) weight: Option<M>,
+    /// Whether rows are taken at length 1 (Baichuan 2).
+    pub(super) has_unit_rows: bool,
+    /// Factor of the logits.
+    pub(super) scale: f32,
+    /// Logits become `softcap · tanh(logit / softcap)`.
+    pub(super) softcap: Option<f32>,
+}
+
+/// A norm.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Norm<V> {
+    /// What is taken out.
+    pub(super) kind: NormKind,
+    /// Added to the mean square.
+    pub(super) eps: f32,
+    /// Factor of each element.
+    pub(super) weight: Option<V>,
+    /// Added in the end.
+    pub(super) bias: Option<V>,
+}
+
+/// A layer: attention and a feed-forward part, with norms where the family has them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Layer<M, V> {
+    /// Where the norms of attention stand.
+    pub(super) attention_norms: Norms<V>,
+    /// Attention.
+    pub(super) attention: Attention<M, V>,
+    /// Where the norms of the feed-forward part stand.
+    pub(super) ffn_norms: Norms<V>,
+    /// The feed-forward part.
+    pub(super) ffn: Ffn<M, V>,
+    /// Both parts read the layer's input, and their outputs are added to it together. The feed-forward part
+    /// then shares attention's input norm unless it has one.
+    pub(super) is_parallel: bool,
+    /// A part's output is added to its normed input (BLOOM's and ChatGLM's option).
+    pub(super) adds_to_normed: bool,
+    /// Factor of what a part adds.
+    pub(super) residual_scale: f32,
+}
+
+/// The norms around one part of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Norms<V> {
+    /// Of what the part reads.
+    pub(super) input: Option<Norm<V>>,
+    /// Of what it adds.
+    pub(super) output: Option<Norm<V>>,
+    /// Of the sum.
+    pub(super) sum: Option<Norm<V>>,
+}
+
+/// Attention.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Attention<M, V> {
+    /// Neighbouring query heads share a head of keys and values.
+    Grouped(Grouped<M, V>),
+    /// Keys and values are computed from one short vector per token (DeepSeek-V2 2024, section 2.1).
+    Latent(Box<Latent<M, V>>),
+}
+
+/// Grouped-query attention.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Grouped<M, V> {
+    /// Query heads.
+    pub(super) n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub(super) n_kv_heads: usize,
+    /// Elements of a head.
+    pub(super) head_dim: usize,
+    /// A token sees itself and the `window - 1` tokens before it.
+    pub(super) window: Option<usize>,
+    /// Which of the model's rotary positions.
+    pub(super) rope: Option<usize>,
+    /// Factor of the scores.
+    pub(super) scale: f32,
+    /// Scores become `softcap · tanh(score / softcap)`.
+    pub(super) softcap: Option<f32>,
+    /// Per head, what each position of distance takes off a score.
+    pub(super) alibi_slopes: Option<Vec<f32>>,
+    /// Queries, keys and values are clamped to plus and minus this.
+    pub(super) clip: Option<f32>,
+    /// Queries, keys, values. `[(n_heads + 2 n_kv_heads) · head_dim, hidden_size]`
+    pub(super) qkv: M,
+    /// Norms of queries and keys.
+    pub(super) qk_norms: Option<QkNorms<V>>,
+    /// Per head, a score without a value. `[n_heads]`
+    pub(super) sinks: Option<V>,
+    /// `[hidden_size, n_heads · head_dim]`
+    pub(super) out: M,
+}
+
+/// Norms of queries and keys, before they turn.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct QkNorms<V> {
+    /// Over all heads together, or over each on its own.
+    pub(super) over_all_heads: bool,
+    /// Of queries.
+    pub(super) q: Norm<V>,
+    /// Of keys.
+    pub(super) k: Norm<V>,
+}
+
+/// Multi-head latent attention. A head's query and key are a part without and a part with positions.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Latent<M, V> {
+    /// Heads.
+    pub(super) n_heads: usize,
+    /// Elements of a head without positions.
+    pub(super) nope_dim: usize,
+    /// Elements of a head with positions.
+    pub(super) rope_dim: usize,
+    /// Elements of a head's value.
+    pub(super) value_dim: usize,
+    /// Elements of the vector that keys and values come from.
+    pub(super) rank: usize,
+    /// Which of the model's rotary positions.
+    pub(super) rope: usize,
+    /// Factor of the scores.
+    pub(super) scale: f32,
+    /// `hidden_size` to the short vector of queries, and its norm; absent where queries come at once.
+    pub(super) q_down: Option<(M, Norm<V>)>,
+    /// Queries. `[n_heads · (nope_dim + rope_dim), …]`
+    pub(super) q_up: M,
+    /// The short vector of keys and values, and the keys' part with positions. `[rank + rope_dim, hidden_size]`
+    pub(super) kv_down: M,
+    /// Norm of the short vector.
+    pub(super) kv_norm: Norm<V>,
+    /// Per head, from a query without positions to what the short vector is multiplied with. `[rank, nope_dim]`
+    pub(super) key_up: Vec<M>,
+    /// Per head, from a weighted sum of short vectors to the value. `[value_dim, rank]`
+    pub(super) value_up: Vec<M>,
+    /// `[hidden_size, n_heads · value_dim]`
+    pub(super) out: M,
+}
+
+/// The feed-forward part.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Ffn<M, V> {
+    /// The same for every token.
+    Dense(Mlp<M>),
+    /// A choice of experts for each token.
+    Experts(Box<Moe<M, V>>),
+}
+
+/// `down · act(up · x)`, or `down · (act(gate · x) · (up · x))`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Mlp<M> {
+    /// The activation function.
+    pub(super) activation: Activation,
+    /// Elements between up and down.
+    pub(super) width: usize,
+    /// Whether `up` is gate, then up.
+    pub(super) is_gated: bool,
+    /// `[width, hidden_size]`, or `[2 width, hidden_size]` if gated.
+    pub(super) up: M,
+    /// `[hidden_size, width]`
+    pub(super) down: M,
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Moe<M, V> {
+    /// Logits of the experts. `[n_experts, hidden_size]`
+    pub(super) router: M,
+    /// How scores come from logits.
+    pub(super) scoring: Scoring,
+    /// Added to the scores for the choice.
+    pub(super) choice_bias: Option<V>,
+    /// Restriction of the choice.
+    pub(super) groups: Option<ExpertGroups>,
+    /// Experts of a token.
+    pub(super) n_chosen: usize,
+    /// Whether the weights of the chosen are made to add up to 1.
+    pub(super) renormalise: bool,
+    /// Factor of the weights.
+    pub(super) scale: f32,
+    /// The experts.
+    pub(super) experts: Vec<Mlp<M>>,
+    /// An expert of every token.
+    pub(super) shared: Option<Mlp<M>>,
+    /// The shared expert's weight is the sigmoid of this. `[1, hidden_size]`
+    pub(super) shared_gate: Option<M>,
+}
+
+impl Rows {
+    /// Neighbouring rows.
+    pub(super) fn block(first: usize, n: usize) -> Rows {
+        Rows { first, n, step: 1 }
     }
 
-    /// Every tensor of the checkpoint.
-    pub(super) fn tensors(&self) -> Vec<TensorSpec> {
-        let names = &self.names;
-        let vector = |name: String| TensorSpec {
-            name,
-            shape: vec![self.hidden_size],
-        };
-        let table = |name: &str| TensorSpec {
-            name: format!("{name}.weight"),
-            shape: vec![self.vocab_size, self.hidden_size],
-        };
-        let mut tensors = vec![table(names.embed), vector(format!("{}.weight", names.final_norm))];
-        tensors.extend(names.head.map(table));
-        for layer in 0..self.n_layers() {
-            for norm in [names.attention_norm, names.ffn_norm] {
-                tensors.push(vector(of_layer(norm, layer, "weight")));
-            }
-            for linear in [&names.qkv, &names.out, &names.gate_up, &names.down] {
-                tensors.extend(linear.tensors(layer));
-            }
-        }
-        tensors
+    /// Their indices.
+    pub(super) fn iter(self) -> impl Iterator<Item = usize> {
+        (0..self.n).map(move |i| self.first + i * self.step)
     }
 }
 
-impl LinearNames {
-    fn tensors(&self, layer: usize) -> Vec<TensorSpec> {
-        let mut tensors = Vec::new();
-        for &(part, n_rows) in &self.parts {
-            tensors.push(TensorSpec {
-                name: of_layer(part, layer, "weight"),
-                shape: vec![n_rows, self.n_cols],
-            });
-            if self.bias == Bias::Present {
-                tensors.push(TensorSpec {
-                    name: of_layer(part, layer, "bias"),
-                    shape: vec![n_rows],
-                });
-            }
-        }
-        tensors
+impl Matrix {
+    /// Rows.
+    pub(super) fn n_rows(&self) -> usize {
+        self.parts.iter().map(Part::n_taken).sum()
     }
 }
 
-/// The name of a layer's tensor.
-pub(super) fn of_layer(template: &str, layer: usize, kind: &str) -> String {
-    format!("{}.{kind}", template.replace("{i}", &layer.to_string()))
+impl Part {
+    /// Rows that are taken.
+    pub(super) fn n_taken(&self) -> usize {
+        self.taken.iter().map(|rows| rows.n).sum()
+    }
+}
+
+/// Makes something of each weight of a description.
+pub(super) trait Convert {
+    /// What becomes of a matrix.
+    type Matrix;
+    /// What becomes of a vector.
+    type Vector;
+
+    /// Converts a matrix.
+    fn matrix(&self, matrix: &Matrix) -> Result<Self::Matrix, ModelError>;
+    /// Converts a vector.
+    fn vector(&self, vector: &Vector) -> Result<Self::Vector, ModelError>;
+
+    /// Converts all layers.
+    fn layers(&self, layers: &[LayerSpec]) -> Result<Vec<Layer<Self::Matrix, Self::Vector>>, ModelError> {
+        layers.iter().map(|layer| self.layer(layer)).collect()
+    }
+
+    /// Converts a whole model.
+    fn network(&self, spec: &ModelSpec) -> Result<Network<Self::Matrix, Self::Vector>, ModelError> {
+        let edges = &spec.embedding;
+        Ok(Network {
+            vocab_size: spec.vocab_size,
+            hidden_size: spec.hidden_size,
+            context_len: spec.context_len,
+            is_causal: spec.is_causal,
+            embedding: Embedding {
+                tokens: self.matrix(&edges.tokens)?,
+                project_in: self.optional(edges.project_in.as_ref())?,
+                positions: self.optional(edges.positions.as_ref())?,
+                positions_from: edges.positions_from,
+                types: self.optional(edges.types.as_ref())?,
+                scale: edges.scale,
+                norm: self.norm(edges.norm.as_ref())?,
+            },
+            ropes: spec.ropes.clone(),
+            layers: self.layers(&spec.layers)?,
+            final_norm: self.norm(spec.final_norm.as_ref())?,
+            project_out: self.optional(spec.project_out.as_ref())?,
+            task: match &spec.task {
+                Task::Generate(head) => Task::Generate(Head {
+                    weight: self.optional(head.weight.as_ref())?,
+                    has_unit_rows: head.has_unit_rows,
+                    scale: head.scale,
+                    softcap: head.softcap,
+                }),
+                Task::Embed => Task::Embed,
+                Task::Classify { dense, out } => Task::Classify {
+                    dense: self.matrix(dense)?,
+                    out: self.matrix(out)?,
+                },
+            },
+            ignored: spec.ignored.clone(),
+        })
+    }
+
+    /// Converts a layer.
+    fn layer(&self, layer: &LayerSpec) -> Result<Layer<Self::Matrix, Self::Vector>, ModelError> {
+        Ok(Layer {
+            attention_norms: self.norms(&layer.attention_norms)?,
+            attention: match &layer.attention {
+                Attention::Grouped(grouped) => Attention::Grouped(self.grouped(grouped)?),
+                Attention::Latent(latent) => Attention::Latent(Box::new(self.latent(latent)?)),
+            },
+            ffn_norms: self.norms(&layer.ffn_norms)?,
+            ffn: match &layer.ffn {
+                Ffn::Dense(mlp) => Ffn::Dense(self.mlp(mlp)?),
+                Ffn::Experts(moe) => Ffn::Experts(Box::new(self.moe(moe)?)),
+            },
+            is_parallel: layer.is_parallel,
+            adds_to_normed: layer.adds_to_normed,
+            residual_scale: layer.residual_scale,
+        })
+    }
+
+    /// Converts grouped-query attention.
+    fn grouped(
+        &self,
+        of: &Grouped<Matrix, Vector>,
+    ) -> Result<Grouped<Self::Matrix, Self::Vector>, ModelError> {
+        let qk_norms = |norms: &QkNorms<Vector>| -> Result<_, ModelError> {
+            Ok(QkNorms {
+                over_all_heads: norms.over_all_heads,
+                q: self.some_norm(&norms.q)?,
+                k: self.some_norm(&norms.k)?,
+            })
+        };
+        Ok(Grouped {
+            n_heads: of.n_heads,
+            n_kv_heads: of.n_kv_heads,
+            head_dim: of.head_dim,
+            window: of.window,
+            rope: of.rope,
+            scale: of.scale,
+            softcap: of.softcap,
+            alibi_slopes: of.alibi_slopes.clone(),
+            clip: of.clip,
+            qkv: self.matrix(&of.qkv)?,
+            qk_norms: of.qk_norms.as_ref().map(qk_norms).transpose()?,
+            sinks: of.sinks.as_ref().map(|sinks| self.vector(sinks)).transpose()?,
+            out: self.matrix(&of.out)?,
+        })
+    }
+
+    /// Converts latent attention.
+    fn latent(&self, of: &Latent<Matrix, Vector>) -> Result<Latent<Self::Matrix, Self::Vector>, ModelError> {
+        let each = |matrices: &[Matrix]| -> Result<Vec<Self::Matrix>, ModelError> {
+            matrices.iter().map(|matrix| self.matrix(matrix)).collect()
+        };
+        Ok(Latent {
+            n_heads: of.n_heads,
+            nope_dim: of.nope_dim,
+            rope_dim: of.rope_dim,
+            value_dim: of.value_dim,
+            rank: of.rank,
+            rope: of.rope,
+            scale: of.scale,
+            q_down: match &of.q_down {
+                Some((down, norm)) => Some((self.matrix(down)?, self.some_norm(norm)?)),
+                None => None,
+            },
+            q_up: self.matrix(&of.q_up)?,
+            kv_down: self.matrix(&of.kv_down)?,
+            kv_norm: self.some_norm(&of.kv_norm)?,
+            key_up: each(&of.key_up)?,
+            value_up: each(&of.value_up)?,
+            out: self.matrix(&of.out)?,
+        })
+    }
+
+    /// Converts a mixture of experts.
+    fn moe(&self, of: &Moe<Matrix, Vector>) -> Result<Moe<Self::Matrix, Self::Vector>, ModelError> {
+        Ok(Moe {
+            router: self.matrix(&of.router)?,
+            scoring: of.scoring,
+            choice_bias: of
+                .choice_bias
+                .as_ref()
+                .map(|bias| self.vector(bias))
+                .transpose()?,
+            groups: of.groups,
+            n_chosen: of.n_chosen,
+            renormalise: of.renormalise,
+            scale: of.scale,
+            experts: of
+                .experts
+                .iter()
+                .map(|mlp| self.mlp(mlp))
+                .collect::<Result<_, _>>()?,
+            shared: of.shared.as_ref().map(|mlp| self.mlp(mlp)).transpose()?,
+            shared_gate: self.optional(of.shared_gate.as_ref())?,
+        })
+    }
+
+    /// Converts two matrices and an activation.
+    fn mlp(&self, of: &Mlp<Matrix>) -> Result<Mlp<Self::Matrix>, ModelError> {
+        Ok(Mlp {
+            activation: of.activation,
+            width: of.width,
+            is_gated: of.is_gated,
+            up: self.matrix(&of.up)?,
+            down: self.matrix(&of.down)?,
+        })
+    }
+
+    /// Converts the norms around a part.
+    fn norms(&self, norms: &Norms<Vector>) -> Result<Norms<Self::Vector>, ModelError> {
+        Ok(Norms {
+            input: self.norm(norms.input.as_ref())?,
+            output: self.norm(norms.output.as_ref())?,
+            sum: self.norm(norms.sum.as_ref())?,
+        })
+    }
+
+    /// Converts a norm that may be absent.
+    fn norm(&self, norm: Option<&Norm<Vector>>) -> Result<Option<Norm<Self::Vector>>, ModelError> {
+        norm.map(|norm| self.some_norm(norm)).transpose()
+    }
+
+    /// Converts a norm.
+    fn some_norm(&self, norm: &Norm<Vector>) -> Result<Norm<Self::Vector>, ModelError> {
+        let vector = |vector: &Option<Vector>| vector.as_ref().map(|v| self.vector(v)).transpose();
+        Ok(Norm {
+            kind: norm.kind,
+            eps: norm.eps,
+            weight: vector(&norm.weight)?,
+            bias: vector(&norm.bias)?,
+        })
+    }
+
+    /// Converts a matrix that may be absent.
+    fn optional(&self, matrix: Option<&Matrix>) -> Result<Option<Self::Matrix>, ModelError> {
+        matrix.map(|matrix| self.matrix(matrix)).transpose()
+    }
+}
+
+impl ModelSpec {
+    /// Every tensor of the checkpoint, each once, in the order of their names.
+    pub(super) fn tensors(&self) -> Result<Vec<TensorSpec>, ModelError> {
+        let names = Names::default();
+        names.network(self)?;
+        let mut tensors = names.0.into_inner();
+        tensors.sort();
+        tensors.dedup();
+        Ok(tensors)
+    }
+}
+
+/// Collects what a description names.
+#[derive(Default)]
+struct Names(std::cell::RefCell<Vec<TensorSpec>>);
+
+impl Convert for Names {
+    type Matrix = ();
+    type Vector = ();
+
+    fn matrix(&self, matrix: &Matrix) -> Result<(), ModelError> {
+        let mut names = self.0.borrow_mut();
+        for part in &matrix.parts {
+            names.push(part.tensor.clone());
+            names.extend(part.bias.iter().map(|bias| bias.tensor.clone()));
+            if let Layout::Mxfp4 { scales } = &part.layout {
+                names.push(scales.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn vector(&self, vector: &Vector) -> Result<(), ModelError> {
+        self.0.borrow_mut().extend(vector.tensors.iter().cloned());
+        Ok(())
+    }
 }

@@ -71,16 +71,26 @@ pub(super) struct Checkpoint {
 struct Located {
     file_idx: usize,
     bytes: Range<usize>,
-    dtype: DType,
+    dtype: Option<DType>,
 }
 
 /// A tensor's bytes, little-endian and without gaps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tensor<'a> {
-    /// How its numbers are stored.
-    pub(super) dtype: DType,
+    /// How its numbers are stored; `None` for bytes that are not numbers by themselves.
+    pub(super) dtype: Option<DType>,
     /// The numbers.
     pub(super) bytes: &'a [u8],
+    file: &'a MappedFile,
+    /// Where in the file the bytes start.
+    at: usize,
+}
+
+impl Tensor<'_> {
+    /// Gives back the memory of bytes `part` of the tensor, which have been read; the file keeps them.
+    pub(super) fn release(&self, part: Range<usize>) {
+        self.file.release(self.at + part.start..self.at + part.end);
+    }
 }
 
 /// Largest index file; the largest published ones have a few megabytes.
@@ -91,15 +101,28 @@ const N_FILES_MAX: usize = 4096;
 
 /// Prefixes with which the same tensor appears: exported with or without the head, or from a model of
 /// several kinds of input.
-const PREFIXES: &[&str] = &["model.", "language_model."];
+const PREFIXES: &[&str] = &[
+    "model.",
+    "transformer.",
+    "language_model.",
+    "model.language_model.",
+    "bert.",
+    "roberta.",
+    "decoder.",
+];
 
 impl Checkpoint {
-    /// Maps the files in `dir` and finds every tensor of `wanted`.
+    /// Maps the files in `dir` and finds every tensor of `wanted`. Tensors whose names start with one of
+    /// `ignored` may be there too.
     ///
     /// # Errors
     /// A file is missing or broken, a wanted tensor is missing or has another shape or a dtype that cannot
     /// be computed with, or a file holds a tensor that nobody wants.
-    pub(super) fn open(dir: &Path, wanted: &[TensorSpec]) -> Result<Checkpoint, ModelError> {
+    pub(super) fn open(
+        dir: &Path,
+        wanted: &[TensorSpec],
+        ignored: &[String],
+    ) -> Result<Checkpoint, ModelError> {
         let mut files = Vec::new();
         let mut stored: HashMap<String, (usize, Entry)> = HashMap::new();
         for path in weight_files(dir)? {
@@ -134,7 +157,7 @@ impl Checkpoint {
         }
         let leftover: BTreeSet<String> = stored
             .into_keys()
-            .filter(|name| !is_ignored(name, wanted))
+            .filter(|name| !is_ignored(name, wanted, ignored))
             .collect();
         match leftover.into_iter().next() {
             Some(name) => Err(ModelError::UnknownTensor { name }),
@@ -152,9 +175,12 @@ impl Checkpoint {
             bytes,
             dtype,
         } = self.tensors.get(name).ok_or_else(missing)?;
+        let file = &self.files[*file_idx];
         Ok(Tensor {
             dtype: *dtype,
-            bytes: &self.files[*file_idx][bytes.clone()],
+            bytes: &file[bytes.clone()],
+            file,
+            at: bytes.start,
         })
     }
 
@@ -170,7 +196,11 @@ impl Checkpoint {
     pub(super) fn n_params(&self) -> u64 {
         self.tensors
             .values()
-            .map(|located| (located.bytes.len() / located.dtype.size_bytes()) as u64)
+            .map(|located| match located.dtype {
+                Some(dtype) => (located.bytes.len() / dtype.size_bytes()) as u64,
+                // Four-bit numbers; their scales are few and counted with them.
+                None => 2 * located.bytes.len() as u64,
+            })
             .sum()
     }
 }
@@ -241,14 +271,17 @@ fn map(path: &Path) -> Result<MappedFile, ModelError> {
     })
 }
 
-/// Takes a tensor out of the stored ones, by its name or with a prefix more or less.
+/// Takes a tensor out of the stored ones, by its name or with a prefix more, less or other.
 fn take(stored: &mut HashMap<String, (usize, Entry)>, name: &str) -> Result<(usize, Entry), ModelError> {
-    let shorter = PREFIXES
+    let shorter: Vec<&str> = PREFIXES
         .iter()
         .filter_map(|prefix| name.strip_prefix(prefix))
-        .map(str::to_owned);
-    let longer = PREFIXES.iter().map(|prefix| format!("{prefix}{name}"));
-    let candidates = std::iter::once(name.to_owned()).chain(shorter).chain(longer);
+        .collect();
+    let stems = std::iter::once(name).chain(shorter);
+    let candidates = stems.flat_map(|stem| {
+        let longer = PREFIXES.iter().map(move |prefix| format!("{prefix}{stem}"));
+        std::iter::once(stem.to_owned()).chain(longer)
+    });
     let found = candidates
         .into_iter()
         .find_map(|candidate| stored.remove(&candidate));
@@ -258,7 +291,7 @@ fn take(stored: &mut HashMap<String, (usize, Entry)>, name: &str) -> Result<(usi
 }
 
 /// Checks a tensor's shape; answers its dtype.
-fn check(spec: &TensorSpec, entry: &Entry) -> Result<DType, ModelError> {
+fn check(spec: &TensorSpec, entry: &Entry) -> Result<Option<DType>, ModelError> {
     let name = entry.name.clone();
     if entry.shape != spec.shape {
         return Err(ModelError::TensorShape {
@@ -268,9 +301,10 @@ fn check(spec: &TensorSpec, entry: &Entry) -> Result<DType, ModelError> {
         });
     }
     match entry.dtype.as_str() {
-        "F32" => Ok(DType::F32),
-        "F16" => Ok(DType::F16),
-        "BF16" => Ok(DType::BF16),
+        "F32" => Ok(Some(DType::F32)),
+        "F16" => Ok(Some(DType::F16)),
+        "BF16" => Ok(Some(DType::BF16)),
+        "U8" => Ok(None),
         other => Err(ModelError::TensorDtype {
             name,
             got: other.to_owned(),
@@ -278,17 +312,26 @@ fn check(spec: &TensorSpec, entry: &Entry) -> Result<DType, ModelError> {
     }
 }
 
-/// What older exports carry although it is computed, and the head of a model whose head is its embedding.
-fn is_ignored(name: &str, wanted: &[TensorSpec]) -> bool {
+/// What older exports carry although it is computed, the head of a model whose head is its embedding, and
+/// what the family ignores.
+fn is_ignored(name: &str, wanted: &[TensorSpec], ignored: &[String]) -> bool {
     const COMPUTED: &[&str] = &[
-        "rotary_emb.inv_freq",
+        ".inv_freq",
         ".attn.bias",
         ".attn.masked_bias",
+        ".attention.bias",
         ".attention.masked_bias",
+        "relative_pe.slopes",
     ];
     const HEAD: &str = "lm_head.weight";
     let tied = !wanted.iter().any(|spec| spec.name == HEAD);
-    COMPUTED.iter().any(|suffix| name.ends_with(suffix)) || (tied && name.ends_with(HEAD))
+    let starts = |stem: &str| ignored.iter().any(|start| stem.starts_with(start.as_str()));
+    COMPUTED.iter().any(|suffix| name.ends_with(suffix))
+        || (tied && name.ends_with(HEAD))
+        || starts(name)
+        || PREFIXES
+            .iter()
+            .any(|prefix| name.strip_prefix(prefix).is_some_and(starts))
 }
 
 #[cfg(test)]
@@ -345,7 +388,7 @@ mod tests {
     #[track_caller]
     fn check_refused(files: &[(&str, &[u8])], names: &[&str], message: &str) {
         let dir = folder(files);
-        let refused = Checkpoint::open(dir.path(), &wanted(names))
+        let refused = Checkpoint::open(dir.path(), &wanted(names), &[])
             .unwrap_err()
             .to_string();
         assert!(refused.contains(message), "{refused}");
@@ -360,7 +403,7 @@ mod tests {
         ];
         let dir = folder(&[("model.safetensors", &shard(&names))]);
         let wanted = wanted(&["model.norm.weight", "model.embed.weight", "layers.0.inv.weight"]);
-        let checkpoint = Checkpoint::open(dir.path(), &wanted).unwrap();
+        let checkpoint = Checkpoint::open(dir.path(), &wanted, &[]).unwrap();
         assert_eq!(checkpoint.tensor("model.embed.weight").unwrap().bytes, [1; 8]);
         assert_eq!((checkpoint.size_bytes(), checkpoint.n_params()), (24, 6));
     }
@@ -374,7 +417,7 @@ mod tests {
             ("y.safetensors", &shard(&["b"])),
         ];
         let dir = folder(files);
-        assert!(Checkpoint::open(dir.path(), &wanted(&["a", "b"])).is_ok());
+        assert!(Checkpoint::open(dir.path(), &wanted(&["a", "b"]), &[]).is_ok());
         check_refused(&files[..2], &["a", "b"], "y.safetensors is missing");
         check_refused(
             &[files[0], files[1], ("y.safetensors", &shard(&["a"]))],
@@ -389,7 +432,7 @@ mod tests {
         let wanted = wanted(&["a", "b"]);
         let of_b = |files: &[(&str, &[u8])]| {
             let dir = folder(files);
-            let checkpoint = Checkpoint::open(dir.path(), &wanted).unwrap();
+            let checkpoint = Checkpoint::open(dir.path(), &wanted, &[]).unwrap();
             checkpoint.tensor("b").unwrap().bytes.to_vec()
         };
         let saved = [2f32, 3.].map(f32::to_le_bytes).concat();
@@ -453,7 +496,9 @@ mod tests {
             name: "a.weight".to_owned(),
             shape: vec![1, 2],
         };
-        let refused = Checkpoint::open(dir.path(), &[long]).unwrap_err().to_string();
+        let refused = Checkpoint::open(dir.path(), &[long], &[])
+            .unwrap_err()
+            .to_string();
         assert_eq!(refused, "tensor a.weight has shape [2], config.json says [1, 2]");
         let at = file.windows(3).position(|window| window == b"F32").unwrap();
         let mut ints = file.to_vec();
@@ -473,7 +518,7 @@ mod tests {
             "lm_head.weight",
         ];
         let files: &[(&str, &[u8])] = &[("model.safetensors", &shard(&names))];
-        assert!(Checkpoint::open(folder(files).path(), &wanted(&["a"])).is_ok());
+        assert!(Checkpoint::open(folder(files).path(), &wanted(&["a"]), &[]).is_ok());
         check_refused(files, &["lm_head.weight"], "tensor a is not part of");
     }
 }

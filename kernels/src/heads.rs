@@ -1,0 +1,53 @@
+//! Where heads lie in the rows of an activation.
+
+use crate::KernelError;
+use crate::error::{check_len, check_range};
+
+/// Heads side by side, somewhere in each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Elements of a row.
+    pub row_stride: usize,
+    /// First element of the first head in its row.
+    pub first: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// Elements from one head to the next.
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// A row that is one head.
+    pub fn whole(width: usize) -> Heads {
+        Heads {
+            row_stride: width,
+            first: 0,
+            n_heads: 1,
+            head_dim: width,
+        }
+    }
+
+    /// Elements from the first head to the end of the last one.
+    pub(crate) fn width(&self) -> usize {
+        self.n_heads * self.head_dim
+    }
+
+    /// Checks that the heads are within the rows of `x`; answers the number of rows.
+    pub(crate) fn check(&self, op: &'static str, x: &[f32]) -> Result<usize, KernelError> {
+        check_range(self.head_dim > 0, op, ("head_dim", self.head_dim), "at least 1")?;
+        check_range(self.n_heads > 0, op, ("n_heads", self.n_heads), "at least 1")?;
+        let end = self
+            .n_heads
+            .checked_mul(self.head_dim)
+            .and_then(|width| width.checked_add(self.first));
+        check_range(
+            end.is_some_and(|end| end <= self.row_stride),
+            op,
+            ("row_stride", self.row_stride),
+            "at least first + n_heads * head_dim",
+        )?;
+        let n_rows = x.len() / self.row_stride;
+        check_len(op, "x", x.len(), n_rows * self.row_stride)?;
+        Ok(n_rows)
+    }
+}

@@ -1,0 +1,245 @@
+//! Normalisation of rows or heads: root mean square (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016).
+
+use crate::disjoint::DisjointMut;
+use crate::error::check_range;
+use crate::simd::{Simd, SimdTask};
+use crate::{CpuContext, Heads, KernelError};
+
+/// What is taken out of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Its root mean square: `x / sqrt(mean(x²) + eps)`.
+    Rms,
+    /// Its mean and its standard deviation: `(x - mean(x)) / sqrt(variance(x) + eps)`.
+    Layer,
+}
+
+/// Operands of [`norm`].
+pub struct Norm<'a> {
+    /// Activations, normalised in place. `[n_rows, heads.row_stride]`
+    pub x: &'a mut [f32],
+    /// The vectors to normalise, each on its own.
+    pub heads: Heads,
+    /// What is taken out.
+    pub kind: NormKind,
+    /// Factor of each element: of a head, the same for all heads, or of all heads.
+    /// `[head_dim]` or `[n_heads * head_dim]`
+    pub weight: Option<&'a [f32]>,
+    /// Added to each element in the end; as long as a weight may be.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the mean square, so that zeros have a norm.
+    pub eps: f32,
+}
+
+/// Normalises every head of every row; there may be no rows.
+///
+/// The relative error is below `(head_dim/LANES + 8)` ulp of the largest element.
+///
+/// # Errors
+/// The shapes do not agree.
+pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
+    let Norm {
+        x,
+        heads,
+        kind,
+        weight,
+        bias,
+        eps,
+    } = op;
+    let n_rows = heads.check("norm", x)?;
+    for (operand, vector) in [("weight", weight), ("bias", bias)] {
+        let len = vector.map_or(heads.head_dim, <[f32]>::len);
+        check_range(
+            len == heads.head_dim || len == heads.width(),
+            "norm",
+            (operand, len),
+            "as long as one head or all heads",
+        )?;
+    }
+    let x = DisjointMut::new(x);
+    let rows_per_task = (TASK_ELEMENTS / heads.width()).max(1);
+    context.for_each(n_rows.div_ceil(rows_per_task), |task| {
+        for row in task * rows_per_task..((task + 1) * rows_per_task).min(n_rows) {
+            // SAFETY: no other task writes this row.
+            let x = unsafe { x.part(row * heads.row_stride + heads.first, heads.width()) };
+            context.run(Row {
+                x,
+                head_dim: heads.head_dim,
+                kind,
+                weight,
+                bias,
+                eps,
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Elements worth a task of their own (some tens of microseconds of one core, an estimate).
+const TASK_ELEMENTS: usize = 1 << 17;
+
+/// The heads of one row.
+struct Row<'a> {
+    x: &'a mut [f32],
+    head_dim: usize,
+    kind: NormKind,
+    weight: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+    eps: f32,
+}
+
+impl<'a> SimdTask for Row<'a> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let d = self.head_dim;
+        for (head, x) in self.x.chunks_exact_mut(d).enumerate() {
+            let of_head = |vector: Option<&'a [f32]>| vector.map(|v| &v[head * d % v.len()..][..d]);
+            if self.kind == NormKind::Layer {
+                let mean = sum(simd, x, |simd, total, v| simd.add(total, v)) / d as f32;
+                x.iter_mut().for_each(|x| *x -= mean);
+            }
+            let squares = sum(simd, x, |simd, total, v| simd.mul_add(v, v, total));
+            let scale = 1.0 / (squares / d as f32 + self.eps).sqrt();
+            match of_head(self.weight) {
+                Some(weight) => {
+                    let scaled = x.iter_mut().zip(weight);
+                    scaled.for_each(|(x, weight)| *x = *x * scale * weight);
+                }
+                None => x.iter_mut().for_each(|x| *x *= scale),
+            }
+            if let Some(bias) = of_head(self.bias) {
+                x.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+        }
+    }
+}
+
+/// Adds up `x` with `add(total, element)`, lane by lane, then the lanes.
+#[inline(always)]
+fn sum<S: Simd>(simd: S, x: &[f32], add: impl Fn(S, S::V, S::V) -> S::V) -> f32 {
+    let whole = x.len() - x.len() % S::LANES;
+    let mut total = simd.splat(0.0);
+    for at in (0..whole).step_by(S::LANES) {
+        total = add(simd, total, simd.load_slice(&x[at..]));
+    }
+    simd.sum(add(simd, total, simd.load_partial(&x[whole..])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    /// One vector's norm in f64.
+    fn reference(x: &[f32], op: (NormKind, f64), weight: &[f32], bias: &[f32]) -> Vec<f64> {
+        let (kind, eps) = op;
+        let n = x.len() as f64;
+        let mean = match kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => x.iter().map(|&v| f64::from(v)).sum::<f64>() / n,
+        };
+        let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        let scaled = x.iter().map(|&v| (f64::from(v) - mean) / (variance + eps).sqrt());
+        scaled
+            .zip(weight.iter().zip(bias))
+            .map(|(v, (&w, &b))| v * f64::from(w) + f64::from(b))
+            .collect()
+    }
+
+    #[test]
+    fn agrees_with_wide_arithmetic_on_every_path() {
+        for (isa, kind) in Isa::available()
+            .into_iter()
+            .flat_map(|isa| [(isa, NormKind::Rms), (isa, NormKind::Layer)])
+        {
+            let context = CpuContext::with_isa(2, isa).unwrap();
+            for (m, n_heads, d) in [(0, 1, 4), (1, 3, 1), (2, 2, 17), (3, 4, 64), (70, 1, 4099)] {
+                for per_head in [false, true] {
+                    let heads = Heads {
+                        row_stride: n_heads * d + 5,
+                        first: 2,
+                        n_heads,
+                        head_dim: d,
+                    };
+                    let before: Vec<f32> = (0..m * heads.row_stride)
+                        .map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.1)
+                        .collect();
+                    let n_weights = if per_head { n_heads * d } else { d };
+                    let weight: Vec<f32> = (0..n_weights).map(|i| 1.0 + (i % 7) as f32 * 0.25).collect();
+                    let bias: Vec<f32> = (0..n_weights).map(|i| (i % 5) as f32 * 0.5).collect();
+                    let mut x = before.clone();
+                    let op = Norm {
+                        x: &mut x,
+                        heads,
+                        kind,
+                        weight: Some(&weight),
+                        bias: Some(&bias),
+                        eps: 1e-5,
+                    };
+                    norm(&context, op).unwrap();
+                    for (i, (&got, &old)) in x.iter().zip(&before).enumerate() {
+                        let (row, column) = (i / heads.row_stride, i % heads.row_stride);
+                        if column < 2 || column >= 2 + n_heads * d {
+                            assert_eq!(got, old, "outside the heads");
+                            continue;
+                        }
+                        let (head, j) = ((column - 2) / d, (column - 2) % d);
+                        let from = row * heads.row_stride + 2 + head * d;
+                        let at = if per_head { head * d } else { 0 };
+                        let vectors = (&weight[at..at + d], &bias[at..at + d]);
+                        let want = reference(&before[from..from + d], (kind, 1e-5), vectors.0, vectors.1)[j];
+                        let tolerance = f64::from(f32::EPSILON) * (d as f64 / 8.0 + 8.0) * 4.0;
+                        assert!((f64::from(got) - want).abs() <= tolerance, "{isa:?} {got} {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros_and_a_norm_may_have_no_parameters() {
+        let context = CpuContext::new(1).unwrap();
+        for (kind, mut x, want) in [
+            (NormKind::Rms, [0.0; 4], [0.0; 4]),
+            (NormKind::Layer, [2.0; 4], [0.0; 4]),
+            (NormKind::Layer, [1.0, 1.0, 3.0, 3.0], [-1.0, -1.0, 1.0, 1.0]),
+        ] {
+            let op = Norm {
+                x: &mut x,
+                heads: Heads::whole(4),
+                kind,
+                weight: None,
+                bias: None,
+                eps: 1e-12,
+            };
+            norm(&context, op).unwrap();
+            assert_eq!(x, want);
+        }
+    }
+
+    #[test]
+    fn refuses_shapes_that_disagree() {
+        let context = CpuContext::new(1).unwrap();
+        let refused = |x: &mut [f32], heads, weight: &[f32]| {
+            let op = Norm {
+                x,
+                heads,
+                kind: NormKind::Rms,
+                weight: Some(weight),
+                bias: None,
+                eps: 1e-6,
+            };
+            assert!(norm(&context, op).is_err());
+        };
+        refused(&mut [0.0; 4], Heads::whole(0), &[]);
+        refused(&mut [0.0; 4], Heads::whole(4), &[1.0; 3]);
+        refused(&mut [0.0; 6], Heads::whole(4), &[1.0; 4]);
+        let beyond = Heads {
+            first: 1,
+            ..Heads::whole(4)
+        };
+        refused(&mut [0.0; 4], beyond, &[1.0; 4]);
+    }
+}

@@ -1,0 +1,83 @@
+//! GPT-J and GPT-NeoX (Pythia): rotary positions of a part of each head.
+
+use kernels::{Activation, RopePairs};
+
+use super::parts::{
+    Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms, plain_mlp, taking,
+};
+use crate::model::ModelError;
+use crate::model::config::Fields;
+use crate::model::rope::RopeSpec;
+use crate::model::spec::{Ffn, ModelSpec, Task};
+
+/// GPT-J 6B.
+pub(super) fn describe_gptj(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let sizes = Sizes::read(config)?;
+    let width = ffn_size(config, &sizes)?;
+    let activation = activation(config, Activation::GeluTanh)?;
+    let norm = |name: &str| layer_norm(name, sizes.hidden_size, sizes.norm_eps, true);
+    let of_layer = |idx: usize| {
+        let name = |part: &str| format!("transformer.h.{idx}.{part}");
+        let names = ["q_proj", "k_proj", "v_proj"].map(|part| name(&format!("attn.{part}")));
+        let out = linear(&name("attn.out_proj"), sizes.hidden_size, sizes.q_width(), false);
+        let mut attention = sizes.attention(sizes.separate_qkv(names, false), out);
+        attention.rope = Some(0);
+        let up = linear(&name("mlp.fc_in"), width, sizes.hidden_size, true);
+        let down = linear(&name("mlp.fc_out"), sizes.hidden_size, width, true);
+        let mut layer = layer(
+            (input_norm(norm(&name("ln_1"))), attention),
+            (no_norms(), Ffn::Dense(plain_mlp(activation, up, down))),
+        );
+        layer.is_parallel = true;
+        layer
+    };
+    let layers = (0..sizes.n_layers).map(of_layer).collect();
+    let mut head = head(config, ("lm_head", false), &sizes)?;
+    head.weight = head
+        .weight
+        .map(|_| linear("lm_head", sizes.vocab_size, sizes.hidden_size, true));
+    let mut spec = sizes.model("transformer.wte", layers, Task::Generate(head));
+    let mut rope = RopeSpec::plain(sizes.head_dim)?;
+    rope.set_dim(
+        config.size(&["rotary_dim"])?.unwrap_or(sizes.head_dim),
+        sizes.head_dim,
+    )?;
+    rope.pairs = RopePairs::Interleaved;
+    spec.ropes = vec![rope];
+    spec.final_norm = Some(norm("transformer.ln_f"));
+    Ok(spec)
+}
+
+/// GPT-NeoX 20B, Pythia, Dolly, RedPajama.
+pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let sizes = Sizes::read(config)?;
+    let width = ffn_size(config, &sizes)?;
+    let activation = activation(config, Activation::Gelu)?;
+    let is_parallel = config.flag("use_parallel_residual")?.unwrap_or(true);
+    let bias = config.flag("attention_bias")?.unwrap_or(true);
+    let norm = |name: &str| layer_norm(name, sizes.hidden_size, sizes.norm_eps, true);
+    let of_layer = |idx: usize| {
+        let name = |part: &str| format!("gpt_neox.layers.{idx}.{part}");
+        let fused = sizes.fused_qkv(&name("attention.query_key_value"), bias);
+        let out = linear(&name("attention.dense"), sizes.hidden_size, sizes.q_width(), bias);
+        let mut attention = sizes.attention(taking(fused, &sizes.ungrouped()), out);
+        attention.rope = Some(0);
+        let up = linear(&name("mlp.dense_h_to_4h"), width, sizes.hidden_size, true);
+        let down = linear(&name("mlp.dense_4h_to_h"), sizes.hidden_size, width, true);
+        let mut layer = layer(
+            (input_norm(norm(&name("input_layernorm"))), attention),
+            (
+                input_norm(norm(&name("post_attention_layernorm"))),
+                Ffn::Dense(plain_mlp(activation, up, down)),
+            ),
+        );
+        layer.is_parallel = is_parallel;
+        layer
+    };
+    let layers = (0..sizes.n_layers).map(of_layer).collect();
+    let task = Task::Generate(head(config, ("embed_out", false), &sizes)?);
+    let mut spec = sizes.model("gpt_neox.embed_in", layers, task);
+    spec.ropes = vec![RopeSpec::of_part(config, sizes.head_dim, 0.25)?];
+    spec.final_norm = Some(norm("gpt_neox.final_layer_norm"));
+    Ok(spec)
+}

@@ -1,0 +1,275 @@
+//! Loading: a description becomes weights in memory, fused and in the layout of the ops, in one pass over the
+//! files by all threads.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kernels::{DType, Weight};
+use rayon::prelude::*;
+
+use super::mxfp4;
+use super::spec::{Convert, Layer, LayerSpec, Layout, Matrix, Network, Part, Rows, Vector};
+use super::weights::{Checkpoint, Tensor};
+use super::{DtypeChoice, LoadProgress, ModelError};
+
+/// A weight with its bias.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// `[n_rows, n_cols]`
+    pub(super) weight: Weight,
+    /// `[n_rows]`
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+/// A model with its weights.
+pub(super) type Loaded = Network<Linear, Vec<f32>>;
+/// One of its layers.
+pub(super) type LoadedLayer = Layer<Linear, Vec<f32>>;
+
+/// Copies tensors from the mapped files.
+pub(super) struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    dtype: DtypeChoice,
+    progress: &'a (dyn Fn(LoadProgress) + Sync),
+    bytes_done: Mutex<u64>,
+    weights_bytes: AtomicU64,
+}
+
+/// Rows that are turned from columns at once: their transposed lines fill whole cache lines of the file.
+const TURNED_ROWS: usize = 64;
+
+impl<'a> Loader<'a> {
+    /// A loader that keeps weights as `dtype` says and tells `progress` after each tensor.
+    pub(super) fn new(
+        checkpoint: &'a Checkpoint,
+        dtype: DtypeChoice,
+        progress: &'a (dyn Fn(LoadProgress) + Sync),
+    ) -> Loader<'a> {
+        Loader {
+            checkpoint,
+            dtype,
+            progress,
+            bytes_done: Mutex::new(0),
+            weights_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of all weights loaded so far.
+    pub(super) fn weights_bytes(&self) -> u64 {
+        self.weights_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The dtype of a matrix in memory: that of its parts if it is one, else f32.
+    fn dtype_of(&self, parts: &[(&Part, Tensor<'_>)]) -> Result<DType, ModelError> {
+        let mut stored = parts.iter().map(|(part, tensor)| float_dtype(part, tensor));
+        let first = stored.next().unwrap_or(Ok(DType::F32))?;
+        let mut common = first;
+        for dtype in stored {
+            if dtype? != first {
+                common = DType::F32;
+            }
+        }
+        Ok(self.dtype.apply(common))
+    }
+
+    /// Writes the rows of one part from `row` on.
+    fn write_part(
+        &self,
+        weight: &mut Weight,
+        row: usize,
+        (part, tensor): (&Part, Tensor<'_>),
+    ) -> Result<(), ModelError> {
+        match &part.layout {
+            Layout::Rows => write_rows(weight, row, (part, tensor))?,
+            Layout::Columns => write_columns(weight, row, (part, tensor))?,
+            Layout::Mxfp4 { scales } => {
+                let scales = self.checkpoint.tensor(&scales.name)?;
+                write_mxfp4(weight, row, (part, tensor), scales)?;
+                self.report(part.n_taken() * weight.n_cols() / mxfp4::BLOCK);
+            }
+        }
+        let n_elements = part.n_taken() * weight.n_cols();
+        self.report(match tensor.dtype {
+            Some(dtype) => n_elements * dtype.size_bytes(),
+            None => n_elements / 2,
+        });
+        Ok(())
+    }
+
+    /// The bias of one part, `None` if it has none.
+    fn bias(&self, part: &Part) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(bias) = &part.bias else {
+            return Ok(None);
+        };
+        let stored = self.floats(&bias.tensor.name)?;
+        let taken = part.taken.iter().flat_map(|rows| rows.iter());
+        let values: Vec<f32> = taken.map(|row| stored[bias.first + row]).collect();
+        let dtype = self.checkpoint.tensor(&bias.tensor.name)?.dtype;
+        self.report(values.len() * dtype.map_or(0, DType::size_bytes));
+        Ok(Some(values))
+    }
+
+    /// A whole tensor in f32.
+    fn floats(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let tensor = self.checkpoint.tensor(name)?;
+        let dtype = tensor.dtype.ok_or_else(|| not_floats(name))?;
+        Ok(dtype.widen(tensor.bytes)?)
+    }
+
+    fn report(&self, n_bytes: usize) {
+        // Held while progress is told, so that what is told never falls.
+        let mut done = self.bytes_done.lock().unwrap_or_else(PoisonError::into_inner);
+        *done += n_bytes as u64;
+        (self.progress)(LoadProgress {
+            bytes_done: *done,
+            bytes_total: self.checkpoint.size_bytes(),
+        });
+    }
+
+    fn count(&self, n_bytes: usize) {
+        self.weights_bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Convert for Loader<'_> {
+    type Matrix = Linear;
+    type Vector = Vec<f32>;
+
+    fn matrix(&self, matrix: &Matrix) -> Result<Linear, ModelError> {
+        let parts = matrix
+            .parts
+            .iter()
+            .map(|part| Ok((part, self.checkpoint.tensor(&part.tensor.name)?)))
+            .collect::<Result<Vec<_>, ModelError>>()?;
+        let mut weight = Weight::zeroed(self.dtype_of(&parts)?, matrix.n_rows(), matrix.n_cols)?;
+        let mut biases = Vec::new();
+        let mut row = 0;
+        for (part, tensor) in parts {
+            self.write_part(&mut weight, row, (part, tensor))?;
+            biases.extend(self.bias(part)?.unwrap_or_default());
+            row += part.n_taken();
+        }
+        self.count(weight.size_bytes() + size_of_val(&biases[..]));
+        Ok(Linear {
+            weight,
+            bias: (!biases.is_empty()).then_some(biases),
+        })
+    }
+
+    /// A norm or a bias, in f32 whatever the weights are in: it is small, and its rounding would show.
+    fn vector(&self, vector: &Vector) -> Result<Vec<f32>, ModelError> {
+        let mut values = Vec::new();
+        for tensor in &vector.tensors {
+            values.extend(self.floats(&tensor.name)?);
+            self.report(self.checkpoint.tensor(&tensor.name)?.bytes.len());
+        }
+        values.iter_mut().for_each(|value| *value += vector.offset);
+        self.count(size_of_val(&values[..]));
+        Ok(values)
+    }
+
+    fn layers(&self, layers: &[LayerSpec]) -> Result<Vec<LoadedLayer>, ModelError> {
+        layers.par_iter().map(|layer| self.layer(layer)).collect()
+    }
+}
+
+/// In which dtype a part's numbers are, or become.
+fn float_dtype(part: &Part, tensor: &Tensor<'_>) -> Result<DType, ModelError> {
+    match (&part.layout, tensor.dtype) {
+        (Layout::Mxfp4 { .. }, None) => Ok(DType::BF16),
+        (Layout::Rows | Layout::Columns, Some(dtype)) => Ok(dtype),
+        (Layout::Mxfp4 { .. }, Some(_)) => Err(ModelError::TensorDtype {
+            name: part.tensor.name.clone(),
+            got: "floating point instead of U8".to_owned(),
+        }),
+        (Layout::Rows | Layout::Columns, None) => Err(not_floats(&part.tensor.name)),
+    }
+}
+
+fn not_floats(name: &str) -> ModelError {
+    ModelError::TensorDtype {
+        name: name.to_owned(),
+        got: "U8".to_owned(),
+    }
+}
+
+/// Writes rows that are stored as such.
+fn write_rows(
+    weight: &mut Weight,
+    row: usize,
+    (part, tensor): (&Part, Tensor<'_>),
+) -> Result<(), ModelError> {
+    let dtype = float_dtype(part, &tensor)?;
+    let row_bytes = weight.n_cols() * dtype.size_bytes();
+    let start = part.first * dtype.size_bytes();
+    let mut row = row;
+    for rows in &part.taken {
+        // Neighbours are written together, others one by one.
+        let (n_together, n_times) = if rows.step == 1 { (rows.n, 1) } else { (1, rows.n) };
+        for time in 0..n_times {
+            let from = start + (rows.first + time * rows.step) * row_bytes;
+            let bytes = from..from + n_together * row_bytes;
+            weight.write_rows(row, dtype, &tensor.bytes[bytes.clone()])?;
+            tensor.release(bytes);
+            row += n_together;
+        }
+    }
+    Ok(())
+}
+
+/// Writes rows that are stored as columns.
+fn write_columns(
+    weight: &mut Weight,
+    row: usize,
+    (part, tensor): (&Part, Tensor<'_>),
+) -> Result<(), ModelError> {
+    let dtype = float_dtype(part, &tensor)?;
+    let (n_cols, size) = (weight.n_cols(), dtype.size_bytes());
+    let stored = &tensor.bytes[part.first * size..];
+    let mut row = row;
+    for rows in &part.taken {
+        for at in (0..rows.n).step_by(TURNED_ROWS) {
+            let some = Rows {
+                first: rows.first + at * rows.step,
+                n: TURNED_ROWS.min(rows.n - at),
+                step: rows.step,
+            };
+            let mut turned = vec![0; some.n * n_cols * size];
+            for column in 0..n_cols {
+                for (i, stored_row) in some.iter().enumerate() {
+                    let from = (column * part.n_rows + stored_row) * size;
+                    let to = (i * n_cols + column) * size;
+                    turned[to..to + size].copy_from_slice(&stored[from..from + size]);
+                }
+            }
+            weight.write_rows(row, dtype, &turned)?;
+            row += some.n;
+        }
+    }
+    let start = part.first * size;
+    tensor.release(start..start + part.n_rows * n_cols * size);
+    Ok(())
+}
+
+/// Writes rows that are stored in blocks of four-bit numbers.
+fn write_mxfp4(
+    weight: &mut Weight,
+    row: usize,
+    (part, tensor): (&Part, Tensor<'_>),
+    scales: Tensor<'_>,
+) -> Result<(), ModelError> {
+    let n_blocks = weight.n_cols() / mxfp4::BLOCK;
+    let first_row = part.first / weight.n_cols();
+    for (i, stored_row) in part.taken.iter().flat_map(|rows| rows.iter()).enumerate() {
+        let block = (first_row + stored_row) * n_blocks;
+        let numbers = block * mxfp4::BLOCK / 2..(block + n_blocks) * mxfp4::BLOCK / 2;
+        let turned = mxfp4::to_f32(
+            &tensor.bytes[numbers.clone()],
+            &scales.bytes[block..block + n_blocks],
+        );
+        weight.write_rows(row + i, DType::F32, &turned)?;
+        tensor.release(numbers);
+    }
+    Ok(())
+}
