@@ -1,4 +1,4 @@
-//! Bodies of chat completions and completions, checked against a small model's tokenizer and template.
+//! Bodies of chat completions, completions, embeddings and scores, checked against a small model's tokenizer and template.
 
 #![no_main]
 
@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use runtime::chat_template::ChatTemplate;
-use runtime::request::{Defaults, Rules, chat, completion};
+use runtime::model::Task;
+use runtime::request::{Defaults, Rules, chat, completion, embeddings, scores};
 use runtime::tokenizer::Tokenizer;
 
 static MODEL: LazyLock<(Tokenizer, Option<ChatTemplate>, Defaults)> = LazyLock::new(|| {
@@ -27,6 +28,8 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     let (tokenizer, template, defaults) = &*MODEL;
     let rules = Rules {
         served: &["m".to_owned()],
+        task: Task::Generate,
+        embedding_size: 64,
         max_logprobs: 20,
         max_model_len: 256,
         defaults,
@@ -37,4 +40,14 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
             assert!(prepared.prompts.iter().all(|prompt| prompt.ids.len() <= 256));
         }
     }
+    let embeds = Rules {
+        task: Task::Embed { normalises: true },
+        ..rules
+    };
+    let pairs = Rules {
+        task: Task::Score { n_labels: 1 },
+        ..rules
+    };
+    let _ = embeddings(body, &embeds, tokenizer);
+    let _ = scores(body, &pairs, tokenizer);
 });

@@ -83,6 +83,16 @@ pub enum ApiError {
         /// Every name that is served.
         served: Vec<String>,
     },
+    /// The model is served here, but is not for this.
+    #[error("the model '{model}' does not {wanted}; it {does}")]
+    WrongTask {
+        /// What was asked for.
+        model: String,
+        /// What the route needs, such as `generate text`.
+        wanted: &'static str,
+        /// What the model is for, such as `generates text`.
+        does: &'static str,
+    },
     /// There is no such route.
     #[error("there is no {path}")]
     UnknownRoute {
@@ -178,6 +188,7 @@ impl ApiError {
             Self::Template { .. } => (400, INVALID, Some("invalid_messages"), "template"),
             Self::InvalidApiKey => (401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
             Self::UnknownModel { .. } => (404, INVALID, Some("model_not_found"), "unknown_model"),
+            Self::WrongTask { .. } => (400, INVALID, Some("unsupported_model"), "wrong_task"),
             Self::UnknownRoute { .. } => (404, INVALID, Some("unknown_url"), "unknown_route"),
             Self::MethodNotAllowed { .. } => (405, INVALID, Some("method_not_supported"), "method"),
             Self::BodyTimeout { .. } => (408, INVALID, Some("body_timeout"), "body_timeout"),
@@ -207,7 +218,7 @@ impl ApiError {
             | Self::Contradiction { param, .. }
             | Self::TooLong { param, .. } => Some(param),
             Self::Template { .. } => Some("messages"),
-            Self::UnknownModel { .. } => Some("model"),
+            Self::UnknownModel { .. } | Self::WrongTask { .. } => Some("model"),
             Self::BrokenJson { .. }
             | Self::NotAnObject
             | Self::InvalidApiKey
@@ -361,6 +372,11 @@ mod tests {
             ApiError::UnknownModel {
                 model: text(),
                 served: vec![text()],
+            },
+            ApiError::WrongTask {
+                model: text(),
+                wanted: "generate text",
+                does: "makes embeddings",
             },
             ApiError::UnknownRoute { path: text() },
             ApiError::MethodNotAllowed {

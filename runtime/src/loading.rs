@@ -13,10 +13,12 @@ use crate::capacity::{self, Demand};
 use crate::chat_template::ChatTemplate;
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
-    Engine, EngineConfig, Event, GenerateRequest, PreemptionMode, SamplingParams, SchedulingPolicy,
+    Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
+    SchedulingPolicy,
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
-use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo};
+use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo, Task};
+use crate::pooling::Activation;
 use crate::server::{App, ServeError, Serving, chain};
 use crate::startup::Stage;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
@@ -35,7 +37,7 @@ pub async fn load(app: Arc<App>) -> Result<Serving, ServeError> {
     let loading = tokio::task::spawn_blocking(move || load_from(&worker, &directory, &tokenizer));
     let serving = loading.await.map_err(|_| ServeError::Panicked)??;
     app.startup.enter(Stage::WarmingUp);
-    warm_up(&serving.engine).await?;
+    warm_up(&serving.engine, &serving.info).await?;
     Ok(serving)
 }
 
@@ -125,6 +127,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         template,
         defaults: crate::request::Defaults::load(directory)?,
         max_model_len: info.max_model_len as usize,
+        activation: Activation::read(directory)?,
         revision: Manifest::read(directory).map(|manifest| manifest.commit),
         directory: directory.to_path_buf(),
         info,
@@ -220,21 +223,16 @@ fn scheduling_policy(setting: settings::SchedulingPolicy) -> SchedulingPolicy {
 }
 
 /// One token through the whole path, so that the first client does not pay for cold pages.
-async fn warm_up(engine: &Engine) -> Result<(), ServeError> {
+async fn warm_up(engine: &Engine, info: &ModelInfo) -> Result<(), ServeError> {
     let failed = |reason: String| ServeError::WarmUp { reason };
-    let request = GenerateRequest {
-        prompt: vec![0],
-        sampling: SamplingParams {
-            temperature: 0.0,
-            ..SamplingParams::default()
-        },
-        max_tokens: Some(1),
-        ignore_eos: true,
-        ..GenerateRequest::default()
-    };
-    let mut tickets = engine
-        .submit(vec![request])
-        .map_err(|error| failed(chain(&error)))?;
+    let mut tickets = match info.task {
+        Task::Generate => engine.submit(vec![one_token()]),
+        Task::Embed { .. } | Task::Score { .. } => engine.submit_pooling(vec![PoolRequest {
+            prompt: vec![0],
+            token_types: Vec::new(),
+        }]),
+    }
+    .map_err(|error| failed(chain(&error)))?;
     let mut ticket = tickets.pop().ok_or_else(|| failed("no ticket".into()))?;
     loop {
         match ticket.next().await {
@@ -243,5 +241,18 @@ async fn warm_up(engine: &Engine) -> Result<(), ServeError> {
             Some(Event::Failed(failure)) => return Err(failed(failure.to_string())),
             None => return Err(failed("it ended without a word".into())),
         }
+    }
+}
+
+fn one_token() -> GenerateRequest {
+    GenerateRequest {
+        prompt: vec![0],
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        max_tokens: Some(1),
+        ignore_eos: true,
+        ..GenerateRequest::default()
     }
 }

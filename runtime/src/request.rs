@@ -6,15 +6,18 @@
 mod defaults;
 mod messages;
 mod params;
+mod pooling;
 mod unsupported;
 
 use serde_json::Value;
 
 pub use defaults::{Defaults, DefaultsError};
+pub use pooling::{Encoding, Pairing, PreparedEmbeddings, PreparedScores, embeddings, scores};
 
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
 use crate::engine::{GenerateRequest, SamplingParams};
 use crate::error::{ApiError, shortened};
+use crate::model::Task;
 use crate::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
 use crate::tokenizer::{Begin, Special, Tokenizer, TokenizerError};
 use params::{Params, invalid_item};
@@ -35,6 +38,10 @@ const COMPLETION_TOKENS_DEFAULT: usize = 16;
 pub struct Rules<'a> {
     /// Names under which the model is served.
     pub served: &'a [String],
+    /// What the model is for.
+    pub task: Task,
+    /// Length of an embedding.
+    pub embedding_size: usize,
     /// Alternatives that `logprobs` may ask for.
     pub max_logprobs: usize,
     /// Prompt and answer at most, tokens.
@@ -139,9 +146,9 @@ impl Answers {
 /// [`ApiError`] for everything a client can get wrong.
 pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
     let mut params = Params::parse(body)?;
-    let model = served_model(&mut params, rules)?;
+    let model = generating_model(&mut params, rules)?;
     let value = params.take("prompt").ok_or_else(|| missing("prompt"))?;
-    let sources = prompt_sources(value)?;
+    let sources = prompt_sources("prompt", PROMPTS_MAX, value)?;
     let echoes = params.flag("echo")?.unwrap_or(false);
     let begin = begin(&mut params, Begin::Add)?;
     let logprobs = logprobs(&mut params, "logprobs", rules)?;
@@ -185,7 +192,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
 /// [`ApiError`] for everything a client can get wrong, the chat template's refusals included.
 pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
     let mut params = Params::parse(body)?;
-    let model = served_model(&mut params, rules)?;
+    let model = generating_model(&mut params, rules)?;
     let conversation = conversation(&mut params)?;
     let begin = begin(&mut params, Begin::Leave)?;
     let logprobs = chat_logprobs(&mut params, rules)?;
@@ -227,6 +234,24 @@ fn served_model(params: &mut Params, rules: &Rules<'_>) -> Result<String, ApiErr
     })
 }
 
+fn generating_model(params: &mut Params, rules: &Rules<'_>) -> Result<String, ApiError> {
+    let model = served_model(params, rules)?;
+    match rules.task {
+        Task::Generate => Ok(model),
+        Task::Embed { .. } | Task::Score { .. } => Err(wrong_task(model, "generate text", rules.task)),
+    }
+}
+
+fn wrong_task(model: String, wanted: &'static str, task: Task) -> ApiError {
+    let does = match task {
+        Task::Generate => "generates text",
+        Task::Embed { .. } => "makes embeddings",
+        Task::Score { n_labels: 1 } => "scores pairs of texts",
+        Task::Score { .. } => "sorts texts into several classes",
+    };
+    ApiError::WrongTask { model, wanted, does }
+}
+
 fn begin(params: &mut Params, default: Begin) -> Result<Begin, ApiError> {
     Ok(match params.flag("add_special_tokens")? {
         None => default,
@@ -266,19 +291,32 @@ fn encode(
     tokenizer: &Tokenizer,
     param: &str,
 ) -> Result<Vec<u32>, ApiError> {
-    if tokenizer.exceeds(text, rules.max_model_len) {
-        let (n_bytes, n_tokens) = (text.len(), rules.max_model_len);
-        let reason =
-            format!("the prompt has {n_bytes} bytes, more than the context of {n_tokens} tokens can hold");
-        return Err(ApiError::TooLong {
-            param: param.into(),
-            reason,
-        });
+    check_length(text.len(), rules, tokenizer, param)?;
+    tokenizer.encode(text, begin).map_err(unencoded)
+}
+
+/// Refuses what is certainly too long before it is encoded.
+fn check_length(
+    n_bytes: usize,
+    rules: &Rules<'_>,
+    tokenizer: &Tokenizer,
+    param: &str,
+) -> Result<(), ApiError> {
+    let n_tokens = rules.max_model_len;
+    if !tokenizer.exceeds(n_bytes, n_tokens) {
+        return Ok(());
     }
-    tokenizer.encode(text, begin).map_err(|error: TokenizerError| {
-        tracing::error!(%error, "a prompt could not be encoded");
-        ApiError::Internal
+    let reason =
+        format!("the prompt has {n_bytes} bytes, more than the context of {n_tokens} tokens can hold");
+    Err(ApiError::TooLong {
+        param: param.into(),
+        reason,
     })
+}
+
+fn unencoded(error: TokenizerError) -> ApiError {
+    tracing::error!(%error, "a prompt could not be encoded");
+    ApiError::Internal
 }
 
 enum PromptSource {
@@ -287,27 +325,27 @@ enum PromptSource {
 }
 
 /// A text, a list of texts, a list of tokens, or a list of those.
-fn prompt_sources(value: Value) -> Result<Vec<PromptSource>, ApiError> {
-    const EXPECTED: &str = "a text, a list of token ids, or a non-empty list of up to 128 of them";
-    let wrong = |value: &Value| ApiError::invalid("prompt", EXPECTED, value);
+fn prompt_sources(param: &str, n_max: usize, value: Value) -> Result<Vec<PromptSource>, ApiError> {
+    let expected = format!("a text, a list of token ids, or a non-empty list of up to {n_max} of them");
+    let wrong = |value: &Value| ApiError::invalid(param, &expected, value);
     let items = match value {
         Value::String(text) => return Ok(vec![PromptSource::Text(text)]),
         Value::Array(items) => items,
         other => return Err(wrong(&other)),
     };
     if items.first().is_some_and(Value::is_number) {
-        return Ok(vec![PromptSource::Tokens(token_ids("prompt", &items)?)]);
+        return Ok(vec![PromptSource::Tokens(token_ids(param, &items)?)]);
     }
-    if items.is_empty() || items.len() > PROMPTS_MAX {
+    if items.is_empty() || items.len() > n_max {
         return Err(ApiError::InvalidValue {
-            param: "prompt".into(),
-            expected: EXPECTED.into(),
+            param: param.into(),
             got: format!("a list of {}", items.len()),
+            expected,
         });
     }
     let source = |item: Value| match item {
         Value::String(text) => Ok(PromptSource::Text(text)),
-        Value::Array(ids) => Ok(PromptSource::Tokens(token_ids("prompt", &ids)?)),
+        Value::Array(ids) => Ok(PromptSource::Tokens(token_ids(param, &ids)?)),
         other => Err(wrong(&other)),
     };
     items.into_iter().map(source).collect()

@@ -6,11 +6,14 @@
 mod body;
 mod chat_completions;
 mod completions;
+mod embeddings;
 mod generation;
 mod logprobs;
 mod models;
 mod observation;
+mod pooling;
 mod probes;
+mod score;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -45,6 +48,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*name}", get(models::one))
         .route("/v1/completions", post(completions::create))
         .route("/v1/chat/completions", post(chat_completions::create))
+        .route("/v1/embeddings", post(embeddings::create))
+        .route("/v1/score", post(score::create))
+        .route("/score", post(score::create))
         .route_layer(middleware::from_fn_with_state(keys, require_key));
     Router::new()
         .merge(openai)

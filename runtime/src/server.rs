@@ -22,6 +22,7 @@ use crate::fetch::FetchError;
 use crate::loading::load;
 use crate::metrics::Metrics;
 use crate::model::{ModelError, ModelInfo};
+use crate::pooling::Activation;
 use crate::routes;
 use crate::startup::{Stage, StartupTracker};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -59,6 +60,8 @@ pub struct Serving {
     pub info: ModelInfo,
     /// Longest context in tokens.
     pub max_model_len: usize,
+    /// What becomes of a raw score.
+    pub activation: Activation,
     /// Commit that was downloaded, if the directory says so.
     pub revision: Option<String>,
     /// Sampling of requests that name none.

@@ -200,10 +200,10 @@ impl Tokenizer {
         })
     }
 
-    /// Whether a text is certainly longer than `n_tokens` tokens, told by its length alone.
-    pub fn exceeds(&self, text: &str, n_tokens: usize) -> bool {
+    /// Whether a text of `n_bytes` bytes is certainly longer than `n_tokens` tokens.
+    pub fn exceeds(&self, n_bytes: usize, n_tokens: usize) -> bool {
         let bytes_max = n_tokens.saturating_mul(self.tokens.longest_bytes());
-        text.len() > bytes_max.saturating_mul(SHRINKING_MAX)
+        n_bytes > bytes_max.saturating_mul(SHRINKING_MAX)
     }
 
     /// Runs `work` on a thread that may be busy for long; as many at a time as there are cores.

@@ -29,6 +29,8 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
 fn rules(defaults: &Defaults) -> Rules<'_> {
     Rules {
         served: &FIXTURE.served,
+        task: Task::Generate,
+        embedding_size: 64,
         max_logprobs: 20,
         max_model_len: 2048,
         defaults,

@@ -28,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const IGNORED_MAX: usize = 16;
 
 /// How a route reads a body.
-pub(super) type Reader = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<Prepared, ApiError>;
+pub(super) type Reader<T> = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<T, ApiError>;
 
 /// How a route writes answers.
 pub(super) trait Shape: Send + 'static {
@@ -47,7 +47,11 @@ pub(super) trait Shape: Send + 'static {
 }
 
 /// Reads and checks a body where it may take long: off the threads that serve others.
-pub(super) async fn prepare(app: &Arc<App>, body: JsonBytes, read: Reader) -> Result<Prepared, ApiError> {
+pub(super) async fn prepare<T: Send + 'static>(
+    app: &Arc<App>,
+    body: JsonBytes,
+    read: Reader<T>,
+) -> Result<T, ApiError> {
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
     let worker = Arc::clone(app);
     let prepared = Arc::clone(&serving.tokenizer).in_pool(move |tokenizer| {
@@ -63,6 +67,8 @@ pub(super) async fn prepare(app: &Arc<App>, body: JsonBytes, read: Reader) -> Re
 fn rules<'a>(app: &'a App, serving: &'a Serving) -> Rules<'a> {
     Rules {
         served: &app.config.served_names,
+        task: serving.info.task,
+        embedding_size: serving.info.embedding_size,
         max_logprobs: app.config.max_logprobs,
         max_model_len: serving.max_model_len,
         defaults: &serving.defaults,
@@ -106,10 +112,7 @@ pub(super) async fn respond<S: Shape>(
             events(choices, writer)
         }
     };
-    if let Some(names) = ignored(&prepared.ignored) {
-        let header = HeaderName::from_static("x-slipway-ignored-parameters");
-        response.headers_mut().insert(header, names);
-    }
+    tell_ignored(&mut response, &prepared.ignored);
     Ok(response)
 }
 
@@ -261,6 +264,14 @@ pub(super) fn unix_time_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// Tells the client which of its parameters mean nothing here.
+pub(super) fn tell_ignored(response: &mut Response, names: &[String]) {
+    if let Some(names) = ignored(names) {
+        let header = HeaderName::from_static("x-slipway-ignored-parameters");
+        response.headers_mut().insert(header, names);
+    }
 }
 
 /// Names of parameters as a header can carry them.

@@ -167,7 +167,7 @@ async fn bodies_and_routes_that_are_none() {
         (form.body(Body::from(good.clone())).unwrap(), 415),
         (Request::get("/v1/completions").body(Body::empty()).unwrap(), 405),
         (Request::delete("/v1/models").body(Body::empty()).unwrap(), 405),
-        (post("/v1/embeddings", good.clone()), 404),
+        (post("/v1/images/generations", good.clone()), 404),
         (Request::get("/").body(Body::empty()).unwrap(), 404),
         (
             Request::get(format!("/{}", "x".repeat(5000)))

@@ -13,7 +13,7 @@ use runtime::config;
 use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
-use runtime::model::{Forward, ModelError};
+use runtime::model::{Forward, ModelError, Task};
 use runtime::routes;
 use runtime::server::App;
 use runtime::startup::Stage;
@@ -78,7 +78,8 @@ pub(crate) fn loading(flags: &[(&str, &str)]) -> Server {
         ("served-model-name", "tiny,alias"),
         ("num-gpu-blocks-override", "1024"),
     ];
-    let given = base.iter().chain(flags);
+    let is_given = |name: &str| flags.iter().any(|(given, _)| *given == name);
+    let given = base.iter().filter(|(name, _)| !is_given(name)).chain(flags);
     let arguments = ServeArguments {
         flags: given
             .map(|(name, text)| (name.to_string(), text.to_string()))
@@ -90,7 +91,7 @@ pub(crate) fn loading(flags: &[(&str, &str)]) -> Server {
     Server { app, router }
 }
 
-/// A server of the shipped model.
+/// A server of the shipped model, unless the flags name another.
 pub(crate) async fn tiny(flags: &[(&str, &str)]) -> Server {
     let server = loading(flags);
     let serving = load(Arc::clone(&server.app)).await.unwrap();
@@ -101,6 +102,15 @@ pub(crate) async fn tiny(flags: &[(&str, &str)]) -> Server {
 
 /// The same with another model behind it: four sequences at a time, two more may wait.
 pub(crate) async fn with_model(model: impl Forward + Send + 'static, flags: &[(&str, &str)]) -> Server {
+    with_task(model, Task::Generate, flags).await
+}
+
+/// The same for another task than generating.
+pub(crate) async fn with_task(
+    model: impl Forward + Send + 'static,
+    task: Task,
+    flags: &[(&str, &str)],
+) -> Server {
     let server = loading(flags);
     let mut serving = load(Arc::clone(&server.app)).await.unwrap();
     let config = EngineConfig {
@@ -118,6 +128,7 @@ pub(crate) async fn with_model(model: impl Forward + Send + 'static, flags: &[(&
         eos_token_ids: vec![2],
     };
     serving.engine = Engine::start(Box::new(model), config).unwrap();
+    serving.info.task = task;
     server.app.serving.set(serving).unwrap();
     server.app.startup.enter(Stage::Ready);
     server

@@ -4,8 +4,11 @@
 
 mod answers;
 mod cache;
+#[path = "../oracle/fixture.rs"]
+mod checkpoint;
 mod errors;
 mod faults;
 mod fixture;
+mod pooling;
 mod probes;
 mod sockets;

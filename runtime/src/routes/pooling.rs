@@ -1,0 +1,84 @@
+//! What the routes have in common that answer with vectors: submit, collect, wrap.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::generation::{tell_ignored, unix_time_s};
+use crate::engine::{Engine, Event, PoolRequest, SubmitError, Ticket};
+use crate::error::ApiError;
+
+/// Inputs of one request that are in the engine at a time, so that a long list leaves room for others.
+const IN_FLIGHT_MAX: usize = 32;
+
+/// The vector of each request, in their order; `param` is where they came from.
+pub(super) async fn vectors(
+    engine: &Engine,
+    requests: &[PoolRequest],
+    param: &str,
+) -> Result<Vec<Vec<f32>>, ApiError> {
+    let mut vectors = Vec::with_capacity(requests.len());
+    let mut n_at_once = IN_FLIGHT_MAX;
+    while vectors.len() < requests.len() {
+        let rest = &requests[vectors.len()..];
+        let wave = &rest[..rest.len().min(n_at_once)];
+        match engine.submit_pooling(wave.to_vec()) {
+            Ok(tickets) => {
+                for ticket in tickets {
+                    vectors.push(vector(ticket).await?);
+                }
+            }
+            // A small engine holds fewer.
+            Err(SubmitError::TooMany { n_requests_max, .. }) if (1..wave.len()).contains(&n_requests_max) => {
+                n_at_once = n_requests_max;
+            }
+            Err(SubmitError::Refused { request_idx, error }) => {
+                let param = if requests.len() == 1 {
+                    param.to_string()
+                } else {
+                    format!("{param}[{}]", vectors.len() + request_idx)
+                };
+                let refused = SubmitError::Refused { request_idx, error };
+                return Err(ApiError::from_submit(refused, &param));
+            }
+            Err(error) => return Err(ApiError::from_submit(error, param)),
+        }
+    }
+    Ok(vectors)
+}
+
+async fn vector(mut ticket: Ticket) -> Result<Vec<f32>, ApiError> {
+    loop {
+        match ticket.next().await {
+            Some(Event::Pooled(vector)) if vector.iter().all(|x| x.is_finite()) => return Ok(vector),
+            Some(Event::Pooled(_)) => {
+                tracing::error!("a pooled vector is not finite");
+                return Err(ApiError::Internal);
+            }
+            Some(Event::Token { .. }) => {}
+            Some(Event::Failed(failure)) => return Err(ApiError::from(&failure)),
+            // Only an engine that is being stopped ends a request so.
+            Some(Event::Finished { .. }) | None => return Err(ApiError::Aborted),
+        }
+    }
+}
+
+/// The body around `data`, with the usage of `requests`.
+pub(super) fn list(id_prefix: &str, model: &str, data: Vec<Value>, requests: &[PoolRequest]) -> Value {
+    let n_tokens: usize = requests.iter().map(|request| request.prompt.len()).sum();
+    json!({
+        "id": format!("{id_prefix}{}", uuid::Uuid::new_v4().simple()),
+        "object": "list",
+        "created": unix_time_s(),
+        "model": model,
+        "data": data,
+        "usage": {"prompt_tokens": n_tokens, "completion_tokens": 0, "total_tokens": n_tokens},
+    })
+}
+
+/// The response, with the parameters that mean nothing here.
+pub(super) fn response(body: Value, ignored: &[String]) -> Response {
+    let mut response = Json(body).into_response();
+    tell_ignored(&mut response, ignored);
+    response
+}
