@@ -294,7 +294,8 @@ fn words(path: &Path, contents: &[u8], config: &TokenizerConfig) -> Result<Words
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     if !name.ends_with(".tiktoken") && !Tiktoken::is_one(contents) {
-        return SentencePiece::parse(contents).map(Words::SentencePiece);
+        let model = SentencePiece::parse(contents)?;
+        return Ok(Words::SentencePiece(Box::new(model)));
     }
     let class = match name {
         "qwen.tiktoken" => tiktoken::QWEN,

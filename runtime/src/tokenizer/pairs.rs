@@ -38,10 +38,11 @@ pub(super) fn merged(
     let mut offer = |nodes: &[Node], left: usize, queue: &mut BinaryHeap<Reverse<(u32, usize, usize)>>| {
         let Some(node) = nodes.get(left) else { return };
         let Some(next) = nodes.get(node.next) else { return };
-        if node.merges && next.merges {
-            if let Some(rank) = rank(node.range.clone(), next.range.clone()) {
-                queue.push(Reverse((rank, left, next.range.end)));
-            }
+        if node.merges
+            && next.merges
+            && let Some(rank) = rank(node.range.clone(), next.range.clone())
+        {
+            queue.push(Reverse((rank, left, next.range.end)));
         }
     };
     for left in 0..nodes.len() {

@@ -41,7 +41,7 @@ pub(super) struct Plain {
 /// The vocabulary.
 #[derive(Debug)]
 pub(super) enum Words {
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
     Tiktoken(Tiktoken),
 }
 
@@ -122,7 +122,7 @@ impl Plain {
         let class = config.tokenizer_class.as_deref();
         let prefix = PREFIXES.iter().find(|(name, _)| Some(*name) == class);
         let model = match &self.words {
-            Words::SentencePiece(model) => Some(model),
+            Words::SentencePiece(model) => Some(&**model),
             Words::Tiktoken(_) => None,
         };
         let id = |token: &Option<String>| self.id(token.as_deref()?);
