@@ -129,7 +129,7 @@ impl Choice {
                     self.n_generated = n_generated;
                     return Some(self.finished(reason));
                 }
-                Event::Pooled(_) => return Some(Err(ApiError::Internal)),
+                Event::Beams(_) | Event::Pooled(_) => return Some(Err(ApiError::Internal)),
                 Event::Failed(failure) => return Some(Err(self.failed(&failure))),
             };
             if let Some(delta) = delta {

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod batch;
+pub mod beam;
 pub mod blocks;
 pub mod load;
 pub mod paged_cache;
@@ -28,9 +29,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub use admission::{AdmitError, PreemptionMode, SchedulingPolicy};
+pub use beam::{Beam, BeamParams, EarlyStopping};
 pub use load::{Counters, Load};
 pub use sampler::{SamplingParams, TokenLogprobs};
-pub use sequence::{GenerateRequest, PoolRequest};
+pub use sequence::{BeamRequest, GenerateRequest, PoolRequest};
 pub use ticket::{Event, FinishReason, RequestFailure, Ticket, Timing};
 
 use admission::Limits;
@@ -209,6 +211,16 @@ impl Engine {
         self.submit_admitted(admit_all(requests, |request| self.limits.admit_pooling(request)))
     }
 
+    /// Submits requests for beam searches, all or none; one ticket each, in their order. Never waits.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; then none was accepted.
+    pub fn submit_beam_searches(&self, requests: Vec<BeamRequest>) -> Result<Vec<Ticket>, SubmitError> {
+        self.submit_admitted(admit_all(requests, |request| {
+            self.limits.admit_beam_search(request)
+        }))
+    }
+
     fn submit_admitted(
         &self,
         admitted: Result<Vec<Admitted>, SubmitError>,
@@ -217,7 +229,7 @@ impl Engine {
             return Err(SubmitError::EngineDead);
         }
         let admitted = admitted?;
-        let n_requests = admitted.iter().map(|admitted| admitted.n_branches).sum();
+        let n_requests = admitted.iter().map(Admitted::n_tickets).sum();
         let intake = self.lock_intake();
         let Some(sender) = intake.as_ref() else {
             return Err(SubmitError::Draining);
@@ -377,10 +389,10 @@ fn admit_all<R>(
 fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Vec<Ticket>) {
     let n_events_max = match &admitted.task {
         Task::Generate { stop, .. } => stop.max_tokens + 1,
-        Task::Pool { .. } => 1,
+        Task::Search { .. } | Task::Pool { .. } => 1,
     };
     let channel = |_| mpsc::channel(n_events_max);
-    let (events, receivers): (_, Vec<_>) = (0..admitted.n_branches).map(channel).unzip();
+    let (events, receivers): (_, Vec<_>) = (0..admitted.n_tickets()).map(channel).unzip();
     let submission = Submission {
         admitted,
         events,

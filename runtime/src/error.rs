@@ -290,7 +290,7 @@ impl ApiError {
                 param: "priority".into(),
                 reason,
             },
-            AdmitError::NoAnswersWanted => Self::Contradiction {
+            AdmitError::NoAnswersWanted | AdmitError::TooManyBeams { .. } => Self::Contradiction {
                 param: "n".into(),
                 reason,
             },

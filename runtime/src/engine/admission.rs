@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::batch::KvGroup;
 use super::sampler::InvalidParam;
-use super::sequence::{Admitted, GenerateRequest, PoolRequest, StopRules, Task};
+use super::sequence::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 
 /// The engine's fixed limits.
 #[derive(Clone, Debug)]
@@ -123,6 +123,14 @@ pub enum AdmitError {
         /// The request's.
         priority: i32,
     },
+    /// More beams than sequences run at once.
+    #[error("{width} beams run in one step, where {n_running_max} sequences can")]
+    TooManyBeams {
+        /// Beams.
+        width: usize,
+        /// Sequences that run at once at most.
+        n_running_max: usize,
+    },
     /// The whole KV cache cannot hold it.
     #[error("the request needs {n_blocks_needed} blocks of the KV cache, which has {n_blocks}")]
     NeverFits {
@@ -167,39 +175,68 @@ impl Limits {
         if n == 0 {
             return Err(AdmitError::NoAnswersWanted);
         }
-        if priority != 0 && self.scheduling_policy == SchedulingPolicy::Fcfs {
-            return Err(AdmitError::NoPriorities { priority });
-        }
-        self.check_prompt(&prompt)?;
-        if prompt.len() >= self.max_model_len {
-            return Err(AdmitError::PromptTooLong {
-                n_prompt: prompt.len(),
-                max_model_len: self.max_model_len,
-            });
-        }
+        self.check_priority(priority)?;
+        self.check_continued(&prompt)?;
         let max_tokens = self.resolve_max_tokens(prompt.len(), max_tokens)?;
-        if min_tokens > max_tokens {
-            return Err(AdmitError::MinAboveMax {
-                min_tokens,
-                max_tokens,
-            });
-        }
-        let eos_token_ids = if ignore_eos {
-            Arc::default()
-        } else {
-            Arc::clone(&self.eos_token_ids)
-        };
         let stop = StopRules {
             max_tokens,
             min_tokens,
-            eos_token_ids,
+            eos_token_ids: self.eos_token_ids(ignore_eos),
             stop_token_ids,
         };
+        stop.check()?;
         Ok(Admitted {
             prompt,
             n_branches: n,
             priority,
             task: Task::Generate { sampling, stop },
+        })
+    }
+
+    /// Checks a request for a beam search against the limits.
+    ///
+    /// # Errors
+    /// [`AdmitError`] if it could never run, whatever else runs.
+    pub fn admit_beam_search(&self, request: BeamRequest) -> Result<Admitted, AdmitError> {
+        let BeamRequest {
+            prompt,
+            params,
+            priority,
+            max_tokens,
+            min_tokens,
+            stop_token_ids,
+            ignore_eos,
+        } = request;
+        if params.width == 0 {
+            return Err(AdmitError::NoAnswersWanted);
+        }
+        if params.width > self.n_running_max() {
+            return Err(AdmitError::TooManyBeams {
+                width: params.width,
+                n_running_max: self.n_running_max(),
+            });
+        }
+        self.check_priority(priority)?;
+        self.check_continued(&prompt)?;
+        // Beams may differ from their first token on, and all run in every step.
+        let one_of_all = Limits {
+            n_blocks: self.n_blocks / (params.width * self.groups.len()),
+            groups: vec![KvGroup::default()],
+            ..self.clone()
+        };
+        let max_tokens = one_of_all.resolve_max_tokens(prompt.len(), max_tokens)?;
+        let stop = StopRules {
+            max_tokens,
+            min_tokens,
+            eos_token_ids: self.eos_token_ids(ignore_eos),
+            stop_token_ids,
+        };
+        stop.check()?;
+        Ok(Admitted {
+            prompt,
+            n_branches: params.width,
+            priority,
+            task: Task::Search { params, stop },
         })
     }
 
@@ -236,6 +273,33 @@ impl Limits {
     /// so there can be no more of them than the step has tokens.
     pub fn n_running_max(&self) -> usize {
         self.max_num_seqs.min(self.max_num_batched_tokens)
+    }
+
+    fn eos_token_ids(&self, ignore_eos: bool) -> Arc<[u32]> {
+        if ignore_eos {
+            Arc::default()
+        } else {
+            Arc::clone(&self.eos_token_ids)
+        }
+    }
+
+    fn check_priority(&self, priority: i32) -> Result<(), AdmitError> {
+        match self.scheduling_policy {
+            SchedulingPolicy::Fcfs if priority != 0 => Err(AdmitError::NoPriorities { priority }),
+            SchedulingPolicy::Fcfs | SchedulingPolicy::Priority => Ok(()),
+        }
+    }
+
+    /// Checks a prompt that is to be continued, so that the context must have room for more.
+    fn check_continued(&self, prompt: &[u32]) -> Result<(), AdmitError> {
+        self.check_prompt(prompt)?;
+        if prompt.len() >= self.max_model_len {
+            return Err(AdmitError::PromptTooLong {
+                n_prompt: prompt.len(),
+                max_model_len: self.max_model_len,
+            });
+        }
+        Ok(())
     }
 
     fn check_prompt(&self, prompt: &[u32]) -> Result<(), AdmitError> {
@@ -310,6 +374,23 @@ impl Limits {
             None => self.n_blocks / self.groups.len(),
         };
         n_blocks_each.saturating_mul(self.block_size)
+    }
+}
+
+impl StopRules {
+    fn check(&self) -> Result<(), AdmitError> {
+        let StopRules {
+            max_tokens,
+            min_tokens,
+            ..
+        } = *self;
+        if min_tokens > max_tokens {
+            return Err(AdmitError::MinAboveMax {
+                min_tokens,
+                max_tokens,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -76,11 +76,12 @@ impl HashModel {
                 hashes.push(embed(batch.tokens[idx], token_type, salt(row.prompt_len)));
             }
         }
-        for (layer, group) in self.shape.groups.clone().into_iter().enumerate() {
+        for layer in 0..self.shape.groups.len() {
             self.write(batch, layer, &hashes);
             for row in &batch.rows {
-                for idx in row.query_start..row.query_start + row.query_len {
-                    hashes[idx] = self.attend(row, layer, group, batch.positions[idx], hashes[idx]);
+                let tokens = row.query_start..row.query_start + row.query_len;
+                for (hash, &position) in hashes[tokens.clone()].iter_mut().zip(&batch.positions[tokens]) {
+                    *hash = self.attend(row, layer, (position as usize, *hash));
                 }
             }
         }
@@ -136,18 +137,17 @@ impl HashModel {
 
     fn write(&mut self, batch: &Batch, layer: usize, hashes: &[u64]) {
         for row in &batch.rows {
-            for idx in row.query_start..row.query_start + row.query_len {
-                let position = batch.positions[idx];
+            let tokens = row.query_start..row.query_start + row.query_len;
+            for (&hash, &position) in hashes[tokens.clone()].iter().zip(&batch.positions[tokens]) {
                 let slot = self.slot(row, layer, position as usize);
-                self.slots[slot] = Some((position, hashes[idx]));
+                self.slots[slot] = Some((position, hash));
             }
         }
     }
 
-    fn attend(&self, row: &BatchRow, layer: usize, group: KvGroup, position: u32, hash: u64) -> u64 {
-        let seen = first_seen(group, position as usize)..=position as usize;
+    fn attend(&self, row: &BatchRow, layer: usize, (position, hash): (usize, u64)) -> u64 {
         let mut attended = hash;
-        for seen in seen {
+        for seen in first_seen(self.shape.groups[layer], position)..=position {
             let written = self.slots[self.slot(row, layer, seen)];
             let (written_at, number) = written.expect("a slot read before it was written");
             assert_eq!(

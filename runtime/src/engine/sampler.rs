@@ -414,6 +414,18 @@ impl Variates {
     }
 }
 
+/// The `n` most probable tokens with their natural log-probabilities, most probable first; ties by lower id.
+///
+/// # Errors
+/// [`SampleError`] if the logits are no distribution.
+pub fn top_logprobs(logits: &[f32], n: usize) -> Result<Vec<(u32, f32)>, SampleError> {
+    check_logits(logits)?;
+    let best = argmax(logits).ok_or(SampleError::NoCandidate)?;
+    let mut top = token_logprobs(logits, best.token(), n).top;
+    top.retain(|(_, logprob)| *logprob > f32::NEG_INFINITY);
+    Ok(top)
+}
+
 /// Log-softmax of the raw logits at `token` and at the `n_top` most probable tokens.
 fn token_logprobs(logits: &[f32], token: u32, n_top: usize) -> TokenLogprobs {
     let max = logits

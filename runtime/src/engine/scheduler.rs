@@ -13,11 +13,13 @@
 mod simulator;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::admission::{Limits, PreemptionMode};
 use super::batch::{Batch, BatchRow, BlockMove};
+use super::beam::Continuation;
 use super::paged_cache::{Hit, PagedCache};
-use super::sequence::{Sequence, SequenceId, Task};
+use super::sequence::{Branch, Sequence, SequenceId, Task};
 use super::ticket::FinishReason;
 
 /// The sequences of one engine, from admission to their end.
@@ -117,9 +119,18 @@ impl Scheduler {
         self.waiting.insert(at, sequence);
     }
 
-    /// Takes a branch out and frees what only it needed; the tokens it had generated, or `None` if it is not
+    /// Takes a branch, or a search, out and frees what only it needed; the tokens it had generated, or `None` if it is not
     /// here.
     pub fn cancel(&mut self, id: SequenceId) -> Option<usize> {
+        let found = self
+            .running
+            .iter()
+            .chain(&self.waiting)
+            .find(|sequence| sequence.request == id);
+        if found.is_some_and(Sequence::is_searching) {
+            self.cancel_search(id);
+            return Some(0);
+        }
         // A branch that has not forked off yet is found with the sequence whose id comes last before it.
         let at = self.running.partition_point(|sequence| sequence.id() <= id);
         if let Some(idx) = at.checked_sub(1)
@@ -195,7 +206,8 @@ impl Scheduler {
     }
 
     /// Records that `step` was computed. `tokens` has one entry per branch of each row that yields logits, in
-    /// order; `None`: no token could be drawn, and the branch is dropped.
+    /// order; `None`: no token could be drawn, and the branch is dropped. Searches have none; each of those that
+    /// yielded logits must be continued before the next step.
     ///
     /// # Panics
     /// If `tokens` does not match the step's rows.
@@ -210,6 +222,7 @@ impl Scheduler {
                 Yield::Pooled => {
                     self.remove_running(idx);
                 }
+                Yield::Logits if self.running[idx].is_searching() => {}
                 Yield::Logits => {
                     let children = self.fork(idx);
                     let mut draw = |sequence: &mut Sequence| {
@@ -234,6 +247,32 @@ impl Scheduler {
         }
         assert!(tokens.next().is_none(), "more draws than branches that draw");
         progress
+    }
+
+    /// Lets a search whose texts were computed go on with `continuations`, which take the place of its texts;
+    /// without any it has ended.
+    ///
+    /// # Panics
+    /// If the search does not run.
+    pub fn continue_search(&mut self, request: SequenceId, continuations: &[Continuation]) {
+        let first = self.running_idx(request);
+        let texts = self.of_request(first);
+        let mut texts: Vec<Sequence> = self.running.drain(texts).collect();
+        let continued = continuations
+            .iter()
+            .zip(request.arrival..)
+            .map(|(continuation, arrival)| {
+                let text = &texts[continuation.from];
+                let id = SequenceId { arrival, ..request };
+                let mut next = text.continued(Branch { id, seed: 0 }, continuation.token);
+                next.tables = self.cache.fork(&text.tables);
+                next
+            });
+        let continued: Vec<Sequence> = continued.collect();
+        self.running.splice(first..first, continued);
+        for text in &mut texts {
+            self.cache.release(&mut text.tables);
+        }
     }
 
     /// A running sequence.
@@ -283,7 +322,7 @@ impl Scheduler {
     fn schedule_decodes(&mut self, step: &mut Step) {
         let mut idx = 0;
         while idx < self.running.len() {
-            if self.running[idx].n_uncomputed() == 1 {
+            if self.running[idx].n_uncomputed() == 1 && self.is_ready(idx) {
                 self.push_row(idx, step);
             }
             idx += 1;
@@ -304,9 +343,17 @@ impl Scheduler {
     /// Admits from the front of the queue while there are places, budget and blocks for all tokens known.
     fn admit_waiting(&mut self, step: &mut Step) {
         while step.n_tokens < self.n_step_tokens_max
-            && let Some(idx) = self.try_admit(step)
+            && let Some(admitted) = self.try_admit(step)
         {
-            self.push_row(idx, step);
+            // The texts of a search have to draw in the same step.
+            if admitted.len() > self.n_step_tokens_max - step.n_tokens {
+                return;
+            }
+            for idx in admitted {
+                if idx < self.running.len() && (self.running[idx].n_uncomputed() > 1 || self.is_ready(idx)) {
+                    self.push_row(idx, step);
+                }
+            }
             if step.rows.len() < self.running.len() {
                 return;
             }
@@ -316,20 +363,32 @@ impl Scheduler {
     /// Gives a place to the first that waits, if there are places and blocks for all its tokens. One that is
     /// alone always gets it: it fits, or it had not been admitted.
     /// Answers where in `running` it is.
-    fn try_admit(&mut self, step: &mut Step) -> Option<usize> {
+    fn try_admit(&mut self, step: &mut Step) -> Option<Range<usize>> {
         let first = self.waiting.front()?;
         let attempt = Some((first.id(), self.cache.n_releases()));
         if self.stuck == attempt && !self.running.is_empty() {
             return None;
         }
-        let Some(hit) = self.room_for(first) else {
+        let with_first = |other: &&Sequence| first.is_searching() && other.request == first.request;
+        let n = 1 + self.waiting.iter().skip(1).take_while(with_first).count();
+        if !self.running.is_empty() && !self.has_room_for(n) {
             self.stuck = attempt;
             return None;
-        };
-        let mut sequence = self.waiting.pop_front()?;
+        }
+        let at = self.running.partition_point(|other| other.id() < first.id());
+        for idx in at..at + n {
+            let sequence = self.waiting.pop_front()?;
+            self.admit(idx, sequence, step);
+        }
+        Some(at..at + n)
+    }
+
+    /// Gives a sequence its place and the blocks that it has already.
+    fn admit(&mut self, idx: usize, mut sequence: Sequence, step: &mut Step) {
         if sequence.tables.is_swapped() {
             self.cache.swap_in(&mut sequence.tables, &mut step.moves);
         } else {
+            let hit = self.hit(&sequence);
             self.cache.adopt(&mut sequence.tables, &hit);
             sequence.set_computed(self.cache.n_tokens(&hit));
         }
@@ -341,37 +400,81 @@ impl Scheduler {
                 n_cached: sequence.n_computed(),
             });
         }
-        let at = self.running.partition_point(|other| other.id() < sequence.id());
-        self.running.insert(at, sequence);
-        Some(at)
+        self.running.insert(idx, sequence);
     }
 
-    /// What the prefix cache has of a waiting sequence, if there are places and blocks for the rest.
-    fn room_for(&self, sequence: &Sequence) -> Option<Hit> {
-        let hit = if self.may_share(sequence) && !sequence.tables.is_swapped() {
-            self.cache.lookup(sequence.salt, sequence.tokens())
-        } else {
-            Hit::default()
-        };
-        if self.running.is_empty() {
-            return Some(hit);
+    /// Whether there are places and blocks for the first `n` that wait.
+    fn has_room_for(&self, n: usize) -> bool {
+        let waiting = || self.waiting.iter().take(n);
+        let n_places = self.n_running() + waiting().map(|sequence| sequence.branches().len()).sum::<usize>();
+        if n_places > self.n_running_max {
+            return false;
         }
-        let n_places = self.n_running() + sequence.branches().len();
-        let n_tokens = sequence.tokens().len();
-        let n_missing = if sequence.tables.is_swapped() {
-            self.cache
-                .n_missing(&sequence.tables, sequence.n_computed(), n_tokens)
-        } else {
+        let wanted = |sequence: &Sequence| {
+            let n_tokens = sequence.tokens().len();
+            if sequence.tables.is_swapped() {
+                return self
+                    .cache
+                    .n_missing(&sequence.tables, sequence.n_computed(), n_tokens);
+            }
+            let hit = self.hit(sequence);
             self.cache.n_missing_after(&hit, n_tokens) + self.cache.n_idle(&hit)
         };
         // What the running ones need for the tokens they have is theirs already.
         let missing = |other: &Sequence| {
-            self.cache
-                .n_missing(&other.tables, other.n_computed(), other.tokens().len())
+            let n_tokens = other.tokens().len();
+            self.cache.n_missing(&other.tables, other.n_computed(), n_tokens)
         };
         let n_promised: usize = self.running.iter().map(missing).sum();
-        let fits = n_places <= self.n_running_max && n_missing + n_promised <= self.cache.pool().n_free();
-        fits.then_some(hit)
+        let n_wanted: usize = waiting().map(wanted).sum();
+        n_wanted + n_promised <= self.cache.pool().n_free()
+    }
+
+    /// What the prefix cache has of a sequence without blocks.
+    fn hit(&self, sequence: &Sequence) -> Hit {
+        if self.may_share(sequence) {
+            self.cache.lookup(sequence.salt, sequence.tokens())
+        } else {
+            Hit::default()
+        }
+    }
+
+    /// Whether the sequence may draw in this step: all texts of a search do or none.
+    fn is_ready(&self, idx: usize) -> bool {
+        let texts = &self.running[self.of_request(idx)];
+        texts.iter().all(|text| text.n_uncomputed() == 1)
+    }
+
+    /// The running texts of the search that `running[idx]` is one of; itself where it is none.
+    fn of_request(&self, idx: usize) -> Range<usize> {
+        let sequence = &self.running[idx];
+        if !sequence.is_searching() {
+            return idx..idx + 1;
+        }
+        let is_other = |other: &Sequence| other.request != sequence.request;
+        let first = self.running[..idx]
+            .iter()
+            .rposition(is_other)
+            .map_or(0, |before| before + 1);
+        let n_after = self.running[idx..]
+            .iter()
+            .take_while(|other| !is_other(other))
+            .count();
+        first..idx + n_after
+    }
+
+    fn cancel_search(&mut self, request: SequenceId) {
+        let (mut running, mut waiting) = (
+            std::mem::take(&mut self.running),
+            std::mem::take(&mut self.waiting),
+        );
+        let is_cancelled = |sequence: &&mut Sequence| sequence.request == request;
+        for sequence in running.iter_mut().chain(&mut waiting).filter(is_cancelled) {
+            self.cache.release(&mut sequence.tables);
+        }
+        running.retain(|sequence| sequence.request != request);
+        waiting.retain(|sequence| sequence.request != request);
+        (self.running, self.waiting) = (running, waiting);
     }
 
     /// Whether blocks of the sequence are those of any other with the same tokens.
@@ -389,7 +492,7 @@ impl Scheduler {
         let sequence = &self.running[idx];
         let yields = match &sequence.task {
             _ if n_tokens < sequence.n_uncomputed() => Yield::Nothing,
-            Task::Generate { .. } => Yield::Logits,
+            Task::Generate { .. } | Task::Search { .. } => Yield::Logits,
             Task::Pool { .. } => Yield::Pooled,
         };
         let id = sequence.id();
@@ -403,7 +506,7 @@ impl Scheduler {
         while let Some(sequence) = self.running.get_mut(idx) {
             let n_computed = sequence.n_computed();
             let n_wanted = sequence
-                .n_uncomputed()
+                .n_computable()
                 .min(self.n_step_tokens_max - step.n_tokens);
             let n_whole = sequence.prompt().len().saturating_sub(n_computed);
             let n_tokens_min = if self.whole_prompts { n_whole.max(1) } else { 1 };
@@ -420,8 +523,9 @@ impl Scheduler {
                 return n_tokens;
             }
             // The first never gives way: admission made sure that it fits alone.
+            let first = self.of_request(0);
             assert!(
-                self.running.len() > 1,
+                first.len() < self.running.len(),
                 "a sequence was admitted that does not fit alone"
             );
             self.preempt_last(step);
@@ -429,9 +533,21 @@ impl Scheduler {
         0
     }
 
-    /// Takes the blocks of the last running sequence. It waits again, and had no part in this step.
+    /// Takes the blocks of the last running sequence, or search.
     fn preempt_last(&mut self, step: &mut Step) {
-        let mut sequence = self.running.pop().expect("a sequence runs that can give way");
+        let last = self.running.len() - 1;
+        for sequence in self
+            .running
+            .split_off(self.of_request(last).start)
+            .into_iter()
+            .rev()
+        {
+            self.preempt(sequence, step);
+        }
+    }
+
+    /// Takes the blocks of a sequence. It waits again, and had no part in this step.
+    fn preempt(&mut self, mut sequence: Sequence, step: &mut Step) {
         let id = sequence.id();
         if let Some(idx) = step.rows.iter().rposition(|row| row.id == id) {
             step.n_tokens -= step.rows.remove(idx).n_tokens;

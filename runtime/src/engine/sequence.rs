@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::beam::BeamParams;
 use super::paged_cache::BlockTables;
 use super::sampler::SamplingParams;
 use super::ticket::FinishReason;
@@ -54,6 +55,25 @@ pub struct PoolRequest {
     pub token_types: Vec<u32>,
 }
 
+/// A prompt to search continuations of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BeamRequest {
+    /// Token ids of the prompt, at least one.
+    pub prompt: Vec<u32>,
+    /// How to search.
+    pub params: BeamParams,
+    /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
+    pub priority: i32,
+    /// Tokens of a text at most; `None`: as many as the context has room for.
+    pub max_tokens: Option<usize>,
+    /// Tokens before a stop token may end a text.
+    pub min_tokens: usize,
+    /// Tokens that end a text, besides the model's own end-of-sequence tokens.
+    pub stop_token_ids: Vec<u32>,
+    /// The model's end-of-sequence tokens are tokens like any other.
+    pub ignore_eos: bool,
+}
+
 /// Identity of a sequence. Ids sort in the order in which sequences are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId {
@@ -95,6 +115,14 @@ pub enum Task {
         /// When the answer ends.
         stop: StopRules,
     },
+    /// Continue it in several ways at once; the sequences of one search compute their next tokens in the same
+    /// step or not at all, and lose their blocks together.
+    Search {
+        /// How to search.
+        params: BeamParams,
+        /// When a text ends.
+        stop: StopRules,
+    },
     /// Make a vector of it.
     Pool {
         /// Segment of each token; empty: all 0.
@@ -108,6 +136,8 @@ pub enum Task {
 pub struct Sequence {
     /// What to do with the prompt.
     pub task: Task,
+    /// The first branch of the request that it belongs to.
+    pub request: SequenceId,
     /// Two texts share cached blocks only if their salts are equal.
     pub salt: u64,
     /// Its blocks of the cache.
@@ -119,6 +149,16 @@ pub struct Sequence {
     tokens: Vec<u32>,
     n_prompt: usize,
     n_computed: usize,
+}
+
+impl Admitted {
+    /// Answers that are waited for: a search has one, however many sequences it becomes.
+    pub fn n_tickets(&self) -> usize {
+        match self.task {
+            Task::Search { .. } => 1,
+            Task::Generate { .. } | Task::Pool { .. } => self.n_branches,
+        }
+    }
 }
 
 /// When a sequence ends.
@@ -152,6 +192,7 @@ impl Sequence {
         );
         Sequence {
             task,
+            request: branches[0].id,
             salt,
             tables: BlockTables::default(),
             was_admitted: false,
@@ -183,8 +224,25 @@ impl Sequence {
 
     /// The sequences of the other branches, which have no blocks yet.
     pub(super) fn fork_off(&mut self) -> Vec<Sequence> {
-        let child = |branch| Sequence {
+        let children = self.branches[1..]
+            .iter()
+            .map(|&branch| self.child(branch))
+            .collect();
+        self.branches.truncate(1);
+        children
+    }
+
+    /// A text of a search and one more token, in a sequence without blocks.
+    pub(super) fn continued(&self, branch: Branch, token: u32) -> Sequence {
+        let mut child = self.child(branch);
+        child.tokens.push(token);
+        child
+    }
+
+    fn child(&self, branch: Branch) -> Sequence {
+        Sequence {
             task: self.task.clone(),
+            request: self.request,
             salt: self.salt,
             tables: BlockTables::default(),
             was_admitted: true,
@@ -192,10 +250,19 @@ impl Sequence {
             tokens: self.tokens.clone(),
             n_prompt: self.n_prompt,
             n_computed: self.n_computed,
-        };
-        let children = self.branches[1..].iter().map(|&branch| child(branch)).collect();
-        self.branches.truncate(1);
-        children
+        }
+    }
+
+    /// It is one of the texts of a search.
+    pub fn is_searching(&self) -> bool {
+        matches!(self.task, Task::Search { .. })
+    }
+
+    /// Tokens that it may compute by itself. A text of a search leaves the last one to the step in which all
+    /// texts of the search draw.
+    pub(super) fn n_computable(&self) -> usize {
+        let leaves_one = self.is_searching() && !self.generated().is_empty() && self.n_uncomputed() > 1;
+        self.n_uncomputed() - usize::from(leaves_one)
     }
 
     /// Prompt and generated tokens.
@@ -226,7 +293,7 @@ impl Sequence {
     /// Segments of the prompt's tokens; empty: all 0.
     pub fn token_types(&self) -> &[u32] {
         match &self.task {
-            Task::Generate { .. } => &[],
+            Task::Generate { .. } | Task::Search { .. } => &[],
             Task::Pool { token_types } => token_types,
         }
     }
@@ -260,20 +327,25 @@ impl Sequence {
         let Task::Generate { stop, .. } = &self.task else {
             panic!("a token for a sequence that draws none");
         };
-        let may_stop = n_generated >= stop.min_tokens;
-        if may_stop && stop.eos_token_ids.contains(&token) {
+        stop.finish(n_generated, token)
+    }
+}
+
+impl StopRules {
+    /// Whether `token`, drawn after `n_generated` others, ends the answer.
+    pub fn finish(&self, n_generated: usize, token: u32) -> Option<FinishReason> {
+        let may_stop = n_generated >= self.min_tokens;
+        if may_stop && self.eos_token_ids.contains(&token) {
             Some(FinishReason::Eos(token))
-        } else if may_stop && stop.stop_token_ids.contains(&token) {
+        } else if may_stop && self.stop_token_ids.contains(&token) {
             Some(FinishReason::StopToken(token))
-        } else if n_generated + 1 >= stop.max_tokens {
+        } else if n_generated + 1 >= self.max_tokens {
             Some(FinishReason::Length)
         } else {
             None
         }
     }
-}
 
-impl StopRules {
     /// Tokens that may not be drawn after `n_generated`: those that would end the answer before `min_tokens`.
     pub fn forbidden(&self, n_generated: usize) -> Vec<u32> {
         if n_generated >= self.min_tokens {

@@ -105,7 +105,7 @@ async fn read(ticket: &mut Ticket) -> (Vec<u32>, Event) {
     loop {
         match ticket.next().await.expect("a ticket ends with an event") {
             Event::Token { token, .. } => tokens.push(token),
-            end @ (Event::Finished { .. } | Event::Pooled(_) | Event::Failed(_)) => {
+            end @ (Event::Finished { .. } | Event::Beams(_) | Event::Pooled(_) | Event::Failed(_)) => {
                 assert_eq!(ticket.next().await, None, "an event after the end");
                 return (tokens, end);
             }

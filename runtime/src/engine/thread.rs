@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::Phase;
 use super::admission::Limits;
 use super::batch::{Batch, Logits, StepOutput};
+use super::beam::{BeamSearch, Continuation};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
 use super::sampler::{Draw, SampleError, Sampled, sample};
@@ -62,6 +63,7 @@ struct Reply {
     /// Prompt tokens to count when the prompt is computed; one of several answers counts them.
     n_prompt: usize,
     n_cached: usize,
+    search: Option<BeamSearch>,
     cumulative_logprob: Option<f64>,
     scheduled_at: Option<Instant>,
     first_token_at: Option<Instant>,
@@ -77,6 +79,9 @@ enum Fatal {
 }
 
 type Drawn = Result<Sampled, SampleError>;
+
+/// A search, and how it goes on.
+type Searched = (SequenceId, Result<Vec<Continuation>, SampleError>);
 
 impl EngineThread {
     pub(super) fn new(
@@ -145,7 +150,9 @@ impl EngineThread {
             .iter()
             .map(|drawn| drawn.as_ref().ok().map(|sampled| sampled.token))
             .collect();
+        let searched = self.search(&step, &logits);
         let progress = self.scheduler.commit(&step, &tokens);
+        self.reply_searched(searched);
         self.reply(progress, drawn);
         self.reply_pooled(&step, pooled);
         Ok(())
@@ -191,6 +198,10 @@ impl EngineThread {
                     events,
                     n_prompt: if idx == 0 { n_prompt } else { 0 },
                     n_cached: 0,
+                    search: match admitted.task {
+                        Task::Search { params, .. } => Some(BeamSearch::new(params)),
+                        Task::Generate { .. } | Task::Pool { .. } => None,
+                    },
                     cumulative_logprob: None,
                     scheduled_at: None,
                     first_token_at: None,
@@ -207,7 +218,7 @@ impl EngineThread {
         let priority = admitted.priority;
         let seed = match &admitted.task {
             Task::Generate { sampling, .. } => sampling.seed,
-            Task::Pool { .. } => None,
+            Task::Search { .. } | Task::Pool { .. } => None,
         };
         let first = self.n_arrived;
         self.n_arrived += admitted.n_branches as u64;
@@ -251,8 +262,11 @@ impl EngineThread {
         for admission in &step.admitted {
             counters.prefix_cache_queries.add(admission.n_queried);
             counters.prefix_cache_hits.add(admission.n_cached);
+            // A search has one reply, whatever becomes of it.
             for id in &admission.branches {
-                let reply = self.replies.get_mut(id).expect("every branch has a reply");
+                let Some(reply) = self.replies.get_mut(id) else {
+                    continue;
+                };
                 reply.scheduled_at = Some(now);
                 reply.n_cached = admission.n_cached;
             }
@@ -275,13 +289,81 @@ impl EngineThread {
             "the model returned logits of another shape"
         );
         let seeds = |(idx, &sequence): (usize, &&'a Sequence)| {
-            let branches = sequence.branches().iter();
+            let n_draws = if sequence.is_searching() {
+                0
+            } else {
+                sequence.branches().len()
+            };
+            let branches = sequence.branches()[..n_draws].iter();
             branches.map(move |branch| (idx, sequence, branch.seed))
         };
         let branches: Vec<(usize, &Sequence, u64)> = sequences.iter().enumerate().flat_map(seeds).collect();
         let draw_branch =
             |&(idx, sequence, seed): &(usize, &Sequence, u64)| draw_one(sequence, seed, logits.row(idx));
         branches.par_iter().map(draw_branch).collect()
+    }
+
+    /// Continues the texts of every search whose rows yield logits.
+    fn search(&mut self, step: &Step, logits: &Logits) -> Vec<Searched> {
+        let rows = step.rows.iter().filter(|row| row.yields == Yield::Logits);
+        let texts: Vec<(usize, &Sequence)> = rows
+            .map(|row| self.scheduler.sequence(row.id))
+            .enumerate()
+            .filter(|(_, sequence)| sequence.is_searching())
+            .collect();
+        let mut searched = Vec::new();
+        for texts in texts.chunk_by(|(_, a), (_, b)| a.request == b.request) {
+            let (_, first) = texts[0];
+            let Task::Search { stop, .. } = &first.task else {
+                continue;
+            };
+            let reply = self.replies.get_mut(&first.request);
+            let search = reply.and_then(|reply| reply.search.as_mut());
+            let running: Vec<_> = texts
+                .iter()
+                .map(|(idx, text)| (text.generated(), logits.row(*idx)))
+                .collect();
+            let search = search.expect("a search has a reply");
+            searched.push((first.request, search.advance(&running, stop)));
+        }
+        searched
+    }
+
+    /// Lets searches go on, and sends the texts of those that ended.
+    fn reply_searched(&mut self, searched: Vec<Searched>) {
+        let now = Instant::now();
+        let mut ended = Vec::new();
+        for (id, continuations) in searched {
+            let next = continuations.as_deref().unwrap_or_default();
+            self.scheduler.continue_search(id, next);
+            let counters = &self.links.pulse.counters;
+            counters.generation_tokens.add(next.len());
+            if !next.is_empty() {
+                continue;
+            }
+            let mut reply = self.forget(id);
+            let counters = &self.links.pulse.counters;
+            let beams = reply.search.take().map_or_else(Vec::new, BeamSearch::into_beams);
+            let event = match continuations {
+                Ok(_) => {
+                    counters.prompt_tokens.add(reply.n_prompt);
+                    beams
+                        .iter()
+                        .take(1)
+                        .for_each(|beam| counters.finished(beam.reason));
+                    Event::Beams(beams)
+                }
+                Err(error) => {
+                    counters.failed.add(1);
+                    Event::Failed(RequestFailure::Sampling(error))
+                }
+            };
+            ended.push((reply, event));
+        }
+        self.publish();
+        for (reply, event) in ended {
+            reply.send(event, now);
+        }
     }
 
     /// Sends every drawn token to its ticket. The load is published before an answer's end is, so that who
@@ -438,7 +520,7 @@ impl Reply {
 /// Draws the next token of one branch.
 fn draw_one(sequence: &Sequence, seed: u64, logits: &[f32]) -> Drawn {
     let Task::Generate { sampling, stop } = &sequence.task else {
-        unreachable!("a row yields logits for a sequence that draws none");
+        unreachable!("only answers are drawn");
     };
     let draw = Draw {
         params: sampling,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::beam::Beam;
 use super::sampler::{SampleError, TokenLogprobs};
 
 /// One request's side of the engine. Dropping it cancels the request: its blocks are free on the engine's
@@ -18,7 +19,7 @@ pub struct Ticket {
     ended: bool,
 }
 
-/// What happens to a request. Exactly one [`Event::Finished`], [`Event::Pooled`] or [`Event::Failed`] comes, last.
+/// What happens to a request. Exactly one comes that is no [`Event::Token`], last.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A token that belongs to the answer. A token that ended the answer (end of sequence, stop token)
@@ -38,6 +39,8 @@ pub enum Event {
         /// Sum of the log-probabilities of those tokens, where the request asked for log-probabilities.
         cumulative_logprob: Option<f64>,
     },
+    /// The beam search has ended; the best text comes first.
+    Beams(Vec<Beam>),
     /// The pooled vector of the prompt is complete.
     Pooled(Vec<f32>),
     /// The request failed; the tokens sent so far are all there will be.

@@ -37,7 +37,7 @@ fn stop(limits: &Limits, request: GenerateRequest) -> StopRules {
 fn rules(admitted: Admitted) -> StopRules {
     match admitted.task {
         Task::Generate { stop, .. } => stop,
-        Task::Pool { .. } => panic!("a request for a vector"),
+        Task::Search { .. } | Task::Pool { .. } => panic!("another request"),
     }
 }
 

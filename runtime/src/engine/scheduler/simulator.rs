@@ -13,8 +13,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::admission::SchedulingPolicy;
 use crate::engine::batch::{BlockId, KvGroup};
+use crate::engine::beam::{Beam, BeamParams, BeamSearch, EarlyStopping};
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
-use crate::engine::sequence::{Branch, GenerateRequest, PoolRequest};
+use crate::engine::sequence::{BeamRequest, Branch, GenerateRequest, PoolRequest, StopRules};
 use crate::model::Forward;
 
 const VOCAB_SIZE: usize = 40;
@@ -45,6 +46,7 @@ struct Seen {
     n_cached_tokens: usize,
     n_freed_blocks: usize,
     n_pooled: usize,
+    n_searched: usize,
 }
 
 /// What one ticket has and may expect.
@@ -55,6 +57,8 @@ struct Expectation {
     seed: u64,
     /// 0 for those that want a vector.
     n_tokens_left: usize,
+    /// What a search has found so far, and all that it will.
+    search: Option<(BeamSearch, Vec<Beam>)>,
     /// Steps that it can take were it the first in order.
     work: usize,
     /// The step by which it must have ended, where that can be told.
@@ -78,6 +82,7 @@ struct Arrival {
 enum Wants {
     Answer { max_tokens: Option<usize> },
     Vector { has_types: bool },
+    Beams { params: BeamParams, max_tokens: usize },
 }
 
 impl World {
@@ -127,12 +132,30 @@ impl World {
                     token_types: types.clone(),
                 })
             }
+            Wants::Beams { params, max_tokens } => self.limits.admit_beam_search(BeamRequest {
+                prompt: prompt.clone(),
+                params,
+                priority: arrival.priority,
+                max_tokens: Some(max_tokens),
+                min_tokens: 0,
+                stop_token_ids: Vec::new(),
+                ignore_eos: false,
+            }),
         };
         let Ok(admitted) = admitted else { return };
         let n_tokens_left = match &admitted.task {
-            Task::Generate { stop, .. } => stop.max_tokens,
+            Task::Generate { stop, .. } | Task::Search { stop, .. } => stop.max_tokens,
             Task::Pool { .. } => 0,
         };
+        let groups = &self.limits.groups;
+        let search = match &admitted.task {
+            Task::Search { params, stop } => Some((
+                BeamSearch::new(*params),
+                search_alone(groups, &prompt, *params, stop),
+            )),
+            Task::Generate { .. } | Task::Pool { .. } => None,
+        };
+        let n_tickets = admitted.n_tickets();
         let branches: Vec<Branch> = (0..admitted.n_branches as u64)
             .map(|idx| Branch {
                 id: SequenceId {
@@ -154,10 +177,11 @@ impl World {
             hash,
             seed: 0,
             n_tokens_left,
-            work,
+            search,
+            work: work * branches.len() / n_tickets,
             deadline: self.n_steps + work_all + work * branches.len(),
         };
-        for &Branch { id, seed } in &branches {
+        for &Branch { id, seed } in branches.iter().take(n_tickets) {
             let expectation = expectation.clone();
             self.tickets.insert(id, Expectation { seed, ..expectation });
         }
@@ -183,7 +207,7 @@ impl World {
             .scheduler
             .running
             .iter()
-            .filter(|sequence| sequence.n_uncomputed() == 1)
+            .filter(|sequence| sequence.n_uncomputed() == 1 && !sequence.is_searching())
             .map(Sequence::id)
             .collect();
         let step = self.scheduler.schedule();
@@ -195,9 +219,11 @@ impl World {
         self.scheduler.fill(&mut self.batch, &step);
         let Hashes { logits, pooled } = self.model.run(&self.batch);
         self.deliver_pooled(&step, &pooled);
+        let searched = self.search(&step, &logits);
         let mut drawn = Vec::new();
         for (row, &hash) in of_yield(&step, Yield::Logits).zip(&logits) {
-            for branch in self.scheduler.sequence(row.id).branches() {
+            let sequence = self.scheduler.sequence(row.id);
+            for branch in sequence.branches().iter().filter(|_| !sequence.is_searching()) {
                 drawn.push((hash, Some(hash.token(VOCAB_SIZE, branch.seed))));
             }
         }
@@ -207,6 +233,15 @@ impl World {
         let tokens: Vec<Option<u32>> = drawn.iter().map(|(_, token)| *token).collect();
         let progress = self.scheduler.commit(&step, &tokens);
         assert_eq!(progress.len(), drawn.len());
+        for (id, continuations) in searched {
+            self.scheduler.continue_search(id, &continuations);
+            if continuations.is_empty() {
+                let ticket = self.tickets.remove(&id).expect("texts for a ticket that ended");
+                let (search, expected) = ticket.search.expect("texts for a search");
+                assert_eq!(search.into_beams(), expected);
+                self.seen.n_searched += 1;
+            }
+        }
         for (progress, (hash, _)) in progress.into_iter().zip(drawn) {
             self.deliver(&progress, hash);
         }
@@ -261,6 +296,32 @@ impl World {
         }
     }
 
+    /// Continues the searches that draw in this step.
+    fn search(&mut self, step: &Step, logits: &[ContextHash]) -> Vec<(SequenceId, Vec<Continuation>)> {
+        let mut texts: BTreeMap<SequenceId, Vec<(&Sequence, Vec<f32>)>> = BTreeMap::new();
+        for (row, hash) in of_yield(step, Yield::Logits).zip(logits) {
+            let sequence = self.scheduler.sequence(row.id);
+            if sequence.is_searching() {
+                let of_request = texts.entry(sequence.request).or_default();
+                of_request.push((sequence, hash.logits(VOCAB_SIZE)));
+            }
+        }
+        let mut searched = Vec::new();
+        for (id, texts) in texts {
+            let Task::Search { stop, .. } = &texts[0].0.task else {
+                continue;
+            };
+            let ticket = self.tickets.get_mut(&id).expect("a search that ended goes on");
+            let (search, _) = ticket.search.as_mut().expect("a search goes on");
+            let running: Vec<_> = texts
+                .iter()
+                .map(|(text, logits)| (text.generated(), &logits[..]))
+                .collect();
+            searched.push((id, search.advance(&running, stop).unwrap()));
+        }
+        searched
+    }
+
     fn deliver_pooled(&mut self, step: &Step, pooled: &[ContextHash]) {
         assert_eq!(of_yield(step, Yield::Pooled).count(), pooled.len());
         for (row, hash) in of_yield(step, Yield::Pooled).zip(pooled) {
@@ -302,13 +363,7 @@ impl World {
         let Some(first) = self.tickets.keys().next() else {
             return;
         };
-        let moves = |id: SequenceId| {
-            scheduler
-                .sequence(id)
-                .branches()
-                .iter()
-                .any(|branch| branch.id == *first)
-        };
+        let moves = |id: SequenceId| tickets_of(scheduler.sequence(id)).contains(first);
         // A whole prompt waits for those before it to leave room in the step.
         assert!(
             self.limits.whole_prompts || ids.iter().any(|&id| moves(id)),
@@ -374,20 +429,13 @@ impl World {
                 .iter()
                 .all(|s| s.tables.is_swapped() || s.n_computed() == 0)
         );
-        let branches = |sequence: &Sequence| {
-            sequence
-                .branches()
-                .iter()
-                .map(|branch| branch.id)
-                .collect::<Vec<_>>()
-        };
         for queue in [running.iter().collect::<Vec<_>>(), waiting.iter().collect()] {
             assert!(
                 queue.iter().is_sorted_by_key(|sequence| sequence.id()),
                 "out of order"
             );
         }
-        let ids: HashSet<SequenceId> = running.iter().chain(waiting).flat_map(branches).collect();
+        let ids: HashSet<SequenceId> = running.iter().chain(waiting).flat_map(tickets_of).collect();
         assert!(
             ids.len() == self.tickets.len() && self.tickets.keys().all(|id| ids.contains(id)),
             "tickets and sequences differ"
@@ -409,6 +457,40 @@ impl World {
         );
         assert_eq!(self.scheduler.n_waiting(), 0);
         assert_eq!(self.scheduler.cache.n_host_free(), self.limits.n_host_blocks);
+    }
+}
+
+/// Who waits for a sequence.
+fn tickets_of(sequence: &Sequence) -> Vec<SequenceId> {
+    if sequence.is_searching() {
+        return vec![sequence.request];
+    }
+    sequence.branches().iter().map(|branch| branch.id).collect()
+}
+
+/// All that a search finds, in a model without pages.
+fn search_alone(groups: &[KvGroup], prompt: &[u32], params: BeamParams, stop: &StopRules) -> Vec<Beam> {
+    let (reference, hash) = Reference::of(groups, prompt, &[]);
+    let mut search = BeamSearch::new(params);
+    let mut texts = vec![(Vec::new(), reference, hash)];
+    loop {
+        let logits: Vec<Vec<f32>> = texts.iter().map(|(_, _, hash)| hash.logits(VOCAB_SIZE)).collect();
+        let running: Vec<_> = texts
+            .iter()
+            .zip(&logits)
+            .map(|((generated, ..), logits): (&(Vec<u32>, _, _), _)| (&generated[..], &logits[..]))
+            .collect();
+        let continuations = search.advance(&running, stop).unwrap();
+        if continuations.is_empty() {
+            return search.into_beams();
+        }
+        let continued = continuations.into_iter().map(|Continuation { from, token }| {
+            let (mut generated, mut reference, _) = texts[from].clone();
+            generated.push(token);
+            let hash = reference.push(token, 0);
+            (generated, reference, hash)
+        });
+        texts = continued.collect();
     }
 }
 
@@ -443,7 +525,20 @@ fn random_limits(dice: &mut Dice) -> Limits {
 }
 
 fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
-    let wants = if dice.one_in(6) {
+    let wants = if dice.one_in(40) {
+        Wants::Beams {
+            params: BeamParams {
+                width: dice.within(1..=4),
+                length_penalty: dice.below(5) as f64 - 2.0,
+                early_stopping: [
+                    EarlyStopping::AtOnce,
+                    EarlyStopping::Heuristic,
+                    EarlyStopping::Never,
+                ][dice.below(3)],
+            },
+            max_tokens: dice.within(1..=12),
+        }
+    } else if dice.one_in(6) {
         Wants::Vector {
             has_types: dice.one_in(2),
         }
@@ -505,6 +600,7 @@ fn a_million_steps() {
             n_cached_tokens,
             n_freed_blocks,
             n_pooled,
+            n_searched,
         } = world.seen;
         total.n_preempted += n_preempted;
         total.n_swapped_in += n_swapped_in;
@@ -512,6 +608,7 @@ fn a_million_steps() {
         total.n_cached_tokens += n_cached_tokens;
         total.n_freed_blocks += n_freed_blocks;
         total.n_pooled += n_pooled;
+        total.n_searched += n_searched;
     }
     // The simulation is worth little unless all of it happens all the time.
     let Seen {
@@ -521,6 +618,7 @@ fn a_million_steps() {
         n_cached_tokens,
         n_freed_blocks,
         n_pooled,
+        n_searched,
     } = total;
     for n_seen in [
         n_preempted,
@@ -532,6 +630,7 @@ fn a_million_steps() {
     ] {
         assert!(n_seen > N_STEPS_TOTAL / 100, "{total:?} in {n_steps} steps");
     }
+    assert!(n_searched > 100, "{total:?}");
 }
 
 #[derive(Clone, Debug)]
