@@ -307,13 +307,13 @@ fn pickle_cases() -> Vec<Case> {
             message,
         )
     };
-    let storage = b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpu";
+    let storage = b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu";
     let length = b"\xff\xff\xff\xff\xff\xff\xff\x7f";
     let huge = [
         &storage[..],
         b"\x8a\x08",
         length,
-        b"tQ.\x80\x02]X\x01\0\0\00a.",
+        b"tQ.\x80\x02]X\x01\0\0\x000a.",
         length,
     ]
     .concat();
@@ -541,8 +541,10 @@ fn every_hostile_checkpoint_ends_with_its_reason() {
     );
 }
 
-/// The readers, by the folder of their inputs.
-const READERS: &[(&str, fn(&[u8]))] = &[
+/// A reader, and the folder of its inputs.
+type Reader = (&'static str, fn(&[u8]));
+
+const READERS: &[Reader] = &[
     ("safetensors", fuzzing::safetensors),
     ("pickle", fuzzing::pickle),
     ("config", fuzzing::config),

@@ -319,7 +319,7 @@ impl<'a> Machine<'a> {
 
     fn extend_dict(&mut self, pairs: Vec<Value<'a>>) -> Result<(), String> {
         match self.top()? {
-            Value::Dict(idx) if pairs.len() % 2 == 0 => self.pickle.containers[idx].extend(pairs),
+            Value::Dict(idx) if pairs.len().is_multiple_of(2) => self.pickle.containers[idx].extend(pairs),
             _ => return Err("it sets items of what is not a dict, or half an item".to_owned()),
         }
         Ok(())
