@@ -8,7 +8,9 @@ use std::path::Path;
 use serde_json::{Map, json};
 
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
+use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
+use crate::request::{Defaults, Rules, chat, completion};
 use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
 
 /// Loads a `tokenizer.json` and encodes and decodes with it.
@@ -39,6 +41,24 @@ pub fn vocabulary(file: &[u8]) {
         let _ = tokenizer.tokens().decode(&ids, Special::Show);
         let all: Vec<u32> = (0..tokenizer.tokens().n_ids() as u32 + 2).collect();
         let _ = tokenizer.tokens().decode(&all, Special::Skip);
+    }
+}
+
+/// Checks the body of a chat completion, and of a completion.
+pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplate>) {
+    let rules = Rules {
+        served: &["m".to_owned()],
+        task: Task::Generate,
+        embedding_size: 0,
+        max_logprobs: 20,
+        max_model_len: 256,
+        defaults: &Defaults::default(),
+        template,
+    };
+    for prepare in [chat, completion] {
+        if let Ok(prepared) = prepare(body, &rules, tokenizer) {
+            assert!(!prepared.prompts.is_empty(), "{prepared:?} has no prompt");
+        }
     }
 }
 
