@@ -1,0 +1,229 @@
+//! The serving path under test: the real engine around a model that keeps the logits it gave.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use runtime::engine::batch::{Batch, KvGroup, StepOutput};
+use runtime::engine::{
+    Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
+    SchedulingPolicy, Ticket,
+};
+use runtime::model::{Forward, LoadOptions, Model, ModelError};
+
+/// How requests are served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// Whether blocks of equal prefixes are shared.
+    pub(crate) caches_prefixes: bool,
+    /// Tokens of a step, and so of a chunk.
+    pub(crate) n_step_tokens: usize,
+    /// Whether all requests are served at once.
+    pub(crate) is_mixed: bool,
+    /// Whether there are too few blocks for all requests at once, and what then happens.
+    pub(crate) preempts: Option<PreemptionMode>,
+}
+
+/// Plenty of everything, one request after the other.
+pub(crate) const ALONE: Setup = Setup {
+    caches_prefixes: false,
+    n_step_tokens: 2048,
+    is_mixed: false,
+    preempts: None,
+};
+
+const BLOCK_SIZE: usize = 16;
+
+/// Blocks of a group that hold the longest sequence of the fixtures (157 tokens of prompt and 32 of answer),
+/// and not one more beside it.
+const SCARCE_BLOCKS: usize = 13;
+
+/// Blocks that a group needs for the longest sequence: what its window and a chunk cover, or all of it.
+fn scarce_blocks(group: KvGroup, n_step_tokens: usize) -> usize {
+    group.window.map_or(SCARCE_BLOCKS, |window| {
+        let seen = (window - 1 + n_step_tokens).div_ceil(BLOCK_SIZE) + 1;
+        seen.min(SCARCE_BLOCKS)
+    })
+}
+
+/// Last logits of each prompt, by its length.
+type Seen = Arc<Mutex<BTreeMap<usize, Vec<f32>>>>;
+
+/// A model that keeps the logits behind each prompt.
+struct Recorder {
+    model: Model,
+    seen: Seen,
+}
+
+impl Forward for Recorder {
+    fn vocab_size(&self) -> usize {
+        self.model.vocab_size()
+    }
+
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        self.model.kv_groups()
+    }
+
+    fn whole_prompts(&self) -> bool {
+        self.model.whole_prompts()
+    }
+
+    fn prefix_salt(&self, prompt_len: usize) -> u64 {
+        self.model.prefix_salt(prompt_len)
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+        let output = self.model.forward(batch)?;
+        let mut seen = self.seen.lock().unwrap();
+        for (idx, &at) in batch.logits_at.iter().enumerate() {
+            let is_last = |row: &&runtime::engine::batch::BatchRow| {
+                row.query_start + row.query_len - 1 == at as usize && row.context_len == row.prompt_len
+            };
+            if let Some(row) = batch.rows.iter().find(is_last) {
+                seen.insert(row.prompt_len, output.logits.row(idx).to_vec());
+            }
+        }
+        Ok(output)
+    }
+}
+
+/// An engine that serves one checkpoint.
+pub(crate) struct Serving {
+    setup: Setup,
+    /// All layers see all of a context, so that scarce blocks cannot hold two of the longest sequences, while a
+    /// few windows may fit side by side.
+    pub(crate) keeps_everything: bool,
+    engine: Engine,
+    seen: Seen,
+    tokio: tokio::runtime::Runtime,
+}
+
+/// What became of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// Logits behind the prompt.
+    pub(crate) logits: Vec<f32>,
+    /// Greedy tokens.
+    pub(crate) tokens: Vec<u32>,
+}
+
+impl Serving {
+    /// Loads the checkpoint in `dir` and starts an engine.
+    pub(crate) fn start(dir: &Path, setup: Setup) -> Serving {
+        let options = LoadOptions {
+            n_threads: Some(1),
+            ..LoadOptions::default()
+        };
+        let mut model = Model::load(dir, &options, &|_| {}).unwrap();
+        let info = model.info().clone();
+        let groups = model.kv_groups();
+        let n_host_blocks = groups.len() * 64;
+        let scarce = |group: &KvGroup| scarce_blocks(*group, setup.n_step_tokens);
+        let n_blocks = match setup.preempts {
+            Some(_) => groups.iter().map(scarce).sum(),
+            None => groups.len() * 64,
+        };
+        model.allocate_cache(n_blocks, BLOCK_SIZE, n_host_blocks).unwrap();
+        let seen = Seen::default();
+        let recorder = Recorder {
+            model,
+            seen: Arc::clone(&seen),
+        };
+        let config = EngineConfig {
+            n_blocks,
+            n_host_blocks,
+            block_size: BLOCK_SIZE,
+            enable_prefix_caching: setup.caches_prefixes,
+            preemption_mode: setup.preempts.unwrap_or(PreemptionMode::Recompute),
+            scheduling_policy: SchedulingPolicy::Fcfs,
+            max_num_seqs: 8,
+            max_num_batched_tokens: setup.n_step_tokens,
+            // As long as the fixtures need: their contexts are longer than a scarce cache.
+            max_model_len: (info.max_model_len as usize).min(SCARCE_BLOCKS * BLOCK_SIZE),
+            max_waiting: 8,
+            seed: 0,
+            eos_token_ids: info.eos_token_ids,
+        };
+        Serving {
+            setup,
+            keeps_everything: groups.iter().all(|group| group.window.is_none()),
+            engine: Engine::start(Box::new(recorder), config).unwrap(),
+            seen,
+            tokio: tokio::runtime::Builder::new_current_thread().build().unwrap(),
+        }
+    }
+
+    /// Greedy answers of `n_tokens` each, whatever ends them.
+    pub(crate) fn generate(&self, prompts: &[&[u32]], n_tokens: usize) -> Vec<Answer> {
+        let requests: Vec<_> = prompts
+            .iter()
+            .map(|prompt| greedy(prompt, (1, n_tokens)))
+            .collect();
+        let n_together = if self.setup.is_mixed { requests.len() } else { 1 };
+        let mut answers = Vec::new();
+        for (requests, prompts) in requests.chunks(n_together).zip(prompts.chunks(n_together)) {
+            self.seen.lock().unwrap().clear();
+            let tickets = self.engine.submit(requests.to_vec()).unwrap();
+            let tokens: Vec<Vec<u32>> = tickets.into_iter().map(|ticket| self.tokens(ticket)).collect();
+            let seen = self.seen.lock().unwrap();
+            answers.extend(tokens.into_iter().zip(prompts).map(|(tokens, prompt)| Answer {
+                logits: seen[&prompt.len()].clone(),
+                tokens,
+            }));
+        }
+        answers
+    }
+
+    /// `n` greedy answers of one prompt.
+    pub(crate) fn branches(&self, prompt: &[u32], (n, n_tokens): (usize, usize)) -> Vec<Vec<u32>> {
+        let tickets = self.engine.submit(vec![greedy(prompt, (n, n_tokens))]).unwrap();
+        assert_eq!(tickets.len(), n);
+        tickets.into_iter().map(|ticket| self.tokens(ticket)).collect()
+    }
+
+    fn tokens(&self, mut ticket: Ticket) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        loop {
+            match self.tokio.block_on(ticket.next()).unwrap() {
+                Event::Token { token, .. } => tokens.push(token),
+                Event::Finished { .. } => return tokens,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// One vector of each prompt.
+    pub(crate) fn pool(&self, requests: Vec<PoolRequest>) -> Vec<Vec<f32>> {
+        let tickets = self.engine.submit_pooling(requests).unwrap();
+        let vector = |mut ticket: Ticket| match self.tokio.block_on(ticket.next()).unwrap() {
+            Event::Pooled(vector) => vector,
+            other => panic!("{other:?}"),
+        };
+        tickets.into_iter().map(vector).collect()
+    }
+
+    /// Times a sequence lost its blocks.
+    pub(crate) fn n_preemptions(&self) -> u64 {
+        self.engine.counters().preemptions.get()
+    }
+
+    /// Prompt tokens that were there already.
+    pub(crate) fn n_cached(&self) -> u64 {
+        self.engine.counters().prefix_cache_hits.get()
+    }
+}
+
+/// A request for `n` answers of exactly `n_tokens` tokens.
+fn greedy(prompt: &[u32], (n, n_tokens): (usize, usize)) -> GenerateRequest {
+    GenerateRequest {
+        prompt: prompt.to_vec(),
+        n,
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        max_tokens: Some(n_tokens),
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    }
+}
