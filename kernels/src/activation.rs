@@ -178,7 +178,7 @@ fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
 }
 
 /// `√(2/π)`
-const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
 #[cfg(test)]
 mod tests {

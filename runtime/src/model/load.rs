@@ -39,6 +39,9 @@ pub(super) struct Loader<'a> {
 /// Rows that are turned from columns at once: their transposed lines fill whole cache lines of the file.
 const TURNED_ROWS: usize = 64;
 
+/// Bytes of a file that are in memory beside the weights they become, per thread.
+const PIECE_BYTES: usize = 8 << 20;
+
 impl<'a> Loader<'a> {
     /// A loader that keeps weights as `dtype` says and tells `progress` after each tensor.
     pub(super) fn new(
@@ -206,13 +209,18 @@ fn write_rows(
     let mut row = row;
     for rows in &part.taken {
         // Neighbours are written together, others one by one.
-        let (n_together, n_times) = if rows.step == 1 { (rows.n, 1) } else { (1, rows.n) };
-        for time in 0..n_times {
-            let from = start + (rows.first + time * rows.step) * row_bytes;
-            let bytes = from..from + n_together * row_bytes;
+        let n_together = if rows.step == 1 {
+            (PIECE_BYTES / row_bytes).max(1)
+        } else {
+            1
+        };
+        for at in (0..rows.n).step_by(n_together) {
+            let n = n_together.min(rows.n - at);
+            let from = start + (rows.first + at * rows.step) * row_bytes;
+            let bytes = from..from + n * row_bytes;
             weight.write_rows(row, dtype, &tensor.bytes[bytes.clone()])?;
             tensor.release(bytes);
-            row += n_together;
+            row += n;
         }
     }
     Ok(())

@@ -371,8 +371,11 @@ impl Part {
     }
 }
 
+/// What becomes of a layer.
+pub(super) type Converted<C> = Layer<<C as Convert>::Matrix, <C as Convert>::Vector>;
+
 /// Makes something of each weight of a description.
-pub(super) trait Convert {
+pub(super) trait Convert: Sized {
     /// What becomes of a matrix.
     type Matrix;
     /// What becomes of a vector.
@@ -384,7 +387,7 @@ pub(super) trait Convert {
     fn vector(&self, vector: &Vector) -> Result<Self::Vector, ModelError>;
 
     /// Converts all layers.
-    fn layers(&self, layers: &[LayerSpec]) -> Result<Vec<Layer<Self::Matrix, Self::Vector>>, ModelError> {
+    fn layers(&self, layers: &[LayerSpec]) -> Result<Vec<Converted<Self>>, ModelError> {
         layers.iter().map(|layer| self.layer(layer)).collect()
     }
 
@@ -427,7 +430,7 @@ pub(super) trait Convert {
     }
 
     /// Converts a layer.
-    fn layer(&self, layer: &LayerSpec) -> Result<Layer<Self::Matrix, Self::Vector>, ModelError> {
+    fn layer(&self, layer: &LayerSpec) -> Result<Converted<Self>, ModelError> {
         Ok(Layer {
             attention_norms: self.norms(&layer.attention_norms)?,
             attention: match &layer.attention {
