@@ -6,11 +6,13 @@ fuzz/artifacts; its corpus grows in fuzz/corpus.
 """
 
 import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +27,7 @@ FIXTURES = "runtime/tests/fixtures"
 TARGETS = {
     "safetensors": [f"{FIXTURES}/pickle/*.safetensors"],
     "pickle": [f"{FIXTURES}/pickle/*.bin"],
-    "config": [f"{FIXTURES}/*/*/config.json", "examples/models/*/config.json"],
+    "config": ["examples/models/*/config.json"],
     "tokenizer": [],
     "vocabulary": [f"{FIXTURES}/tokenizers/*/*"],
     "chat_template": [],
@@ -51,14 +53,23 @@ def build() -> None:
     print(f"✓ build the targets  {time.monotonic() - start:.0f} s", flush=True)
 
 
+def seeds(target: str) -> Iterator[bytes]:
+    """What a target begins with."""
+    for pattern in [f"{FIXTURES}/hostile/{target}/*", *TARGETS[target]]:
+        for path in ROOT.glob(pattern):
+            yield path.read_bytes()
+    if target == "config":
+        # One of every architecture: the oracle's checkpoints hold their configuration.
+        for path in ROOT.glob(f"{FIXTURES}/oracle/checkpoints/*.json"):
+            yield json.dumps(json.loads(path.read_bytes())["files"]["config.json"]).encode()
+
+
 def seed(target: str) -> Path:
     """The corpus of a target with every seed in it, each under the hash of its content."""
     corpus = ROOT / "fuzz" / "corpus" / target
     corpus.mkdir(parents=True, exist_ok=True)
-    for pattern in [f"{FIXTURES}/hostile/{target}/*", *TARGETS[target]]:
-        for path in ROOT.glob(pattern):
-            content = path.read_bytes()
-            (corpus / hashlib.sha1(content).hexdigest()).write_bytes(content)
+    for content in seeds(target):
+        (corpus / hashlib.sha1(content).hexdigest()).write_bytes(content)
     return corpus
 
 

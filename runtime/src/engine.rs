@@ -26,6 +26,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, watch};
 
 pub use admission::{AdmitError, PreemptionMode, SchedulingPolicy};
@@ -94,6 +95,9 @@ pub enum EngineError {
     /// The operating system gave no thread.
     #[error("no engine thread")]
     Spawn(#[source] std::io::Error),
+    /// The operating system gave no threads to sample with.
+    #[error("no sampling threads")]
+    Samplers(#[source] rayon::ThreadPoolBuildError),
 }
 
 /// A submission was refused; none of its requests runs.
@@ -181,7 +185,8 @@ impl Engine {
             pulse: Arc::clone(&pulse),
             phase: phase_sender,
         };
-        let engine_thread = EngineThread::new(model, &limits, config.seed, links);
+        let samplers = samplers()?;
+        let engine_thread = EngineThread::new((model, samplers), &limits, config.seed, links);
         std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || engine_thread.run())
@@ -382,6 +387,14 @@ fn admit_all<R>(
     let admit =
         |(request_idx, request)| admit(request).map_err(|error| SubmitError::Refused { request_idx, error });
     requests.into_iter().enumerate().map(admit).collect()
+}
+
+/// Threads that draw tokens. The engine's own: on a pool that others use too, a step would wait for their work.
+fn samplers() -> Result<ThreadPool, EngineError> {
+    ThreadPoolBuilder::new()
+        .thread_name(|idx| format!("sample-{idx}"))
+        .build()
+        .map_err(EngineError::Samplers)
 }
 
 /// A submission and its tickets. Each channel holds every token the answer can have and the event that ends

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
 
@@ -47,6 +48,8 @@ pub(super) struct Links {
 /// What the engine thread owns.
 pub(super) struct EngineThread {
     model: Box<dyn Forward + Send>,
+    /// Draws the tokens of a step.
+    samplers: ThreadPool,
     scheduler: Scheduler,
     /// The arrays of the step; kept, because they are as long in the next.
     batch: Batch,
@@ -85,13 +88,14 @@ type Searched = (SequenceId, Result<Vec<Continuation>, SampleError>);
 
 impl EngineThread {
     pub(super) fn new(
-        model: Box<dyn Forward + Send>,
+        (model, samplers): (Box<dyn Forward + Send>, ThreadPool),
         limits: &Limits,
         seed: u64,
         links: Links,
     ) -> EngineThread {
         EngineThread {
             model,
+            samplers,
             scheduler: Scheduler::new(limits),
             batch: Batch::default(),
             seed,
@@ -300,7 +304,13 @@ impl EngineThread {
         let branches: Vec<(usize, &Sequence, u64)> = sequences.iter().enumerate().flat_map(seeds).collect();
         let draw_branch =
             |&(idx, sequence, seed): &(usize, &Sequence, u64)| draw_one(sequence, seed, logits.row(idx));
-        branches.par_iter().map(draw_branch).collect()
+        match branches.as_slice() {
+            // Waking another thread would take longer than one draw.
+            [only] => vec![draw_branch(only)],
+            several => self
+                .samplers
+                .install(|| several.par_iter().map(draw_branch).collect()),
+        }
     }
 
     /// Continues the texts of every search whose rows yield logits.

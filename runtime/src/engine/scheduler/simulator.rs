@@ -11,11 +11,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::admission::SchedulingPolicy;
+use crate::engine::admission::{AdmitError, SchedulingPolicy};
 use crate::engine::batch::{BlockId, KvGroup};
 use crate::engine::beam::{Beam, BeamParams, BeamSearch, EarlyStopping};
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
-use crate::engine::sequence::{BeamRequest, Branch, GenerateRequest, PoolRequest, StopRules};
+use crate::engine::sequence::{Admitted, BeamRequest, Branch, GenerateRequest, PoolRequest, StopRules};
 use crate::model::Forward;
 
 const VOCAB_SIZE: usize = 40;
@@ -78,6 +78,51 @@ struct Arrival {
     wants: Wants,
 }
 
+impl Arrival {
+    fn prompt(&self) -> Vec<u32> {
+        let token = |idx: usize| ((self.text * 7 + idx * idx) % VOCAB_SIZE) as u32;
+        let mut prompt: Vec<u32> = (0..self.n_prompt).map(token).collect();
+        if let Some(last) = prompt.last_mut() {
+            *last = self.twist;
+        }
+        prompt
+    }
+
+    /// Segments of a prompt, empty if the request names none.
+    fn types(&self, prompt: &[u32]) -> Vec<u32> {
+        match self.wants {
+            Wants::Vector { has_types: true } => prompt.iter().map(|token| token % 2).collect(),
+            Wants::Vector { .. } | Wants::Answer { .. } | Wants::Beams { .. } => Vec::new(),
+        }
+    }
+
+    fn admit(&self, limits: &Limits, prompt: &[u32], types: &[u32]) -> Result<Admitted, AdmitError> {
+        let prompt = prompt.to_vec();
+        match self.wants {
+            Wants::Answer { max_tokens } => limits.admit(GenerateRequest {
+                prompt,
+                n: self.n,
+                priority: self.priority,
+                max_tokens,
+                ..GenerateRequest::default()
+            }),
+            Wants::Vector { .. } => limits.admit_pooling(PoolRequest {
+                prompt,
+                token_types: types.to_vec(),
+            }),
+            Wants::Beams { params, max_tokens } => limits.admit_beam_search(BeamRequest {
+                prompt,
+                params,
+                priority: self.priority,
+                max_tokens: Some(max_tokens),
+                min_tokens: 0,
+                stop_token_ids: Vec::new(),
+                ignore_eos: false,
+            }),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Wants {
     Answer { max_tokens: Option<usize> },
@@ -108,40 +153,9 @@ impl World {
 
     /// Queues a request; refused ones vanish, as they would at the door.
     fn arrive(&mut self, arrival: &Arrival) {
-        let mut prompt: Vec<u32> = (0..arrival.n_prompt)
-            .map(|idx| ((arrival.text * 7 + idx * idx) % VOCAB_SIZE) as u32)
-            .collect();
-        if let Some(last) = prompt.last_mut() {
-            *last = arrival.twist;
-        }
-        let mut types = Vec::new();
-        let admitted = match arrival.wants {
-            Wants::Answer { max_tokens } => self.limits.admit(GenerateRequest {
-                prompt: prompt.clone(),
-                n: arrival.n,
-                priority: arrival.priority,
-                max_tokens,
-                ..GenerateRequest::default()
-            }),
-            Wants::Vector { has_types } => {
-                if has_types {
-                    types = prompt.iter().map(|token| token % 2).collect();
-                }
-                self.limits.admit_pooling(PoolRequest {
-                    prompt: prompt.clone(),
-                    token_types: types.clone(),
-                })
-            }
-            Wants::Beams { params, max_tokens } => self.limits.admit_beam_search(BeamRequest {
-                prompt: prompt.clone(),
-                params,
-                priority: arrival.priority,
-                max_tokens: Some(max_tokens),
-                min_tokens: 0,
-                stop_token_ids: Vec::new(),
-                ignore_eos: false,
-            }),
-        };
+        let prompt = arrival.prompt();
+        let types = arrival.types(&prompt);
+        let admitted = arrival.admit(&self.limits, &prompt, &types);
         let Ok(admitted) = admitted else { return };
         let n_tokens_left = match &admitted.task {
             Task::Generate { stop, .. } | Task::Search { stop, .. } => stop.max_tokens,
