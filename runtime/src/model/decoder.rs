@@ -45,6 +45,8 @@ pub enum Task {
     Embed {
         /// Whether vectors are to have length 1.
         normalises: bool,
+        /// The token whose activations are the vector: a text is to end with it.
+        closing_token: Option<u32>,
     },
     /// Telling how well two texts go together: the pooled vector is one raw score per label.
     Score {
@@ -126,7 +128,7 @@ impl Model {
         let layout = Layout::of(&network);
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
-            task: task(&network, pooling),
+            task: task(&network, pooling, &tokens.eos),
             vocab_size: spec.vocab_size,
             embedding_size: spec.hidden_size,
             max_model_len,
@@ -270,7 +272,9 @@ fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>),
     Ok((spec, pooling))
 }
 
-fn task(network: &Loaded, pooling: Option<Pooling>) -> Task {
+/// Where the last token counts, that is the end of the text: of several tokens that end an answer the last one, for
+/// those before it end a turn.
+fn task(network: &Loaded, pooling: Option<Pooling>, eos: &[u32]) -> Task {
     match &network.task {
         TaskSpec::Generate(_) => Task::Generate,
         TaskSpec::Classify { out, .. } => Task::Score {
@@ -278,6 +282,9 @@ fn task(network: &Loaded, pooling: Option<Pooling>) -> Task {
         },
         TaskSpec::Embed => Task::Embed {
             normalises: pooling.is_some_and(|pooling| pooling.normalises),
+            closing_token: pooling
+                .filter(|pooling| pooling.kind == PoolingKind::Last)
+                .and_then(|_| eos.last().copied()),
         },
     }
 }

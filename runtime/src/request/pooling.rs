@@ -91,7 +91,10 @@ pub fn embeddings(
     let ignored = params.finish(1)?;
     let request = |source| {
         let prompt = match source {
-            PromptSource::Text(text) => encode(&text, begin, rules, tokenizer, "input")?,
+            PromptSource::Text(text) => {
+                let ids = encode(&text, begin, rules, tokenizer, "input")?;
+                closed(ids, begin, rules.task)
+            }
             PromptSource::Tokens(ids) => ids,
         };
         Ok(plain(prompt))
@@ -134,7 +137,10 @@ pub fn scores(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<P
             ),
         });
     }
-    let embed = |text: &String, param| Ok(plain(encode(text, Begin::Add, rules, tokenizer, param)?));
+    let embed = |text: &String, param| {
+        let ids = encode(text, Begin::Add, rules, tokenizer, param)?;
+        Ok(plain(closed(ids, Begin::Add, rules.task)))
+    };
     let score = |(first, second): (&String, &String)| {
         check_length(first.len() + second.len(), rules, tokenizer, "text_2")?;
         let Pair { ids, token_types } = tokenizer.encode_pair(first, second).map_err(unencoded)?;
@@ -197,6 +203,22 @@ fn texts(params: &mut Params, name: &str) -> Result<Vec<String>, ApiError> {
         other => Err(invalid_item(name, idx, &expected, &other)),
     };
     items.into_iter().enumerate().map(text).collect()
+}
+
+/// A text with the token at its end that the model reads it by, which not every tokenizer writes.
+fn closed(mut ids: Vec<u32>, begin: Begin, task: Task) -> Vec<u32> {
+    if let (
+        Begin::Add,
+        Task::Embed {
+            closing_token: Some(token),
+            ..
+        },
+    ) = (begin, task)
+        && ids.last() != Some(&token)
+    {
+        ids.push(token);
+    }
+    ids
 }
 
 fn plain(prompt: Vec<u32>) -> PoolRequest {

@@ -23,7 +23,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Resu
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
     app.metrics.arrived();
     let vectors = vectors(&serving.engine, &prepared.requests, "input").await?;
-    let normalises = matches!(serving.info.task, Task::Embed { normalises: true });
+    let normalises = matches!(serving.info.task, Task::Embed { normalises: true, .. });
     let entry = |(idx, vector): (usize, Vec<f32>)| {
         let vector = if normalises { normalised(vector) } else { vector };
         json!({"index": idx, "object": "embedding", "embedding": written(&vector, prepared.encoding)})

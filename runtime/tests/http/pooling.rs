@@ -11,7 +11,10 @@ use crate::checkpoint::materialise;
 use crate::fixture::{Reply, Server, tiny, with, with_task};
 
 const VOCAB_SIZE: usize = 4096;
-const EMBED: Task = Task::Embed { normalises: false };
+const EMBED: Task = Task::Embed {
+    normalises: false,
+    closing_token: None,
+};
 const SCORE: Task = Task::Score { n_labels: 1 };
 
 /// Its vector is the first token, the last, their number and how many of them are of the second text.
@@ -157,17 +160,13 @@ async fn embeddings_are_the_references() {
     ];
     for name in names {
         let (server, prompts) = of_checkpoint(name).await;
-        // The references of the last two end with a token that their checkpoints do not ask for.
-        let field = if name.ends_with("-lasttoken") {
-            "ids"
-        } else {
-            "text"
-        };
-        let input: Vec<&Value> = prompts.iter().map(|prompt| &prompt[field]).collect();
-        let vectors = vectors(&embed(&server, json!({"input": input})).await);
-        for (vector, prompt) in vectors.into_iter().zip(&prompts) {
-            let vector: Vec<f64> = vector.into_iter().map(f64::from).collect();
-            assert_close(&vector, &prompt["embedding"], name);
+        for field in ["ids", "text"] {
+            let input: Vec<&Value> = prompts.iter().map(|prompt| &prompt[field]).collect();
+            let vectors = vectors(&embed(&server, json!({"input": input})).await);
+            for (vector, prompt) in vectors.into_iter().zip(&prompts) {
+                let vector: Vec<f64> = vector.into_iter().map(f64::from).collect();
+                assert_close(&vector, &prompt["embedding"], name);
+            }
         }
     }
 }
@@ -246,7 +245,15 @@ async fn base64_holds_the_same_numbers() {
 
 #[tokio::test]
 async fn vectors_have_length_1_where_the_model_says_so() {
-    let server = with_task(Telltale, Task::Embed { normalises: true }, &[]).await;
+    let server = with_task(
+        Telltale,
+        Task::Embed {
+            normalises: true,
+            closing_token: None,
+        },
+        &[],
+    )
+    .await;
     let vectors = vectors(&embed(&server, json!({"input": [[3, 4]]})).await);
     let length: f32 = vectors[0].iter().map(|x| x * x).sum();
     assert!((length - 1.0).abs() < 1e-6, "{vectors:?}");

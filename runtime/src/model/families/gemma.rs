@@ -3,7 +3,9 @@
 use kernels::Activation;
 
 use super::llama;
-use super::parts::{Sizes, activation, each_attention, input_norm, layer_types, rms_norm, rms_qk_norms};
+use super::parts::{
+    Sizes, activation, each_attention, input_norm, layer_types, rms_norm, rms_qk_norms, vision_parts,
+};
 use crate::model::ModelError;
 use crate::model::config::{Fields, invalid};
 use crate::model::rope::RopeSpec;
@@ -57,14 +59,7 @@ pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
         norms.k = exceeding(norms.k);
         attention.qk_norms = Some(norms);
     });
-    spec.ignored = [
-        "vision_tower.",
-        "multi_modal_projector.",
-        "model.vision_tower.",
-        "model.multi_modal_projector.",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    spec.ignored = vision_parts();
     Ok(spec)
 }
 

@@ -3,8 +3,9 @@
 use kernels::{Activation, RopePairs};
 
 use super::parts::{
-    Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms, plain_mlp, taking,
+    Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, plain_mlp, taking,
 };
+use super::phi::{Names, side_by_side};
 use crate::model::ModelError;
 use crate::model::config::Fields;
 use crate::model::rope::RopeSpec;
@@ -12,40 +13,21 @@ use crate::model::spec::{Ffn, ModelSpec, Task};
 
 /// GPT-J 6B.
 pub(super) fn describe_gptj(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let sizes = Sizes::read(config)?;
-    let width = ffn_size(config, &sizes)?;
-    let activation = activation(config, Activation::GeluTanh)?;
-    let norm = |name: &str| layer_norm(name, sizes.hidden_size, sizes.norm_eps, true);
-    let of_layer = |idx: usize| {
-        let name = |part: &str| format!("transformer.h.{idx}.{part}");
-        let names = ["q_proj", "k_proj", "v_proj"].map(|part| name(&format!("attn.{part}")));
-        let out = linear(&name("attn.out_proj"), sizes.hidden_size, sizes.q_width(), false);
-        let mut attention = sizes.attention(sizes.separate_qkv(names, false), out);
-        attention.rope = Some(0);
-        let up = linear(&name("mlp.fc_in"), width, sizes.hidden_size, true);
-        let down = linear(&name("mlp.fc_out"), sizes.hidden_size, width, true);
-        let mut layer = layer(
-            (input_norm(norm(&name("ln_1"))), attention),
-            (no_norms(), Ffn::Dense(plain_mlp(activation, up, down))),
-        );
-        layer.is_parallel = true;
-        layer
+    const NAMES: Names = Names {
+        embed: "transformer.wte",
+        layers: "transformer.h",
+        norm: "ln_1",
+        attention: "attn",
+        out: "out_proj",
+        mlp: ["mlp.fc_in", "mlp.fc_out"],
+        final_norm: "transformer.ln_f",
+        has_attention_bias: false,
     };
-    let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let mut head = head(config, ("lm_head", false), &sizes)?;
-    head.weight = head
-        .weight
-        .map(|_| linear("lm_head", sizes.vocab_size, sizes.hidden_size, true));
-    let mut spec = sizes.model("transformer.wte", layers, Task::Generate(head));
-    let mut rope = RopeSpec::plain(sizes.head_dim)?;
-    rope.set_dim(
-        config.size(&["rotary_dim"])?.unwrap_or(sizes.head_dim),
-        sizes.head_dim,
-    )?;
+    let head_dim = Sizes::read(config)?.head_dim;
+    let mut rope = RopeSpec::plain(head_dim)?;
+    rope.set_dim(config.size(&["rotary_dim"])?.unwrap_or(head_dim), head_dim)?;
     rope.pairs = RopePairs::Interleaved;
-    spec.ropes = vec![rope];
-    spec.final_norm = Some(norm("transformer.ln_f"));
-    Ok(spec)
+    side_by_side(config, &NAMES, rope)
 }
 
 /// GPT-NeoX 20B, Pythia, Dolly, RedPajama.

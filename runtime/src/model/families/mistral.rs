@@ -3,7 +3,7 @@
 use kernels::Activation;
 
 use super::llama;
-use super::parts::{activation, each_attention, experts, gated_mlp, windows};
+use super::parts::{activation, each_attention, experts, gated_mlp, vision_parts, windows};
 use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::spec::{Ffn, ModelSpec};
@@ -20,14 +20,7 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
 pub(super) fn describe_with_vision(config: &Fields) -> Result<ModelSpec, ModelError> {
     let text = config.object("text_config")?;
     let mut spec = describe(text.as_ref().unwrap_or(config))?;
-    spec.ignored = [
-        "vision_tower.",
-        "multi_modal_projector.",
-        "model.vision_tower.",
-        "model.multi_modal_projector.",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    spec.ignored = vision_parts();
     Ok(spec)
 }
 

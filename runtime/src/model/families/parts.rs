@@ -504,6 +504,13 @@ pub(super) fn layer_types(config: &Fields, n_layers: usize) -> Result<Option<Vec
     types.map(Some)
 }
 
+/// Tensors of the part of a model that reads pictures, which is left out.
+pub(super) fn vision_parts() -> Vec<String> {
+    let stems = ["vision_tower.", "multi_modal_projector."];
+    let inner = stems.map(|stem| format!("model.{stem}"));
+    stems.map(str::to_owned).into_iter().chain(inner).collect()
+}
+
 /// A factor that the config names, or 1.
 pub(super) fn factor(config: &Fields, name: Aliases) -> Result<f32, ModelError> {
     Ok(config.positive(name)?.unwrap_or(1.0) as f32)

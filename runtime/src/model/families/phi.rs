@@ -14,21 +14,53 @@ use crate::model::spec::{Ffn, ModelSpec, Task};
 
 /// Phi 1, 1.5, 2.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
+    const NAMES: Names = Names {
+        embed: "model.embed_tokens",
+        layers: "model.layers",
+        norm: "input_layernorm",
+        attention: "self_attn",
+        out: "dense",
+        mlp: ["mlp.fc1", "mlp.fc2"],
+        final_norm: "model.final_layernorm",
+        has_attention_bias: true,
+    };
     refuse_flag(config, "qk_layernorm")?;
+    let sizes = Sizes::read(config)?;
+    let rope = RopeSpec::of_part(config, sizes.head_dim, 0.5)?;
+    side_by_side(config, &NAMES, rope)
+}
+
+/// What models of [`side_by_side`] call their tensors.
+pub(super) struct Names {
+    pub(super) embed: &'static str,
+    pub(super) layers: &'static str,
+    pub(super) norm: &'static str,
+    pub(super) attention: &'static str,
+    pub(super) out: &'static str,
+    pub(super) mlp: [&'static str; 2],
+    pub(super) final_norm: &'static str,
+    pub(super) has_attention_bias: bool,
+}
+
+/// Layers of one norm behind which both parts run side by side, and a head with a bias.
+pub(super) fn side_by_side(config: &Fields, names: &Names, rope: RopeSpec) -> Result<ModelSpec, ModelError> {
     let sizes = Sizes::read(config)?;
     let width = ffn_size(config, &sizes)?;
     let activation = activation(config, Activation::GeluTanh)?;
     let norm = |name: &str| layer_norm(name, sizes.hidden_size, sizes.norm_eps, true);
     let of_layer = |idx: usize| {
-        let name = |part: &str| format!("model.layers.{idx}.{part}");
-        let names = ["q_proj", "k_proj", "v_proj"].map(|part| name(&format!("self_attn.{part}")));
-        let out = linear(&name("self_attn.dense"), sizes.hidden_size, sizes.q_width(), true);
-        let mut attention = sizes.attention(sizes.separate_qkv(names, true), out);
+        let name = |part: &str| format!("{}.{idx}.{part}", names.layers);
+        let of_attention = |part: &str| name(&format!("{}.{part}", names.attention));
+        let bias = names.has_attention_bias;
+        let qkv = sizes.separate_qkv(["q_proj", "k_proj", "v_proj"].map(of_attention), bias);
+        let out = linear(&of_attention(names.out), sizes.hidden_size, sizes.q_width(), bias);
+        let mut attention = sizes.attention(qkv, out);
         attention.rope = Some(0);
-        let up = linear(&name("mlp.fc1"), width, sizes.hidden_size, true);
-        let down = linear(&name("mlp.fc2"), sizes.hidden_size, width, true);
+        let [up, down] = names.mlp.map(name);
+        let up = linear(&up, width, sizes.hidden_size, true);
+        let down = linear(&down, sizes.hidden_size, width, true);
         let mut layer = layer(
-            (input_norm(norm(&name("input_layernorm"))), attention),
+            (input_norm(norm(&name(names.norm))), attention),
             (no_norms(), Ffn::Dense(plain_mlp(activation, up, down))),
         );
         layer.is_parallel = true;
@@ -36,12 +68,11 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
     let mut head = head(config, ("lm_head", false), &sizes)?;
-    head.weight = head
-        .weight
-        .map(|_| linear("lm_head", sizes.vocab_size, sizes.hidden_size, true));
-    let mut spec = sizes.model("model.embed_tokens", layers, Task::Generate(head));
-    spec.ropes = vec![RopeSpec::of_part(config, sizes.head_dim, 0.5)?];
-    spec.final_norm = Some(norm("model.final_layernorm"));
+    let with_bias = |_| linear("lm_head", sizes.vocab_size, sizes.hidden_size, true);
+    head.weight = head.weight.map(with_bias);
+    let mut spec = sizes.model(names.embed, layers, Task::Generate(head));
+    spec.ropes = vec![rope];
+    spec.final_norm = Some(norm(names.final_norm));
     Ok(spec)
 }
 
