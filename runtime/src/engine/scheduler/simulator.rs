@@ -1,4 +1,4 @@
-//! A seeded simulator: arrivals, cancellations and failures drive the scheduler through a million steps.
+//! A seeded simulator: arrivals, cancellations and failures drive the scheduler through two million steps.
 //!
 //! After each step every invariant is checked: every block has as many owners as tables hold it, free + used =
 //! total on device and host, no window has lost a block it sees, the budget holds, decodes come first, the
@@ -20,7 +20,7 @@ use crate::model::Forward;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;
-const N_STEPS_TOTAL: usize = 1_000_000;
+const N_STEPS_TOTAL: usize = 2_000_000;
 const N_STEPS_PER_EPISODE: usize = 2_000;
 const N_WAITING_MAX: usize = 12;
 
@@ -598,7 +598,7 @@ fn episode(seed: u64) -> World {
 }
 
 #[test]
-fn a_million_steps() {
+fn two_million_steps() {
     let (mut n_steps, mut seed, mut total) = (0, 0, Seen::default());
     while n_steps < N_STEPS_TOTAL {
         let world = catch_unwind(AssertUnwindSafe(|| episode(seed))).unwrap_or_else(|panic| {
