@@ -178,13 +178,7 @@ impl Limits {
         self.check_priority(priority)?;
         self.check_continued(&prompt)?;
         let max_tokens = self.resolve_max_tokens(prompt.len(), max_tokens)?;
-        let stop = StopRules {
-            max_tokens,
-            min_tokens,
-            eos_token_ids: self.eos_token_ids(ignore_eos),
-            stop_token_ids,
-        };
-        stop.check()?;
+        let stop = self.stop_rules((min_tokens, max_tokens), stop_token_ids, ignore_eos)?;
         Ok(Admitted {
             prompt,
             n_branches: n,
@@ -225,6 +219,22 @@ impl Limits {
             ..self.clone()
         };
         let max_tokens = one_of_all.resolve_max_tokens(prompt.len(), max_tokens)?;
+        let stop = self.stop_rules((min_tokens, max_tokens), stop_token_ids, ignore_eos)?;
+        Ok(Admitted {
+            prompt,
+            n_branches: params.width,
+            priority,
+            task: Task::Search { params, stop },
+        })
+    }
+
+    /// When an answer ends, checked.
+    fn stop_rules(
+        &self,
+        (min_tokens, max_tokens): (usize, usize),
+        stop_token_ids: Vec<u32>,
+        ignore_eos: bool,
+    ) -> Result<StopRules, AdmitError> {
         let stop = StopRules {
             max_tokens,
             min_tokens,
@@ -232,12 +242,7 @@ impl Limits {
             stop_token_ids,
         };
         stop.check()?;
-        Ok(Admitted {
-            prompt,
-            n_branches: params.width,
-            priority,
-            task: Task::Search { params, stop },
-        })
+        Ok(stop)
     }
 
     /// Checks a request for a pooled vector against the limits.

@@ -33,6 +33,7 @@ pub(super) struct Loader<'a> {
     dtype: DtypeChoice,
     progress: &'a (dyn Fn(LoadProgress) + Sync),
     bytes_done: Mutex<u64>,
+    bytes_total: u64,
     weights_bytes: AtomicU64,
 }
 
@@ -54,6 +55,7 @@ impl<'a> Loader<'a> {
             dtype,
             progress,
             bytes_done: Mutex::new(0),
+            bytes_total: checkpoint.size_bytes(),
             weights_bytes: AtomicU64::new(0),
         }
     }
@@ -105,11 +107,13 @@ impl<'a> Loader<'a> {
         let Some(bias) = &part.bias else {
             return Ok(None);
         };
-        let stored = self.floats(&bias.tensor.name)?;
+        let tensor = self.checkpoint.tensor(&bias.tensor.name)?;
+        let dtype = tensor.dtype.ok_or_else(|| not_floats(&bias.tensor.name))?;
+        let size = dtype.size_bytes();
+        let stored = dtype.widen(&tensor.bytes[bias.first * size..(bias.first + part.n_rows) * size])?;
         let taken = part.taken.iter().flat_map(|rows| rows.iter());
-        let values: Vec<f32> = taken.map(|row| stored[bias.first + row]).collect();
-        let dtype = self.checkpoint.tensor(&bias.tensor.name)?.dtype;
-        self.report(values.len() * dtype.map_or(0, DType::size_bytes));
+        let values: Vec<f32> = taken.map(|row| stored[row]).collect();
+        self.report(values.len() * size);
         Ok(Some(values))
     }
 
@@ -126,7 +130,7 @@ impl<'a> Loader<'a> {
         *done += n_bytes as u64;
         (self.progress)(LoadProgress {
             bytes_done: *done,
-            bytes_total: self.checkpoint.size_bytes(),
+            bytes_total: self.bytes_total,
         });
     }
 

@@ -1,5 +1,7 @@
 //! One step: a checked batch goes through all layers, and becomes logits and pooled vectors.
 
+use std::collections::BTreeMap;
+
 use kernels::{AttentionRow, CpuContext, Gemm, Heads, Norm as NormOp, RopeTable, add, embed, gemm, norm};
 
 use super::attention::LayerCache;
@@ -82,12 +84,18 @@ impl<'a> Step<'a> {
             .flat_map(|(idx, row)| std::iter::repeat_n(idx, row.query_len))
             .collect();
         let tables = model.ropes.iter().map(|rope| {
-            let of_row: Vec<Vec<f32>> = batch
+            // Computed once per variant, which for nearly every model is once.
+            let mut of_variant = BTreeMap::new();
+            let variants: Vec<u64> = batch
                 .rows
                 .iter()
-                .map(|row| rope.inv_freq(row.prompt_len))
+                .map(|row| rope.variant(row.prompt_len))
                 .collect();
-            let inv_freq = |token: usize| of_row[row_of[token]].as_slice();
+            for (row, variant) in batch.rows.iter().zip(&variants) {
+                let inv_freq = || rope.inv_freq(row.prompt_len);
+                of_variant.entry(*variant).or_insert_with(inv_freq);
+            }
+            let inv_freq = |token: usize| of_variant[&variants[row_of[token]]].as_slice();
             RopeTable::new(&batch.positions, rope.attention_factor(), inv_freq)
         });
         Step {
