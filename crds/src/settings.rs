@@ -235,6 +235,10 @@ settings! {
         /// Role of the messages that the model writes.
         #[schemars(title = "Response role", length(min = 1, max = 64))]
         openai_response_role: String => Row { default: "assistant", ..ROW };
+        /// Refuse parameters of a request that neither OpenAI nor vLLM has, instead of naming them in the header
+        /// `x-slipway-ignored-parameters`.
+        #[schemars(title = "Refuse unknown parameters")]
+        strict_parameters: bool => Row { default: "false", ..ROW };
     }
 
     /// How one replica serves.

@@ -6,31 +6,48 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 
-use crate::engine::{Event, FinishReason, RequestFailure, Ticket, TokenLogprobs};
+use crate::engine::{Beam, Event, FinishReason, RequestFailure, Ticket, TokenLogprobs};
 use crate::error::ApiError;
 use crate::metrics::Finished;
-use crate::request::Answers;
+use crate::request::{Answers, Method};
 use crate::server::App;
 use crate::text::{StopPlace, TextStream};
 use crate::tokenizer::{Special, Tokenizer};
 
-/// Why an answer is complete, as OpenAI's `finish_reason` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an answer is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended it, or a stop string did.
-    Stop,
+    /// The model ended it, or what the request named.
+    Stop(Option<StopReason>),
     /// `max_tokens` or the context did.
     Length,
 }
 
+/// What the request named that ended an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// One of `stop_token_ids`.
+    Token(u32),
+    /// One of `stop`.
+    Text(String),
+}
+
 impl Finish {
-    /// OpenAI's word.
-    pub fn label(self) -> &'static str {
+    /// OpenAI's `finish_reason`.
+    pub fn label(&self) -> &'static str {
         match self {
-            Finish::Stop => "stop",
+            Finish::Stop(_) => "stop",
             Finish::Length => "length",
+        }
+    }
+
+    /// vLLM's `stop_reason`.
+    pub fn stop_reason(&self) -> Option<&StopReason> {
+        match self {
+            Finish::Stop(reason) => reason.as_ref(),
+            Finish::Length => None,
         }
     }
 }
@@ -42,8 +59,8 @@ pub struct Delta {
     pub choice_idx: usize,
     /// Text, possibly none in the last piece.
     pub text: String,
-    /// Tokens since the piece before, with their log-probabilities where the request asked for them.
-    pub tokens: Vec<ScoredToken>,
+    /// Tokens since the piece before, where the request asked for them or their log-probabilities.
+    pub tokens: Vec<Token>,
     /// Tokens generated so far, those included that have no text.
     pub n_generated: usize,
     /// Tokens of the prompt that the prefix cache had.
@@ -52,16 +69,16 @@ pub struct Delta {
     pub finish: Option<Finish>,
 }
 
-/// A token with its log-probabilities.
+/// A token of an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ScoredToken {
+pub struct Token {
     /// Its id.
-    pub token: u32,
-    /// Its own and the most probable ones'.
-    pub logprobs: TokenLogprobs,
+    pub id: u32,
+    /// Its own log-probability and the most probable ones', where the request asked for them.
+    pub logprobs: Option<TokenLogprobs>,
 }
 
-/// One answer that is being generated. Dropping it cancels it.
+/// One answer that is being generated, or one prompt's beam search. Dropping it cancels it.
 #[derive(Debug)]
 pub struct Choice {
     app: Arc<App>,
@@ -72,10 +89,11 @@ pub struct Choice {
     text: TextStream,
     stop_place: StopPlace,
     special: Special,
+    keeps_tokens: bool,
     n_prompt: usize,
     n_generated: usize,
     n_cached: usize,
-    tokens: Vec<ScoredToken>,
+    tokens: Vec<Token>,
     token_at: Option<Instant>,
 }
 
@@ -88,7 +106,7 @@ pub struct ChoicePlan<'a> {
     pub tokenizer: &'a Arc<Tokenizer>,
     /// How to answer.
     pub answers: &'a Answers,
-    /// Which answer of the request.
+    /// Which answer of the request; of a beam search, its first.
     pub choice_idx: usize,
     /// Tokens of its prompt.
     pub n_prompt: usize,
@@ -97,14 +115,18 @@ pub struct ChoicePlan<'a> {
 impl Choice {
     /// The answer that arrives on `ticket`.
     pub fn new(ticket: Ticket, plan: &ChoicePlan<'_>) -> Self {
+        let answers = plan.answers;
+        let has_logprobs =
+            matches!(&answers.method, Method::Sample { sampling, .. } if sampling.logprobs.is_some());
         Self {
             app: Arc::clone(plan.app),
             tokenizer: Arc::clone(plan.tokenizer),
             choice_idx: plan.choice_idx,
             ticket: Some(ticket),
-            text: TextStream::new(plan.answers.stops.clone()),
-            stop_place: plan.answers.stop_place,
-            special: plan.answers.special,
+            text: TextStream::new(answers.stops.clone()),
+            stop_place: answers.stop_place,
+            special: answers.special,
+            keeps_tokens: has_logprobs || answers.token_ids,
             n_prompt: plan.n_prompt,
             n_generated: 0,
             n_cached: 0,
@@ -122,9 +144,7 @@ impl Choice {
             let delta = match event {
                 Event::Token { token, logprobs } => self.token(token, logprobs),
                 Event::Finished {
-                    reason,
-                    n_generated,
-                    cumulative_logprob: _,
+                    reason, n_generated, ..
                 } => {
                     self.n_generated = n_generated;
                     return Some(self.finished(reason));
@@ -141,32 +161,85 @@ impl Choice {
     fn token(&mut self, token: u32, logprobs: Option<TokenLogprobs>) -> Option<Delta> {
         self.n_generated += 1;
         self.measure_gap();
-        self.tokens
-            .extend(logprobs.map(|logprobs| ScoredToken { token, logprobs }));
-        let piece = self.text.push(self.tokenizer.tokens().shown(token, self.special));
-        if piece.stopped {
+        let (text, finish) = self.push(token, logprobs);
+        if let Some(finish) = finish {
             // The engine does not know stop strings; without its ticket it stops here.
-            return Some(self.end(piece.text, Finish::Stop));
+            return Some(self.end(text, finish));
         }
-        (!piece.text.is_empty()).then(|| self.delta(piece.text, None))
+        (!text.is_empty()).then(|| self.delta(text, None))
+    }
+
+    /// A token's text, and the end if it completes a stop string.
+    fn push(&mut self, token: u32, logprobs: Option<TokenLogprobs>) -> (String, Option<Finish>) {
+        if self.keeps_tokens {
+            self.tokens.push(Token { id: token, logprobs });
+        }
+        let piece = self.text.push(self.tokenizer.tokens().shown(token, self.special));
+        let finish = piece.stop.map(|stop| Finish::Stop(Some(StopReason::Text(stop))));
+        (piece.text, finish)
     }
 
     fn finished(&mut self, reason: FinishReason) -> Result<Delta, ApiError> {
-        let (ending, finish) = match reason {
-            FinishReason::Eos(token) | FinishReason::StopToken(token) => (Some(token), Finish::Stop),
-            FinishReason::Length => (None, Finish::Length),
-            // Its ticket stays, so that dropping this counts it as aborted.
-            FinishReason::Abort => return Err(ApiError::Aborted),
-        };
+        // Its ticket stays, so that dropping this counts it as aborted.
+        let finish = finish(reason).ok_or(ApiError::Aborted)?;
+        let text = self.rest(reason);
+        Ok(self.end(text, finish))
+    }
+
+    /// What was held back, and the token that ended the answer where it is part of it.
+    fn rest(&mut self, reason: FinishReason) -> String {
         let mut text = String::new();
-        if let Some(token) = ending.filter(|_| self.stop_place == StopPlace::Inside) {
+        if let FinishReason::Eos(token) | FinishReason::StopToken(token) = reason
+            && self.stop_place == StopPlace::Inside
+        {
             text = self
                 .text
                 .push(self.tokenizer.tokens().shown(token, self.special))
                 .text;
         }
         text.push_str(&self.text.finish().text);
-        Ok(self.end(text, finish))
+        text
+    }
+
+    /// The best texts of a beam search, each whole.
+    async fn search(mut self, n: usize) -> Vec<Result<Delta, ApiError>> {
+        let Some(ticket) = self.ticket.as_mut() else {
+            return Vec::new();
+        };
+        let event = ticket.next().await;
+        self.n_cached = ticket.n_cached_tokens();
+        let beams = match event {
+            Some(Event::Beams(beams)) => beams,
+            Some(Event::Failed(failure)) => return vec![Err(self.failed(&failure))],
+            // An engine that is being stopped ends a search so.
+            _ => return vec![Err(ApiError::Aborted)],
+        };
+        let stops = self.text.clone();
+        let first_idx = self.choice_idx;
+        let mut deltas = Vec::with_capacity(n);
+        for (idx, beam) in beams.into_iter().take(n).enumerate() {
+            self.text = stops.clone();
+            self.choice_idx = first_idx + idx;
+            deltas.push(self.beam(&beam).ok_or(ApiError::Aborted));
+        }
+        deltas
+    }
+
+    fn beam(&mut self, beam: &Beam) -> Option<Delta> {
+        let mut finish = finish(beam.reason)?;
+        let ends_with_token = matches!(beam.reason, FinishReason::Eos(_) | FinishReason::StopToken(_));
+        self.n_generated = beam.tokens.len() + usize::from(ends_with_token);
+        let mut text = String::new();
+        for token in &beam.tokens {
+            let (piece, stop) = self.push(*token, None);
+            text.push_str(&piece);
+            if let Some(stop) = stop {
+                finish = stop;
+                break;
+            }
+        }
+        text.push_str(&self.rest(beam.reason));
+        Some(self.end(text, finish))
     }
 
     fn failed(&mut self, failure: &RequestFailure) -> ApiError {
@@ -219,8 +292,67 @@ impl Drop for Choice {
     }
 }
 
-/// The pieces of all answers of a request as they arrive. Dropping the stream cancels what still runs.
-pub fn deltas(choices: Vec<Choice>) -> impl Stream<Item = Result<Delta, ApiError>> + Send {
+/// `None` for an answer that the engine broke off.
+fn finish(reason: FinishReason) -> Option<Finish> {
+    match reason {
+        FinishReason::Eos(_) => Some(Finish::Stop(None)),
+        FinishReason::StopToken(token) => Some(Finish::Stop(Some(StopReason::Token(token)))),
+        FinishReason::Length => Some(Finish::Length),
+        FinishReason::Abort => None,
+    }
+}
+
+/// The answers of a request that are being generated.
+#[derive(Debug)]
+pub struct Running {
+    /// One per generated answer; of a beam search, one per prompt.
+    pub choices: Vec<Choice>,
+    /// Texts of each beam search that are returned.
+    pub n_searched: Option<usize>,
+}
+
+impl Running {
+    /// The pieces of all answers as they arrive. Dropping the stream cancels what still runs.
+    pub fn deltas(self) -> BoxStream<'static, Result<Delta, ApiError>> {
+        let Some(n) = self.n_searched else {
+            return generated(self.choices).boxed();
+        };
+        let searches = self.choices.into_iter();
+        stream::select_all(
+            searches.map(|choice| stream::once(choice.search(n)).flat_map(stream::iter).boxed()),
+        )
+        .boxed()
+    }
+
+    /// Waits for all answers; in the order of their numbers.
+    ///
+    /// # Errors
+    /// The first error of any of them; the others are cancelled.
+    pub async fn wholes(self) -> Result<Vec<Whole>, ApiError> {
+        let n_each = self.n_searched.unwrap_or(1);
+        let mut wholes = vec![Whole::default(); self.choices.len() * n_each];
+        let mut deltas = self.deltas();
+        while let Some(delta) = deltas.next().await {
+            let Delta {
+                choice_idx,
+                text,
+                tokens,
+                n_generated,
+                n_cached,
+                finish,
+            } = delta?;
+            let whole = &mut wholes[choice_idx];
+            whole.text.push_str(&text);
+            whole.tokens.extend(tokens);
+            whole.n_generated = n_generated;
+            whole.n_cached = n_cached;
+            whole.finish = finish;
+        }
+        Ok(wholes)
+    }
+}
+
+fn generated(choices: Vec<Choice>) -> impl Stream<Item = Result<Delta, ApiError>> + Send {
     stream::select_all(choices.into_iter().map(|choice| {
         let next = |mut choice: Choice| async move { choice.next().await.map(|delta| (delta, choice)) };
         stream::unfold(choice, next).boxed()
@@ -232,8 +364,8 @@ pub fn deltas(choices: Vec<Choice>) -> impl Stream<Item = Result<Delta, ApiError
 pub struct Whole {
     /// Its text.
     pub text: String,
-    /// Its tokens, where the request asked for log-probabilities.
-    pub tokens: Vec<ScoredToken>,
+    /// Its tokens, where the request asked for them or their log-probabilities.
+    pub tokens: Vec<Token>,
     /// Tokens generated.
     pub n_generated: usize,
     /// Tokens of the prompt that the prefix cache had.
@@ -242,28 +374,65 @@ pub struct Whole {
     pub finish: Option<Finish>,
 }
 
-/// Waits for all answers; in the order of their numbers.
-///
-/// # Errors
-/// The first error of any of them; the others are cancelled.
-pub async fn wholes(choices: Vec<Choice>) -> Result<Vec<Whole>, ApiError> {
-    let mut wholes = vec![Whole::default(); choices.len()];
-    let mut deltas = std::pin::pin!(deltas(choices));
-    while let Some(delta) = deltas.next().await {
-        let Delta {
-            choice_idx,
-            text,
-            tokens,
-            n_generated,
-            n_cached,
-            finish,
-        } = delta?;
-        let whole = &mut wholes[choice_idx];
-        whole.text.push_str(&text);
-        whole.tokens.extend(tokens);
-        whole.n_generated = n_generated;
-        whole.n_cached = n_cached;
-        whole.finish = finish;
+impl Whole {
+    /// Sum of the log-probabilities of its tokens.
+    fn logprob(&self) -> f64 {
+        let chosen = self.tokens.iter().filter_map(|token| token.logprobs.as_ref());
+        chosen.map(|logprobs| f64::from(logprobs.chosen)).sum()
     }
-    Ok(wholes)
+}
+
+/// Of each `best_of` answers the `n` with the highest probability, best first.
+pub fn best(candidates: Vec<Whole>, best_of: usize, n: usize) -> Vec<Whole> {
+    if best_of == n {
+        return candidates;
+    }
+    let mut best = Vec::new();
+    for answers in candidates.chunks(best_of) {
+        let mut answers = answers.to_vec();
+        // Stable: of equals the earlier seed comes first.
+        answers.sort_by(|a, b| b.logprob().total_cmp(&a.logprob()));
+        answers.truncate(n);
+        best.extend(answers);
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(text: &str, logprobs: &[f32]) -> Whole {
+        let token = |chosen: &f32| Token {
+            id: 1,
+            logprobs: Some(TokenLogprobs {
+                chosen: *chosen,
+                top: Vec::new(),
+            }),
+        };
+        Whole {
+            text: text.into(),
+            tokens: logprobs.iter().map(token).collect(),
+            ..Whole::default()
+        }
+    }
+
+    #[test]
+    fn the_best_are_those_of_the_highest_probability_of_their_prompt() {
+        let candidates = vec![
+            whole("a", &[-1.0, -2.0]),
+            whole("b", &[-0.5]),
+            whole("c", &[-2.0]),
+            whole("d", &[-9.0]),
+            whole("e", &[-9.0]),
+            whole("f", &[-8.0]),
+        ];
+        let texts = |n| -> Vec<String> {
+            let best = best(candidates.clone(), 3, n);
+            best.into_iter().map(|whole| whole.text).collect()
+        };
+        assert_eq!(texts(2), ["b", "c", "f", "d"]);
+        assert_eq!(texts(1), ["b", "f"]);
+        assert_eq!(texts(3), ["a", "b", "c", "d", "e", "f"]);
+    }
 }

@@ -121,6 +121,11 @@ impl ChatTemplate {
         })
     }
 
+    /// Variables such as `bos_token`, for another template of the same model.
+    pub fn special_tokens(&self) -> BTreeMap<&'static str, String> {
+        self.special_tokens.clone()
+    }
+
     /// The prompt of a conversation.
     ///
     /// # Errors

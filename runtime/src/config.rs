@@ -56,6 +56,8 @@ pub struct ServeConfig {
     pub max_logprobs: usize,
     /// Role of answers.
     pub response_role: String,
+    /// Unknown parameters of requests are refused instead of named.
+    pub strict_parameters: bool,
     /// Requests worked on at a time; as many again may wait.
     pub max_concurrency: usize,
     /// Keys of which a client must present one; none means open.
@@ -290,6 +292,7 @@ fn with_defaults(
         seed: engine.seed.unwrap_or(0),
         max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
         response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
+        strict_parameters: openai.strict_parameters.unwrap_or(false),
         max_concurrency: serving.max_concurrency.unwrap_or(300) as usize,
         log_level: serving.log_level.unwrap_or_default(),
         log_format: serving.log_format.unwrap_or_default(),

@@ -45,9 +45,17 @@ pub enum ApiError {
         param: String,
     },
     /// A parameter that clients of OpenAI or vLLM know and this version does not have.
-    #[error("{param} is not supported in this version")]
+    #[error("{param} is not supported. {advice}")]
     Unsupported {
         /// Path of the parameter.
+        param: String,
+        /// Why, or what to do instead: a sentence.
+        advice: String,
+    },
+    /// A parameter that nobody knows, where such are refused.
+    #[error("{param} is no parameter of this route, and unknown parameters are refused here")]
+    UnknownParameter {
+        /// Its name.
         param: String,
     },
     /// Two parameters contradict each other, or one contradicts the model.
@@ -183,6 +191,7 @@ impl ApiError {
             Self::InvalidValue { .. } => (400, INVALID, Some("invalid_value"), "invalid_value"),
             Self::Missing { .. } => (400, INVALID, Some("missing_required_parameter"), "missing"),
             Self::Unsupported { .. } => (400, INVALID, Some("unsupported_parameter"), "unsupported"),
+            Self::UnknownParameter { .. } => (400, INVALID, Some("unknown_parameter"), "unknown_parameter"),
             Self::Contradiction { .. } => (400, INVALID, Some("invalid_value"), "contradiction"),
             Self::TooLong { .. } => (400, INVALID, Some("context_length_exceeded"), "too_long"),
             Self::Template { .. } => (400, INVALID, Some("invalid_messages"), "template"),
@@ -214,7 +223,8 @@ impl ApiError {
         match self {
             Self::InvalidValue { param, .. }
             | Self::Missing { param }
-            | Self::Unsupported { param }
+            | Self::Unsupported { param, .. }
+            | Self::UnknownParameter { param }
             | Self::Contradiction { param, .. }
             | Self::TooLong { param, .. } => Some(param),
             Self::Template { .. } => Some("messages"),
@@ -358,7 +368,11 @@ mod tests {
             ApiError::NotAnObject,
             ApiError::invalid("n", "a whole number", &json!("x")),
             ApiError::Missing { param: text() },
-            ApiError::Unsupported { param: text() },
+            ApiError::Unsupported {
+                param: text(),
+                advice: text(),
+            },
+            ApiError::UnknownParameter { param: text() },
             ApiError::Contradiction {
                 param: text(),
                 reason: text(),

@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
 use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
+use crate::pooling::Lengths;
 use crate::request::{Defaults, Rules, chat, completion};
 use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
 
@@ -50,10 +51,13 @@ pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplat
         served: &["m".to_owned()],
         task: Task::Generate,
         embedding_size: 0,
+        lengths: &Lengths::Whole,
         max_logprobs: 20,
         max_model_len: 256,
         defaults: &Defaults::default(),
         template,
+        response_role: "assistant",
+        strict: false,
     };
     for prepare in [chat, completion] {
         if let Ok(prepared) = prepare(body, &rules, tokenizer) {

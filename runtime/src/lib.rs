@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod model;
 pub mod pooling;
 pub mod request;
+pub mod response;
 pub mod routes;
 pub mod server;
 pub mod startup;

@@ -18,7 +18,7 @@ use crate::engine::{
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo, Task};
-use crate::pooling::Activation;
+use crate::pooling::PoolingConfig;
 use crate::server::{App, ServeError, Serving, chain};
 use crate::startup::Stage;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
@@ -127,7 +127,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         template,
         defaults: crate::request::Defaults::load(directory)?,
         max_model_len: info.max_model_len as usize,
-        activation: Activation::read(directory)?,
+        pooling: PoolingConfig::read(directory)?,
         revision: Manifest::read(directory).map(|manifest| manifest.commit),
         directory: directory.to_path_buf(),
         info,

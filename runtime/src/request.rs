@@ -3,45 +3,57 @@
 //! Owns OpenAI's and vLLM's parameters: names, ranges, defaults. Nothing raw goes on from here, and no parameter that
 //! a client could rely on is passed over in silence. Must not know HTTP, nor what the engine is doing.
 
+mod answers;
 mod defaults;
 mod messages;
+pub mod parameters;
 mod params;
 mod pooling;
-mod unsupported;
+mod prompt;
+mod tokens;
 
-use serde_json::Value;
-
+pub use answers::{Answers, Method, StreamOptions};
 pub use defaults::{Defaults, DefaultsError};
-pub use pooling::{Encoding, Pairing, PreparedEmbeddings, PreparedScores, embeddings, scores};
+pub use pooling::{
+    Encoding, Pairing, PreparedEmbeddings, PreparedRanking, PreparedScores, embeddings, ranking, scores,
+};
+pub use prompt::Prompt;
+pub use tokens::{Tokenized, detokenized, tokenized};
+
+use serde_json::{Map, Value};
 
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
-use crate::engine::{GenerateRequest, SamplingParams};
+use crate::engine::{BeamRequest, GenerateRequest};
 use crate::error::{ApiError, shortened};
 use crate::model::Task;
-use crate::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
-use crate::tokenizer::{Begin, Special, Tokenizer, TokenizerError};
-use params::{Params, invalid_item};
+use crate::pooling::Lengths;
+use crate::tokenizer::{Begin, Tokenizer};
+use parameters::{CHAT_COMPLETIONS, COMPLETIONS};
+use params::Params;
+use prompt::{Cut, PromptSource, encode, prompt_sources};
 
 /// Prompts of one request.
 const PROMPTS_MAX: usize = 128;
-/// Answers to one prompt.
-const N_MAX: i64 = 128;
-/// Stop strings of one request.
-const STOPS_MAX: usize = 16;
-/// Stop tokens of one request.
-const STOP_TOKENS_MAX: usize = 256;
+/// Documents of one conversation.
+const DOCUMENTS_MAX: usize = 1024;
+/// Longest request id, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Tokens of a completion whose request names no number: OpenAI's default.
 const COMPLETION_TOKENS_DEFAULT: usize = 16;
+/// Temperature of a chat answer where neither request nor checkpoint names one: the documented default of vLLM workers.
+const CHAT_TEMPERATURE_DEFAULT: f32 = 0.7;
 
 /// What requests are checked against: fixed once the model is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Names under which the model is served.
+    /// Names under which the model is served; the first is that of requests that name none.
     pub served: &'a [String],
     /// What the model is for.
     pub task: Task,
     /// Length of an embedding.
     pub embedding_size: usize,
+    /// To which lengths an embedding may be cut.
+    pub lengths: &'a Lengths,
     /// Alternatives that `logprobs` may ask for.
     pub max_logprobs: usize,
     /// Prompt and answer at most, tokens.
@@ -50,6 +62,10 @@ pub struct Rules<'a> {
     pub defaults: &'a Defaults,
     /// How messages become a prompt; `None` if the checkpoint does not say.
     pub template: Option<&'a ChatTemplate>,
+    /// Role of answers.
+    pub response_role: &'a str,
+    /// Unknown parameters are refused instead of named.
+    pub strict: bool,
 }
 
 /// A checked request: what to answer and how.
@@ -63,60 +79,34 @@ pub struct Prepared {
     pub prompt_param: &'static str,
     /// How to answer each of them.
     pub answers: Answers,
+    /// The client's own name for the request.
+    pub request_id: Option<String>,
     /// Parameters that mean nothing here, to be told to the client.
     pub ignored: Vec<String>,
 }
 
-/// One prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prompt {
-    /// Its tokens.
-    pub ids: Vec<u32>,
-    /// Its text where the answer is to begin with it.
-    pub echo: Option<String>,
-}
-
-/// How to answer a prompt.
-#[derive(Clone, Debug)]
-pub struct Answers {
-    /// Answers to each prompt.
-    pub n: usize,
-    /// Which request goes first, where the engine's policy asks for it: the smaller.
-    pub priority: i32,
-    /// How to draw tokens; the seed is the first answer's.
-    pub sampling: SamplingParams,
-    /// Tokens of an answer at most; `None`: what the context has room for.
-    pub max_tokens: Option<usize>,
-    /// Tokens before an answer may end.
-    pub min_tokens: usize,
-    /// Tokens that end an answer, besides the model's own.
-    pub stop_token_ids: Vec<u32>,
-    /// The model's own end is a token like any other.
-    pub ignore_eos: bool,
-    /// Texts that end an answer.
-    pub stops: StopStrings,
-    /// Whether the token that ends an answer is part of it.
-    pub stop_place: StopPlace,
-    /// Whether special tokens are part of the text.
-    pub special: Special,
-    /// How to stream; `None`: one answer at the end.
-    pub stream: Option<StreamOptions>,
-}
-
-/// What a stream tells beside the text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// A last chunk with the usage.
-    pub include_usage: bool,
-    /// The usage so far in every chunk.
-    pub continuous_usage_stats: bool,
+/// Work for the engine, one request per prompt.
+#[derive(Debug)]
+pub enum Work {
+    /// Answers that are drawn.
+    Generate(Vec<GenerateRequest>),
+    /// Answers that are searched for.
+    Search(Vec<BeamRequest>),
 }
 
 impl Prepared {
     /// Work for the engine: the answers to the first prompt, then those to the next.
-    pub fn generate_requests(&self) -> Vec<GenerateRequest> {
-        let prompts = self.prompts.iter().map(|prompt| prompt.ids.clone());
-        prompts.map(|prompt| self.answers.request(prompt)).collect()
+    pub fn work(&self) -> Work {
+        let ids = self.prompts.iter().map(|prompt| prompt.ids.clone());
+        match &self.answers.method {
+            Method::Sample { sampling, best_of } => Work::Generate(
+                ids.map(|ids| self.answers.generate(ids, sampling, *best_of))
+                    .collect(),
+            ),
+            Method::Search(params) => {
+                Work::Search(ids.map(|ids| self.answers.search(ids, *params)).collect())
+            }
+        }
     }
 
     /// Tokens of all prompts.
@@ -125,30 +115,14 @@ impl Prepared {
     }
 }
 
-impl Answers {
-    fn request(&self, prompt: Vec<u32>) -> GenerateRequest {
-        GenerateRequest {
-            prompt,
-            n: self.n,
-            priority: self.priority,
-            sampling: self.sampling.clone(),
-            max_tokens: self.max_tokens,
-            min_tokens: self.min_tokens,
-            stop_token_ids: self.stop_token_ids.clone(),
-            ignore_eos: self.ignore_eos,
-        }
-    }
-}
-
 /// Reads the body of `/v1/completions`.
 ///
 /// # Errors
 /// [`ApiError`] for everything a client can get wrong.
 pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
-    let mut params = Params::parse(body)?;
+    let mut params = Params::parse(body, &COMPLETIONS, rules.strict)?;
     let model = generating_model(&mut params, rules)?;
-    let value = params.take("prompt").ok_or_else(|| missing("prompt"))?;
-    let sources = prompt_sources("prompt", PROMPTS_MAX, value)?;
+    let sources = prompt_sources(&mut params, "prompt", PROMPTS_MAX)?.ok_or_else(|| missing("prompt"))?;
     let echoes = params.flag("echo")?.unwrap_or(false);
     let begin = begin(&mut params, Begin::Add)?;
     let logprobs = logprobs(&mut params, "logprobs", rules)?;
@@ -158,22 +132,32 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
             "log-probabilities of an echoed prompt are not supported in this version",
         ));
     }
-    let max_tokens = params.count("max_tokens", 1)?;
-    let max_tokens = max_tokens
+    let max_tokens = params.count("max_tokens")?;
+    let asked = max_tokens
         .or(rules.defaults.max_tokens)
         .or(Some(COMPLETION_TOKENS_DEFAULT));
-    let answers = Answers {
-        max_tokens,
-        ..answers(&mut params, rules, logprobs)?
-    };
-    let ignored = params.finish(answers.n)?;
+    let cut = Cut::read(&mut params, rules.max_model_len, asked)?;
+    let request_id = request_id(&mut params)?;
+    let mut answers = Answers::read(&mut params, rules, (logprobs, 1.0))?;
+    answers.max_tokens = asked;
+    if asked == Some(0) {
+        if !echoes {
+            return Err(contradiction("max_tokens", "it can be 0 only with echo"));
+        }
+        answers.only_prompt = true;
+        answers.max_tokens = Some(1);
+    }
+    let ignored = params.finish()?;
     let encode = |source| {
         let (ids, text) = match source {
-            PromptSource::Text(text) => (encode(&text, begin, rules, tokenizer, "prompt")?, Some(text)),
-            PromptSource::Tokens(ids) => (ids, None),
+            PromptSource::Text(text) => (
+                encode(&text, (begin, cut), rules, tokenizer, "prompt")?,
+                Some(text),
+            ),
+            PromptSource::Tokens(ids) => (cut.apply(ids), None),
         };
         let shown = |ids: &[u32]| tokenizer.tokens().decode(ids, answers.special);
-        let echo = echoes.then(|| text.unwrap_or_else(|| shown(&ids)));
+        let echo = echoes.then(|| text.filter(|_| !cut.shortens()).unwrap_or_else(|| shown(&ids)));
         Ok(Prompt { ids, echo })
     };
     let prompts = sources.into_iter().map(encode).collect::<Result<_, ApiError>>()?;
@@ -182,6 +166,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
         prompts,
         prompt_param: "prompt",
         answers,
+        request_id,
         ignored,
     })
 }
@@ -191,40 +176,104 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
 /// # Errors
 /// [`ApiError`] for everything a client can get wrong, the chat template's refusals included.
 pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
-    let mut params = Params::parse(body)?;
+    let mut params = Params::parse(body, &CHAT_COMPLETIONS, rules.strict)?;
     let model = generating_model(&mut params, rules)?;
-    let conversation = conversation(&mut params)?;
+    let mut conversation = conversation(&mut params)?;
+    for name in ["reasoning_effort"] {
+        if let Some(value) = params.text(name)? {
+            conversation.variables.insert(name.into(), Value::String(value));
+        }
+    }
+    if let Some(documents) = params.list("documents", DOCUMENTS_MAX, |item| item.as_object().cloned())? {
+        let documents = documents.into_iter().map(Value::Object).collect();
+        conversation
+            .variables
+            .insert("documents".into(), Value::Array(documents));
+    }
+    let template = own_template(&mut params, rules)?;
+    let echoes = params.flag("echo")?.unwrap_or(false);
     let begin = begin(&mut params, Begin::Leave)?;
     let logprobs = chat_logprobs(&mut params, rules)?;
-    let newer = params.count("max_completion_tokens", 1)?;
-    let older = params.count("max_tokens", 1)?;
+    let newer = params.count("max_completion_tokens")?;
+    let older = params.count("max_tokens")?;
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
-    let answers = Answers {
-        max_tokens,
-        ..answers(&mut params, rules, logprobs)?
-    };
-    let ignored = params.finish(answers.n)?;
-    let template = rules.template.ok_or_else(|| ApiError::Template {
-        reason: "this model has none; set CUSTOM_CHAT_TEMPLATE, or use /v1/completions".into(),
-    })?;
-    let text = template
-        .render(&conversation)
-        .map_err(|error| ApiError::Template {
-            reason: error.to_string(),
-        })?;
-    let ids = encode(&text, begin, rules, tokenizer, "messages")?;
-    let prompts = vec![Prompt { ids, echo: None }];
+    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens)?;
+    let request_id = request_id(&mut params)?;
+    let mut answers = Answers::read(&mut params, rules, (logprobs, CHAT_TEMPERATURE_DEFAULT))?;
+    answers.max_tokens = max_tokens;
+    let ignored = params.finish()?;
+    let text = rendered(&conversation, template.as_ref(), rules)?;
+    let ids = encode(&text, (begin, cut), rules, tokenizer, "messages")?;
+    let echo = echoes.then(|| last_words(&conversation, rules.response_role));
     Ok(Prepared {
         model,
-        prompts,
+        prompts: vec![Prompt { ids, echo }],
         prompt_param: "messages",
         answers,
+        request_id,
         ignored,
     })
 }
 
+/// The last message, where the answer goes on with its role.
+fn last_words(conversation: &Conversation, role: &str) -> String {
+    let last = conversation.messages.last();
+    let own = last.filter(|message| message["role"] == role);
+    own.and_then(|message| message["content"].as_str())
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// The prompt that a template writes: the request's own, or the model's.
+fn rendered(
+    conversation: &Conversation,
+    own: Option<&ChatTemplate>,
+    rules: &Rules<'_>,
+) -> Result<String, ApiError> {
+    let template = own.or(rules.template).ok_or_else(|| ApiError::Template {
+        reason: "this model has none; set CUSTOM_CHAT_TEMPLATE, send chat_template, or use /v1/completions"
+            .into(),
+    })?;
+    template.render(conversation).map_err(|error| ApiError::Template {
+        reason: error.to_string(),
+    })
+}
+
+/// The template that a request brings.
+fn own_template(params: &mut Params, rules: &Rules<'_>) -> Result<Option<ChatTemplate>, ApiError> {
+    let Some(source) = params.text("chat_template")? else {
+        return Ok(None);
+    };
+    let tokens = rules
+        .template
+        .map(ChatTemplate::special_tokens)
+        .unwrap_or_default();
+    let compiled = ChatTemplate::compile(&source, tokens);
+    compiled.map(Some).map_err(|error| ApiError::Contradiction {
+        param: "chat_template".into(),
+        reason: error.to_string(),
+    })
+}
+
+fn request_id(params: &mut Params) -> Result<Option<String>, ApiError> {
+    let Some(id) = params.text("request_id")? else {
+        return Ok(None);
+    };
+    let is_sane =
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_sane {
+        Ok(Some(id))
+    } else {
+        let expected = "1 to 128 printable characters without spaces";
+        Err(ApiError::invalid("request_id", expected, &Value::String(id)))
+    }
+}
+
+/// The served model that is asked for; one that is not named is the first.
 fn served_model(params: &mut Params, rules: &Rules<'_>) -> Result<String, ApiError> {
-    let model = params.text("model")?.ok_or_else(|| missing("model"))?;
+    let Some(model) = params.text("model")? else {
+        return Ok(rules.served[0].clone());
+    };
     if rules.served.contains(&model) {
         return Ok(model);
     }
@@ -261,8 +310,7 @@ fn begin(params: &mut Params, default: Begin) -> Result<Begin, ApiError> {
 }
 
 fn conversation(params: &mut Params) -> Result<Conversation, ApiError> {
-    let value = params.take("messages").ok_or_else(|| missing("messages"))?;
-    let messages = messages::checked(value)?;
+    let messages = messages::checked(params.required("messages")?)?;
     let adds_prompt = params.flag("add_generation_prompt")?;
     let ending = match (
         params.flag("continue_final_message")?.unwrap_or(false),
@@ -276,7 +324,7 @@ fn conversation(params: &mut Params) -> Result<Conversation, ApiError> {
         (false, Some(false)) => Ending::Messages,
         (false, _) => Ending::GenerationPrompt,
     };
-    let variables = params.object("chat_template_kwargs")?.unwrap_or_default();
+    let variables: Map<String, Value> = params.object("chat_template_kwargs")?.unwrap_or_default();
     Ok(Conversation {
         messages,
         ending,
@@ -284,149 +332,16 @@ fn conversation(params: &mut Params) -> Result<Conversation, ApiError> {
     })
 }
 
-fn encode(
-    text: &str,
-    begin: Begin,
-    rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
-    param: &str,
-) -> Result<Vec<u32>, ApiError> {
-    check_length(text.len(), rules, tokenizer, param)?;
-    tokenizer.encode(text, begin).map_err(unencoded)
-}
-
-/// Refuses what is certainly too long before it is encoded.
-fn check_length(
-    n_bytes: usize,
-    rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
-    param: &str,
-) -> Result<(), ApiError> {
-    let n_tokens = rules.max_model_len;
-    if !tokenizer.exceeds(n_bytes, n_tokens) {
-        return Ok(());
-    }
-    let reason =
-        format!("the prompt has {n_bytes} bytes, more than the context of {n_tokens} tokens can hold");
-    Err(ApiError::TooLong {
-        param: param.into(),
-        reason,
-    })
-}
-
-fn unencoded(error: TokenizerError) -> ApiError {
-    tracing::error!(%error, "a prompt could not be encoded");
-    ApiError::Internal
-}
-
-enum PromptSource {
-    Text(String),
-    Tokens(Vec<u32>),
-}
-
-/// A text, a list of texts, a list of tokens, or a list of those.
-fn prompt_sources(param: &str, n_max: usize, value: Value) -> Result<Vec<PromptSource>, ApiError> {
-    let expected = format!("a text, a list of token ids, or a non-empty list of up to {n_max} of them");
-    let wrong = |value: &Value| ApiError::invalid(param, &expected, value);
-    let items = match value {
-        Value::String(text) => return Ok(vec![PromptSource::Text(text)]),
-        Value::Array(items) => items,
-        other => return Err(wrong(&other)),
-    };
-    if items.first().is_some_and(Value::is_number) {
-        return Ok(vec![PromptSource::Tokens(token_ids(param, &items)?)]);
-    }
-    if items.is_empty() || items.len() > n_max {
-        return Err(ApiError::InvalidValue {
-            param: param.into(),
-            got: format!("a list of {}", items.len()),
-            expected,
-        });
-    }
-    let source = |item: Value| match item {
-        Value::String(text) => Ok(PromptSource::Text(text)),
-        Value::Array(ids) => Ok(PromptSource::Tokens(token_ids(param, &ids)?)),
-        other => Err(wrong(&other)),
-    };
-    items.into_iter().map(source).collect()
-}
-
-fn token_ids(param: &str, items: &[Value]) -> Result<Vec<u32>, ApiError> {
-    let id = |item: &Value| {
-        let id = item.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| ApiError::invalid(param, "made of token ids", item))
-    };
-    items.iter().map(id).collect()
-}
-
-/// Everything that both routes have in common, `max_tokens` excepted.
-fn answers(params: &mut Params, rules: &Rules<'_>, logprobs: Option<usize>) -> Result<Answers, ApiError> {
-    let n = params.integer("n", "a whole number from 1 to 128", |n| (1..=N_MAX).contains(&n))?;
-    let is_i32 = |priority: i64| i32::try_from(priority).is_ok();
-    let priority = params.integer("priority", "a whole number of 32 bits", is_i32)?;
-    let is_inside = params.flag("include_stop_str_in_output")?.unwrap_or(false);
-    let stop_place = if is_inside {
-        StopPlace::Inside
-    } else {
-        StopPlace::Outside
-    };
-    let skips = params.flag("skip_special_tokens")?.unwrap_or(true);
-    Ok(Answers {
-        n: n.map_or(1, |n| n as usize),
-        priority: priority.map_or(0, |priority| priority as i32),
-        sampling: sampling(params, rules.defaults, logprobs)?,
-        max_tokens: None,
-        min_tokens: params.count("min_tokens", 0)?.unwrap_or(0),
-        stop_token_ids: stop_token_ids(params)?,
-        ignore_eos: params.flag("ignore_eos")?.unwrap_or(false),
-        stops: StopStrings::new(stop_strings(params)?, stop_place),
-        stop_place,
-        special: if skips { Special::Skip } else { Special::Show },
-        stream: stream(params)?,
-    })
-}
-
-fn sampling(
-    params: &mut Params,
-    defaults: &Defaults,
-    logprobs: Option<usize>,
-) -> Result<SamplingParams, ApiError> {
-    let penalty = |x: f64| (-2.0..=2.0).contains(&x);
-    let from_2_to_2 = "a number from -2 to 2";
-    let top_k = params.integer("top_k", "a whole number of at least 1, or 0 or -1 for all", |k| {
-        k >= -1
-    })?;
-    let seed = params.integer("seed", "a whole number", |_| true)?;
-    let temperature = params.number("temperature", "a number from 0 to 2", |x| {
-        (0.0..=2.0).contains(&x)
-    })?;
-    let top_p = params.number("top_p", "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)?;
-    let min_p = params.number("min_p", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?;
-    let repetition = params.number("repetition_penalty", "above 0 and at most 2", |x| {
-        x > 0.0 && x <= 2.0
-    })?;
-    Ok(SamplingParams {
-        temperature: temperature.unwrap_or(defaults.temperature),
-        top_p: top_p.unwrap_or(defaults.top_p),
-        top_k: top_k.map_or(defaults.top_k, |k| usize::try_from(k).ok().filter(|k| *k > 0)),
-        min_p: min_p.unwrap_or(defaults.min_p),
-        repetition_penalty: repetition.unwrap_or(defaults.repetition_penalty),
-        presence_penalty: params
-            .number("presence_penalty", from_2_to_2, penalty)?
-            .unwrap_or(0.0),
-        frequency_penalty: params
-            .number("frequency_penalty", from_2_to_2, penalty)?
-            .unwrap_or(0.0),
-        seed: seed.map(i64::cast_unsigned),
-        logprobs,
-    })
-}
-
 fn logprobs(params: &mut Params, name: &str, rules: &Rules<'_>) -> Result<Option<usize>, ApiError> {
     let n_max = rules.max_logprobs;
+    let Some(n) = params.count(name)? else {
+        return Ok(None);
+    };
+    if n <= n_max {
+        return Ok(Some(n));
+    }
     let expected = format!("a whole number from 0 to {n_max}");
-    let fits = |n: i64| usize::try_from(n).is_ok_and(|n| n <= n_max);
-    Ok(params.integer(name, &expected, fits)?.map(|n| n as usize))
+    Err(ApiError::invalid(name, expected, &n.into()))
 }
 
 fn chat_logprobs(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, ApiError> {
@@ -436,56 +351,6 @@ fn chat_logprobs(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(contradiction("top_logprobs", "it needs logprobs to be true")),
     }
-}
-
-fn stop_strings(params: &mut Params) -> Result<Vec<String>, ApiError> {
-    let expected =
-        format!("a text or a list of up to {STOPS_MAX} texts, each of 1 to {STOP_BYTES_MAX} bytes");
-    let items = match params.take("stop") {
-        None => return Ok(Vec::new()),
-        Some(Value::Array(items)) if items.len() <= STOPS_MAX => items,
-        Some(Value::Array(items)) => {
-            let got = format!("a list of {}", items.len());
-            return Err(ApiError::InvalidValue {
-                param: "stop".into(),
-                expected,
-                got,
-            });
-        }
-        Some(single) => vec![single],
-    };
-    let text = |(idx, item): (usize, Value)| match item {
-        Value::String(text) if (1..=STOP_BYTES_MAX).contains(&text.len()) => Ok(text),
-        other => Err(invalid_item("stop", idx, &expected, &other)),
-    };
-    items.into_iter().enumerate().map(text).collect()
-}
-
-fn stop_token_ids(params: &mut Params) -> Result<Vec<u32>, ApiError> {
-    match params.take("stop_token_ids") {
-        None => Ok(Vec::new()),
-        Some(Value::Array(items)) if items.len() <= STOP_TOKENS_MAX => token_ids("stop_token_ids", &items),
-        Some(other) => Err(ApiError::invalid(
-            "stop_token_ids",
-            "a list of up to 256 token ids",
-            &other,
-        )),
-    }
-}
-
-fn stream(params: &mut Params) -> Result<Option<StreamOptions>, ApiError> {
-    let is_streamed = params.flag("stream")?.unwrap_or(false);
-    let Some(options) = params.object("stream_options")? else {
-        return Ok(is_streamed.then(StreamOptions::default));
-    };
-    if !is_streamed {
-        return Err(contradiction("stream_options", "it needs stream to be true"));
-    }
-    let mut options = Params::within("stream_options", options);
-    Ok(Some(StreamOptions {
-        include_usage: options.flag("include_usage")?.unwrap_or(false),
-        continuous_usage_stats: options.flag("continuous_usage_stats")?.unwrap_or(false),
-    }))
 }
 
 fn missing(param: &str) -> ApiError {

@@ -7,13 +7,16 @@ mod body;
 mod chat_completions;
 mod completions;
 mod embeddings;
+mod events;
 mod generation;
-mod logprobs;
+mod invocations;
 mod models;
 mod observation;
 mod pooling;
 mod probes;
+mod rerank;
 mod score;
+mod tokens;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -43,21 +46,21 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The whole surface.
 pub fn router(app: Arc<App>) -> Router {
     let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
-    let openai = Router::new()
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*name}", get(models::one))
-        .route("/v1/completions", post(completions::create))
-        .route("/v1/chat/completions", post(chat_completions::create))
-        .route("/v1/embeddings", post(embeddings::create))
-        .route("/v1/score", post(score::create))
-        .route("/score", post(score::create))
+    let api = openai("/v1")
+        // As RunPod's endpoints have them, and as clients send them whose base URL lacks the version.
+        .merge(openai("/openai/v1"))
+        .merge(openai(""))
+        .route("/v2/rerank", post(rerank::create))
+        .route("/invocations", post(invocations::create))
         .route_layer(middleware::from_fn_with_state(keys, require_key));
     Router::new()
-        .merge(openai)
+        .merge(api)
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/startupz", get(probes::startup))
         .route("/health", get(probes::ready))
+        .route("/ping", get(probes::ready).post(probes::ready))
+        .route("/load", get(observation::server_load))
         .route("/drain", get(probes::drain_and_wait).post(probes::drain))
         .route("/metrics", get(observation::metrics))
         .route("/internal/load", get(observation::load))
@@ -66,6 +69,21 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
+}
+
+/// OpenAI's and vLLM's routes below a prefix.
+fn openai(prefix: &str) -> Router<Arc<App>> {
+    let at = |path: &str| format!("{prefix}{path}");
+    Router::new()
+        .route(&at("/models"), get(models::list))
+        .route(&at("/models/{*name}"), get(models::one))
+        .route(&at("/completions"), post(completions::create))
+        .route(&at("/chat/completions"), post(chat_completions::create))
+        .route(&at("/embeddings"), post(embeddings::create))
+        .route(&at("/score"), post(score::create))
+        .route(&at("/rerank"), post(rerank::create))
+        .route(&at("/tokenize"), post(tokens::tokenize))
+        .route(&at("/detokenize"), post(tokens::detokenize))
 }
 
 async fn require_key(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
@@ -93,7 +111,7 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
 /// line of the log has any text of a prompt or an answer.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started_at = Instant::now();
-    let id = request_id(request.headers().get(REQUEST_ID));
+    let id = request_id(request.headers());
     let method = request.method().clone();
     let route = request
         .extensions()
@@ -122,7 +140,8 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         response.status().as_u16(),
         started_at.elapsed().as_millis() as u64,
     );
-    if route.starts_with("/v1/") {
+    // Probes and scrapers ask with GET, and often.
+    if route.contains("/v1/") || method == Method::POST {
         tracing::info!(parent: &span, status, ms, error, "answered");
     } else {
         tracing::debug!(parent: &span, status, ms, error, "answered");
@@ -130,13 +149,18 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     response
 }
 
-/// The client's id if it is short and printable, else a new one.
-fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+/// The client's own id, if it is short and printable.
+fn sane_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     let is_sane = |id: &&HeaderValue| {
         let bytes = id.as_bytes();
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     };
-    given.filter(is_sane).cloned().unwrap_or_else(|| {
+    headers.get(REQUEST_ID).filter(is_sane)
+}
+
+/// The client's id, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    sane_request_id(headers).cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("an id is printable")
     })
 }

@@ -22,7 +22,7 @@ use crate::fetch::FetchError;
 use crate::loading::load;
 use crate::metrics::Metrics;
 use crate::model::{ModelError, ModelInfo};
-use crate::pooling::Activation;
+use crate::pooling::PoolingConfig;
 use crate::routes;
 use crate::startup::{Stage, StartupTracker};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -60,8 +60,8 @@ pub struct Serving {
     pub info: ModelInfo,
     /// Longest context in tokens.
     pub max_model_len: usize,
-    /// What becomes of a raw score.
-    pub activation: Activation,
+    /// What the checkpoint says of its vectors.
+    pub pooling: PoolingConfig,
     /// Commit that was downloaded, if the directory says so.
     pub revision: Option<String>,
     /// Sampling of requests that name none.

@@ -6,7 +6,7 @@
 pub const STOP_BYTES_MAX: usize = 512;
 
 /// Text of one answer as its bytes arrive.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TextStream {
     characters: Characters,
     stops: StopStrings,
@@ -17,8 +17,8 @@ pub struct TextStream {
 pub struct Piece {
     /// Text to send now.
     pub text: String,
-    /// A stop string ended the answer; nothing follows.
-    pub stopped: bool,
+    /// The stop string that ended the answer; nothing follows.
+    pub stop: Option<String>,
 }
 
 impl TextStream {
@@ -40,7 +40,7 @@ impl TextStream {
     pub fn finish(&mut self) -> Piece {
         let text = self.characters.finish();
         let mut piece = self.stops.push(&text);
-        if !piece.stopped {
+        if piece.stop.is_none() {
             piece.text.push_str(&self.stops.finish());
         }
         piece
@@ -49,7 +49,7 @@ impl TextStream {
 
 /// Bytes become characters. A character whose last bytes have not arrived is held back, so at most 3 bytes are;
 /// bytes that are no UTF-8 become U+FFFD the way `String::from_utf8_lossy` does it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Characters {
     incomplete: Vec<u8>,
 }
@@ -120,21 +120,22 @@ impl StopStrings {
             return Piece::default();
         }
         self.held.push_str(text);
-        if let Some((start, end)) = self.first_match() {
+        if let Some((start, end, stop)) = self.first_match() {
             let cut = match self.place {
                 StopPlace::Outside => start,
                 StopPlace::Inside => end,
             };
+            let stop = Some(stop.to_string());
             self.ended = true;
             let mut text = std::mem::take(&mut self.held);
             text.truncate(cut);
-            return Piece { text, stopped: true };
+            return Piece { text, stop };
         }
         let n_sent = self.held.len() - self.n_possible();
         let kept = self.held.split_off(n_sent);
         Piece {
             text: std::mem::replace(&mut self.held, kept),
-            stopped: false,
+            stop: None,
         }
     }
 
@@ -144,15 +145,15 @@ impl StopStrings {
 
     /// The match that is complete first; of two that are, the longer one. So the answer does not depend on how
     /// the text was cut into tokens.
-    fn first_match(&self) -> Option<(usize, usize)> {
+    fn first_match(&self) -> Option<(usize, usize, &str)> {
         self.stops
             .iter()
             .filter_map(|stop| {
                 self.held
                     .find(stop.as_str())
-                    .map(|start| (start, start + stop.len()))
+                    .map(|start| (start, start + stop.len(), stop.as_str()))
             })
-            .min_by_key(|(start, end)| (*end, *start))
+            .min_by_key(|(start, end, _)| (*end, *start))
     }
 
     /// Bytes at the end of the held text that may become a stop string.
@@ -186,7 +187,7 @@ mod tests {
         for chunk in chunks {
             let piece = stream.push(chunk.as_bytes());
             sent.push_str(&piece.text);
-            if piece.stopped {
+            if piece.stop.is_some() {
                 sent.push('.');
                 break;
             }
@@ -221,7 +222,10 @@ mod tests {
         let mut stream = stream(&["</a>"], StopPlace::Inside);
         assert_eq!(stream.push(b"x<").text, "x");
         let piece = stream.push(b"/a>tail");
-        assert_eq!((piece.text.as_str(), piece.stopped), ("</a>", true));
+        assert_eq!(
+            (piece.text.as_str(), piece.stop.as_deref()),
+            ("</a>", Some("</a>"))
+        );
         assert_eq!(stream.push(b"more"), Piece::default());
         assert_eq!(stream.finish().text, "");
     }
@@ -251,7 +255,7 @@ mod tests {
         for chunk in chunks {
             let piece = stream.push(chunk);
             text.push_str(&piece.text);
-            if piece.stopped {
+            if piece.stop.is_some() {
                 return text;
             }
         }

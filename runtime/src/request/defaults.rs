@@ -10,8 +10,8 @@ use serde_json::Value;
 /// Sampling parameters of requests that name none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
-    /// Divides the logits.
-    pub temperature: f32,
+    /// Divides the logits; `None` if the checkpoint names none.
+    pub temperature: Option<f32>,
     /// Sum of probabilities that is kept.
     pub top_p: f32,
     /// Tokens that are kept.
@@ -35,7 +35,7 @@ pub struct DefaultsError {
 impl Default for Defaults {
     fn default() -> Self {
         Self {
-            temperature: 1.0,
+            temperature: None,
             top_p: 1.0,
             top_k: None,
             min_p: 0.0,
@@ -83,7 +83,10 @@ impl Defaults {
                 .ok_or_else(|| format!("{name} is {value}")),
         };
         Ok(Self {
-            temperature: number("temperature", defaults.temperature, |x| x >= 0.0)?,
+            temperature: match &json["temperature"] {
+                Value::Null => None,
+                _ => Some(number("temperature", 1.0, |x| x >= 0.0)?),
+            },
             top_p: number("top_p", defaults.top_p, |x| x > 0.0 && x <= 1.0)?,
             top_k: count("top_k")?,
             min_p: number("min_p", defaults.min_p, |x| (0.0..=1.0).contains(&x))?,
@@ -104,7 +107,7 @@ mod tests {
         let json =
             json!({"temperature": 0.6, "top_k": 0, "top_p": 0.9, "do_sample": false, "eos_token_id": [1]});
         let expected = Defaults {
-            temperature: 0.6,
+            temperature: Some(0.6),
             top_p: 0.9,
             ..Defaults::default()
         };

@@ -1,6 +1,6 @@
 //! Chat messages: checked, and each content made one text.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 
@@ -12,8 +12,11 @@ const UNSUPPORTED: [&str; 3] = ["audio", "function_call", "tool_calls"];
 
 /// The messages as the template sees them: every `content` is a text.
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
-    let wrong = |value: &Value| ApiError::invalid("messages", "a non-empty list of messages", value);
+    let wrong =
+        |value: &Value| ApiError::invalid("messages", "a text or a non-empty list of messages", value);
     match value {
+        // One message of the user.
+        Value::String(text) => Ok(vec![json!({"role": "user", "content": text})]),
         Value::Array(items) if !items.is_empty() => items
             .into_iter()
             .enumerate()
@@ -33,6 +36,7 @@ fn message(path: &str, value: Value) -> Result<Value, ApiError> {
         if !(given.is_null() || given.as_array().is_some_and(Vec::is_empty)) {
             return Err(ApiError::Unsupported {
                 param: format!("{path}.{name}"),
+                advice: "Send its text as content.".into(),
             });
         }
     }
@@ -67,7 +71,10 @@ fn joined(path: &str, parts: Vec<Value>) -> Result<String, ApiError> {
                 param: format!("{path}.text"),
             }),
             (Some("text"), other, _) => Err(ApiError::invalid(format!("{path}.text"), "a text", other)),
-            (Some(_), _, _) => Err(ApiError::Unsupported { param: path }),
+            (Some(_), _, _) => Err(ApiError::Unsupported {
+                param: path,
+                advice: "Models here read text: send parts of type text.".into(),
+            }),
             (None, _, other) => Err(ApiError::invalid(path, "a part with a type", other)),
         }
     };
@@ -81,8 +88,6 @@ fn joined(path: &str, parts: Vec<Value>) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn refused(messages: Value) -> (String, &'static str) {
@@ -103,7 +108,7 @@ mod tests {
         let with =
             |content: Value| json!([{"role": "user", "content": "a"}, {"role": "user", "content": content}]);
         assert_eq!(refused(json!([])), ("messages".into(), "invalid_value"));
-        assert_eq!(refused(json!("hi")), ("messages".into(), "invalid_value"));
+        assert_eq!(refused(json!(7)), ("messages".into(), "invalid_value"));
         assert_eq!(refused(json!(["hi"])), ("messages[0]".into(), "invalid_value"));
         assert_eq!(
             refused(json!([{"content": "a"}])),

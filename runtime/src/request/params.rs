@@ -1,38 +1,29 @@
-//! A JSON object read parameter by parameter: what is taken is checked, what is left over is told.
+//! A JSON object read parameter by parameter, each as the table says: what is taken is checked, what is left over is
+//! told.
 
 use serde_json::{Map, Value};
 
-use super::unsupported;
+use super::parameters::{Body, Fate, Kind, Parameter};
 use crate::error::ApiError;
 
 /// Parameters that nobody has taken yet. `null` counts as absent, as in OpenAI's API.
 #[derive(Debug)]
 pub(super) struct Params {
     fields: Map<String, Value>,
-    /// The object's own path with a trailing dot, or nothing.
-    prefix: String,
+    body: &'static Body,
+    /// What becomes of unknown names.
+    strict: bool,
 }
 
 impl Params {
     /// Parses a body.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| ApiError::BrokenJson {
+    pub(super) fn parse(bytes: &[u8], body: &'static Body, strict: bool) -> Result<Self, ApiError> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::BrokenJson {
             reason: error.to_string(),
         })?;
         match value {
-            Value::Object(fields) => Ok(Self {
-                fields,
-                prefix: String::new(),
-            }),
+            Value::Object(fields) => Ok(Self { fields, body, strict }),
             _ => Err(ApiError::NotAnObject),
-        }
-    }
-
-    /// The object that is the value of `param`.
-    pub(super) fn within(param: &str, fields: Map<String, Value>) -> Self {
-        Self {
-            fields,
-            prefix: format!("{param}."),
         }
     }
 
@@ -41,80 +32,152 @@ impl Params {
         self.fields.shift_remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether a parameter is there that nobody has taken.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// What the table names as a parameter's default.
+    pub(super) fn default(&self, name: &str) -> &'static str {
+        self.parameter(name).default
+    }
+
+    /// Takes a parameter that must be there.
+    pub(super) fn required(&mut self, name: &str) -> Result<Value, ApiError> {
+        self.take(name)
+            .ok_or_else(|| ApiError::Missing { param: name.into() })
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        self.typed(name, "true or false", Value::as_bool)
+        self.typed(name, |value, _| value.as_bool())
     }
 
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        self.typed(name, "a text", |value| value.as_str().map(str::to_string))
+        self.typed(name, |value, kind| match (value, kind) {
+            (Value::String(text), Kind::Choice(texts)) if !texts.contains(&text.as_str()) => None,
+            (Value::String(text), _) => Some(text.clone()),
+            _ => None,
+        })
     }
 
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
-        self.typed(name, "an object", |value| value.as_object().cloned())
+        self.typed(name, |value, _| value.as_object().cloned())
     }
 
-    /// A number that `fits`, which `expected` says in words.
-    pub(super) fn number(
+    /// A number in the table's range.
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
+        self.typed(name, |value, kind| {
+            let Kind::Number { min, above, max } = kind else {
+                return None;
+            };
+            let fits = |x: &f64| if above { *x > min } else { *x >= min };
+            value.as_f64().filter(|x| x.is_finite() && fits(x) && *x <= max)
+        })
+    }
+
+    /// A whole number in the table's range; `2.0` is one.
+    pub(super) fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.typed(name, |value, kind| {
+            let Kind::Integer { min, max } = kind else {
+                return None;
+            };
+            whole(value).filter(|n| (min..=max).contains(n))
+        })
+    }
+
+    /// A whole number whose range begins at 0 or above.
+    pub(super) fn count(&mut self, name: &str) -> Result<Option<usize>, ApiError> {
+        Ok(self.integer(name)?.and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// Takes a parameter that `read` understands.
+    pub(super) fn read<T>(
         &mut self,
         name: &str,
-        expected: &str,
-        fits: impl Fn(f64) -> bool,
-    ) -> Result<Option<f32>, ApiError> {
-        let number = |value: &Value| value.as_f64().filter(|x| fits(*x)).map(|x| x as f32);
-        self.typed(name, expected, number)
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        self.typed(name, |value, _| read(value))
     }
 
-    /// A whole number that `fits`; `2.0` is one.
-    pub(super) fn integer(
+    /// A list of items of one form.
+    pub(super) fn list<T>(
         &mut self,
         name: &str,
-        expected: &str,
-        fits: impl Fn(i64) -> bool,
-    ) -> Result<Option<i64>, ApiError> {
-        self.typed(name, expected, |value| whole(value).filter(|n| fits(*n)))
+        n_max: usize,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, ApiError> {
+        self.read(name, |value| {
+            let items = value.as_array().filter(|items| items.len() <= n_max)?;
+            items.iter().map(&read).collect()
+        })
     }
 
-    /// A whole number of at least `min`.
-    pub(super) fn count(&mut self, name: &str, min: usize) -> Result<Option<usize>, ApiError> {
-        let expected = format!("a whole number of at least {min}");
-        let count = |value: &Value| usize::try_from(whole(value)?).ok().filter(|n| *n >= min);
-        self.typed(name, &expected, count)
+    /// A value that does not fit, in the words of the table.
+    pub(super) fn invalid(&self, name: &str, value: &Value) -> ApiError {
+        ApiError::invalid(name, self.parameter(name).kind.expected(), value)
     }
 
-    /// Refuses what is left and known to mean something elsewhere; the names of the rest are returned.
-    pub(super) fn finish(mut self, n: usize) -> Result<Vec<String>, ApiError> {
-        if let Some(best_of) = self
-            .take("best_of")
-            .filter(|value| whole(value) != Some(n as i64))
-        {
-            tracing::debug!(%best_of, n, "best_of is not n");
-            return Err(ApiError::Unsupported {
-                param: "best_of".into(),
-            });
-        }
+    /// Refuses what is left and asks for something that is not done here; the names of unknown ones are returned, or
+    /// refused if they are to be.
+    pub(super) fn finish(self) -> Result<Vec<String>, ApiError> {
         let mut unknown = Vec::new();
         for (name, value) in self.fields {
-            match unsupported::meaning(&name, &value) {
-                unsupported::Meaning::Nothing => {}
-                unsupported::Meaning::Unknown => unknown.push(name),
-                unsupported::Meaning::Unsupported => return Err(ApiError::Unsupported { param: name }),
+            let parameter = self.body.get(&name);
+            match parameter.map(|parameter| (parameter.fate, parameter.doc)) {
+                _ if value.is_null() => {}
+                Some((Fate::NoEffect(_), _)) => {}
+                Some((Fate::Refused(harmless), _)) if asks_nothing(&value, harmless) => {}
+                Some((Fate::Refused(_), doc)) => {
+                    return Err(ApiError::Unsupported {
+                        param: name,
+                        advice: doc.into(),
+                    });
+                }
+                // Nothing is passed over in silence.
+                Some((Fate::Honoured, _)) => {
+                    return Err(ApiError::Contradiction {
+                        param: name,
+                        reason: "this request has no use for it".into(),
+                    });
+                }
+                None if self.strict => return Err(ApiError::UnknownParameter { param: name }),
+                None => unknown.push(name),
             }
         }
         Ok(unknown)
     }
 
+    fn parameter(&self, name: &str) -> &'static Parameter {
+        self.body
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is in the table of {}", self.body.route))
+    }
+
     fn typed<T>(
         &mut self,
         name: &str,
-        expected: &str,
-        read: impl Fn(&Value) -> Option<T>,
+        read: impl Fn(&Value, Kind) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
         let Some(value) = self.take(name) else {
             return Ok(None);
         };
-        let invalid = || ApiError::invalid(format!("{}{name}", self.prefix), expected, &value);
-        read(&value).map(Some).ok_or_else(invalid)
+        let kind = self.parameter(name).kind;
+        let read = read(&value, kind);
+        read.map(Some).ok_or_else(|| self.invalid(name, &value))
     }
+}
+
+/// Whether a value means the same as none.
+fn asks_nothing(value: &Value, harmless: &[&str]) -> bool {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let is_empty = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) | Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    };
+    is_empty || harmless.contains(&text.as_str())
 }
 
 /// An item of a list that does not fit; a value that is no list is its own first item.
@@ -127,10 +190,45 @@ pub(super) fn invalid_item(param: &str, idx: usize, expected: &str, got: &Value)
     ApiError::invalid(param, expected, got)
 }
 
+/// A token id.
+pub(super) fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
 fn whole(value: &Value) -> Option<i64> {
     // Beyond 2^53 a float does not say which whole number it means.
     let exact = |x: &f64| x.fract() == 0.0 && x.abs() < 9.0e15;
     value
         .as_i64()
         .or_else(|| value.as_f64().filter(exact).map(|x| x as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_asks_for_nothing_is_none() {
+        for value in [
+            json!([]),
+            json!(null),
+            json!(false),
+            json!(""),
+            json!({}),
+            json!(["text"]),
+        ] {
+            assert!(asks_nothing(&value, &["[\"text\"]"]), "{value}");
+        }
+        for value in [json!([1]), json!(true), json!("x"), json!({"a": 1}), json!(0)] {
+            assert!(!asks_nothing(&value, &["[\"text\"]"]), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_float() {
+        let numbers = [json!(2), json!(2.0), json!(2.5), json!(1e16), json!("2")];
+        assert_eq!(numbers.map(|n| whole(&n)), [Some(2), Some(2), None, None, None]);
+    }
 }

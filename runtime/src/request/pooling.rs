@@ -1,11 +1,12 @@
-//! Bodies of `/v1/embeddings` and `/v1/score`: what to make vectors of.
+//! Bodies of `/v1/embeddings`, `/v1/score` and `/v1/rerank`: what to make vectors of.
 
 use serde_json::Value;
 
+use super::parameters::{EMBEDDINGS, RERANKING, SCORES};
 use super::params::{Params, invalid_item};
+use super::prompt::{Cut, PromptSource, check_length, encode, prompt_sources, unencoded};
 use super::{
-    PromptSource, Rules, begin, check_length, encode, missing, prompt_sources, served_model, unencoded,
-    wrong_task,
+    Rules, begin, conversation, missing, own_template, rendered, request_id, served_model, wrong_task,
 };
 use crate::engine::PoolRequest;
 use crate::error::ApiError;
@@ -33,6 +34,12 @@ pub struct PreparedEmbeddings {
     pub requests: Vec<PoolRequest>,
     /// How to write the vectors.
     pub encoding: Encoding,
+    /// Length to which vectors are cut.
+    pub dimensions: Option<usize>,
+    /// Whether vectors have length 1, if not as the model says.
+    pub normalises: Option<bool>,
+    /// The client's own name for the request.
+    pub request_id: Option<String>,
     /// Parameters that mean nothing here, to be told to the client.
     pub ignored: Vec<String>,
 }
@@ -42,9 +49,9 @@ pub struct PreparedEmbeddings {
 pub enum Pairing {
     /// Each vector is a pair's raw score.
     Scored,
-    /// The first vectors are those of `text_1`, so many; the others those of `text_2`.
+    /// The first vectors are those of the first texts, so many; the others those of the second.
     Compared {
-        /// Texts of `text_1`.
+        /// Texts of the first kind.
         n_first: usize,
     },
 }
@@ -58,8 +65,25 @@ pub struct PreparedScores {
     pub requests: Vec<PoolRequest>,
     /// What the vectors are.
     pub pairing: Pairing,
+    /// Whether a raw score becomes what the model's activation makes of it.
+    pub activates: bool,
+    /// The client's own name for the request.
+    pub request_id: Option<String>,
     /// Parameters that mean nothing here, to be told to the client.
     pub ignored: Vec<String>,
+}
+
+/// A checked request for an order of documents.
+#[derive(Debug)]
+pub struct PreparedRanking {
+    /// The scores by which they are ranked.
+    pub scores: PreparedScores,
+    /// Texts of the documents.
+    pub documents: Vec<String>,
+    /// Results at most.
+    pub top_n: usize,
+    /// Whether results carry their document.
+    pub returns_documents: bool,
 }
 
 /// Reads the body of `/v1/embeddings`.
@@ -71,31 +95,33 @@ pub fn embeddings(
     rules: &Rules<'_>,
     tokenizer: &Tokenizer,
 ) -> Result<PreparedEmbeddings, ApiError> {
-    let mut params = Params::parse(body)?;
+    let mut params = Params::parse(body, &EMBEDDINGS, rules.strict)?;
     let model = served_model(&mut params, rules)?;
     if !matches!(rules.task, Task::Embed { .. }) {
         return Err(wrong_task(model, "make embeddings", rules.task));
     }
-    let value = params.take("input").ok_or_else(|| missing("input"))?;
-    let sources = prompt_sources("input", INPUTS_MAX, value)?;
-    let begin = begin(&mut params, Begin::Add)?;
-    let encoding = match params.text("encoding_format")?.as_deref() {
-        None | Some("float") => Encoding::Float,
-        Some("base64") => Encoding::Base64,
-        Some(other) => {
-            let expected = "float or base64";
-            return Err(ApiError::invalid("encoding_format", expected, &other.into()));
-        }
+    let sources = prompt_sources(&mut params, "input", INPUTS_MAX)?;
+    let (sources, default) = match sources {
+        Some(sources) => (sources, Begin::Add),
+        None => (vec![conversed(&mut params, rules)?], Begin::Leave),
     };
-    check_dimensions(&mut params, rules)?;
-    let ignored = params.finish(1)?;
+    let begin = begin(&mut params, default)?;
+    let encoding = match params.text("encoding_format")?.as_deref() {
+        Some("base64") => Encoding::Base64,
+        _ => Encoding::Float,
+    };
+    let dimensions = dimensions(&mut params, rules)?;
+    let cut = Cut::read(&mut params, rules.max_model_len, None)?;
+    let normalises = params.flag("normalize")?;
+    let request_id = request_id(&mut params)?;
+    let ignored = params.finish()?;
     let request = |source| {
         let prompt = match source {
             PromptSource::Text(text) => {
-                let ids = encode(&text, begin, rules, tokenizer, "input")?;
+                let ids = encode(&text, (begin, cut), rules, tokenizer, "input")?;
                 closed(ids, begin, rules.task)
             }
-            PromptSource::Tokens(ids) => ids,
+            PromptSource::Tokens(ids) => cut.apply(ids),
         };
         Ok(plain(prompt))
     };
@@ -106,8 +132,21 @@ pub fn embeddings(
             .map(request)
             .collect::<Result<_, ApiError>>()?,
         encoding,
+        dimensions,
+        normalises,
+        request_id,
         ignored,
     })
+}
+
+/// The text of a conversation, which stands in the place of `input`.
+fn conversed(params: &mut Params, rules: &Rules<'_>) -> Result<PromptSource, ApiError> {
+    let template = own_template(params, rules)?;
+    let conversation = match params.has("messages") {
+        true => conversation(params)?,
+        false => return Err(missing("input")),
+    };
+    rendered(&conversation, template.as_ref(), rules).map(PromptSource::Text)
 }
 
 /// Reads the body of `/v1/score`.
@@ -115,18 +154,13 @@ pub fn embeddings(
 /// # Errors
 /// [`ApiError`] for everything a client can get wrong.
 pub fn scores(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<PreparedScores, ApiError> {
-    let mut params = Params::parse(body)?;
+    let mut params = Params::parse(body, &SCORES, rules.strict)?;
     let model = served_model(&mut params, rules)?;
-    let is_compared = match rules.task {
-        Task::Embed { .. } => true,
-        Task::Score { n_labels: 1 } => false,
-        Task::Score { .. } | Task::Generate => {
-            return Err(wrong_task(model, "score pairs of texts", rules.task));
-        }
-    };
-    let first = texts(&mut params, "text_1")?;
-    let second = texts(&mut params, "text_2")?;
-    let ignored = params.finish(1)?;
+    check_scores(&model, rules)?;
+    let first = texts(&mut params, ["text_1", "queries", "data_1"])?;
+    let second = texts(&mut params, ["text_2", "documents", "data_2"])?;
+    let pairs = Pairs::read(&mut params, rules)?;
+    let ignored = params.finish()?;
     if first.len() != 1 && first.len() != second.len() {
         return Err(ApiError::Contradiction {
             param: "text_1".into(),
@@ -137,57 +171,141 @@ pub fn scores(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<P
             ),
         });
     }
-    let embed = |text: &String, param| {
-        let ids = encode(text, Begin::Add, rules, tokenizer, param)?;
-        Ok(plain(closed(ids, Begin::Add, rules.task)))
-    };
-    let score = |(first, second): (&String, &String)| {
-        check_length(first.len() + second.len(), rules, tokenizer, "text_2")?;
-        let Pair { ids, token_types } = tokenizer.encode_pair(first, second).map_err(unencoded)?;
-        Ok(PoolRequest {
-            prompt: ids,
-            token_types,
-        })
-    };
-    let requests: Result<Vec<PoolRequest>, ApiError> = if is_compared {
-        let firsts = first.iter().map(|text| embed(text, "text_1"));
-        firsts
-            .chain(second.iter().map(|text| embed(text, "text_2")))
-            .collect()
-    } else {
-        first.iter().cycle().zip(&second).map(score).collect()
-    };
-    Ok(PreparedScores {
-        model,
-        requests: requests?,
-        pairing: if is_compared {
-            Pairing::Compared { n_first: first.len() }
-        } else {
-            Pairing::Scored
-        },
-        ignored,
+    pairs.prepare(
+        (model, ignored),
+        [("text_1", &first), ("text_2", &second)],
+        rules,
+        tokenizer,
+    )
+}
+
+/// Reads the body of `/v1/rerank`.
+///
+/// # Errors
+/// [`ApiError`] for everything a client can get wrong.
+pub fn ranking(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<PreparedRanking, ApiError> {
+    let mut params = Params::parse(body, &RERANKING, rules.strict)?;
+    let model = served_model(&mut params, rules)?;
+    check_scores(&model, rules)?;
+    let query = params.text("query")?.ok_or_else(|| missing("query"))?;
+    let document = |item: &Value| item.as_str().or(item["text"].as_str()).map(str::to_string);
+    let documents = params
+        .list("documents", INPUTS_MAX, document)?
+        .ok_or_else(|| missing("documents"))?;
+    if documents.is_empty() {
+        return Err(params.invalid("documents", &Value::Array(Vec::new())));
+    }
+    let top_n = params.count("top_n")?.filter(|n| *n > 0).unwrap_or(usize::MAX);
+    let returns_documents = params.flag("return_documents")?.unwrap_or(true);
+    let mut pairs = Pairs::read(&mut params, rules)?;
+    if let Some(n) = params.count("max_tokens_per_doc")? {
+        pairs.cut = pairs.cut.at_most(n);
+    }
+    let ignored = params.finish()?;
+    let texts = [("query", &vec![query]), ("documents", &documents)];
+    Ok(PreparedRanking {
+        scores: pairs.prepare((model, ignored), texts, rules, tokenizer)?,
+        documents,
+        top_n,
+        returns_documents,
     })
 }
 
-/// A vector may not be shortened: no served model says that its vectors stand that.
-fn check_dimensions(params: &mut Params, rules: &Rules<'_>) -> Result<(), ApiError> {
-    match params.count("dimensions", 1)? {
-        None => Ok(()),
-        Some(n) if n == rules.embedding_size => Ok(()),
-        Some(n) => Err(ApiError::Contradiction {
+/// What score and rerank have in common.
+struct Pairs {
+    cut: Cut,
+    begin: Begin,
+    activates: bool,
+    request_id: Option<String>,
+}
+
+impl Pairs {
+    fn read(params: &mut Params, rules: &Rules<'_>) -> Result<Self, ApiError> {
+        Ok(Self {
+            cut: Cut::read(params, rules.max_model_len, None)?,
+            begin: begin(params, Begin::Add)?,
+            activates: params.flag("use_activation")?.unwrap_or(true),
+            request_id: request_id(params)?,
+        })
+    }
+
+    /// One of the first texts goes with each of the second, or one with all.
+    fn prepare(
+        self,
+        (model, ignored): (String, Vec<String>),
+        [(first_param, first), (second_param, second)]: [(&str, &Vec<String>); 2],
+        rules: &Rules<'_>,
+        tokenizer: &Tokenizer,
+    ) -> Result<PreparedScores, ApiError> {
+        let embed = |text: &String, param: &str| {
+            let ids = encode(text, (self.begin, self.cut), rules, tokenizer, param)?;
+            Ok(plain(closed(ids, self.begin, rules.task)))
+        };
+        let score = |(first, second): (&String, &String)| {
+            if !self.cut.shortens() {
+                check_length(first.len() + second.len(), rules, tokenizer, second_param)?;
+            }
+            let Pair { ids, token_types } = tokenizer.encode_pair(first, second).map_err(unencoded)?;
+            Ok(PoolRequest {
+                prompt: self.cut.apply(ids),
+                token_types: self.cut.apply(token_types),
+            })
+        };
+        let is_compared = matches!(rules.task, Task::Embed { .. });
+        let requests: Result<Vec<PoolRequest>, ApiError> = if is_compared {
+            let firsts = first.iter().map(|text| embed(text, first_param));
+            firsts
+                .chain(second.iter().map(|text| embed(text, second_param)))
+                .collect()
+        } else {
+            first.iter().cycle().zip(second).map(score).collect()
+        };
+        Ok(PreparedScores {
+            model,
+            requests: requests?,
+            pairing: if is_compared {
+                Pairing::Compared { n_first: first.len() }
+            } else {
+                Pairing::Scored
+            },
+            activates: self.activates,
+            request_id: self.request_id,
+            ignored,
+        })
+    }
+}
+
+fn check_scores(model: &str, rules: &Rules<'_>) -> Result<(), ApiError> {
+    match rules.task {
+        Task::Embed { .. } | Task::Score { n_labels: 1 } => Ok(()),
+        Task::Score { .. } | Task::Generate => {
+            Err(wrong_task(model.into(), "score pairs of texts", rules.task))
+        }
+    }
+}
+
+/// A vector may be shortened only where the model says that its vectors stand that.
+fn dimensions(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, ApiError> {
+    match params.count("dimensions")? {
+        Some(n) if !rules.lengths.allow(n, rules.embedding_size) => Err(ApiError::Contradiction {
             param: "dimensions".into(),
             reason: format!(
                 "this model's vectors have {} dimensions and cannot have {n}",
                 rules.embedding_size
             ),
         }),
+        dimensions => Ok(dimensions),
     }
 }
 
-/// A text or a list of texts.
-fn texts(params: &mut Params, name: &str) -> Result<Vec<String>, ApiError> {
+/// A text or a list of texts, under the first of its names that is given.
+fn texts(params: &mut Params, names: [&str; 3]) -> Result<Vec<String>, ApiError> {
+    let name = names
+        .into_iter()
+        .find(|name| params.has(name))
+        .unwrap_or(names[0]);
     let expected = format!("a text, or a non-empty list of up to {INPUTS_MAX} texts");
-    let items = match params.take(name).ok_or_else(|| missing(name))? {
+    let items = match params.required(name)? {
         Value::Array(items) if (1..=INPUTS_MAX).contains(&items.len()) => items,
         Value::Array(items) => {
             return Err(ApiError::InvalidValue {

@@ -6,6 +6,9 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::engine::{EarlyStopping, SamplingParams};
+use crate::text::STOP_BYTES_MAX;
+use crate::tokenizer::Special;
 
 struct Fixture {
     tokenizer: Tokenizer,
@@ -31,10 +34,13 @@ fn rules(defaults: &Defaults) -> Rules<'_> {
         served: &FIXTURE.served,
         task: Task::Generate,
         embedding_size: 64,
+        lengths: &Lengths::Whole,
         max_logprobs: 20,
         max_model_len: 2048,
         defaults,
         template: Some(&FIXTURE.template),
+        response_role: "assistant",
+        strict: false,
     }
 }
 
@@ -66,6 +72,20 @@ fn merged(mut body: Value, extra: Value) -> Value {
     body
 }
 
+fn sampling(prepared: &Prepared) -> &SamplingParams {
+    match &prepared.answers.method {
+        Method::Sample { sampling, .. } => sampling,
+        Method::Search(_) => panic!("it searches"),
+    }
+}
+
+fn generated(prepared: &Prepared) -> Vec<GenerateRequest> {
+    match prepared.work() {
+        Work::Generate(requests) => requests,
+        Work::Search(_) => panic!("it searches"),
+    }
+}
+
 fn text(prompt: &Prompt) -> String {
     FIXTURE.tokenizer.tokens().decode(&prompt.ids, Special::Show)
 }
@@ -75,9 +95,9 @@ fn a_bare_completion_has_openais_defaults() {
     let prepared = completed(json!({})).unwrap();
     assert_eq!(prepared.model, "tiny");
     assert_eq!(prepared.answers.max_tokens, Some(16));
-    assert_eq!(prepared.answers.sampling, SamplingParams::default());
+    assert_eq!(sampling(&prepared), &SamplingParams::default());
     assert_eq!(prepared.answers.stream, None);
-    assert_eq!(prepared.generate_requests().len(), 1);
+    assert_eq!(generated(&prepared).len(), 1);
 }
 
 #[test]
@@ -101,31 +121,23 @@ fn a_chat_is_what_the_template_writes() {
 #[test]
 fn what_the_request_names_wins_over_the_checkpoint() {
     let defaults = Defaults {
-        temperature: 0.6,
+        temperature: Some(0.6),
         top_k: Some(50),
         max_tokens: Some(99),
         ..Defaults::default()
     };
     let with = |extra| {
         let body = merged(json!({"model": "tiny", "prompt": "Hello"}), extra);
-        completion(body.to_string().as_bytes(), &rules(&defaults), &FIXTURE.tokenizer)
-            .unwrap()
-            .answers
+        completion(body.to_string().as_bytes(), &rules(&defaults), &FIXTURE.tokenizer).unwrap()
+    };
+    let of = |prepared: &Prepared| {
+        let sampling = sampling(prepared);
+        (sampling.temperature, sampling.top_k, prepared.answers.max_tokens)
     };
     let silent = with(json!({"temperature": null}));
-    assert_eq!(
-        (
-            silent.sampling.temperature,
-            silent.sampling.top_k,
-            silent.max_tokens
-        ),
-        (0.6, Some(50), Some(99))
-    );
+    assert_eq!(of(&silent), (0.6, Some(50), Some(99)));
     let said = with(json!({"temperature": 0, "top_k": -1, "max_tokens": 3.0}));
-    assert_eq!(
-        (said.sampling.temperature, said.sampling.top_k, said.max_tokens),
-        (0.0, None, Some(3))
-    );
+    assert_eq!(of(&said), (0.0, None, Some(3)));
 }
 
 #[test]
@@ -147,7 +159,7 @@ fn prompts_come_in_four_forms() {
 #[test]
 fn several_answers_to_a_prompt_are_one_request() {
     let prepared = completed(json!({"n": 3, "seed": -1, "prompt": ["a", "b"]})).unwrap();
-    let requests = prepared.generate_requests();
+    let requests = generated(&prepared);
     let of = |request: &GenerateRequest| (request.n, request.sampling.seed);
     assert_eq!(
         requests.iter().map(of).collect::<Vec<_>>(),
@@ -158,7 +170,7 @@ fn several_answers_to_a_prompt_are_one_request() {
 #[test]
 fn parameters_without_meaning_are_told_and_those_that_name_the_request_are_not() {
     let prepared =
-        completed(json!({"temprature": 1, "user": "me", "best_of": 1, "tools": [], "x": null})).unwrap();
+        completed(json!({"temprature": 1, "user": "me", "best_of": 1, "cache_salt": "", "x": null})).unwrap();
     assert_eq!(prepared.ignored, ["temprature"]);
 }
 
@@ -186,7 +198,6 @@ fn a_model_without_template_says_what_to_do() {
 fn what_is_wrong_is_named() {
     let long = "x".repeat(STOP_BYTES_MAX + 1);
     let common = [
-        (json!({"model": null}), "model", "missing"),
         (json!({"model": "gpt-5"}), "model", "unknown_model"),
         (json!({"model": 5}), "model", "invalid_value"),
         (json!({"temperature": -0.1}), "temperature", "invalid_value"),
@@ -215,7 +226,6 @@ fn what_is_wrong_is_named() {
         (json!({"n": 1000}), "n", "invalid_value"),
         (json!({"seed": 1.5}), "seed", "invalid_value"),
         (json!({"seed": "x"}), "seed", "invalid_value"),
-        (json!({"max_tokens": 0}), "max_tokens", "invalid_value"),
         (json!({"max_tokens": -1}), "max_tokens", "invalid_value"),
         (json!({"min_tokens": -1}), "min_tokens", "invalid_value"),
         (json!({"stop": ""}), "stop", "invalid_value"),
@@ -241,14 +251,31 @@ fn what_is_wrong_is_named() {
             "stream_options.include_usage",
             "invalid_value",
         ),
-        (json!({"best_of": 3}), "best_of", "unsupported"),
-        (json!({"logit_bias": {"1": 5}}), "logit_bias", "unsupported"),
+        (json!({"best_of": 2, "n": 3}), "best_of", "invalid_value"),
+        (json!({"best_of": 2, "stream": true}), "best_of", "contradiction"),
+        (json!({"length_penalty": 2}), "use_beam_search", "contradiction"),
         (
-            json!({"response_format": {"type": "json_object"}}),
-            "response_format",
-            "unsupported",
+            json!({"use_beam_search": true, "top_k": 2}),
+            "top_k",
+            "contradiction",
         ),
-        (json!({"guided_regex": "a+"}), "guided_regex", "unsupported"),
+        (
+            json!({"use_beam_search": true, "temperature": 1}),
+            "temperature",
+            "contradiction",
+        ),
+        (
+            json!({"early_stopping": "soon"}),
+            "early_stopping",
+            "invalid_value",
+        ),
+        (
+            json!({"truncate_prompt_tokens": 0}),
+            "truncate_prompt_tokens",
+            "invalid_value",
+        ),
+        (json!({"request_id": "a b"}), "request_id", "invalid_value"),
+        (json!({"cache_salt": "a"}), "cache_salt", "unsupported"),
     ];
     for (extra, param, label) in common {
         for error in [
@@ -272,8 +299,7 @@ fn what_is_wrong_is_named() {
         (json!({"prompt": vec!["a"; 129]}), "prompt", "invalid_value"),
         (json!({"logprobs": 21}), "logprobs", "invalid_value"),
         (json!({"logprobs": true}), "logprobs", "invalid_value"),
-        (json!({"logprobs": 1, "echo": true}), "logprobs", "contradiction"),
-        (json!({"suffix": "x"}), "suffix", "unsupported"),
+        (json!({"max_tokens": 0}), "max_tokens", "contradiction"),
     ];
     for (extra, param, label) in completions {
         let error = completed(extra.clone()).unwrap_err();
@@ -283,7 +309,6 @@ fn what_is_wrong_is_named() {
             "{extra}"
         );
     }
-    let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     let chats = [
         (json!({"messages": null}), "messages", "missing"),
         (json!({"messages": []}), "messages", "invalid_value"),
@@ -299,12 +324,13 @@ fn what_is_wrong_is_named() {
             "max_completion_tokens",
             "invalid_value",
         ),
-        (json!({"tools": tool}), "tools", "unsupported"),
+        (json!({"max_tokens": 0}), "max_tokens", "invalid_value"),
         (
-            json!({"chat_template": "{{ 1 }}"}),
+            json!({"chat_template": "{{ 1 "}),
             "chat_template",
-            "unsupported",
+            "contradiction",
         ),
+        (json!({"documents": ["a"]}), "documents", "invalid_value"),
         (
             json!({"chat_template_kwargs": []}),
             "chat_template_kwargs",
@@ -340,5 +366,139 @@ fn a_body_that_is_no_object_is_refused() {
     ] {
         let error = completion(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).unwrap_err();
         assert_eq!(error.facts().status.as_u16(), 400, "{body:.20}");
+    }
+}
+
+#[test]
+fn a_request_that_names_no_model_means_the_first() {
+    assert_eq!(completed(json!({"model": null})).unwrap().model, "tiny");
+    assert_eq!(completed(json!({"model": "alias"})).unwrap().model, "alias");
+}
+
+#[test]
+fn a_chat_has_the_temperature_of_the_documents() {
+    assert_eq!(sampling(&chatted(json!({})).unwrap()).temperature, 0.7);
+    assert_eq!(sampling(&completed(json!({})).unwrap()).temperature, 1.0);
+}
+
+#[test]
+fn unknown_parameters_are_refused_where_that_is_asked_for() {
+    let rules = Rules {
+        strict: true,
+        ..rules(&FIXTURE.defaults)
+    };
+    let body = json!({"prompt": "a", "temprature": 1}).to_string();
+    let error = completion(body.as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
+    assert_eq!(
+        (error.param(), error.facts().code),
+        (Some("temprature"), Some("unknown_parameter"))
+    );
+}
+
+#[test]
+fn a_beam_search_has_as_many_beams_as_best_of() {
+    let params = |extra: Value| {
+        let body = merged(json!({"use_beam_search": true}), extra);
+        match completed(body).unwrap().answers.method {
+            Method::Search(params) => (params.width, params.length_penalty, params.early_stopping),
+            Method::Sample { .. } => panic!("it draws"),
+        }
+    };
+    assert_eq!(params(json!({})), (1, 1.0, EarlyStopping::Heuristic));
+    let asked =
+        json!({"n": 2, "best_of": 4, "length_penalty": 0.5, "early_stopping": true, "temperature": 0});
+    assert_eq!(params(asked), (4, 0.5, EarlyStopping::AtOnce));
+    assert_eq!(
+        params(json!({"n": 3, "early_stopping": "never"})),
+        (3, 1.0, EarlyStopping::Never)
+    );
+}
+
+#[test]
+fn prompts_are_cut_at_the_side_that_is_asked_for() {
+    let ids = |extra: Value| {
+        completed(merged(json!({"prompt": [1, 2, 3, 4, 5]}), extra))
+            .unwrap()
+            .prompts[0]
+            .clone()
+    };
+    assert_eq!(ids(json!({"truncate_prompt_tokens": 2})).ids, [4, 5]);
+    let right = json!({"truncate_prompt_tokens": 2, "truncation_side": "right"});
+    assert_eq!(ids(right).ids, [1, 2]);
+    assert_eq!(ids(json!({"truncate_prompt_tokens": 9})).ids, [1, 2, 3, 4, 5]);
+    let long = json!({"prompt": vec![5; 3000], "truncate_prompt_tokens": -1, "max_tokens": 48});
+    assert_eq!(completed(long).unwrap().prompts[0].ids.len(), 2000);
+}
+
+#[test]
+fn a_chat_can_be_one_text_and_have_a_template_of_its_own() {
+    let one = chatted(json!({"messages": "Hi"})).unwrap();
+    assert_eq!(one.prompts, chatted(json!({})).unwrap().prompts);
+    let template = "{{ documents[0].text }}|{{ messages[0].content }}|{{ mood }}";
+    let own = json!({
+        "chat_template": template,
+        "documents": [{"text": "D"}],
+        "chat_template_kwargs": {"mood": "good"},
+    });
+    assert_eq!(text(&chatted(own).unwrap().prompts[0]), "D|Hi|good");
+}
+
+/// Every parameter of the table does what the table says: none is documented and passed over.
+#[test]
+fn the_table_is_what_is_read() {
+    type Read = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<(), ApiError>;
+    let bodies: [(&parameters::Body, Value, Read); 2] = [
+        (
+            &COMPLETIONS,
+            json!({"prompt": "Hello"}),
+            |body, rules, tokenizer| completion(body, rules, tokenizer).map(drop),
+        ),
+        (
+            &CHAT_COMPLETIONS,
+            json!({"messages": [{"role": "user", "content": "Hi"}]}),
+            |body, rules, tokenizer| chat(body, rules, tokenizer).map(drop),
+        ),
+    ];
+    let rules = Rules {
+        strict: true,
+        ..rules(&FIXTURE.defaults)
+    };
+    for (body, least, read) in bodies {
+        for parameter in body.parameters() {
+            let name = parameter.name;
+            let example: Value = serde_json::from_str(parameter.example).expect(name);
+            let mut request = least.clone();
+            // What some parameters are of no use without.
+            for (needing, needed, value) in [
+                ("stream_options", "stream", json!(true)),
+                ("top_logprobs", "logprobs", json!(true)),
+                ("early_stopping", "use_beam_search", json!(true)),
+                (
+                    "continue_final_message",
+                    "messages",
+                    json!([{"role": "assistant", "content": "a"}]),
+                ),
+            ] {
+                if name == needing {
+                    request[needed] = value;
+                }
+            }
+            request[name] = example;
+            let outcome = read(request.to_string().as_bytes(), &rules, &FIXTURE.tokenizer);
+            match parameter.fate {
+                parameters::Fate::Honoured | parameters::Fate::NoEffect(_) => {
+                    assert_eq!(outcome, Ok(()), "{request}");
+                }
+                parameters::Fate::Refused(_) => {
+                    let error = outcome.expect_err(name);
+                    assert_eq!((error.param(), error.facts().label), (Some(name), "unsupported"));
+                }
+            }
+            assert!(
+                !parameter.doc.is_empty() || parameter.fate != parameters::Fate::Honoured,
+                "{name}"
+            );
+            parameter.kind.schema();
+        }
     }
 }

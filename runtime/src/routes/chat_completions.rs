@@ -4,46 +4,67 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Value, json};
 
 use super::body::JsonBytes;
-use super::generation::{Shape, prepare, respond};
-use super::logprobs;
-use crate::answer::{Delta, ScoredToken, Whole};
+use super::generation::{RequestName, Shape, prepare, respond};
+use crate::answer::{Delta, Finish, Token, Whole};
 use crate::error::ApiError;
 use crate::request::{self, Prepared};
+use crate::response::Answer;
+use crate::response::chat::{Choice, ChunkChoice, DeltaMessage, Message};
+use crate::response::logprobs::{self, Names};
 use crate::server::App;
 use crate::tokenizer::Tokenizer;
 
 /// Answers messages.
-pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    name: RequestName,
+    body: JsonBytes,
+) -> Result<Response, ApiError> {
     let prepared = prepare(&app, body, request::chat).await?;
     let tokenizer = Arc::clone(&app.serving.get().ok_or(ApiError::Loading)?.tokenizer);
     let shape = Chat::new(&prepared, tokenizer, app.config.response_role.clone());
-    respond(app, prepared, shape).await
+    respond(app, (name, prepared), shape).await
 }
 
 struct Chat {
     tokenizer: Arc<Tokenizer>,
     has_logprobs: bool,
+    tokens_as_ids: bool,
+    has_token_ids: bool,
     role: String,
+    /// Text with which answers begin.
+    echo: String,
     /// Per choice, whether its first chunk, which tells the role, was sent.
     has_begun: Vec<bool>,
 }
 
 impl Chat {
     fn new(prepared: &Prepared, tokenizer: Arc<Tokenizer>, role: String) -> Self {
+        let answers = &prepared.answers;
         Self {
             tokenizer,
-            has_logprobs: prepared.answers.sampling.logprobs.is_some(),
+            has_logprobs: answers.logprobs.is_some(),
+            tokens_as_ids: answers.tokens_as_ids,
+            has_token_ids: answers.token_ids,
             role,
-            has_begun: vec![false; prepared.answers.n],
+            echo: prepared.prompts[0].echo.clone().unwrap_or_default(),
+            has_begun: vec![false; answers.n],
         }
     }
 
-    fn logprobs(&self, tokens: &[ScoredToken]) -> Option<Value> {
-        self.has_logprobs
-            .then(|| logprobs::chat(tokens, self.tokenizer.tokens()))
+    fn logprobs(&self, tokens: &[Token]) -> Option<logprobs::Chat> {
+        let names = Names {
+            tokens: self.tokenizer.tokens(),
+            as_ids: self.tokens_as_ids,
+        };
+        self.has_logprobs.then(|| logprobs::chat(tokens, names))
+    }
+
+    fn token_ids(&self, tokens: &[Token]) -> Option<Vec<u32>> {
+        self.has_token_ids
+            .then(|| tokens.iter().map(|token| token.id).collect())
     }
 }
 
@@ -51,17 +72,26 @@ impl Shape for Chat {
     const ID_PREFIX: &'static str = "chatcmpl-";
     const WHOLE: &'static str = "chat.completion";
     const CHUNK: &'static str = "chat.completion.chunk";
+    type Choice = Choice;
+    type ChunkChoice = ChunkChoice;
 
-    fn whole(&mut self, choice_idx: usize, whole: Whole) -> Value {
-        json!({
-            "index": choice_idx,
-            "message": {"role": self.role, "content": whole.text, "refusal": null},
-            "logprobs": self.logprobs(&whole.tokens),
-            "finish_reason": whole.finish.map(|finish| finish.label()),
-        })
+    fn whole(&mut self, choice_idx: usize, whole: Whole) -> Choice {
+        let finish = whole.finish.as_ref();
+        Choice {
+            index: choice_idx,
+            message: Message {
+                role: self.role.clone(),
+                content: Some(format!("{}{}", self.echo, whole.text)),
+                refusal: None,
+            },
+            logprobs: self.logprobs(&whole.tokens),
+            finish_reason: finish.map(Finish::label),
+            stop_reason: finish.and_then(Finish::stop_reason).map(Into::into),
+            token_ids: self.token_ids(&whole.tokens),
+        }
     }
 
-    fn chunks(&mut self, delta: Delta) -> Vec<Value> {
+    fn chunks(&mut self, delta: Delta) -> Vec<ChunkChoice> {
         let Delta {
             choice_idx,
             text,
@@ -70,20 +100,55 @@ impl Shape for Chat {
             n_cached: _,
             finish,
         } = delta;
-        let chunk = |delta: Value, logprobs: Option<Value>, finish: Option<&str>| json!({"index": choice_idx, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
+        let chunk = |delta: DeltaMessage| ChunkChoice {
+            index: choice_idx,
+            delta,
+            logprobs: None,
+            finish_reason: None,
+            stop_reason: None,
+            token_ids: None,
+        };
+        let said = |content: String| DeltaMessage {
+            content: Some(content),
+            ..DeltaMessage::default()
+        };
         let mut chunks = Vec::new();
         if !std::mem::replace(&mut self.has_begun[choice_idx], true) {
-            chunks.push(chunk(json!({"role": self.role, "content": ""}), None, None));
+            let role = Some(self.role.clone());
+            chunks.push(chunk(DeltaMessage {
+                role,
+                content: Some(String::new()),
+            }));
+            if !self.echo.is_empty() {
+                chunks.push(chunk(said(self.echo.clone())));
+            }
         }
-        let mut logprobs = Some(tokens)
-            .filter(|tokens| !tokens.is_empty())
-            .and_then(|tokens| self.logprobs(&tokens));
         if !text.is_empty() {
-            chunks.push(chunk(json!({"content": text}), logprobs.take(), None));
+            chunks.push(chunk(said(text)));
         }
-        if let Some(finish) = finish {
-            chunks.push(chunk(json!({}), logprobs, Some(finish.label())));
+        if let Some(finish) = &finish {
+            let mut last = chunk(DeltaMessage::default());
+            last.finish_reason = Some(finish.label());
+            last.stop_reason = finish.stop_reason().map(Into::into);
+            chunks.push(last);
+        }
+        // They belong to the text, and where a piece has none, to the end.
+        let bearer = chunks
+            .iter()
+            .position(|chunk| chunk.delta.role.is_none() && chunk.delta.content.is_some());
+        let n_chunks = chunks.len();
+        if let Some(chunk) = chunks.get_mut(bearer.unwrap_or(n_chunks.saturating_sub(1)))
+            && !tokens.is_empty()
+        {
+            chunk.logprobs = self.logprobs(&tokens);
+            chunk.token_ids = self.token_ids(&tokens);
         }
         chunks
+    }
+
+    fn complete(&self, prepared: &Prepared, answer: &mut Answer<'_, Choice>) {
+        if self.has_token_ids {
+            answer.prompt_token_ids = Some(prepared.prompts[0].ids.clone());
+        }
     }
 }

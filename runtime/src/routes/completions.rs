@@ -4,56 +4,97 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Value, json};
 
 use super::body::JsonBytes;
-use super::generation::{Shape, prepare, respond};
-use super::logprobs;
-use crate::answer::{Delta, ScoredToken, Whole};
+use super::generation::{RequestName, Shape, prepare, respond};
+use crate::answer::{Delta, Finish, Token, Whole};
 use crate::error::ApiError;
-use crate::request::{self, Prepared};
+use crate::request::{self, Prepared, Prompt};
+use crate::response::completion::Choice;
+use crate::response::logprobs::{self, Names};
 use crate::server::App;
 use crate::tokenizer::Tokenizer;
 
 /// Continues prompts.
-pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    name: RequestName,
+    body: JsonBytes,
+) -> Result<Response, ApiError> {
     let prepared = prepare(&app, body, request::completion).await?;
     let tokenizer = Arc::clone(&app.serving.get().ok_or(ApiError::Loading)?.tokenizer);
     let shape = Completion::new(&prepared, tokenizer);
-    respond(app, prepared, shape).await
+    respond(app, (name, prepared), shape).await
 }
 
 struct Completion {
     tokenizer: Arc<Tokenizer>,
     has_logprobs: bool,
-    /// Per choice, the prompt's text while it is still to be sent.
-    echoes: Vec<Option<String>>,
+    tokens_as_ids: bool,
+    has_token_ids: bool,
+    /// Nothing but the prompt is shown.
+    only_prompt: bool,
+    n: usize,
+    prompts: Vec<Prompt>,
+    /// Per choice, whether something was sent.
+    has_begun: Vec<bool>,
     /// Per choice, characters of the tokens so far.
     offsets: Vec<usize>,
 }
 
 impl Completion {
     fn new(prepared: &Prepared, tokenizer: Arc<Tokenizer>) -> Self {
-        let n = prepared.answers.n;
-        let echoes = prepared
-            .prompts
-            .iter()
-            .flat_map(|prompt| vec![prompt.echo.clone(); n]);
+        let answers = &prepared.answers;
+        let n_choices = prepared.prompts.len() * answers.n;
         Self {
             tokenizer,
-            has_logprobs: prepared.answers.sampling.logprobs.is_some(),
-            echoes: echoes.collect(),
-            offsets: vec![0; prepared.prompts.len() * n],
+            has_logprobs: answers.logprobs.is_some(),
+            tokens_as_ids: answers.tokens_as_ids,
+            has_token_ids: answers.token_ids,
+            only_prompt: answers.only_prompt,
+            n: answers.n,
+            prompts: prepared.prompts.clone(),
+            has_begun: vec![false; n_choices],
+            offsets: vec![0; n_choices],
         }
     }
 
-    fn entry(&mut self, choice_idx: usize, text: String, tokens: &[ScoredToken]) -> Value {
-        let text = self.echoes[choice_idx].take().unwrap_or_default() + &text;
-        let offset = &mut self.offsets[choice_idx];
-        let logprobs = self
-            .has_logprobs
-            .then(|| logprobs::completion(tokens, self.tokenizer.tokens(), offset));
-        json!({"index": choice_idx, "text": text, "logprobs": logprobs, "finish_reason": null})
+    fn choice(
+        &mut self,
+        choice_idx: usize,
+        text: String,
+        tokens: &[Token],
+        finish: Option<Finish>,
+    ) -> Choice {
+        let prompt = &self.prompts[choice_idx / self.n];
+        let is_first = !std::mem::replace(&mut self.has_begun[choice_idx], true);
+        let echo = prompt.echo.as_ref().filter(|_| is_first);
+        let (text, tokens, finish) = if self.only_prompt {
+            (String::new(), &[][..], finish.map(|_| Finish::Length))
+        } else {
+            (text, tokens, finish)
+        };
+        let names = Names {
+            tokens: self.tokenizer.tokens(),
+            as_ids: self.tokens_as_ids,
+        };
+        let logprobs = self.has_logprobs.then(|| {
+            let mut logprobs = logprobs::Completion::default();
+            logprobs.extend(tokens, names, &mut self.offsets[choice_idx]);
+            logprobs
+        });
+        Choice {
+            index: choice_idx,
+            text: echo.cloned().unwrap_or_default() + &text,
+            logprobs,
+            finish_reason: finish.as_ref().map(Finish::label),
+            stop_reason: finish.as_ref().and_then(Finish::stop_reason).map(Into::into),
+            token_ids: self
+                .has_token_ids
+                .then(|| tokens.iter().map(|token| token.id).collect()),
+            prompt_token_ids: (self.has_token_ids && is_first).then(|| prompt.ids.clone()),
+            prompt_logprobs: None,
+        }
     }
 }
 
@@ -61,16 +102,14 @@ impl Shape for Completion {
     const ID_PREFIX: &'static str = "cmpl-";
     const WHOLE: &'static str = "text_completion";
     const CHUNK: &'static str = "text_completion";
+    type Choice = Choice;
+    type ChunkChoice = Choice;
 
-    fn whole(&mut self, choice_idx: usize, whole: Whole) -> Value {
-        let mut entry = self.entry(choice_idx, whole.text, &whole.tokens);
-        entry["finish_reason"] = whole.finish.map(|finish| finish.label()).into();
-        entry
+    fn whole(&mut self, choice_idx: usize, whole: Whole) -> Choice {
+        self.choice(choice_idx, whole.text, &whole.tokens, whole.finish)
     }
 
-    fn chunks(&mut self, delta: Delta) -> Vec<Value> {
-        let mut entry = self.entry(delta.choice_idx, delta.text, &delta.tokens);
-        entry["finish_reason"] = delta.finish.map(|finish| finish.label()).into();
-        vec![entry]
+    fn chunks(&mut self, delta: Delta) -> Vec<Choice> {
+        vec![self.choice(delta.choice_idx, delta.text, &delta.tokens, delta.finish)]
     }
 }

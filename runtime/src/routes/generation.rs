@@ -4,28 +4,31 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, Stream, StreamExt};
-use serde_json::{Value, json};
+use futures::stream::{self, BoxStream, StreamExt};
+use serde::Serialize;
 
 use super::body::JsonBytes;
-use crate::answer::{Choice, ChoicePlan, Delta, Whole, deltas, wholes};
+use super::events::Events;
+use crate::answer::{Choice, ChoicePlan, Delta, Running, Whole, best};
+use crate::engine::Ticket;
 use crate::error::{ApiError, shortened};
-use crate::request::{Prepared, Rules, StreamOptions};
+use crate::request::{Method, Prepared, Rules, StreamOptions, Work};
+use crate::response::{Answer, FINGERPRINT, PromptTokensDetails, Usage};
 use crate::server::{App, Serving};
 use crate::tokenizer::Tokenizer;
 
-/// Silence on a stream after which a comment is sent, so that nothing between here and the client gives up while a
-/// long prompt is computed.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
 /// Unknown parameters that are named to the client.
 const IGNORED_MAX: usize = 16;
+
+/// Pieces of answers that are ready at once and are sent together.
+const READY_MAX: usize = 64;
 
 /// How a route reads a body.
 pub(super) type Reader<T> = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<T, ApiError>;
@@ -38,12 +41,19 @@ pub(super) trait Shape: Send + 'static {
     const WHOLE: &'static str;
     /// `object` of a chunk.
     const CHUNK: &'static str;
-
     /// An entry of `choices` of a whole answer.
-    fn whole(&mut self, choice_idx: usize, whole: Whole) -> Value;
+    type Choice: Serialize;
+    /// An entry of `choices` of a chunk.
+    type ChunkChoice: Serialize;
 
-    /// Entries of `choices`, each of which is a chunk of its own.
-    fn chunks(&mut self, delta: Delta) -> Vec<Value>;
+    /// A whole answer.
+    fn whole(&mut self, choice_idx: usize, whole: Whole) -> Self::Choice;
+
+    /// Pieces of an answer, each of which is a chunk of its own.
+    fn chunks(&mut self, delta: Delta) -> Vec<Self::ChunkChoice>;
+
+    /// What a whole answer has beside its choices.
+    fn complete(&self, _prepared: &Prepared, _answer: &mut Answer<'_, Self::Choice>) {}
 }
 
 /// Reads and checks a body where it may take long: off the threads that serve others.
@@ -69,71 +79,81 @@ fn rules<'a>(app: &'a App, serving: &'a Serving) -> Rules<'a> {
         served: &app.config.served_names,
         task: serving.info.task,
         embedding_size: serving.info.embedding_size,
+        lengths: &serving.pooling.lengths,
         max_logprobs: app.config.max_logprobs,
         max_model_len: serving.max_model_len,
         defaults: &serving.defaults,
         template: serving.template.as_ref(),
+        response_role: &app.config.response_role,
+        strict: app.config.strict_parameters,
     }
 }
 
 /// Submits and answers.
 pub(super) async fn respond<S: Shape>(
     app: Arc<App>,
-    prepared: Prepared,
+    (name, prepared): (RequestName, Prepared),
     mut shape: S,
 ) -> Result<Response, ApiError> {
-    let choices = submit(&app, &prepared)?;
-    let envelope = Envelope::new(S::ID_PREFIX, &prepared);
+    let running = submit(&app, &prepared)?;
+    let request_id = prepared.request_id.as_deref();
     let mut response = match prepared.answers.stream {
         None => {
-            let wholes = wholes(choices).await?;
+            let answers = &prepared.answers;
+            let wholes = best(running.wholes().await?, answers.n_generated(), answers.n);
+            let envelope = Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared);
             let counts: Vec<Counts> = wholes
                 .iter()
                 .map(|whole| (whole.n_generated, whole.n_cached))
                 .collect();
-            let entries = wholes
-                .into_iter()
-                .enumerate()
-                .map(|(idx, whole)| shape.whole(idx, whole))
-                .collect();
-            let mut body = envelope.around(S::WHOLE, entries);
-            body["usage"] = envelope.usage(&counts);
-            Json(body).into_response()
+            let wholes = wholes.into_iter().enumerate();
+            let choices = wholes.map(|(idx, whole)| shape.whole(idx, whole)).collect();
+            let mut answer = envelope.around(S::WHOLE, choices);
+            answer.usage = Some(Some(envelope.usage(&counts)));
+            shape.complete(&prepared, &mut answer);
+            Json(answer).into_response()
         }
         Some(options) => {
-            let counts = vec![(0, 0); choices.len()];
             let writer = ChunkWriter {
                 app,
-                envelope,
+                envelope: Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared),
                 shape,
                 options,
-                counts,
+                counts: vec![(0, 0); prepared.prompts.len() * prepared.answers.n],
             };
-            events(choices, writer)
+            writer.respond(running.deltas())
         }
     };
     tell_ignored(&mut response, &prepared.ignored);
     Ok(response)
 }
 
-fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Vec<Choice>, ApiError> {
+/// Hands a request to the engine.
+fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, ApiError> {
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
     app.metrics.arrived();
-    let tickets = serving
-        .engine
-        .submit(prepared.generate_requests())
-        .map_err(|error| ApiError::from_submit(error, prepared.prompt_param))?;
-    let choice = |(choice_idx, ticket)| {
+    let answers = &prepared.answers;
+    let (tickets, n_searched) = match prepared.work() {
+        Work::Generate(requests) => (serving.engine.submit(requests), None),
+        Work::Search(requests) => (serving.engine.submit_beam_searches(requests), Some(answers.n)),
+    };
+    let tickets = tickets.map_err(|error| ApiError::from_submit(error, prepared.prompt_param))?;
+    let n_each = n_searched.unwrap_or(1);
+    let per_prompt = answers.n_generated() / n_each;
+    let choice = |(idx, ticket): (usize, Ticket)| {
         let plan = ChoicePlan {
             app,
             tokenizer: &serving.tokenizer,
-            answers: &prepared.answers,
-            choice_idx,
-            n_prompt: prepared.prompts[choice_idx / prepared.answers.n].ids.len(),
+            answers,
+            choice_idx: idx * n_each,
+            n_prompt: prepared.prompts[idx / per_prompt].ids.len(),
         };
         Choice::new(ticket, &plan)
     };
-    Ok(tickets.into_iter().enumerate().map(choice).collect())
+    Ok(Running {
+        choices: tickets.into_iter().enumerate().map(choice).collect(),
+        n_searched,
+    })
 }
 
 /// What is the same in every chunk of an answer.
@@ -151,9 +171,9 @@ struct Envelope {
 type Counts = (usize, usize);
 
 impl Envelope {
-    fn new(id_prefix: &str, prepared: &Prepared) -> Self {
+    fn new(id: String, prepared: &Prepared) -> Self {
         Self {
-            id: format!("{id_prefix}{}", uuid::Uuid::new_v4().simple()),
+            id,
             created: unix_time_s(),
             model: prepared.model.clone(),
             n_prompt: prepared.n_prompt_tokens(),
@@ -161,56 +181,36 @@ impl Envelope {
         }
     }
 
-    fn around(&self, object: &str, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": object,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        })
+    fn around<C>(&self, object: &'static str, choices: Vec<C>) -> Answer<'_, C> {
+        Answer {
+            id: &self.id,
+            object,
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage: None,
+            system_fingerprint: FINGERPRINT,
+            prompt_token_ids: None,
+            prompt_logprobs: None,
+        }
     }
 
-    fn usage(&self, counts: &[Counts]) -> Value {
+    fn usage(&self, counts: &[Counts]) -> Usage {
         let n_generated: usize = counts.iter().map(|(n_generated, _)| n_generated).sum();
         // The answers to one prompt share it.
         let n_cached: usize = counts.iter().step_by(self.n).map(|(_, n_cached)| n_cached).sum();
-        json!({
-            "prompt_tokens": self.n_prompt,
-            "completion_tokens": n_generated,
-            "total_tokens": self.n_prompt + n_generated,
-            "prompt_tokens_details": {"cached_tokens": n_cached},
-        })
+        Usage {
+            prompt_tokens: self.n_prompt,
+            completion_tokens: n_generated,
+            total_tokens: self.n_prompt + n_generated,
+            prompt_tokens_details: PromptTokensDetails {
+                cached_tokens: n_cached,
+            },
+        }
     }
 }
 
-fn events<S: Shape>(choices: Vec<Choice>, writer: ChunkWriter<S>) -> Response {
-    let chunks = stream::unfold(Some((deltas(choices).boxed(), writer)), |state| async move {
-        let (mut deltas, mut writer) = state?;
-        match deltas.next().await {
-            Some(Ok(delta)) => Some((writer.delta(delta), Some((deltas, writer)))),
-            Some(Err(error)) => Some((writer.error(&error), None)),
-            None => Some((writer.end(), None)),
-        }
-    });
-    let events = chunks
-        .flat_map(stream::iter)
-        .map(|text| Ok::<_, Infallible>(Event::default().data(text)));
-    let mut response = sse(events).into_response();
-    // Proxies in the manner of nginx would collect the whole answer.
-    let no_buffering = (
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
-    response.headers_mut().insert(no_buffering.0, no_buffering.1);
-    response
-}
-
-fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> impl IntoResponse {
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-}
-
-/// Writes the data of a stream's events.
+/// Writes a stream's events.
 struct ChunkWriter<S> {
     app: Arc<App>,
     envelope: Envelope,
@@ -221,42 +221,97 @@ struct ChunkWriter<S> {
 }
 
 impl<S: Shape> ChunkWriter<S> {
-    fn delta(&mut self, delta: Delta) -> Vec<String> {
-        self.counts[delta.choice_idx] = (delta.n_generated, delta.n_cached);
-        let entries = self.shape.chunks(delta);
-        entries.into_iter().map(|entry| self.chunk(entry)).collect()
+    /// The events of answers as they arrive; what is ready at once is sent at once.
+    fn respond(self, deltas: BoxStream<'static, Result<Delta, ApiError>>) -> Response {
+        let state = Some((deltas.ready_chunks(READY_MAX), self));
+        let written = stream::unfold(state, |state| async move {
+            let (mut deltas, mut writer) = state?;
+            let mut events = Events::default();
+            let Some(ready) = deltas.next().await else {
+                writer.end(&mut events);
+                return Some((events, None));
+            };
+            for delta in ready {
+                match delta {
+                    Ok(delta) => writer.delta(delta, &mut events),
+                    Err(error) => {
+                        writer.error(&error, &mut events);
+                        return Some((events, None));
+                    }
+                }
+            }
+            Some((events, Some((deltas, writer))))
+        });
+        super::events::respond(written.boxed())
     }
 
-    fn chunk(&self, entry: Value) -> String {
-        let mut chunk = self.envelope.around(S::CHUNK, vec![entry]);
-        if self.options.continuous_usage_stats {
-            chunk["usage"] = self.usage();
-        } else if self.options.include_usage {
-            chunk["usage"] = Value::Null;
+    fn delta(&mut self, delta: Delta, events: &mut Events) {
+        self.counts[delta.choice_idx] = (delta.n_generated, delta.n_cached);
+        for choice in self.shape.chunks(delta) {
+            let mut chunk = self.envelope.around(S::CHUNK, vec![choice]);
+            if self.options.continuous_usage_stats {
+                chunk.usage = Some(Some(self.envelope.usage(&self.counts)));
+            } else if self.options.include_usage {
+                chunk.usage = Some(None);
+            }
+            events.push(&chunk);
         }
-        chunk.to_string()
     }
 
     /// An answer that breaks off says so and has no `[DONE]`.
-    fn error(&mut self, error: &ApiError) -> Vec<String> {
+    fn error(&mut self, error: &ApiError, events: &mut Events) {
         self.app.metrics.failed(error.facts().label);
-        vec![error.body().to_string()]
+        events.push(&error.body());
     }
 
-    fn end(&mut self) -> Vec<String> {
-        let mut last = Vec::new();
+    fn end(&mut self, events: &mut Events) {
         if self.options.include_usage {
-            let mut chunk = self.envelope.around(S::CHUNK, Vec::new());
-            chunk["usage"] = self.usage();
-            last.push(chunk.to_string());
+            let mut chunk = self.envelope.around::<S::ChunkChoice>(S::CHUNK, Vec::new());
+            chunk.usage = Some(Some(self.envelope.usage(&self.counts)));
+            events.push(&chunk);
         }
-        last.push("[DONE]".to_string());
-        last
+        events.done();
     }
+}
 
-    fn usage(&self) -> Value {
-        self.envelope.usage(&self.counts)
+impl crate::request::Answers {
+    /// Answers that come back from the engine for each prompt: a search returns only what was asked for.
+    fn n_generated(&self) -> usize {
+        match self.method {
+            Method::Sample { best_of, .. } => best_of,
+            Method::Search(_) => self.n,
+        }
     }
+}
+
+/// The name that a client gives its request in the header `X-Request-Id`.
+#[derive(Clone, Debug)]
+pub(super) struct RequestName(Option<String>);
+
+impl RequestName {
+    /// The header's name, else that of the body, else a new one, behind a prefix.
+    pub(super) fn id(&self, prefix: &str, in_body: Option<&str>) -> String {
+        match self.0.as_deref().or(in_body) {
+            Some(name) => format!("{prefix}{name}"),
+            None => format!("{prefix}{}", uuid::Uuid::new_v4().simple()),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestName {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let given = super::sane_request_id(&parts.headers);
+        Ok(Self(given.and_then(|id| Some(id.to_str().ok()?.to_owned()))))
+    }
+}
+
+/// A whole answer, with the parameters that mean nothing here.
+pub(super) fn json(answer: &impl Serialize, ignored: &[String]) -> Response {
+    let mut response = Json(answer).into_response();
+    tell_ignored(&mut response, ignored);
+    response
 }
 
 /// Seconds since 1970.
@@ -267,7 +322,7 @@ pub(super) fn unix_time_s() -> u64 {
 }
 
 /// Tells the client which of its parameters mean nothing here.
-pub(super) fn tell_ignored(response: &mut Response, names: &[String]) {
+fn tell_ignored(response: &mut Response, names: &[String]) {
     if let Some(names) = ignored(names) {
         let header = HeaderName::from_static("x-slipway-ignored-parameters");
         response.headers_mut().insert(header, names);

@@ -4,29 +4,27 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
 
 use super::generation::unix_time_s;
 use crate::error::{ApiError, shortened};
+use crate::response::models::{Model, Models};
 use crate::server::{App, Serving};
 
 /// Every name.
-pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, ApiError> {
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
-    let models: Vec<Value> = app
-        .config
-        .served_names
-        .iter()
-        .map(|name| model(&app, serving, name))
-        .collect();
-    Ok(Json(json!({"object": "list", "data": models})))
+    let names = app.config.served_names.iter();
+    Ok(Json(Models {
+        object: "list",
+        data: names.map(|name| model(&app, serving, name)).collect(),
+    }))
 }
 
 /// One of them.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Model>, ApiError> {
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
     if app.config.served_names.contains(&name) {
         return Ok(Json(model(&app, serving, &name)));
@@ -37,14 +35,14 @@ pub(super) async fn one(
     })
 }
 
-fn model(app: &App, serving: &Serving, name: &str) -> Value {
-    json!({
-        "id": name,
-        "object": "model",
-        "created": unix_time_s(),
-        "owned_by": "slipway",
-        "root": app.config.served_names[0],
-        "parent": null,
-        "max_model_len": serving.max_model_len,
-    })
+fn model(app: &App, serving: &Serving, name: &str) -> Model {
+    Model {
+        id: name.to_string(),
+        object: "model",
+        created: unix_time_s(),
+        owned_by: "slipway",
+        root: app.config.served_names[0].clone(),
+        parent: None,
+        max_model_len: serving.max_model_len,
+    }
 }

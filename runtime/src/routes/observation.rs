@@ -43,6 +43,16 @@ pub(super) async fn load(State(app): State<Arc<App>>) -> Json<Value> {
     }))
 }
 
+/// vLLM's `/load`: requests that run or wait.
+pub(super) async fn server_load(State(app): State<Arc<App>>) -> Json<Value> {
+    let load = app
+        .serving
+        .get()
+        .map(|serving| serving.engine.load())
+        .unwrap_or_default();
+    Json(json!({"server_load": load.n_running + load.n_waiting}))
+}
+
 /// The version of this program.
 pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))

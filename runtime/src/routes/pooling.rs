@@ -1,12 +1,9 @@
 //! What the routes have in common that answer with vectors: submit, collect, wrap.
 
-use axum::Json;
-use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
-
-use super::generation::{tell_ignored, unix_time_s};
+use super::generation::unix_time_s;
 use crate::engine::{Engine, Event, PoolRequest, SubmitError, Ticket};
 use crate::error::ApiError;
+use crate::response::pooled::{List, PromptUsage};
 
 /// Inputs of one request that are in the engine at a time, so that a long list leaves room for others.
 const IN_FLIGHT_MAX: usize = 32;
@@ -63,22 +60,24 @@ async fn vector(mut ticket: Ticket) -> Result<Vec<f32>, ApiError> {
     }
 }
 
-/// The body around `data`, with the usage of `requests`.
-pub(super) fn list(id_prefix: &str, model: &str, data: Vec<Value>, requests: &[PoolRequest]) -> Value {
-    let n_tokens: usize = requests.iter().map(|request| request.prompt.len()).sum();
-    json!({
-        "id": format!("{id_prefix}{}", uuid::Uuid::new_v4().simple()),
-        "object": "list",
-        "created": unix_time_s(),
-        "model": model,
-        "data": data,
-        "usage": {"prompt_tokens": n_tokens, "completion_tokens": 0, "total_tokens": n_tokens},
-    })
+/// The answer around `data`, with the usage of `requests`.
+pub(super) fn list<T>(id: String, model: &str, data: Vec<T>, requests: &[PoolRequest]) -> List<T> {
+    List {
+        id,
+        object: "list",
+        created: unix_time_s(),
+        model: model.to_string(),
+        data,
+        usage: usage(requests),
+    }
 }
 
-/// The response, with the parameters that mean nothing here.
-pub(super) fn response(body: Value, ignored: &[String]) -> Response {
-    let mut response = Json(body).into_response();
-    tell_ignored(&mut response, ignored);
-    response
+/// Tokens of all inputs.
+pub(super) fn usage(requests: &[PoolRequest]) -> PromptUsage {
+    let n_tokens = requests.iter().map(|request| request.prompt.len()).sum();
+    PromptUsage {
+        prompt_tokens: n_tokens,
+        completion_tokens: 0,
+        total_tokens: n_tokens,
+    }
 }

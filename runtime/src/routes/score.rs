@@ -4,31 +4,52 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::json;
 
 use super::body::JsonBytes;
-use super::generation::prepare;
-use super::pooling::{list, response, vectors};
+use super::generation::{RequestName, json, prepare};
+use super::pooling::{list, vectors};
 use crate::error::ApiError;
 use crate::pooling::{Activation, cosine};
-use crate::request::{self, Pairing};
+use crate::request::{self, Pairing, PreparedScores};
+use crate::response::pooled::Score;
 use crate::server::App;
 
 /// Scores every pair.
-pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    name: RequestName,
+    body: JsonBytes,
+) -> Result<Response, ApiError> {
     let prepared = prepare(&app, body, request::scores).await?;
-    let serving = app.serving.get().ok_or(ApiError::Loading)?;
-    app.metrics.arrived();
-    let vectors = vectors(&serving.engine, &prepared.requests, "text_2").await?;
-    let entry = |(idx, score): (usize, f32)| json!({"index": idx, "object": "score", "score": score});
-    let scores = scores(&vectors, prepared.pairing, serving.activation);
-    let data = scores.into_iter().enumerate().map(entry).collect();
-    let body = list("score-", &prepared.model, data, &prepared.requests);
-    Ok(response(body, &prepared.ignored))
+    let scores = scores(&app, &prepared, "text_2").await?;
+    let score = |(index, score)| Score {
+        index,
+        object: "score",
+        score,
+    };
+    let data = scores.into_iter().enumerate().map(score).collect();
+    let id = name.id("score-", prepared.request_id.as_deref());
+    Ok(json(
+        &list(id, &prepared.model, data, &prepared.requests),
+        &prepared.ignored,
+    ))
 }
 
-fn scores(vectors: &[Vec<f32>], pairing: Pairing, activation: Activation) -> Vec<f32> {
-    match pairing {
+/// The score of each pair; `param` is where the second texts came from.
+pub(super) async fn scores(
+    app: &Arc<App>,
+    prepared: &PreparedScores,
+    param: &str,
+) -> Result<Vec<f32>, ApiError> {
+    let serving = app.serving.get().ok_or(ApiError::Loading)?;
+    app.metrics.arrived();
+    let vectors = vectors(&serving.engine, &prepared.requests, param).await?;
+    let activation = if prepared.activates {
+        serving.pooling.activation
+    } else {
+        Activation::Identity
+    };
+    Ok(match prepared.pairing {
         Pairing::Scored => {
             let raw = vectors
                 .iter()
@@ -40,5 +61,5 @@ fn scores(vectors: &[Vec<f32>], pairing: Pairing, activation: Activation) -> Vec
             let pairs = first.iter().cycle().zip(second);
             pairs.map(|(a, b)| cosine(a, b)).collect()
         }
-    }
+    })
 }

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::fixture::{Server, steady, tiny, tiny_folder};
+use crate::fixture::{Server, steady, tiny, tiny_folder, with};
 
 struct Reference {
     prompt: String,
@@ -72,7 +72,7 @@ async fn greedy_text_is_the_references_sixteen_at_a_time_and_in_chunks() {
 async fn a_chat_answer_byte_for_byte() {
     let server = tiny(&[]).await;
     let reply = server.chat(json!({})).await;
-    insta::assert_snapshot!(steady(&reply.text), @r#"{"id":"ID","object":"chat.completion","created":0,"model":"tiny","choices":[{"index":0,"message":{"role":"assistant","content":"7 + 5 = 12","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0}}}"#);
+    insta::assert_snapshot!(steady(&reply.text), @r#"{"id":"ID","object":"chat.completion","created":0,"model":"tiny","choices":[{"index":0,"message":{"role":"assistant","content":"7 + 5 = 12","refusal":null},"logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0}},"system_fingerprint":"build-0.1.0"}"#);
     let role = tiny(&[("openai-response-role", "helper")]).await;
     let body = role.chat(json!({"model": "alias"})).await.json();
     assert_eq!(
@@ -89,17 +89,17 @@ async fn a_chat_stream_byte_for_byte() {
         .chat(json!({"stream": true, "stream_options": options}))
         .await;
     insta::assert_snapshot!(reply.events().join("\n"), @r#"
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"7"},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" +"},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" "},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"5"},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" ="},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" "},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"1"},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"2"},"logprobs":null,"finish_reason":null}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null}
-    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0}}}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"7"},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" +"},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" "},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"5"},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" ="},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":" "},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"1"},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{"content":"2"},"logprobs":null,"finish_reason":null}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null,"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"chat.completion.chunk","created":0,"model":"tiny","choices":[],"usage":{"prompt_tokens":18,"completion_tokens":9,"total_tokens":27,"prompt_tokens_details":{"cached_tokens":0}},"system_fingerprint":"build-0.1.0"}
     [DONE]
     "#);
 }
@@ -111,10 +111,10 @@ async fn a_completion_stream_byte_for_byte() {
         .complete(json!({"stream": true, "echo": true, "max_tokens": 3, "ignore_eos": true}))
         .await;
     insta::assert_snapshot!(reply.events().join("\n"), @r#"
-    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":"Hello!","logprobs":null,"finish_reason":null}]}
-    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":" How","logprobs":null,"finish_reason":null}]}
-    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":" can","logprobs":null,"finish_reason":null}]}
-    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":"Hello!","logprobs":null,"finish_reason":null,"stop_reason":null}],"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":" How","logprobs":null,"finish_reason":null,"stop_reason":null}],"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":" can","logprobs":null,"finish_reason":null,"stop_reason":null}],"system_fingerprint":"build-0.1.0"}
+    {"id":"ID","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length","stop_reason":null}],"system_fingerprint":"build-0.1.0"}
     [DONE]
     "#);
 }
@@ -246,7 +246,8 @@ async fn log_probabilities_in_openais_two_shapes() {
         json!([0, tokens[0].chars().count()])
     );
     let top = &choice["logprobs"]["top_logprobs"][0];
-    assert_eq!(top[tokens[0]], choice["logprobs"]["token_logprobs"][0]);
+    let own = choice["logprobs"]["token_logprobs"][0].as_f64().unwrap();
+    assert!((top[tokens[0]].as_f64().unwrap() - own).abs() < 1e-6);
 }
 
 #[tokio::test]
@@ -307,4 +308,162 @@ async fn the_models_are_the_served_names() {
         (&json!("alias"), &json!(512))
     );
     assert_eq!(server.get("/v1/models/org/other").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_best_answers_are_those_of_the_highest_probability() {
+    let server = tiny(&[]).await;
+    let drawn = json!({"temperature": 1.5, "seed": 3, "max_tokens": 4, "logprobs": 0, "ignore_eos": true});
+    let all = server.complete(with(drawn.clone(), json!({"n": 5}))).await.json();
+    let sum = |choice: &Value| -> f64 {
+        let logprobs = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        logprobs.iter().map(|logprob| logprob.as_f64().unwrap()).sum()
+    };
+    let mut expected: Vec<(f64, Value)> = all["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| (sum(choice), choice["text"].clone()))
+        .collect();
+    expected.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let best = server
+        .complete(with(drawn, json!({"n": 2, "best_of": 5, "logprobs": null})))
+        .await
+        .json();
+    let texts: Vec<&Value> = best["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| &choice["text"])
+        .collect();
+    assert_eq!(texts, [&expected[0].1, &expected[1].1]);
+    assert_eq!(best["choices"][0]["logprobs"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_beam_search_is_answered_whole_and_as_a_stream() {
+    let server = tiny(&[]).await;
+    let asked = json!({"use_beam_search": true, "n": 2, "best_of": 3, "max_tokens": 8});
+    let whole = server.complete(asked.clone()).await.json();
+    let texts: Vec<Value> = (0..2).map(|idx| whole["choices"][idx]["text"].clone()).collect();
+    assert_eq!(whole["choices"].as_array().unwrap().len(), 2);
+    assert_ne!(texts[0], texts[1]);
+    let greedy = server.complete(json!({"max_tokens": 8})).await.json();
+    assert_eq!(
+        greedy["choices"][0]["text"], texts[0],
+        "the model is sure of its answer"
+    );
+    let events = server
+        .complete(with(asked, json!({"stream": true})))
+        .await
+        .events();
+    let streamed: Vec<Value> = events[..events.len() - 1]
+        .iter()
+        .map(|event| serde_json::from_str::<Value>(event).unwrap()["choices"][0]["text"].clone())
+        .collect();
+    assert_eq!(streamed, texts);
+}
+
+#[tokio::test]
+async fn what_ended_an_answer_is_told() {
+    let server = tiny(&[]).await;
+    let reason = async |extra: Value| server.chat(extra).await.json()["choices"][0]["stop_reason"].clone();
+    assert_eq!(reason(json!({})).await, Value::Null);
+    assert_eq!(reason(json!({"stop": [" ="]})).await, " =");
+    let ids = server.chat(json!({"return_token_ids": true})).await.json();
+    let second = ids["choices"][0]["token_ids"][1].clone();
+    assert_eq!(reason(json!({"stop_token_ids": [second]})).await, second);
+    assert_eq!(
+        ids["prompt_token_ids"].as_array().unwrap().len() as u64,
+        ids["usage"]["prompt_tokens"].as_u64().unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_echoed_prompt_needs_no_answer() {
+    let server = tiny(&[]).await;
+    let body = server
+        .complete(json!({"echo": true, "max_tokens": 0}))
+        .await
+        .json();
+    assert_eq!(
+        (&body["choices"][0]["text"], &body["choices"][0]["finish_reason"]),
+        (&json!("Hello"), &json!("length"))
+    );
+    let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]);
+    let chat = server
+        .chat(json!({"messages": messages, "echo": true, "continue_final_message": true}))
+        .await;
+    let content = chat.json()["choices"][0]["message"]["content"].clone();
+    assert!(content.as_str().unwrap().starts_with("Well, "), "{content}");
+}
+
+#[tokio::test]
+async fn an_answer_is_called_as_the_client_calls_it() {
+    let server = tiny(&[]).await;
+    let body = server.complete(json!({"request_id": "mine"})).await.json();
+    assert_eq!(body["id"], "cmpl-mine");
+    let request = crate::fixture::post("/v1/completions", r#"{"prompt": "a", "request_id": "body"}"#);
+    let (mut parts, body) = request.into_parts();
+    parts.headers.insert("x-request-id", "header".parse().unwrap());
+    let reply = server.send(axum::http::Request::from_parts(parts, body)).await;
+    assert_eq!(reply.json()["id"], "cmpl-header");
+}
+
+#[tokio::test]
+async fn every_prefix_leads_to_the_same_routes() {
+    let server = tiny(&[]).await;
+    for prefix in ["/v1", "/openai/v1", ""] {
+        assert_eq!(server.get(&format!("{prefix}/models")).await.status, 200);
+        let body = json!({"prompt": "Hello", "temperature": 0});
+        let reply = server.post(&format!("{prefix}/completions"), body).await;
+        assert_eq!(reply.status, 200, "{prefix}");
+    }
+    let messages = json!({"messages": "Hi", "temperature": 0});
+    assert_eq!(
+        server.post("/invocations", messages).await.json()["object"],
+        "chat.completion"
+    );
+    assert_eq!(server.post("/ping", json!({})).await.status, 200);
+    assert_eq!(server.get("/load").await.json()["server_load"], 0);
+}
+
+#[tokio::test]
+async fn text_becomes_tokens_and_tokens_text() {
+    let server = tiny(&[]).await;
+    let tokens = server
+        .post(
+            "/tokenize",
+            json!({"prompt": "Hello there", "return_token_strs": true}),
+        )
+        .await
+        .json();
+    let texts: Vec<&str> = tokens["token_strs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect();
+    assert_eq!(texts.concat(), "Hello there");
+    assert_eq!(
+        (&tokens["count"], &tokens["max_model_len"]),
+        (&json!(texts.len()), &json!(2048))
+    );
+    let back = server
+        .post("/detokenize", json!({"tokens": tokens["tokens"]}))
+        .await
+        .json();
+    assert_eq!(back, json!({"prompt": "Hello there"}));
+    let chat = server.post("/tokenize", json!({"messages": "Hi"})).await.json();
+    let rendered = server
+        .post("/detokenize", json!({"tokens": chat["tokens"]}))
+        .await
+        .json();
+    assert_eq!(
+        rendered["prompt"],
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let outside = server.post("/detokenize", json!({"tokens": [99_999]})).await;
+    assert_eq!(outside.status, 400);
+    assert!(outside.text.contains("out of vocabulary"), "{}", outside.text);
 }

@@ -31,10 +31,8 @@ async fn assert_refused(server: &Server, reply: &Reply, expected: (u16, Option<&
 #[tokio::test]
 async fn every_bad_completion_is_a_4xx_and_the_next_request_works() {
     let server = tiny(&[]).await;
-    let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     let bad = [
         (json!({"model": "gpt-5"}), 404, "model"),
-        (json!({"model": null}), 400, "model"),
         (json!({"model": ["tiny"]}), 400, "model"),
         (json!({"prompt": null}), 400, "prompt"),
         (json!({"prompt": []}), 400, "prompt"),
@@ -85,17 +83,15 @@ async fn every_bad_completion_is_a_4xx_and_the_next_request_works() {
         (json!({"logprobs": -1}), 400, "logprobs"),
         (json!({"logprobs": 1, "echo": true}), 400, "logprobs"),
         (json!({"echo": "yes"}), 400, "echo"),
-        (json!({"best_of": 3}), 400, "best_of"),
+        (json!({"best_of": 3, "n": 4}), 400, "best_of"),
         (json!({"suffix": "x"}), 400, "suffix"),
         (json!({"logit_bias": {"5": 1}}), 400, "logit_bias"),
-        (json!({"tools": tool}), 400, "tools"),
         (
             json!({"response_format": {"type": "json_object"}}),
             400,
             "response_format",
         ),
         (json!({"guided_json": {"type": "object"}}), 400, "guided_json"),
-        (json!({"use_beam_search": true}), 400, "use_beam_search"),
         (json!({"prompt_logprobs": 1}), 400, "prompt_logprobs"),
     ];
     assert!(bad.len() >= 40);
@@ -112,7 +108,6 @@ async fn every_bad_chat_is_a_400_and_the_next_request_works() {
     let bad = [
         (json!({"messages": null}), "messages"),
         (json!({"messages": []}), "messages"),
-        (json!({"messages": "hi"}), "messages"),
         (json!({"messages": [{"content": "hi"}]}), "messages[0].role"),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
         (
@@ -127,7 +122,7 @@ async fn every_bad_chat_is_a_400_and_the_next_request_works() {
         (json!({"max_completion_tokens": 0}), "max_completion_tokens"),
         (json!({"top_logprobs": 3}), "top_logprobs"),
         (json!({"logprobs": true, "top_logprobs": 99}), "top_logprobs"),
-        (json!({"chat_template": "{{ 1 }}"}), "chat_template"),
+        (json!({"chat_template": "{{ 1 "}), "chat_template"),
         (json!({"tool_choice": "required"}), "tool_choice"),
     ];
     for (extra, param) in bad {
@@ -195,7 +190,7 @@ async fn error_bodies_byte_for_byte() {
     for extra in [
         json!({"model": "gpt-5"}),
         json!({"temperature": "warm"}),
-        json!({"best_of": 2}),
+        json!({"best_of": 2, "n": 3}),
         json!({"prompt": vec![5; 2048]}),
         json!({"max_tokens": 2048}),
     ] {
@@ -205,7 +200,7 @@ async fn error_bodies_byte_for_byte() {
     insta::assert_snapshot!(bodies.join("\n"), @r#"
     {"error":{"message":"the model 'gpt-5' does not exist; served are tiny, alias","type":"invalid_request_error","param":"model","code":"model_not_found"}}
     {"error":{"message":"temperature must be a number from 0 to 2, and is \"warm\"","type":"invalid_request_error","param":"temperature","code":"invalid_value"}}
-    {"error":{"message":"best_of is not supported in this version","type":"invalid_request_error","param":"best_of","code":"unsupported_parameter"}}
+    {"error":{"message":"best_of must be at least n, which is 3, and is 2","type":"invalid_request_error","param":"best_of","code":"invalid_value"}}
     {"error":{"message":"the prompt has 2048 tokens, which leaves no room for an answer: the context holds 2048","type":"invalid_request_error","param":"prompt","code":"context_length_exceeded"}}
     {"error":{"message":"the prompt's 1 tokens and an answer of 2048 exceed the context of 2048 tokens","type":"invalid_request_error","param":"max_tokens","code":"context_length_exceeded"}}
     {"error":{"message":"the body is not valid JSON: key must be a string at line 2 column 3","type":"invalid_request_error","param":null,"code":"invalid_json"}}

@@ -48,7 +48,10 @@ impl Reply {
 
     /// The data of a stream's events, with what differs from run to run made the same.
     pub(crate) fn events(&self) -> Vec<String> {
-        assert_eq!(self.headers[header::CONTENT_TYPE], "text/event-stream");
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "text/event-stream; charset=utf-8"
+        );
         self.text
             .split("\n\n")
             .filter_map(|event| event.strip_prefix("data: "))

@@ -291,11 +291,6 @@ async fn what_is_wrong_with_an_input_is_named() {
         ),
         (json!({"dimensions": 0}), "dimensions", "invalid_value"),
         (json!({"dimensions": 2}), "dimensions", "invalid_value"),
-        (
-            json!({"truncate_prompt_tokens": 5}),
-            "truncate_prompt_tokens",
-            "unsupported_parameter",
-        ),
     ];
     for (extra, param, code) in cases {
         let reply = embed(&server, extra.clone()).await;
@@ -411,4 +406,33 @@ async fn the_routes_need_a_key_and_a_loaded_model() {
     assert_eq!(server.send(request.body(body.into()).unwrap()).await.status, 200);
     let loading = crate::fixture::loading(&[]);
     assert_eq!(embed(&loading, json!({})).await.status, 503);
+}
+
+#[tokio::test]
+async fn documents_are_ranked() {
+    let server = with_task(Length, SCORE, &[]).await;
+    let body = json!({"query": "a", "documents": ["b", "b b b b", {"text": "b b"}], "top_n": 2});
+    for path in ["/rerank", "/v1/rerank", "/v2/rerank"] {
+        let ranking = server.post(path, body.clone()).await.json();
+        let results = ranking["results"].as_array().unwrap();
+        assert_eq!(results.len(), 2, "{ranking}");
+        assert!(results[0]["relevance_score"].as_f64() >= results[1]["relevance_score"].as_f64());
+        let scores = score(&server, json!("a"), json!(["b", "b b b b", "b b"]))
+            .await
+            .json();
+        for result in results {
+            let index = result["index"].as_u64().unwrap() as usize;
+            assert_eq!(result["relevance_score"], scores["data"][index]["score"]);
+            assert_eq!(result["document"]["text"], ["b", "b b b b", "b b"][index]);
+        }
+    }
+    let bare = json!({"query": "a", "documents": ["b"], "return_documents": false});
+    let ranking = server.post("/rerank", bare).await.json();
+    assert!(ranking["results"][0].get("document").is_none());
+    for documents in [json!([]), json!(null), json!(123), json!([1, 2])] {
+        let reply = server
+            .post("/rerank", json!({"query": "a", "documents": documents}))
+            .await;
+        assert_eq!(reply.status, 400, "{documents}");
+    }
 }

@@ -1,0 +1,653 @@
+//! The parameters of every body: name, kind, default and meaning, one line each.
+//!
+//! Bodies are read through this table, and the OpenAPI document and `docs/parameters.md` are written from it, so that
+//! what is documented is what is read. A parameter that is in no list is unknown. Must not know the engine.
+
+use serde_json::{Value, json};
+
+use Fate::{Honoured, NoEffect, Refused};
+
+/// A route's body.
+#[derive(Debug)]
+pub struct Body {
+    /// Path of the route.
+    pub route: &'static str,
+    /// Its parameters, in groups that several bodies share.
+    pub groups: &'static [&'static [Parameter]],
+    /// Parameters that must be there.
+    pub required: &'static [&'static str],
+}
+
+/// One parameter.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name in the body.
+    pub name: &'static str,
+    /// The values it may have.
+    pub kind: Kind,
+    /// What is taken when it is absent, in words.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// A value that asks for something, as JSON.
+    pub example: &'static str,
+    /// What becomes of it here.
+    pub fate: Fate,
+}
+
+/// The values that a parameter may have.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// A text.
+    Text,
+    /// A number in a range.
+    Number {
+        /// Lowest value.
+        min: f64,
+        /// The lowest value itself is outside.
+        above: bool,
+        /// Highest value; infinite: none.
+        max: f64,
+    },
+    /// A whole number in a range; `2.0` is one.
+    Integer {
+        /// Lowest value.
+        min: i64,
+        /// Highest value; `i64::MAX`: none.
+        max: i64,
+    },
+    /// An object.
+    Object,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// Anything else: in words, and as a JSON Schema.
+    Other(&'static str, &'static str),
+}
+
+/// What becomes of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It does what it says.
+    Honoured,
+    /// It is accepted; no answer depends on it, for this reason.
+    NoEffect(&'static str),
+    /// It is refused, unless its value asks for nothing: `false`, empty, or one of these texts.
+    Refused(&'static [&'static str]),
+}
+
+impl Body {
+    /// The parameter of this name.
+    pub fn get(&self, name: &str) -> Option<&'static Parameter> {
+        self.parameters().find(|parameter| parameter.name == name)
+    }
+
+    /// All parameters, those that are refused included.
+    pub fn parameters(&self) -> impl Iterator<Item = &'static Parameter> {
+        self.groups.iter().copied().flatten()
+    }
+}
+
+impl Kind {
+    /// The values in words, as an error says them: `n must be …`.
+    pub fn expected(&self) -> String {
+        match *self {
+            Kind::Flag => "true or false".into(),
+            Kind::Text => "a text".into(),
+            Kind::Object => "an object".into(),
+            Kind::Number { min, above, max } => match (above, max.is_finite()) {
+                (false, true) => format!("a number from {min} to {max}"),
+                (true, true) => format!("a number above {min} and at most {max}"),
+                (false, false) if min.is_finite() => format!("a number of at least {min}"),
+                (false, false) => "a number".into(),
+                (true, false) => format!("a number above {min}"),
+            },
+            Kind::Integer { min: i64::MIN, .. } => "a whole number".into(),
+            Kind::Integer { min, max: i64::MAX } => format!("a whole number of at least {min}"),
+            Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Choice(texts) => format!("one of {}", texts.join(", ")),
+            Kind::Other(words, _) => words.into(),
+        }
+    }
+
+    /// The JSON Schema of the values.
+    ///
+    /// # Panics
+    /// If a schema of the table is no JSON.
+    pub fn schema(&self) -> Value {
+        match *self {
+            Kind::Flag => json!({"type": "boolean"}),
+            Kind::Text => json!({"type": "string"}),
+            Kind::Object => json!({"type": "object"}),
+            Kind::Number { min, above, max } => {
+                let mut schema = json!({"type": "number"});
+                if min.is_finite() {
+                    schema[if above { "exclusiveMinimum" } else { "minimum" }] = min.into();
+                }
+                if max.is_finite() {
+                    schema["maximum"] = max.into();
+                }
+                schema
+            }
+            Kind::Integer { min, max } => {
+                let mut schema = json!({"type": "integer"});
+                if min > i64::MIN {
+                    schema["minimum"] = min.into();
+                }
+                if max < i64::MAX {
+                    schema["maximum"] = max.into();
+                }
+                schema
+            }
+            Kind::Choice(texts) => json!({"type": "string", "enum": texts}),
+            Kind::Other(_, schema) => serde_json::from_str(schema).expect("the table's schemas are JSON"),
+        }
+    }
+}
+
+impl Parameter {
+    const fn new(name: &'static str, kind: Kind, default: &'static str, example: &'static str) -> Self {
+        Self {
+            name,
+            kind,
+            default,
+            example,
+            doc: "",
+            fate: Honoured,
+        }
+    }
+
+    const fn doc(mut self, doc: &'static str) -> Self {
+        self.doc = doc;
+        self
+    }
+
+    const fn fate(mut self, fate: Fate) -> Self {
+        self.fate = fate;
+        self
+    }
+}
+
+const fn flag(name: &'static str, default: &'static str) -> Parameter {
+    Parameter::new(name, Kind::Flag, default, "true")
+}
+
+const fn text(name: &'static str, default: &'static str, example: &'static str) -> Parameter {
+    Parameter::new(name, Kind::Text, default, example)
+}
+
+const fn number(
+    name: &'static str,
+    (min, max): (f64, f64),
+    default: &'static str,
+    example: &'static str,
+) -> Parameter {
+    let above = false;
+    Parameter::new(name, Kind::Number { min, above, max }, default, example)
+}
+
+const fn above(
+    name: &'static str,
+    (min, max): (f64, f64),
+    default: &'static str,
+    example: &'static str,
+) -> Parameter {
+    let above = true;
+    Parameter::new(name, Kind::Number { min, above, max }, default, example)
+}
+
+const fn integer(
+    name: &'static str,
+    (min, max): (i64, i64),
+    default: &'static str,
+    example: &'static str,
+) -> Parameter {
+    Parameter::new(name, Kind::Integer { min, max }, default, example)
+}
+
+const fn object(name: &'static str, example: &'static str) -> Parameter {
+    Parameter::new(name, Kind::Object, "none", example)
+}
+
+const fn other(
+    name: &'static str,
+    words: &'static str,
+    schema: &'static str,
+    example: &'static str,
+) -> Parameter {
+    Parameter::new(name, Kind::Other(words, schema), "none", example)
+}
+
+/// Refused; what it would ask for is in `doc`.
+const fn refused(name: &'static str, harmless: &'static [&'static str]) -> Parameter {
+    Parameter::new(name, Kind::Other("absent", "true"), "none", "\"x\"").fate(Refused(harmless))
+}
+
+/// Accepted without effect.
+const fn inert(name: &'static str, reason: &'static str) -> Parameter {
+    Parameter::new(name, Kind::Other("anything", "true"), "none", "\"x\"").fate(NoEffect(reason))
+}
+
+const TOKEN_IDS: &str = r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}, "maxItems": 256}"#;
+const PROMPTS: &str = r#"{"anyOf": [
+    {"type": "string"},
+    {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
+    {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "string"}},
+    {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}}
+]}"#;
+const INPUTS: &str = r#"{"anyOf": [
+    {"type": "string"},
+    {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
+    {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "string"}},
+    {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}}
+]}"#;
+const TEXTS: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "string"}}]}"#;
+const MESSAGES: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {
+    "type": "object",
+    "properties": {
+        "role": {"type": "string", "minLength": 1, "maxLength": 64},
+        "content": {"anyOf": [
+            {"type": "string"},
+            {"type": "null"},
+            {"type": "array", "items": {"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string"}}, "required": ["type", "text"]}}
+        ]}
+    },
+    "required": ["role", "content"]
+}}]}"#;
+const STOP: &str = r#"{"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1, "maxLength": 128}}]}"#;
+const STREAM_OPTIONS_SCHEMA: &str = r#"{"type": "object", "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}}"#;
+const BIASES: &str = r#"{"type": "object", "propertyNames": {"pattern": "^[0-9]{1,9}$"}, "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#;
+
+const MODEL: &[Parameter] = &[text("model", "the served model", "\"tiny\"")
+    .doc("Name of the model; one of those that `/v1/models` lists.")];
+
+const SAMPLING: &[Parameter] = &[
+    number("temperature", (0.0, 2.0), "the checkpoint's, else 1 (messages: 0.7)", "0.5")
+        .doc("Divides the logits. 0 takes the most probable token."),
+    above("top_p", (0.0, 1.0), "the checkpoint's, else 1", "0.9")
+        .doc("Keeps the fewest most probable tokens whose probabilities reach this sum."),
+    integer("top_k", (-1, i64::MAX), "the checkpoint's, else -1", "5")
+        .doc("Keeps so many of the most probable tokens; -1 or 0 keeps all."),
+    number("min_p", (0.0, 1.0), "0", "0.1")
+        .doc("Keeps tokens at least this fraction as probable as the most probable one."),
+    above("repetition_penalty", (0.0, f64::INFINITY), "the checkpoint's, else 1", "1.1")
+        .doc("Above 1, tokens of prompt and answer become less probable."),
+    number("presence_penalty", (-2.0, 2.0), "0", "0.5")
+        .doc("Subtracted from the logits of tokens that the answer has."),
+    number("frequency_penalty", (-2.0, 2.0), "0", "0.5")
+        .doc("Subtracted from the logits of tokens that the answer has, once per occurrence."),
+    other("logit_bias", "an object of up to 1024 token ids with numbers from -100 to 100", BIASES, "{\"5\": -100}")
+        .doc("Added to the logits of these tokens.").fate(Refused(&[])),
+    other("allowed_token_ids", "a non-empty list of token ids", r#"{"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#, "[1, 2, 3, 4, 5, 6, 7, 8]")
+        .doc("Only these tokens are drawn.").fate(Refused(&[])),
+    other("bad_words", "a list of up to 128 non-empty texts", r#"{"type": "array", "maxItems": 128, "items": {"type": "string", "minLength": 1}}"#, "[\"never\"]")
+        .doc("Texts that the answer may not have, as the tokenizer writes them.").fate(Refused(&[])),
+    integer("seed", (i64::MIN, i64::MAX), "one that the engine picks", "7")
+        .doc("Fixes the draws: the same seed gives the same text, alone or among others. Answer i of n draws with the seed plus i."),
+];
+
+const ANSWERS: &[Parameter] = &[
+    integer("n", (1, 128), "1", "2").doc("Answers to each prompt."),
+    integer("best_of", (1, 128), "n", "3")
+        .doc("So many answers are generated, and the n with the highest probability returned. In a beam search the number of beams."),
+    flag("use_beam_search", "false")
+        .doc("Searches for the most probable texts instead of drawing, as `generate` of transformers does."),
+    number("length_penalty", (f64::NEG_INFINITY, f64::INFINITY), "1", "1")
+        .doc("In a beam search, a text's score is divided by its length to this power."),
+    other("early_stopping", "true, false or \"never\"", r#"{"enum": [true, false, "never"]}"#, "false")
+        .doc("When a beam search ends: with enough finished texts, when no better one is likely, or when none is possible."),
+    integer("min_tokens", (0, i64::MAX), "0", "2").doc("Tokens before the model or a stop token may end an answer."),
+    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+        .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
+];
+
+const ENDING: &[Parameter] = &[
+    other(
+        "stop",
+        "a text or a list of up to 16 texts, each of 1 to 512 bytes",
+        STOP,
+        "[\"###\"]",
+    )
+    .doc("Texts that end an answer; they are not part of it."),
+    other(
+        "stop_token_ids",
+        "a list of up to 256 token ids",
+        TOKEN_IDS,
+        "[7]",
+    )
+    .doc("Tokens that end an answer."),
+    flag("include_stop_str_in_output", "false").doc("What ended an answer is part of it."),
+    flag("ignore_eos", "false").doc("The model's own end of an answer is a token like any other."),
+    flag("skip_special_tokens", "true").doc("Special tokens are left out of the text."),
+    flag("spaces_between_special_tokens", "true")
+        .doc("Python's slow tokenizers put spaces between special tokens.")
+        .fate(NoEffect(
+            "special tokens are written as fast tokenizers write them, without spaces",
+        )),
+];
+
+const PROMPT: &[Parameter] = &[
+    flag("echo", "false").doc("The answer begins with the prompt; in chats, with the last message if the answer goes on with its role."),
+    integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
+        .doc("Keeps so many tokens of each prompt; -1: as many as the context holds with the answer."),
+    Parameter::new("truncation_side", Kind::Choice(&["left", "right"]), "left", "\"right\"").doc("The side at which tokens are cut off."),
+    integer("prompt_logprobs", (0, i64::MAX), "none", "1")
+        .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each.").fate(Refused(&[])),
+];
+
+const OUTPUT: &[Parameter] = &[
+    flag("stream", "false").doc("Sends the answer as it is generated, as server-sent events."),
+    other(
+        "stream_options",
+        "an object",
+        STREAM_OPTIONS_SCHEMA,
+        "{\"include_usage\": true}",
+    )
+    .doc("`include_usage`: a last event with the usage. `continuous_usage_stats`: the usage so far in each."),
+    flag("return_token_ids", "false").doc("Adds `prompt_token_ids` and each choice's `token_ids`."),
+    flag("return_tokens_as_token_ids", "false").doc("Log-probabilities name tokens as `token_id:5`."),
+    text("request_id", "one that is made up", "\"my-request\"")
+        .doc("Part of the answer's `id`; the header X-Request-Id comes first."),
+];
+
+const SCHEMA_OR_TEXT: &str = r#"{"anyOf": [{"type": "object"}, {"type": "string"}]}"#;
+
+const STRUCTURE: &[Parameter] = &[
+    other("response_format", "an object with a type", r#"{"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}, "json_schema": {"type": "object"}}, "required": ["type"]}"#, "{\"type\": \"json_object\"}")
+        .doc("`json_object`, `json_schema` or `structural_tag`: the answer is certain to have this form.").fate(Refused(&["{\"type\":\"text\"}"])),
+    other("guided_json", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}")
+        .doc("The answer is JSON that this schema accepts.").fate(Refused(&[])),
+    text("guided_regex", "none", "\"[0-9]{3}\"").doc("The whole answer matches this expression.").fate(Refused(&[])),
+    other("guided_choice", "a non-empty list of up to 1024 texts", r#"{"type": "array", "minItems": 1, "maxItems": 1024, "items": {"type": "string", "minLength": 1}}"#, "[\"yes\", \"no\"]")
+        .doc("The answer is one of these texts.").fate(Refused(&[])),
+    text("guided_grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("The answer is a text of this grammar: GBNF/EBNF or Lark.").fate(Refused(&[])),
+    text("guided_decoding_backend", "auto", "\"outlines\"")
+        .doc("Names of other engines' libraries are accepted; one implementation answers to all of them.").fate(Refused(&[])),
+    text("guided_whitespace_pattern", "none", "\" ?\"").fate(Refused(&[])).doc("White space of JSON is bounded here in one way."),
+    other("structured_outputs", "an object with one of json, regex, choice, grammar, json_object, structural_tag", r#"{"type": "object"}"#, "{\"choice\": [\"a\", \"b\"]}")
+        .doc("vLLM's newer name for all of these.").fate(Refused(&[])),
+];
+
+const COMPLETION: &[Parameter] = &[
+    other("prompt", "a text, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("What to continue."),
+    text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens.").fate(Refused(&[])),
+    integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; 0 only with `echo`."),
+    integer("logprobs", (0, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each."),
+    flag("add_special_tokens", "true").doc("Prompts begin as the tokenizer begins a text."),
+];
+
+const CHAT: &[Parameter] = &[
+    other(
+        "messages",
+        "a text or a non-empty list of messages",
+        MESSAGES,
+        "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+    )
+    .doc("The conversation. A text is one message of the user."),
+    integer(
+        "max_completion_tokens",
+        (1, i64::MAX),
+        "what the context has room for",
+        "5",
+    )
+    .doc("Tokens of an answer at most."),
+    integer("max_tokens", (1, i64::MAX), "what the context has room for", "5")
+        .doc("The older name of `max_completion_tokens`."),
+    flag("logprobs", "false").doc("Log-probabilities of the answer's tokens."),
+    integer("top_logprobs", (0, i64::MAX), "0", "0")
+        .doc("So many alternatives to each token; needs `logprobs`."),
+    flag("add_special_tokens", "false")
+        .doc("The prompt begins as the tokenizer begins a text, besides what the template writes."),
+    flag("add_generation_prompt", "true").doc("The template writes what begins an answer."),
+    flag("continue_final_message", "false").doc("The answer goes on with the last message."),
+    other(
+        "documents",
+        "a list of up to 1024 objects",
+        r#"{"type": "array", "maxItems": 1024, "items": {"type": "object"}}"#,
+        "[{\"title\": \"T\", \"text\": \"D\"}]",
+    )
+    .doc("Documents that the template may write into the prompt."),
+    text("chat_template", "the model's", "\"{{ messages[0].content }}\"").doc("Another template, in Jinja."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+    text("reasoning_effort", "the template's", "\"low\"").doc("A variable of the template."),
+];
+
+/// They name or sort requests.
+const NAMES: &[Parameter] = &[
+    inert("user", "it names the one who asks; no answer depends on it"),
+    inert("metadata", "answers are not stored"),
+    inert("store", "answers are not stored"),
+    inert("service_tier", "there is one tier"),
+    inert(
+        "safety_identifier",
+        "it names the one who asks; no answer depends on it",
+    ),
+    inert(
+        "prompt_cache_key",
+        "prompts that begin alike share their cache anyway",
+    ),
+    inert("prompt_cache_retention", "the cache keeps what it has room for"),
+    inert("session_id", "it names the session; no answer depends on it"),
+];
+
+const ELSEWHERE: &[Parameter] = &[
+    refused("kv_transfer_params", &[]).doc("Prefill and decode run in one process here."),
+    refused("logits_processors", &[]).doc("Code of a client is not run."),
+    refused("logprob_token_ids", &[]).doc("Use `top_logprobs`."),
+    refused("mm_processor_kwargs", &[]).doc("Models here read text."),
+    refused("prompt_embeds", &[]).doc("Prompts are texts or token ids."),
+    refused("repetition_detection", &[]).doc("Use `frequency_penalty` or `max_tokens`."),
+    refused("vllm_xargs", &[]).doc("They are of vLLM's plugins."),
+    refused("cache_salt", &[])
+        .doc("Prompts that begin alike share their cache; ENABLE_PREFIX_CACHING=false separates them."),
+];
+
+const CHAT_ELSEWHERE: &[Parameter] = &[
+    refused("audio", &[]).doc("Models here write text."),
+    refused("modalities", &["[\"text\"]"]).doc("Models here write text."),
+    refused("prediction", &[]).doc("Predicted outputs are not used."),
+    refused("thinking_token_budget", &[]).doc("Use `max_completion_tokens`."),
+    refused("verbosity", &["medium"]).doc("Ask for it in a message."),
+    refused("web_search_options", &[]).doc("This server reaches nothing outside; give a tool."),
+];
+
+const TOOLS: &[Parameter] = &[
+    refused("tools", &[]),
+    refused("tool_choice", &["none", "auto"]),
+    inert("parallel_tool_calls", "there are no tools"),
+    refused("functions", &[]),
+    refused("function_call", &["none", "auto"]),
+    refused("include_reasoning", &[]),
+];
+
+/// `POST /v1/completions`.
+pub const COMPLETIONS: Body = Body {
+    route: "/v1/completions",
+    groups: &[
+        COMPLETION, MODEL, SAMPLING, ANSWERS, ENDING, PROMPT, OUTPUT, STRUCTURE, NAMES, ELSEWHERE,
+    ],
+    required: &["prompt"],
+};
+
+/// `POST /v1/chat/completions`.
+pub const CHAT_COMPLETIONS: Body = Body {
+    route: "/v1/chat/completions",
+    groups: &[
+        CHAT,
+        TOOLS,
+        MODEL,
+        SAMPLING,
+        ANSWERS,
+        ENDING,
+        PROMPT,
+        OUTPUT,
+        STRUCTURE,
+        NAMES,
+        ELSEWHERE,
+        CHAT_ELSEWHERE,
+    ],
+    required: &["messages"],
+};
+
+const POOLED: &[Parameter] = &[
+    flag("add_special_tokens", "true").doc("Texts begin and end as the tokenizer writes a text."),
+    integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
+        .doc("Keeps so many tokens of each text; -1: as many as the context holds."),
+    Parameter::new(
+        "truncation_side",
+        Kind::Choice(&["left", "right"]),
+        "right",
+        "\"left\"",
+    )
+    .doc("The side at which tokens are cut off."),
+    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+        .fate(NoEffect("texts are computed in the order of their arrival"))
+        .doc("The smaller goes first."),
+    text("request_id", "one that is made up", "\"my-request\"").doc("Part of the answer's `id`."),
+];
+
+const EMBEDDING: &[Parameter] = &[
+    other(
+        "input",
+        "a text, a list of token ids, or a non-empty list of up to 2048 of them",
+        INPUTS,
+        "[\"Hello\", \"World\"]",
+    )
+    .doc("What to make vectors of."),
+    other(
+        "messages",
+        "a text or a non-empty list of messages",
+        MESSAGES,
+        "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+    )
+    .doc("Instead of `input`: one conversation, written by the chat template."),
+    Parameter::new(
+        "encoding_format",
+        Kind::Choice(&["float", "base64"]),
+        "float",
+        "\"base64\"",
+    )
+    .doc("Numbers, or little-endian f32 in base64."),
+    integer("dimensions", (1, i64::MAX), "the model's", "64")
+        .doc("Length of a vector; another than the model's only where the model says that it stands that."),
+    flag("normalize", "the model's")
+        .doc("Vectors have length 1.")
+        .fate(Refused(&[])),
+];
+
+const SCORE: &[Parameter] = &[
+    other(
+        "text_1",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "\"A question\"",
+    )
+    .doc("One text for all of `text_2`, or one for each."),
+    other(
+        "text_2",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("The texts to score."),
+    other(
+        "queries",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "\"A question\"",
+    )
+    .doc("Another name of `text_1`."),
+    other(
+        "documents",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("Another name of `text_2`."),
+    other(
+        "data_1",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "\"A question\"",
+    )
+    .doc("Another name of `text_1`."),
+    other(
+        "data_2",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("Another name of `text_2`."),
+];
+
+const RERANK: &[Parameter] = &[
+    flag("use_activation", "true").doc("Scores of a cross-encoder go through the model's activation; false: the raw score."),
+    text("query", "none", "\"A question\"").doc("What is looked for."),
+    other("documents", "a non-empty list of up to 2048 texts, or objects with a text", r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#, "[\"One\", \"Two\"]")
+        .doc("What is ranked."),
+    integer("top_n", (0, i64::MAX), "all", "1").doc("So many of the best; 0: all."),
+    flag("return_documents", "true").doc("Results carry their document."),
+    integer("max_tokens_per_doc", (1, i64::MAX), "no truncation", "64").doc("Keeps so many tokens of query and document together."),
+];
+
+const TOKENIZED: &[Parameter] = &[
+    text("prompt", "none", "\"Hello\"").doc("A text; or give `messages`."),
+    other(
+        "messages",
+        "a text or a non-empty list of messages",
+        MESSAGES,
+        "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+    )
+    .doc("A conversation, written by the chat template."),
+    flag("add_special_tokens", "true; with messages false")
+        .doc("The text begins as the tokenizer begins one."),
+    flag("return_token_strs", "false").doc("Adds each token's text."),
+    flag("add_generation_prompt", "true").doc("The template writes what begins an answer."),
+    flag("continue_final_message", "false").doc("The prompt ends inside the last message."),
+    text("chat_template", "the model's", "\"{{ messages[0].content }}\"").doc("Another template, in Jinja."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+];
+
+const DETOKENIZED: &[Parameter] = &[other(
+    "tokens",
+    "a list of token ids",
+    r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#,
+    "[5, 6]",
+)
+.doc("Tokens to write as text.")];
+
+/// `POST /v1/embeddings`.
+pub const EMBEDDINGS: Body = Body {
+    route: "/v1/embeddings",
+    groups: &[EMBEDDING, MODEL, POOLED, NAMES, ELSEWHERE],
+    required: &[],
+};
+
+/// `POST /v1/score`.
+pub const SCORES: Body = Body {
+    route: "/v1/score",
+    groups: &[SCORE, MODEL, POOLED, NAMES, ELSEWHERE],
+    required: &[],
+};
+
+/// `POST /v1/rerank`.
+pub const RERANKING: Body = Body {
+    route: "/v1/rerank",
+    groups: &[RERANK, MODEL, POOLED, NAMES, ELSEWHERE],
+    required: &["query", "documents"],
+};
+
+/// `POST /tokenize`.
+pub const TOKENIZATION: Body = Body {
+    route: "/tokenize",
+    groups: &[TOKENIZED, MODEL],
+    required: &[],
+};
+
+/// `POST /detokenize`.
+pub const DETOKENIZATION: Body = Body {
+    route: "/detokenize",
+    groups: &[DETOKENIZED, MODEL],
+    required: &["tokens"],
+};

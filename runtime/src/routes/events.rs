@@ -1,0 +1,53 @@
+//! Server-sent events, written straight into the bytes that are sent.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use serde::Serialize;
+
+/// Silence on a stream after which a comment is sent, so that nothing between here and the client gives up while a
+/// long prompt is computed.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events that are sent together.
+#[derive(Debug, Default)]
+pub(super) struct Events(Vec<u8>);
+
+impl Events {
+    /// Adds an event whose data is JSON.
+    pub(super) fn push(&mut self, data: &impl Serialize) {
+        self.0.extend_from_slice(b"data: ");
+        serde_json::to_writer(&mut self.0, data).expect("answers serialize");
+        self.0.extend_from_slice(b"\n\n");
+    }
+
+    /// Adds OpenAI's last event.
+    pub(super) fn done(&mut self) {
+        self.0.extend_from_slice(b"data: [DONE]\n\n");
+    }
+}
+
+/// A response of these events, with comments in its silences.
+pub(super) fn respond(events: BoxStream<'static, Events>) -> Response {
+    let frames = stream::unfold(events, |mut events| async move {
+        let frame = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
+            Ok(Some(Events(bytes))) => Bytes::from(bytes),
+            Ok(None) => return None,
+            Err(_) => Bytes::from_static(b": keep-alive\n\n"),
+        };
+        Some((Ok::<_, Infallible>(frame), events))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // Proxies in the manner of nginx would collect the whole answer.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    (headers, Body::from_stream(frames)).into_response()
+}

@@ -1,0 +1,43 @@
+//! `POST /v1/rerank`, also `/rerank` and `/v2/rerank`: documents in the order in which they fit a query.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::body::JsonBytes;
+use super::generation::{RequestName, json, prepare};
+use super::pooling::usage;
+use super::score::scores;
+use crate::error::ApiError;
+use crate::request;
+use crate::response::pooled::{Document, Ranked, Ranking};
+use crate::server::App;
+
+/// Ranks the documents.
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    name: RequestName,
+    body: JsonBytes,
+) -> Result<Response, ApiError> {
+    let prepared = prepare(&app, body, request::ranking).await?;
+    let scores = scores(&app, &prepared.scores, "documents").await?;
+    let mut order: Vec<(usize, f32)> = scores.into_iter().enumerate().collect();
+    // Stable: of equals the earlier document comes first.
+    order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    order.truncate(prepared.top_n);
+    let ranked = |(index, relevance_score): (usize, f32)| Ranked {
+        index,
+        document: prepared.returns_documents.then(|| Document {
+            text: prepared.documents[index].clone(),
+        }),
+        relevance_score,
+    };
+    let answer = Ranking {
+        id: name.id("rerank-", prepared.scores.request_id.as_deref()),
+        model: prepared.scores.model.clone(),
+        usage: usage(&prepared.scores.requests),
+        results: order.into_iter().map(ranked).collect(),
+    };
+    Ok(json(&answer, &prepared.scores.ignored))
+}
