@@ -30,9 +30,11 @@ lint: ## Formatting and clippy, warnings denied
 fuzz: ## Fuzz every reader of a stranger's bytes (FUZZ_SECONDS=60 each)
 	@$(PYTHON) fuzz/fuzz.py
 
-generate: ## Renew every generated file (CRD, settings reference)
-	@cargo build --locked --workspace --bin crds
+generate: ## Renew every generated file (CRD, references of settings and API, OpenAPI document)
+	@cargo build --locked --workspace --bin crds --bin slipway-runtime
 	@$(TARGET)/crds .
+	@$(TARGET)/slipway-runtime openapi > docs/openapi.json
+	@$(TARGET)/slipway-runtime parameters > docs/api.md
 
 cluster: ## Start a local Kubernetes: kind where Docker runs, else built from Go modules
 	@$(PYTHON) e2e/cluster/cluster.py up

@@ -170,7 +170,7 @@ settings! {
         #[schemars(title = "Served names", length(min = 1, max = 16), schema_with = "names_schema")]
         served_model_name: Vec<String> => Row {
             default: "the repository's name",
-            env_aliases: &["OPENAI_SERVED_MODEL_NAME_OVERRIDE"],
+            env_aliases: &["OPENAI_SERVED_MODEL_NAME_OVERRIDE", "MODEL_ID"],
             ..ROW
         };
     }
@@ -186,6 +186,13 @@ settings! {
         /// Jinja template that turns messages into a prompt: its text, or on the command line also a file's path.
         #[schemars(title = "Chat template", length(min = 1, max = 32768))]
         custom_chat_template: String => Row { default: "the model's", flag: Some("chat-template"), ..ROW };
+        /// Chat template by the name that TI-ONE has for it, for a model that brings none. A model's folder can also
+        /// name it in `ti_model_config.json`. `shennong_chat` is the model's own template: its format is not public.
+        #[schemars(title = "Conversation template")]
+        conv_template: ConvTemplate => Row { default: "the model's", ..ROW };
+        /// What the chat template expects as a message's content: a text, or a list of parts as OpenAI has it.
+        #[schemars(title = "Content format")]
+        chat_template_content_format: ContentFormat => Row { default: "auto", ..ROW };
     }
 
     /// How the engine loads and runs the model.
@@ -259,7 +266,7 @@ settings! {
         /// Repository on the hub, or a directory.
         #[schemars(title = "Model", length(min = 1, max = 4096))]
         model: String => Row {
-            env: Some("MODEL_NAME"), place: Place::At("spec.model.huggingFace.repo"), ..ROW
+            env: Some("MODEL_NAME"), env_aliases: &["MODEL_PATH"], place: Place::At("spec.model.huggingFace.repo"), ..ROW
         };
         /// Branch, tag or commit of the model's repository.
         #[schemars(title = "Model revision", length(min = 1, max = 253))]
@@ -351,6 +358,68 @@ pub enum LogLevel {
     Trace,
 }
 
+/// Names of conversation templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConvTemplate {
+    /// No template: the contents as they are.
+    #[serde(rename = "generate")]
+    Generate,
+    /// The model's own template.
+    #[serde(rename = "shennong_chat")]
+    ShennongChat,
+    /// Llama 3.
+    #[serde(rename = "llama-3")]
+    Llama3,
+    /// Llama 2.
+    #[serde(rename = "llama-2")]
+    Llama2,
+    /// Qwen, in the ChatML format.
+    #[serde(rename = "qwen-7b-chat")]
+    Qwen7bChat,
+    /// Baichuan 2.
+    #[serde(rename = "baichuan2-chat")]
+    Baichuan2Chat,
+    /// Baichuan.
+    #[serde(rename = "baichuan-chat")]
+    BaichuanChat,
+    /// ChatGLM 3.
+    #[serde(rename = "chatglm3")]
+    Chatglm3,
+    /// ChatGLM 2.
+    #[serde(rename = "chatglm2")]
+    Chatglm2,
+}
+
+impl ConvTemplate {
+    /// The name, as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::ShennongChat => "shennong_chat",
+            Self::Llama3 => "llama-3",
+            Self::Llama2 => "llama-2",
+            Self::Qwen7bChat => "qwen-7b-chat",
+            Self::Baichuan2Chat => "baichuan2-chat",
+            Self::BaichuanChat => "baichuan-chat",
+            Self::Chatglm3 => "chatglm3",
+            Self::Chatglm2 => "chatglm2",
+        }
+    }
+}
+
+/// What a chat template expects as a message's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentFormat {
+    /// Found by giving the template both.
+    #[default]
+    Auto,
+    /// A text.
+    String,
+    /// A list of parts.
+    Openai,
+}
+
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -397,7 +466,6 @@ pub const ACCEPTED: &[(&str, &str)] = &[
 pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "BASE_PATH",
     "BATCH_WAIT_TIMEOUT",
-    "CONV_TEMPLATE",
     "DEFAULT_BATCH_SIZE",
     "DEFAULT_BATCH_SIZE_GROWTH_FACTOR",
     "DEFAULT_MIN_BATCH_SIZE",

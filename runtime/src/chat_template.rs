@@ -4,6 +4,9 @@
 //! `raise_exception`, `strftime_now`, generation marks. A template comes from the Hub, so it runs with bounded fuel and
 //! depth and sees nothing but its arguments. Must not know requests, tokens or HTTP.
 
+mod content;
+mod named;
+
 use std::collections::BTreeMap;
 
 use jiff::Zoned;
@@ -14,6 +17,9 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::tokenizer::TokenizerConfig;
+
+pub use content::{ContentFormat, text};
+pub use named::{NAMED, Named};
 
 /// Instructions that one rendering may take: 10,000 messages of a hundred instructions each. At some 30 ns each it is
 /// the time that a hostile template can cost.
@@ -43,6 +49,7 @@ pub struct RenderError {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: BTreeMap<&'static str, String>,
+    content_format: ContentFormat,
 }
 
 /// What a rendering is given beside the special tokens.
@@ -115,10 +122,26 @@ impl ChatTemplate {
             .map_err(|error| TemplateError {
                 reason: described(&error),
             })?;
-        Ok(Self {
+        let mut template = Self {
             environment,
             special_tokens,
-        })
+            content_format: ContentFormat::Text,
+        };
+        template.content_format = ContentFormat::detect(&template);
+        Ok(template)
+    }
+
+    /// The same template, which expects contents in this form.
+    pub fn with_content_format(self, content_format: ContentFormat) -> Self {
+        Self {
+            content_format,
+            ..self
+        }
+    }
+
+    /// The form of contents that it is given.
+    pub fn content_format(&self) -> ContentFormat {
+        self.content_format
     }
 
     /// Variables such as `bos_token`, for another template of the same model.
@@ -131,6 +154,16 @@ impl ChatTemplate {
     /// # Errors
     /// [`RenderError`] when the template refuses the messages, fails on them, or takes too long.
     pub fn render(&self, conversation: &Conversation) -> Result<String, RenderError> {
+        let messages = self.content_format.of_all(&conversation.messages);
+        let prompt = self.write(&messages, conversation)?;
+        match conversation.ending {
+            Ending::GenerationPrompt | Ending::Messages => Ok(prompt),
+            Ending::OpenMessage => open_message(prompt, conversation.messages.last()),
+        }
+    }
+
+    /// What the template makes of these messages; of the conversation's own only the rest is taken.
+    fn write(&self, messages: &[Json], conversation: &Conversation) -> Result<String, RenderError> {
         let template = self
             .environment
             .get_template(NAME)
@@ -143,23 +176,20 @@ impl ChatTemplate {
             variables.insert(name, Value::from(token.as_str()));
         }
         let adds_prompt = conversation.ending == Ending::GenerationPrompt;
-        variables.insert("messages", Value::from(Serde(&conversation.messages)));
+        variables.insert("messages", Value::from(Serde(messages)));
         variables.insert("add_generation_prompt", Value::from(adds_prompt));
-        let prompt = template.render(variables).map_err(|error| RenderError {
+        template.render(variables).map_err(|error| RenderError {
             reason: described(&error),
-        })?;
-        match conversation.ending {
-            Ending::GenerationPrompt | Ending::Messages => Ok(prompt),
-            Ending::OpenMessage => open_message(prompt, conversation.messages.last()),
-        }
+        })
     }
 }
 
 /// Cuts off what the template wrote behind the last message's content.
 fn open_message(mut prompt: String, last: Option<&Json>) -> Result<String, RenderError> {
     let content = last
-        .and_then(|message| message["content"].as_str())
+        .map(|message| content::text(&message["content"]))
         .unwrap_or_default();
+    let content = content.as_ref();
     // Templates trim contents at either end; what is left of this one is where the answer goes on.
     let (whole, trimmed) = (prompt.rfind(content), prompt.rfind(content.trim()));
     let end = whole

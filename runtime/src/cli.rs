@@ -16,6 +16,10 @@ pub enum Action {
     Serve(ServeArguments),
     /// Download a model.
     Fetch(Box<FetchArgs>),
+    /// Print the OpenAPI document.
+    OpenApi,
+    /// Print the reference of all parameters.
+    Parameters,
 }
 
 /// The command line of `serve`.
@@ -44,6 +48,8 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve_command())
         .subcommand(fetch)
+        .subcommand(Command::new("openapi").about("Print the OpenAPI document"))
+        .subcommand(Command::new("parameters").about("Print the reference of all parameters, in Markdown"))
 }
 
 fn serve_command() -> Command {
@@ -110,7 +116,9 @@ fn action(matches: ArgMatches) -> Action {
         Some(("fetch", fetch)) => Action::Fetch(Box::new(
             FetchArgs::from_arg_matches(fetch).unwrap_or_else(|error| error.exit()),
         )),
-        _ => unreachable!("clap requires one of the two subcommands"),
+        Some(("openapi", _)) => Action::OpenApi,
+        Some(("parameters", _)) => Action::Parameters,
+        _ => unreachable!("clap requires one of the subcommands"),
     }
 }
 
@@ -139,7 +147,7 @@ mod tests {
         let whole = ["slipway-runtime", "serve"].iter().chain(arguments);
         match command().try_get_matches_from(whole).map(action) {
             Ok(Action::Serve(arguments)) => Ok(arguments),
-            Ok(Action::Fetch(_)) => unreachable!("it says serve"),
+            Ok(other) => unreachable!("it says serve, and got {other:?}"),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Owns precedence and defaults. Must not know the command line's library, HTTP or the engine.
 
+mod ti_one;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,13 +13,14 @@ use crds::failure::{Failure, Reason};
 use crds::modeldeployment::HuggingFace;
 use crds::schema::{self, Violation};
 use crds::settings::{
-    self, Dtype, Layer, LogFormat, LogLevel, Place, PreemptionMode, SchedulingPolicy, Setting, SettingError,
-    Settings, Variable,
+    self, ContentFormat, Dtype, Layer, LogFormat, LogLevel, Place, PreemptionMode, SchedulingPolicy, Setting,
+    SettingError, Settings, Variable,
 };
 use serde_json::Value;
 
 use crate::cli::ServeArguments;
 use crate::fetch::TOKENIZER_FILES;
+use ti_one::TiModelConfig;
 
 /// Everything `serve` needs to know, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +33,10 @@ pub struct ServeConfig {
     pub served_names: Vec<String>,
     /// Jinja text of the chat template, if not the model's.
     pub chat_template: Option<String>,
+    /// Name of the chat template of a model that brings none.
+    pub conv_template: Option<String>,
+    /// What the chat template expects as contents.
+    pub content_format: ContentFormat,
     /// Number type of the weights.
     pub dtype: Dtype,
     /// Longest context, if not the model's.
@@ -133,6 +140,14 @@ pub enum ConfigError {
         /// What the parser says.
         reason: String,
     },
+    /// A file is no JSON, or not of the expected form.
+    #[error("{} cannot be used: {reason}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
     /// A file holds no ModelDeployment.
     #[error("{} holds no ModelDeployment", path.display())]
     NoModelDeployment {
@@ -174,9 +189,10 @@ impl ConfigError {
                 "Correct the value; docs/settings.md lists them all."
             }
             ConfigError::NoModel => "Name a repository or a directory: slipway-runtime serve MODEL.",
-            ConfigError::Read { .. } | ConfigError::Yaml { .. } | ConfigError::NoModelDeployment { .. } => {
-                "Correct the file or its path."
-            }
+            ConfigError::Read { .. }
+            | ConfigError::Yaml { .. }
+            | ConfigError::Json { .. }
+            | ConfigError::NoModelDeployment { .. } => "Correct the file or its path.",
             ConfigError::NotInEnv { .. } => "Remove the variable.",
             ConfigError::NeedsCluster { remedy, .. } => remedy,
         };
@@ -270,7 +286,18 @@ fn with_defaults(
             ignore_patterns: hub.ignore_patterns.clone(),
         })
     };
+    let ti_one = TiModelConfig::read(Path::new(&repo))?;
+    let conv_template = tokenizer
+        .conv_template
+        .map(|template| template.name().to_string());
+    // TI-ONE's way to start a model has a default of its own.
+    let is_ti_one = ti_one.is_some() || conv_template.is_some();
+    let TiModelConfig {
+        model_id,
+        conv_template_name,
+    } = ti_one.unwrap_or_default();
     let names = model.served_model_name.filter(|names| !names.is_empty());
+    let names = names.or(model_id.map(|name| vec![name]));
     Ok(ServeConfig {
         served_names: names.unwrap_or_else(|| vec![default_name(&repo)]),
         tokenizer: tokenizer
@@ -279,6 +306,8 @@ fn with_defaults(
             .map(tokenizer_only),
         model: source(&repo, revision),
         chat_template: tokenizer.custom_chat_template,
+        conv_template: conv_template.or(conv_template_name),
+        content_format: tokenizer.chat_template_content_format.unwrap_or_default(),
         dtype: engine.dtype.unwrap_or_default(),
         max_model_len: engine.max_model_len,
         max_num_seqs: engine.max_num_seqs.unwrap_or(256) as usize,
@@ -293,7 +322,9 @@ fn with_defaults(
         max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
         response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
         strict_parameters: openai.strict_parameters.unwrap_or(false),
-        max_concurrency: serving.max_concurrency.unwrap_or(300) as usize,
+        max_concurrency: serving
+            .max_concurrency
+            .unwrap_or(if is_ti_one { 128 } else { 300 }) as usize,
         log_level: serving.log_level.unwrap_or_default(),
         log_format: serving.log_format.unwrap_or_default(),
         api_keys: process.api_key.unwrap_or_default(),
@@ -638,6 +669,41 @@ spec:
                 .failure()
                 .message
                 .starts_with("cannot read no/such/file: ")
+        );
+    }
+
+    #[test]
+    fn a_folder_of_ti_one_says_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ti_model_config.json");
+        std::fs::write(
+            &path,
+            r#"{"model_id": "Baichuan2-13B-Chat", "conv_template_name": "baichuan2-chat"}"#,
+        )
+        .unwrap();
+        let model = folder.path().display().to_string();
+        let of_file = config(&[], &[("MODEL_PATH", &model)], None).unwrap();
+        assert_eq!(of_file.served_names, ["Baichuan2-13B-Chat"]);
+        assert_eq!(of_file.conv_template.as_deref(), Some("baichuan2-chat"));
+        assert_eq!(of_file.max_concurrency, 128);
+        let env = [
+            ("MODEL_PATH", model.as_str()),
+            ("MODEL_ID", "mine"),
+            ("CONV_TEMPLATE", "llama-2"),
+        ];
+        let of_env = config(&[], &env, None).unwrap();
+        assert_eq!(of_env.served_names, ["mine"]);
+        assert_eq!(of_env.conv_template.as_deref(), Some("llama-2"));
+        assert!(
+            config(&[], &[("CONV_TEMPLATE", "vicuna")], None)
+                .unwrap_err()
+                .contains("CONV_TEMPLATE")
+        );
+        std::fs::write(&path, "[").unwrap();
+        assert!(
+            config(&[], &[("MODEL_PATH", &model)], None)
+                .unwrap_err()
+                .contains("ti_model_config.json")
         );
     }
 }

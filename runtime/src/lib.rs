@@ -18,6 +18,7 @@ pub mod fuzzing;
 pub mod loading;
 pub mod metrics;
 pub mod model;
+pub mod openapi;
 pub mod pooling;
 pub mod request;
 pub mod response;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crds::settings::{self, Dtype};
 
 use crate::capacity::{self, Demand};
-use crate::chat_template::ChatTemplate;
+use crate::chat_template::{ChatTemplate, ContentFormat, Named};
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
@@ -98,13 +98,8 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
     let config = &app.config;
     Model::check(directory)?;
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let template = config
-        .chat_template
-        .as_ref()
-        .or(tokenizer.config().chat_template.as_ref());
-    let template = template
-        .map(|source| ChatTemplate::compile(source, special_tokens(&tokenizer)))
-        .transpose()?;
+    let named = named_template(config)?;
+    let template = template(config, named, &tokenizer)?;
     let options = LoadOptions {
         dtype: dtype(config.dtype),
         n_threads: None,
@@ -119,7 +114,10 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         }
         app.startup.add(progress.bytes_done.saturating_sub(seen));
     })?;
-    let info = model.info().clone();
+    let mut info = model.info().clone();
+    let stops = named.map_or(&[][..], |named| named.stops);
+    let stops = stops.iter().filter_map(|stop| tokenizer.tokens().id_of(stop));
+    info.eos_token_ids.extend(stops);
     let engine = start_engine(model, &info, config)?;
     Ok(Serving {
         engine,
@@ -176,6 +174,36 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         },
     )?;
     Ok(engine)
+}
+
+/// The conversation template that is asked for by name.
+fn named_template(config: &ServeConfig) -> Result<Option<&'static Named>, ServeError> {
+    let Some(name) = &config.conv_template else {
+        return Ok(None);
+    };
+    let named = Named::get(name).ok_or_else(|| ServeError::ConvTemplate { name: name.clone() })?;
+    Ok(Some(named))
+}
+
+/// The chat template: the setting's text, the one that is named, or the checkpoint's.
+fn template(
+    config: &ServeConfig,
+    named: Option<&Named>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<ChatTemplate>, ServeError> {
+    let custom = config.chat_template.as_deref();
+    let source = custom
+        .or(named.and_then(|named| named.source))
+        .or(tokenizer.config().chat_template.as_deref());
+    let Some(source) = source else { return Ok(None) };
+    let template = ChatTemplate::compile(source, special_tokens(tokenizer))?;
+    let template = match config.content_format {
+        settings::ContentFormat::Auto => template,
+        settings::ContentFormat::String => template.with_content_format(ContentFormat::Text),
+        settings::ContentFormat::Openai => template.with_content_format(ContentFormat::Parts),
+    };
+    tracing::info!(format = ?template.content_format(), "what the chat template is given as contents");
+    Ok(Some(template))
 }
 
 /// The special tokens by the names that templates know them by.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crds::failure::Failure;
 use crds::settings::{LogFormat, LogLevel};
 use runtime::cli::{self, Action};
-use runtime::{config, fetch, server};
+use runtime::{config, fetch, openapi, server};
 
 /// Where a container leaves its last words if `TERMINATION_MESSAGE_PATH` names no other place.
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
@@ -30,6 +30,14 @@ async fn run(action: Action) -> Result<(), Failure> {
         Action::Fetch(arguments) => {
             log(LogLevel::Info, LogFormat::Text);
             fetch::run(*arguments).await.map_err(|error| error.failure())
+        }
+        Action::OpenApi => {
+            println!("{:#}", openapi::document());
+            Ok(())
+        }
+        Action::Parameters => {
+            print!("{}", openapi::markdown());
+            Ok(())
         }
     }
 }

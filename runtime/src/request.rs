@@ -5,6 +5,7 @@
 
 mod answers;
 mod defaults;
+mod fill_in;
 mod messages;
 pub mod parameters;
 mod params;
@@ -22,12 +23,13 @@ pub use tokens::{Tokenized, detokenized, tokenized};
 
 use serde_json::{Map, Value};
 
-use crate::chat_template::{ChatTemplate, Conversation, Ending};
+use crate::chat_template::{self, ChatTemplate, Conversation, Ending};
 use crate::engine::{BeamRequest, GenerateRequest};
 use crate::error::{ApiError, shortened};
 use crate::model::Task;
 use crate::pooling::Lengths;
 use crate::tokenizer::{Begin, Tokenizer};
+use fill_in::fill_in;
 use parameters::{CHAT_COMPLETIONS, COMPLETIONS};
 use params::Params;
 use prompt::{Cut, PromptSource, encode, prompt_sources};
@@ -138,6 +140,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
         .or(Some(COMPLETION_TOKENS_DEFAULT));
     let cut = Cut::read(&mut params, rules.max_model_len, asked)?;
     let request_id = request_id(&mut params)?;
+    let suffix = params.text("suffix")?.filter(|suffix| !suffix.is_empty());
     let mut answers = Answers::read(&mut params, rules, (logprobs, 1.0))?;
     answers.max_tokens = asked;
     if asked == Some(0) {
@@ -148,15 +151,24 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
         answers.max_tokens = Some(1);
     }
     let ignored = params.finish()?;
+    let special = answers.special;
     let encode = |source| {
-        let (ids, text) = match source {
-            PromptSource::Text(text) => (
+        let (ids, text) = match (source, &suffix) {
+            (PromptSource::Text(text), Some(suffix)) => {
+                let (ids, ends) = fill_in((&text, suffix), (begin, cut), rules, tokenizer)?;
+                answers.stop_token_ids.extend(ends);
+                (ids, Some(text))
+            }
+            (PromptSource::Tokens(_), Some(_)) => {
+                return Err(contradiction("suffix", "it needs prompts that are texts"));
+            }
+            (PromptSource::Text(text), None) => (
                 encode(&text, (begin, cut), rules, tokenizer, "prompt")?,
                 Some(text),
             ),
-            PromptSource::Tokens(ids) => (cut.apply(ids), None),
+            (PromptSource::Tokens(ids), None) => (cut.apply(ids), None),
         };
-        let shown = |ids: &[u32]| tokenizer.tokens().decode(ids, answers.special);
+        let shown = |ids: &[u32]| tokenizer.tokens().decode(ids, special);
         let echo = echoes.then(|| text.filter(|_| !cut.shortens()).unwrap_or_else(|| shown(&ids)));
         Ok(Prompt { ids, echo })
     };
@@ -219,9 +231,8 @@ pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Pre
 fn last_words(conversation: &Conversation, role: &str) -> String {
     let last = conversation.messages.last();
     let own = last.filter(|message| message["role"] == role);
-    own.and_then(|message| message["content"].as_str())
+    own.map(|message| chat_template::text(&message["content"]).into_owned())
         .unwrap_or_default()
-        .to_string()
 }
 
 /// The prompt that a template writes: the request's own, or the model's.

@@ -6,6 +6,7 @@
 mod body;
 mod chat_completions;
 mod completions;
+mod documentation;
 mod embeddings;
 mod events;
 mod generation;
@@ -65,6 +66,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(observation::metrics))
         .route("/internal/load", get(observation::load))
         .route("/version", get(observation::version))
+        .route("/openapi.json", get(documentation::openapi))
+        .route("/docs", get(documentation::page))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))

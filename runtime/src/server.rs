@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::capacity::CacheDoesNotFit;
-use crate::chat_template::{ChatTemplate, TemplateError};
+use crate::chat_template::{ChatTemplate, NAMED, TemplateError};
 use crate::config::ServeConfig;
 use crate::connection::{self, ConnectionLimits};
 use crate::engine::{Engine, EngineError};
@@ -134,6 +134,12 @@ pub enum ServeError {
     /// The chat template is no template.
     #[error("the chat template is not valid")]
     Template(#[from] TemplateError),
+    /// There is no conversation template of this name.
+    #[error("there is no conversation template '{name}'; known are {}", names())]
+    ConvTemplate {
+        /// What `ti_model_config.json` says.
+        name: String,
+    },
     /// The KV cache does not fit.
     #[error("the KV cache does not fit")]
     Capacity(#[from] CacheDoesNotFit),
@@ -174,6 +180,10 @@ impl ServeError {
                 Reason::InvalidSetting,
                 "Give a template with CUSTOM_CHAT_TEMPLATE.",
             ),
+            ServeError::ConvTemplate { .. } => (
+                Reason::InvalidSetting,
+                "Correct CONV_TEMPLATE or ti_model_config.json, or set CUSTOM_CHAT_TEMPLATE.",
+            ),
             ServeError::Capacity(_) => (Reason::OutOfMemory, lower),
             ServeError::Engine(_) => (Reason::InvalidSetting, "Lower the sizes of the engine."),
             ServeError::NoCacheDirectory => (Reason::InvalidSetting, "Set HOME, XDG_CACHE_HOME or HF_HOME."),
@@ -183,6 +193,12 @@ impl ServeError {
         };
         Failure::new(reason, chain(self), remedy)
     }
+}
+
+/// The names of conversation templates.
+fn names() -> String {
+    let names: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
+    names.join(", ")
 }
 
 /// What an error of the model means to somebody who deploys it.

@@ -1,4 +1,4 @@
-//! Chat messages: checked, and each content made one text.
+//! Chat messages: checked; a content is a text or a list of text parts.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,7 @@ const ROLE_BYTES_MAX: usize = 64;
 /// Fields of a message that a template would have to understand for the answer to be right.
 const UNSUPPORTED: [&str; 3] = ["audio", "function_call", "tool_calls"];
 
-/// The messages as the template sees them: every `content` is a text.
+/// The messages, checked: every `content` is a text or a list of text parts.
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
     let wrong =
         |value: &Value| ApiError::invalid("messages", "a text or a non-empty list of messages", value);
@@ -42,12 +42,12 @@ fn message(path: &str, value: Value) -> Result<Value, ApiError> {
     }
     let path = format!("{path}.content");
     let content = match fields.get_mut("content").map(Value::take) {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => joined(&path, parts)?,
+        Some(Value::String(text)) => Value::String(text),
+        Some(Value::Array(parts)) => text_parts(&path, parts)?,
         None | Some(Value::Null) => return Err(ApiError::Missing { param: path }),
         Some(other) => return Err(ApiError::invalid(path, "a text or a list of parts", &other)),
     };
-    fields.insert("content".into(), Value::String(content));
+    fields.insert("content".into(), content);
     Ok(Value::Object(fields))
 }
 
@@ -60,13 +60,15 @@ fn check_role(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
     }
 }
 
-/// Texts are joined by line ends, as vLLM does it for templates that expect one text.
-fn joined(path: &str, parts: Vec<Value>) -> Result<String, ApiError> {
+/// Parts of type text; a bare text is one.
+fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
     let text = |(idx, part): (usize, Value)| {
         let path = format!("{path}[{idx}]");
         let kind = part["type"].as_str().map(str::to_string);
         match (kind.as_deref(), &part["text"], &part) {
-            (_, _, Value::String(text)) | (Some("text"), Value::String(text), _) => Ok(text.clone()),
+            (_, _, Value::String(text)) | (Some("text"), Value::String(text), _) => {
+                Ok(json!({"type": "text", "text": text}))
+            }
             (Some("text"), Value::Null, _) => Err(ApiError::Missing {
                 param: format!("{path}.text"),
             }),
@@ -78,12 +80,7 @@ fn joined(path: &str, parts: Vec<Value>) -> Result<String, ApiError> {
             (None, _, other) => Err(ApiError::invalid(path, "a part with a type", other)),
         }
     };
-    let texts: Vec<String> = parts
-        .into_iter()
-        .enumerate()
-        .map(text)
-        .collect::<Result<_, _>>()?;
-    Ok(texts.join("\n"))
+    parts.into_iter().enumerate().map(text).collect()
 }
 
 #[cfg(test)]
@@ -96,10 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn contents_become_texts_and_other_fields_stay() {
-        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    fn contents_are_texts_or_parts_and_other_fields_stay() {
+        let parts = json!([{"type": "text", "text": "a"}, "b"]);
         let messages = json!([{"role": "user", "name": "x", "content": parts, "tool_calls": []}]);
-        let expected = json!([{"role": "user", "name": "x", "content": "a\nb"}]);
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+        let expected = json!([{"role": "user", "name": "x", "content": parts}]);
         assert_eq!(Value::Array(checked(messages).unwrap()), expected);
     }
 

@@ -371,7 +371,7 @@ const STRUCTURE: &[Parameter] = &[
 
 const COMPLETION: &[Parameter] = &[
     other("prompt", "a text, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("What to continue."),
-    text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens.").fate(Refused(&[])),
+    text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens."),
     integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; 0 only with `echo`."),
     integer("logprobs", (0, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each."),
     flag("add_special_tokens", "true").doc("Prompts begin as the tokenizer begins a text."),

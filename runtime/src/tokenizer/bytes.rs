@@ -161,6 +161,11 @@ impl TokenBytes {
         self.is_special.get(id as usize).copied().unwrap_or(false)
     }
 
+    /// The first token that stands for this text. Looks at all of them.
+    pub fn id_of(&self, text: &str) -> Option<u32> {
+        (0..self.n_ids() as u32).find(|id| self.get(*id) == text.as_bytes())
+    }
+
     /// Length of the longest token, in bytes.
     pub fn longest_bytes(&self) -> usize {
         self.longest_bytes
