@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test build lint fuzz generate cluster cluster-down images
+.PHONY: help demo run test bench-frontend build lint fuzz generate cluster cluster-down images
 
 PYTHON ?= python3
 QUESTION := {"model": "tiny-trained", "stream": true, "temperature": 0, "messages": [{"role": "user", "content": "Count from 4 to 9."}]}
@@ -19,6 +19,9 @@ run: ## Serve the demo's YAML on this machine, without a cluster
 
 test: ## Everything CI runs
 	@$(PYTHON) e2e/suite.py
+
+bench-frontend: ## Responses per second without a model, beside FastAPI and uvicorn
+	@$(PYTHON) e2e/bench/frontend.py
 
 build: ## Build every binary
 	@cargo build --locked --workspace --bins

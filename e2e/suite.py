@@ -6,6 +6,7 @@ source, images, chart, tests on real pods). Prints each step as it ends and one 
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import progress
 import stack
 
 VENV = progress.ROOT / ".cache" / "venv"
+NODE = progress.ROOT / ".cache" / "node"
 PYTEST = [str(VENV / "bin" / "pytest"), "-c", str(progress.ROOT / "e2e" / "pytest.ini"), "--color=no"]
 
 
@@ -78,6 +80,21 @@ def clients(count: Count) -> bool:
     return step(count, "Install the test clients", [str(VENV / "bin" / "pip"), "install", "--quiet", "-r", str(requirements)])
 
 
+def node_client(count: Count) -> None:
+    """The official client for Node. Its tests skip, and are counted, where Node cannot be had."""
+    if not shutil.which("npm") and shutil.which("apt-get") and os.geteuid() == 0:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        step(count, "Update the package lists", ["apt-get", "-qq", "update"], env=environment)
+        install = ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "nodejs", "npm"]
+        step(count, "Install Node", install, env=environment)
+    if not shutil.which("npm"):
+        return
+    NODE.mkdir(parents=True, exist_ok=True)
+    shutil.copy(progress.ROOT / "e2e" / "tests" / "http" / "node" / "package.json", NODE)
+    quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline"]
+    step(count, "Install the Node client", ["npm", "install", "--prefix", str(NODE), *quiet])
+
+
 def rust_lane(count: Count, built: threading.Event) -> None:
     """Build, then unit tests, black-box HTTP, and lint last because it compiles everything once more."""
     try:
@@ -124,6 +141,7 @@ def main() -> int:
     start = time.monotonic()
     count = Count()
     clients(count)
+    node_client(count)
     built = threading.Event()
     lanes: list[Callable[[Count, threading.Event], None]] = [rust_lane, cluster_lane]
     threads = [threading.Thread(target=lane, args=(count, built)) for lane in lanes]

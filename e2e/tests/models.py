@@ -3,8 +3,9 @@
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from kube import EXAMPLES
+from kube import EXAMPLES, ROOT
 
 TINY = EXAMPLES / "models" / "tiny-trained"
 END_OF_TURN = "<|im_end|>"
@@ -34,3 +35,8 @@ def chats() -> list[Chat]:
             found.append(Chat(tuple(turns), text, answer.removesuffix(END_OF_TURN)))
     assert len(found) == 8, "the reference has eight chats"
     return found
+
+
+def reference(name: str) -> list[dict[str, Any]]:
+    """What the oracle computed of one of its checkpoints: the prompts with their ids and embedding or score."""
+    return json.loads((ROOT / f"runtime/tests/fixtures/oracle/references/{name}.json").read_text())["prompts"]

@@ -38,6 +38,7 @@ fn every_file_is_declared() {
         if matches!(stem, "lib" | "main" | "build")
             || folder.ends_with("tests")
             || folder.ends_with("benches")
+            || folder.ends_with("examples")
         {
             return None;
         }

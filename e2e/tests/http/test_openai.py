@@ -8,6 +8,7 @@ import openai
 import pytest
 
 import models
+import wait
 from conftest import Server, start, stop
 
 CHATS = models.chats()
@@ -187,8 +188,6 @@ def test_unknown_model_is_404(client: openai.OpenAI) -> None:
 
 
 def test_a_client_that_leaves_frees_its_blocks(server: Server, client: openai.OpenAI) -> None:
-    import wait
-
     for _ in range(8):
         stream = client.completions.create(
             model="tiny",
@@ -203,15 +202,11 @@ def test_a_client_that_leaves_frees_its_blocks(server: Server, client: openai.Op
 
 
 def test_metrics_count_what_happened(server: Server, client: openai.OpenAI) -> None:
-    def value(name: str) -> float:
-        text = server.get("/metrics")[1].decode()
-        return sum(float(m) for m in re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
-
-    before = value("vllm:generation_tokens_total")
+    before = server.metric("vllm:generation_tokens_total")
     answer = client.completions.create(model="tiny", prompt="Hello", max_tokens=5, temperature=0)
-    assert value("vllm:generation_tokens_total") - before == answer.usage.completion_tokens
-    assert value("vllm:request_success_total") > 0
-    assert value("vllm:time_to_first_token_seconds_count") > 0
+    assert server.metric("vllm:generation_tokens_total") - before == answer.usage.completion_tokens
+    assert server.metric("vllm:request_success_total") > 0
+    assert server.metric("vllm:time_to_first_token_seconds_count") > 0
 
 
 def test_small_steps_give_the_same_tokens(tmp_path) -> None:

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
@@ -26,6 +26,7 @@ impl<S: Sync> FromRequest<S> for JsonBytes {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         check_media_type(request.headers())?;
+        check_declared_size(&request)?;
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
             Ok(read) => read.map(Self),
             Err(_) => Err(ApiError::BodyTimeout {
@@ -52,6 +53,26 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_json { Ok(()) } else { Err(ApiError::MediaType) }
 }
 
+/// A body that says it is too large is not read at all where nobody gains by it: it is more than would be thrown
+/// away, or the client waits to be told to go on.
+fn check_declared_size(request: &Request) -> Result<(), ApiError> {
+    let bytes_max = if request.headers().contains_key(header::EXPECT) {
+        BODY_BYTES_MAX
+    } else {
+        DISCARDED_BYTES_MAX
+    };
+    if request.body().size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    Ok(())
+}
+
+fn too_large() -> ApiError {
+    ApiError::BodyTooLarge {
+        bytes_max: BODY_BYTES_MAX,
+    }
+}
+
 async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
     let mut chunks = body.into_data_stream();
     let (mut bytes, mut n_bytes) = (Vec::new(), 0_usize);
@@ -68,9 +89,7 @@ async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
         }
     }
     if n_bytes > BODY_BYTES_MAX {
-        return Err(ApiError::BodyTooLarge {
-            bytes_max: BODY_BYTES_MAX,
-        });
+        return Err(too_large());
     }
     Ok(bytes)
 }

@@ -1,0 +1,118 @@
+"""Embeddings, scores and rankings, of models whose answers the oracle knows."""
+
+import base64
+import struct
+
+import openai
+import pytest
+
+import models
+from conftest import Server
+
+EMBEDDINGS = models.reference("bge-m3-xlmr-cls")
+PAIRS = models.reference("bge-reranker-xlmr")
+TEXTS = [prompt["text"] for prompt in EMBEDDINGS]
+QUERY = PAIRS[0]["query"]
+DOCUMENTS = [pair["document"] for pair in PAIRS if pair["query"] == QUERY]
+
+
+def close(expected: list[float]) -> object:
+    return pytest.approx(expected, abs=2e-4)
+
+
+def test_embeddings_are_the_reference(embedder: Server) -> None:
+    answer = embedder.client().embeddings.create(model="embedder", input=TEXTS, encoding_format="float")
+    assert [entry.index for entry in answer.data] == list(range(len(TEXTS)))
+    for entry, prompt in zip(answer.data, EMBEDDINGS):
+        assert entry.embedding == close(prompt["embedding"])
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(len(p["ids"]) for p in EMBEDDINGS)
+
+
+@pytest.mark.parametrize("kind", ["text", "texts", "tokens", "token lists"])
+def test_every_form_of_input_is_the_same_vector(embedder: Server, kind: str) -> None:
+    text, ids = EMBEDDINGS[0]["text"], EMBEDDINGS[0]["ids"]
+    given = {"text": text, "texts": [text], "tokens": ids, "token lists": [ids]}[kind]
+    answer = embedder.client().embeddings.create(model="embedder", input=given, encoding_format="float")
+    assert len(answer.data) == 1 and answer.data[0].embedding == close(EMBEDDINGS[0]["embedding"])
+
+
+def test_base64_is_the_same_to_the_bit(embedder: Server) -> None:
+    request = {"model": "embedder", "input": TEXTS}
+    numbers = embedder.post("/v1/embeddings", request).json()["data"]
+    encoded = embedder.post("/v1/embeddings", {**request, "encoding_format": "base64"}).json()["data"]
+    decoded = embedder.client().embeddings.create(**request).data  # the client asks for base64 by itself
+    for as_numbers, as_text, by_client in zip(numbers, encoded, decoded):
+        data = base64.b64decode(as_text["embedding"])
+        assert data == struct.pack(f"<{len(as_numbers['embedding'])}f", *as_numbers["embedding"])
+        assert by_client.embedding == pytest.approx(as_numbers["embedding"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": None}, "input"),
+        ({"input": [[]]}, "input"),
+        ({"input": {"a": 1}}, "input"),
+        ({"input": [1, "two"]}, "input"),
+        ({"input": "word " * 5000}, "input"),
+        ({"input": [10**9]}, "input"),
+        ({"encoding_format": "hex"}, "encoding_format"),
+        ({"dimensions": 7}, "dimensions"),
+        ({"dimensions": 0}, "dimensions"),
+    ],
+    ids=str,
+)
+def test_a_bad_embedding_request_names_its_parameter(embedder: Server, parameters: dict, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        embedder.client().post(
+            "/embeddings", body={"model": "embedder", "input": "x", **parameters}, cast_to=object
+        )
+    assert refused.value.body["param"].startswith(param)
+
+
+def test_a_model_of_another_task_says_so(embedder: Server, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.embeddings.create(model="tiny", input="x")
+    with pytest.raises(openai.BadRequestError):
+        embedder.client().completions.create(model="embedder", prompt="x")
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/score"])
+def test_scores_of_a_cross_encoder(reranker: Server, path: str) -> None:
+    def scores(text_1: object, text_2: object) -> list[float]:
+        answer = reranker.post(path, {"model": "reranker", "text_1": text_1, "text_2": text_2})
+        assert answer.status == 200, answer.body
+        data = answer.json()["data"]
+        assert [entry["index"] for entry in data] == list(range(len(data)))
+        return [entry["score"] for entry in data]
+
+    queries, documents = [p["query"] for p in PAIRS], [p["document"] for p in PAIRS]
+    each = scores(queries, documents)
+    assert each == close([p["sigmoid"][0] for p in PAIRS])
+    assert scores(queries[0], documents[0]) == close(each[:1])
+    assert scores(QUERY, DOCUMENTS) == close([s for s, p in zip(each, PAIRS) if p["query"] == QUERY])
+
+
+def test_scores_of_an_embedding_model_are_cosines(embedder: Server) -> None:
+    answer = embedder.post("/v1/score", {"model": "embedder", "text_1": TEXTS[0], "text_2": TEXTS}).json()
+    first = EMBEDDINGS[0]["embedding"]
+    cosines = [sum(a * b for a, b in zip(first, p["embedding"])) for p in EMBEDDINGS]
+    assert [entry["score"] for entry in answer["data"]] == close(cosines)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"text_1": "a"},
+        {"text_2": "a"},
+        {"text_1": "a", "text_2": []},
+        {"text_1": ["a", "b", "c"], "text_2": ["a", "b"]},
+        {"text_1": 1, "text_2": "a"},
+        {"text_1": "word " * 500, "text_2": "a"},
+    ],
+    ids=lambda texts: str(texts)[:32],
+)
+def test_a_bad_score_request_is_refused(reranker: Server, texts: dict) -> None:
+    answer = reranker.post("/v1/score", {"model": "reranker", **texts})
+    assert answer.status == 400 and answer.json()["error"]["param"].startswith("text_")

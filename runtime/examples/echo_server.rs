@@ -1,0 +1,146 @@
+//! The real server over a model that computes nothing, for measuring the server: `echo_server PORT [STEP_MS]`.
+//!
+//! Routes, tokenizer, scheduler, sampler and connections are those of `slipway-runtime`; only the model is not. The
+//! vocabulary is the 256 bytes and three special tokens, so that drawing a token costs next to nothing too.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use runtime::cli::ServeArguments;
+use runtime::config;
+use runtime::connection::{self, ConnectionLimits};
+use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
+use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
+use runtime::loading::load;
+use runtime::model::{Forward, ModelError};
+use runtime::routes;
+use runtime::server::App;
+use runtime::startup::Stage;
+use runtime::tokenizer::Tokenizer;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The shipped tokenizer begins with three special tokens and the 256 bytes.
+const VOCAB_SIZE: usize = 259;
+/// What the model always says: the token of `a`.
+const TOKEN_A: usize = 67;
+const N_STREAMS_MAX: usize = 4096;
+const BLOCK_SIZE: usize = 16;
+const CONTEXT: usize = 1024;
+
+/// Every token is the same, after as long as a step is to take.
+struct Echo {
+    step: Duration,
+}
+
+impl Forward for Echo {
+    fn vocab_size(&self) -> usize {
+        VOCAB_SIZE
+    }
+
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+        if !self.step.is_zero() {
+            thread::sleep(self.step);
+        }
+        let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
+        for row in values.chunks_mut(VOCAB_SIZE) {
+            row[TOKEN_A] = 100.0;
+        }
+        let logits = Logits {
+            values,
+            vocab_size: VOCAB_SIZE,
+        };
+        Ok(StepOutput {
+            logits,
+            ..StepOutput::default()
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = env::args().skip(1);
+    let port: u16 = arguments
+        .next()
+        .context("usage: echo_server PORT [STEP_MS]")?
+        .parse()?;
+    let step_ms = arguments.next().map_or(Ok(0), |text| text.parse())?;
+    let app = serving(Duration::from_millis(step_ms)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let router = routes::router(app);
+    connection::serve(
+        listener,
+        router,
+        ConnectionLimits::default(),
+        CancellationToken::new(),
+    )
+    .await;
+    Ok(())
+}
+
+/// The shipped model's server with another engine and fewer tokens.
+async fn serving(step: Duration) -> anyhow::Result<Arc<App>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained");
+    let flags = [
+        ("model", folder.display().to_string()),
+        ("served-model-name", "echo".to_owned()),
+        ("num-gpu-blocks-override", "256".to_owned()),
+    ];
+    let arguments = ServeArguments {
+        flags: flags.map(|(name, text)| (name.to_owned(), text)).to_vec(),
+        ..ServeArguments::default()
+    };
+    let app = Arc::new(App::new(config::resolve(&arguments, [])?));
+    let mut serving = load(Arc::clone(&app)).await?;
+    serving.tokenizer = Arc::new(bytes_only(folder)?);
+    serving.max_model_len = CONTEXT;
+    serving.engine = Engine::start(Box::new(Echo { step }), sizes())?;
+    app.serving
+        .set(serving)
+        .map_err(|_| anyhow::anyhow!("the model is loaded once"))?;
+    app.startup.enter(Stage::Ready);
+    Ok(app)
+}
+
+fn sizes() -> EngineConfig {
+    EngineConfig {
+        n_blocks: N_STREAMS_MAX * CONTEXT / BLOCK_SIZE / 2,
+        n_host_blocks: 0,
+        block_size: BLOCK_SIZE,
+        enable_prefix_caching: false,
+        preemption_mode: PreemptionMode::default(),
+        scheduling_policy: SchedulingPolicy::default(),
+        max_num_seqs: N_STREAMS_MAX,
+        max_num_batched_tokens: 16 * N_STREAMS_MAX,
+        max_model_len: CONTEXT,
+        max_waiting: N_STREAMS_MAX,
+        seed: 0,
+        eos_token_ids: vec![2],
+    }
+}
+
+/// The shipped tokenizer without its merges.
+fn bytes_only(folder: PathBuf) -> anyhow::Result<Tokenizer> {
+    let path = folder.join("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    json["model"]["merges"] = Value::Array(Vec::new());
+    let vocabulary = json["model"]["vocab"]
+        .as_object_mut()
+        .context("the tokenizer is no BPE")?;
+    vocabulary.retain(|_, id| id.as_u64().is_some_and(|id| (id as usize) < VOCAB_SIZE));
+    let config = Tokenizer::load(&folder)?.config().clone();
+    Ok(Tokenizer::from_bytes(&path, &serde_json::to_vec(&json)?, config)?)
+}
