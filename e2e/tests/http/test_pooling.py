@@ -116,3 +116,28 @@ def test_scores_of_an_embedding_model_are_cosines(embedder: Server) -> None:
 def test_a_bad_score_request_is_refused(reranker: Server, texts: dict) -> None:
     answer = reranker.post("/v1/score", {"model": "reranker", **texts})
     assert answer.status == 400 and answer.json()["error"]["param"].startswith("text_")
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_are_ranked(reranker: Server, path: str) -> None:
+    body = {"model": "reranker", "query": QUERY, "documents": DOCUMENTS}
+    answer = reranker.post(path, body).json()
+    expected = {i: p["sigmoid"][0] for i, p in enumerate(p for p in PAIRS if p["query"] == QUERY)}
+    order = sorted(expected, key=lambda i: -expected[i])
+    assert [result["index"] for result in answer["results"]] == order
+    assert [result["relevance_score"] for result in answer["results"]] == close([expected[i] for i in order])
+    assert answer["id"] and answer["usage"]["total_tokens"] > 0
+    for n, count in ((1, 1), (99, len(DOCUMENTS))):
+        assert [r["index"] for r in reranker.post(path, {**body, "top_n": n}).json()["results"]] == order[:count]
+
+
+def test_an_embedding_model_ranks_by_cosine(embedder: Server) -> None:
+    answer = embedder.post("/rerank", {"model": "embedder", "query": TEXTS[0], "documents": TEXTS[::-1]}).json()
+    assert answer["results"][0]["index"] == len(TEXTS) - 1
+    assert answer["results"][0]["relevance_score"] == close(1.0)
+
+
+@pytest.mark.parametrize("documents", [[], None, 123, [1, 2, 3], "text"], ids=str)
+def test_bad_documents_are_refused(reranker: Server, documents: object) -> None:
+    answer = reranker.post("/rerank", {"model": "reranker", "query": QUERY, "documents": documents})
+    assert answer.status == 400 and answer.json()["error"]["message"]

@@ -1,0 +1,54 @@
+"""`/tokenize` and `/detokenize`, and the small routes that clients ask first."""
+
+import json
+
+import pytest
+
+import models
+from conftest import Server
+
+CHAT = models.chats()[0]
+IDS = next(p["ids"] for p in json.loads((models.TINY / "reference.json").read_text())["prompts"] if p["prompt"] == CHAT.prompt)
+
+
+def test_a_text_and_back(server: Server) -> None:
+    answer = server.post("/tokenize", {"model": "tiny", "prompt": CHAT.prompt}).json()
+    assert answer["tokens"] == IDS and answer["count"] == len(IDS) and answer["max_model_len"] == 2048
+    assert answer["token_strs"] is None
+    named = server.post("/tokenize", {"model": "tiny", "prompt": "In", "return_token_strs": True}).json()
+    assert len(named["token_strs"]) == named["count"]
+    assert server.post("/detokenize", {"model": "tiny", "tokens": IDS}).json() == {"prompt": CHAT.prompt}
+
+
+def test_a_chat(server: Server) -> None:
+    answer = server.post("/tokenize", {"model": "tiny", "messages": CHAT.openai_messages()})
+    assert answer.json()["tokens"] == IDS
+    shorter = {"model": "tiny", "messages": CHAT.openai_messages(), "add_generation_prompt": False}
+    assert server.post("/tokenize", shorter).json()["count"] < len(IDS)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {}),
+        ("/tokenize", {"prompt": 1}),
+        ("/tokenize", {"messages": 3}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "x"}], "add_generation_prompt": True, "continue_final_message": True}),
+        ("/detokenize", {}),
+        ("/detokenize", {"tokens": "x"}),
+        ("/detokenize", {"tokens": [10**9]}),
+        ("/detokenize", {"tokens": [-1]}),
+    ],
+    ids=str,
+)
+def test_what_is_refused(server: Server, path: str, body: dict) -> None:
+    assert server.post(path, {"model": "tiny", **body}).status == 400
+
+
+@pytest.mark.parametrize("path", ["/version", "/ping", "/health", "/livez", "/readyz"])
+def test_small_routes(server: Server, path: str) -> None:
+    assert server.get(path)[0] == 200
+
+
+def test_ping_may_be_posted(server: Server) -> None:
+    assert server.post("/ping", {}).status == 200
