@@ -142,6 +142,7 @@ impl Choice {
             let event = ticket.next().await?;
             self.n_cached = ticket.n_cached_tokens();
             let delta = match event {
+                Event::Prompt(_) => None,
                 Event::Token { token, logprobs } => self.token(token, logprobs),
                 Event::Finished {
                     reason, n_generated, ..
@@ -295,7 +296,7 @@ impl Drop for Choice {
 /// `None` for an answer that the engine broke off.
 fn finish(reason: FinishReason) -> Option<Finish> {
     match reason {
-        FinishReason::Eos(_) => Some(Finish::Stop(None)),
+        FinishReason::Eos(_) | FinishReason::Complete => Some(Finish::Stop(None)),
         FinishReason::StopToken(token) => Some(Finish::Stop(Some(StopReason::Token(token)))),
         FinishReason::Length => Some(Finish::Length),
         FinishReason::Abort => None,

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod batch;
 pub mod beam;
 pub mod blocks;
+mod draw;
 pub mod load;
 pub mod paged_cache;
 pub mod philox;
@@ -397,11 +398,15 @@ fn samplers() -> Result<ThreadPool, EngineError> {
         .map_err(EngineError::Samplers)
 }
 
-/// A submission and its tickets. Each channel holds every token the answer can have and the event that ends
-/// it, so the engine thread never finds it full.
+/// A submission and its tickets. Each channel holds the prompt's event, every token the answer can have and the
+/// event that ends it, so the engine thread never finds it full.
 fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Vec<Ticket>) {
     let n_events_max = match &admitted.task {
-        Task::Generate { stop, .. } => stop.max_tokens + 1,
+        Task::Generate {
+            stop,
+            prompt_logprobs,
+            ..
+        } => stop.max_tokens + 1 + usize::from(prompt_logprobs.is_some()),
         Task::Search { .. } | Task::Pool { .. } => 1,
     };
     let channel = |_| mpsc::channel(n_events_max);

@@ -312,6 +312,10 @@ impl ApiError {
                 param: "min_tokens".into(),
                 reason,
             },
+            AdmitError::ParameterOutOfVocabulary { parameter, .. } => Self::Contradiction {
+                param: parameter.into(),
+                reason,
+            },
             AdmitError::Sampling(invalid) => Self::InvalidValue {
                 param: invalid.parameter.into(),
                 expected: invalid.range.into(),
@@ -324,7 +328,9 @@ impl ApiError {
 impl From<&RequestFailure> for ApiError {
     fn from(failure: &RequestFailure) -> Self {
         match failure {
-            RequestFailure::Sampling(_) | RequestFailure::EngineDead => Self::Internal,
+            RequestFailure::Sampling(_) | RequestFailure::Grammar(_) | RequestFailure::EngineDead => {
+                Self::Internal
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grammar;
 pub mod loading;
 pub mod metrics;
 pub mod model;

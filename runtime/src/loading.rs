@@ -264,7 +264,7 @@ async fn warm_up(engine: &Engine, info: &ModelInfo) -> Result<(), ServeError> {
     let mut ticket = tickets.pop().ok_or_else(|| failed("no ticket".into()))?;
     loop {
         match ticket.next().await {
-            Some(Event::Token { .. }) => {}
+            Some(Event::Prompt(_) | Event::Token { .. }) => {}
             Some(Event::Finished { .. } | Event::Beams(_) | Event::Pooled(_)) => return Ok(()),
             Some(Event::Failed(failure)) => return Err(failed(failure.to_string())),
             None => return Err(failed("it ended without a word".into())),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::batch::KvGroup;
-use super::sampler::InvalidParam;
+use super::sampler::{InvalidParam, SamplingParams};
 use super::sequence::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 
 /// The engine's fixed limits.
@@ -69,6 +69,16 @@ pub enum AdmitError {
     /// A token id the model does not have.
     #[error("token id {token} is not in the vocabulary of {vocab_size} tokens")]
     TokenOutOfVocabulary {
+        /// The id.
+        token: u32,
+        /// Length of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A parameter names a token that the model does not have.
+    #[error("{parameter} names token id {token}, which is not in the vocabulary of {vocab_size} tokens")]
+    ParameterOutOfVocabulary {
+        /// Name of the parameter, OpenAI's or vLLM's.
+        parameter: &'static str,
         /// The id.
         token: u32,
         /// Length of the vocabulary.
@@ -170,8 +180,10 @@ impl Limits {
             min_tokens,
             stop_token_ids,
             ignore_eos,
+            prompt_logprobs,
+            grammar,
         } = request;
-        sampling.check()?;
+        self.check_sampling(&sampling)?;
         if n == 0 {
             return Err(AdmitError::NoAnswersWanted);
         }
@@ -183,7 +195,12 @@ impl Limits {
             prompt,
             n_branches: n,
             priority,
-            task: Task::Generate { sampling, stop },
+            task: Task::Generate {
+                sampling,
+                stop,
+                prompt_logprobs,
+                grammar,
+            },
         })
     }
 
@@ -286,6 +303,20 @@ impl Limits {
         } else {
             Arc::clone(&self.eos_token_ids)
         }
+    }
+
+    fn check_sampling(&self, sampling: &SamplingParams) -> Result<(), AdmitError> {
+        sampling.check()?;
+        let unknown = sampling
+            .named_tokens()
+            .find(|(_, token)| *token as usize >= self.vocab_size);
+        unknown.map_or(Ok(()), |(parameter, token)| {
+            Err(AdmitError::ParameterOutOfVocabulary {
+                parameter,
+                token,
+                vocab_size: self.vocab_size,
+            })
+        })
     }
 
     fn check_priority(&self, priority: i32) -> Result<(), AdmitError> {

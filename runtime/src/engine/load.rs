@@ -202,7 +202,9 @@ impl StepTokens {
 impl Counters {
     pub(super) fn finished(&self, reason: FinishReason) {
         match reason {
-            FinishReason::Eos(_) | FinishReason::StopToken(_) => self.finished_stop.add(1),
+            FinishReason::Eos(_) | FinishReason::StopToken(_) | FinishReason::Complete => {
+                self.finished_stop.add(1);
+            }
             FinishReason::Length => self.finished_length.add(1),
             FinishReason::Abort => self.finished_abort.add(1),
         }

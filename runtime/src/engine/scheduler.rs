@@ -22,6 +22,10 @@ use super::paged_cache::{Hit, PagedCache};
 use super::sequence::{Branch, Sequence, SequenceId, Task};
 use super::ticket::FinishReason;
 
+/// Positions of prompts whose log-probabilities one step computes at most: their logits are as many as those of a
+/// step of 256 answers.
+const N_SCORED_MAX: usize = 256;
+
 /// The sequences of one engine, from admission to their end.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -59,6 +63,9 @@ pub struct StepRow {
     pub id: SequenceId,
     /// Its next tokens to compute, at least 1.
     pub n_tokens: usize,
+    /// Positions of the prompt whose logits are wanted, to score the token behind each; never the last token of a row
+    /// that yields logits.
+    pub scores: Range<usize>,
     /// What the last of them is for.
     pub yields: Yield,
 }
@@ -85,6 +92,15 @@ pub struct Admission {
     pub n_cached: usize,
 }
 
+/// The next token of a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Its id.
+    pub token: u32,
+    /// By the request's grammar nothing but the end may follow.
+    pub is_complete: bool,
+}
+
 /// What a step did to one branch that drew.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -96,6 +112,26 @@ pub struct Progress {
     pub finished: Option<FinishReason>,
     /// Tokens it has generated.
     pub n_generated: usize,
+}
+
+impl Step {
+    /// The rows, each with the indices of its logits among those of the step: of the positions that it scores, then
+    /// of its last token, if it yields logits.
+    pub fn with_logits(&self) -> impl Iterator<Item = (Range<usize>, &StepRow)> {
+        let mut n_before = 0;
+        self.rows.iter().map(move |row| {
+            let first = n_before;
+            n_before += row.scores.len() + usize::from(row.yields == Yield::Logits);
+            (first..n_before, row)
+        })
+    }
+
+    /// Rows that draw or search, each with the index of its last token's logits among those of the step.
+    pub fn drawing(&self) -> impl Iterator<Item = (usize, &StepRow)> {
+        self.with_logits()
+            .filter(|(_, row)| row.yields == Yield::Logits)
+            .map(|(logits, row)| (logits.end - 1, row))
+    }
 }
 
 impl Scheduler {
@@ -192,6 +228,8 @@ impl Scheduler {
                 token_types.resize(tokens.len(), 0);
                 token_types.extend_from_slice(&sequence.token_types()[computed.clone()]);
             }
+            let scored = row.scores.clone();
+            logits_at.extend(scored.map(|position| (tokens.len() + position - computed.start) as u32));
             tokens.extend_from_slice(&sequence.tokens()[computed.clone()]);
             positions.extend(computed.map(|position| position as u32));
             match row.yields {
@@ -211,7 +249,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If `tokens` does not match the step's rows.
-    pub fn commit(&mut self, step: &Step, tokens: &[Option<u32>]) -> Vec<Progress> {
+    pub fn commit(&mut self, step: &Step, tokens: &[Option<Next>]) -> Vec<Progress> {
         let mut tokens = tokens.iter().copied();
         let mut progress = Vec::new();
         for row in &step.rows {
@@ -281,6 +319,15 @@ impl Scheduler {
     /// If it does not run.
     pub fn sequence(&self, id: SequenceId) -> &Sequence {
         &self.running[self.running_idx(id)]
+    }
+
+    /// A running sequence.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn sequence_mut(&mut self, id: SequenceId) -> &mut Sequence {
+        let idx = self.running_idx(id);
+        &mut self.running[idx]
     }
 
     /// Branches that have a place, and may hold blocks.
@@ -393,7 +440,7 @@ impl Scheduler {
             sequence.set_computed(self.cache.n_tokens(&hit));
         }
         if !std::mem::replace(&mut sequence.was_admitted, true) {
-            let is_queried = self.may_share(&sequence);
+            let is_queried = self.may_read(&sequence);
             step.admitted.push(Admission {
                 branches: sequence.branches().iter().map(|branch| branch.id).collect(),
                 n_queried: if is_queried { sequence.tokens().len() } else { 0 },
@@ -432,7 +479,7 @@ impl Scheduler {
 
     /// What the prefix cache has of a sequence without blocks.
     fn hit(&self, sequence: &Sequence) -> Hit {
-        if self.may_share(sequence) {
+        if self.may_read(sequence) {
             self.cache.lookup(sequence.salt, sequence.tokens())
         } else {
             Hit::default()
@@ -482,6 +529,11 @@ impl Scheduler {
         sequence.token_types().is_empty() && self.cache.is_caching()
     }
 
+    /// Whether it may begin with what the prefix cache has. Log-probabilities of a prompt need it computed.
+    fn may_read(&self, sequence: &Sequence) -> bool {
+        self.may_share(sequence) && !sequence.wants_scores()
+    }
+
     /// Adds a row with as many tokens of `running[idx]` as budget and blocks have room for; none if it had to
     /// give way itself, or if its prompt must be computed at once and does not fit the rest of the step.
     fn push_row(&mut self, idx: usize, step: &mut Step) {
@@ -495,9 +547,14 @@ impl Scheduler {
             Task::Generate { .. } | Task::Search { .. } => Yield::Logits,
             Task::Pool { .. } => Yield::Pooled,
         };
-        let id = sequence.id();
+        let row = StepRow {
+            id: sequence.id(),
+            n_tokens,
+            scores: sequence.scored_by(n_tokens),
+            yields,
+        };
         step.n_tokens += n_tokens;
-        step.rows.push(StepRow { id, n_tokens, yields });
+        step.rows.push(row);
     }
 
     /// Makes room for the next tokens of `running[idx]`, as many as budget and blocks allow. Where not one
@@ -508,6 +565,11 @@ impl Scheduler {
             let n_wanted = sequence
                 .n_computable()
                 .min(self.n_step_tokens_max - step.n_tokens);
+            let n_wanted = if self.whole_prompts {
+                n_wanted
+            } else {
+                n_wanted - n_unscorable(sequence, n_wanted, step)
+            };
             let n_whole = sequence.prompt().len().saturating_sub(n_computed);
             let n_tokens_min = if self.whole_prompts { n_whole.max(1) } else { 1 };
             if n_wanted < n_tokens_min {
@@ -614,6 +676,16 @@ impl Scheduler {
     }
 }
 
+impl From<u32> for Next {
+    /// A token that anything may follow.
+    fn from(token: u32) -> Next {
+        Next {
+            token,
+            is_complete: false,
+        }
+    }
+}
+
 impl Progress {
     /// The branch draws again.
     pub fn goes_on(&self) -> bool {
@@ -622,14 +694,29 @@ impl Progress {
 }
 
 /// Gives a sequence its drawn token.
-fn advance(sequence: &mut Sequence, token: Option<u32>) -> Progress {
-    let finished = token.and_then(|token| sequence.push(token));
+fn advance(sequence: &mut Sequence, next: Option<Next>) -> Progress {
+    let finished = next.and_then(|next| sequence.push(next));
     Progress {
         id: sequence.id(),
-        token,
+        token: next.map(|next| next.token),
         finished,
         n_generated: sequence.generated().len(),
     }
+}
+
+/// Those of its next `n_tokens` tokens that are more than the step may score, with those that it scores already.
+fn n_unscorable(sequence: &Sequence, n_tokens: usize, step: &Step) -> usize {
+    let n_wanted = sequence.scored_by(n_tokens).len();
+    if n_wanted == 0 {
+        return 0;
+    }
+    let n_scored: usize = step.rows.iter().map(|row| row.scores.len()).sum();
+    let n_left = N_SCORED_MAX.saturating_sub(n_scored);
+    if n_wanted <= n_left {
+        return 0;
+    }
+    // All of them from the first unscored one on; a token behind the last scored position needs no score.
+    n_tokens - (sequence.scored_by(n_tokens).start - sequence.n_computed() + n_left)
 }
 
 fn has_branch(sequence: &Sequence, id: SequenceId) -> bool {

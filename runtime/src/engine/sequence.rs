@@ -2,12 +2,15 @@
 //!
 //! Owns a sequence's tokens and when it ends. Must not know other sequences, time or text.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::beam::BeamParams;
 use super::paged_cache::BlockTables;
-use super::sampler::SamplingParams;
+use super::sampler::{SamplingParams, TokenLogprobs};
+use super::scheduler::Next;
 use super::ticket::FinishReason;
+use crate::grammar::Grammar;
 
 /// What to generate.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +31,11 @@ pub struct GenerateRequest {
     pub stop_token_ids: Vec<u32>,
     /// The model's end-of-sequence tokens are tokens like any other.
     pub ignore_eos: bool,
+    /// Return the log-probabilities of the prompt's tokens and of this many most probable ones in their places. Such
+    /// a request does not read the prefix cache.
+    pub prompt_logprobs: Option<usize>,
+    /// What the answer must look like; each of several answers follows it on its own.
+    pub grammar: Option<Grammar>,
 }
 
 impl Default for GenerateRequest {
@@ -42,6 +50,8 @@ impl Default for GenerateRequest {
             min_tokens: 0,
             stop_token_ids: Vec::new(),
             ignore_eos: false,
+            prompt_logprobs: None,
+            grammar: None,
         }
     }
 }
@@ -114,6 +124,10 @@ pub enum Task {
         sampling: SamplingParams,
         /// When the answer ends.
         stop: StopRules,
+        /// See [`GenerateRequest::prompt_logprobs`].
+        prompt_logprobs: Option<usize>,
+        /// See [`GenerateRequest::grammar`].
+        grammar: Option<Grammar>,
     },
     /// Continue it in several ways at once; the sequences of one search compute their next tokens in the same
     /// step or not at all, and lose their blocks together.
@@ -149,6 +163,8 @@ pub struct Sequence {
     tokens: Vec<u32>,
     n_prompt: usize,
     n_computed: usize,
+    /// Log-probabilities of the prompt's tokens from the second on, as far as they are known and not yet taken.
+    scores: Vec<TokenLogprobs>,
 }
 
 impl Admitted {
@@ -200,6 +216,7 @@ impl Sequence {
             n_prompt: prompt.len(),
             tokens: prompt,
             n_computed: 0,
+            scores: Vec::new(),
         }
     }
 
@@ -250,6 +267,7 @@ impl Sequence {
             tokens: self.tokens.clone(),
             n_prompt: self.n_prompt,
             n_computed: self.n_computed,
+            scores: Vec::new(),
         }
     }
 
@@ -290,6 +308,45 @@ impl Sequence {
         self.tokens.len() - self.n_computed
     }
 
+    /// How many most probable tokens are wanted beside each token of the prompt; `None`: no log-probabilities are.
+    pub fn prompt_logprobs(&self) -> Option<usize> {
+        match self.task {
+            Task::Generate { prompt_logprobs, .. } => prompt_logprobs,
+            Task::Search { .. } | Task::Pool { .. } => None,
+        }
+    }
+
+    /// Log-probabilities of its prompt are wanted and not known.
+    pub(super) fn wants_scores(&self) -> bool {
+        let n_wanted = self.n_prompt - 1;
+        self.prompt_logprobs().is_some() && self.generated().is_empty() && self.scores.len() < n_wanted
+    }
+
+    /// Those of its next `n_tokens` positions whose logits are wanted for the log-probability of the prompt's token
+    /// behind them.
+    pub(super) fn scored_by(&self, n_tokens: usize) -> Range<usize> {
+        let first = self.n_computed.max(self.scores.len());
+        let end = (self.n_computed + n_tokens).min(self.n_prompt - 1);
+        if self.wants_scores() && first < end {
+            first..end
+        } else {
+            0..0
+        }
+    }
+
+    /// Adds the log-probabilities that a step found.
+    pub(super) fn add_scores(&mut self, scores: Vec<TokenLogprobs>) {
+        self.scores.extend(scores);
+    }
+
+    /// The log-probabilities of the whole prompt, of whose first token there is none.
+    pub(super) fn take_scores(&mut self) -> Arc<[Option<TokenLogprobs>]> {
+        let scores = std::mem::take(&mut self.scores);
+        std::iter::once(None)
+            .chain(scores.into_iter().map(Some))
+            .collect()
+    }
+
     /// Segments of the prompt's tokens; empty: all 0.
     pub fn token_types(&self) -> &[u32] {
         match &self.task {
@@ -321,13 +378,16 @@ impl Sequence {
     ///
     /// # Panics
     /// If the sequence draws none.
-    pub(super) fn push(&mut self, token: u32) -> Option<FinishReason> {
+    pub(super) fn push(&mut self, next: Next) -> Option<FinishReason> {
         let n_generated = self.generated().len();
-        self.tokens.push(token);
+        self.tokens.push(next.token);
         let Task::Generate { stop, .. } = &self.task else {
             panic!("a token for a sequence that draws none");
         };
-        stop.finish(n_generated, token)
+        match stop.finish(n_generated, next.token) {
+            None | Some(FinishReason::Length) if next.is_complete => Some(FinishReason::Complete),
+            finished => finished,
+        }
     }
 }
 
@@ -365,7 +425,12 @@ mod tests {
             prompt: vec![1, 2, 3],
             n_branches: 1,
             priority: 0,
-            task: Task::Generate { sampling, stop },
+            task: Task::Generate {
+                sampling,
+                stop,
+                prompt_logprobs: None,
+                grammar: None,
+            },
         };
         let id = SequenceId {
             priority: 0,
@@ -385,11 +450,18 @@ mod tests {
 
     #[test]
     fn ends_on_eos_stop_token_or_length() {
-        assert_eq!(sequence(rules()).push(9), Some(FinishReason::Eos(9)));
-        assert_eq!(sequence(rules()).push(7), Some(FinishReason::StopToken(7)));
+        assert_eq!(sequence(rules()).push(Next::from(9)), Some(FinishReason::Eos(9)));
+        assert_eq!(
+            sequence(rules()).push(Next::from(7)),
+            Some(FinishReason::StopToken(7))
+        );
         let mut long = sequence(rules());
         assert_eq!(
-            [long.push(4), long.push(5), long.push(6)],
+            [
+                long.push(Next::from(4)),
+                long.push(Next::from(5)),
+                long.push(Next::from(6))
+            ],
             [None, None, Some(FinishReason::Length)]
         );
         assert_eq!(
@@ -404,7 +476,7 @@ mod tests {
             max_tokens: 1,
             ..rules()
         });
-        assert_eq!(sequence.push(7), Some(FinishReason::StopToken(7)));
+        assert_eq!(sequence.push(Next::from(7)), Some(FinishReason::StopToken(7)));
     }
 
     #[test]
@@ -415,15 +487,15 @@ mod tests {
         };
         assert_eq!([stop.forbidden(0), stop.forbidden(1)], [vec![9, 7], vec![]]);
         let mut sequence = sequence(stop);
-        assert_eq!(sequence.push(4), None);
-        assert_eq!(sequence.push(9), Some(FinishReason::Eos(9)));
+        assert_eq!(sequence.push(Next::from(4)), None);
+        assert_eq!(sequence.push(Next::from(9)), Some(FinishReason::Eos(9)));
     }
 
     #[test]
     fn a_preempted_sequence_keeps_its_tokens() {
         let mut sequence = sequence(rules());
         sequence.computed(3);
-        sequence.push(4);
+        sequence.push(Next::from(4));
         assert_eq!((sequence.n_computed(), sequence.n_uncomputed()), (3, 1));
         sequence.set_computed(0);
         assert_eq!(

@@ -1,5 +1,7 @@
 //! The engine as its callers see it: tickets, over a model that checks every block table it is given.
 
+mod scores;
+
 use std::sync::mpsc;
 
 use super::fake::{Dice, HashModel, Reference, Shape};
@@ -85,6 +87,7 @@ fn expected_of(windows: &[Option<usize>], request: &GenerateRequest) -> (Vec<u32
             prompt: &request.prompt,
             generated: &generated,
             forbidden: &[],
+            mask: None,
             seed: request.sampling.seed.unwrap(),
         };
         let token = sample(&hash.logits(VOCAB_SIZE), &draw).unwrap().token;
@@ -105,6 +108,7 @@ async fn read(ticket: &mut Ticket) -> (Vec<u32>, Event) {
     loop {
         match ticket.next().await.expect("a ticket ends with an event") {
             Event::Token { token, .. } => tokens.push(token),
+            Event::Prompt(_) => assert!(tokens.is_empty(), "a prompt behind its answer"),
             end @ (Event::Finished { .. } | Event::Beams(_) | Event::Pooled(_) | Event::Failed(_)) => {
                 assert_eq!(ticket.next().await, None, "an event after the end");
                 return (tokens, end);

@@ -11,17 +11,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
 
 use super::Phase;
 use super::admission::Limits;
 use super::batch::{Batch, Logits, StepOutput};
 use super::beam::{BeamSearch, Continuation};
+use super::draw::{Drawing, Drawn, Guide, Outcome, Scored, draw, guided, score};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
-use super::sampler::{Draw, SampleError, Sampled, sample};
-use super::scheduler::{Progress, Scheduler, Step, Yield};
+use super::sampler::{SampleError, Sampled};
+use super::scheduler::{Next, Progress, Scheduler, Step, Yield};
 use super::sequence::{Admitted, Branch, Sequence, SequenceId, Task};
 use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
 use crate::model::{Forward, ModelError};
@@ -60,13 +60,15 @@ pub(super) struct EngineThread {
 }
 
 /// The way back to one ticket.
-#[derive(Debug)]
 struct Reply {
     events: mpsc::Sender<Stamped>,
     /// Prompt tokens to count when the prompt is computed; one of several answers counts them.
     n_prompt: usize,
     n_cached: usize,
     search: Option<BeamSearch>,
+    /// Where the answer is in its grammar; on loan while a step draws. It follows the tokens, so that no preemption
+    /// concerns it.
+    guide: Option<Guide>,
     cumulative_logprob: Option<f64>,
     scheduled_at: Option<Instant>,
     first_token_at: Option<Instant>,
@@ -80,8 +82,6 @@ enum Fatal {
     #[error("the engine thread panicked: {0}")]
     Panic(String),
 }
-
-type Drawn = Result<Sampled, SampleError>;
 
 /// A search, and how it goes on.
 type Searched = (SequenceId, Result<Vec<Continuation>, SampleError>);
@@ -148,16 +148,29 @@ impl EngineThread {
         }
         self.note_scheduled(&step);
         self.scheduler.fill(&mut self.batch, &step);
-        let StepOutput { logits, pooled } = self.model.forward(&self.batch)?;
-        let drawn = self.draw(&step, &logits);
-        let tokens: Vec<Option<u32>> = drawn
+        let mut drawings = drawings(&self.scheduler, &mut self.replies, &step);
+        let compute = || self.model.forward(&self.batch);
+        let StepOutput { logits, pooled } = guided(&self.samplers, &mut drawings, compute)?;
+        let n_values =
+            step.with_logits().map(|(rows, _)| rows.len()).sum::<usize>() * self.model.vocab_size();
+        assert_eq!(
+            logits.values.len(),
+            n_values,
+            "the model returned logits of another shape"
+        );
+        let drawn = draw(&self.samplers, &mut drawings, &logits);
+        let next: Vec<Option<Next>> = drawn
             .iter()
-            .map(|drawn| drawn.as_ref().ok().map(|sampled| sampled.token))
+            .map(|drawn| drawn.as_ref().ok().map(Drawn::next))
             .collect();
+        give_back(&mut self.replies, drawings);
+        let scored = score(&self.samplers, &self.scheduler, &step, &logits);
         let searched = self.search(&step, &logits);
-        let progress = self.scheduler.commit(&step, &tokens);
+        let unscored = self.reply_prompts(&step, scored);
+        let progress = self.scheduler.commit(&step, &next);
         self.reply_searched(searched);
         self.reply(progress, drawn);
+        self.fail(unscored);
         self.reply_pooled(&step, pooled);
         Ok(())
     }
@@ -205,6 +218,10 @@ impl EngineThread {
                     search: match admitted.task {
                         Task::Search { params, .. } => Some(BeamSearch::new(params)),
                         Task::Generate { .. } | Task::Pool { .. } => None,
+                    },
+                    guide: match &admitted.task {
+                        Task::Generate { grammar, .. } => grammar.as_ref().map(Guide::new),
+                        Task::Search { .. } | Task::Pool { .. } => None,
                     },
                     cumulative_logprob: None,
                     scheduled_at: None,
@@ -281,44 +298,11 @@ impl EngineThread {
         self.publish();
     }
 
-    /// One result per branch of each row that yields logits. They are independent, so the processor's cores
-    /// share them.
-    fn draw<'a>(&'a self, step: &Step, logits: &Logits) -> Vec<Drawn> {
-        let rows = step.rows.iter().filter(|row| row.yields == Yield::Logits);
-        let sequences: Vec<&Sequence> = rows.map(|row| self.scheduler.sequence(row.id)).collect();
-        let n_values = sequences.len() * self.model.vocab_size();
-        assert_eq!(
-            logits.values.len(),
-            n_values,
-            "the model returned logits of another shape"
-        );
-        let seeds = |(idx, &sequence): (usize, &&'a Sequence)| {
-            let n_draws = if sequence.is_searching() {
-                0
-            } else {
-                sequence.branches().len()
-            };
-            let branches = sequence.branches()[..n_draws].iter();
-            branches.map(move |branch| (idx, sequence, branch.seed))
-        };
-        let branches: Vec<(usize, &Sequence, u64)> = sequences.iter().enumerate().flat_map(seeds).collect();
-        let draw_branch =
-            |&(idx, sequence, seed): &(usize, &Sequence, u64)| draw_one(sequence, seed, logits.row(idx));
-        match branches.as_slice() {
-            // Waking another thread would take longer than one draw.
-            [only] => vec![draw_branch(only)],
-            several => self
-                .samplers
-                .install(|| several.par_iter().map(draw_branch).collect()),
-        }
-    }
-
     /// Continues the texts of every search whose rows yield logits.
     fn search(&mut self, step: &Step, logits: &Logits) -> Vec<Searched> {
-        let rows = step.rows.iter().filter(|row| row.yields == Yield::Logits);
-        let texts: Vec<(usize, &Sequence)> = rows
-            .map(|row| self.scheduler.sequence(row.id))
-            .enumerate()
+        let texts: Vec<(usize, &Sequence)> = step
+            .drawing()
+            .map(|(idx, row)| (idx, self.scheduler.sequence(row.id)))
             .filter(|(_, sequence)| sequence.is_searching())
             .collect();
         let mut searched = Vec::new();
@@ -376,9 +360,55 @@ impl EngineThread {
         }
     }
 
+    /// Notes the log-probabilities of prompts, and sends those of the prompts that are complete. Those that have none
+    /// fail; the step must be committed before.
+    fn reply_prompts(&mut self, step: &Step, scored: Vec<Scored>) -> Vec<(SequenceId, SampleError)> {
+        let now = Instant::now();
+        let mut failed = Vec::new();
+        for (id, scores) in scored {
+            let sequence = self.scheduler.sequence_mut(id);
+            match scores {
+                Ok(scores) => sequence.add_scores(scores),
+                Err(error) => {
+                    let branches = sequence.branches().iter();
+                    failed.extend(branches.map(|branch| (branch.id, error.clone())));
+                }
+            }
+        }
+        for (_, row) in step.drawing() {
+            let sequence = self.scheduler.sequence_mut(row.id);
+            let is_first = sequence.prompt_logprobs().is_some() && sequence.generated().is_empty();
+            if !is_first || sequence.wants_scores() {
+                continue;
+            }
+            let scores = sequence.take_scores();
+            for branch in sequence.branches() {
+                if let Some(reply) = self.replies.get(&branch.id) {
+                    reply.send(Event::Prompt(Arc::clone(&scores)), now);
+                }
+            }
+        }
+        failed
+    }
+
+    /// Ends the requests whose prompts could not be scored, as far as they have not ended yet.
+    fn fail(&mut self, unscored: Vec<(SequenceId, SampleError)>) {
+        let now = Instant::now();
+        for (id, error) in unscored {
+            self.scheduler.cancel(id);
+            if !self.replies.contains_key(&id) {
+                continue;
+            }
+            self.links.pulse.counters.failed.add(1);
+            let reply = self.forget(id);
+            self.publish();
+            reply.send(Event::Failed(RequestFailure::Sampling(error)), now);
+        }
+    }
+
     /// Sends every drawn token to its ticket. The load is published before an answer's end is, so that who
     /// sees the end also sees the blocks free.
-    fn reply(&mut self, progress: Vec<Progress>, drawn: Vec<Drawn>) {
+    fn reply(&mut self, progress: Vec<Progress>, drawn: Vec<Outcome>) {
         let now = Instant::now();
         let mut ended = Vec::new();
         for (progress, drawn) in progress.into_iter().zip(drawn) {
@@ -389,8 +419,8 @@ impl EngineThread {
                 n_generated,
             } = progress;
             match drawn {
-                Ok(sampled) => {
-                    self.reply_token(id, sampled, finished, now);
+                Ok(drawn) => {
+                    self.reply_token(id, drawn.sampled, finished, now);
                     if let Some(reason) = finished {
                         self.links.pulse.counters.finished(reason);
                         let reply = self.forget(id);
@@ -409,7 +439,7 @@ impl EngineThread {
                         "no token drawn"
                     );
                     self.links.pulse.counters.failed.add(1);
-                    ended.push((self.forget(id), Event::Failed(RequestFailure::Sampling(error))));
+                    ended.push((self.forget(id), Event::Failed(error)));
                 }
             }
         }
@@ -527,19 +557,35 @@ impl Reply {
     }
 }
 
-/// Draws the next token of one branch.
-fn draw_one(sequence: &Sequence, seed: u64, logits: &[f32]) -> Drawn {
-    let Task::Generate { sampling, stop } = &sequence.task else {
-        unreachable!("only answers are drawn");
-    };
-    let draw = Draw {
-        params: sampling,
-        prompt: sequence.prompt(),
-        generated: sequence.generated(),
-        forbidden: &stop.forbidden(sequence.generated().len()),
-        seed,
-    };
-    sample(logits, &draw)
+/// The branches that draw in a step: one after the other those of each row, in the order of the rows.
+fn drawings<'a>(
+    scheduler: &'a Scheduler,
+    replies: &mut BTreeMap<SequenceId, Reply>,
+    step: &Step,
+) -> Vec<Drawing<'a>> {
+    let mut drawings = Vec::new();
+    for (logits_idx, row) in step.drawing() {
+        let sequence = scheduler.sequence(row.id);
+        if sequence.is_searching() {
+            continue;
+        }
+        drawings.extend(sequence.branches().iter().map(|&branch| Drawing {
+            branch,
+            sequence,
+            logits_idx,
+            guide: replies.get_mut(&branch.id).and_then(|reply| reply.guide.take()),
+        }));
+    }
+    drawings
+}
+
+/// Returns the guides that [`drawings`] took.
+fn give_back(replies: &mut BTreeMap<SequenceId, Reply>, drawings: Vec<Drawing<'_>>) {
+    for Drawing { branch, guide, .. } in drawings {
+        if let Some(reply) = replies.get_mut(&branch.id) {
+            reply.guide = guide;
+        }
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -2,12 +2,14 @@
 //!
 //! Owns the events that come back and their times. Must not know the scheduler, text or HTTP.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::beam::Beam;
 use super::sampler::{SampleError, TokenLogprobs};
+use crate::grammar::FollowError;
 
 /// One request's side of the engine. Dropping it cancels the request: its blocks are free on the engine's
 /// next turn.
@@ -19,9 +21,12 @@ pub struct Ticket {
     ended: bool,
 }
 
-/// What happens to a request. Exactly one comes that is no [`Event::Token`], last.
+/// What happens to a request. The last one is neither [`Event::Prompt`] nor [`Event::Token`]; all others are.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// The log-probabilities of the prompt's tokens, where the request asked for them; `None` for the first token.
+    /// Comes once, before any token, and to each of several answers.
+    Prompt(Arc<[Option<TokenLogprobs>]>),
     /// A token that belongs to the answer. A token that ended the answer (end of sequence, stop token)
     /// is not sent; [`FinishReason`] carries it.
     Token {
@@ -54,6 +59,8 @@ pub enum FinishReason {
     Eos(u32),
     /// The model generated this one of the request's `stop_token_ids`.
     StopToken(u32),
+    /// The answer is all that the request's grammar allows.
+    Complete,
     /// The answer reached `max_tokens`, or the context its end.
     Length,
     /// The engine was told to stop before the answer was complete.
@@ -66,6 +73,9 @@ pub enum RequestFailure {
     /// The model's logits gave no token to draw.
     #[error("no token could be drawn")]
     Sampling(#[source] SampleError),
+    /// The request's grammar became too much to follow.
+    #[error("the grammar could not be followed any further")]
+    Grammar(#[source] FollowError),
     /// The engine is dead; no request will succeed until the process is restarted.
     #[error("the engine stopped on an internal error")]
     EngineDead,
@@ -126,7 +136,7 @@ impl Ticket {
             // The engine thread is gone without a word: still an end, so that no caller waits for ever.
             None => Event::Failed(RequestFailure::EngineDead),
         };
-        self.ended = !matches!(event, Event::Token { .. });
+        self.ended = !matches!(event, Event::Prompt(_) | Event::Token { .. });
         Some(event)
     }
 
@@ -145,7 +155,7 @@ impl FinishReason {
     /// OpenAI's `finish_reason`, also the metric label.
     pub fn label(self) -> &'static str {
         match self {
-            FinishReason::Eos(_) | FinishReason::StopToken(_) => "stop",
+            FinishReason::Eos(_) | FinishReason::StopToken(_) | FinishReason::Complete => "stop",
             FinishReason::Length => "length",
             FinishReason::Abort => "abort",
         }

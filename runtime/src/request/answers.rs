@@ -138,6 +138,7 @@ impl Answers {
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),
             ignore_eos: self.ignore_eos,
+            ..GenerateRequest::default()
         }
     }
 
@@ -260,6 +261,7 @@ fn sampling(
         frequency_penalty: or("frequency_penalty", 0.0)?,
         seed: params.integer("seed")?.map(i64::cast_unsigned),
         logprobs,
+        ..SamplingParams::default()
     })
 }
 

@@ -52,7 +52,7 @@ async fn vector(mut ticket: Ticket) -> Result<Vec<f32>, ApiError> {
                 tracing::error!("a pooled vector is not finite");
                 return Err(ApiError::Internal);
             }
-            Some(Event::Token { .. } | Event::Beams(_)) => {}
+            Some(Event::Prompt(_) | Event::Token { .. } | Event::Beams(_)) => {}
             Some(Event::Failed(failure)) => return Err(ApiError::from(&failure)),
             // Only an engine that is being stopped ends a request so.
             Some(Event::Finished { .. }) | None => return Err(ApiError::Aborted),

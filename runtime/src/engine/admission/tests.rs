@@ -129,6 +129,40 @@ fn malformed_requests_are_refused_by_name() {
             vocab_size: 100
         }
     );
+    for (parameter, sampling) in [
+        (
+            "logit_bias",
+            SamplingParams {
+                logit_bias: vec![(99, 1.0), (100, 1.0)],
+                ..SamplingParams::default()
+            },
+        ),
+        (
+            "allowed_token_ids",
+            SamplingParams {
+                allowed_token_ids: Some(vec![100]),
+                ..SamplingParams::default()
+            },
+        ),
+        (
+            "bad_words",
+            SamplingParams {
+                bad_words: vec![vec![1, 100]],
+                ..SamplingParams::default()
+            },
+        ),
+    ] {
+        let named = GenerateRequest {
+            sampling,
+            ..request(1, None)
+        };
+        let expected = AdmitError::ParameterOutOfVocabulary {
+            parameter,
+            token: 100,
+            vocab_size: 100,
+        };
+        assert_eq!(refusal(&limits, named), expected);
+    }
     let mut hot = request(1, None);
     hot.sampling.temperature = f32::NAN;
     assert!(matches!(refusal(&limits, hot), AdmitError::Sampling(_)));

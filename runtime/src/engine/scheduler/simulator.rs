@@ -244,7 +244,7 @@ impl World {
         if let Some((_, token)) = fails.and_then(|idx| drawn.get_mut(idx)) {
             *token = None;
         }
-        let tokens: Vec<Option<u32>> = drawn.iter().map(|(_, token)| *token).collect();
+        let tokens: Vec<Option<Next>> = drawn.iter().map(|(_, token)| token.map(Next::from)).collect();
         let progress = self.scheduler.commit(&step, &tokens);
         assert_eq!(progress.len(), drawn.len());
         for (id, continuations) in searched {

@@ -5,7 +5,10 @@ use crate::engine::admission::SchedulingPolicy;
 use crate::engine::batch::KvGroup;
 use crate::engine::sequence::{Branch, GenerateRequest};
 
-const TOKEN: Option<u32> = Some(7);
+const TOKEN: Option<Next> = Some(Next {
+    token: 7,
+    is_complete: false,
+});
 
 fn limits() -> Limits {
     Limits {
@@ -127,7 +130,7 @@ fn what_ends_frees_its_blocks_at_once() {
     let mut scheduler = scheduler(&limits(), &[4, 4]);
     let step = scheduler.schedule();
     assert_eq!(scheduler.cache().pool().n_used(), 2);
-    let progress = scheduler.commit(&step, &[Some(9), None]);
+    let progress = scheduler.commit(&step, &[Some(Next::from(9)), None]);
     let ended = progress
         .iter()
         .map(|p| (p.id.arrival, p.token, p.finished))
