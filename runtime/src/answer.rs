@@ -145,10 +145,17 @@ impl Choice {
                 Event::Prompt(_) => None,
                 Event::Token { token, logprobs } => self.token(token, logprobs),
                 Event::Finished {
-                    reason, n_generated, ..
+                    reason,
+                    last,
+                    n_generated,
+                    ..
                 } => {
+                    let last = last.map(|(token, logprobs)| {
+                        self.measure_gap();
+                        self.push(token, logprobs)
+                    });
                     self.n_generated = n_generated;
-                    return Some(self.finished(reason));
+                    return Some(self.finished(reason, last.unwrap_or_default()));
                 }
                 Event::Beams(_) | Event::Pooled(_) => return Some(Err(ApiError::Internal)),
                 Event::Failed(failure) => return Some(Err(self.failed(&failure))),
@@ -180,10 +187,18 @@ impl Choice {
         (piece.text, finish)
     }
 
-    fn finished(&mut self, reason: FinishReason) -> Result<Delta, ApiError> {
+    /// Ends the answer behind its last token's text, which may have ended it by itself.
+    fn finished(
+        &mut self,
+        reason: FinishReason,
+        (text, stop): (String, Option<Finish>),
+    ) -> Result<Delta, ApiError> {
+        if let Some(stop) = stop {
+            return Ok(self.end(text, stop));
+        }
         // Its ticket stays, so that dropping this counts it as aborted.
         let finish = finish(reason).ok_or(ApiError::Aborted)?;
-        let text = self.rest(reason);
+        let text = text + &self.rest(reason);
         Ok(self.end(text, finish))
     }
 

@@ -64,10 +64,10 @@ pub enum SchedulingPolicy {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AdmitError {
     /// Nothing to continue.
-    #[error("the prompt has no tokens")]
+    #[error("the prompt has no tokens: either prompt or prompt_embeds must be provided and non-empty")]
     EmptyPrompt,
     /// A token id the model does not have.
-    #[error("token id {token} is not in the vocabulary of {vocab_size} tokens")]
+    #[error("token id {token} is out of vocabulary, which has {vocab_size} tokens")]
     TokenOutOfVocabulary {
         /// The id.
         token: u32,
@@ -75,7 +75,7 @@ pub enum AdmitError {
         vocab_size: usize,
     },
     /// A parameter names a token that the model does not have.
-    #[error("{parameter} names token id {token}, which is not in the vocabulary of {vocab_size} tokens")]
+    #[error("{parameter} has token id {token}, which is out of vocabulary: it has {vocab_size} tokens")]
     ParameterOutOfVocabulary {
         /// Name of the parameter, OpenAI's or vLLM's.
         parameter: &'static str,
@@ -259,6 +259,8 @@ impl Limits {
             stop_token_ids,
         };
         stop.check()?;
+        let ids = stop.stop_token_ids.iter();
+        self.check_named(ids.map(|&token| ("stop_token_ids", token)))?;
         Ok(stop)
     }
 
@@ -307,9 +309,11 @@ impl Limits {
 
     fn check_sampling(&self, sampling: &SamplingParams) -> Result<(), AdmitError> {
         sampling.check()?;
-        let unknown = sampling
-            .named_tokens()
-            .find(|(_, token)| *token as usize >= self.vocab_size);
+        self.check_named(sampling.named_tokens())
+    }
+
+    fn check_named(&self, mut tokens: impl Iterator<Item = (&'static str, u32)>) -> Result<(), AdmitError> {
+        let unknown = tokens.find(|(_, token)| *token as usize >= self.vocab_size);
         unknown.map_or(Ok(()), |(parameter, token)| {
             Err(AdmitError::ParameterOutOfVocabulary {
                 parameter,

@@ -87,8 +87,10 @@ pub struct Sampled {
 /// Natural log-probabilities under the model alone: before penalties, temperature and filters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// Of the token that was drawn.
+    /// Of the token that was drawn or given.
     pub chosen: f32,
+    /// Its rank: 1 if no token is more probable.
+    pub rank: usize,
     /// The most probable tokens, most probable first; ties by lower id.
     pub top: Vec<(u32, f32)>,
 }
@@ -466,8 +468,10 @@ fn token_logprobs(logits: &[f32], token: u32, n_top: usize) -> TokenLogprobs {
         .into_iter()
         .map(|candidate| (candidate.token(), logprob(candidate.logit())))
         .collect();
+    let chosen = logits[token as usize];
     TokenLogprobs {
-        chosen: logprob(logits[token as usize]),
+        chosen: logprob(chosen),
+        rank: 1 + logits.iter().filter(|&&logit| logit > chosen).count(),
         top,
     }
 }

@@ -110,6 +110,13 @@ async fn read(ticket: &mut Ticket) -> (Vec<u32>, Event) {
             Event::Token { token, .. } => tokens.push(token),
             Event::Prompt(_) => assert!(tokens.is_empty(), "a prompt behind its answer"),
             end @ (Event::Finished { .. } | Event::Beams(_) | Event::Pooled(_) | Event::Failed(_)) => {
+                if let Event::Finished {
+                    last: Some((token, _)),
+                    ..
+                } = end
+                {
+                    tokens.push(token);
+                }
                 assert_eq!(ticket.next().await, None, "an event after the end");
                 return (tokens, end);
             }
@@ -121,6 +128,7 @@ async fn answer(ticket: &mut Ticket) -> (Vec<u32>, FinishReason) {
     let (tokens, end) = read(ticket).await;
     let Event::Finished {
         reason,
+        last,
         n_generated,
         cumulative_logprob: None,
     } = end
@@ -132,6 +140,10 @@ async fn answer(ticket: &mut Ticket) -> (Vec<u32>, FinishReason) {
         FinishReason::Eos(_) | FinishReason::StopToken(_)
     ));
     assert_eq!(n_generated, tokens.len() + n_withheld);
+    assert_eq!(
+        last.is_some(),
+        matches!(reason, FinishReason::Length | FinishReason::Complete)
+    );
     (tokens, reason)
 }
 
@@ -570,6 +582,7 @@ async fn tokens_carry_logprobs_and_tickets_their_times() {
     else {
         panic!("no token with logprobs")
     };
+    assert_eq!(logprobs.rank, 1);
     assert_eq!(logprobs.top, [(7, logprobs.chosen), (8, logprobs.chosen - 1.0)]);
     let (_, end) = read(&mut ticket).await;
     let Event::Finished {

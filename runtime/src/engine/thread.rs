@@ -20,7 +20,7 @@ use super::beam::{BeamSearch, Continuation};
 use super::draw::{Drawing, Drawn, Guide, Outcome, Scored, draw, guided, score};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
-use super::sampler::{SampleError, Sampled};
+use super::sampler::{SampleError, Sampled, TokenLogprobs};
 use super::scheduler::{Next, Progress, Scheduler, Step, Yield};
 use super::sequence::{Admitted, Branch, Sequence, SequenceId, Task};
 use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
@@ -420,12 +420,13 @@ impl EngineThread {
             } = progress;
             match drawn {
                 Ok(drawn) => {
-                    self.reply_token(id, drawn.sampled, finished, now);
+                    let last = self.reply_token(id, drawn.sampled, finished, now);
                     if let Some(reason) = finished {
                         self.links.pulse.counters.finished(reason);
                         let reply = self.forget(id);
                         let event = Event::Finished {
                             reason,
+                            last,
                             n_generated,
                             cumulative_logprob: reply.cumulative_logprob,
                         };
@@ -449,13 +450,14 @@ impl EngineThread {
         }
     }
 
+    /// Sends a token, unless it ends the answer; the last token of the answer is returned instead.
     fn reply_token(
         &mut self,
         id: SequenceId,
         sampled: Sampled,
         finished: Option<FinishReason>,
         now: Instant,
-    ) {
+    ) -> Option<(u32, Option<TokenLogprobs>)> {
         let reply = self.replies.get_mut(&id).expect("every branch has a reply");
         let counters = &self.links.pulse.counters;
         counters.generation_tokens.add(1);
@@ -467,9 +469,14 @@ impl EngineThread {
         if let Some(logprobs) = &logprobs {
             *reply.cumulative_logprob.get_or_insert_default() += f64::from(logprobs.chosen);
         }
-        if !matches!(finished, Some(FinishReason::Eos(_) | FinishReason::StopToken(_))) {
-            reply.send(Event::Token { token, logprobs }, now);
+        match finished {
+            None => reply.send(Event::Token { token, logprobs }, now),
+            Some(FinishReason::Eos(_) | FinishReason::StopToken(_)) => {}
+            Some(FinishReason::Complete | FinishReason::Length | FinishReason::Abort) => {
+                return Some((token, logprobs));
+            }
         }
+        None
     }
 
     /// Sends every pooled vector to its ticket, after the load as in [`EngineThread::reply`].
@@ -504,6 +511,7 @@ impl EngineThread {
             let reply = self.forget(id);
             let event = Event::Finished {
                 reason: FinishReason::Abort,
+                last: None,
                 n_generated,
                 cumulative_logprob: reply.cumulative_logprob,
             };

@@ -39,6 +39,9 @@ pub enum Event {
     Finished {
         /// Why it ended.
         reason: FinishReason,
+        /// The last token where it belongs to the answer: of one that is complete or as long as it may get. It comes
+        /// here and in no [`Event::Token`], so that a stream's last piece has both text and reason.
+        last: Option<(u32, Option<TokenLogprobs>)>,
         /// Tokens the model generated, the one that ended the answer included.
         n_generated: usize,
         /// Sum of the log-probabilities of those tokens, where the request asked for log-probabilities.

@@ -186,7 +186,10 @@ impl Serving {
         loop {
             match self.tokio.block_on(ticket.next()).unwrap() {
                 Event::Token { token, .. } => tokens.push(token),
-                Event::Finished { .. } => return tokens,
+                Event::Finished { last, .. } => {
+                    tokens.extend(last.map(|(token, _)| token));
+                    return tokens;
+                }
                 other => panic!("{other:?}"),
             }
         }

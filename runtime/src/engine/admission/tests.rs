@@ -163,6 +163,14 @@ fn malformed_requests_are_refused_by_name() {
         };
         assert_eq!(refusal(&limits, named), expected);
     }
+    let stopping = GenerateRequest {
+        stop_token_ids: vec![100],
+        ..request(1, None)
+    };
+    assert_eq!(
+        refusal(&limits, stopping).to_string(),
+        "stop_token_ids has token id 100, which is out of vocabulary: it has 100 tokens"
+    );
     let mut hot = request(1, None);
     hot.sampling.temperature = f32::NAN;
     assert!(matches!(refusal(&limits, hot), AdmitError::Sampling(_)));

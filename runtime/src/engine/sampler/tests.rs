@@ -320,7 +320,7 @@ fn logprobs_are_of_the_raw_logits() {
     };
     let sampled = sample(&logits, &draw).unwrap();
     let logprobs = sampled.logprobs.unwrap();
-    assert_eq!(sampled.token, 4);
+    assert_eq!((sampled.token, logprobs.rank), (4, 2));
     assert!((f64::from(logprobs.chosen).exp() - 0.25).abs() < 1e-6);
     assert_eq!(logprobs.top.iter().map(|top| top.0).collect::<Vec<_>>(), [1, 4]);
     assert!((f64::from(logprobs.top[0].1).exp() - 0.4).abs() < 1e-6);
