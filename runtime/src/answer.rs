@@ -422,6 +422,7 @@ mod tests {
         let token = |chosen: &f32| Token {
             id: 1,
             logprobs: Some(TokenLogprobs {
+                rank: 1,
                 chosen: *chosen,
                 top: Vec::new(),
             }),
