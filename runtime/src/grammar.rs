@@ -4,6 +4,11 @@
 //! answer's tokens. llguidance does the parsing. Must not know requests, logits or how tokens are drawn.
 
 mod constraint;
+mod gbnf;
+mod marks;
+mod structural;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +18,7 @@ use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, T
 use llguidance::{Matcher, ParserFactory};
 
 pub use constraint::Constraint;
+use marks::Marks;
 
 use crate::tokenizer::TokenBytes;
 
@@ -31,6 +37,7 @@ const REASON_CHARS_MAX: usize = 300;
 /// Compiles grammars over the tokens of one model.
 pub struct Grammars {
     factory: ParserFactory,
+    marks: Marks,
 }
 
 /// A compiled constraint. Clones share what is compiled.
@@ -133,7 +140,10 @@ impl Grammars {
             verbose_errors: false,
             ..ParserLimits::default()
         };
-        Ok(Grammars { factory })
+        Ok(Grammars {
+            factory,
+            marks: Marks::of(tokens),
+        })
     }
 
     /// Compiles a constraint; takes milliseconds, and for hostile ones up to a few hundred of them.
@@ -141,14 +151,19 @@ impl Grammars {
     /// # Errors
     /// [`GrammarError`] if it is malformed, not supported or too large.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
-        let source = constraint.source()?;
+        let source = constraint.source(&self.marks)?;
         let what = constraint.name();
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {
             what,
             reason: shortened(error),
         };
         let compiled = std::thread::scope(|scope| {
-            let compile = || Matcher::new(self.factory.create_parser(source));
+            let compile = || {
+                let mut matcher = Matcher::new(self.factory.create_parser(source));
+                // What allows nothing is noticed here, and what every answer begins with is there already.
+                let _ = matcher.compute_mask_or_eos();
+                matcher
+            };
             let thread = std::thread::Builder::new()
                 .name("grammar".to_owned())
                 .stack_size(COMPILE_STACK_BYTES);
@@ -184,7 +199,18 @@ fn word(tokens: &TokenBytes, id: u32, eos: &[u32]) -> Vec<u8> {
 /// What llguidance says, without its state and source.
 fn shortened(error: &dyn fmt::Display) -> String {
     let text = error.to_string();
-    let text = text.split("\n<").next().unwrap_or_default();
+    let text = text
+        .split("failed to compile JSON schema: ")
+        .last()
+        .unwrap_or_default();
+    // Source lines follow, with their numbers in front.
+    let is_source = |line: &str| {
+        let behind = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+        line.starts_with('<') || (line.len() > behind.len() && behind.starts_with(" | "))
+    };
+    let lines: Vec<&str> = text.lines().take_while(|line| !is_source(line)).collect();
+    let text = lines.join("\n");
+    let text = text.replace("NoExtensionBias", "no text matches it");
     text.chars().take(REASON_CHARS_MAX).collect()
 }
 

@@ -3,9 +3,13 @@
 use std::fmt::Write as _;
 
 use llguidance::api::TopLevelGrammar;
+use llguidance::regex_to_lark;
 use serde_json::{Map, Value, json};
 
 use super::GrammarError;
+use super::gbnf::{is_gbnf, literal, to_lark};
+use super::marks::Marks;
+use super::structural;
 
 /// Longest JSON schema, bytes of its JSON.
 const SCHEMA_BYTES_MAX: usize = 1 << 20;
@@ -33,9 +37,10 @@ pub enum Constraint {
     Regex(String),
     /// One of these texts.
     Choice(Vec<String>),
-    /// Text of a context-free grammar: Lark's notation as llguidance reads it.
+    /// Text of a context-free grammar: Lark's notation as llguidance reads it, or GBNF (`root ::= …`).
     Grammar(String),
-    /// Free text in which what follows certain triggers has a form of its own.
+    /// Free text in which what follows certain triggers has a form of its own: vLLM's `structures` and `triggers`, or
+    /// XGrammar's `format`.
     StructuralTag(Value),
 }
 
@@ -52,46 +57,35 @@ impl Constraint {
         }
     }
 
-    /// What llguidance compiles.
+    /// What llguidance compiles, for a model with these marks.
     ///
     /// # Errors
     /// [`GrammarError::TooLarge`], or [`GrammarError::Unsupported`] for what is refused without compiling it.
-    pub(super) fn source(&self) -> Result<TopLevelGrammar, GrammarError> {
-        let source = match self {
+    pub(super) fn source(&self, marks: &Marks) -> Result<TopLevelGrammar, GrammarError> {
+        let unsupported = |reason| self.unsupported(reason);
+        Ok(TopLevelGrammar::from_lark(match self {
             Constraint::JsonObject => {
-                TopLevelGrammar::from_json_schema(self.schema(&json!({"type": "object"}))?)
+                let schema = json_grammar(&json!({"type": "object"})).map_err(unsupported)?;
+                format!("start: {schema}")
             }
-            Constraint::JsonSchema(schema) => TopLevelGrammar::from_json_schema(self.schema(schema)?),
+            Constraint::JsonSchema(schema) => {
+                self.check_size(schema.to_string().len(), "bytes", SCHEMA_BYTES_MAX)?;
+                format!("start: {}", json_grammar(schema).map_err(unsupported)?)
+            }
             Constraint::Regex(regex) => {
                 self.check_text(regex)?;
-                TopLevelGrammar::from_regex(unanchored(regex))
+                format!("start: {}", regex_grammar(regex).map_err(unsupported)?)
             }
-            Constraint::Choice(choices) => TopLevelGrammar::from_lark(self.choices(choices)?),
+            Constraint::Choice(choices) => self.choices(choices)?,
             Constraint::Grammar(grammar) => {
                 self.check_text(grammar)?;
-                TopLevelGrammar::from_lark(grammar.clone())
+                lark_grammar(grammar).map_err(unsupported)?
             }
-            Constraint::StructuralTag(_) => {
-                return Err(self.unsupported("structural tags are not supported yet"));
+            Constraint::StructuralTag(tag) => {
+                self.check_size(tag.to_string().len(), "bytes", SCHEMA_BYTES_MAX)?;
+                structural::to_lark(tag, marks).map_err(unsupported)?
             }
-        };
-        Ok(source)
-    }
-
-    /// A schema with the options that it is compiled with.
-    fn schema(&self, schema: &Value) -> Result<Value, GrammarError> {
-        self.check_size(schema.to_string().len(), "bytes", SCHEMA_BYTES_MAX)?;
-        let mut keywords = match schema {
-            Value::Object(keywords) => keywords.clone(),
-            Value::Bool(true) => Map::new(),
-            _ => return Err(self.unsupported("it is not an object")),
-        };
-        if keywords.contains_key("x-guidance") {
-            return Err(self.unsupported("x-guidance is not open to requests"));
-        }
-        let options = json!({"whitespace_flexible": true, "whitespace_pattern": WHITESPACE});
-        keywords.insert("x-guidance".to_owned(), options);
-        Ok(Value::Object(keywords))
+        }))
     }
 
     fn choices(&self, choices: &[String]) -> Result<String, GrammarError> {
@@ -104,8 +98,7 @@ impl Constraint {
         let mut lark = "start: CHOICE\nCHOICE: ".to_owned();
         for (idx, choice) in choices.iter().enumerate() {
             let separator = if idx == 0 { "" } else { " | " };
-            write!(lark, "{separator}{}", Value::from(choice.as_str()))
-                .map_err(|error| self.unsupported(error))?;
+            let _ = write!(lark, "{separator}{}", literal(choice));
         }
         Ok(lark)
     }
@@ -133,6 +126,50 @@ impl Constraint {
             reason: reason.to_string(),
         }
     }
+}
+
+/// A schema as an atom of Lark, with the options that all schemas are compiled with.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn json_grammar(schema: &Value) -> Result<String, String> {
+    let mut keywords = match schema {
+        Value::Object(keywords) => keywords.clone(),
+        Value::Bool(true) => Map::new(),
+        _ => return Err("a schema is an object".to_owned()),
+    };
+    if keywords.contains_key("x-guidance") {
+        return Err("x-guidance is not open to requests".to_owned());
+    }
+    let options = json!({"whitespace_flexible": true, "whitespace_pattern": WHITESPACE});
+    keywords.insert("x-guidance".to_owned(), options);
+    Ok(format!("%json {}", Value::Object(keywords)))
+}
+
+/// A regular expression as an atom of Lark. `\d`, `\w` and `\s` are those of ASCII, which all dialects have in common.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn regex_grammar(regex: &str) -> Result<String, String> {
+    let regex = unanchored(regex);
+    if regex.is_empty() {
+        return Err("a regular expression is not empty".to_owned());
+    }
+    Ok(format!("/{}/", regex_to_lark(regex, "dws")))
+}
+
+/// A grammar in Lark's notation, whichever it came in.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn lark_grammar(grammar: &str) -> Result<String, String> {
+    if grammar.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if is_gbnf(grammar) {
+        return to_lark(grammar);
+    }
+    Ok(grammar.to_owned())
 }
 
 /// A regular expression without the anchors that say what holds anyway: that it matches the whole text.

@@ -138,6 +138,13 @@ impl TokenBytes {
         Ok(tokens)
     }
 
+    /// The table of words, each with whether it is a mark.
+    #[cfg(test)]
+    pub(crate) fn of_words(words: impl IntoIterator<Item = (Vec<u8>, bool)>) -> Self {
+        let token = |(bytes, is_special)| Token { bytes, is_special };
+        Self::gather(words.into_iter().map(token), Leading::Kept).unwrap()
+    }
+
     /// Bytes of a token; none for an id that the tokenizer does not have.
     pub fn get(&self, id: u32) -> &[u8] {
         let idx = id as usize;
