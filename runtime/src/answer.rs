@@ -61,6 +61,8 @@ pub struct Delta {
     pub text: String,
     /// Tokens since the piece before, where the request asked for them or their log-probabilities.
     pub tokens: Vec<Token>,
+    /// Log-probabilities of the prompt, in the first piece where the request asked for them.
+    pub prompt: Option<PromptLogprobs>,
     /// Tokens generated so far, those included that have no text.
     pub n_generated: usize,
     /// Tokens of the prompt that the prefix cache had.
@@ -68,6 +70,9 @@ pub struct Delta {
     /// Set in the last piece.
     pub finish: Option<Finish>,
 }
+
+/// Log-probabilities of a prompt's tokens; `None` for the first.
+pub type PromptLogprobs = Arc<[Option<TokenLogprobs>]>;
 
 /// A token of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +99,7 @@ pub struct Choice {
     n_generated: usize,
     n_cached: usize,
     tokens: Vec<Token>,
+    prompt: Option<PromptLogprobs>,
     token_at: Option<Instant>,
 }
 
@@ -131,6 +137,7 @@ impl Choice {
             n_generated: 0,
             n_cached: 0,
             tokens: Vec::new(),
+            prompt: None,
             token_at: None,
         }
     }
@@ -142,7 +149,10 @@ impl Choice {
             let event = ticket.next().await?;
             self.n_cached = ticket.n_cached_tokens();
             let delta = match event {
-                Event::Prompt(_) => None,
+                Event::Prompt(logprobs) => {
+                    self.prompt = Some(logprobs);
+                    None
+                }
                 Event::Token { token, logprobs } => self.token(token, logprobs),
                 Event::Finished {
                     reason,
@@ -282,6 +292,7 @@ impl Choice {
             choice_idx: self.choice_idx,
             text,
             tokens: std::mem::take(&mut self.tokens),
+            prompt: self.prompt.take(),
             n_generated: self.n_generated,
             n_cached: self.n_cached,
             finish,
@@ -353,6 +364,7 @@ impl Running {
                 choice_idx,
                 text,
                 tokens,
+                prompt,
                 n_generated,
                 n_cached,
                 finish,
@@ -360,6 +372,7 @@ impl Running {
             let whole = &mut wholes[choice_idx];
             whole.text.push_str(&text);
             whole.tokens.extend(tokens);
+            whole.prompt = whole.prompt.take().or(prompt);
             whole.n_generated = n_generated;
             whole.n_cached = n_cached;
             whole.finish = finish;
@@ -382,12 +395,28 @@ pub struct Whole {
     pub text: String,
     /// Its tokens, where the request asked for them or their log-probabilities.
     pub tokens: Vec<Token>,
+    /// Log-probabilities of the prompt, where the request asked for them.
+    pub prompt: Option<PromptLogprobs>,
     /// Tokens generated.
     pub n_generated: usize,
     /// Tokens of the prompt that the prefix cache had.
     pub n_cached: usize,
     /// Why it ended.
     pub finish: Option<Finish>,
+}
+
+impl From<Delta> for Whole {
+    /// A piece, as if it were all.
+    fn from(delta: Delta) -> Self {
+        Self {
+            text: delta.text,
+            tokens: delta.tokens,
+            prompt: delta.prompt,
+            n_generated: delta.n_generated,
+            n_cached: delta.n_cached,
+            finish: delta.finish,
+        }
+    }
 }
 
 impl Whole {

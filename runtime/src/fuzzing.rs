@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, json};
 
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
+use crate::grammar::GrammarError;
 use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
 use crate::pooling::Lengths;
@@ -57,6 +58,9 @@ pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplat
         defaults: &Defaults::default(),
         template,
         response_role: "assistant",
+        grammars: Err(&GrammarError::Vocabulary {
+            reason: "grammars have a target of their own".to_owned(),
+        }),
         strict: false,
     };
     for prepare in [chat, completion] {

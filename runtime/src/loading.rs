@@ -17,6 +17,7 @@ use crate::engine::{
     SchedulingPolicy,
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
+use crate::grammar::Grammars;
 use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo, Task};
 use crate::pooling::PoolingConfig;
 use crate::server::{App, ServeError, Serving, chain};
@@ -118,9 +119,14 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
     let stops = named.map_or(&[][..], |named| named.stops);
     let stops = stops.iter().filter_map(|stop| tokenizer.tokens().id_of(stop));
     info.eos_token_ids.extend(stops);
+    let grammars = Grammars::new(tokenizer.tokens(), &info.eos_token_ids, info.vocab_size);
+    if let Err(error) = &grammars {
+        tracing::warn!(%error, "there are no structured outputs");
+    }
     let engine = start_engine(model, &info, config)?;
     Ok(Serving {
         engine,
+        grammars,
         tokenizer: Arc::new(tokenizer),
         template,
         defaults: crate::request::Defaults::load(directory)?,

@@ -4,6 +4,7 @@
 //! a client could rely on is passed over in silence. Must not know HTTP, nor what the engine is doing.
 
 mod answers;
+mod constraint;
 mod defaults;
 mod fill_in;
 mod messages;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value};
 use crate::chat_template::{self, ChatTemplate, Conversation, Ending};
 use crate::engine::{BeamRequest, GenerateRequest};
 use crate::error::{ApiError, shortened};
+use crate::grammar::{GrammarError, Grammars};
 use crate::model::Task;
 use crate::pooling::Lengths;
 use crate::tokenizer::{Begin, Tokenizer};
@@ -66,6 +68,8 @@ pub struct Rules<'a> {
     pub template: Option<&'a ChatTemplate>,
     /// Role of answers.
     pub response_role: &'a str,
+    /// Grammars over the model's tokens, or why there can be none.
+    pub grammars: Result<&'a Grammars, &'a GrammarError>,
     /// Unknown parameters are refused instead of named.
     pub strict: bool,
 }
@@ -81,6 +85,8 @@ pub struct Prepared {
     pub prompt_param: &'static str,
     /// How to answer each of them.
     pub answers: Answers,
+    /// Alternatives to each of the prompts' tokens, where their log-probabilities are asked for.
+    pub prompt_logprobs: Option<usize>,
     /// The client's own name for the request.
     pub request_id: Option<String>,
     /// Parameters that mean nothing here, to be told to the client.
@@ -128,12 +134,6 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     let echoes = params.flag("echo")?.unwrap_or(false);
     let begin = begin(&mut params, Begin::Add)?;
     let logprobs = logprobs(&mut params, "logprobs", rules)?;
-    if echoes && logprobs.is_some() {
-        return Err(contradiction(
-            "logprobs",
-            "log-probabilities of an echoed prompt are not supported in this version",
-        ));
-    }
     let max_tokens = params.count("max_tokens")?;
     let asked = max_tokens
         .or(rules.defaults.max_tokens)
@@ -141,7 +141,13 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     let cut = Cut::read(&mut params, rules.max_model_len, asked)?;
     let request_id = request_id(&mut params)?;
     let suffix = params.text("suffix")?.filter(|suffix| !suffix.is_empty());
-    let mut answers = Answers::read(&mut params, rules, (logprobs, 1.0))?;
+    let mut answers = Answers::read(&mut params, (rules, tokenizer), (logprobs, 1.0))?;
+    let prompt_logprobs = answers.prompt_logprobs;
+    if echoes && let Some(n_top) = logprobs {
+        // As vLLM does it: what is echoed is scored too.
+        answers.echoes_logprobs = true;
+        answers.prompt_logprobs = Some(answers.prompt_logprobs.map_or(n_top, |n| n.max(n_top)));
+    }
     answers.max_tokens = asked;
     if asked == Some(0) {
         if !echoes {
@@ -178,6 +184,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
         prompts,
         prompt_param: "prompt",
         answers,
+        prompt_logprobs,
         request_id,
         ignored,
     })
@@ -211,7 +218,11 @@ pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Pre
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
     let cut = Cut::read(&mut params, rules.max_model_len, max_tokens)?;
     let request_id = request_id(&mut params)?;
-    let mut answers = Answers::read(&mut params, rules, (logprobs, CHAT_TEMPERATURE_DEFAULT))?;
+    let mut answers = Answers::read(
+        &mut params,
+        (rules, tokenizer),
+        (logprobs, CHAT_TEMPERATURE_DEFAULT),
+    )?;
     answers.max_tokens = max_tokens;
     let ignored = params.finish()?;
     let text = rendered(&conversation, template.as_ref(), rules)?;
@@ -221,6 +232,7 @@ pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Pre
         model,
         prompts: vec![Prompt { ids, echo }],
         prompt_param: "messages",
+        prompt_logprobs: answers.prompt_logprobs,
         answers,
         request_id,
         ignored,

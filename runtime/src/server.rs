@@ -19,6 +19,7 @@ use crate::config::ServeConfig;
 use crate::connection::{self, ConnectionLimits};
 use crate::engine::{Engine, EngineError};
 use crate::fetch::FetchError;
+use crate::grammar::{GrammarError, Grammars};
 use crate::loading::load;
 use crate::metrics::Metrics;
 use crate::model::{ModelError, ModelInfo};
@@ -56,6 +57,8 @@ pub struct Serving {
     pub tokenizer: Arc<Tokenizer>,
     /// Messages to text; a checkpoint may have none.
     pub template: Option<ChatTemplate>,
+    /// Grammars over its tokens, or why there can be none.
+    pub grammars: Result<Grammars, GrammarError>,
     /// What was loaded.
     pub info: ModelInfo,
     /// Longest context in tokens.

@@ -3,16 +3,22 @@
 use serde_json::{Map, Value};
 
 use super::params::{Params, invalid_item, token_id};
-use super::{Defaults, Rules, contradiction};
+use super::prompt::unencoded;
+use super::{Defaults, Rules, constraint, contradiction, logprobs as count_of_logprobs};
 use crate::engine::{BeamParams, BeamRequest, EarlyStopping, GenerateRequest, SamplingParams};
 use crate::error::ApiError;
+use crate::grammar::Grammar;
 use crate::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
-use crate::tokenizer::Special;
+use crate::tokenizer::{Begin, Special, Tokenizer};
 
 /// Stop strings of one request.
 const STOPS_MAX: usize = 16;
 /// Stop tokens of one request.
 const STOP_TOKENS_MAX: usize = 256;
+/// Biased tokens of one request.
+const BIASES_MAX: usize = 1024;
+/// Bad words of one request.
+const BAD_WORDS_MAX: usize = 128;
 
 /// How to answer a prompt.
 #[derive(Clone, Debug)]
@@ -37,6 +43,12 @@ pub struct Answers {
     pub stop_place: StopPlace,
     /// Whether special tokens are part of the text.
     pub special: Special,
+    /// Log-probabilities of the prompt are told, and those of so many alternatives.
+    pub prompt_logprobs: Option<usize>,
+    /// The prompt's log-probabilities are also part of `logprobs`.
+    pub echoes_logprobs: bool,
+    /// What answers must look like.
+    pub grammar: Option<Grammar>,
     /// Log-probabilities are told, and those of so many alternatives.
     pub logprobs: Option<usize>,
     /// Log-probabilities name tokens by their ids.
@@ -77,11 +89,17 @@ impl Answers {
     /// `temperature` that of requests and checkpoints that name none.
     pub(super) fn read(
         params: &mut Params,
-        rules: &Rules<'_>,
+        (rules, tokenizer): (&Rules<'_>, &Tokenizer),
         (logprobs, temperature): (Option<usize>, f32),
     ) -> Result<Self, ApiError> {
         let n = params.count("n")?.unwrap_or(1);
         let stream = stream(params)?;
+        let prompt_logprobs = count_of_logprobs(params, "prompt_logprobs", rules)?;
+        if prompt_logprobs.is_some() && stream.is_some() {
+            let reason = "they are not available when `stream=True`";
+            return Err(contradiction("prompt_logprobs", reason));
+        }
+        let grammar = constraint::grammar(params, rules)?;
         let is_inside = params.flag("include_stop_str_in_output")?.unwrap_or(false);
         let stop_place = if is_inside {
             StopPlace::Inside
@@ -93,9 +111,9 @@ impl Answers {
             n,
             method: Method::read(
                 params,
-                rules.defaults,
+                (rules.defaults, tokenizer),
                 (n, logprobs, temperature),
-                stream.is_some(),
+                (stream.is_some(), grammar.is_some() || prompt_logprobs.is_some()),
             )?,
             priority: params.integer("priority")?.unwrap_or(0) as i32,
             max_tokens: None,
@@ -107,6 +125,9 @@ impl Answers {
             stops: StopStrings::new(stop_strings(params)?, stop_place),
             stop_place,
             special: if skips { Special::Skip } else { Special::Show },
+            prompt_logprobs,
+            echoes_logprobs: false,
+            grammar,
             logprobs,
             tokens_as_ids: params.flag("return_tokens_as_token_ids")?.unwrap_or(false),
             token_ids: params.flag("return_token_ids")?.unwrap_or(false),
@@ -138,7 +159,8 @@ impl Answers {
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),
             ignore_eos: self.ignore_eos,
-            ..GenerateRequest::default()
+            prompt_logprobs: self.prompt_logprobs,
+            grammar: self.grammar.clone(),
         }
     }
 
@@ -158,9 +180,9 @@ impl Answers {
 impl Method {
     fn read(
         params: &mut Params,
-        defaults: &Defaults,
+        (defaults, tokenizer): (&Defaults, &Tokenizer),
         (n, logprobs, temperature): (usize, Option<usize>, f32),
-        is_streamed: bool,
+        (is_streamed, shapes): (bool, bool),
     ) -> Result<Self, ApiError> {
         let best_of = params.count("best_of")?.unwrap_or(n);
         if best_of < n {
@@ -170,6 +192,10 @@ impl Method {
         let searches = params.flag("use_beam_search")?.unwrap_or(false);
         let length_penalty = params.number("length_penalty")?;
         let early_stopping = params.read("early_stopping", early_stopping)?;
+        if searches && shapes {
+            let reason = "a beam search cannot follow a grammar or tell a prompt's log-probabilities";
+            return Err(contradiction("use_beam_search", reason));
+        }
         if searches {
             check_nothing_is_drawn(params, logprobs)?;
             return Ok(Self::Search(BeamParams {
@@ -193,7 +219,7 @@ impl Method {
         }
         // The best answers are known by their log-probabilities.
         let logprobs = logprobs.or((best_of > n).then_some(0));
-        let sampling = sampling(params, defaults, (logprobs, temperature))?;
+        let sampling = sampling(params, (defaults, tokenizer), (logprobs, temperature))?;
         Ok(Self::Sample { sampling, best_of })
     }
 }
@@ -243,7 +269,7 @@ fn check_nothing_is_drawn(params: &mut Params, logprobs: Option<usize>) -> Resul
 
 fn sampling(
     params: &mut Params,
-    defaults: &Defaults,
+    (defaults, tokenizer): (&Defaults, &Tokenizer),
     (logprobs, temperature): (Option<usize>, f32),
 ) -> Result<SamplingParams, ApiError> {
     let asked = params.number("temperature")?.map(|x| x as f32);
@@ -261,8 +287,44 @@ fn sampling(
         frequency_penalty: or("frequency_penalty", 0.0)?,
         seed: params.integer("seed")?.map(i64::cast_unsigned),
         logprobs,
-        ..SamplingParams::default()
+        logit_bias: params.read("logit_bias", biases)?.unwrap_or_default(),
+        allowed_token_ids: allowed_token_ids(params)?,
+        bad_words: bad_words(params, tokenizer)?,
     })
+}
+
+/// Token ids, written as text as JSON wants it, with what is added to their logits.
+fn biases(value: &Value) -> Option<Vec<(u32, f32)>> {
+    let fields = value.as_object().filter(|fields| fields.len() <= BIASES_MAX)?;
+    let bias = |(token, bias): (&String, &Value)| {
+        let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias))?;
+        Some((token.parse().ok()?, bias as f32))
+    };
+    fields.iter().map(bias).collect()
+}
+
+fn allowed_token_ids(params: &mut Params) -> Result<Option<Vec<u32>>, ApiError> {
+    let allowed = params.list("allowed_token_ids", usize::MAX, token_id)?;
+    match allowed {
+        Some(ids) if ids.is_empty() => Err(params.invalid("allowed_token_ids", &Value::Array(Vec::new()))),
+        allowed => Ok(allowed),
+    }
+}
+
+/// A word is forbidden as it is written at the beginning of a text and behind a space, as vLLM does it.
+fn bad_words(params: &mut Params, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, ApiError> {
+    let word = |item: &Value| Some(item.as_str().filter(|word| !word.is_empty())?.to_string());
+    let words = params.list("bad_words", BAD_WORDS_MAX, word)?.unwrap_or_default();
+    let mut runs = Vec::new();
+    for word in words {
+        for written in [word.clone(), format!(" {}", word.trim_start())] {
+            let ids = tokenizer.encode(&written, Begin::Leave).map_err(unencoded)?;
+            if !ids.is_empty() && !runs.contains(&ids) {
+                runs.push(ids);
+            }
+        }
+    }
+    Ok(runs)
 }
 
 fn stop_strings(params: &mut Params) -> Result<Vec<String>, ApiError> {

@@ -278,11 +278,11 @@ const SAMPLING: &[Parameter] = &[
     number("frequency_penalty", (-2.0, 2.0), "0", "0.5")
         .doc("Subtracted from the logits of tokens that the answer has, once per occurrence."),
     other("logit_bias", "an object of up to 1024 token ids with numbers from -100 to 100", BIASES, "{\"5\": -100}")
-        .doc("Added to the logits of these tokens.").fate(Refused(&[])),
+        .doc("Added to the logits of these tokens."),
     other("allowed_token_ids", "a non-empty list of token ids", r#"{"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#, "[1, 2, 3, 4, 5, 6, 7, 8]")
-        .doc("Only these tokens are drawn.").fate(Refused(&[])),
+        .doc("Only these tokens are drawn."),
     other("bad_words", "a list of up to 128 non-empty texts", r#"{"type": "array", "maxItems": 128, "items": {"type": "string", "minLength": 1}}"#, "[\"never\"]")
-        .doc("Texts that the answer may not have, as the tokenizer writes them.").fate(Refused(&[])),
+        .doc("Texts that the answer may not have, as the tokenizer writes them."),
     integer("seed", (i64::MIN, i64::MAX), "one that the engine picks", "7")
         .doc("Fixes the draws: the same seed gives the same text, alone or among others. Answer i of n draws with the seed plus i."),
 ];
@@ -333,7 +333,7 @@ const PROMPT: &[Parameter] = &[
         .doc("Keeps so many tokens of each prompt; -1: as many as the context holds with the answer."),
     Parameter::new("truncation_side", Kind::Choice(&["left", "right"]), "left", "\"right\"").doc("The side at which tokens are cut off."),
     integer("prompt_logprobs", (0, i64::MAX), "none", "1")
-        .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each.").fate(Refused(&[])),
+        .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each."),
 ];
 
 const OUTPUT: &[Parameter] = &[
@@ -354,19 +354,21 @@ const OUTPUT: &[Parameter] = &[
 const SCHEMA_OR_TEXT: &str = r#"{"anyOf": [{"type": "object"}, {"type": "string"}]}"#;
 
 const STRUCTURE: &[Parameter] = &[
+    other("json_schema", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}").doc("llama.cpp's name for `guided_json`."),
+    text("grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("llama.cpp's name for `guided_grammar`."),
     other("response_format", "an object with a type", r#"{"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}, "json_schema": {"type": "object"}}, "required": ["type"]}"#, "{\"type\": \"json_object\"}")
-        .doc("`json_object`, `json_schema` or `structural_tag`: the answer is certain to have this form.").fate(Refused(&["{\"type\":\"text\"}"])),
+        .doc("`json_object`, `json_schema` or `structural_tag`: the answer is certain to have this form."),
     other("guided_json", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}")
-        .doc("The answer is JSON that this schema accepts.").fate(Refused(&[])),
-    text("guided_regex", "none", "\"[0-9]{3}\"").doc("The whole answer matches this expression.").fate(Refused(&[])),
+        .doc("The answer is JSON that this schema accepts."),
+    text("guided_regex", "none", "\"[0-9]{3}\"").doc("The whole answer matches this expression."),
     other("guided_choice", "a non-empty list of up to 1024 texts", r#"{"type": "array", "minItems": 1, "maxItems": 1024, "items": {"type": "string", "minLength": 1}}"#, "[\"yes\", \"no\"]")
-        .doc("The answer is one of these texts.").fate(Refused(&[])),
-    text("guided_grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("The answer is a text of this grammar: GBNF/EBNF or Lark.").fate(Refused(&[])),
+        .doc("The answer is one of these texts."),
+    text("guided_grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("The answer is a text of this grammar: GBNF/EBNF or Lark."),
     text("guided_decoding_backend", "auto", "\"outlines\"")
-        .doc("Names of other engines' libraries are accepted; one implementation answers to all of them.").fate(Refused(&[])),
+        .doc("Names of other engines' libraries are accepted; one implementation answers to all of them."),
     text("guided_whitespace_pattern", "none", "\" ?\"").fate(Refused(&[])).doc("White space of JSON is bounded here in one way."),
     other("structured_outputs", "an object with one of json, regex, choice, grammar, json_object, structural_tag", r#"{"type": "object"}"#, "{\"choice\": [\"a\", \"b\"]}")
-        .doc("vLLM's newer name for all of these.").fate(Refused(&[])),
+        .doc("vLLM's newer name for all of these."),
 ];
 
 const COMPLETION: &[Parameter] = &[
@@ -531,12 +533,12 @@ const EMBEDDING: &[Parameter] = &[
     .doc("Numbers, or little-endian f32 in base64."),
     integer("dimensions", (1, i64::MAX), "the model's", "64")
         .doc("Length of a vector; another than the model's only where the model says that it stands that."),
-    flag("normalize", "the model's")
-        .doc("Vectors have length 1.")
-        .fate(Refused(&[])),
+    flag("normalize", "the model's").doc("Vectors have length 1."),
 ];
 
 const SCORE: &[Parameter] = &[
+    Parameter::new("encoding_format", Kind::Choice(&["float"]), "float", "\"float\"")
+        .doc("Scores are numbers."),
     other(
         "text_1",
         "a text, or a non-empty list of up to 2048 texts",

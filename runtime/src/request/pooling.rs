@@ -159,6 +159,7 @@ pub fn scores(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<P
     check_scores(&model, rules)?;
     let first = texts(&mut params, ["text_1", "queries", "data_1"])?;
     let second = texts(&mut params, ["text_2", "documents", "data_2"])?;
+    params.text("encoding_format")?;
     let pairs = Pairs::read(&mut params, rules)?;
     let ignored = params.finish()?;
     if first.len() != 1 && first.len() != second.len() {

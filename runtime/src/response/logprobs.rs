@@ -108,6 +108,30 @@ pub fn chat(tokens: &[Token], names: Names<'_>) -> Chat {
     }
 }
 
+/// `prompt_logprobs` of a prompt: of each token its own and those of `n_top` alternatives.
+pub fn prompt(ids: &[u32], scored: &[Option<TokenLogprobs>], n_top: usize, names: Names<'_>) -> Prompt {
+    let entry = |token: u32, logprob: f32, rank: usize| {
+        let decoded_token = String::from_utf8_lossy(names.tokens.get(token)).into_owned();
+        let logprob = logprob.max(LEAST);
+        (
+            token,
+            PromptToken {
+                logprob,
+                rank,
+                decoded_token,
+            },
+        )
+    };
+    let place = |(token, logprobs): (&u32, &Option<TokenLogprobs>)| {
+        let logprobs = logprobs.as_ref()?;
+        let top = logprobs.top.iter().take(n_top).enumerate();
+        let top = top.map(|(idx, (token, logprob))| entry(*token, *logprob, idx + 1));
+        let own = entry(*token, logprobs.chosen, logprobs.rank);
+        Some(top.chain([own]).collect())
+    };
+    ids.iter().zip(scored).map(place).collect()
+}
+
 impl Completion {
     /// Adds tokens whose text begins at character `offset`, which moves on.
     pub fn extend(&mut self, tokens: &[Token], names: Names<'_>, offset: &mut usize) {

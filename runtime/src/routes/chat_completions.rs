@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::body::JsonBytes;
 use super::generation::{RequestName, Shape, prepare, respond};
-use crate::answer::{Delta, Finish, Token, Whole};
+use crate::answer::{Delta, Finish, PromptLogprobs, Token, Whole};
 use crate::error::ApiError;
 use crate::request::{self, Prepared};
 use crate::response::Answer;
@@ -36,6 +36,8 @@ struct Chat {
     role: String,
     /// Text with which answers begin.
     echo: String,
+    /// Log-probabilities of the prompt.
+    prompt: Option<PromptLogprobs>,
     /// Per choice, whether its first chunk, which tells the role, was sent.
     has_begun: Vec<bool>,
 }
@@ -50,16 +52,20 @@ impl Chat {
             has_token_ids: answers.token_ids,
             role,
             echo: prepared.prompts[0].echo.clone().unwrap_or_default(),
+            prompt: None,
             has_begun: vec![false; answers.n],
         }
     }
 
-    fn logprobs(&self, tokens: &[Token]) -> Option<logprobs::Chat> {
-        let names = Names {
+    fn names(&self) -> Names<'_> {
+        Names {
             tokens: self.tokenizer.tokens(),
             as_ids: self.tokens_as_ids,
-        };
-        self.has_logprobs.then(|| logprobs::chat(tokens, names))
+        }
+    }
+
+    fn logprobs(&self, tokens: &[Token]) -> Option<logprobs::Chat> {
+        self.has_logprobs.then(|| logprobs::chat(tokens, self.names()))
     }
 
     fn token_ids(&self, tokens: &[Token]) -> Option<Vec<u32>> {
@@ -76,6 +82,9 @@ impl Shape for Chat {
     type ChunkChoice = ChunkChoice;
 
     fn whole(&mut self, choice_idx: usize, whole: Whole) -> Choice {
+        if choice_idx == 0 {
+            self.prompt = whole.prompt;
+        }
         let finish = whole.finish.as_ref();
         Choice {
             index: choice_idx,
@@ -96,6 +105,7 @@ impl Shape for Chat {
             choice_idx,
             text,
             tokens,
+            prompt: _,
             n_generated: _,
             n_cached: _,
             finish,
@@ -149,6 +159,10 @@ impl Shape for Chat {
     fn complete(&self, prepared: &Prepared, answer: &mut Answer<'_, Choice>) {
         if self.has_token_ids {
             answer.prompt_token_ids = Some(prepared.prompts[0].ids.clone());
+        }
+        if let (Some(n_top), Some(scored)) = (prepared.prompt_logprobs, &self.prompt) {
+            let names = self.names();
+            answer.prompt_logprobs = Some(logprobs::prompt(&prepared.prompts[0].ids, scored, n_top, names));
         }
     }
 }

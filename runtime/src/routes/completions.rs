@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::body::JsonBytes;
 use super::generation::{RequestName, Shape, prepare, respond};
-use crate::answer::{Delta, Finish, Token, Whole};
+use crate::answer::{Delta, Finish, Whole};
 use crate::error::ApiError;
 use crate::request::{self, Prepared, Prompt};
 use crate::response::completion::Choice;
@@ -32,6 +32,9 @@ struct Completion {
     has_logprobs: bool,
     tokens_as_ids: bool,
     has_token_ids: bool,
+    /// Alternatives to the prompt's tokens, where its log-probabilities are asked for by their own name.
+    prompt_logprobs: Option<usize>,
+    echoes_logprobs: bool,
     /// Nothing but the prompt is shown.
     only_prompt: bool,
     n: usize,
@@ -51,6 +54,8 @@ impl Completion {
             has_logprobs: answers.logprobs.is_some(),
             tokens_as_ids: answers.tokens_as_ids,
             has_token_ids: answers.token_ids,
+            prompt_logprobs: prepared.prompt_logprobs,
+            echoes_logprobs: answers.echoes_logprobs,
             only_prompt: answers.only_prompt,
             n: answers.n,
             prompts: prepared.prompts.clone(),
@@ -59,20 +64,21 @@ impl Completion {
         }
     }
 
-    fn choice(
-        &mut self,
-        choice_idx: usize,
-        text: String,
-        tokens: &[Token],
-        finish: Option<Finish>,
-    ) -> Choice {
+    fn choice(&mut self, choice_idx: usize, piece: Whole) -> Choice {
+        let Whole {
+            text,
+            tokens,
+            prompt: scored,
+            finish,
+            ..
+        } = piece;
         let prompt = &self.prompts[choice_idx / self.n];
         let is_first = !std::mem::replace(&mut self.has_begun[choice_idx], true);
         let echo = prompt.echo.as_ref().filter(|_| is_first);
         let (text, tokens, finish) = if self.only_prompt {
             (String::new(), &[][..], finish.map(|_| Finish::Length))
         } else {
-            (text, tokens, finish)
+            (text, &tokens[..], finish)
         };
         let names = Names {
             tokens: self.tokenizer.tokens(),
@@ -80,6 +86,13 @@ impl Completion {
         };
         let logprobs = self.has_logprobs.then(|| {
             let mut logprobs = logprobs::Completion::default();
+            if self.echoes_logprobs
+                && let Some(scored) = &scored
+            {
+                for (id, scored) in prompt.ids.iter().zip(scored.iter()) {
+                    logprobs.push(*id, scored.as_ref(), names, &mut self.offsets[choice_idx]);
+                }
+            }
             logprobs.extend(tokens, names, &mut self.offsets[choice_idx]);
             logprobs
         });
@@ -93,7 +106,9 @@ impl Completion {
                 .has_token_ids
                 .then(|| tokens.iter().map(|token| token.id).collect()),
             prompt_token_ids: (self.has_token_ids && is_first).then(|| prompt.ids.clone()),
-            prompt_logprobs: None,
+            prompt_logprobs: self
+                .prompt_logprobs
+                .and_then(|n_top| Some(logprobs::prompt(&prompt.ids, scored.as_deref()?, n_top, names))),
         }
     }
 }
@@ -106,10 +121,11 @@ impl Shape for Completion {
     type ChunkChoice = Choice;
 
     fn whole(&mut self, choice_idx: usize, whole: Whole) -> Choice {
-        self.choice(choice_idx, whole.text, &whole.tokens, whole.finish)
+        self.choice(choice_idx, whole)
     }
 
     fn chunks(&mut self, delta: Delta) -> Vec<Choice> {
-        vec![self.choice(delta.choice_idx, delta.text, &delta.tokens, delta.finish)]
+        let choice_idx = delta.choice_idx;
+        vec![self.choice(choice_idx, delta.into())]
     }
 }

@@ -85,6 +85,7 @@ fn rules<'a>(app: &'a App, serving: &'a Serving) -> Rules<'a> {
         defaults: &serving.defaults,
         template: serving.template.as_ref(),
         response_role: &app.config.response_role,
+        grammars: serving.grammars.as_ref(),
         strict: app.config.strict_parameters,
     }
 }

@@ -6,6 +6,7 @@ mod answers;
 mod cache;
 #[path = "../oracle/fixture.rs"]
 mod checkpoint;
+mod documents;
 mod errors;
 mod faults;
 mod fixture;
