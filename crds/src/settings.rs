@@ -246,6 +246,18 @@ settings! {
         /// `x-slipway-ignored-parameters`.
         #[schemars(title = "Refuse unknown parameters")]
         strict_parameters: bool => Row { default: "false", ..ROW };
+        /// Format in which the model writes tool calls, by vLLM's names (`hermes`, `llama3_json`, `mistral`, …).
+        /// `auto` takes it from the chat template, `none` leaves calls in the text.
+        #[schemars(title = "Tool-call parser", length(min = 1, max = 64))]
+        tool_call_parser: String => Row { default: "auto", ..ROW };
+        /// Read calls out of answers where the model may choose to call a tool. Where this is false, only
+        /// `tool_choice` `required` or a named tool makes calls.
+        #[schemars(title = "Automatic tool choice")]
+        enable_auto_tool_choice: bool => Row { default: "true", ..ROW };
+        /// Format in which the model writes its thoughts, by vLLM's names (`deepseek_r1`, `qwen3`, …). `auto` takes it
+        /// from the chat template, `none` leaves thoughts in the text.
+        #[schemars(title = "Reasoning parser", length(min = 1, max = 64))]
+        reasoning_parser: String => Row { default: "auto", ..ROW };
     }
 
     /// How one replica serves.

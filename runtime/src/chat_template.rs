@@ -144,6 +144,12 @@ impl ChatTemplate {
         self.content_format
     }
 
+    /// Its Jinja text.
+    pub fn source(&self) -> String {
+        let template = self.environment.get_template(NAME);
+        template.map(|template| template.source().to_string()).unwrap_or_default()
+    }
+
     /// Variables such as `bos_token`, for another template of the same model.
     pub fn special_tokens(&self) -> BTreeMap<&'static str, String> {
         self.special_tokens.clone()

@@ -97,17 +97,23 @@ fn argument(setting: &Setting) -> Arg {
         help += &format!(" One of {}.", choices.join(", "));
     }
     help += &format!(" [default: {}] [env: {}]", setting.row.default, setting.env());
-    let is_list = schema["type"] == "array";
-    Arg::new(setting.flag())
+    let kinds = schema["type"].to_string();
+    let (is_list, is_bool) = (kinds.contains("array"), kinds.contains("boolean"));
+    let arg = Arg::new(setting.flag())
         .long(setting.flag())
         .value_name(if is_list { "A,B" } else { "VALUE" })
         .help(help)
-        .allow_hyphen_values(true)
         .action(if is_list {
             ArgAction::Append
         } else {
             ArgAction::Set
-        })
+        });
+    // A flag alone means true, as vLLM has it.
+    if is_bool {
+        arg.num_args(0..=1).default_missing_value("true")
+    } else {
+        arg.allow_hyphen_values(true)
+    }
 }
 
 fn action(matches: ArgMatches) -> Action {

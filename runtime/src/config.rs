@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::cli::ServeArguments;
 use crate::fetch::TOKENIZER_FILES;
+use crate::parsers::{FormatNames, UnknownParser};
 use ti_one::TiModelConfig;
 
 /// Everything `serve` needs to know, defaults filled in.
@@ -65,6 +66,8 @@ pub struct ServeConfig {
     pub response_role: String,
     /// Unknown parameters of requests are refused instead of named.
     pub strict_parameters: bool,
+    /// How calls and thoughts are found in answers.
+    pub formats: FormatNames,
     /// Requests worked on at a time; as many again may wait.
     pub max_concurrency: usize,
     /// Keys of which a client must present one; none means open.
@@ -121,6 +124,9 @@ pub enum ConfigError {
     /// A layer holds something that cannot be used.
     #[error("a setting cannot be used")]
     Setting(#[from] SettingError),
+    /// A parser is asked for that does not exist.
+    #[error("TOOL_CALL_PARSER or REASONING_PARSER cannot be used")]
+    Parser(#[from] UnknownParser),
     /// No layer names the model.
     #[error("no model is named")]
     NoModel,
@@ -185,7 +191,7 @@ impl ConfigError {
     pub fn failure(&self) -> Failure {
         let remedy = match self {
             ConfigError::Setting(SettingError::NotInThisVersion { .. }) => "Remove the setting.",
-            ConfigError::Setting(_) | ConfigError::Schema { .. } => {
+            ConfigError::Setting(_) | ConfigError::Schema { .. } | ConfigError::Parser(_) => {
                 "Correct the value; docs/settings.md lists them all."
             }
             ConfigError::NoModel => "Name a repository or a directory: slipway-runtime serve MODEL.",
@@ -296,6 +302,13 @@ fn with_defaults(
         model_id,
         conv_template_name,
     } = ti_one.unwrap_or_default();
+    let formats = FormatNames {
+        calls: openai.tool_call_parser.unwrap_or_else(|| "auto".into()),
+        reasoning: openai.reasoning_parser.unwrap_or_else(|| "auto".into()),
+        reads_chosen_calls: openai.enable_auto_tool_choice.unwrap_or(true),
+    };
+    // Told before anything is downloaded.
+    formats.formats(None)?;
     let names = model.served_model_name.filter(|names| !names.is_empty());
     let names = names.or(model_id.map(|name| vec![name]));
     Ok(ServeConfig {
@@ -325,6 +338,7 @@ fn with_defaults(
         max_concurrency: serving
             .max_concurrency
             .unwrap_or(if is_ti_one { 128 } else { 300 }) as usize,
+        formats,
         log_level: serving.log_level.unwrap_or_default(),
         log_format: serving.log_format.unwrap_or_default(),
         api_keys: process.api_key.unwrap_or_default(),

@@ -20,6 +20,7 @@ pub mod loading;
 pub mod metrics;
 pub mod model;
 pub mod openapi;
+pub mod parsers;
 pub mod pooling;
 pub mod request;
 pub mod response;

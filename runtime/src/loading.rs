@@ -101,6 +101,13 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
     let tokenizer = Tokenizer::load(tokenizer)?;
     let named = named_template(config)?;
     let template = template(config, named, &tokenizer)?;
+    let source = template.as_ref().map(ChatTemplate::source);
+    let formats = config.formats.formats(source.as_deref())?;
+    tracing::info!(
+        tool_calls = formats.calls.map_or("none", |format| format.names[0]),
+        reasoning = formats.reasoning.map_or("none", |format| format.names[0]),
+        "parsers of answers"
+    );
     let options = LoadOptions {
         dtype: dtype(config.dtype),
         n_threads: None,
@@ -129,6 +136,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         grammars,
         tokenizer: Arc::new(tokenizer),
         template,
+        formats,
         defaults: crate::request::Defaults::load(directory)?,
         max_model_len: info.max_model_len as usize,
         pooling: PoolingConfig::read(directory)?,

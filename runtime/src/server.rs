@@ -23,6 +23,7 @@ use crate::grammar::{GrammarError, Grammars};
 use crate::loading::load;
 use crate::metrics::Metrics;
 use crate::model::{ModelError, ModelInfo};
+use crate::parsers::{Formats, UnknownParser};
 use crate::pooling::PoolingConfig;
 use crate::routes;
 use crate::startup::{Stage, StartupTracker};
@@ -59,6 +60,8 @@ pub struct Serving {
     pub template: Option<ChatTemplate>,
     /// Grammars over its tokens, or why there can be none.
     pub grammars: Result<Grammars, GrammarError>,
+    /// How calls and thoughts are found in answers.
+    pub formats: Formats,
     /// What was loaded.
     pub info: ModelInfo,
     /// Longest context in tokens.
@@ -143,6 +146,9 @@ pub enum ServeError {
         /// What `ti_model_config.json` says.
         name: String,
     },
+    /// A parser is asked for that does not exist.
+    #[error("TOOL_CALL_PARSER or REASONING_PARSER cannot be used")]
+    Parser(#[from] UnknownParser),
     /// The KV cache does not fit.
     #[error("the KV cache does not fit")]
     Capacity(#[from] CacheDoesNotFit),
@@ -186,6 +192,10 @@ impl ServeError {
             ServeError::ConvTemplate { .. } => (
                 Reason::InvalidSetting,
                 "Correct CONV_TEMPLATE or ti_model_config.json, or set CUSTOM_CHAT_TEMPLATE.",
+            ),
+            ServeError::Parser(_) => (
+                Reason::InvalidSetting,
+                "Correct the value; docs/settings.md lists them all.",
             ),
             ServeError::Capacity(_) => (Reason::OutOfMemory, lower),
             ServeError::Engine(_) => (Reason::InvalidSetting, "Lower the sizes of the engine."),

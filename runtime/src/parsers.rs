@@ -1,0 +1,182 @@
+//! The text of an answer becomes reasoning, content and tool calls.
+//!
+//! Owns the formats in which models write their thoughts and calls, and the reading of them piece by piece. Every state
+//! advances over characters, never over whole pushes, so that a text gives the same answer however it was cut on its
+//! way: streams and whole answers cannot differ. A call that cannot be read is text. Must not know requests, OpenAI's
+//! shapes or tokens.
+
+mod calls;
+mod formats;
+mod json_calls;
+mod marks;
+mod reasoning;
+mod sink;
+
+use std::sync::Arc;
+
+use openai_protocol::common::Tool;
+
+use calls::CallReader;
+pub use formats::{FormatNames, Formats, ReasoningFormat, ToolFormat, UnknownParser};
+use reasoning::ReasoningReader;
+use sink::Sink;
+
+/// A part of an answer. Texts and arguments of successive pieces belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Thoughts.
+    Reasoning(String),
+    /// Text for the user.
+    Content(String),
+    /// A call begins.
+    Call {
+        /// Which call of the answer.
+        index: usize,
+        /// Unique to the call.
+        id: String,
+        /// The tool.
+        name: String,
+    },
+    /// More of a call's arguments: a part of a JSON text.
+    Arguments {
+        /// Which call of the answer.
+        index: usize,
+        /// The part.
+        text: String,
+    },
+}
+
+/// How an answer is taken apart.
+#[derive(Clone, Debug, Default)]
+pub struct ParserPlan {
+    /// Where thoughts stand; `None`: there are none to be found.
+    pub reasoning: Option<Reasoning>,
+    /// Where calls stand; `None`: there are none to be found.
+    pub calls: Option<Calls>,
+    /// Calls after the first are left out.
+    pub single_call: bool,
+}
+
+/// How thoughts are written, and whether the prompt already began them.
+#[derive(Clone, Copy, Debug)]
+pub struct Reasoning {
+    /// The marks.
+    pub format: &'static ReasoningFormat,
+    /// Where the answer begins.
+    pub begins: Begins,
+}
+
+/// Where an answer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// With content, unless the model opens its thoughts first.
+    Outside,
+    /// Inside the thoughts.
+    Inside,
+}
+
+/// How calls are written.
+#[derive(Clone, Debug)]
+pub enum Calls {
+    /// In the model's own format, if it makes any.
+    Chosen {
+        /// The format.
+        format: &'static ToolFormat,
+        /// What may be called.
+        tools: Arc<[Tool]>,
+    },
+    /// The answer is a list of calls, because a grammar makes it one.
+    Listed {
+        /// What may be called.
+        tools: Arc<[Tool]>,
+    },
+    /// The answer is the arguments of this tool, because a grammar makes it so.
+    Named {
+        /// The tool.
+        name: String,
+    },
+}
+
+impl ParserPlan {
+    /// Whether the marks are special tokens, which a text without those would lose.
+    pub fn needs_special_tokens(&self) -> bool {
+        let calls = match &self.calls {
+            Some(Calls::Chosen { format, .. }) => format.has_special_marks,
+            Some(Calls::Listed { .. } | Calls::Named { .. }) | None => false,
+        };
+        calls
+            || self
+                .reasoning
+                .is_some_and(|reasoning| reasoning.format.has_special_marks)
+    }
+}
+
+/// Takes one answer apart as it arrives.
+#[derive(Debug)]
+pub struct OutputParser {
+    reasoning: Option<ReasoningReader>,
+    calls: Option<CallReader>,
+    sink: Sink,
+}
+
+impl OutputParser {
+    /// A parser of one answer.
+    pub fn new(plan: &ParserPlan) -> Self {
+        let id_length = match &plan.calls {
+            Some(Calls::Chosen { format, .. }) => format.id_length,
+            Some(Calls::Listed { .. } | Calls::Named { .. }) | None => None,
+        };
+        Self {
+            reasoning: plan.reasoning.map(ReasoningReader::new),
+            calls: plan.calls.clone().map(CallReader::new),
+            sink: Sink::new(plan.single_call, id_length),
+        }
+    }
+
+    /// What more of the text says.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        match (&mut self.reasoning, &mut self.calls) {
+            (None, None) if text.is_empty() => return Vec::new(),
+            (None, None) => return vec![Piece::Content(text.to_string())],
+            (None, Some(calls)) => calls.push(text, &mut self.sink),
+            (Some(reasoning), calls) => {
+                let content = reasoning.push(text, &mut self.sink);
+                content_to(calls, &content, &mut self.sink);
+            }
+        }
+        self.sink.take()
+    }
+
+    /// What the end of the text says. Nothing may be pushed after it.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        if let Some(reasoning) = &mut self.reasoning {
+            let content = reasoning.finish(&mut self.sink);
+            content_to(&mut self.calls, &content, &mut self.sink);
+        }
+        if let Some(calls) = &mut self.calls {
+            calls.finish(&mut self.sink);
+        }
+        self.sink.finish();
+        self.sink.take()
+    }
+
+    /// Whether what comes next is a thought, as far as the text so far can tell.
+    pub fn is_reasoning(&self) -> bool {
+        self.reasoning.as_ref().is_some_and(ReasoningReader::is_inside)
+    }
+
+    /// Calls so far.
+    pub fn n_calls(&self) -> usize {
+        self.sink.n_calls()
+    }
+}
+
+fn content_to(calls: &mut Option<CallReader>, content: &str, sink: &mut Sink) {
+    match calls {
+        Some(calls) => calls.push(content, sink),
+        None => sink.content(content),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! The formats that models write calls and thoughts in: one row each, under the names that vLLM gives them.
+//!
+//! Sources are the chat templates of the models' repositories. Where a format is JSON it is read here, so that
+//! arguments stream; where it is a syntax of its own, the crate `tool-parser` reads each block when it is complete. That
+//! crate's own streaming is not used: what it finds depends on where a text is cut.
+
+use tool_parser::parsers::{
+    DeepSeek31Parser, DeepSeekDsmlParser, DeepSeekParser, Glm4MoeParser, KimiK2Parser, MinimaxM2Parser,
+    PythonicParser, QwenXmlParser, Step3Parser,
+};
+use tool_parser::traits::ToolParser;
+
+use super::Begins;
+
+/// A format of calls.
+#[derive(Debug)]
+pub struct ToolFormat {
+    /// Its names; the first is the one that is shown.
+    pub names: &'static [&'static str],
+    /// Where a chat template has all of these, its model writes calls so. Empty: never by itself.
+    template_words: &'static [&'static str],
+    /// Marks that open calls.
+    pub(super) opens: &'static [&'static str],
+    /// Characters that open calls where an answer begins with them.
+    pub(super) starts: &'static [char],
+    /// Marks that close them.
+    pub(super) closes: &'static [&'static str],
+    /// What stands between.
+    pub(super) body: Body,
+    /// Whether JSON arguments may follow a name without quotes.
+    pub(super) has_bare_names: bool,
+    /// Whether the marks are special tokens.
+    pub(super) has_special_marks: bool,
+    /// Length of a call's id where the template insists on one.
+    pub(super) id_length: Option<usize>,
+}
+
+/// How calls are written between their marks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Body {
+    /// Objects with a name and arguments, alone or listed.
+    Json,
+    /// In a syntax that this parser reads, marks included.
+    Block(fn() -> Box<dyn ToolParser>),
+}
+
+const JSON: ToolFormat = ToolFormat {
+    names: &[],
+    template_words: &[],
+    opens: &[],
+    starts: &[],
+    closes: &[],
+    body: Body::Json,
+    has_bare_names: false,
+    has_special_marks: false,
+    id_length: None,
+};
+
+/// What a grammar makes of `tool_choice: required`.
+pub(super) static LISTED: ToolFormat = ToolFormat {
+    names: &["listed"],
+    starts: &['['],
+    ..JSON
+};
+
+/// Every format; a template's is the first that fits it.
+static TOOL_FORMATS: &[ToolFormat] = &[
+    ToolFormat {
+        names: &["qwen3_coder", "qwen3_xml", "qwen_xml"],
+        template_words: &["<function=", "<parameter="],
+        opens: &["<tool_call>"],
+        closes: &["</tool_call>"],
+        body: Body::Block(|| Box::new(QwenXmlParser::new())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["glm45", "glm4_moe"],
+        template_words: &["<arg_key>", "\\n<arg_key>"],
+        opens: &["<tool_call>"],
+        closes: &["</tool_call>"],
+        body: Body::Block(|| Box::new(Glm4MoeParser::glm45())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["glm47", "glm47_moe"],
+        template_words: &["<arg_key>"],
+        opens: &["<tool_call>"],
+        closes: &["</tool_call>"],
+        body: Body::Block(|| Box::new(Glm4MoeParser::glm47())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["minimax_m2", "minimax-m2"],
+        template_words: &["<minimax:tool_call>"],
+        opens: &["<minimax:tool_call>"],
+        closes: &["</minimax:tool_call>"],
+        body: Body::Block(|| Box::new(MinimaxM2Parser::new())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["deepseek_v3"],
+        template_words: &["<｜tool▁calls▁begin｜>", "```json"],
+        opens: &["<｜tool▁calls▁begin｜>"],
+        closes: &["<｜tool▁calls▁end｜>"],
+        body: Body::Block(|| Box::new(DeepSeekParser::new())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["deepseek_v31"],
+        template_words: &["<｜tool▁calls▁begin｜>"],
+        opens: &["<｜tool▁calls▁begin｜>"],
+        closes: &["<｜tool▁calls▁end｜>"],
+        body: Body::Block(|| Box::new(DeepSeek31Parser::new())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["deepseek_v32"],
+        template_words: &["｜DSML｜function_calls"],
+        opens: &["<｜DSML｜function_calls>"],
+        closes: &["</｜DSML｜function_calls>"],
+        body: Body::Block(|| Box::new(DeepSeekDsmlParser::v32())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["kimi_k2"],
+        template_words: &["<|tool_calls_section_begin|>"],
+        opens: &["<|tool_calls_section_begin|>"],
+        closes: &["<|tool_calls_section_end|>"],
+        body: Body::Block(|| Box::new(KimiK2Parser::new())),
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["step3"],
+        template_words: &["<｜tool_calls_begin｜>"],
+        opens: &["<｜tool_calls_begin｜>"],
+        closes: &["<｜tool_calls_end｜>"],
+        body: Body::Block(|| Box::new(Step3Parser::new())),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["mistral"],
+        template_words: &["[TOOL_CALLS]"],
+        opens: &["[TOOL_CALLS]"],
+        has_bare_names: true,
+        has_special_marks: true,
+        // Mistral's templates refuse other lengths.
+        id_length: Some(9),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["cohere", "cohere_command3"],
+        template_words: &["<|START_ACTION|>"],
+        opens: &["<|START_ACTION|>"],
+        closes: &["<|END_ACTION|>"],
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["internlm"],
+        template_words: &["<|action_start|>"],
+        opens: &["<|action_start|><|plugin|>"],
+        closes: &["<|action_end|>"],
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["granite"],
+        template_words: &["<|tool_call|>"],
+        opens: &["<|tool_call|>", "<tool_call>"],
+        starts: &['['],
+        closes: &["</tool_call>"],
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["jamba", "hunyuan_a13b"],
+        template_words: &["<tool_calls>"],
+        opens: &["<tool_calls>"],
+        closes: &["</tool_calls>"],
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["phi4_mini_json"],
+        template_words: &["functools["],
+        opens: &["functools"],
+        ..JSON
+    },
+    ToolFormat {
+        names: &["pythonic", "llama4_pythonic"],
+        template_words: &["[func_name1("],
+        opens: &["<|python_start|>"],
+        starts: &['['],
+        closes: &["<|python_end|>"],
+        body: Body::Block(|| Box::new(PythonicParser::new())),
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["llama3_json", "llama4_json", "llama"],
+        template_words: &["\"parameters\": ", "ipython"],
+        opens: &["<|python_tag|>"],
+        starts: &['{'],
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["hermes", "qwen", "qwen25"],
+        template_words: &["<tool_call>"],
+        opens: &["<tool_call>"],
+        closes: &["</tool_call>"],
+        ..JSON
+    },
+    ToolFormat {
+        names: &["xlam", "json"],
+        starts: &['[', '{'],
+        ..JSON
+    },
+];
+
+/// A format of thoughts.
+#[derive(Debug)]
+pub struct ReasoningFormat {
+    /// Its names; the first is the one that is shown.
+    pub names: &'static [&'static str],
+    /// Where a chat template has all of these, its model thinks so. Empty: never by itself.
+    template_words: &'static [&'static str],
+    pub(super) open: &'static str,
+    pub(super) close: &'static str,
+    /// Whether an answer begins inside even where the prompt does not say so.
+    begins: Begins,
+    pub(super) has_special_marks: bool,
+}
+
+static REASONING_FORMATS: &[ReasoningFormat] = &[
+    ReasoningFormat {
+        names: &["mistral"],
+        template_words: &["[THINK]"],
+        open: "[THINK]",
+        close: "[/THINK]",
+        begins: Begins::Outside,
+        has_special_marks: true,
+    },
+    ReasoningFormat {
+        names: &["seed_oss"],
+        template_words: &["<seed:think>"],
+        open: "<seed:think>",
+        close: "</seed:think>",
+        begins: Begins::Outside,
+        has_special_marks: false,
+    },
+    ReasoningFormat {
+        names: &["granite"],
+        template_words: &["Here is my thought process:"],
+        open: "Here is my thought process:",
+        close: "Here is my response:",
+        begins: Begins::Outside,
+        has_special_marks: false,
+    },
+    ReasoningFormat {
+        names: &[
+            "qwen3",
+            "deepseek_v3",
+            "deepseek_v31",
+            "glm45",
+            "holo2",
+            "kimi_k2",
+            "nemotron_v3",
+            "olmo3",
+        ],
+        template_words: &["</think>"],
+        open: "<think>",
+        close: "</think>",
+        begins: Begins::Outside,
+        has_special_marks: false,
+    },
+    ReasoningFormat {
+        names: &["deepseek_r1", "minimax_m2", "step3", "qwen3_thinking"],
+        template_words: &[],
+        open: "<think>",
+        close: "</think>",
+        begins: Begins::Inside,
+        has_special_marks: false,
+    },
+];
+
+/// A name that no format has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no parser '{name}'; there are auto, none, {}", known.join(", "))]
+pub struct UnknownParser {
+    /// What was asked for.
+    pub name: String,
+    /// Every name there is.
+    pub known: Vec<&'static str>,
+}
+
+/// Which formats the settings ask for, by name. `auto` is the chat template's, `none` is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormatNames {
+    /// Of calls.
+    pub calls: String,
+    /// Of thoughts.
+    pub reasoning: String,
+    /// Whether calls are read where the model was free to make none.
+    pub reads_chosen_calls: bool,
+}
+
+/// The formats of a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Formats {
+    /// Of calls that the model chooses to make.
+    pub calls: Option<&'static ToolFormat>,
+    /// Of thoughts.
+    pub reasoning: Option<&'static ReasoningFormat>,
+}
+
+impl FormatNames {
+    /// The formats of a model with this chat template.
+    ///
+    /// # Errors
+    /// [`UnknownParser`] for a name that no format has.
+    pub fn formats(&self, template: Option<&str>) -> Result<Formats, UnknownParser> {
+        let template = template.unwrap_or_default();
+        let has_all = |words: &[&str]| !words.is_empty() && words.iter().all(|word| template.contains(word));
+        let calls = choose(
+            &self.calls,
+            TOOL_FORMATS,
+            |format| format.names,
+            |format| has_all(format.template_words),
+        )?;
+        let reasoning = choose(
+            &self.reasoning,
+            REASONING_FORMATS,
+            |format| format.names,
+            |format| has_all(format.template_words),
+        )?;
+        Ok(Formats {
+            calls: calls.filter(|_| self.reads_chosen_calls),
+            reasoning,
+        })
+    }
+}
+
+fn choose<T>(
+    setting: &str,
+    formats: &'static [T],
+    names: fn(&T) -> &'static [&'static str],
+    fits: impl Fn(&T) -> bool,
+) -> Result<Option<&'static T>, UnknownParser> {
+    match setting {
+        "none" => return Ok(None),
+        "auto" => return Ok(formats.iter().find(|format| fits(format))),
+        _ => {}
+    }
+    let named = formats.iter().find(|format| names(format).contains(&setting));
+    named.map(Some).ok_or_else(|| UnknownParser {
+        name: setting.to_string(),
+        known: formats.iter().flat_map(names).copied().collect(),
+    })
+}
+
+#[cfg(test)]
+pub(super) fn tool_formats() -> Vec<&'static ToolFormat> {
+    TOOL_FORMATS.iter().collect()
+}
+
+impl ReasoningFormat {
+    /// Where an answer to this prompt begins.
+    pub fn begins(&self, prompt: &str) -> Begins {
+        let prompt = prompt.trim_end();
+        if prompt.ends_with(self.open) {
+            Begins::Inside
+        } else if prompt.ends_with(self.close) {
+            Begins::Outside
+        } else {
+            self.begins
+        }
+    }
+}
