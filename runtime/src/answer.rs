@@ -11,6 +11,7 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use crate::engine::{Beam, Event, FinishReason, RequestFailure, Ticket, TokenLogprobs};
 use crate::error::ApiError;
 use crate::metrics::Finished;
+use crate::parsers::{OutputParser, ParserPlan, Parts, Piece};
 use crate::request::{Answers, Method};
 use crate::server::App;
 use crate::text::{StopPlace, TextStream};
@@ -57,14 +58,16 @@ impl Finish {
 pub struct Delta {
     /// Which answer of the request.
     pub choice_idx: usize,
-    /// Text, possibly none in the last piece.
-    pub text: String,
+    /// What is new, possibly nothing in the last one.
+    pub pieces: Vec<Piece>,
     /// Tokens since the piece before, where the request asked for them or their log-probabilities.
     pub tokens: Vec<Token>,
     /// Log-probabilities of the prompt, in the first piece where the request asked for them.
     pub prompt: Option<PromptLogprobs>,
     /// Tokens generated so far, those included that have no text.
     pub n_generated: usize,
+    /// Of these, tokens of thoughts.
+    pub n_reasoning: usize,
     /// Tokens of the prompt that the prefix cache had.
     pub n_cached: usize,
     /// Set in the last piece.
@@ -94,9 +97,14 @@ pub struct Choice {
     text: TextStream,
     stop_place: StopPlace,
     special: Special,
+    parsing: ParserPlan,
+    parser: OutputParser,
     keeps_tokens: bool,
     n_prompt: usize,
     n_generated: usize,
+    /// Of these, tokens whose text is parsed.
+    n_parsed: usize,
+    n_reasoning: usize,
     n_cached: usize,
     tokens: Vec<Token>,
     prompt: Option<PromptLogprobs>,
@@ -132,9 +140,13 @@ impl Choice {
             text: TextStream::new(answers.stops.clone()),
             stop_place: answers.stop_place,
             special: answers.special,
+            parsing: answers.parsing.clone(),
+            parser: OutputParser::new(&answers.parsing),
             keeps_tokens: has_logprobs || answers.token_ids,
             n_prompt: plan.n_prompt,
             n_generated: 0,
+            n_parsed: 0,
+            n_reasoning: 0,
             n_cached: 0,
             tokens: Vec::new(),
             prompt: None,
@@ -184,7 +196,16 @@ impl Choice {
             // The engine does not know stop strings; without its ticket it stops here.
             return Some(self.end(text, finish));
         }
-        (!text.is_empty()).then(|| self.delta(text, None))
+        let pieces = self.parse(&text);
+        (!pieces.is_empty()).then(|| self.delta(pieces, None))
+    }
+
+    fn parse(&mut self, text: &str) -> Vec<Piece> {
+        if self.parser.is_reasoning() {
+            self.n_reasoning += self.n_generated - self.n_parsed;
+        }
+        self.n_parsed = self.n_generated;
+        self.parser.push(text)
     }
 
     /// A token's text, and the end if it completes a stop string.
@@ -245,6 +266,7 @@ impl Choice {
         let mut deltas = Vec::with_capacity(n);
         for (idx, beam) in beams.into_iter().take(n).enumerate() {
             self.text = stops.clone();
+            self.parser = OutputParser::new(&self.parsing);
             self.choice_idx = first_idx + idx;
             deltas.push(self.beam(&beam).ok_or(ApiError::Aborted));
         }
@@ -255,6 +277,8 @@ impl Choice {
         let mut finish = finish(beam.reason)?;
         let ends_with_token = matches!(beam.reason, FinishReason::Eos(_) | FinishReason::StopToken(_));
         self.n_generated = beam.tokens.len() + usize::from(ends_with_token);
+        // Which of a whole text's tokens are thoughts is not known.
+        self.n_parsed = self.n_generated;
         let mut text = String::new();
         for token in &beam.tokens {
             let (piece, stop) = self.push(*token, None);
@@ -284,16 +308,19 @@ impl Choice {
                 reason: finish.label(),
             });
         }
-        self.delta(text, Some(finish))
+        let mut pieces = self.parse(&text);
+        pieces.extend(self.parser.finish());
+        self.delta(pieces, Some(finish))
     }
 
-    fn delta(&mut self, text: String, finish: Option<Finish>) -> Delta {
+    fn delta(&mut self, pieces: Vec<Piece>, finish: Option<Finish>) -> Delta {
         Delta {
             choice_idx: self.choice_idx,
-            text,
+            pieces,
             tokens: std::mem::take(&mut self.tokens),
             prompt: self.prompt.take(),
             n_generated: self.n_generated,
+            n_reasoning: self.n_reasoning,
             n_cached: self.n_cached,
             finish,
         }
@@ -362,18 +389,20 @@ impl Running {
         while let Some(delta) = deltas.next().await {
             let Delta {
                 choice_idx,
-                text,
+                pieces,
                 tokens,
                 prompt,
                 n_generated,
+                n_reasoning,
                 n_cached,
                 finish,
             } = delta?;
             let whole = &mut wholes[choice_idx];
-            whole.text.push_str(&text);
+            whole.parts.extend(pieces);
             whole.tokens.extend(tokens);
             whole.prompt = whole.prompt.take().or(prompt);
             whole.n_generated = n_generated;
+            whole.n_reasoning = n_reasoning;
             whole.n_cached = n_cached;
             whole.finish = finish;
         }
@@ -391,14 +420,16 @@ fn generated(choices: Vec<Choice>) -> impl Stream<Item = Result<Delta, ApiError>
 /// A whole answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Whole {
-    /// Its text.
-    pub text: String,
+    /// What it says.
+    pub parts: Parts,
     /// Its tokens, where the request asked for them or their log-probabilities.
     pub tokens: Vec<Token>,
     /// Log-probabilities of the prompt, where the request asked for them.
     pub prompt: Option<PromptLogprobs>,
     /// Tokens generated.
     pub n_generated: usize,
+    /// Of these, tokens of thoughts.
+    pub n_reasoning: usize,
     /// Tokens of the prompt that the prefix cache had.
     pub n_cached: usize,
     /// Why it ended.
@@ -409,10 +440,11 @@ impl From<Delta> for Whole {
     /// A piece, as if it were all.
     fn from(delta: Delta) -> Self {
         Self {
-            text: delta.text,
+            parts: delta.pieces.into(),
             tokens: delta.tokens,
             prompt: delta.prompt,
             n_generated: delta.n_generated,
+            n_reasoning: delta.n_reasoning,
             n_cached: delta.n_cached,
             finish: delta.finish,
         }
@@ -457,7 +489,7 @@ mod tests {
             }),
         };
         Whole {
-            text: text.into(),
+            parts: Parts::from(vec![Piece::Content(text.into())]),
             tokens: logprobs.iter().map(token).collect(),
             ..Whole::default()
         }
@@ -475,7 +507,7 @@ mod tests {
         ];
         let texts = |n| -> Vec<String> {
             let best = best(candidates.clone(), 3, n);
-            best.into_iter().map(|whole| whole.text).collect()
+            best.into_iter().map(|whole| whole.parts.content).collect()
         };
         assert_eq!(texts(2), ["b", "c", "f", "d"]);
         assert_eq!(texts(1), ["b", "f"]);

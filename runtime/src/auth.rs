@@ -1,4 +1,4 @@
-//! API keys: who may use the OpenAI routes.
+//! API keys: who may use the routes of OpenAI and Anthropic.
 
 use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq};
@@ -28,7 +28,8 @@ impl ApiKeys {
         if self.is_open() {
             return true;
         }
-        let Some(token) = bearer(headers) else {
+        let anthropic = || Some(headers.get("x-api-key")?.as_bytes().trim_ascii());
+        let Some(token) = bearer(headers).or_else(anthropic) else {
             return false;
         };
         let presented = blake3::hash(token);

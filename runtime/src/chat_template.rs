@@ -147,7 +147,9 @@ impl ChatTemplate {
     /// Its Jinja text.
     pub fn source(&self) -> String {
         let template = self.environment.get_template(NAME);
-        template.map(|template| template.source().to_string()).unwrap_or_default()
+        template
+            .map(|template| template.source().to_string())
+            .unwrap_or_default()
     }
 
     /// Variables such as `bos_token`, for another template of the same model.

@@ -62,6 +62,7 @@ pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplat
             reason: "grammars have a target of their own".to_owned(),
         }),
         strict: false,
+        formats: crate::parsers::Formats::default(),
     };
     for prepare in [chat, completion] {
         if let Ok(prepared) = prepare(body, &rules, tokenizer) {

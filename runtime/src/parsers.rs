@@ -46,6 +46,57 @@ pub enum Piece {
     },
 }
 
+/// The parts of an answer, put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Thoughts.
+    pub reasoning: String,
+    /// Text for the user.
+    pub content: String,
+    /// Calls in their order.
+    pub calls: Vec<Call>,
+}
+
+/// A whole call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Unique to the call.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// A JSON text, if the answer was not cut off in it.
+    pub arguments: String,
+}
+
+impl Extend<Piece> for Parts {
+    fn extend<T: IntoIterator<Item = Piece>>(&mut self, pieces: T) {
+        for piece in pieces {
+            match piece {
+                Piece::Reasoning(text) => self.reasoning.push_str(&text),
+                Piece::Content(text) => self.content.push_str(&text),
+                Piece::Call { id, name, .. } => self.calls.push(Call {
+                    id,
+                    name,
+                    arguments: String::new(),
+                }),
+                Piece::Arguments { index, text } => {
+                    if let Some(call) = self.calls.get_mut(index) {
+                        call.arguments.push_str(&text);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl From<Vec<Piece>> for Parts {
+    fn from(pieces: Vec<Piece>) -> Self {
+        let mut parts = Self::default();
+        parts.extend(pieces);
+        parts
+    }
+}
+
 /// How an answer is taken apart.
 #[derive(Clone, Debug, Default)]
 pub struct ParserPlan {
@@ -55,6 +106,8 @@ pub struct ParserPlan {
     pub calls: Option<Calls>,
     /// Calls after the first are left out.
     pub single_call: bool,
+    /// Thoughts are found and left out.
+    pub hides_reasoning: bool,
 }
 
 /// How thoughts are written, and whether the prompt already began them.
@@ -129,7 +182,7 @@ impl OutputParser {
         Self {
             reasoning: plan.reasoning.map(ReasoningReader::new),
             calls: plan.calls.clone().map(CallReader::new),
-            sink: Sink::new(plan.single_call, id_length),
+            sink: Sink::new(plan, id_length),
         }
     }
 
@@ -163,11 +216,6 @@ impl OutputParser {
     /// Whether what comes next is a thought, as far as the text so far can tell.
     pub fn is_reasoning(&self) -> bool {
         self.reasoning.as_ref().is_some_and(ReasoningReader::is_inside)
-    }
-
-    /// Calls so far.
-    pub fn n_calls(&self) -> usize {
-        self.sink.n_calls()
     }
 }
 

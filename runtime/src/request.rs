@@ -4,6 +4,7 @@
 //! a client could rely on is passed over in silence. Must not know HTTP, nor what the engine is doing.
 
 mod answers;
+mod anthropic;
 mod constraint;
 mod defaults;
 mod fill_in;
@@ -12,7 +13,9 @@ pub mod parameters;
 mod params;
 mod pooling;
 mod prompt;
+mod responses;
 mod tokens;
+mod tools;
 
 pub use answers::{Answers, Method, StreamOptions};
 pub use defaults::{Defaults, DefaultsError};
@@ -21,20 +24,23 @@ pub use pooling::{
 };
 pub use prompt::Prompt;
 pub use tokens::{Tokenized, detokenized, tokenized};
+pub use tools::CallStyle;
 
 use serde_json::{Map, Value};
 
 use crate::chat_template::{self, ChatTemplate, Conversation, Ending};
 use crate::engine::{BeamRequest, GenerateRequest};
 use crate::error::{ApiError, shortened};
-use crate::grammar::{GrammarError, Grammars};
+use crate::grammar::{Constraint, GrammarError, Grammars};
 use crate::model::Task;
+use crate::parsers::{Begins, Formats, ParserPlan, Reasoning};
 use crate::pooling::Lengths;
-use crate::tokenizer::{Begin, Tokenizer};
+use crate::tokenizer::{Begin, Special, Tokenizer};
 use fill_in::fill_in;
-use parameters::{CHAT_COMPLETIONS, COMPLETIONS};
+use parameters::{CHAT_COMPLETIONS, COMPLETIONS, MESSAGES, RESPONSES};
 use params::Params;
 use prompt::{Cut, PromptSource, encode, prompt_sources};
+use tools::{ToolParams, ToolUse};
 
 /// Prompts of one request.
 const PROMPTS_MAX: usize = 128;
@@ -72,6 +78,8 @@ pub struct Rules<'a> {
     pub grammars: Result<&'a Grammars, &'a GrammarError>,
     /// Unknown parameters are refused instead of named.
     pub strict: bool,
+    /// How the model writes calls and thoughts.
+    pub formats: Formats,
 }
 
 /// A checked request: what to answer and how.
@@ -87,10 +95,21 @@ pub struct Prepared {
     pub answers: Answers,
     /// Alternatives to each of the prompts' tokens, where their log-probabilities are asked for.
     pub prompt_logprobs: Option<usize>,
+    /// How calls are told.
+    pub calls: CallStyle,
     /// The client's own name for the request.
     pub request_id: Option<String>,
     /// Parameters that mean nothing here, to be told to the client.
     pub ignored: Vec<String>,
+}
+
+/// A checked request to `/v1/responses`.
+#[derive(Debug)]
+pub struct PreparedResponse {
+    /// What to answer and how.
+    pub prepared: Prepared,
+    /// The request, of which the answer repeats some.
+    pub given: Map<String, Value>,
 }
 
 /// Work for the engine, one request per prompt.
@@ -185,6 +204,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
         prompt_param: "prompt",
         answers,
         prompt_logprobs,
+        calls: CallStyle::default(),
         request_id,
         ignored,
     })
@@ -195,9 +215,62 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
 /// # Errors
 /// [`ApiError`] for everything a client can get wrong, the chat template's refusals included.
 pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
-    let mut params = Params::parse(body, &CHAT_COMPLETIONS, rules.strict)?;
+    prepared_chat(
+        Params::parse(body, &CHAT_COMPLETIONS, rules.strict)?,
+        rules,
+        tokenizer,
+    )
+}
+
+/// Reads the body of `/v1/responses`.
+///
+/// # Errors
+/// [`ApiError`] for everything a client can get wrong.
+pub fn response(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<PreparedResponse, ApiError> {
+    let params = Params::parse(body, &RESPONSES, rules.strict)?;
+    let given = params.fields().clone();
+    let (params, unknown) = params.into_body(&CHAT_COMPLETIONS, responses::to_chat)?;
+    let mut prepared = prepared_chat(params, rules, tokenizer)?;
+    prepared.ignored.extend(unknown);
+    Ok(PreparedResponse { prepared, given })
+}
+
+/// Reads the body of `/v1/messages`.
+///
+/// # Errors
+/// [`ApiError`] for everything a client can get wrong.
+pub fn anthropic(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
+    let params = Params::parse(body, &MESSAGES, rules.strict)?;
+    if !params.has("max_tokens") {
+        return Err(missing("max_tokens"));
+    }
+    anthropic_chat(params, rules, tokenizer)
+}
+
+/// Reads the body of `/v1/messages/count_tokens`.
+///
+/// # Errors
+/// [`ApiError`] for everything a client can get wrong.
+pub fn anthropic_prompt(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
+    anthropic_chat(Params::parse(body, &MESSAGES, rules.strict)?, rules, tokenizer)
+}
+
+fn anthropic_chat(params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
+    let (params, unknown) = params.into_body(&CHAT_COMPLETIONS, anthropic::to_chat)?;
+    let mut prepared = prepared_chat(params, rules, tokenizer)?;
+    prepared.ignored.extend(unknown);
+    Ok(prepared)
+}
+
+fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
     let model = generating_model(&mut params, rules)?;
     let mut conversation = conversation(&mut params)?;
+    let tools = tools(&mut params)?;
+    if let Some(tools) = &tools {
+        let shown = Value::Array(tools.shown.clone());
+        conversation.variables.insert("tools".into(), shown);
+    }
+    let hides_reasoning = params.flag("include_reasoning")? == Some(false);
     for name in ["reasoning_effort"] {
         if let Some(value) = params.text(name)? {
             conversation.variables.insert(name.into(), Value::String(value));
@@ -227,6 +300,7 @@ pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Pre
     let ignored = params.finish()?;
     let text = rendered(&conversation, template.as_ref(), rules)?;
     let ids = encode(&text, (begin, cut), rules, tokenizer, "messages")?;
+    read_parts(&mut answers, tools.as_ref(), (&text, hides_reasoning), rules)?;
     let echo = echoes.then(|| last_words(&conversation, rules.response_role));
     Ok(Prepared {
         model,
@@ -234,9 +308,58 @@ pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Pre
         prompt_param: "messages",
         prompt_logprobs: answers.prompt_logprobs,
         answers,
+        calls: tools.as_ref().map(ToolUse::style).unwrap_or_default(),
         request_id,
         ignored,
     })
+}
+
+fn tools(params: &mut Params) -> Result<Option<ToolUse>, ApiError> {
+    let given = ToolParams {
+        tools: params.take("tools"),
+        tool_choice: params.take("tool_choice"),
+        parallel_tool_calls: params.flag("parallel_tool_calls")?,
+        functions: params.take("functions"),
+        function_call: params.take("function_call"),
+    };
+    given.checked()
+}
+
+/// How the parts of an answer to this prompt are found, and the grammar of a call that must be made.
+fn read_parts(
+    answers: &mut Answers,
+    tools: Option<&ToolUse>,
+    (prompt, hides_reasoning): (&str, bool),
+    rules: &Rules<'_>,
+) -> Result<(), ApiError> {
+    if let Some(schema) = tools.map(ToolUse::schema).transpose()?.flatten() {
+        if matches!(answers.method, Method::Search(_)) {
+            return Err(contradiction(
+                "tool_choice",
+                "a beam search cannot follow a grammar",
+            ));
+        }
+        let constraint = Constraint::JsonSchema(schema);
+        answers.grammar = Some(constraint::compiled("tool_choice", &constraint, rules)?);
+    }
+    let reasoning = rules.formats.reasoning.map(|format| Reasoning {
+        format,
+        begins: format.begins(prompt),
+    });
+    // A grammar holds from the first token on, so that there are no thoughts where the prompt has opened them.
+    let has_none = |reasoning: &Reasoning| answers.grammar.is_some() && reasoning.begins == Begins::Inside;
+    let parsing = ParserPlan {
+        reasoning: reasoning.filter(|reasoning| !has_none(reasoning)),
+        calls: tools.and_then(|tools| tools.calls(rules.formats)),
+        single_call: tools.is_some_and(|tools| tools.single_call),
+        hides_reasoning,
+    };
+    // Where special tokens mark the parts, the text has to show them.
+    if parsing.needs_special_tokens() {
+        answers.special = Special::Show;
+    }
+    answers.parsing = parsing;
+    Ok(())
 }
 
 /// The last message, where the answer goes on with its role.

@@ -59,6 +59,8 @@ pub struct Usage {
     pub total_tokens: usize,
     /// What the prefix cache had.
     pub prompt_tokens_details: PromptTokensDetails,
+    /// What was thought.
+    pub completion_tokens_details: CompletionTokensDetails,
 }
 
 /// Part of [`Usage`].
@@ -66,6 +68,13 @@ pub struct Usage {
 pub struct PromptTokensDetails {
     /// Tokens of the prompts that were not computed again.
     pub cached_tokens: usize,
+}
+
+/// Part of [`Usage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CompletionTokensDetails {
+    /// Tokens of the answers that are thoughts.
+    pub reasoning_tokens: usize,
 }
 
 /// vLLM's `stop_reason`: what the request named that ended the answer.

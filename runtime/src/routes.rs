@@ -3,6 +3,7 @@
 //! Owns request ids, API keys, counting of errors, and that even a panic has an answer in OpenAI's shape. Each file
 //! below is one route with its whole life. Must not know how requests are checked or run.
 
+mod anthropic;
 mod body;
 mod chat_completions;
 mod completions;
@@ -16,8 +17,10 @@ mod observation;
 mod pooling;
 mod probes;
 mod rerank;
+mod responses;
 mod score;
 mod tokens;
+mod typed_events;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -53,9 +56,14 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(openai(""))
         .route("/v2/rerank", post(rerank::create))
         .route("/invocations", post(invocations::create))
-        .route_layer(middleware::from_fn_with_state(keys, require_key));
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&keys), require_key));
+    let anthropic = anthropic::routes("/v1")
+        .merge(anthropic::routes("/openai/v1"))
+        .merge(anthropic::routes(""))
+        .route_layer(middleware::from_fn_with_state(keys, anthropic::require_key));
     Router::new()
         .merge(api)
+        .merge(anthropic)
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/startupz", get(probes::startup))
@@ -82,6 +90,7 @@ fn openai(prefix: &str) -> Router<Arc<App>> {
         .route(&at("/models/{*name}"), get(models::one))
         .route(&at("/completions"), post(completions::create))
         .route(&at("/chat/completions"), post(chat_completions::create))
+        .route(&at("/responses"), post(responses::create))
         .route(&at("/embeddings"), post(embeddings::create))
         .route(&at("/score"), post(score::create))
         .route(&at("/rerank"), post(rerank::create))

@@ -31,6 +31,8 @@ pub struct ToolFormat {
     pub(super) has_bare_names: bool,
     /// Whether the marks are special tokens.
     pub(super) has_special_marks: bool,
+    /// Whether a grammar sees to it that there are calls, so that nothing else is text.
+    pub(super) is_certain: bool,
     /// Length of a call's id where the template insists on one.
     pub(super) id_length: Option<usize>,
 }
@@ -53,6 +55,7 @@ const JSON: ToolFormat = ToolFormat {
     body: Body::Json,
     has_bare_names: false,
     has_special_marks: false,
+    is_certain: false,
     id_length: None,
 };
 
@@ -60,6 +63,7 @@ const JSON: ToolFormat = ToolFormat {
 pub(super) static LISTED: ToolFormat = ToolFormat {
     names: &["listed"],
     starts: &['['],
+    is_certain: true,
     ..JSON
 };
 

@@ -117,7 +117,7 @@ impl JsonCalls {
     /// The text ends here.
     pub(super) fn finish(&mut self, sink: &mut Sink) {
         let is_between = self.at == At::Outside && self.n_calls > 0;
-        if !is_between {
+        if !(is_between || self.format.is_certain) {
             sink.content(&self.take_unread());
         }
     }

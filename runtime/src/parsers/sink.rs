@@ -1,6 +1,6 @@
 //! Where pieces are collected: spaces between them go, neighbours of one kind are joined, calls get their numbers.
 
-use super::Piece;
+use super::{ParserPlan, Piece};
 
 /// Letters and digits of a call's id where the format asks for no other number.
 const ID_LENGTH: usize = 24;
@@ -23,18 +23,20 @@ pub(super) struct Sink {
     trims: bool,
     n_calls: usize,
     single_call: bool,
+    hides_reasoning: bool,
     id_length: Option<usize>,
 }
 
 impl Sink {
-    pub(super) fn new(single_call: bool, id_length: Option<usize>) -> Self {
+    pub(super) fn new(plan: &ParserPlan, id_length: Option<usize>) -> Self {
         Self {
             pieces: Vec::new(),
             kind: None,
             space: String::new(),
             trims: false,
             n_calls: 0,
-            single_call,
+            single_call: plan.single_call,
+            hides_reasoning: plan.hides_reasoning,
             id_length,
         }
     }
@@ -70,7 +72,7 @@ impl Sink {
 
     fn append(&mut self, kind: Kind, text: &str) {
         match (kind, self.pieces.last_mut()) {
-            _ if text.is_empty() => {}
+            _ if text.is_empty() || (kind == Kind::Reasoning && self.hides_reasoning) => {}
             (Kind::Reasoning, Some(Piece::Reasoning(last))) | (Kind::Content, Some(Piece::Content(last))) => {
                 last.push_str(text);
             }
@@ -123,13 +125,5 @@ impl Sink {
 
     pub(super) fn take(&mut self) -> Vec<Piece> {
         std::mem::take(&mut self.pieces)
-    }
-
-    pub(super) fn n_calls(&self) -> usize {
-        if self.single_call {
-            self.n_calls.min(1)
-        } else {
-            self.n_calls
-        }
     }
 }

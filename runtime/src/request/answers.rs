@@ -8,6 +8,7 @@ use super::{Defaults, Rules, constraint, contradiction, logprobs as count_of_log
 use crate::engine::{BeamParams, BeamRequest, EarlyStopping, GenerateRequest, SamplingParams};
 use crate::error::ApiError;
 use crate::grammar::Grammar;
+use crate::parsers::ParserPlan;
 use crate::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
 use crate::tokenizer::{Begin, Special, Tokenizer};
 
@@ -59,6 +60,8 @@ pub struct Answers {
     pub only_prompt: bool,
     /// How to stream; `None`: one answer at the end.
     pub stream: Option<StreamOptions>,
+    /// How thoughts and calls are found in the text.
+    pub parsing: ParserPlan,
 }
 
 /// How answers come about.
@@ -133,6 +136,7 @@ impl Answers {
             token_ids: params.flag("return_token_ids")?.unwrap_or(false),
             only_prompt: false,
             stream,
+            parsing: ParserPlan::default(),
         })
     }
 

@@ -243,7 +243,7 @@ const INPUTS: &str = r#"{"anyOf": [
     {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}}
 ]}"#;
 const TEXTS: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "string"}}]}"#;
-const MESSAGES: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {
+const MESSAGE_LIST: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {
     "type": "object",
     "properties": {
         "role": {"type": "string", "minLength": 1, "maxLength": 64},
@@ -251,7 +251,8 @@ const MESSAGES: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minI
             {"type": "string"},
             {"type": "null"},
             {"type": "array", "items": {"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string"}}, "required": ["type", "text"]}}
-        ]}
+        ]},
+        "tool_call_id": {"type": "string"}
     },
     "required": ["role", "content"]
 }}]}"#;
@@ -383,7 +384,7 @@ const CHAT: &[Parameter] = &[
     other(
         "messages",
         "a text or a non-empty list of messages",
-        MESSAGES,
+        MESSAGE_LIST,
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
     .doc("The conversation. A text is one message of the user."),
@@ -454,14 +455,117 @@ const CHAT_ELSEWHERE: &[Parameter] = &[
     refused("web_search_options", &[]).doc("This server reaches nothing outside; give a tool."),
 ];
 
+const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items": {
+    "type": "object",
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
+                "description": {"type": "string"},
+                "parameters": {"type": "object"},
+                "strict": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
+            },
+            "required": ["name"]
+        }
+    },
+    "required": ["type", "function"]
+}}"#;
+const TOOL_CHOICE: &str = r#"{"anyOf": [
+    {"enum": ["none", "auto", "required"]},
+    {"type": "object", "properties": {"type": {"const": "function"}, "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}}, "required": ["type", "function"]}
+]}"#;
+const FUNCTIONS: &str = r#"{"type": "array", "maxItems": 512, "items": {
+    "type": "object",
+    "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}},
+    "required": ["name"]
+}}"#;
+const FUNCTION_CALL: &str = r#"{"anyOf": [{"enum": ["none", "auto"]}, {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}]}"#;
+const TOOL_EXAMPLE: &str = r#"[{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]"#;
+
 const TOOLS: &[Parameter] = &[
-    refused("tools", &[]),
-    refused("tool_choice", &["none", "auto"]),
-    inert("parallel_tool_calls", "there are no tools"),
-    refused("functions", &[]),
-    refused("function_call", &["none", "auto"]),
-    refused("include_reasoning", &[]),
+    other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
+        .doc("What the model may call. The chat template writes it into the prompt; TOOL_CALL_PARSER finds the calls."),
+    other("tool_choice", "none, auto, required, or an object with a function's name", TOOL_CHOICE, "\"none\"")
+        .doc("Whether the model calls a tool: as it likes (auto), certainly (required), certainly this one, or not at all."),
+    flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
+    other("functions", "a list of at most 512 functions", FUNCTIONS, "[{\"name\": \"get_weather\"}]")
+        .doc("The older name of `tools`; calls come back as `function_call`."),
+    other("function_call", "none, auto, or an object with a name", FUNCTION_CALL, "\"none\"")
+        .doc("The older name of `tool_choice`."),
+    flag("include_reasoning", "true").doc("false: thoughts are left out of the answer."),
 ];
+
+const RESPONSE: &[Parameter] = &[
+    other("input", "a text or a list of 1 to 8192 items", r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 8192, "items": {"type": "object"}}]}"#, "\"Hi\"")
+        .doc("The conversation: messages, `reasoning`, `function_call` and `function_call_output`."),
+    text("instructions", "none", "\"Be brief.\"").doc("A system message before the input."),
+    integer("max_output_tokens", (1, i64::MAX), "what the context has room for", "5").doc("Tokens of an answer at most."),
+    other("tools", "a list of at most 512 tools of type function", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
+        .doc("What the model may call."),
+    other("tool_choice", "none, auto, required, or an object with a function's name", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}]}"#, "\"auto\"")
+        .doc("Whether the model calls a tool."),
+    flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
+    other("text", "an object with a format", r#"{"type": "object", "properties": {"format": {"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}, "required": ["type"]}}}"#, "{\"format\": {\"type\": \"text\"}}")
+        .doc("`json_object` or `json_schema`: the answer is certain to have this form."),
+    other("reasoning", "an object with an effort", r#"{"type": "object", "properties": {"effort": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}"#, "{\"effort\": \"low\"}")
+        .doc("`effort` is a variable of the template."),
+    flag("include_reasoning", "true").doc("false: thoughts are left out of the answer."),
+    flag("stream", "false").doc("Sends the answer as it is generated, as typed events."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+    text("request_id", "one that is made up", "\"my-request\"").doc("A name for the log."),
+    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+        .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
+    text("previous_response_id", "none", "\"resp_1\"").doc("Refused: answers are not stored; send the whole conversation."),
+    other("conversation", "absent", "true", "\"conv_1\"").doc("Refused: answers are not stored; send the whole conversation."),
+    flag("background", "false").doc("true is refused: answers are not stored."),
+    Parameter::new("truncation", Kind::Choice(&["disabled"]), "disabled", "\"disabled\"").doc("Input is never shortened."),
+    inert("include", "there is nothing to add"),
+    inert("stream_options", "events are not obfuscated"),
+    refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
+    refused("prompt", &[]).doc("Prompts are not stored; send the instructions."),
+    refused("top_logprobs", &["0"]).doc("Use /v1/chat/completions."),
+];
+
+const MESSAGE: &[Parameter] = &[
+    other("messages", "a list of messages", r#"{"type": "array", "minItems": 1, "items": {
+        "type": "object",
+        "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}},
+        "required": ["role", "content"]
+    }}"#, "[{\"role\": \"user\", \"content\": \"Hi\"}]")
+        .doc("The conversation, of texts and blocks of type text, thinking, tool_use and tool_result. Where the last message is the assistant's, the answer goes on with it."),
+    integer("max_tokens", (1, i64::MAX), "none", "5").doc("Tokens of an answer at most."),
+    other("system", "a text or a list of blocks of type text", r#"{"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}"#, "\"Be brief.\"")
+        .doc("A system message before the others."),
+    other("stop_sequences", "a list of up to 16 texts, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer; they are not part of it."),
+    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
+        .doc("What the model may call."),
+    other("tool_choice", "an object of type auto, any, tool or none", r#"{"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}}, "required": ["type"]}"#, "{\"type\": \"auto\"}")
+        .doc("Whether the model calls a tool. `disable_parallel_tool_use`: at most one call."),
+    other("thinking", "an object of type enabled, adaptive or disabled", r#"{"type": "object", "properties": {"type": {"enum": ["enabled", "adaptive", "disabled"]}}, "required": ["type"]}"#, "{\"type\": \"disabled\"}")
+        .doc("The template's `enable_thinking`. A budget is not kept."),
+    flag("stream", "false").doc("Sends the answer as it is generated, as typed events."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+    inert("metadata", "answers are not stored"),
+    inert("service_tier", "there is one tier"),
+    refused("container", &[]).doc("This server runs no tools of its own."),
+    refused("mcp_servers", &[]).doc("This server reaches nothing outside; give a tool."),
+];
+
+/// `POST /v1/responses`.
+pub const RESPONSES: Body = Body {
+    route: "/v1/responses",
+    groups: &[RESPONSE, MODEL, SAMPLING, NAMES],
+    required: &["input"],
+};
+
+/// `POST /v1/messages`.
+pub const MESSAGES: Body = Body {
+    route: "/v1/messages",
+    groups: &[MESSAGE, MODEL, SAMPLING],
+    required: &["messages", "max_tokens"],
+};
 
 /// `POST /v1/completions`.
 pub const COMPLETIONS: Body = Body {
@@ -520,7 +624,7 @@ const EMBEDDING: &[Parameter] = &[
     other(
         "messages",
         "a text or a non-empty list of messages",
-        MESSAGES,
+        MESSAGE_LIST,
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
     .doc("Instead of `input`: one conversation, written by the chat template."),
@@ -598,7 +702,7 @@ const TOKENIZED: &[Parameter] = &[
     other(
         "messages",
         "a text or a non-empty list of messages",
-        MESSAGES,
+        MESSAGE_LIST,
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
     .doc("A conversation, written by the chat template."),

@@ -117,11 +117,41 @@ impl Params {
         ApiError::invalid(name, self.parameter(name).kind.expected(), value)
     }
 
+    /// What nobody has taken yet.
+    pub(super) fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    /// Goes on as another body, whose parameters `rewrite` makes of these. The names of unknown ones are returned.
+    pub(super) fn into_body(
+        mut self,
+        body: &'static Body,
+        rewrite: fn(&mut Map<String, Value>) -> Result<(), ApiError>,
+    ) -> Result<(Self, Vec<String>), ApiError> {
+        let unknown = self.sift()?;
+        rewrite(&mut self.fields)?;
+        self.body = body;
+        Ok((self, unknown))
+    }
+
     /// Refuses what is left and asks for something that is not done here; the names of unknown ones are returned, or
     /// refused if they are to be.
-    pub(super) fn finish(self) -> Result<Vec<String>, ApiError> {
-        let mut unknown = Vec::new();
-        for (name, value) in self.fields {
+    pub(super) fn finish(mut self) -> Result<Vec<String>, ApiError> {
+        let unknown = self.sift()?;
+        // Nothing is passed over in silence.
+        match self.fields.keys().next() {
+            None => Ok(unknown),
+            Some(name) => Err(ApiError::Contradiction {
+                param: name.clone(),
+                reason: "this request has no use for it".into(),
+            }),
+        }
+    }
+
+    /// Leaves only what is honoured.
+    fn sift(&mut self) -> Result<Vec<String>, ApiError> {
+        let (mut unknown, mut honoured) = (Vec::new(), Map::new());
+        for (name, value) in std::mem::take(&mut self.fields) {
             let parameter = self.body.get(&name);
             match parameter.map(|parameter| (parameter.fate, parameter.doc)) {
                 _ if value.is_null() => {}
@@ -133,17 +163,14 @@ impl Params {
                         advice: doc.into(),
                     });
                 }
-                // Nothing is passed over in silence.
                 Some((Fate::Honoured, _)) => {
-                    return Err(ApiError::Contradiction {
-                        param: name,
-                        reason: "this request has no use for it".into(),
-                    });
+                    honoured.insert(name, value);
                 }
                 None if self.strict => return Err(ApiError::UnknownParameter { param: name }),
                 None => unknown.push(name),
             }
         }
+        self.fields = honoured;
         Ok(unknown)
     }
 

@@ -45,6 +45,7 @@ fn rules(defaults: &Defaults) -> Rules<'_> {
         response_role: "assistant",
         grammars: Ok(&FIXTURE.grammars),
         strict: false,
+        formats: crate::parsers::Formats::default(),
     }
 }
 
@@ -389,6 +390,7 @@ fn a_chat_has_the_temperature_of_the_documents() {
 fn unknown_parameters_are_refused_where_that_is_asked_for() {
     let rules = Rules {
         strict: true,
+        formats: crate::parsers::Formats::default(),
         ..rules(&FIXTURE.defaults)
     };
     let body = json!({"prompt": "a", "temprature": 1}).to_string();
@@ -465,6 +467,7 @@ fn the_table_is_what_is_read() {
     ];
     let rules = Rules {
         strict: true,
+        formats: crate::parsers::Formats::default(),
         ..rules(&FIXTURE.defaults)
     };
     for (body, least, read) in bodies {

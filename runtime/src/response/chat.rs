@@ -29,10 +29,42 @@ pub struct Choice {
 pub struct Message {
     /// `assistant`, or what OPENAI_RESPONSE_ROLE says.
     pub role: String,
-    /// The text.
+    /// The text; null where there are only thoughts or calls.
     pub content: Option<String>,
     /// Always null: models refuse in their own words.
     pub refusal: Option<String>,
+    /// Thoughts before the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// The older name of `reasoning`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// Tools that are to be called.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call, for requests with the older `functions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<Function>,
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ToolCall {
+    /// To be sent back with the result.
+    pub id: String,
+    /// `function`.
+    pub r#type: &'static str,
+    /// What to call.
+    pub function: Function,
+}
+
+/// What to call.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Function {
+    /// Name of the tool.
+    pub name: String,
+    /// Its arguments, JSON in a text.
+    pub arguments: String,
 }
 
 /// A piece of an answer.
@@ -63,4 +95,41 @@ pub struct DeltaMessage {
     /// Text that goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Thoughts that go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// The older name of `reasoning`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// A call that begins or goes on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta>,
+    /// The call, for requests with the older `functions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionDelta>,
+}
+
+/// What is new of a call.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ToolCallDelta {
+    /// Which call of the answer.
+    pub index: usize,
+    /// To be sent back with the result; where the call begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `function`, where the call begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<&'static str>,
+    /// What is new of it.
+    pub function: FunctionDelta,
+}
+
+/// Part of [`ToolCallDelta`].
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct FunctionDelta {
+    /// Name of the tool, where the call begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Arguments that go on.
+    pub arguments: String,
 }

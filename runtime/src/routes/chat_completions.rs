@@ -9,9 +9,12 @@ use super::body::JsonBytes;
 use super::generation::{RequestName, Shape, prepare, respond};
 use crate::answer::{Delta, Finish, PromptLogprobs, Token, Whole};
 use crate::error::ApiError;
-use crate::request::{self, Prepared};
+use crate::parsers::{Call, Parts, Piece};
+use crate::request::{self, CallStyle, Prepared};
 use crate::response::Answer;
-use crate::response::chat::{Choice, ChunkChoice, DeltaMessage, Message};
+use crate::response::chat::{
+    Choice, ChunkChoice, DeltaMessage, Function, FunctionDelta, Message, ToolCall, ToolCallDelta,
+};
 use crate::response::logprobs::{self, Names};
 use crate::server::App;
 use crate::tokenizer::Tokenizer;
@@ -38,8 +41,11 @@ struct Chat {
     echo: String,
     /// Log-probabilities of the prompt.
     prompt: Option<PromptLogprobs>,
+    calls: CallStyle,
     /// Per choice, whether its first chunk, which tells the role, was sent.
     has_begun: Vec<bool>,
+    /// Per choice, whether it made a call.
+    has_called: Vec<bool>,
 }
 
 impl Chat {
@@ -47,13 +53,109 @@ impl Chat {
         let answers = &prepared.answers;
         Self {
             tokenizer,
-            has_logprobs: answers.logprobs.is_some(),
+            // Tokens would tell the thoughts that are not to be told.
+            has_logprobs: answers.logprobs.is_some() && !answers.parsing.hides_reasoning,
             tokens_as_ids: answers.tokens_as_ids,
-            has_token_ids: answers.token_ids,
+            has_token_ids: answers.token_ids && !answers.parsing.hides_reasoning,
             role,
             echo: prepared.prompts[0].echo.clone().unwrap_or_default(),
             prompt: None,
+            calls: prepared.calls,
             has_begun: vec![false; answers.n],
+            has_called: vec![false; answers.n],
+        }
+    }
+
+    fn message(&self, mut parts: Parts, finish: Option<&Finish>) -> Message {
+        // What a grammar was cut off in is no call.
+        if self.calls.is_forced() && finish == Some(&Finish::Length) {
+            parts
+                .calls
+                .retain(|call| serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok());
+        }
+        let Parts {
+            reasoning,
+            content,
+            calls,
+        } = parts;
+        let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
+        let has_nothing_else = reasoning.is_none() && calls.is_empty();
+        let content = Some(format!("{}{content}", self.echo))
+            .filter(|content| !content.is_empty() || has_nothing_else || self.calls.is_forced());
+        let function = |call: Call| Function {
+            name: call.name,
+            arguments: call.arguments,
+        };
+        let mut message = Message {
+            role: self.role.clone(),
+            content,
+            refusal: None,
+            reasoning_content: reasoning.clone(),
+            reasoning,
+            tool_calls: Vec::new(),
+            function_call: None,
+        };
+        if self.calls == CallStyle::Legacy {
+            message.function_call = calls.into_iter().next().map(function);
+            return message;
+        }
+        let call = |call: Call| ToolCall {
+            id: call.id.clone(),
+            r#type: "function",
+            function: function(call),
+        };
+        message.tool_calls = calls.into_iter().map(call).collect();
+        message
+    }
+
+    /// OpenAI's word for the end; a call that was asked for by name is no reason of its own.
+    fn finish_reason(&self, finish: &Finish, has_called: bool) -> &'static str {
+        match (finish, self.calls) {
+            (Finish::Stop(_), CallStyle::Legacy) if has_called => "function_call",
+            (Finish::Stop(_), CallStyle::Chosen | CallStyle::Required) if has_called => "tool_calls",
+            _ => finish.label(),
+        }
+    }
+
+    fn delta_message(&self, piece: Piece) -> DeltaMessage {
+        let nothing = DeltaMessage::default();
+        let call = |index: usize, id: Option<String>, function: FunctionDelta| match self.calls {
+            CallStyle::Legacy => DeltaMessage {
+                function_call: Some(function),
+                ..DeltaMessage::default()
+            },
+            _ => DeltaMessage {
+                tool_calls: vec![ToolCallDelta {
+                    index,
+                    r#type: id.as_ref().map(|_| "function"),
+                    id,
+                    function,
+                }],
+                ..DeltaMessage::default()
+            },
+        };
+        match piece {
+            Piece::Content(text) => DeltaMessage {
+                content: Some(text),
+                ..nothing
+            },
+            Piece::Reasoning(text) => DeltaMessage {
+                reasoning: Some(text.clone()),
+                reasoning_content: Some(text),
+                ..nothing
+            },
+            Piece::Call { index, id, name } => {
+                let arguments = String::new();
+                let name = Some(name);
+                call(index, Some(id), FunctionDelta { name, arguments })
+            }
+            Piece::Arguments { index, text } => {
+                let function = FunctionDelta {
+                    name: None,
+                    arguments: text,
+                };
+                call(index, None, function)
+            }
         }
     }
 
@@ -86,15 +188,13 @@ impl Shape for Chat {
             self.prompt = whole.prompt;
         }
         let finish = whole.finish.as_ref();
+        let message = self.message(whole.parts, finish);
+        let has_called = !message.tool_calls.is_empty() || message.function_call.is_some();
         Choice {
             index: choice_idx,
-            message: Message {
-                role: self.role.clone(),
-                content: Some(format!("{}{}", self.echo, whole.text)),
-                refusal: None,
-            },
+            message,
             logprobs: self.logprobs(&whole.tokens),
-            finish_reason: finish.map(Finish::label),
+            finish_reason: finish.map(|finish| self.finish_reason(finish, has_called)),
             stop_reason: finish.and_then(Finish::stop_reason).map(Into::into),
             token_ids: self.token_ids(&whole.tokens),
         }
@@ -103,12 +203,10 @@ impl Shape for Chat {
     fn chunks(&mut self, delta: Delta) -> Vec<ChunkChoice> {
         let Delta {
             choice_idx,
-            text,
+            pieces,
             tokens,
-            prompt: _,
-            n_generated: _,
-            n_cached: _,
             finish,
+            ..
         } = delta;
         let chunk = |delta: DeltaMessage| ChunkChoice {
             index: choice_idx,
@@ -118,34 +216,30 @@ impl Shape for Chat {
             stop_reason: None,
             token_ids: None,
         };
-        let said = |content: String| DeltaMessage {
-            content: Some(content),
-            ..DeltaMessage::default()
-        };
+        self.has_called[choice_idx] |= pieces.iter().any(|piece| matches!(piece, Piece::Call { .. }));
         let mut chunks = Vec::new();
         if !std::mem::replace(&mut self.has_begun[choice_idx], true) {
             let role = Some(self.role.clone());
             chunks.push(chunk(DeltaMessage {
                 role,
                 content: Some(String::new()),
+                ..DeltaMessage::default()
             }));
             if !self.echo.is_empty() {
-                chunks.push(chunk(said(self.echo.clone())));
+                chunks.push(chunk(self.delta_message(Piece::Content(self.echo.clone()))));
             }
         }
-        if !text.is_empty() {
-            chunks.push(chunk(said(text)));
-        }
+        chunks.extend(pieces.into_iter().map(|piece| chunk(self.delta_message(piece))));
         if let Some(finish) = &finish {
             let mut last = chunk(DeltaMessage::default());
-            last.finish_reason = Some(finish.label());
+            last.finish_reason = Some(self.finish_reason(finish, self.has_called[choice_idx]));
             last.stop_reason = finish.stop_reason().map(Into::into);
             chunks.push(last);
         }
         // They belong to the text, and where a piece has none, to the end.
         let bearer = chunks
             .iter()
-            .position(|chunk| chunk.delta.role.is_none() && chunk.delta.content.is_some());
+            .position(|chunk| chunk.delta.role.is_none() && chunk.finish_reason.is_none());
         let n_chunks = chunks.len();
         if let Some(chunk) = chunks.get_mut(bearer.unwrap_or(n_chunks.saturating_sub(1)))
             && !tokens.is_empty()

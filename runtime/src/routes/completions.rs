@@ -66,7 +66,7 @@ impl Completion {
 
     fn choice(&mut self, choice_idx: usize, piece: Whole) -> Choice {
         let Whole {
-            text,
+            parts,
             tokens,
             prompt: scored,
             finish,
@@ -78,7 +78,7 @@ impl Completion {
         let (text, tokens, finish) = if self.only_prompt {
             (String::new(), &[][..], finish.map(|_| Finish::Length))
         } else {
-            (text, &tokens[..], finish)
+            (parts.content, &tokens[..], finish)
         };
         let names = Names {
             tokens: self.tokenizer.tokens(),

@@ -26,6 +26,14 @@ impl Events {
         self.0.extend_from_slice(b"\n\n");
     }
 
+    /// Adds an event that has a type, whose data is JSON.
+    pub(super) fn push_typed(&mut self, kind: &str, data: &impl Serialize) {
+        self.0.extend_from_slice(b"event: ");
+        self.0.extend_from_slice(kind.as_bytes());
+        self.0.push(b'\n');
+        self.push(data);
+    }
+
     /// Adds OpenAI's last event.
     pub(super) fn done(&mut self) {
         self.0.extend_from_slice(b"data: [DONE]\n\n");

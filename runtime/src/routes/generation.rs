@@ -20,7 +20,7 @@ use crate::answer::{Choice, ChoicePlan, Delta, Running, Whole, best};
 use crate::engine::Ticket;
 use crate::error::{ApiError, shortened};
 use crate::request::{Method, Prepared, Rules, StreamOptions, Work};
-use crate::response::{Answer, FINGERPRINT, PromptTokensDetails, Usage};
+use crate::response::{Answer, CompletionTokensDetails, FINGERPRINT, PromptTokensDetails, Usage};
 use crate::server::{App, Serving};
 use crate::tokenizer::Tokenizer;
 
@@ -28,7 +28,7 @@ use crate::tokenizer::Tokenizer;
 const IGNORED_MAX: usize = 16;
 
 /// Pieces of answers that are ready at once and are sent together.
-const READY_MAX: usize = 64;
+pub(super) const READY_MAX: usize = 64;
 
 /// How a route reads a body.
 pub(super) type Reader<T> = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<T, ApiError>;
@@ -87,6 +87,7 @@ fn rules<'a>(app: &'a App, serving: &'a Serving) -> Rules<'a> {
         response_role: &app.config.response_role,
         grammars: serving.grammars.as_ref(),
         strict: app.config.strict_parameters,
+        formats: serving.formats,
     }
 }
 
@@ -103,10 +104,7 @@ pub(super) async fn respond<S: Shape>(
             let answers = &prepared.answers;
             let wholes = best(running.wholes().await?, answers.n_generated(), answers.n);
             let envelope = Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared);
-            let counts: Vec<Counts> = wholes
-                .iter()
-                .map(|whole| (whole.n_generated, whole.n_cached))
-                .collect();
+            let counts: Vec<Counts> = wholes.iter().map(Counts::of_whole).collect();
             let wholes = wholes.into_iter().enumerate();
             let choices = wholes.map(|(idx, whole)| shape.whole(idx, whole)).collect();
             let mut answer = envelope.around(S::WHOLE, choices);
@@ -120,7 +118,7 @@ pub(super) async fn respond<S: Shape>(
                 envelope: Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared),
                 shape,
                 options,
-                counts: vec![(0, 0); prepared.prompts.len() * prepared.answers.n],
+                counts: vec![Counts::default(); prepared.prompts.len() * prepared.answers.n],
             };
             writer.respond(running.deltas())
         }
@@ -130,7 +128,7 @@ pub(super) async fn respond<S: Shape>(
 }
 
 /// Hands a request to the engine.
-fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, ApiError> {
+pub(super) fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, ApiError> {
     let serving = app.serving.get().ok_or(ApiError::Loading)?;
     app.metrics.arrived();
     let answers = &prepared.answers;
@@ -168,8 +166,24 @@ struct Envelope {
     n: usize,
 }
 
-/// Tokens of a choice so far: generated, and those of its prompt that the prefix cache had.
-type Counts = (usize, usize);
+/// Tokens of a choice so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    n_generated: usize,
+    n_reasoning: usize,
+    /// Of its prompt, those that the prefix cache had.
+    n_cached: usize,
+}
+
+impl Counts {
+    fn of_whole(whole: &Whole) -> Self {
+        Self {
+            n_generated: whole.n_generated,
+            n_reasoning: whole.n_reasoning,
+            n_cached: whole.n_cached,
+        }
+    }
+}
 
 impl Envelope {
     fn new(id: String, prepared: &Prepared) -> Self {
@@ -197,15 +211,18 @@ impl Envelope {
     }
 
     fn usage(&self, counts: &[Counts]) -> Usage {
-        let n_generated: usize = counts.iter().map(|(n_generated, _)| n_generated).sum();
+        let n_generated: usize = counts.iter().map(|counts| counts.n_generated).sum();
         // The answers to one prompt share it.
-        let n_cached: usize = counts.iter().step_by(self.n).map(|(_, n_cached)| n_cached).sum();
+        let shared = counts.iter().step_by(self.n);
         Usage {
             prompt_tokens: self.n_prompt,
             completion_tokens: n_generated,
             total_tokens: self.n_prompt + n_generated,
             prompt_tokens_details: PromptTokensDetails {
-                cached_tokens: n_cached,
+                cached_tokens: shared.map(|counts| counts.n_cached).sum(),
+            },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: counts.iter().map(|counts| counts.n_reasoning).sum(),
             },
         }
     }
@@ -247,7 +264,11 @@ impl<S: Shape> ChunkWriter<S> {
     }
 
     fn delta(&mut self, delta: Delta, events: &mut Events) {
-        self.counts[delta.choice_idx] = (delta.n_generated, delta.n_cached);
+        self.counts[delta.choice_idx] = Counts {
+            n_generated: delta.n_generated,
+            n_reasoning: delta.n_reasoning,
+            n_cached: delta.n_cached,
+        };
         for choice in self.shape.chunks(delta) {
             let mut chunk = self.envelope.around(S::CHUNK, vec![choice]);
             if self.options.continuous_usage_stats {
@@ -323,7 +344,7 @@ pub(super) fn unix_time_s() -> u64 {
 }
 
 /// Tells the client which of its parameters mean nothing here.
-fn tell_ignored(response: &mut Response, names: &[String]) {
+pub(super) fn tell_ignored(response: &mut Response, names: &[String]) {
     if let Some(names) = ignored(names) {
         let header = HeaderName::from_static("x-slipway-ignored-parameters");
         response.headers_mut().insert(header, names);

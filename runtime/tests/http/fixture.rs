@@ -10,13 +10,14 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
 use runtime::cli::ServeArguments;
 use runtime::config;
-use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
+use runtime::engine::batch::{Batch, BatchRow, KvGroup, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
 use runtime::model::{Forward, ModelError, Task};
 use runtime::routes;
 use runtime::server::App;
 use runtime::startup::Stage;
+use runtime::tokenizer::{Begin, Tokenizer};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -275,6 +276,57 @@ impl Forward for Fake {
         let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
         for row in values.chunks_mut(VOCAB_SIZE) {
             row[TOKEN_A] = best;
+        }
+        let logits = Logits {
+            values,
+            vocab_size: VOCAB_SIZE,
+        };
+        Ok(StepOutput {
+            logits,
+            pooled: Vec::new(),
+        })
+    }
+}
+
+/// A model that says one text, whatever it is asked, and ends.
+pub(crate) struct Script {
+    tokens: Vec<u32>,
+}
+
+impl Script {
+    pub(crate) fn new(text: &str) -> Self {
+        let tokenizer = Tokenizer::load(&tiny_folder()).unwrap();
+        let mut tokens = tokenizer.encode(text, Begin::Leave).unwrap();
+        tokens.push(EOS);
+        Self { tokens }
+    }
+}
+
+/// Ends an answer in [`with_model`]'s engines.
+const EOS: u32 = 2;
+
+impl Forward for Script {
+    fn vocab_size(&self) -> usize {
+        VOCAB_SIZE
+    }
+
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+        let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
+        for (row, at) in values.chunks_mut(VOCAB_SIZE).zip(&batch.logits_at) {
+            let at = *at as usize;
+            let is_inside =
+                |row: &&BatchRow| (row.query_start..row.query_start + row.query_len).contains(&at);
+            let prompt_len = batch.rows.iter().find(is_inside).unwrap().prompt_len;
+            let said = (batch.positions[at] as usize + 1).saturating_sub(prompt_len);
+            row[*self.tokens.get(said).unwrap_or(&EOS) as usize] = 9.0;
         }
         let logits = Logits {
             values,

@@ -13,3 +13,4 @@ mod fixture;
 mod pooling;
 mod probes;
 mod sockets;
+mod tools;
