@@ -40,6 +40,7 @@ async def chat(request: ChatRequest) -> StreamingResponse | dict[str, Any]:
         "object": "chat.completion.chunk" if request.stream else "chat.completion",
         "created": int(time.time()),
         "model": request.model,
+        "system_fingerprint": "peer",
     }
     if request.stream:
         headers = {"x-accel-buffering": "no"}

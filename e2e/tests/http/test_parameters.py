@@ -168,6 +168,34 @@ def test_repetition_penalty_sees_the_prompt(complete) -> None:
     assert text(complete(prompt=prompt, max_tokens=1, presence_penalty=2)) == text(plain)
 
 
+def test_logit_bias_forces_and_forbids(complete) -> None:
+    ids = complete(return_token_ids=True).choices[0].token_ids
+    forced = complete(logit_bias={"67": 100}, max_tokens=4, return_token_ids=True)
+    assert forced.choices[0].token_ids == [67] * 4
+    forbidden = complete(logit_bias={str(ids[0]): -100}, return_token_ids=True)
+    assert ids[0] not in forbidden.choices[0].token_ids
+
+
+def test_logit_bias_beyond_the_vocabulary_is_refused(complete) -> None:
+    with pytest.raises(openai.BadRequestError, match="4096") as refused:
+        complete(logit_bias={"99999": 1})
+    assert "99999" in str(refused.value)
+
+
+def test_allowed_token_ids(complete) -> None:
+    allowed = [67, 68, 69]
+    drawn = complete(allowed_token_ids=allowed, temperature=1, seed=1, return_token_ids=True)
+    assert set(drawn.choices[0].token_ids) <= set(allowed)
+    for wrong in ([], [10**6]):
+        with pytest.raises(openai.BadRequestError):
+            complete(allowed_token_ids=wrong)
+
+
+def test_bad_words(complete) -> None:
+    word = text(complete()).split()[2].strip(",.;:")
+    assert f" {word} " not in text(complete(bad_words=[word])) + " "
+
+
 # --- Beam search
 
 
@@ -197,10 +225,43 @@ def test_length_penalty_and_early_stopping(chat) -> None:
 # --- What the answer shows
 
 
+def test_echo_and_logprobs_of_the_prompt(complete) -> None:
+    plain = complete(max_tokens=3, logprobs=1)
+    echoed = complete(max_tokens=3, logprobs=1, echo=True)
+    assert text(echoed) == VERSE + text(plain)
+    shown = echoed.choices[0].logprobs
+    n_prompt = echoed.usage.prompt_tokens
+    assert len(shown.tokens) == len(shown.token_logprobs) == len(shown.top_logprobs) == n_prompt + 3
+    assert shown.token_logprobs[0] is None and shown.top_logprobs[0] is None
+    assert "".join(shown.tokens) == text(echoed)
+    assert shown.token_logprobs[n_prompt:] == pytest.approx(plain.choices[0].logprobs.token_logprobs, abs=1e-3)
+    assert [text(echoed)[at:].startswith(token) for at, token in zip(shown.text_offset, shown.tokens)] == [True] * (n_prompt + 3)
+
+
+def test_echo_without_an_answer_scores_the_prompt(complete) -> None:
+    scored = complete(max_tokens=0, echo=True, logprobs=0)
+    assert text(scored) == VERSE
+    assert len(scored.choices[0].logprobs.tokens) == scored.usage.prompt_tokens
+
+
 def test_chat_echo_repeats_the_last_message(chat) -> None:
     messages = SUM + [{"role": "assistant", "content": "7 + 5"}]
     answer = chat(messages=messages, echo=True, add_generation_prompt=False, continue_final_message=True)
     assert said(answer).startswith("7 + 5 = 12")
+
+
+def test_prompt_logprobs(complete, chat) -> None:
+    shown = complete(prompt_logprobs=2, max_tokens=1).choices[0].prompt_logprobs
+    echoed = complete(echo=True, logprobs=2, max_tokens=1).choices[0].logprobs
+    assert shown[0] is None
+    for entry, logprob, token in zip(shown[1:], echoed.token_logprobs[1:], echoed.tokens[1:]):
+        assert 2 <= len(entry) <= 3
+        of_prompt = [e for e in entry.values() if e["decoded_token"] == token]
+        assert of_prompt and of_prompt[0]["logprob"] == pytest.approx(logprob, abs=1e-4)
+        assert sorted(e["rank"] for e in entry.values())[:2] == [1, 2]
+    assert len(chat(prompt_logprobs=0, max_tokens=1).prompt_logprobs) == chat(max_tokens=1).usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError):
+        complete(prompt_logprobs=1, stream=True)
 
 
 def test_suffix_is_refused_where_the_tokenizer_cannot_fill_in(complete) -> None:
@@ -219,6 +280,17 @@ def test_skip_special_tokens(complete) -> None:
 def test_spaces_between_special_tokens(complete) -> None:
     """The tokenizer here writes none of its own; both values are taken and give the same text."""
     assert text(complete(spaces_between_special_tokens=False)) == text(complete(spaces_between_special_tokens=True))
+
+
+def test_return_token_ids_and_tokens_as_ids(complete, chat, server: Server) -> None:
+    answer = complete(return_token_ids=True, logprobs=0, return_tokens_as_token_ids=True).choices[0]
+    assert answer.logprobs.tokens == [f"token_id:{id}" for id in answer.token_ids]
+    back = server.post("/detokenize", {"model": "tiny", "tokens": answer.token_ids}).json()
+    assert back["prompt"] == answer.text
+    in_chat = chat(return_token_ids=True, max_tokens=3)
+    assert len(in_chat.prompt_token_ids) == in_chat.usage.prompt_tokens
+    assert len(in_chat.choices[0].token_ids) == in_chat.usage.completion_tokens
+    assert getattr(complete().choices[0], "token_ids", None) is None
 
 
 # --- The prompt

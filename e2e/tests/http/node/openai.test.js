@@ -75,6 +75,22 @@ test('log-probabilities come with a chat', async () => {
   }
 });
 
+test('a JSON schema is kept to', async () => {
+  const schema = {
+    type: 'object',
+    properties: { sum: { type: 'integer' } },
+    required: ['sum'],
+    additionalProperties: false,
+  };
+  const answer = await client.chat.completions.create({
+    ...greedy,
+    response_format: { type: 'json_schema', json_schema: { name: 'sum', strict: true, schema } },
+  });
+  const value = JSON.parse(answer.choices[0].message.content);
+  assert.deepEqual(Object.keys(value), ['sum']);
+  assert.ok(Number.isInteger(value.sum));
+});
+
 test('embeddings are the same as numbers and as base64', async () => {
   const request = { model: 'embedder', input: ['one text', 'another'] };
   const numbers = await embedder.embeddings.create({ ...request, encoding_format: 'float' });
