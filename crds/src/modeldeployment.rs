@@ -19,7 +19,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{
-    EngineSettings, ModelSettings, OpenaiSettings, ServingSettings, Settings, TokenizerSettings,
+    EngineSettings, ModelSettings, OpenaiSettings, ServingSettings, Settings, StreamingSettings,
+    TokenizerSettings,
 };
 
 /// Replicas if the spec names none.
@@ -77,6 +78,9 @@ pub struct ModelDeploymentSpec {
     /// How the engine loads and runs the model. Absent means the engine's default.
     #[serde(default, skip_serializing_if = "is_default")]
     pub engine: EngineSettings,
+    /// How many tokens a stream item of a job holds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub streaming: StreamingSettings,
     /// What the OpenAI routes answer.
     #[serde(default, skip_serializing_if = "is_default")]
     pub openai: OpenaiSettings,
@@ -125,6 +129,7 @@ impl ModelDeploymentSpec {
             model: self.model.settings.clone(),
             tokenizer: self.tokenizer.clone(),
             engine: self.engine.clone(),
+            streaming: self.streaming.clone(),
             openai: self.openai.clone(),
             serving: self.serving.clone(),
             process: Default::default(),

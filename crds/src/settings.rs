@@ -237,6 +237,20 @@ settings! {
         max_logprobs: u32 => Row { default: "20", ..ROW };
     }
 
+    /// How many tokens a stream item of a job holds. The first holds the minimum, each next one as many more as the
+    /// factor says, up to the maximum: 1, 3, 9, 27, 50, 50 by default.
+    streaming: StreamingSettings, title: "Streaming batches", {
+        /// Most tokens in a stream item of a job.
+        #[schemars(title = "Batch size", range(min = 1, max = 1_048_576))]
+        default_batch_size: u32 => Row { default: "50", ..ROW };
+        /// Tokens in the first stream item of a job.
+        #[schemars(title = "First batch size", range(min = 1, max = 1_048_576))]
+        default_min_batch_size: u32 => Row { default: "1", ..ROW };
+        /// By how much each stream item of a job is larger than the one before.
+        #[schemars(title = "Batch growth", range(min = 1, max = 1000))]
+        default_batch_size_growth_factor: f64 => Row { default: "3", ..ROW };
+    }
+
     /// What the OpenAI routes answer.
     openai: OpenaiSettings, title: "OpenAI API", {
         /// Role of the messages that the model writes.
@@ -258,6 +272,10 @@ settings! {
         /// from the chat template, `none` leaves thoughts in the text.
         #[schemars(title = "Reasoning parser", length(min = 1, max = 64))]
         reasoning_parser: String => Row { default: "auto", ..ROW };
+        /// Stream items of a job with `openai_route` are texts of server-sent events; `false`: they are the events'
+        /// objects.
+        #[schemars(title = "Raw OpenAI output")]
+        raw_openai_output: bool => Row { default: "true", ..ROW };
     }
 
     /// How one replica serves.
@@ -478,9 +496,6 @@ pub const ACCEPTED: &[(&str, &str)] = &[
 pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "BASE_PATH",
     "BATCH_WAIT_TIMEOUT",
-    "DEFAULT_BATCH_SIZE",
-    "DEFAULT_BATCH_SIZE_GROWTH_FACTOR",
-    "DEFAULT_MIN_BATCH_SIZE",
     "DISABLE_LOGGING_REQUEST",
     "DISABLE_LOG_REQUESTS",
     "DISABLE_LOG_STATS",
@@ -516,7 +531,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "PREEMPTION_CPU_CAPACITY",
     "QUANTIZATION",
     "QUANTIZATION_PARAM_PATH",
-    "RAW_OPENAI_OUTPUT",
     "ROPE_SCALING",
     "ROPE_THETA",
     "SCHEDULER_DELAY_FACTOR",
@@ -830,6 +844,9 @@ fn parse(setting: &Setting, text: &str) -> Value {
             "false" | "0" | "no" | "off" => Value::Bool(false),
             _ => as_text(),
         },
+        Some("array") if text.trim_start().starts_with('[') => {
+            serde_json::from_str(text.trim()).unwrap_or_else(|_| as_text())
+        }
         Some("array") => text
             .split(',')
             .map(str::trim)
@@ -898,7 +915,7 @@ mod tests {
             let schema = setting.schema();
             let text = match (schema["type"].as_str(), schema["enum"].as_array()) {
                 (_, Some(choices)) => choices[0].to_string().replace('"', ""),
-                (Some("integer"), _) => schema["minimum"].as_f64().unwrap().to_string(),
+                (Some("integer" | "number"), _) => schema["minimum"].as_f64().unwrap().to_string(),
                 (Some("array"), _) => "a,b".to_string(),
                 (Some("boolean"), _) => "true".to_string(),
                 _ => "text".to_string(),

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::cli::ServeArguments;
 use crate::fetch::TOKENIZER_FILES;
+use crate::jobs::batches::BatchRule;
 use crate::parsers::{FormatNames, UnknownParser};
 use ti_one::TiModelConfig;
 
@@ -62,6 +63,10 @@ pub struct ServeConfig {
     pub seed: u64,
     /// Most alternatives per token.
     pub max_logprobs: usize,
+    /// Tokens in the stream items of a job that names no sizes.
+    pub batch_rule: BatchRule,
+    /// Whether stream items of a job's OpenAI route are server-sent events.
+    pub raw_openai_output: bool,
     /// Role of answers.
     pub response_role: String,
     /// Unknown parameters of requests are refused instead of named.
@@ -264,6 +269,7 @@ fn with_defaults(
         model,
         tokenizer,
         engine,
+        streaming,
         openai,
         serving,
         process,
@@ -333,6 +339,12 @@ fn with_defaults(
         scheduling_policy: engine.scheduling_policy.unwrap_or_default(),
         seed: engine.seed.unwrap_or(0),
         max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
+        batch_rule: BatchRule {
+            n_max: streaming.default_batch_size.unwrap_or(50),
+            n_min: streaming.default_min_batch_size.unwrap_or(1),
+            growth: streaming.default_batch_size_growth_factor.unwrap_or(3.0),
+        },
+        raw_openai_output: openai.raw_openai_output.unwrap_or(true),
         response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
         strict_parameters: openai.strict_parameters.unwrap_or(false),
         max_concurrency: serving

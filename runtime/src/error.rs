@@ -101,6 +101,12 @@ pub enum ApiError {
         /// What the model is for, such as `generates text`.
         does: &'static str,
     },
+    /// There is no such job, or its results were kept long enough.
+    #[error("there is no job '{id}' here")]
+    UnknownJob {
+        /// What was asked for, shortened.
+        id: String,
+    },
     /// There is no such route.
     #[error("there is no {path}")]
     UnknownRoute {
@@ -139,6 +145,9 @@ pub enum ApiError {
         /// When a place is likely to be free, seconds.
         retry_after_s: u64,
     },
+    /// No more jobs can be held.
+    #[error("this replica holds as many jobs as it may; fetch results, or try again later")]
+    JobsFull,
     /// The model is not loaded yet.
     #[error("the model is being loaded")]
     Loading,
@@ -197,6 +206,7 @@ impl ApiError {
             Self::Template { .. } => (400, INVALID, Some("invalid_messages"), "template"),
             Self::InvalidApiKey => (401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
             Self::UnknownModel { .. } => (404, INVALID, Some("model_not_found"), "unknown_model"),
+            Self::UnknownJob { .. } => (404, INVALID, Some("job_not_found"), "unknown_job"),
             Self::WrongTask { .. } => (400, INVALID, Some("unsupported_model"), "wrong_task"),
             Self::UnknownRoute { .. } => (404, INVALID, Some("unknown_url"), "unknown_route"),
             Self::MethodNotAllowed { .. } => (405, INVALID, Some("method_not_supported"), "method"),
@@ -205,6 +215,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (413, INVALID, Some("body_too_large"), "body_too_large"),
             Self::MediaType => (415, INVALID, Some("unsupported_media_type"), "media_type"),
             Self::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full"),
+            Self::JobsFull => (429, "rate_limit_error", Some("rate_limit_exceeded"), "jobs_full"),
             Self::Loading => (503, SERVER, Some("model_loading"), "loading"),
             Self::Draining => (503, SERVER, Some("shutting_down"), "draining"),
             Self::Aborted => (503, SERVER, Some("shutting_down"), "aborted"),
@@ -239,6 +250,8 @@ impl ApiError {
             | Self::BodyTooLarge { .. }
             | Self::MediaType
             | Self::QueueFull { .. }
+            | Self::UnknownJob { .. }
+            | Self::JobsFull
             | Self::Loading
             | Self::Draining
             | Self::Aborted
@@ -255,7 +268,7 @@ impl ApiError {
     fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::QueueFull { retry_after_s } => Some(*retry_after_s),
-            Self::Loading | Self::Draining | Self::Aborted => Some(RETRY_AFTER_S),
+            Self::JobsFull | Self::Loading | Self::Draining | Self::Aborted => Some(RETRY_AFTER_S),
             _ => None,
         }
     }
@@ -408,6 +421,8 @@ mod tests {
             ApiError::BodyTooLarge { bytes_max: 1 },
             ApiError::MediaType,
             ApiError::QueueFull { retry_after_s: 7 },
+            ApiError::UnknownJob { id: text() },
+            ApiError::JobsFull,
             ApiError::Loading,
             ApiError::Draining,
             ApiError::Aborted,

@@ -16,6 +16,7 @@ pub mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grammar;
+pub mod jobs;
 pub mod loading;
 pub mod metrics;
 pub mod model;

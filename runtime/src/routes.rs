@@ -12,6 +12,7 @@ mod embeddings;
 mod events;
 mod generation;
 mod invocations;
+mod jobs;
 mod models;
 mod observation;
 mod pooling;
@@ -50,12 +51,19 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The whole surface.
 pub fn router(app: Arc<App>) -> Router {
     let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
+    // What jobs ask; their own routes check the key.
+    let inside = openai("/v1")
+        .merge(anthropic::routes("/v1"))
+        .fallback(no_route)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(Arc::clone(&app));
     let api = openai("/v1")
         // As RunPod's endpoints have them, and as clients send them whose base URL lacks the version.
         .merge(openai("/openai/v1"))
         .merge(openai(""))
         .route("/v2/rerank", post(rerank::create))
         .route("/invocations", post(invocations::create))
+        .merge(jobs::routes(Arc::clone(&app), inside))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&keys), require_key));
     let anthropic = anthropic::routes("/v1")
         .merge(anthropic::routes("/openai/v1"))
@@ -67,7 +75,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/startupz", get(probes::startup))
-        .route("/health", get(probes::ready))
+        .route("/health", get(probes::health))
         .route("/ping", get(probes::ready).post(probes::ready))
         .route("/load", get(observation::server_load))
         .route("/drain", get(probes::drain_and_wait).post(probes::drain))

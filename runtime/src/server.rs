@@ -20,6 +20,7 @@ use crate::connection::{self, ConnectionLimits};
 use crate::engine::{Engine, EngineError};
 use crate::fetch::FetchError;
 use crate::grammar::{GrammarError, Grammars};
+use crate::jobs::Jobs;
 use crate::loading::load;
 use crate::metrics::Metrics;
 use crate::model::{ModelError, ModelInfo};
@@ -44,6 +45,8 @@ pub struct App {
     pub config: ServeConfig,
     /// Metrics.
     pub metrics: Metrics,
+    /// Work that is fetched later.
+    pub jobs: Jobs,
     /// The loaded model; empty while loading.
     pub serving: OnceLock<Serving>,
     draining: AtomicBool,
@@ -82,6 +85,7 @@ impl App {
         App {
             startup: StartupTracker::new(),
             metrics: Metrics::new(&config.served_names[0]),
+            jobs: Jobs::new(config.max_concurrency),
             config,
             serving: OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -105,8 +109,13 @@ impl App {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         let Some(serving) = self.serving.get() else { return };
-        serving.engine.drain();
-        if tokio::time::timeout(self.config.drain_timeout, serving.engine.drained())
+        let finished = async {
+            // Jobs that wait have yet to ask the engine.
+            self.jobs.idle().await;
+            serving.engine.drain();
+            serving.engine.drained().await
+        };
+        if tokio::time::timeout(self.config.drain_timeout, finished)
             .await
             .is_err()
         {

@@ -45,6 +45,33 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// As [`ready`] to a probe, and in RunPod's shape to those who read it: this process is the one worker.
+pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
+    let code = ready(State(Arc::clone(&app))).await.status();
+    let counts = app.jobs.counts();
+    let is_ready = code == StatusCode::OK;
+    let engine = app.serving.get().map(|serving| &serving.engine);
+    let is_running = counts.n_running > 0 || engine.is_some_and(|engine| engine.load().n_running > 0);
+    let body = json!({
+        "jobs": {
+            "completed": counts.n_completed,
+            "failed": counts.n_failed,
+            "inProgress": counts.n_running,
+            "inQueue": counts.n_queued,
+            "retried": counts.n_retried,
+        },
+        "workers": {
+            "idle": u8::from(is_ready && !is_running),
+            "initializing": u8::from(engine.is_none()),
+            "ready": u8::from(is_ready),
+            "running": u8::from(is_running),
+            "throttled": 0,
+            "unhealthy": u8::from(engine.is_some_and(|engine| engine.liveness().phase == Phase::Dead)),
+        },
+    });
+    (code, Json(body)).into_response()
+}
+
 /// How far the start is, and what was loaded; 503 until it is done.
 pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
     let status = app.startup.status();

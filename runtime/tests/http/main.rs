@@ -10,6 +10,7 @@ mod documents;
 mod errors;
 mod faults;
 mod fixture;
+mod jobs;
 mod pooling;
 mod probes;
 mod sockets;

@@ -1,0 +1,114 @@
+//! How many tokens a stream item holds: worker-vllm's rule, by which the first words come soon and the rest in few
+//! pieces.
+
+/// Sizes of the batches of one stream: the smallest first, each next one larger by the factor, none above the
+/// maximum. Where a factor or the sizes leave nothing to grow, every batch has the maximum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchRule {
+    /// Tokens in the largest batch, at least 1.
+    pub n_max: u32,
+    /// Tokens in the first batch, at least 1.
+    pub n_min: u32,
+    /// Factor from one batch to the next.
+    pub growth: f64,
+}
+
+/// Collects what belongs into one batch.
+#[derive(Clone, Debug)]
+pub struct Batcher {
+    rule: BatchRule,
+    /// Size of the batch that is being filled; not whole where the factor is not.
+    size: f64,
+    n_tokens: u32,
+}
+
+impl Batcher {
+    /// Before the first token.
+    pub fn new(rule: BatchRule) -> Self {
+        let grows = rule.growth > 1.0 && rule.n_max > rule.n_min;
+        let first = if grows { rule.n_min } else { rule.n_max };
+        Self {
+            rule,
+            size: f64::from(first),
+            n_tokens: 0,
+        }
+    }
+
+    /// Counts a token; true if it fills the batch, and the next one belongs to a new batch.
+    pub fn fills(&mut self) -> bool {
+        self.n_tokens += 1;
+        if f64::from(self.n_tokens) < self.size {
+            return false;
+        }
+        self.n_tokens = 0;
+        self.size = (self.size * self.rule.growth.max(1.0)).min(f64::from(self.rule.n_max));
+        true
+    }
+
+    /// Whether no token came since a batch was full.
+    pub fn is_empty(&self) -> bool {
+        self.n_tokens == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sizes(rule: BatchRule, n_tokens: usize) -> Vec<usize> {
+        let mut batcher = Batcher::new(rule);
+        let (mut sizes, mut n) = (Vec::new(), 0);
+        for _ in 0..n_tokens {
+            n += 1;
+            if batcher.fills() {
+                sizes.push(std::mem::take(&mut n));
+            }
+        }
+        assert_eq!(batcher.is_empty(), n == 0);
+        if n > 0 {
+            sizes.push(n);
+        }
+        sizes
+    }
+
+    fn rule(n_max: u32, n_min: u32, growth: f64) -> BatchRule {
+        BatchRule { n_max, n_min, growth }
+    }
+
+    #[test]
+    fn the_documented_sizes() {
+        assert_eq!(
+            sizes(rule(50, 1, 3.0), 150),
+            [1, 3, 9, 27, 50, 50, 10],
+            "the defaults"
+        );
+        assert_eq!(sizes(rule(8, 2, 2.0), 20), [2, 4, 8, 6]);
+        assert_eq!(
+            sizes(rule(5, 1, 1.5), 14),
+            [1, 2, 3, 4, 4],
+            "1, 1.5, 2.25, 3.375, 5"
+        );
+        assert_eq!(
+            sizes(rule(4, 1, 1.0), 9),
+            [4, 4, 1],
+            "what does not grow is always full"
+        );
+        assert_eq!(sizes(rule(4, 4, 3.0), 9), [4, 4, 1]);
+        assert_eq!(sizes(rule(4, 9, 3.0), 9), [4, 4, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_is_lost_and_no_batch_is_too_large(
+            n_max in 1_u32..100, n_min in 1_u32..100, growth in 0.5_f64..10.0, n_tokens in 0_usize..1000,
+        ) {
+            let sizes = sizes(rule(n_max, n_min, growth), n_tokens);
+            prop_assert_eq!(sizes.iter().sum::<usize>(), n_tokens);
+            prop_assert!(sizes.iter().all(|size| (1..=n_max as usize).contains(size)));
+            let full = &sizes[..sizes.len().saturating_sub(1)];
+            prop_assert!(full.is_sorted(), "{:?}", sizes);
+        }
+    }
+}
