@@ -129,7 +129,7 @@ fn value_in_words(schema: &Value) -> String {
     }
     let bound = |key: &str| schema[key].as_f64().map(|number| format!("{number}"));
     match (schema["type"].as_str(), bound("minimum"), bound("maximum")) {
-        (Some("integer"), Some(min), Some(max)) => format!("{min} to {max}"),
+        (Some("integer" | "number"), Some(min), Some(max)) => format!("{min} to {max}"),
         (Some("array"), ..) => "comma list".into(),
         (kind, ..) => kind.unwrap_or("text").into(),
     }

@@ -289,6 +289,33 @@ settings! {
         /// How a line of the log looks.
         #[schemars(title = "Log format")]
         log_format: LogFormat => Row { default: "text", ..ROW };
+        /// Keep the parameters and prompts of requests out of the log. Prompts are private, so they are by default.
+        #[schemars(title = "No request log")]
+        disable_log_requests: bool => Row {
+            default: "true", env_aliases: &["DISABLE_LOGGING_REQUEST"], ..ROW
+        };
+        /// Most characters of a prompt in a line of the request log.
+        #[schemars(title = "Logged prompt", range(min = 0, max = 16_777_216))]
+        max_log_len: u32 => Row { default: "all", ..ROW };
+        /// Leave out the line with throughput and load that is otherwise logged every 10 s while requests run.
+        #[schemars(title = "No load log")]
+        disable_log_stats: bool => Row { default: "false", ..ROW };
+        /// Origins whose pages a browser may let ask, or `*`. `[]` lets none.
+        #[schemars(title = "CORS origins", length(max = 64), schema_with = "names_schema")]
+        allowed_origins: Vec<String> => Row { default: "*", ..ROW };
+        /// Methods that those pages may use, or `*`.
+        #[schemars(title = "CORS methods", length(max = 16), schema_with = "names_schema")]
+        allowed_methods: Vec<String> => Row { default: "*", ..ROW };
+        /// Headers that those pages may send, or `*`.
+        #[schemars(title = "CORS headers", length(max = 64), schema_with = "names_schema")]
+        allowed_headers: Vec<String> => Row { default: "*", ..ROW };
+        /// Whether those pages may send cookies and keys that the browser holds.
+        #[schemars(title = "CORS credentials")]
+        allow_credentials: bool => Row { default: "false", ..ROW };
+        /// Path that a proxy puts in front of every route, such as `/models/a`. Requests are answered with it and
+        /// without.
+        #[schemars(title = "Root path", length(min = 1, max = 253))]
+        root_path: String => Row { ..ROW };
     }
 
     /// What the process needs and the custom resource says elsewhere.
@@ -320,6 +347,15 @@ settings! {
         /// Port to listen on.
         #[schemars(title = "Port", range(min = 1, max = 65_535))]
         port: u16 => Row { default: "8000", place: Place::RuntimeOnly("the Service's target"), ..ROW };
+        /// File with the certificate chain to serve TLS with, in PEM.
+        #[schemars(title = "TLS certificate", length(min = 1, max = 4096))]
+        ssl_certfile: String => Row { place: Place::RuntimeOnly("a Service or gateway ends TLS"), ..ROW };
+        /// File with the key of that certificate, in PEM.
+        #[schemars(title = "TLS key", length(min = 1, max = 4096))]
+        ssl_keyfile: String => Row { place: Place::RuntimeOnly("a Service or gateway ends TLS"), ..ROW };
+        /// File with the authorities, in PEM, of which clients must present a certificate.
+        #[schemars(title = "TLS client authorities", length(min = 1, max = 4096))]
+        ssl_ca_certs: String => Row { place: Place::RuntimeOnly("a Service or gateway ends TLS"), ..ROW };
         /// Longest wait for running requests after SIGTERM, in seconds.
         #[schemars(title = "Drain timeout", range(min = 0, max = 3600))]
         drain_timeout_seconds: u32 => Row {
@@ -496,9 +532,6 @@ pub const ACCEPTED: &[(&str, &str)] = &[
 pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "BASE_PATH",
     "BATCH_WAIT_TIMEOUT",
-    "DISABLE_LOGGING_REQUEST",
-    "DISABLE_LOG_REQUESTS",
-    "DISABLE_LOG_STATS",
     "DISABLE_SLIDING_WINDOW",
     "DISTRIBUTED_EXECUTOR_BACKEND",
     "DOWNLOAD_DIR",
@@ -517,7 +550,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "LORA_MODULES",
     "MAX_BATCH_SIZE",
     "MAX_CPU_LORAS",
-    "MAX_LOG_LEN",
     "MAX_LORAS",
     "MAX_LORA_RANK",
     "MAX_PARALLEL_LOADING_WORKERS",

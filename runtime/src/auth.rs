@@ -1,6 +1,6 @@
 //! API keys: who may use the routes of OpenAI and Anthropic.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use subtle::{Choice, ConstantTimeEq};
 
 /// The keys that open the routes, as hashes of one length, so that neither a key nor its length shows in the time a
@@ -28,32 +28,36 @@ impl ApiKeys {
         if self.is_open() {
             return true;
         }
-        let anthropic = || Some(headers.get("x-api-key")?.as_bytes().trim_ascii());
-        let Some(token) = bearer(headers).or_else(anthropic) else {
-            return false;
+        let fits = |token: &[u8]| {
+            let presented = blake3::hash(token);
+            let equal = |hash: &blake3::Hash| hash.as_bytes().ct_eq(presented.as_bytes());
+            self.hashes
+                .iter()
+                .map(equal)
+                .fold(Choice::from(0), |any, one| any | one)
         };
-        let presented = blake3::hash(token);
-        let fits = |hash: &blake3::Hash| hash.as_bytes().ct_eq(presented.as_bytes());
-        self.hashes
-            .iter()
-            .map(fits)
-            .fold(Choice::from(0), |any, one| any | one)
-            .into()
+        presented(headers).any(|token| fits(token).into())
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = value.split_at_checked("bearer ".len())?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
+/// The keys of a request: as OpenAI's clients send them, as RunPod's do, without a scheme, or as Anthropic's do.
+fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let bytes = |name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.as_bytes().trim_ascii())
+    };
+    let authorization =
+        bytes(header::AUTHORIZATION).map(|value| match value.split_at_checked("bearer ".len()) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
+            _ => value,
+        });
+    let anthropic = bytes(HeaderName::from_static("x-api-key"));
+    authorization.into_iter().chain(anthropic)
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn admits(keys: &[&str], authorization: Option<&str>) -> bool {
@@ -67,11 +71,17 @@ mod tests {
 
     #[test]
     fn any_of_the_keys_opens_and_nothing_else() {
-        for good in ["Bearer first", "bearer second", "Bearer  first "] {
+        for good in [
+            "Bearer first",
+            "bearer second",
+            "Bearer  first ",
+            "first",
+            " second ",
+        ] {
             assert!(admits(&["first", "second"], Some(good)), "{good}");
         }
         for bad in [
-            "first",
+            "",
             "Bearer",
             "Bearer ",
             "Bearer firs",
@@ -81,6 +91,17 @@ mod tests {
             assert!(!admits(&["first", "second"], Some(bad)), "{bad}");
         }
         assert!(!admits(&["first"], None));
+    }
+
+    #[test]
+    fn a_key_may_come_as_anthropics_clients_send_it() {
+        let keys = ApiKeys::new(&["first".to_string()]);
+        let admits = |key: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-api-key", HeaderValue::from_static(key));
+            keys.admit(&headers)
+        };
+        assert!(admits("first") && !admits("second") && !admits(""));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! Owns the Jinja dialect that templates on the Hub are written in: Python's methods, `tojson` as Python writes it,
 //! `raise_exception`, `strftime_now`, generation marks. A template comes from the Hub, so it runs with bounded fuel and
-//! depth and sees nothing but its arguments. Must not know requests, tokens or HTTP.
+//! depth and sees nothing but its arguments; one that comes with a request also runs in a process of its own. Must not
+//! know requests, tokens or HTTP.
 
 mod content;
 mod named;
+pub mod sandbox;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +28,8 @@ pub use named::{NAMED, Named};
 const FUEL: u64 = 1_000_000;
 /// Depth of macros and includes.
 const DEPTH_MAX: usize = 64;
+/// Longest template that a request may bring, bytes.
+const REQUEST_BYTES_MAX: usize = 128 << 10;
 /// Name under which the one template is known.
 const NAME: &str = "chat template";
 
@@ -50,6 +54,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: BTreeMap<&'static str, String>,
     content_format: ContentFormat,
+    /// The text of a template that is rendered elsewhere.
+    stranger: Option<String>,
 }
 
 /// What a rendering is given beside the special tokens.
@@ -103,6 +109,13 @@ impl ChatTemplate {
         source: &str,
         special_tokens: BTreeMap<&'static str, String>,
     ) -> Result<Self, TemplateError> {
+        let mut template = Self::parse(source, special_tokens)?;
+        template.content_format = ContentFormat::detect(&template);
+        Ok(template)
+    }
+
+    /// Compiles a template without trying it.
+    fn parse(source: &str, special_tokens: BTreeMap<&'static str, String>) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -122,13 +135,37 @@ impl ChatTemplate {
             .map_err(|error| TemplateError {
                 reason: described(&error),
             })?;
-        let mut template = Self {
+        Ok(Self {
             environment,
             special_tokens,
             content_format: ContentFormat::Text,
-        };
-        template.content_format = ContentFormat::detect(&template);
-        Ok(template)
+            stranger: None,
+        })
+    }
+
+    /// Compiles a template that a request brings; it is rendered where it can do no harm.
+    ///
+    /// # Errors
+    /// [`TemplateError`] for a template that is not valid, or too long.
+    pub fn of_request(
+        source: &str,
+        special_tokens: BTreeMap<&'static str, String>,
+    ) -> Result<Self, TemplateError> {
+        if source.len() > REQUEST_BYTES_MAX {
+            return Err(TemplateError {
+                reason: format!(
+                    "it has {} bytes, and {REQUEST_BYTES_MAX} are allowed",
+                    source.len()
+                ),
+            });
+        }
+        if !sandbox::is_enabled() {
+            return Self::compile(source, special_tokens);
+        }
+        Ok(Self {
+            stranger: Some(source.into()),
+            ..Self::parse(source, special_tokens)?
+        })
     }
 
     /// The same template, which expects contents in this form.
@@ -162,8 +199,13 @@ impl ChatTemplate {
     /// # Errors
     /// [`RenderError`] when the template refuses the messages, fails on them, or takes too long.
     pub fn render(&self, conversation: &Conversation) -> Result<String, RenderError> {
-        let messages = self.content_format.of_all(&conversation.messages);
-        let prompt = self.write(&messages, conversation)?;
+        let prompt = match &self.stranger {
+            Some(source) => sandbox::render(source, &self.special_tokens, conversation)?,
+            None => {
+                let messages = self.content_format.of_all(&conversation.messages);
+                self.write(&messages, conversation)?
+            }
+        };
         match conversation.ending {
             Ending::GenerationPrompt | Ending::Messages => Ok(prompt),
             Ending::OpenMessage => open_message(prompt, conversation.messages.last()),

@@ -2,6 +2,7 @@
 //!
 //! Must not know what a setting means: it hands texts on, and `config` checks them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
@@ -33,9 +34,39 @@ pub struct ServeArguments {
     pub from: Option<PathBuf>,
 }
 
+/// Words after a switch of yes or no.
+const YES_OR_NO: [&str; 8] = ["true", "false", "1", "0", "yes", "no", "on", "off"];
+
+/// vLLM's switches stand alone, `--no-` in front says no: each gets its word.
+fn with_words(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_switch = |setting: &&Setting| setting.schema()["type"] == "boolean";
+    let switches: Vec<String> = SETTINGS.iter().filter(is_switch).map(Setting::flag).collect();
+    let mut words = Vec::new();
+    let mut arguments = arguments.into_iter().peekable();
+    while let Some(argument) = arguments.next() {
+        let name = argument
+            .to_str()
+            .and_then(|text| text.strip_prefix("--"))
+            .unwrap_or_default();
+        let is = |name: &str| switches.iter().any(|switch| switch == name);
+        let is_word = |word: &OsString| {
+            let word = word.to_str().unwrap_or_default().to_ascii_lowercase();
+            YES_OR_NO.contains(&word.as_str())
+        };
+        match name.strip_prefix("no-").filter(|name| is(name)) {
+            Some(name) => words.extend([format!("--{name}").into(), "false".into()]),
+            None if is(name) && !arguments.peek().is_some_and(is_word) => {
+                words.extend([argument, "true".into()]);
+            }
+            None => words.push(argument),
+        }
+    }
+    words
+}
+
 /// Reads the command line; prints help, version or an error and ends the process where that is what it asks for.
 pub fn parse() -> Action {
-    action(command().get_matches())
+    action(command().get_matches_from(with_words(std::env::args_os())))
 }
 
 /// The whole command, for parsing and for `--help`.
@@ -150,8 +181,11 @@ mod tests {
     use super::*;
 
     fn serve(arguments: &[&str]) -> Result<ServeArguments, String> {
-        let whole = ["slipway-runtime", "serve"].iter().chain(arguments);
-        match command().try_get_matches_from(whole).map(action) {
+        let whole = ["slipway-runtime", "serve"].iter().chain(arguments).copied();
+        match command()
+            .try_get_matches_from(with_words(whole.map(OsString::from)))
+            .map(action)
+        {
             Ok(Action::Serve(arguments)) => Ok(arguments),
             Ok(other) => unreachable!("it says serve, and got {other:?}"),
             Err(error) => Err(error.to_string()),
@@ -171,7 +205,22 @@ mod tests {
     fn every_setting_is_a_flag() {
         for setting in SETTINGS {
             let flag = format!("--{}", setting.flag());
-            assert_eq!(flags(&[&flag, "x"]), [(setting.flag(), "x".to_string())]);
+            assert_eq!(flags(&[&flag, "on"]), [(setting.flag(), "on".to_string())]);
+        }
+    }
+
+    #[test]
+    fn switches_may_stand_alone() {
+        let flag = |text: &str| ("enable-prefix-caching".to_string(), text.to_string());
+        let model = ("model".to_string(), "org/name".to_string());
+        for (arguments, text) in [
+            (&["--enable-prefix-caching", "org/name"][..], "true"),
+            (&["org/name", "--enable-prefix-caching"], "true"),
+            (&["--enable-prefix-caching", "False", "org/name"], "False"),
+            (&["--no-enable-prefix-caching", "org/name"], "false"),
+            (&["--enable-prefix-caching=0", "org/name"], "0"),
+        ] {
+            assert_eq!(flags(arguments), [flag(text), model.clone()], "{arguments:?}");
         }
     }
 

@@ -13,15 +13,18 @@ use crds::failure::{Failure, Reason};
 use crds::modeldeployment::HuggingFace;
 use crds::schema::{self, Violation};
 use crds::settings::{
-    self, ContentFormat, Dtype, Layer, LogFormat, LogLevel, Place, PreemptionMode, SchedulingPolicy, Setting,
-    SettingError, Settings, Variable,
+    self, ContentFormat, Dtype, Layer, LogFormat, LogLevel, Place, PreemptionMode, SchedulingPolicy,
+    ServingSettings, Setting, SettingError, Settings, Variable,
 };
 use serde_json::Value;
 
 use crate::cli::ServeArguments;
+use crate::cors::CorsConfig;
 use crate::fetch::TOKENIZER_FILES;
 use crate::jobs::batches::BatchRule;
 use crate::parsers::{FormatNames, UnknownParser};
+use crate::request_log::RequestLog;
+use crate::tls::TlsFiles;
 use ti_one::TiModelConfig;
 
 /// Everything `serve` needs to know, defaults filled in.
@@ -77,6 +80,16 @@ pub struct ServeConfig {
     pub max_concurrency: usize,
     /// Keys of which a client must present one; none means open.
     pub api_keys: Vec<String>,
+    /// What pages of other origins may do.
+    pub cors: CorsConfig,
+    /// What is logged of a request; `None`: nothing that it brings.
+    pub request_log: Option<RequestLog>,
+    /// The load is not logged.
+    pub disable_log_stats: bool,
+    /// Path that may stand in front of every route, without a slash at its end.
+    pub root_path: String,
+    /// Files to serve TLS with; `None` serves without.
+    pub tls: Option<TlsFiles>,
     /// Address to listen on.
     pub host: String,
     /// Port to listen on.
@@ -181,6 +194,20 @@ pub enum ConfigError {
         /// Where it has its place, or why nowhere.
         place: String,
     },
+    /// A setting needs another one.
+    #[error("{given} needs {missing}")]
+    Incomplete {
+        /// The one that is there.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
+    /// A text is no origin, method or header.
+    #[error("ALLOWED_ORIGINS, ALLOWED_METHODS and ALLOWED_HEADERS cannot have {text:?}")]
+    Cors {
+        /// The text.
+        text: String,
+    },
     /// The ModelDeployment asks for something that only a cluster has.
     #[error("{field} needs a cluster")]
     NeedsCluster {
@@ -205,6 +232,8 @@ impl ConfigError {
             | ConfigError::Json { .. }
             | ConfigError::NoModelDeployment { .. } => "Correct the file or its path.",
             ConfigError::NotInEnv { .. } => "Remove the variable.",
+            ConfigError::Incomplete { .. } => "Give both, or neither.",
+            ConfigError::Cors { .. } => "Give origins such as https://example.com, or *.",
             ConfigError::NeedsCluster { remedy, .. } => remedy,
         };
         let message = match self {
@@ -353,12 +382,58 @@ fn with_defaults(
         formats,
         log_level: serving.log_level.unwrap_or_default(),
         log_format: serving.log_format.unwrap_or_default(),
+        cors: cors(&serving)?,
+        request_log: (!serving.disable_log_requests.unwrap_or(true)).then_some(RequestLog {
+            n_chars_max: serving.max_log_len.map(|n| n as usize),
+        }),
+        disable_log_stats: serving.disable_log_stats.unwrap_or(false),
+        root_path: root_path(serving.root_path.as_deref()),
+        tls: tls(process.ssl_certfile, process.ssl_keyfile, process.ssl_ca_certs)?,
         api_keys: process.api_key.unwrap_or_default(),
         host: process.host.unwrap_or_else(|| "0.0.0.0".into()),
         port: process.port.unwrap_or(8000),
         drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds.unwrap_or(90))),
         accepted,
     })
+}
+
+fn cors(serving: &ServingSettings) -> Result<CorsConfig, ConfigError> {
+    let or_any = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_else(|| vec!["*".into()]);
+    let config = CorsConfig {
+        origins: or_any(&serving.allowed_origins),
+        methods: or_any(&serving.allowed_methods),
+        headers: or_any(&serving.allowed_headers),
+        with_credentials: serving.allow_credentials.unwrap_or(false),
+    };
+    config.layer().map_err(|text| ConfigError::Cors { text })?;
+    Ok(config)
+}
+
+/// With one slash in front and none behind; of nothing, nothing.
+fn root_path(given: Option<&str>) -> String {
+    match given.unwrap_or_default().trim_matches('/') {
+        "" => String::new(),
+        path => format!("/{path}"),
+    }
+}
+
+fn tls(
+    certificates: Option<String>,
+    key: Option<String>,
+    client_authorities: Option<String>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    let incomplete = |given, missing| Err(ConfigError::Incomplete { given, missing });
+    match (certificates, key, client_authorities) {
+        (Some(certificates), Some(key), authorities) => Ok(Some(TlsFiles {
+            certificates: certificates.into(),
+            key: key.into(),
+            client_authorities: authorities.map(PathBuf::from),
+        })),
+        (Some(_), None, _) => incomplete("SSL_CERTFILE", "SSL_KEYFILE"),
+        (None, Some(_), _) => incomplete("SSL_KEYFILE", "SSL_CERTFILE"),
+        (None, None, Some(_)) => incomplete("SSL_CA_CERTS", "SSL_CERTFILE and SSL_KEYFILE"),
+        (None, None, None) => Ok(None),
+    }
 }
 
 /// Of a tokenizer's repository, nothing but the tokenizer is downloaded.
@@ -552,6 +627,49 @@ spec:
         );
         assert!(
             matches!(config.model, ModelSource::Repository(Repository { ref revision, .. }) if revision == "main")
+        );
+    }
+
+    #[test]
+    fn what_pages_may_do_and_where_tls_is_read_are_settings() {
+        let set = |flags: &[(&str, &str)]| {
+            let mut flags = flags.to_vec();
+            flags.push(("model", "a/b"));
+            config(&flags, &[], None)
+        };
+        let plain = set(&[]).unwrap();
+        assert_eq!(
+            (plain.cors.origins, plain.cors.with_credentials),
+            (vec!["*".to_string()], false)
+        );
+        assert_eq!(
+            (plain.tls, plain.request_log, plain.root_path.as_str()),
+            (None, None, "")
+        );
+        let none = set(&[("allowed-origins", "[]")]).unwrap();
+        assert_eq!(none.cors.origins, [""; 0]);
+        let json = set(&[
+            ("allowed-origins", "[\"https://a\", \"https://b\"]"),
+            ("root-path", "a/b/"),
+        ])
+        .unwrap();
+        assert_eq!(json.cors.origins, ["https://a", "https://b"]);
+        assert_eq!(json.root_path, "/a/b");
+        let said = |flags: &[(&str, &str)]| set(flags).unwrap_err();
+        assert_eq!(said(&[("ssl-keyfile", "k")]), "SSL_KEYFILE needs SSL_CERTFILE");
+        assert_eq!(
+            said(&[("ssl-ca-certs", "c")]),
+            "SSL_CA_CERTS needs SSL_CERTFILE and SSL_KEYFILE"
+        );
+        assert!(said(&[("allowed-methods", "G ET")]).contains("\"G ET\""));
+        let log = set(&[("disable-log-requests", "0"), ("max-log-len", "10")])
+            .unwrap()
+            .request_log;
+        assert_eq!(
+            log,
+            Some(RequestLog {
+                n_chars_max: Some(10)
+            })
         );
     }
 

@@ -1,6 +1,8 @@
-//! Connections: accepted up to a number, timed while they send nothing, ended gracefully.
+//! Connections: accepted up to a number, timed while they send or take nothing, ended gracefully; with TLS or without.
 //!
-//! `axum::serve` has neither bound, so this speaks to hyper itself. Must not know what is served.
+//! `axum::serve` has none of these bounds, so this speaks to hyper itself. Must not know what is served.
+
+mod stall;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +11,15 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use stall::StallLimited;
 
 /// Wait after an error of the operating system, such as too many open files, before the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,8 +29,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ConnectionLimits {
     /// Connections at a time; more wait in the operating system's queue.
     pub n_max: usize,
-    /// Longest silence before or inside a request's head.
+    /// Longest silence before or inside a request's head, and of a TLS handshake.
     pub head_timeout: Duration,
+    /// Longest time in which a client takes nothing of what it is sent.
+    pub stall_timeout: Duration,
+}
+
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The port.
+    pub listener: TcpListener,
+    /// What TLS is spoken with; `None` speaks without.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl From<TcpListener> for Entrance {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None }
+    }
 }
 
 impl Default for ConnectionLimits {
@@ -31,23 +55,30 @@ impl Default for ConnectionLimits {
         Self {
             n_max: 4096,
             head_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
         }
     }
 }
 
 /// Serves until `stop` is cancelled, then takes no more connections and returns when those there are have ended,
 /// each after the response it is at.
-pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
+pub async fn serve(
+    entrance: impl Into<Entrance>,
+    router: Router,
+    limits: ConnectionLimits,
+    stop: CancellationToken,
+) {
+    let Entrance { listener, tls } = entrance.into();
+    let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(limits.n_max));
     let connections = TaskTracker::new();
     while let Some((stream, place)) = next(&listener, &places, &stop).await {
-        connections.spawn(connection(
-            stream,
-            router.clone(),
-            limits.head_timeout,
-            stop.clone(),
-            place,
-        ));
+        let service = Service {
+            router: router.clone(),
+            limits,
+            stop: stop.clone(),
+        };
+        connections.spawn(service.connection(stream, acceptor.clone(), place));
     }
     drop(listener);
     connections.close();
@@ -78,34 +109,62 @@ async fn next(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
+/// What each connection is served with.
+struct Service {
     router: Router,
-    head_timeout: Duration,
+    limits: ConnectionLimits,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
-) {
-    // Each token of a stream is a packet of its own.
-    let _not_vital = stream.set_nodelay(true);
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+}
+
+impl Service {
+    /// Serves a connection to its end. A handshake holds a place, too, so there are never too many.
+    async fn connection(
+        self,
+        stream: TcpStream,
+        acceptor: Option<TlsAcceptor>,
+        _place: OwnedSemaphorePermit,
+    ) {
+        // Each token of a stream is a packet of its own.
+        let _not_vital = stream.set_nodelay(true);
+        let stream = StallLimited::new(stream, self.limits.stall_timeout);
+        let Some(acceptor) = acceptor else {
+            return self.http(stream).await;
+        };
+        let handshake = tokio::time::timeout(self.limits.head_timeout, acceptor.accept(stream));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = self.stop.cancelled() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.http(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+    }
+
+    async fn http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head_timeout)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+        let mut served = std::pin::pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -144,6 +203,68 @@ mod tests {
             .await
             .unwrap();
         assert!(!all(slow).await.contains("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_loses_its_place_and_little_is_kept_for_it() {
+        const CHUNK_BYTES: usize = 64 << 10;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let n_chunks = Arc::new(AtomicUsize::new(0));
+        let made = Arc::clone(&n_chunks);
+        let endless = move || {
+            let made = Arc::clone(&made);
+            let chunks = std::iter::repeat_with(move || {
+                made.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, std::convert::Infallible>(vec![b'x'; CHUNK_BYTES])
+            });
+            std::future::ready(axum::body::Body::from_stream(futures::stream::iter(chunks)))
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route("/endless", get(endless));
+        let limits = ConnectionLimits {
+            n_max: 1,
+            stall_timeout: Duration::from_millis(50),
+            ..ConnectionLimits::default()
+        };
+        let stop = CancellationToken::new();
+        let _task = tokio::spawn(serve(listener, router, limits, stop.clone()));
+        let mut greedy = TcpStream::connect(address).await.unwrap();
+        greedy
+            .write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(all(second).await.ends_with("hello"));
+        // What the operating system buffers at both ends, and hyper's own buffer.
+        let n_bytes = n_chunks.load(Ordering::Relaxed) * CHUNK_BYTES;
+        assert!(
+            n_bytes < 32 << 20,
+            "{n_bytes} bytes were made for a client that takes none"
+        );
+        drop(greedy);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_asks_nothing_is_ended() {
+        let limits = ConnectionLimits {
+            head_timeout: Duration::from_millis(50),
+            ..ConnectionLimits::default()
+        };
+        let (address, _stop, _task) = served(limits).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            all(idle).await.ends_with("hello"),
+            "the end comes from the server"
+        );
     }
 
     #[tokio::test]

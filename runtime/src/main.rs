@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crds::failure::Failure;
 use crds::settings::{LogFormat, LogLevel};
+use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
 use runtime::{config, fetch, openapi, server};
 
@@ -13,6 +14,12 @@ use runtime::{config, fetch, openapi, server};
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == sandbox::COMMAND)
+    {
+        return sandbox::run();
+    }
     let action = cli::parse();
     let runtime = tokio::runtime::Runtime::new().expect("the operating system gives threads");
     let outcome = runtime.block_on(run(action));
@@ -48,6 +55,10 @@ async fn serve(arguments: &cli::ServeArguments) -> Result<(), Failure> {
         .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
     let config = config::resolve(arguments, variables).map_err(|error| error.failure())?;
     log(config.log_level, config.log_format);
+    match std::env::current_exe() {
+        Ok(program) => sandbox::enable(program),
+        Err(error) => tracing::warn!(%error, "templates of requests share this process"),
+    }
     server::serve(config).await.map_err(|error| error.failure())
 }
 

@@ -394,7 +394,7 @@ fn own_template(params: &mut Params, rules: &Rules<'_>) -> Result<Option<ChatTem
         .template
         .map(ChatTemplate::special_tokens)
         .unwrap_or_default();
-    let compiled = ChatTemplate::compile(&source, tokens);
+    let compiled = ChatTemplate::of_request(&source, tokens);
     compiled.map(Some).map_err(|error| ApiError::Contradiction {
         param: "chat_template".into(),
         reason: error.to_string(),

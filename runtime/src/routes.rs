@@ -16,6 +16,7 @@ mod jobs;
 mod models;
 mod observation;
 mod pooling;
+mod prefix;
 mod probes;
 mod rerank;
 mod responses;
@@ -69,9 +70,14 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(anthropic::routes("/openai/v1"))
         .merge(anthropic::routes(""))
         .route_layer(middleware::from_fn_with_state(keys, anthropic::require_key));
-    Router::new()
+    // A page asks before it sends its key, so what it may do is told without one. Probes are not for pages.
+    let api = api.merge(anthropic);
+    let api = match app.config.cors.layer() {
+        Ok(Some(layer)) => api.method_not_allowed_fallback(no_method).layer(layer),
+        Ok(None) | Err(_) => api,
+    };
+    let routes = Router::new()
         .merge(api)
-        .merge(anthropic)
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/startupz", get(probes::startup))
@@ -87,7 +93,8 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
-        .with_state(app)
+        .with_state(Arc::clone(&app));
+    prefix::with_prefixes(routes, app.config.root_path.clone())
 }
 
 /// OpenAI's and vLLM's routes below a prefix.
@@ -128,9 +135,12 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
 }
 
 /// Gives every response the request's id, counts errors, logs a line, and answers for a handler that panicked. No
-/// line of the log has any text of a prompt or an answer.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// line of the log has any text of a prompt or an answer, unless requests are to be logged.
+async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started_at = Instant::now();
+    if let Some(log) = app.config.request_log {
+        request.extensions_mut().insert(log);
+    }
     let id = request_id(request.headers());
     let method = request.method().clone();
     let route = request

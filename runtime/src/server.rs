@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capacity::CacheDoesNotFit;
 use crate::chat_template::{ChatTemplate, NAMED, TemplateError};
 use crate::config::ServeConfig;
-use crate::connection::{self, ConnectionLimits};
+use crate::connection::{self, ConnectionLimits, Entrance};
 use crate::engine::{Engine, EngineError};
 use crate::fetch::FetchError;
 use crate::grammar::{GrammarError, Grammars};
@@ -28,6 +28,8 @@ use crate::parsers::{Formats, UnknownParser};
 use crate::pooling::PoolingConfig;
 use crate::routes;
 use crate::startup::{Stage, StartupTracker};
+use crate::statistics;
+use crate::tls::{self, TlsError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// By then every node's proxy has taken a pod that is not ready out of its Service.
@@ -137,6 +139,9 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The files for TLS cannot be used.
+    #[error("TLS cannot be served")]
+    Tls(#[from] TlsError),
     /// The token for the hub is none.
     #[error("the model cannot be downloaded")]
     Fetch(#[from] FetchError),
@@ -189,6 +194,10 @@ impl ServeError {
             ServeError::Fetch(error) => return error.failure(),
             ServeError::Model(error) => model_failure(error),
             ServeError::Bind { .. } => (Reason::InvalidSetting, "Choose another HOST or PORT."),
+            ServeError::Tls(_) => (
+                Reason::InvalidSetting,
+                "Correct SSL_CERTFILE, SSL_KEYFILE or SSL_CA_CERTS.",
+            ),
             ServeError::Defaults(_) => (
                 Reason::InvalidCheckpoint,
                 "Correct or remove generation_config.json.",
@@ -275,11 +284,13 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
         address: address.clone(),
         source,
     };
+    let tls = config.tls.as_ref().map(tls::configuration).transpose()?;
     let listener = TcpListener::bind(&address).await.map_err(bind)?;
+    let entrance = Entrance { listener, tls };
     let app = Arc::new(App::new(config));
     let stop_http = CancellationToken::new();
     let router = routes::router(Arc::clone(&app));
-    let http = connection::serve(listener, router, ConnectionLimits::default(), stop_http.clone());
+    let http = connection::serve(entrance, router, ConnectionLimits::default(), stop_http.clone());
     let http = tokio::spawn(http);
     let mut signals = Signals::listen().map_err(bind)?;
     let loaded = tokio::select! {
@@ -290,6 +301,9 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     announce(&app.config, &serving, &address);
     app.serving.set(serving).expect("the model is loaded once");
     app.startup.enter(Stage::Ready);
+    if !app.config.disable_log_stats {
+        tokio::spawn(statistics::log(Arc::clone(&app)));
+    }
     signals.next().await;
     tracing::info!("finishing what runs; a second signal ends at once");
     tokio::select! {
@@ -334,7 +348,10 @@ fn announce(config: &ServeConfig, serving: &Serving, address: &str) {
     }
     let load = serving.engine.load();
     tracing::info!(
-        url = format!("http://{address}/v1"),
+        url = format!(
+            "{}://{address}/v1",
+            if config.tls.is_some() { "https" } else { "http" }
+        ),
         model = config.served_names.join(","),
         architecture = serving.info.architecture,
         dtype = serving.info.dtype,

@@ -171,8 +171,11 @@ fn sampling(input: &Map<String, Value>) -> Result<Map<String, Value>, ApiError> 
         });
     }
     params.retain(|_, value| !value.is_null());
+    let searches = params.get("use_beam_search") == Some(&Value::Bool(true));
     for (name, default) in SAMPLING {
-        if let (Some(default), false) = (default, params.contains_key(*name)) {
+        // A beam search draws nothing, so that it has no temperature.
+        let is_given = params.contains_key(*name) || (searches && *name == "temperature");
+        if let (Some(default), false) = (default, is_given) {
             let default = serde_json::from_str(default).expect("the table holds JSON");
             params.insert((*name).to_string(), default);
         }
@@ -237,6 +240,19 @@ mod tests {
             ("/v1/completions", Some(expected))
         );
         assert_eq!(call.output, OutputKind::Tokens { n: 1, rule: None });
+    }
+
+    #[test]
+    fn a_beam_search_has_no_temperature() {
+        let params = json!({"use_beam_search": true, "n": 2});
+        let body = call(json!({"prompt": "Hi", "sampling_params": params}))
+            .unwrap()
+            .body
+            .unwrap();
+        assert_eq!(
+            (&body["temperature"], &body["top_p"]),
+            (&Value::Null, &json!(1.0))
+        );
     }
 
     #[test]

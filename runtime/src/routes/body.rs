@@ -9,6 +9,7 @@ use futures::StreamExt;
 
 use super::BODY_BYTES_MAX;
 use crate::error::ApiError;
+use crate::request_log::RequestLog;
 
 /// Longest time in which a body must arrive: 8 MiB at 140 KB/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,8 +28,13 @@ impl<S: Sync> FromRequest<S> for JsonBytes {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         check_media_type(request.headers())?;
         check_declared_size(&request)?;
+        let log = request.extensions().get::<RequestLog>().copied();
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
-            Ok(read) => read.map(Self),
+            Ok(read) => {
+                let bytes = read?;
+                log.inspect(|log| log.write(&bytes));
+                Ok(Self(bytes))
+            }
             Err(_) => Err(ApiError::BodyTimeout {
                 timeout_s: BODY_TIMEOUT.as_secs(),
             }),

@@ -225,7 +225,7 @@ async fn a_key_is_asked_for_on_the_openai_routes_only() {
         Some("Bearer firs"),
         Some("Bearer first,second"),
         Some("Basic first"),
-        Some("first"),
+        Some("firs"),
     ] {
         let reply = models(bad).await;
         assert_eq!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
+use runtime::chat_template::sandbox;
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::engine::batch::{Batch, BatchRow, KvGroup, Logits, StepOutput};
@@ -76,6 +77,7 @@ pub(crate) fn steady(body: &str) -> String {
 
 /// A server whose model is still being loaded.
 pub(crate) fn loading(flags: &[(&str, &str)]) -> Server {
+    sandbox::enable(env!("CARGO_BIN_EXE_slipway-runtime").into());
     let folder = tiny_folder().display().to_string();
     let base = [
         ("model", folder.as_str()),

@@ -288,6 +288,7 @@ async fn jobs_wait_are_cancelled_and_purged() {
     assert_eq!(purged, json!({"removed": 1, "status": "completed"}));
     assert_eq!(ended(&server, &other).await["status"], "CANCELLED");
     server.post(&format!("/cancel/{running}"), json!(null)).await;
+    until("nobody works on it", || server.app.jobs.tasks.is_empty()).await;
     drop(gate);
     until("the engine was told", || engine.counters().cancelled.get() == 1).await;
     until("nothing is held", || engine.load().n_blocks_used == 0).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod answers;
+mod binary;
 mod cache;
 #[path = "../oracle/fixture.rs"]
 mod checkpoint;
@@ -13,5 +14,6 @@ mod fixture;
 mod jobs;
 mod pooling;
 mod probes;
+mod security;
 mod sockets;
 mod tools;

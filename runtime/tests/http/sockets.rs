@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use runtime::connection::{self, ConnectionLimits};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,21 @@ async fn two_hundred_streams_with_random_disconnects_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_before_its_whole_answer_frees_its_place() {
+    left_early(async |stream| drop(stream)).await;
+}
+
+/// Nobody can tell it from one that is gone, and it would hold its place until the answer is complete.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_closes_its_half_frees_its_place_as_well() {
+    left_early(async |mut stream| {
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        let _reset = stream.read_to_end(&mut rest).await;
+    })
+    .await;
+}
+
+async fn left_early(leave: impl AsyncFnOnce(TcpStream)) {
     let (gate, receiver) = std::sync::mpsc::channel();
     let server = with_model(Fake::new(Then::Gate(receiver)), &[]).await;
     let (url, _stop) = listening(&server).await;
@@ -106,7 +121,7 @@ async fn a_client_that_leaves_before_its_whole_answer_frees_its_place() {
         server.app.serving.get().unwrap().engine.load().n_running == 1
     })
     .await;
-    drop(stream);
+    leave(stream).await;
     drop(gate);
     assert_nothing_is_held(&server).await;
     assert_eq!(
