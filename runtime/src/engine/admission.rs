@@ -182,6 +182,7 @@ impl Limits {
             ignore_eos,
             prompt_logprobs,
             grammar,
+            cache_salt,
         } = request;
         self.check_sampling(&sampling)?;
         if n == 0 {
@@ -201,6 +202,7 @@ impl Limits {
                 prompt_logprobs,
                 grammar,
             },
+            cache_salt,
         })
     }
 
@@ -242,6 +244,7 @@ impl Limits {
             n_branches: params.width,
             priority,
             task: Task::Search { params, stop },
+            cache_salt: 0,
         })
     }
 
@@ -290,6 +293,7 @@ impl Limits {
             n_branches: 1,
             priority: 0,
             task: Task::Pool { token_types },
+            cache_salt: 0,
         })
     }
 

@@ -36,6 +36,8 @@ pub struct GenerateRequest {
     pub prompt_logprobs: Option<usize>,
     /// What the answer must look like; each of several answers follows it on its own.
     pub grammar: Option<Grammar>,
+    /// The prompt shares cached blocks only with prompts of the same salt.
+    pub cache_salt: u64,
 }
 
 impl Default for GenerateRequest {
@@ -52,6 +54,7 @@ impl Default for GenerateRequest {
             ignore_eos: false,
             prompt_logprobs: None,
             grammar: None,
+            cache_salt: 0,
         }
     }
 }
@@ -113,6 +116,8 @@ pub struct Admitted {
     pub priority: i32,
     /// What to do with the prompt.
     pub task: Task,
+    /// The prompt shares cached blocks only with prompts of the same salt.
+    pub cache_salt: u64,
 }
 
 /// What to do with a prompt.
@@ -201,6 +206,7 @@ impl Sequence {
             n_branches,
             priority: _,
             task,
+            cache_salt: _,
         } = admitted;
         assert!(
             n_branches == branches.len() && n_branches > 0,
@@ -431,6 +437,7 @@ mod tests {
                 prompt_logprobs: None,
                 grammar: None,
             },
+            cache_salt: 0,
         };
         let id = SequenceId {
             priority: 0,

@@ -229,7 +229,9 @@ impl EngineThread {
                 };
                 self.replies.insert(branch.id, reply);
             }
-            let salt = self.model.prefix_salt(n_prompt);
+            // Two salts in one: a client's may equal the model's, their mixture practically never another's.
+            let model_salt = self.model.prefix_salt(n_prompt);
+            let salt = model_salt ^ admitted.cache_salt.rotate_left(1);
             self.scheduler.add(Sequence::new(admitted, branches, salt));
         }
     }

@@ -44,6 +44,8 @@ pub struct Answers {
     pub stop_place: StopPlace,
     /// Whether special tokens are part of the text.
     pub special: Special,
+    /// The prompt shares cached blocks only with prompts of the same salt.
+    pub cache_salt: u64,
     /// Log-probabilities of the prompt are told, and those of so many alternatives.
     pub prompt_logprobs: Option<usize>,
     /// The prompt's log-probabilities are also part of `logprobs`.
@@ -128,6 +130,7 @@ impl Answers {
             stops: StopStrings::new(stop_strings(params)?, stop_place),
             stop_place,
             special: if skips { Special::Skip } else { Special::Show },
+            cache_salt: cache_salt(params)?,
             prompt_logprobs,
             echoes_logprobs: false,
             grammar,
@@ -165,6 +168,7 @@ impl Answers {
             ignore_eos: self.ignore_eos,
             prompt_logprobs: self.prompt_logprobs,
             grammar: self.grammar.clone(),
+            cache_salt: self.cache_salt,
         }
     }
 
@@ -226,6 +230,16 @@ impl Method {
         let sampling = sampling(params, (defaults, tokenizer), (logprobs, temperature))?;
         Ok(Self::Sample { sampling, best_of })
     }
+}
+
+/// A secret of any length becomes a number that cannot be guessed from others.
+fn cache_salt(params: &mut Params) -> Result<u64, ApiError> {
+    let Some(salt) = params.text("cache_salt")?.filter(|salt| !salt.is_empty()) else {
+        return Ok(0);
+    };
+    let hash = blake3::hash(salt.as_bytes());
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    Ok(u64::from_le_bytes(*first))
 }
 
 fn early_stopping(value: &Value) -> Option<EarlyStopping> {

@@ -338,6 +338,8 @@ const PROMPT: &[Parameter] = &[
 ];
 
 const OUTPUT: &[Parameter] = &[
+    text("cache_salt", "none", "\"mine\"")
+        .doc("The prompt shares its cache only with prompts of the same salt."),
     flag("stream", "false").doc("Sends the answer as it is generated, as server-sent events."),
     other(
         "stream_options",
@@ -442,8 +444,6 @@ const ELSEWHERE: &[Parameter] = &[
     refused("prompt_embeds", &[]).doc("Prompts are texts or token ids."),
     refused("repetition_detection", &[]).doc("Use `frequency_penalty` or `max_tokens`."),
     refused("vllm_xargs", &[]).doc("They are of vLLM's plugins."),
-    refused("cache_salt", &[])
-        .doc("Prompts that begin alike share their cache; ENABLE_PREFIX_CACHING=false separates them."),
 ];
 
 const CHAT_ELSEWHERE: &[Parameter] = &[

@@ -280,7 +280,8 @@ fn what_is_wrong_is_named() {
             "invalid_value",
         ),
         (json!({"request_id": "a b"}), "request_id", "invalid_value"),
-        (json!({"cache_salt": "a"}), "cache_salt", "unsupported"),
+        (json!({"cache_salt": 1}), "cache_salt", "invalid_value"),
+        (json!({"vllm_xargs": {"a": 1}}), "vllm_xargs", "unsupported"),
     ];
     for (extra, param, label) in common {
         for error in [

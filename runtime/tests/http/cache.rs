@@ -39,6 +39,22 @@ async fn a_prompt_seen_before_is_counted_as_cached_unless_caching_is_off() {
 }
 
 #[tokio::test]
+async fn a_prompt_shares_its_cache_only_with_those_of_its_salt() {
+    let server = tiny(&[]).await;
+    let n_cached = async |salt: Option<&str>| {
+        let body = json!({"prompt": prompt(5), "max_tokens": 4, "cache_salt": salt});
+        let reply = server.complete(body).await.json();
+        reply["usage"]["prompt_tokens_details"]["cached_tokens"].clone()
+    };
+    assert_eq!(n_cached(None).await, 0);
+    for salt in ["mine", "yours"] {
+        assert_eq!(n_cached(Some(salt)).await, 0);
+        assert_eq!(n_cached(Some(salt)).await, 32);
+    }
+    assert_eq!(n_cached(None).await, 32);
+}
+
+#[tokio::test]
 async fn a_priority_needs_the_policy() {
     let urgent = json!({"priority": -3, "max_tokens": 1});
     let refused = tiny(&[]).await.complete(urgent.clone()).await;
