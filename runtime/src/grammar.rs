@@ -11,7 +11,7 @@ mod structural;
 mod tests;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use llguidance::api::ParserLimits;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
@@ -26,8 +26,9 @@ use crate::tokenizer::TokenBytes;
 const TOKEN_BYTES_MAX: usize = 1000;
 /// Bytes of all tokens together, at most: the tree of tokens numbers its nodes with 22 bits.
 const VOCABULARY_BYTES_MAX: usize = 4_000_000;
-/// Stack of the thread that compiles a grammar: rules that name rules recurse.
-const COMPILE_STACK_BYTES: usize = 64 << 20;
+/// Stack of the thread that compiles a grammar: rules that name rules recurse, and as many as may be do so without
+/// optimisation. Only what is used of it takes memory.
+const COMPILE_STACK_BYTES: usize = 256 << 20;
 /// What one grammar may cost. A state of its lexer takes up to 2 kB, so the memory of one answer stays below 40 MB; the
 /// other bounds are llguidance's own, which its authors measured to be some 20 ms.
 const LEXER_STATES_MAX: usize = 20_000;
@@ -36,8 +37,12 @@ const REASON_CHARS_MAX: usize = 300;
 
 /// Compiles grammars over the tokens of one model.
 pub struct Grammars {
-    factory: ParserFactory,
     marks: Marks,
+    eos_token_ids: Vec<u32>,
+    /// Every token's bytes, until the first grammar is compiled.
+    words: Mutex<Vec<Vec<u8>>>,
+    /// The tree of tokens. Made when it is first needed: for 150,000 tokens it takes about a second.
+    factory: OnceLock<Result<ParserFactory, GrammarError>>,
 }
 
 /// A compiled constraint. Clones share what is compiled.
@@ -104,11 +109,11 @@ pub enum Followed {
 }
 
 impl Grammars {
-    /// Prepares the tokens of a model, of which logits have `vocab_size`; one of `eos_token_ids` may end an answer where
-    /// its grammar allows the end.
+    /// Takes the tokens of a model, of which logits have `vocab_size`; one of `eos_token_ids` may end an answer where its
+    /// grammar allows the end.
     ///
     /// # Errors
-    /// [`GrammarError::Vocabulary`].
+    /// [`GrammarError::Vocabulary`] if the tokens are too many bytes.
     pub fn new(
         tokens: &TokenBytes,
         eos_token_ids: &[u32],
@@ -121,37 +126,37 @@ impl Grammars {
             .filter(|&id| (id as usize) < n_ids)
             .collect();
         let words: Vec<Vec<u8>> = (0..n_ids as u32).map(|id| word(tokens, id, &eos)).collect();
-        if words.iter().map(Vec::len).sum::<usize>() > VOCABULARY_BYTES_MAX {
+        let n_bytes: usize = words.iter().map(Vec::len).sum();
+        if n_bytes > VOCABULARY_BYTES_MAX {
             return Err(GrammarError::Vocabulary {
-                reason: format!("they are more than {VOCABULARY_BYTES_MAX} bytes"),
+                reason: format!("they are {n_bytes} bytes, more than {VOCABULARY_BYTES_MAX}"),
             });
         }
-        let info = TokRxInfo::new(words.len() as u32, eos.first().copied().unwrap_or(INVALID_TOKEN));
-        let mut trie = TokTrie::from(&info, &words);
-        if !eos.is_empty() {
-            trie = trie.with_eos_tokens(&eos);
-        }
-        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let mut factory = ParserFactory::new_simple(&env).map_err(|error| GrammarError::Vocabulary {
-            reason: shortened(&error),
-        })?;
-        *factory.quiet().limits_mut() = ParserLimits {
-            max_lexer_states: LEXER_STATES_MAX,
-            verbose_errors: false,
-            ..ParserLimits::default()
-        };
         Ok(Grammars {
-            factory,
             marks: Marks::of(tokens),
+            eos_token_ids: eos,
+            words: Mutex::new(words),
+            factory: OnceLock::new(),
         })
     }
 
-    /// Compiles a constraint; takes milliseconds, and for hostile ones up to a few hundred of them.
+    /// What compiles, made at the first call.
+    fn factory(&self) -> Result<&ParserFactory, GrammarError> {
+        let make = || {
+            let words = std::mem::take(&mut *self.words.lock().unwrap_or_else(PoisonError::into_inner));
+            factory(&words, &self.eos_token_ids)
+        };
+        self.factory.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
+    /// Compiles a constraint; takes milliseconds, for hostile ones up to a few hundred of them, and at the first call a
+    /// second more.
     ///
     /// # Errors
-    /// [`GrammarError`] if it is malformed, not supported or too large.
+    /// [`GrammarError`] if it is malformed, not supported or too large, or if the tokens are.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
         let source = constraint.source(&self.marks)?;
+        let factory = self.factory()?;
         let what = constraint.name();
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {
             what,
@@ -159,7 +164,7 @@ impl Grammars {
         };
         let compiled = std::thread::scope(|scope| {
             let compile = || {
-                let mut matcher = Matcher::new(self.factory.create_parser(source));
+                let mut matcher = Matcher::new(factory.create_parser(source));
                 // What allows nothing is noticed here, and what every answer begins with is there already.
                 let _ = matcher.compute_mask_or_eos();
                 matcher
@@ -181,6 +186,25 @@ impl Grammars {
             }),
         }
     }
+}
+
+/// The tree of tokens, and the limits of every grammar over it.
+fn factory(words: &[Vec<u8>], eos_token_ids: &[u32]) -> Result<ParserFactory, GrammarError> {
+    let eos = eos_token_ids.first().copied().unwrap_or(INVALID_TOKEN);
+    let mut trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, eos), words);
+    if !eos_token_ids.is_empty() {
+        trie = trie.with_eos_tokens(eos_token_ids);
+    }
+    let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let mut factory = ParserFactory::new_simple(&env).map_err(|error| GrammarError::Vocabulary {
+        reason: shortened(&error),
+    })?;
+    *factory.quiet().limits_mut() = ParserLimits {
+        max_lexer_states: LEXER_STATES_MAX,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    };
+    Ok(factory)
 }
 
 /// A token as the tree of tokens wants it: marks are told from text that reads the same, and what is empty is never
@@ -281,10 +305,9 @@ impl Mask {
 
 impl fmt::Debug for Grammars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let vocab_size = self.factory.tok_env().tok_trie().vocab_size();
         f.debug_struct("Grammars")
-            .field("vocab_size", &vocab_size)
-            .finish()
+            .field("eos_token_ids", &self.eos_token_ids)
+            .finish_non_exhaustive()
     }
 }
 

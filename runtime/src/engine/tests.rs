@@ -1,5 +1,6 @@
 //! The engine as its callers see it: tickets, over a model that checks every block table it is given.
 
+mod grammars;
 mod scores;
 
 use std::sync::mpsc;

@@ -15,6 +15,8 @@ use super::structural;
 const SCHEMA_BYTES_MAX: usize = 1 << 20;
 /// Longest grammar and longest regular expression, bytes.
 const GRAMMAR_BYTES_MAX: usize = 256 << 10;
+/// Rules of a grammar at most: the compiler recurses from one to the next.
+pub(super) const RULES_MAX: usize = 2000;
 /// Choices at most.
 const CHOICES_MAX: usize = 10_000;
 /// Bytes of all choices together, at most.
@@ -79,6 +81,7 @@ impl Constraint {
             Constraint::Choice(choices) => self.choices(choices)?,
             Constraint::Grammar(grammar) => {
                 self.check_text(grammar)?;
+                self.check_size(n_rules(grammar), "rules", RULES_MAX)?;
                 lark_grammar(grammar).map_err(unsupported)?
             }
             Constraint::StructuralTag(tag) => {
@@ -155,6 +158,7 @@ pub(super) fn regex_grammar(regex: &str) -> Result<String, String> {
     if regex.is_empty() {
         return Err("a regular expression is not empty".to_owned());
     }
+    check_depth(regex)?;
     Ok(format!("/{}/", regex_to_lark(regex, "dws")))
 }
 
@@ -165,6 +169,10 @@ pub(super) fn regex_grammar(regex: &str) -> Result<String, String> {
 pub(super) fn lark_grammar(grammar: &str) -> Result<String, String> {
     if grammar.trim().is_empty() {
         return Err("it is empty".to_owned());
+    }
+    check_depth(grammar)?;
+    if n_rules(grammar) > RULES_MAX {
+        return Err(format!("more than {RULES_MAX} rules"));
     }
     if is_gbnf(grammar) {
         return to_lark(grammar);
@@ -180,6 +188,18 @@ fn unanchored(regex: &str) -> &str {
     };
     let n_backslashes = rest.len() - rest.trim_end_matches('\\').len();
     if n_backslashes % 2 == 0 { rest } else { regex }
+}
+
+/// Rules of a grammar, or somewhat more: a line defines one at most.
+fn n_rules(grammar: &str) -> usize {
+    grammar.lines().filter(|line| line.contains(':')).count()
+}
+
+fn check_depth(text: &str) -> Result<(), String> {
+    if depth(text) > DEPTH_MAX {
+        return Err(format!("more than {DEPTH_MAX} brackets are open at once"));
+    }
+    Ok(())
 }
 
 /// Brackets that are open at once at most, those in strings included.

@@ -34,13 +34,13 @@ impl Marks {
         let mut pieces = Vec::new();
         let (mut begun, mut at) = (0, 0);
         while let Some(char) = text[at..].chars().next() {
-            // Of the marks that sort before the rest of the text, its beginnings are the longest last.
             let rest = &text[at..];
-            let found = self
+            let alike = self
                 .by_text
-                .iter()
-                .filter(|(mark, _)| rest.starts_with(mark.as_str()))
-                .next_back();
+                .range(char.to_string()..)
+                .take_while(|(mark, _)| mark.starts_with(char));
+            // Of those that begin the rest, the longest sorts last.
+            let found = alike.filter(|(mark, _)| rest.starts_with(mark.as_str())).last();
             match found {
                 Some((mark, id)) => {
                     if begun < at {

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use super::chars::Chars;
+use crate::grammar::constraint::RULES_MAX;
 
-/// Rules at most.
-const RULES_MAX: usize = 2000;
 /// Repetitions at most where a bound is given; llguidance writes each of them out.
 const REPETITIONS_MAX: u32 = 1000;
 
