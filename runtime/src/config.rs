@@ -13,8 +13,9 @@ use crds::failure::{Failure, Reason};
 use crds::modeldeployment::HuggingFace;
 use crds::schema::{self, Violation};
 use crds::settings::{
-    self, ContentFormat, Dtype, Layer, LogFormat, LogLevel, Place, PreemptionMode, SchedulingPolicy,
-    ServingSettings, Setting, SettingError, Settings, Variable,
+    self, ContentFormat, ConvTemplate, Dtype, Layer, LogFormat, LogLevel, OpenaiSettings, Place,
+    PreemptionMode, ProcessSettings, SchedulingPolicy, ServingSettings, Setting, SettingError, Settings,
+    StreamingSettings, Variable,
 };
 use serde_json::Value;
 
@@ -303,58 +304,22 @@ fn with_defaults(
         serving,
         process,
     } = settings;
-    // Revision and patterns of a file belong to the file's repository, not to another model that is named above it.
-    let bare = HuggingFace {
-        endpoint: hub.endpoint.clone(),
-        ..HuggingFace::default()
-    };
-    let hub = if process.model.is_some() { &bare } else { hub };
-    let repo = process
-        .model
-        .or_else(|| Some(hub.repo.clone()).filter(|repo| !repo.is_empty()));
-    let repo = repo.ok_or(ConfigError::NoModel)?;
-    let revision = process.model_revision.or_else(|| hub.revision.clone());
-    let source = |name: &str, revision: Option<String>| {
-        if Path::new(name).is_dir() {
-            return ModelSource::Directory(name.into());
-        }
-        ModelSource::Repository(Repository {
-            repo: name.to_string(),
-            revision: revision.unwrap_or_else(|| "main".into()),
-            endpoint: hub.endpoint.clone(),
-            token: process.hf_token.clone(),
-            allow_patterns: hub.allow_patterns.clone(),
-            ignore_patterns: hub.ignore_patterns.clone(),
-        })
-    };
-    let ti_one = TiModelConfig::read(Path::new(&repo))?;
-    let conv_template = tokenizer
-        .conv_template
-        .map(|template| template.name().to_string());
-    // TI-ONE's way to start a model has a default of its own.
-    let is_ti_one = ti_one.is_some() || conv_template.is_some();
-    let TiModelConfig {
-        model_id,
-        conv_template_name,
-    } = ti_one.unwrap_or_default();
-    let formats = FormatNames {
-        calls: openai.tool_call_parser.unwrap_or_else(|| "auto".into()),
-        reasoning: openai.reasoning_parser.unwrap_or_else(|| "auto".into()),
-        reads_chosen_calls: openai.enable_auto_tool_choice.unwrap_or(true),
-    };
-    // Told before anything is downloaded.
-    formats.formats(None)?;
+    let hub = Hub::new(&process, hub);
+    let repo = process.model.or(hub.repo.clone()).ok_or(ConfigError::NoModel)?;
+    let revision = process.model_revision.or(hub.revision.clone());
+    let formats = formats(&openai)?;
+    let ti_one = TiOne::read(Path::new(&repo), tokenizer.conv_template)?;
     let names = model.served_model_name.filter(|names| !names.is_empty());
-    let names = names.or(model_id.map(|name| vec![name]));
+    let names = names.or(ti_one.model_id.map(|name| vec![name]));
     Ok(ServeConfig {
         served_names: names.unwrap_or_else(|| vec![default_name(&repo)]),
         tokenizer: tokenizer
             .tokenizer
-            .map(|name| source(&name, tokenizer.tokenizer_revision))
+            .map(|name| hub.source(&name, tokenizer.tokenizer_revision))
             .map(tokenizer_only),
-        model: source(&repo, revision),
+        model: hub.source(&repo, revision),
         chat_template: tokenizer.custom_chat_template,
-        conv_template: conv_template.or(conv_template_name),
+        conv_template: ti_one.conv_template,
         content_format: tokenizer.chat_template_content_format.unwrap_or_default(),
         dtype: engine.dtype.unwrap_or_default(),
         max_model_len: engine.max_model_len,
@@ -368,24 +333,16 @@ fn with_defaults(
         scheduling_policy: engine.scheduling_policy.unwrap_or_default(),
         seed: engine.seed.unwrap_or(0),
         max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
-        batch_rule: BatchRule {
-            n_max: streaming.default_batch_size.unwrap_or(50),
-            n_min: streaming.default_min_batch_size.unwrap_or(1),
-            growth: streaming.default_batch_size_growth_factor.unwrap_or(3.0),
-        },
+        batch_rule: batch_rule(&streaming),
         raw_openai_output: openai.raw_openai_output.unwrap_or(true),
         response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
         strict_parameters: openai.strict_parameters.unwrap_or(false),
-        max_concurrency: serving
-            .max_concurrency
-            .unwrap_or(if is_ti_one { 128 } else { 300 }) as usize,
+        max_concurrency: serving.max_concurrency.unwrap_or(ti_one.max_concurrency) as usize,
         formats,
         log_level: serving.log_level.unwrap_or_default(),
         log_format: serving.log_format.unwrap_or_default(),
         cors: cors(&serving)?,
-        request_log: (!serving.disable_log_requests.unwrap_or(true)).then_some(RequestLog {
-            n_chars_max: serving.max_log_len.map(|n| n as usize),
-        }),
+        request_log: request_log(&serving),
         disable_log_stats: serving.disable_log_stats.unwrap_or(false),
         root_path: root_path(serving.root_path.as_deref()),
         tls: tls(process.ssl_certfile, process.ssl_keyfile, process.ssl_ca_certs)?,
@@ -395,6 +352,99 @@ fn with_defaults(
         drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds.unwrap_or(90))),
         accepted,
     })
+}
+
+/// What the layers say of the hub, and of the repository that a file names.
+struct Hub {
+    repo: Option<String>,
+    revision: Option<String>,
+    file: HuggingFace,
+    token: Option<String>,
+}
+
+impl Hub {
+    /// Revision and patterns of a file belong to the file's repository, not to another model that is named above it.
+    fn new(process: &ProcessSettings, file: &HuggingFace) -> Self {
+        let file = match process.model {
+            None => file.clone(),
+            Some(_) => HuggingFace {
+                endpoint: file.endpoint.clone(),
+                ..HuggingFace::default()
+            },
+        };
+        Self {
+            repo: Some(file.repo.clone()).filter(|repo| !repo.is_empty()),
+            revision: file.revision.clone(),
+            token: process.hf_token.clone(),
+            file,
+        }
+    }
+
+    fn source(&self, name: &str, revision: Option<String>) -> ModelSource {
+        if Path::new(name).is_dir() {
+            return ModelSource::Directory(name.into());
+        }
+        ModelSource::Repository(Repository {
+            repo: name.to_string(),
+            revision: revision.unwrap_or_else(|| "main".into()),
+            endpoint: self.file.endpoint.clone(),
+            token: self.token.clone(),
+            allow_patterns: self.file.allow_patterns.clone(),
+            ignore_patterns: self.file.ignore_patterns.clone(),
+        })
+    }
+}
+
+/// TI-ONE's way to start a model: by the model's folder, or by the name of a template.
+struct TiOne {
+    model_id: Option<String>,
+    conv_template: Option<String>,
+    /// This way has a default of its own.
+    max_concurrency: u32,
+}
+
+impl TiOne {
+    fn read(folder: &Path, conv_template: Option<ConvTemplate>) -> Result<Self, ConfigError> {
+        let of_folder = TiModelConfig::read(folder)?;
+        let is_used = of_folder.is_some() || conv_template.is_some();
+        let TiModelConfig {
+            model_id,
+            conv_template_name,
+        } = of_folder.unwrap_or_default();
+        let chosen = conv_template.map(|template| template.name().to_string());
+        Ok(Self {
+            model_id,
+            conv_template: chosen.or(conv_template_name),
+            max_concurrency: if is_used { 128 } else { 300 },
+        })
+    }
+}
+
+/// Formats of calls and thoughts, told to be unknown before anything is downloaded.
+fn formats(openai: &OpenaiSettings) -> Result<FormatNames, ConfigError> {
+    let or_auto = |name: &Option<String>| name.clone().unwrap_or_else(|| "auto".into());
+    let formats = FormatNames {
+        calls: or_auto(&openai.tool_call_parser),
+        reasoning: or_auto(&openai.reasoning_parser),
+        reads_chosen_calls: openai.enable_auto_tool_choice.unwrap_or(true),
+    };
+    formats.formats(None)?;
+    Ok(formats)
+}
+
+fn batch_rule(streaming: &StreamingSettings) -> BatchRule {
+    BatchRule {
+        n_max: streaming.default_batch_size.unwrap_or(50),
+        n_min: streaming.default_min_batch_size.unwrap_or(1),
+        growth: streaming.default_batch_size_growth_factor.unwrap_or(3.0),
+    }
+}
+
+fn request_log(serving: &ServingSettings) -> Option<RequestLog> {
+    let log = RequestLog {
+        n_chars_max: serving.max_log_len.map(|n| n as usize),
+    };
+    (!serving.disable_log_requests.unwrap_or(true)).then_some(log)
 }
 
 fn cors(serving: &ServingSettings) -> Result<CorsConfig, ConfigError> {
