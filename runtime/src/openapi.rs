@@ -8,9 +8,10 @@ use schemars::generate::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use crate::jobs::input::{FIELDS, SAMPLING};
 use crate::request::parameters::{
-    Body, CHAT_COMPLETIONS, COMPLETIONS, DETOKENIZATION, EMBEDDINGS, Fate, Kind, Parameter, RERANKING,
-    SCORES, TOKENIZATION,
+    Body, CHAT_COMPLETIONS, COMPLETIONS, DETOKENIZATION, EMBEDDINGS, Fate, Kind, MESSAGES, Parameter,
+    RERANKING, RESPONSES, SCORES, TOKENIZATION,
 };
 use crate::response::models::{Model, Models};
 use crate::response::pooled::{Embedding, List, Ranking, Score};
@@ -39,6 +40,18 @@ const OPERATIONS: &[Operation] = &[
         summary: "Continue prompts",
         answer: schema::<Answer<'_, completion::Choice>>,
         event: Some(schema::<Answer<'_, completion::Choice>>),
+    },
+    Operation {
+        body: &RESPONSES,
+        summary: "Answer items, as OpenAI's responses",
+        answer: |_| object("OpenAI's response object; nothing is stored."),
+        event: Some(|_| object("OpenAI's response events, from `response.created` to `response.completed`.")),
+    },
+    Operation {
+        body: &MESSAGES,
+        summary: "Answer a conversation, as Anthropic's messages",
+        answer: |_| object("Anthropic's message object."),
+        event: Some(|_| object("Anthropic's events, from `message_start` to `message_stop`.")),
     },
     Operation {
         body: &EMBEDDINGS,
@@ -71,6 +84,39 @@ const OPERATIONS: &[Operation] = &[
         event: None,
     },
 ];
+
+fn object(description: &str) -> Value {
+    json!({"type": "object", "description": description})
+}
+
+/// RunPod's job routes: method, path, summary.
+const JOBS: &[(&str, &str, &str)] = &[
+    ("post", "/run", "Begin a job"),
+    ("post", "/runsync", "Begin a job and wait for it"),
+    ("get", "/status/{id}", "What became of a job"),
+    ("get", "/stream/{id}", "Output of a job since the last time"),
+    ("post", "/cancel/{id}", "End a job"),
+    ("post", "/retry/{id}", "Begin a failed job again"),
+    ("post", "/purge-queue", "Drop the jobs that have not begun"),
+];
+
+/// The schema of a job's body.
+fn job_schema() -> Value {
+    let described = |(name, doc): &(&str, &str)| ((*name).to_string(), json!({"description": doc}));
+    let mut input: Map<String, Value> = FIELDS.iter().map(described).collect();
+    let sampling: Map<String, Value> = SAMPLING
+        .iter()
+        .map(|(name, default)| {
+            (
+                (*name).to_string(),
+                json!({"x-default": default.unwrap_or("none")}),
+            )
+        })
+        .collect();
+    input["sampling_params"] = json!({"type": "object", "properties": sampling});
+    let input = json!({"type": "object", "properties": input, "examples": [{"prompt": "Hello"}]});
+    json!({"type": "object", "properties": {"input": input}, "required": ["input"]})
+}
 
 /// Routes without a body: path, summary, schema of the answer.
 type Reading = (&'static str, &'static str, fn(&mut SchemaGenerator) -> Value);
@@ -117,6 +163,25 @@ pub fn document() -> Value {
                 json!([{"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}]);
         }
         paths.insert((*path).into(), json!({"get": get}));
+    }
+    for (method, path, summary) in JOBS {
+        let mut operation = json!({
+            "summary": summary,
+            "operationId": operation_id(path),
+            "responses": {
+                "200": {"description": "The job", "content": json_content(&json!({"type": "object"}))},
+                "4XX": {"description": "A bad request", "content": json_content(&error)},
+                "503": {"description": "The model is not loaded", "content": json_content(&error)},
+            },
+        });
+        if path.starts_with("/run") {
+            operation["requestBody"] = json!({"required": true, "content": json_content(&job_schema())});
+        }
+        if path.contains("{id}") {
+            operation["parameters"] =
+                json!([{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}]);
+        }
+        paths.insert((*path).into(), json!({*method: operation}));
     }
     let schemas: Map<String, Value> = generator.take_definitions(true);
     json!({
@@ -231,6 +296,20 @@ pub fn markdown() -> String {
                 described(parameter).replace('|', "\\|")
             );
         }
+    }
+    text.push_str(
+        "\n## POST /run, POST /runsync\n\nJobs, as RunPod's workers take them; then `/status/{id}`, `/stream/{id}`, \
+         `/cancel/{id}`, `/retry/{id}`, `/purge-queue`. A body has `input`:\n\n| field | what it does |\n|---|---|\n",
+    );
+    for (name, doc) in FIELDS {
+        let _ = writeln!(text, "| `{name}` | {doc} |");
+    }
+    text.push_str(
+        "\nIts `sampling_params` are those of `/v1/completions`; another name is a 400. Defaults are worker-vllm's:\n\n\
+         | parameter | default |\n|---|---|\n",
+    );
+    for (name, default) in SAMPLING {
+        let _ = writeln!(text, "| `{name}` | {} |", default.unwrap_or("as there"));
     }
     text
 }

@@ -7,21 +7,43 @@ use serde_json::{Map, Value, json};
 use super::batches::BatchRule;
 use crate::error::{ApiError, shortened};
 
-/// Fields of `input` that mean something here.
-const FIELDS: [&str; 9] = [
-    "prompt",
-    "messages",
-    "apply_chat_template",
-    "sampling_params",
-    "stream",
-    "max_batch_size",
-    "min_batch_size",
-    "batch_size_growth_factor",
-    "openai_route",
+/// Fields of `input`, and what they do.
+pub const FIELDS: [(&str, &str); 10] = [
+    ("prompt", "Text to continue."),
+    (
+        "messages",
+        "A conversation, written by the chat template; it comes before `prompt`.",
+    ),
+    (
+        "apply_chat_template",
+        "Makes `prompt` a message of the user; false unless given.",
+    ),
+    ("sampling_params", "How to answer: the table below."),
+    (
+        "stream",
+        "Output comes in batches of tokens, for `/stream`; false unless given.",
+    ),
+    (
+        "max_batch_size",
+        "Tokens of a batch at most; DEFAULT_BATCH_SIZE unless given.",
+    ),
+    (
+        "min_batch_size",
+        "Tokens of the first batch; DEFAULT_MIN_BATCH_SIZE unless given.",
+    ),
+    (
+        "batch_size_growth_factor",
+        "By which a batch is larger than the one before; DEFAULT_BATCH_SIZE_GROWTH_FACTOR unless given.",
+    ),
+    (
+        "openai_route",
+        "Instead of all these: a route below `/v1` that is asked.",
+    ),
+    ("openai_input", "Its body; none asks with GET."),
 ];
 
 /// Sampling parameters and what they are where a job does not say: worker-vllm's values, not the checkpoint's.
-const SAMPLING: &[(&str, Option<&str>)] = &[
+pub const SAMPLING: &[(&str, Option<&str>)] = &[
     ("n", Some("1")),
     ("best_of", None),
     ("presence_penalty", Some("0.0")),
@@ -80,7 +102,7 @@ pub enum OutputKind {
 
 /// Names in `input` that mean nothing here.
 pub fn unknown_fields(input: &Map<String, Value>) -> Vec<String> {
-    let is_known = |name: &str| FIELDS.contains(&name) || name == "openai_input";
+    let is_known = |name: &str| FIELDS.iter().any(|(known, _)| *known == name);
     let unknown = input.keys().filter(|name| !is_known(name));
     unknown.map(|name| format!("input.{name}")).collect()
 }
