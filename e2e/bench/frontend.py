@@ -1,9 +1,10 @@
 """`make bench-frontend`: what the server does without a model, beside FastAPI and uvicorn in the same run.
 
 Both answer the same requests with the same events; rounds alternate, so that what else the machine does hits both.
-Responses per second say what a client gets; processor time per event says what a token costs, and is the steadier of
-the two where others use the machine. Then ours alone: many streams at a reading pace, whose first bytes and gaps tell
-whether any of them stalls. Only ratios within one run mean anything.
+Streams have 128 tokens; whole answers have one, for what is compared there is the cost of a request. Responses per
+second say what a client gets; processor time per event says what a token costs, and is the steadier of the two where
+others use the machine. Then ours alone: many streams at a reading pace, whose first bytes and gaps tell whether any of
+them stalls. Only ratios within one run mean anything.
 """
 
 import argparse
@@ -100,14 +101,14 @@ def peer(n_workers: int) -> Server:
     return start(f"fastapi-{n_workers}", command, port)
 
 
-def load(server: Server, n_clients: int, seconds: float, stream: bool) -> dict[str, float]:
+def load(server: Server, n_clients: int, seconds: float, *, stream: bool) -> dict[str, float]:
     """One round; adds the processor time that the server spent on each event and each response."""
     message = {"role": "user", "content": PROMPT}
     body = {
         "model": "echo",
         "messages": [message],
         "temperature": 0,
-        "max_tokens": N_TOKENS,
+        "max_tokens": N_TOKENS if stream else 1,
         "ignore_eos": True,
         "stream": stream,
     }
@@ -127,11 +128,11 @@ def compare(servers: list[Server], rounds: int, seconds: float, stream: bool) ->
     """Alternating rounds; prints medians and the ratio to the first server."""
     seen: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
     for server in servers:
-        load(server, N_CLIENTS, 0.5, stream)
+        load(server, N_CLIENTS, 0.5, stream=stream)
     for _ in range(rounds):
         for server in servers:
-            seen[server.name].append(load(server, N_CLIENTS, seconds, stream))
-    kind = f"streamed, {N_TOKENS} tokens" if stream else "not streamed"
+            seen[server.name].append(load(server, N_CLIENTS, seconds, stream=stream))
+    kind = f"streamed, {N_TOKENS} tokens" if stream else "whole, 1 token"
     print(f"\n{kind}; {N_CLIENTS} clients, median of {rounds} rounds of {seconds:g} s")
     per = "event" if stream else "response"
     print(f"{'':14}{'responses/s':>14}{'ratio':>8}{f'processor µs/{per}':>24}{'ratio':>8}")
