@@ -181,6 +181,16 @@ impl ChatTemplate {
         self.content_format
     }
 
+    /// OpenAI's newer role is the system's where a template does not know it, which would pass over it in silence.
+    fn rename_developers(&self, messages: &mut [Json]) {
+        let is_developer = |message: &Json| message["role"] == "developer";
+        if messages.iter().any(is_developer) && !self.source().contains("developer") {
+            for message in messages.iter_mut().filter(|message| is_developer(message)) {
+                message["role"] = Json::from("system");
+            }
+        }
+    }
+
     /// Its Jinja text.
     pub fn source(&self) -> String {
         let template = self.environment.get_template(NAME);
@@ -202,7 +212,8 @@ impl ChatTemplate {
         let prompt = match &self.stranger {
             Some(source) => sandbox::render(source, &self.special_tokens, conversation)?,
             None => {
-                let messages = self.content_format.of_all(&conversation.messages);
+                let mut messages = self.content_format.of_all(&conversation.messages);
+                self.rename_developers(&mut messages);
                 self.write(&messages, conversation)?
             }
         };
@@ -414,6 +425,15 @@ mod tests {
 
     const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
                           {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+    #[test]
+    fn developers_are_the_system_where_templates_do_not_know_them() {
+        let messages = json!([{"role": "developer", "content": "a"}]);
+        let of =
+            |source: &str| render_with(source, &conversation(messages.clone(), Ending::Messages)).unwrap();
+        assert_eq!(of("{{ messages[0].role }}"), "system");
+        assert_eq!(of("{{ messages[0].role }}{# developer #}"), "developer");
+    }
 
     #[test]
     fn chatml_ends_as_asked() {

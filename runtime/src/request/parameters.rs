@@ -517,10 +517,10 @@ const RESPONSE: &[Parameter] = &[
     text("request_id", "one that is made up", "\"my-request\"").doc("A name for the log."),
     integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
         .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
-    text("previous_response_id", "none", "\"resp_1\"").doc("Refused: answers are not stored; send the whole conversation."),
-    other("conversation", "absent", "true", "\"conv_1\"").doc("Refused: answers are not stored; send the whole conversation."),
-    flag("background", "false").doc("true is refused: answers are not stored."),
-    Parameter::new("truncation", Kind::Choice(&["disabled"]), "disabled", "\"disabled\"").doc("Input is never shortened."),
+    refused("previous_response_id", &[]).doc("Answers are not stored here; send the whole conversation as input."),
+    refused("conversation", &[]).doc("Answers are not stored here; send the whole conversation as input."),
+    refused("background", &[]).doc("Answers are not stored here; stream them or wait."),
+    refused("truncation", &["disabled"]).doc("Input is not shortened here."),
     inert("include", "there is nothing to add"),
     inert("stream_options", "events are not obfuscated"),
     refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
@@ -541,7 +541,7 @@ const MESSAGE: &[Parameter] = &[
     other("stop_sequences", "a list of up to 16 texts, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer; they are not part of it."),
     other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
         .doc("What the model may call."),
-    other("tool_choice", "an object of type auto, any, tool or none", r#"{"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}}, "required": ["type"]}"#, "{\"type\": \"auto\"}")
+    other("tool_choice", "an object of type auto, any, tool or none", r#"{"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}}, "required": ["type"]}"#, "{\"type\": \"none\"}")
         .doc("Whether the model calls a tool. `disable_parallel_tool_use`: at most one call."),
     other("thinking", "an object of type enabled, adaptive or disabled", r#"{"type": "object", "properties": {"type": {"enum": ["enabled", "adaptive", "disabled"]}}, "required": ["type"]}"#, "{\"type\": \"disabled\"}")
         .doc("The template's `enable_thinking`. A budget is not kept."),

@@ -17,7 +17,6 @@ const RENAMED: [(&str, &str); 1] = [("max_output_tokens", "max_completion_tokens
 /// # Errors
 /// [`ApiError`] that names the path in the body as the client wrote it.
 pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
-    refuse_state(fields)?;
     let messages = messages(
         take(fields, "instructions"),
         take(fields, "input").ok_or_else(|| missing("input"))?,
@@ -55,34 +54,6 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
         fields.insert("logprobs".into(), json!(true));
     }
     Ok(())
-}
-
-/// What would need an answer of before.
-fn refuse_state(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
-    for name in ["previous_response_id", "conversation"] {
-        if take(fields, name).is_some() {
-            return Err(ApiError::Contradiction {
-                param: name.into(),
-                reason: "answers are not stored here; send the whole conversation as input".into(),
-            });
-        }
-    }
-    match take(fields, "background") {
-        None | Some(Value::Bool(false)) => {}
-        Some(_) => {
-            return Err(ApiError::Contradiction {
-                param: "background".into(),
-                reason: "answers are not stored here; stream them or wait".into(),
-            });
-        }
-    }
-    match take(fields, "truncation").as_ref().map(Value::as_str) {
-        None | Some(Some("disabled")) => Ok(()),
-        Some(_) => Err(ApiError::Contradiction {
-            param: "truncation".into(),
-            reason: "input is not shortened here; disabled is the only value".into(),
-        }),
-    }
 }
 
 fn messages(instructions: Option<Value>, input: Value) -> Result<Vec<Value>, ApiError> {
@@ -315,19 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_store_or_a_service_is_refused_by_name() {
+    fn what_is_wrong_is_named_by_its_path() {
         let refused = |name: &str, value: Value| {
             let mut body = json!({"input": "Hi"});
             body[name] = value;
             chat(body).unwrap_err().0
         };
         assert_eq!(chat(json!({})).unwrap_err().0, "input");
-        assert_eq!(
-            refused("previous_response_id", json!("resp_1")),
-            "previous_response_id"
-        );
-        assert_eq!(refused("background", json!(true)), "background");
-        assert_eq!(refused("truncation", json!("auto")), "truncation");
         assert_eq!(refused("tools", json!([{"type": "web_search"}])), "tools[0].type");
         assert_eq!(
             refused("input", json!([{"type": "item_reference", "id": "x"}])),

@@ -454,7 +454,7 @@ fn a_chat_can_be_one_text_and_have_a_template_of_its_own() {
 #[test]
 fn the_table_is_what_is_read() {
     type Read = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<(), ApiError>;
-    let bodies: [(&parameters::Body, Value, Read); 2] = [
+    let bodies: [(&parameters::Body, Value, Read); 4] = [
         (
             &COMPLETIONS,
             json!({"prompt": "Hello"}),
@@ -464,6 +464,14 @@ fn the_table_is_what_is_read() {
             &CHAT_COMPLETIONS,
             json!({"messages": [{"role": "user", "content": "Hi"}]}),
             |body, rules, tokenizer| chat(body, rules, tokenizer).map(drop),
+        ),
+        (&RESPONSES, json!({"input": "Hi"}), |body, rules, tokenizer| {
+            response(body, rules, tokenizer).map(drop)
+        }),
+        (
+            &MESSAGES,
+            json!({"max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}),
+            |body, rules, tokenizer| anthropic(body, rules, tokenizer).map(drop),
         ),
     ];
     let rules = Rules {
