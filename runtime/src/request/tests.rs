@@ -450,66 +450,134 @@ fn a_chat_can_be_one_text_and_have_a_template_of_its_own() {
     assert_eq!(text(&chatted(own).unwrap().prompts[0]), "D|Hi|good");
 }
 
-/// Every parameter of the table does what the table says: none is documented and passed over.
-#[test]
-fn the_table_is_what_is_read() {
-    type Read = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<(), ApiError>;
-    let bodies: [(&parameters::Body, Value, Read); 4] = [
+type Read = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<(), ApiError>;
+
+/// A route's table, the least body that it takes, what reads it, and what the model must be for.
+type Table = (&'static parameters::Body, Value, Read, Task);
+
+const EMBED: Task = Task::Embed {
+    normalises: true,
+    closing_token: None,
+};
+
+fn tables() -> Vec<Table> {
+    let said = || json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let text = || json!({"prompt": "Hello"});
+    vec![
         (
             &COMPLETIONS,
-            json!({"prompt": "Hello"}),
+            text(),
             |body, rules, tokenizer| completion(body, rules, tokenizer).map(drop),
+            Task::Generate,
         ),
         (
             &CHAT_COMPLETIONS,
-            json!({"messages": [{"role": "user", "content": "Hi"}]}),
+            said(),
             |body, rules, tokenizer| chat(body, rules, tokenizer).map(drop),
+            Task::Generate,
         ),
-        (&RESPONSES, json!({"input": "Hi"}), |body, rules, tokenizer| {
-            response(body, rules, tokenizer).map(drop)
-        }),
         (
-            &MESSAGES,
-            json!({"max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}),
-            |body, rules, tokenizer| anthropic(body, rules, tokenizer).map(drop),
+            &parameters::RESPONSES,
+            json!({"input": "Hi"}),
+            |body, rules, tokenizer| response(body, rules, tokenizer).map(drop),
+            Task::Generate,
         ),
-    ];
-    let rules = Rules {
-        strict: true,
-        formats: crate::parsers::Formats::default(),
-        ..rules(&FIXTURE.defaults)
-    };
-    for (body, least, read) in bodies {
+        (
+            &parameters::MESSAGES,
+            merged(said(), json!({"max_tokens": 8})),
+            |body, rules, tokenizer| anthropic(body, rules, tokenizer).map(drop),
+            Task::Generate,
+        ),
+        (
+            &parameters::EMBEDDINGS,
+            json!({}),
+            |body, rules, tokenizer| embeddings(body, rules, tokenizer).map(drop),
+            EMBED,
+        ),
+        (
+            &parameters::SCORES,
+            json!({}),
+            |body, rules, tokenizer| scores(body, rules, tokenizer).map(drop),
+            EMBED,
+        ),
+        (
+            &parameters::RERANKING,
+            json!({"query": "a", "documents": ["b"]}),
+            |body, rules, tokenizer| ranking(body, rules, tokenizer).map(drop),
+            EMBED,
+        ),
+        (
+            &parameters::TOKENIZATION,
+            json!({}),
+            |body, rules, tokenizer| tokenized(body, rules, tokenizer).map(drop),
+            Task::Generate,
+        ),
+        (
+            &parameters::DETOKENIZATION,
+            json!({"tokens": [5]}),
+            |body, rules, tokenizer| detokenized(body, rules, tokenizer).map(drop),
+            Task::Generate,
+        ),
+    ]
+}
+
+/// What a parameter is of no use without.
+fn needs(body: &parameters::Body, name: &str) -> Value {
+    let said = |role: &str| json!([{"role": role, "content": "a"}]);
+    match (body.route, name) {
+        (_, "stream_options") => json!({"stream": true}),
+        ("/v1/chat/completions", "top_logprobs") => json!({"logprobs": true}),
+        (_, "early_stopping") => json!({"use_beam_search": true}),
+        (_, "continue_final_message") => json!({"messages": said("assistant")}),
+        (
+            "/v1/embeddings" | "/tokenize",
+            "chat_template" | "chat_template_kwargs" | "add_generation_prompt",
+        ) => {
+            json!({"messages": said("user")})
+        }
+        ("/v1/embeddings", name) if name != "input" && name != "messages" => json!({"input": "a"}),
+        ("/tokenize", name) if name != "prompt" && name != "messages" => json!({"prompt": "a"}),
+        ("/v1/score", "text_1" | "queries" | "data_1") => json!({"text_2": "b"}),
+        ("/v1/score", "text_2" | "documents" | "data_2") => json!({"text_1": "a"}),
+        ("/v1/score", _) => json!({"text_1": "a", "text_2": "b"}),
+        (_, "tool_choice" | "parallel_tool_calls") if body.route.starts_with("/v1/") => {
+            let tools = body.get("tools").map_or("null", |tools| tools.example);
+            json!({"tools": serde_json::from_str::<Value>(tools).unwrap()})
+        }
+        (_, "function_call") => {
+            let functions = body
+                .get("functions")
+                .map_or("null", |functions| functions.example);
+            json!({"functions": serde_json::from_str::<Value>(functions).unwrap()})
+        }
+        _ => json!({}),
+    }
+}
+
+/// Every parameter of the tables does what they say: none is documented and passed over.
+#[test]
+fn the_table_is_what_is_read() {
+    for (body, least, read, task) in tables() {
+        let rules = Rules {
+            strict: true,
+            task,
+            formats: crate::parsers::Formats::default(),
+            ..rules(&FIXTURE.defaults)
+        };
         for parameter in body.parameters() {
             let name = parameter.name;
             let example: Value = serde_json::from_str(parameter.example).expect(name);
-            let mut request = least.clone();
-            // What some parameters are of no use without.
-            for (needing, needed, value) in [
-                ("stream_options", "stream", json!(true)),
-                ("top_logprobs", "logprobs", json!(true)),
-                ("early_stopping", "use_beam_search", json!(true)),
-                (
-                    "continue_final_message",
-                    "messages",
-                    json!([{"role": "assistant", "content": "a"}]),
-                ),
-            ] {
-                if name == needing {
-                    request[needed] = value;
-                }
-            }
+            let mut request = merged(least.clone(), needs(body, name));
             request[name] = example;
-            // This tokenizer has no tokens for it.
-            if name == "suffix" {
-                let error = read(request.to_string().as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
-                assert!(error.to_string().contains("fill in the middle"), "{error}");
-                continue;
-            }
             let outcome = read(request.to_string().as_bytes(), &rules, &FIXTURE.tokenizer);
             match parameter.fate {
+                // This tokenizer has no tokens for it.
+                _ if name == "suffix" => {
+                    let error = outcome.unwrap_err();
+                    assert!(error.to_string().contains("fill in the middle"), "{error}");
+                }
                 parameters::Fate::Honoured | parameters::Fate::NoEffect(_) => {
-                    assert_eq!(outcome, Ok(()), "{request}");
+                    assert_eq!(outcome, Ok(()), "{} {request}", body.route);
                 }
                 parameters::Fate::Refused(_) => {
                     let error = outcome.expect_err(name);
@@ -523,4 +591,37 @@ fn the_table_is_what_is_read() {
             parameter.kind.schema();
         }
     }
+}
+
+#[test]
+fn a_text_is_filled_in_where_the_tokenizer_has_marks_for_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained/tokenizer.json");
+    let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    let first = 9000;
+    for (idx, mark) in ["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<|endoftext|>"]
+        .iter()
+        .enumerate()
+    {
+        added.push(json!({
+            "id": first + idx, "content": mark, "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false,
+        }));
+    }
+    let config = crate::tokenizer::TokenizerConfig::default();
+    let tokenizer = Tokenizer::from_bytes(&path, json.to_string().as_bytes(), config).unwrap();
+    let body = json!({"prompt": "Hello", "suffix": " there", "stop_token_ids": [3]});
+    let prepared = completion(body.to_string().as_bytes(), &rules(&FIXTURE.defaults), &tokenizer).unwrap();
+    let shown = tokenizer.tokens().decode(&prepared.prompts[0].ids, Special::Show);
+    assert_eq!(shown, "<fim_prefix>Hello<fim_suffix> there<fim_middle>");
+    let end = tokenizer.tokens().id_of("<|endoftext|>").unwrap();
+    assert_eq!(prepared.answers.stop_token_ids, [3, end]);
+    let tokens = json!({"prompt": [5], "suffix": " there"});
+    let error = completion(
+        tokens.to_string().as_bytes(),
+        &rules(&FIXTURE.defaults),
+        &tokenizer,
+    )
+    .unwrap_err();
+    assert_eq!(error.param(), Some("suffix"));
 }
