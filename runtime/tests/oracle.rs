@@ -36,6 +36,8 @@ struct Prompt {
     #[serde(default)]
     rope_depends_on_length: bool,
     #[serde(default)]
+    prompt_logprobs: Vec<Option<f32>>,
+    #[serde(default)]
     last_logits_top20: Vec<(usize, f32)>,
     #[serde(default)]
     greedy: Vec<u32>,
@@ -201,6 +203,40 @@ fn branches_of_a_prompt_share_what_they_do_not_write() {
         let alone = serving.generate(&[&prompt.ids], n_tokens).remove(0).tokens;
         for tokens in serving.branches(&prompt.ids, (3, n_tokens)) {
             assert_eq!(tokens, alone, "{name}");
+        }
+    });
+}
+
+#[test]
+fn every_architecture_scores_its_prompts_in_one_piece_and_in_chunks() {
+    each_fixture(generates, |name, dir, reference| {
+        let prompts = prompts(reference, context_len(dir));
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        let whole = Serving::start(dir, ALONE).prompt_logprobs(&ids);
+        let chunked = Setup {
+            n_step_tokens: 16,
+            caches_prefixes: true,
+            ..ALONE
+        };
+        let chunked = Serving::start(dir, chunked);
+        assert!(
+            chunked.prompt_logprobs(&ids) == whole,
+            "{name}: other bits in chunks"
+        );
+        assert!(
+            chunked.prompt_logprobs(&ids) == whole,
+            "{name}: other bits the second time"
+        );
+        for (idx, (prompt, scores)) in prompts.iter().zip(whole).enumerate() {
+            assert_eq!(scores.len(), prompt.prompt_logprobs.len(), "{name}, prompt {idx}");
+            for (at, (got, want)) in scores.into_iter().zip(&prompt.prompt_logprobs).enumerate() {
+                let is_near = match (got, want) {
+                    (None, None) => at == 0,
+                    (Some(got), Some(want)) => (got - want).abs() <= TOLERANCE,
+                    _ => false,
+                };
+                assert!(is_near, "{name}, prompt {idx}, token {at}: {got:?}, not {want:?}");
+            }
         }
     });
 }

@@ -174,6 +174,23 @@ impl Serving {
         answers
     }
 
+    /// Log-probabilities of the tokens of prompts that are served together, to the bit.
+    pub(crate) fn prompt_logprobs(&self, prompts: &[&[u32]]) -> Vec<Vec<Option<f32>>> {
+        let scored = |prompt: &&[u32]| GenerateRequest {
+            prompt_logprobs: Some(1),
+            ..greedy(prompt, (1, 1))
+        };
+        let tickets = self.engine.submit(prompts.iter().map(scored).collect()).unwrap();
+        let scores = |mut ticket: Ticket| match self.tokio.block_on(ticket.next()).unwrap() {
+            Event::Prompt(scores) => scores
+                .iter()
+                .map(|score| score.as_ref().map(|score| score.chosen))
+                .collect(),
+            other => panic!("{other:?}"),
+        };
+        tickets.into_iter().map(scores).collect()
+    }
+
     /// `n` greedy answers of one prompt.
     pub(crate) fn branches(&self, prompt: &[u32], (n, n_tokens): (usize, usize)) -> Vec<Vec<u32>> {
         let tickets = self.engine.submit(vec![greedy(prompt, (n, n_tokens))]).unwrap();
