@@ -13,6 +13,19 @@ const embedder = new OpenAI({ ...options, baseURL: `${process.env.EMBEDDINGS_URL
 const model = 'tiny';
 const messages = [{ role: 'user', content: 'What is 7 plus 5?' }];
 const greedy = { model, messages, temperature: 0 };
+const weather = {
+  type: 'function',
+  function: {
+    name: 'get_weather',
+    parameters: {
+      type: 'object',
+      properties: { unit: { type: 'string', enum: ['celsius', 'fahrenheit'] } },
+      required: ['unit'],
+      additionalProperties: false,
+    },
+  },
+};
+
 async function all(stream) {
   const items = [];
   for await (const item of stream) items.push(item);
@@ -89,6 +102,45 @@ test('a JSON schema is kept to', async () => {
   const value = JSON.parse(answer.choices[0].message.content);
   assert.deepEqual(Object.keys(value), ['sum']);
   assert.ok(Number.isInteger(value.sum));
+});
+
+test('a required tool is called', async () => {
+  const answer = await client.chat.completions.create({
+    ...greedy,
+    tools: [weather],
+    tool_choice: 'required',
+    parallel_tool_calls: false,
+  });
+  const [call] = answer.choices[0].message.tool_calls;
+  assert.equal(call.type, 'function');
+  assert.equal(call.function.name, 'get_weather');
+  assert.ok(['celsius', 'fahrenheit'].includes(JSON.parse(call.function.arguments).unit));
+  assert.equal(answer.choices[0].finish_reason, 'tool_calls');
+});
+
+test('a streamed tool call has the same arguments', async () => {
+  const request = { ...greedy, tools: [weather], tool_choice: 'required', parallel_tool_calls: false };
+  const whole = await client.chat.completions.create(request);
+  const final = await client.chat.completions.stream(request).finalChatCompletion();
+  const name_and_arguments = (answer) => answer.choices[0].message.tool_calls.map((call) => call.function);
+  const plain = (answer) => name_and_arguments(answer).map(({ name, arguments: text }) => [name, JSON.parse(text)]);
+  assert.deepEqual(plain(final), plain(whole));
+});
+
+test('the Responses API answers and streams', async () => {
+  const request = { model, input: 'What is 7 plus 5?', temperature: 0 };
+  const whole = await client.responses.create(request);
+  assert.equal(whole.status, 'completed');
+  assert.match(whole.output_text, /^7 \+ 5 = 12/);
+  const events = await all(await client.responses.create({ ...request, stream: true }));
+  assert.equal(events[0].type, 'response.created');
+  assert.equal(events.at(-1).type, 'response.completed');
+  const deltas = events.filter((event) => event.type === 'response.output_text.delta');
+  assert.equal(deltas.map((event) => event.delta).join(''), whole.output_text);
+  assert.deepEqual(
+    events.map((event) => event.sequence_number),
+    events.map((_, index) => index),
+  );
 });
 
 test('embeddings are the same as numbers and as base64', async () => {

@@ -1,0 +1,117 @@
+"""`/v1/responses` by the official `openai` client."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from conftest import Server
+
+SUM = "What is 7 plus 5?"
+TOOL = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {"type": "object", "properties": {"unit": {"enum": ["celsius", "fahrenheit"]}}, "required": ["unit"], "additionalProperties": False},
+    "strict": True,
+}
+
+
+@pytest.fixture
+def ask(client: openai.OpenAI):
+    def send(**extra: Any) -> Any:
+        return client.responses.create(**{"model": "tiny", "input": SUM, "temperature": 0} | extra)
+
+    return send
+
+
+def test_text_in_text_out(ask) -> None:
+    answer = ask()
+    assert answer.id.startswith("resp_") and answer.object == "response" and answer.status == "completed"
+    [message] = answer.output
+    assert message.id.startswith("msg_") and message.role == "assistant" and message.content[0].type == "output_text"
+    assert answer.output_text.startswith("7 + 5 = 12")
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+
+
+def test_items_instructions_and_turns(ask) -> None:
+    as_items = [{"role": "user", "content": [{"type": "input_text", "text": SUM}]}]
+    assert ask(input=as_items).output_text == ask().output_text
+    assert ask(instructions="Be short.").usage.input_tokens > ask().usage.input_tokens
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": SUM}]
+    assert ask(input=turns).output_text
+
+
+def test_max_output_tokens_is_incomplete(ask) -> None:
+    answer = ask(max_output_tokens=2)
+    assert answer.status == "incomplete" and answer.incomplete_details.reason == "max_output_tokens"
+    assert answer.usage.output_tokens == 2
+
+
+def test_a_stream_has_the_official_order(ask) -> None:
+    events = list(ask(stream=True))
+    kinds = [event.type for event in events]
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert set(kinds[4:-4]) == {"response.output_text.delta"}
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    final = events[-1].response
+    assert text == final.output_text == ask().output_text
+    ids = {event.item_id for event in events if hasattr(event, "item_id")}
+    assert ids == {final.output[0].id} and events[0].response.id == final.id
+
+
+def test_text_format(ask) -> None:
+    schema = {"type": "object", "properties": {"sum": {"type": "integer", "maximum": 99, "minimum": 0}}, "required": ["sum"], "additionalProperties": False}
+    answer = ask(text={"format": {"type": "json_schema", "name": "sum", "schema": schema, "strict": True}})
+    assert isinstance(json.loads(answer.output_text)["sum"], int)
+
+
+def test_a_required_tool_is_called_and_its_result_taken(ask) -> None:
+    answer = ask(tools=[TOOL], tool_choice="required")
+    call = next(item for item in answer.output if item.type == "function_call")
+    assert call.name == "get_weather" and json.loads(call.arguments)["unit"] in ("celsius", "fahrenheit")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "20 degrees"}
+    past = {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+    assert ask(input=[{"role": "user", "content": SUM}, past, result], max_output_tokens=5).output
+
+
+def test_a_streamed_tool_call(ask) -> None:
+    events = list(ask(tools=[TOOL], tool_choice="required", parallel_tool_calls=False, stream=True))
+    text = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
+    done = next(event for event in events if event.type == "response.function_call_arguments.done")
+    assert text == done.arguments and json.loads(text)["unit"] in ("celsius", "fahrenheit")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"previous_response_id": "resp_1"},
+        {"input": []},
+        {"input": 3},
+        {"text": {"format": {"type": "json_schema", "name": "x"}}},
+        {"max_output_tokens": -1},
+        {"temperature": 9},
+        {"tools": [{"type": "no_such"}]},
+    ],
+    ids=str,
+)
+def test_what_is_refused(ask, extra: dict) -> None:
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)):
+        ask(**extra)
+
+
+def test_no_store_is_no_lie(server: Server) -> None:
+    answer = server.post("/v1/responses", {"model": "tiny", "input": SUM, "max_output_tokens": 1}).json()
+    assert answer["store"] is False
