@@ -100,6 +100,8 @@ pub struct Choice {
     parsing: ParserPlan,
     parser: OutputParser,
     keeps_tokens: bool,
+    /// The token that ended the answer is told too.
+    keeps_end: bool,
     n_prompt: usize,
     n_generated: usize,
     /// Of these, tokens whose text is parsed.
@@ -143,6 +145,7 @@ impl Choice {
             parsing: answers.parsing.clone(),
             parser: OutputParser::new(&answers.parsing),
             keeps_tokens: has_logprobs || answers.token_ids,
+            keeps_end: answers.token_ids,
             n_prompt: plan.n_prompt,
             n_generated: 0,
             n_parsed: 0,
@@ -236,13 +239,17 @@ impl Choice {
     /// What was held back, and the token that ended the answer where it is part of it.
     fn rest(&mut self, reason: FinishReason) -> String {
         let mut text = String::new();
-        if let FinishReason::Eos(token) | FinishReason::StopToken(token) = reason
-            && self.stop_place == StopPlace::Inside
-        {
-            text = self
-                .text
-                .push(self.tokenizer.tokens().shown(token, self.special))
-                .text;
+        if let FinishReason::Eos(token) | FinishReason::StopToken(token) = reason {
+            if self.keeps_end {
+                self.tokens.push(Token {
+                    id: token,
+                    logprobs: None,
+                });
+            }
+            if self.stop_place == StopPlace::Inside {
+                let shown = self.tokenizer.tokens().shown(token, self.special);
+                text = self.text.push(shown).text;
+            }
         }
         text.push_str(&self.text.finish().text);
         text

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 pub use admission::{AdmitError, PreemptionMode, SchedulingPolicy};
 pub use beam::{Beam, BeamParams, EarlyStopping};
 pub use load::{Counters, Load};
-pub use sampler::{SamplingParams, TokenLogprobs};
+pub use sampler::{SampleError, SamplingParams, TokenLogprobs};
 pub use sequence::{BeamRequest, GenerateRequest, PoolRequest};
 pub use ticket::{Event, FinishReason, RequestFailure, Ticket, Timing};
 

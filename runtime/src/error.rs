@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::engine::{AdmitError, RequestFailure, SubmitError};
+use crate::engine::{AdmitError, RequestFailure, SampleError, SubmitError};
 
 /// Seconds after which a client may ask again while the process loads or drains.
 const RETRY_AFTER_S: u64 = 5;
@@ -341,6 +341,13 @@ impl ApiError {
 impl From<&RequestFailure> for ApiError {
     fn from(failure: &RequestFailure) -> Self {
         match failure {
+            // What the request allows and forbids leaves nothing.
+            RequestFailure::Sampling(SampleError::NoCandidate) => Self::Contradiction {
+                param: "allowed_token_ids".into(),
+                reason: "no token is left to draw: allowed_token_ids, bad_words, logit_bias, min_tokens and the form of \
+                         the answer forbid them all"
+                    .into(),
+            },
             RequestFailure::Sampling(_) | RequestFailure::Grammar(_) | RequestFailure::EngineDead => {
                 Self::Internal
             }

@@ -87,7 +87,7 @@ pub struct ChunkChoice {
 }
 
 /// What is new in a piece.
-#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DeltaMessage {
     /// In the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,7 +110,7 @@ pub struct DeltaMessage {
 }
 
 /// What is new of a call.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ToolCallDelta {
     /// Which call of the answer.
     pub index: usize,
@@ -125,7 +125,7 @@ pub struct ToolCallDelta {
 }
 
 /// Part of [`ToolCallDelta`].
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct FunctionDelta {
     /// Name of the tool, where the call begins.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -136,7 +136,10 @@ impl Completion {
     /// Adds tokens whose text begins at character `offset`, which moves on.
     pub fn extend(&mut self, tokens: &[Token], names: Names<'_>, offset: &mut usize) {
         for token in tokens {
-            self.push(token.id, token.logprobs.as_ref(), names, offset);
+            // One that only ended the answer has none.
+            if let Some(logprobs) = &token.logprobs {
+                self.push(token.id, Some(logprobs), names, offset);
+            }
         }
     }
 

@@ -37,6 +37,8 @@ struct Chat {
     tokens_as_ids: bool,
     has_token_ids: bool,
     role: String,
+    /// The last piece of a stream has the last text.
+    ends_with_text: bool,
     /// Text with which answers begin.
     echo: String,
     /// Log-probabilities of the prompt.
@@ -58,6 +60,7 @@ impl Chat {
             tokens_as_ids: answers.tokens_as_ids,
             has_token_ids: answers.token_ids && !answers.parsing.hides_reasoning,
             role,
+            ends_with_text: answers.stream.is_some_and(|stream| stream.continuous_usage_stats),
             echo: prepared.prompts[0].echo.clone().unwrap_or_default(),
             prompt: None,
             calls: prepared.calls,
@@ -231,15 +234,20 @@ impl Shape for Chat {
         }
         chunks.extend(pieces.into_iter().map(|piece| chunk(self.delta_message(piece))));
         if let Some(finish) = &finish {
-            let mut last = chunk(DeltaMessage::default());
+            // OpenAI's last piece is empty; vLLM's has the text, so that each tells of more tokens than the one before.
+            let is_apart =
+                !self.ends_with_text || chunks.last().is_none_or(|chunk| chunk.delta.role.is_some());
+            if is_apart {
+                chunks.push(chunk(DeltaMessage::default()));
+            }
+            let last = chunks.last_mut().expect("one was pushed, or there");
             last.finish_reason = Some(self.finish_reason(finish, self.has_called[choice_idx]));
             last.stop_reason = finish.stop_reason().map(Into::into);
-            chunks.push(last);
         }
         // They belong to the text, and where a piece has none, to the end.
         let bearer = chunks
             .iter()
-            .position(|chunk| chunk.delta.role.is_none() && chunk.finish_reason.is_none());
+            .position(|chunk| chunk.delta != DeltaMessage::default() && chunk.delta.role.is_none());
         let n_chunks = chunks.len();
         if let Some(chunk) = chunks.get_mut(bearer.unwrap_or(n_chunks.saturating_sub(1)))
             && !tokens.is_empty()

@@ -104,7 +104,10 @@ pub(super) async fn respond<S: Shape>(
             let answers = &prepared.answers;
             let wholes = best(running.wholes().await?, answers.n_generated(), answers.n);
             let envelope = Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared);
-            let counts: Vec<Counts> = wholes.iter().map(Counts::of_whole).collect();
+            let mut counts: Vec<Counts> = wholes.iter().map(Counts::of_whole).collect();
+            if answers.only_prompt {
+                counts.iter_mut().for_each(|counts| counts.n_generated = 0);
+            }
             let wholes = wholes.into_iter().enumerate();
             let choices = wholes.map(|(idx, whole)| shape.whole(idx, whole)).collect();
             let mut answer = envelope.around(S::WHOLE, choices);
@@ -264,12 +267,18 @@ impl<S: Shape> ChunkWriter<S> {
     }
 
     fn delta(&mut self, delta: Delta, events: &mut Events) {
-        self.counts[delta.choice_idx] = Counts {
+        let idx = delta.choice_idx;
+        let counts = Counts {
             n_generated: delta.n_generated,
             n_reasoning: delta.n_reasoning,
             n_cached: delta.n_cached,
         };
-        for choice in self.shape.chunks(delta) {
+        let mut choices = self.shape.chunks(delta).into_iter().peekable();
+        while let Some(choice) = choices.next() {
+            // What comes before the last chunk, such as the role, is no token of its own.
+            if choices.peek().is_none() {
+                self.counts[idx] = counts;
+            }
             let mut chunk = self.envelope.around(S::CHUNK, vec![choice]);
             if self.options.continuous_usage_stats {
                 chunk.usage = Some(Some(self.envelope.usage(&self.counts)));

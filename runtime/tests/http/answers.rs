@@ -373,6 +373,11 @@ async fn what_ended_an_answer_is_told() {
     let ids = server.chat(json!({"return_token_ids": true})).await.json();
     let second = ids["choices"][0]["token_ids"][1].clone();
     assert_eq!(reason(json!({"stop_token_ids": [second]})).await, second);
+    let told = ids["choices"][0]["token_ids"].as_array().unwrap();
+    assert_eq!(
+        told.len() as u64,
+        ids["usage"]["completion_tokens"].as_u64().unwrap()
+    );
     assert_eq!(
         ids["prompt_token_ids"].as_array().unwrap().len() as u64,
         ids["usage"]["prompt_tokens"].as_u64().unwrap()
@@ -390,12 +395,42 @@ async fn an_echoed_prompt_needs_no_answer() {
         (&body["choices"][0]["text"], &body["choices"][0]["finish_reason"]),
         (&json!("Hello"), &json!("length"))
     );
+    assert_eq!(body["usage"]["completion_tokens"], 0);
     let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]);
     let chat = server
         .chat(json!({"messages": messages, "echo": true, "continue_final_message": true}))
         .await;
     let content = chat.json()["choices"][0]["message"]["content"].clone();
     assert!(content.as_str().unwrap().starts_with("Well, "), "{content}");
+}
+
+#[tokio::test]
+async fn where_each_event_tells_the_usage_the_last_text_comes_with_the_end() {
+    let server = tiny(&[]).await;
+    let options = json!({"continuous_usage_stats": true, "include_usage": true});
+    let asked = json!({"stream": true, "stream_options": options, "max_tokens": 3});
+    let events = server.chat(asked).await.events();
+    let chunks: Vec<Value> = events[..events.len() - 1]
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    let counts: Vec<u64> = chunks
+        .iter()
+        .map(|chunk| chunk["usage"]["completion_tokens"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counts, [0, 1, 2, 3, 3]);
+    let last = &chunks[3]["choices"][0];
+    assert_eq!(last["finish_reason"], "length");
+    assert!(last["delta"]["content"].is_string(), "{last}");
+}
+
+#[tokio::test]
+async fn a_request_that_forbids_every_token_is_a_400() {
+    let server = tiny(&[]).await;
+    let nothing = json!({"guided_choice": ["a"], "allowed_token_ids": [5], "bad_words": ["a"]});
+    let reply = server.complete(nothing).await;
+    assert_eq!(reply.status, 400, "{}", reply.text);
+    assert!(reply.text.contains("no token is left"), "{}", reply.text);
 }
 
 #[tokio::test]
