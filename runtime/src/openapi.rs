@@ -18,14 +18,17 @@ use crate::response::pooled::{Embedding, List, Ranking, Score};
 use crate::response::tokens::{Text, Tokens};
 use crate::response::{Answer, ErrorBody, chat, completion};
 
+/// Writes a schema.
+type SchemaOf = fn(&mut SchemaGenerator) -> Value;
+
 /// A route that takes a body.
 struct Operation {
     body: &'static Body,
     summary: &'static str,
     /// Schema of the answer.
-    answer: fn(&mut SchemaGenerator) -> Value,
+    answer: SchemaOf,
     /// Schema of an event of a stream; `None`: there are no streams.
-    event: Option<fn(&mut SchemaGenerator) -> Value>,
+    event: Option<SchemaOf>,
 }
 
 const OPERATIONS: &[Operation] = &[
@@ -119,7 +122,7 @@ fn job_schema() -> Value {
 }
 
 /// Routes without a body: path, summary, schema of the answer.
-type Reading = (&'static str, &'static str, fn(&mut SchemaGenerator) -> Value);
+type Reading = (&'static str, &'static str, SchemaOf);
 
 const READINGS: &[Reading] = &[
     ("/v1/models", "The served names", schema::<Models>),

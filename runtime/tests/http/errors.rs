@@ -81,18 +81,37 @@ async fn every_bad_completion_is_a_4xx_and_the_next_request_works() {
         ),
         (json!({"logprobs": 1000}), 400, "logprobs"),
         (json!({"logprobs": -1}), 400, "logprobs"),
-        (json!({"logprobs": 1, "echo": true}), 400, "logprobs"),
         (json!({"echo": "yes"}), 400, "echo"),
         (json!({"best_of": 3, "n": 4}), 400, "best_of"),
         (json!({"suffix": "x"}), 400, "suffix"),
-        (json!({"logit_bias": {"5": 1}}), 400, "logit_bias"),
+        (json!({"logit_bias": {"5": 101}}), 400, "logit_bias"),
+        (json!({"logit_bias": {"99999": 1}}), 400, "logit_bias"),
+        (json!({"allowed_token_ids": []}), 400, "allowed_token_ids"),
+        (json!({"bad_words": [""]}), 400, "bad_words"),
         (
-            json!({"response_format": {"type": "json_object"}}),
+            json!({"response_format": {"type": "sound"}}),
             400,
-            "response_format",
+            "response_format.type",
         ),
-        (json!({"guided_json": {"type": "object"}}), 400, "guided_json"),
-        (json!({"prompt_logprobs": 1}), 400, "prompt_logprobs"),
+        (
+            json!({"response_format": {"type": "json_schema"}}),
+            400,
+            "response_format.json_schema.schema",
+        ),
+        (json!({"guided_json": {"type": 123}}), 400, "guided_json"),
+        (json!({"guided_regex": "[.*"}), 400, "guided_regex"),
+        (json!({"guided_grammar": ""}), 400, "guided_grammar"),
+        (json!({"guided_choice": []}), 400, "guided_choice"),
+        (
+            json!({"guided_regex": "a", "guided_choice": ["a"]}),
+            400,
+            "guided_choice",
+        ),
+        (
+            json!({"prompt_logprobs": 1, "stream": true}),
+            400,
+            "prompt_logprobs",
+        ),
     ];
     assert!(bad.len() >= 40);
     for (extra, status, param) in bad {

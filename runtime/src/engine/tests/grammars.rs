@@ -18,10 +18,10 @@ fn grammars() -> Grammars {
 }
 
 fn compiled(grammars: &Grammars) -> Vec<Grammar> {
-    let schema = serde_json::json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["c", "d"]}},
-        "required": ["a", "b"], "additionalProperties": false});
+    let schema = r#"{"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["c", "d"]}},
+        "required": ["a", "b"], "additionalProperties": false}"#;
     let constraints = [
-        Constraint::JsonSchema(schema),
+        Constraint::JsonSchema(schema.parse().unwrap()),
         Constraint::Regex("[a-f]{2,30}".to_owned()),
         Constraint::Choice(["abc", "abcd", "12"].map(String::from).to_vec()),
     ];
