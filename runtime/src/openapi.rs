@@ -29,6 +29,8 @@ struct Operation {
     answer: SchemaOf,
     /// Schema of an event of a stream; `None`: there are no streams.
     event: Option<SchemaOf>,
+    /// Schema of an error.
+    error: SchemaOf,
 }
 
 const OPERATIONS: &[Operation] = &[
@@ -37,54 +39,63 @@ const OPERATIONS: &[Operation] = &[
         summary: "Answer a conversation",
         answer: schema::<Answer<'_, chat::Choice>>,
         event: Some(schema::<Answer<'_, chat::ChunkChoice>>),
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &COMPLETIONS,
         summary: "Continue prompts",
         answer: schema::<Answer<'_, completion::Choice>>,
         event: Some(schema::<Answer<'_, completion::Choice>>),
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &RESPONSES,
         summary: "Answer items, as OpenAI's responses",
         answer: |_| object("OpenAI's response object; nothing is stored."),
         event: Some(|_| object("OpenAI's response events, from `response.created` to `response.completed`.")),
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &MESSAGES,
         summary: "Answer a conversation, as Anthropic's messages",
         answer: |_| object("Anthropic's message object."),
         event: Some(|_| object("Anthropic's events, from `message_start` to `message_stop`.")),
+        error: |_| object("Anthropic's error object."),
     },
     Operation {
         body: &EMBEDDINGS,
         summary: "Make vectors of texts",
         answer: schema::<List<Embedding>>,
         event: None,
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &SCORES,
         summary: "Tell how well texts go together",
         answer: schema::<List<Score>>,
         event: None,
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &RERANKING,
         summary: "Order documents by a query",
         answer: schema::<Ranking>,
         event: None,
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &TOKENIZATION,
         summary: "Turn text into tokens",
         answer: schema::<Tokens>,
         event: None,
+        error: schema::<ErrorBody>,
     },
     Operation {
         body: &DETOKENIZATION,
         summary: "Turn tokens into text",
         answer: schema::<Text>,
         event: None,
+        error: schema::<ErrorBody>,
     },
 ];
 
@@ -148,7 +159,7 @@ pub fn document() -> Value {
     let error = schema::<ErrorBody>(&mut generator);
     let mut paths = Map::new();
     for operation in OPERATIONS {
-        let post = operation.document(&mut generator, &error);
+        let post = operation.document(&mut generator);
         paths.insert(operation.body.route.into(), json!({"post": post}));
     }
     for (path, summary, answer) in READINGS {
@@ -204,7 +215,8 @@ pub fn document() -> Value {
 }
 
 impl Operation {
-    fn document(&self, generator: &mut SchemaGenerator, error: &Value) -> Value {
+    fn document(&self, generator: &mut SchemaGenerator) -> Value {
+        let error = &(self.error)(generator);
         let mut content = json_content(&(self.answer)(generator));
         if let Some(event) = self.event {
             content["text/event-stream"] = json!({"schema": {

@@ -134,7 +134,8 @@ fn regular_expressions_choices_and_grammars_are_matched_as_a_whole() {
     let regex = |text: &str| Constraint::Regex(text.to_owned());
     let gbnf = |text: &str| Constraint::Grammar(text.to_owned());
     let is_sum = |text: &str| text.bytes().all(|byte| b"0123456789+()".contains(&byte));
-    let cases: Vec<(Constraint, Box<dyn Fn(&str) -> bool>)> = vec![
+    type Matches = Box<dyn Fn(&str) -> bool>;
+    let cases: Vec<(Constraint, Matches)> = vec![
         (
             regex(r"[0-9]{3}-[a-f]+x"),
             Box::new(|text| text.as_bytes()[3] == b'-' && text.ends_with('x')),

@@ -29,7 +29,7 @@ fn scoring_request(idx: usize) -> GenerateRequest {
     request
         .prompt
         .splice(..n / 2, (0..n as u32 / 2).map(|token| token % 7));
-    request.prompt_logprobs = (idx % 2 == 0).then_some(idx % 4);
+    request.prompt_logprobs = idx.is_multiple_of(2).then_some(idx % 4);
     request
 }
 
