@@ -190,6 +190,9 @@ settings! {
         /// name it in `ti_model_config.json`. `shennong_chat` is the model's own template: its format is not public.
         #[schemars(title = "Conversation template")]
         conv_template: ConvTemplate => Row { default: "the model's", ..ROW };
+        /// Requests that are tokenized at a time; 0: one per core. The others wait.
+        #[schemars(title = "Tokenizer threads", range(min = 0, max = 1024))]
+        tokenizer_pool_size: u32 => Row { default: "0", ..ROW };
         /// What the chat template expects as a message's content: a text, or a list of parts as OpenAI has it.
         #[schemars(title = "Content format")]
         chat_template_content_format: ContentFormat => Row { default: "auto", ..ROW };
@@ -517,6 +520,11 @@ pub const ACCEPTED: &[(&str, &str)] = &[
         "models are native; no code of a repository is run",
     ),
     ("TOKENIZER_POOL_TYPE", "tokenization runs in threads, not in Ray"),
+    ("TOKENIZER_MODE", "one implementation answers to both"),
+    (
+        "GUIDED_DECODING_BACKEND",
+        "one implementation answers to all names",
+    ),
     (
         "TOKENIZER_POOL_EXTRA_CONFIG",
         "tokenization runs in threads, not in Ray",
@@ -541,7 +549,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "ENFORCE_EAGER",
     "FULLY_SHARDED_LORAS",
     "GPU_MEMORY_UTILIZATION",
-    "GUIDED_DECODING_BACKEND",
     "KV_CACHE_DTYPE",
     "LOAD_FORMAT",
     "LONG_LORA_SCALING_FACTORS",
@@ -573,8 +580,6 @@ pub const NOT_IN_THIS_VERSION: &[&str] = &[
     "SPECULATIVE_MODEL",
     "SPEC_DECODING_ACCEPTANCE_METHOD",
     "TENSOR_PARALLEL_SIZE",
-    "TOKENIZER_MODE",
-    "TOKENIZER_POOL_SIZE",
     "TYPICAL_ACCEPTANCE_SAMPLER_POSTERIOR_ALPHA",
     "TYPICAL_ACCEPTANCE_SAMPLER_POSTERIOR_THRESHOLD",
     "USE_LOOKAHEAD",

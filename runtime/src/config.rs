@@ -43,6 +43,8 @@ pub struct ServeConfig {
     pub conv_template: Option<String>,
     /// What the chat template expects as contents.
     pub content_format: ContentFormat,
+    /// Requests that are tokenized at a time, if not one per core.
+    pub tokenizer_threads: Option<usize>,
     /// Number type of the weights.
     pub dtype: Dtype,
     /// Longest context, if not the model's.
@@ -321,6 +323,10 @@ fn with_defaults(
         chat_template: tokenizer.custom_chat_template,
         conv_template: ti_one.conv_template,
         content_format: tokenizer.chat_template_content_format.unwrap_or_default(),
+        tokenizer_threads: tokenizer
+            .tokenizer_pool_size
+            .filter(|n| *n > 0)
+            .map(|n| n as usize),
         dtype: engine.dtype.unwrap_or_default(),
         max_model_len: engine.max_model_len,
         max_num_seqs: engine.max_num_seqs.unwrap_or(256) as usize,

@@ -99,6 +99,10 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
     let config = &app.config;
     Model::check(directory)?;
     let tokenizer = Tokenizer::load(tokenizer)?;
+    let tokenizer = match config.tokenizer_threads {
+        Some(n_threads) => tokenizer.with_threads(n_threads),
+        None => tokenizer,
+    };
     let named = named_template(config)?;
     let template = template(config, named, &tokenizer)?;
     let source = template.as_ref().map(ChatTemplate::source);

@@ -156,6 +156,14 @@ impl Tokenizer {
         })
     }
 
+    /// The same tokenizer, which works on at most `n_threads` requests at a time; at least one.
+    pub fn with_threads(self, n_threads: usize) -> Self {
+        Self {
+            pool: Arc::new(Semaphore::new(n_threads.clamp(1, Semaphore::MAX_PERMITS))),
+            ..self
+        }
+    }
+
     /// What `tokenizer_config.json` says.
     pub fn config(&self) -> &TokenizerConfig {
         &self.config

@@ -14,6 +14,9 @@ use super::sequence::{Branch, Sequence, SequenceId, Task};
 use super::ticket::RequestFailure;
 use crate::grammar::{FollowError, Followed, Follower, Grammar, Mask};
 
+/// Logits of a step from which on several threads draw: some ten microseconds of one thread's work.
+const SHARED_LOGITS_MIN: usize = 32 << 10;
+
 /// One answer that draws in this step.
 pub(super) struct Drawing<'a> {
     pub(super) branch: Branch,
@@ -68,16 +71,12 @@ pub(super) fn guided<R>(
 
 /// One outcome per drawing. They are independent, so the processor's cores share them.
 pub(super) fn draw(samplers: &ThreadPool, drawings: &mut [Drawing<'_>], logits: &Logits) -> Vec<Outcome> {
-    match drawings {
-        // Waking another thread would take longer than one draw.
-        [only] => vec![only.draw(logits)],
-        several => samplers.install(|| {
-            several
-                .par_iter_mut()
-                .map(|drawing| drawing.draw(logits))
-                .collect()
-        }),
+    let draw = |drawing: &mut Drawing<'_>| drawing.draw(logits);
+    // Waking another thread would take longer than these draws.
+    if drawings.len() < 2 || logits.values.len() < SHARED_LOGITS_MIN {
+        return drawings.iter_mut().map(draw).collect();
     }
+    samplers.install(|| drawings.par_iter_mut().map(draw).collect())
 }
 
 /// Scores the tokens of prompts that a step's logits tell of; one entry per row that wants any.

@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::missing;
+use super::params::take;
 use crate::error::ApiError;
 
 /// Parameters by their names in a chat.
@@ -224,14 +226,6 @@ fn tool_choice(choice: Value, fields: &mut Map<String, Value>) -> Result<(), Api
         fields.insert("parallel_tool_calls".into(), json!(false));
     }
     Ok(())
-}
-
-fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
-    fields.shift_remove(name).filter(|value| !value.is_null())
-}
-
-fn missing(path: &str) -> ApiError {
-    ApiError::Missing { param: path.into() }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Params {
 
     /// Takes a parameter as it is.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.fields.shift_remove(name).filter(|value| !value.is_null())
+        take(&mut self.fields, name)
     }
 
     /// Whether a parameter is there that nobody has taken.
@@ -192,6 +192,11 @@ impl Params {
         let read = read(&value, kind);
         read.map(Some).ok_or_else(|| self.invalid(name, &value))
     }
+}
+
+/// Takes a field as it is; `null` is none.
+pub(super) fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    fields.shift_remove(name).filter(|value| !value.is_null())
 }
 
 /// Whether a value means the same as none.

@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::missing;
+use super::params::take;
 use crate::error::ApiError;
 
 /// Items of one input.
@@ -230,14 +232,6 @@ fn format(text: &Value, fields: &mut Map<String, Value>) -> Result<(), ApiError>
     };
     fields.insert("response_format".into(), response_format);
     Ok(())
-}
-
-fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
-    fields.shift_remove(name).filter(|value| !value.is_null())
-}
-
-fn missing(path: &str) -> ApiError {
-    ApiError::Missing { param: path.into() }
 }
 
 #[cfg(test)]

@@ -230,3 +230,25 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn no_more_requests_are_tokenized_at_a_time_than_there_are_threads() {
+    let tokenizer = Arc::new(Tokenizer::load(&tiny_folder()).unwrap().with_threads(1));
+    let (started, has_started) = std::sync::mpsc::channel();
+    let (end, may_end) = std::sync::mpsc::channel::<()>();
+    let first = Arc::clone(&tokenizer).in_pool(move |_| {
+        started.send(()).unwrap();
+        may_end.recv().unwrap();
+    });
+    let first = tokio::spawn(first);
+    tokio::task::spawn_blocking(move || has_started.recv().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(tokenizer.pool.available_permits(), 0);
+    let mut second = Box::pin(Arc::clone(&tokenizer).in_pool(|_| ()));
+    assert!(futures::poll!(second.as_mut()).is_pending());
+    end.send(()).unwrap();
+    first.await.unwrap().unwrap();
+    second.await.unwrap();
+    assert_eq!(tokenizer.pool.available_permits(), 1);
+}
