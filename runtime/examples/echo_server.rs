@@ -13,7 +13,7 @@ use anyhow::Context;
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::connection::{self, ConnectionLimits};
-use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
+use runtime::engine::batch::{Batch, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
 use runtime::model::{Forward, ModelError};
@@ -41,14 +41,6 @@ struct Echo {
 impl Forward for Echo {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
-    }
-
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
-    }
-
-    fn whole_prompts(&self) -> bool {
-        false
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {

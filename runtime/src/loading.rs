@@ -2,7 +2,6 @@
 //!
 //! Reports its progress to the start-up tracker. Must not know HTTP.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +21,7 @@ use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo, Task};
 use crate::pooling::PoolingConfig;
 use crate::server::{App, ServeError, Serving, chain};
 use crate::startup::Stage;
-use crate::tokenizer::{Tokenizer, TokenizerConfig};
+use crate::tokenizer::Tokenizer;
 
 /// From settings to an engine that has answered once.
 ///
@@ -209,12 +208,11 @@ fn template(
     named: Option<&Named>,
     tokenizer: &Tokenizer,
 ) -> Result<Option<ChatTemplate>, ServeError> {
-    let custom = config.chat_template.as_deref();
-    let source = custom
-        .or(named.and_then(|named| named.source))
-        .or(tokenizer.config().chat_template.as_deref());
-    let Some(source) = source else { return Ok(None) };
-    let template = ChatTemplate::compile(source, special_tokens(tokenizer))?;
+    let source = config.chat_template.as_deref();
+    let source = source.or(named.and_then(|named| named.source));
+    let Some(template) = ChatTemplate::choose(source, tokenizer.config())? else {
+        return Ok(None);
+    };
     let template = match config.content_format {
         settings::ContentFormat::Auto => template,
         settings::ContentFormat::String => template.with_content_format(ContentFormat::Text),
@@ -222,27 +220,6 @@ fn template(
     };
     tracing::info!(format = ?template.content_format(), "what the chat template is given as contents");
     Ok(Some(template))
-}
-
-/// The special tokens by the names that templates know them by.
-fn special_tokens(tokenizer: &Tokenizer) -> BTreeMap<&'static str, String> {
-    let TokenizerConfig {
-        bos_token,
-        eos_token,
-        pad_token,
-        unk_token,
-        ..
-    } = tokenizer.config().clone();
-    let named = [
-        ("bos_token", bos_token),
-        ("eos_token", eos_token),
-        ("pad_token", pad_token),
-        ("unk_token", unk_token),
-    ];
-    named
-        .into_iter()
-        .filter_map(|(name, token)| Some((name, token?)))
-        .collect()
 }
 
 fn dtype(setting: Dtype) -> DtypeChoice {

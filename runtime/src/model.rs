@@ -32,11 +32,15 @@ pub trait Forward {
     fn vocab_size(&self) -> usize;
 
     /// The layers, grouped by what they see: one block table of a row for each group, in this order; at least
-    /// one.
-    fn kv_groups(&self) -> Vec<KvGroup>;
+    /// one. Unless a model says otherwise, one that sees the whole context.
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
 
     /// A prompt must be computed in one step, because its tokens see the later ones too.
-    fn whole_prompts(&self) -> bool;
+    fn whole_prompts(&self) -> bool {
+        false
+    }
 
     /// What else the keys and values of a prompt of this length depend on: two prompts share cached blocks only
     /// if it is the same number.

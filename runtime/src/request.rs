@@ -271,10 +271,10 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
         conversation.variables.insert("tools".into(), shown);
     }
     let hides_reasoning = params.flag("include_reasoning")? == Some(false);
-    for name in ["reasoning_effort"] {
-        if let Some(value) = params.text(name)? {
-            conversation.variables.insert(name.into(), Value::String(value));
-        }
+    if let Some(effort) = params.text("reasoning_effort")? {
+        conversation
+            .variables
+            .insert("reasoning_effort".into(), Value::String(effort));
     }
     if let Some(documents) = params.list("documents", DOCUMENTS_MAX, |item| item.as_object().cloned())? {
         let documents = documents.into_iter().map(Value::Object).collect();

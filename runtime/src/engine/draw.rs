@@ -14,7 +14,7 @@ use super::sequence::{Branch, Sequence, SequenceId, Task};
 use super::ticket::RequestFailure;
 use crate::grammar::{FollowError, Followed, Follower, Grammar, Mask};
 
-/// Logits of a step from which on several threads draw: some ten microseconds of one thread's work.
+/// Logits of a step from which on several threads draw: a few rows of a small vocabulary are not worth waking one.
 const SHARED_LOGITS_MIN: usize = 32 << 10;
 
 /// One answer that draws in this step.
@@ -72,7 +72,6 @@ pub(super) fn guided<R>(
 /// One outcome per drawing. They are independent, so the processor's cores share them.
 pub(super) fn draw(samplers: &ThreadPool, drawings: &mut [Drawing<'_>], logits: &Logits) -> Vec<Outcome> {
     let draw = |drawing: &mut Drawing<'_>| drawing.draw(logits);
-    // Waking another thread would take longer than these draws.
     if drawings.len() < 2 || logits.values.len() < SHARED_LOGITS_MIN {
         return drawings.iter_mut().map(draw).collect();
     }

@@ -482,14 +482,6 @@ impl Forward for Preferring {
         10
     }
 
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
-    }
-
-    fn whole_prompts(&self) -> bool {
-        false
-    }
-
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         let row = [0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 0.0, 6.0, 5.0, 0.0];
         let logits = Logits {
@@ -631,14 +623,6 @@ impl Forward for Faulty {
         VOCAB_SIZE
     }
 
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
-    }
-
-    fn whole_prompts(&self) -> bool {
-        false
-    }
-
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         let mut output = self.model.forward(batch)?;
         let is_faulty = |row: &batch::BatchRow| row.context_len == self.at_len;
@@ -724,14 +708,6 @@ struct Gated {
 impl Forward for Gated {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
-    }
-
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
-    }
-
-    fn whole_prompts(&self) -> bool {
-        false
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {

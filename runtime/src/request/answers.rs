@@ -143,11 +143,11 @@ impl Answers {
         })
     }
 
-    /// Answers that are generated to each prompt: the returned ones are among them.
-    pub fn n_candidates(&self) -> usize {
-        match &self.method {
-            Method::Sample { best_of, .. } => *best_of,
-            Method::Search(params) => params.width,
+    /// Answers that come back from the engine for each prompt: a search returns only what was asked for.
+    pub fn n_generated(&self) -> usize {
+        match self.method {
+            Method::Sample { best_of, .. } => best_of,
+            Method::Search(_) => self.n,
         }
     }
 

@@ -133,22 +133,13 @@ pub fn prompt(ids: &[u32], scored: &[Option<TokenLogprobs>], n_top: usize, names
 }
 
 impl Completion {
-    /// Adds tokens whose text begins at character `offset`, which moves on.
-    pub fn extend(&mut self, tokens: &[Token], names: Names<'_>, offset: &mut usize) {
-        for token in tokens {
-            // One that only ended the answer has none.
-            if let Some(logprobs) = &token.logprobs {
-                self.push(token.id, Some(logprobs), names, offset);
-            }
-        }
-    }
-
-    /// Adds a token; without log-probabilities it is the first of a prompt.
+    /// Adds a token whose text begins at character `offset`, which moves on, with `n_top` alternatives at most; without
+    /// log-probabilities it is the first of a prompt.
     pub fn push(
         &mut self,
         token: u32,
         logprobs: Option<&TokenLogprobs>,
-        names: Names<'_>,
+        (names, n_top): (Names<'_>, usize),
         offset: &mut usize,
     ) {
         let name = |token: u32| {
@@ -162,7 +153,7 @@ impl Completion {
         self.top_logprobs.push(logprobs.map(|logprobs| {
             let mut top: Map<String, Value> = Map::new();
             let chosen = (token, logprobs.chosen);
-            for (token, logprob) in logprobs.top.iter().copied().chain([chosen]) {
+            for (token, logprob) in logprobs.top.iter().copied().take(n_top).chain([chosen]) {
                 top.entry(name(token))
                     .or_insert_with(|| logprob.max(LEAST).into());
             }

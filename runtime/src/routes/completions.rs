@@ -29,7 +29,8 @@ pub(super) async fn create(
 
 struct Completion {
     tokenizer: Arc<Tokenizer>,
-    has_logprobs: bool,
+    /// Alternatives to the answer's tokens, where log-probabilities are asked for.
+    logprobs: Option<usize>,
     tokens_as_ids: bool,
     has_token_ids: bool,
     /// Alternatives to the prompt's tokens, where its log-probabilities are asked for by their own name.
@@ -51,7 +52,7 @@ impl Completion {
         let n_choices = prepared.prompts.len() * answers.n;
         Self {
             tokenizer,
-            has_logprobs: answers.logprobs.is_some(),
+            logprobs: answers.logprobs,
             tokens_as_ids: answers.tokens_as_ids,
             has_token_ids: answers.token_ids,
             prompt_logprobs: prepared.prompt_logprobs,
@@ -84,16 +85,20 @@ impl Completion {
             tokens: self.tokenizer.tokens(),
             as_ids: self.tokens_as_ids,
         };
-        let logprobs = self.has_logprobs.then(|| {
+        let logprobs = self.logprobs.map(|n_top| {
             let mut logprobs = logprobs::Completion::default();
-            if self.echoes_logprobs
-                && let Some(scored) = &scored
-            {
-                for (id, scored) in prompt.ids.iter().zip(scored.iter()) {
-                    logprobs.push(*id, scored.as_ref(), names, &mut self.offsets[choice_idx]);
-                }
+            let scored = scored
+                .as_deref()
+                .filter(|_| self.echoes_logprobs)
+                .unwrap_or_default();
+            let echoed = prompt.ids.iter().copied().zip(scored.iter().map(Option::as_ref));
+            // A token that only ended the answer has none.
+            let own = tokens
+                .iter()
+                .filter_map(|token| Some((token.id, Some(token.logprobs.as_ref()?))));
+            for (token, scored) in echoed.chain(own) {
+                logprobs.push(token, scored, (names, n_top), &mut self.offsets[choice_idx]);
             }
-            logprobs.extend(tokens, names, &mut self.offsets[choice_idx]);
             logprobs
         });
         Choice {

@@ -19,7 +19,7 @@ use super::events::Events;
 use crate::answer::{Choice, ChoicePlan, Delta, Running, Whole, best};
 use crate::engine::Ticket;
 use crate::error::{ApiError, shortened};
-use crate::request::{Method, Prepared, Rules, StreamOptions, Work};
+use crate::request::{Prepared, Rules, StreamOptions, Work};
 use crate::response::{Answer, CompletionTokensDetails, FINGERPRINT, PromptTokensDetails, Usage};
 use crate::server::{App, Serving};
 use crate::tokenizer::Tokenizer;
@@ -104,10 +104,7 @@ pub(super) async fn respond<S: Shape>(
             let answers = &prepared.answers;
             let wholes = best(running.wholes().await?, answers.n_generated(), answers.n);
             let envelope = Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared);
-            let mut counts: Vec<Counts> = wholes.iter().map(Counts::of_whole).collect();
-            if answers.only_prompt {
-                counts.iter_mut().for_each(|counts| counts.n_generated = 0);
-            }
+            let counts: Vec<Counts> = wholes.iter().map(Counts::of_whole).collect();
             let wholes = wholes.into_iter().enumerate();
             let choices = wholes.map(|(idx, whole)| shape.whole(idx, whole)).collect();
             let mut answer = envelope.around(S::WHOLE, choices);
@@ -167,6 +164,8 @@ struct Envelope {
     n_prompt: usize,
     /// Answers to each prompt.
     n: usize,
+    /// Nothing but prompts is asked for, so that what is generated does not count.
+    only_prompt: bool,
 }
 
 /// Tokens of a choice so far.
@@ -196,6 +195,7 @@ impl Envelope {
             model: prepared.model.clone(),
             n_prompt: prepared.n_prompt_tokens(),
             n: prepared.answers.n,
+            only_prompt: prepared.answers.only_prompt,
         }
     }
 
@@ -214,7 +214,8 @@ impl Envelope {
     }
 
     fn usage(&self, counts: &[Counts]) -> Usage {
-        let n_generated: usize = counts.iter().map(|counts| counts.n_generated).sum();
+        let shown = counts.iter().filter(|_| !self.only_prompt);
+        let n_generated: usize = shown.map(|counts| counts.n_generated).sum();
         // The answers to one prompt share it.
         let shared = counts.iter().step_by(self.n);
         Usage {
@@ -302,16 +303,6 @@ impl<S: Shape> ChunkWriter<S> {
             events.push(&chunk);
         }
         events.done();
-    }
-}
-
-impl crate::request::Answers {
-    /// Answers that come back from the engine for each prompt: a search returns only what was asked for.
-    fn n_generated(&self) -> usize {
-        match self.method {
-            Method::Sample { best_of, .. } => best_of,
-            Method::Search(_) => self.n,
-        }
     }
 }
 

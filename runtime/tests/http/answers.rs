@@ -395,6 +395,24 @@ async fn an_echoed_prompt_needs_no_answer() {
         (&json!("Hello"), &json!("length"))
     );
     assert_eq!(body["usage"]["completion_tokens"], 0);
+    let options = json!({"include_usage": true});
+    let streamed = json!({"echo": true, "max_tokens": 0, "stream": true, "stream_options": options});
+    let events = server.complete(streamed).await.events();
+    let last: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
+    assert_eq!(last["usage"]["completion_tokens"], 0, "{events:?}");
+    let scored =
+        json!({"echo": true, "max_tokens": 0, "logprobs": 1, "prompt_logprobs": 3, "prompt": [5, 6, 7]});
+    let choice = server.complete(scored).await.json()["choices"][0].clone();
+    let n_alternatives = |scores: &Value| scores.as_object().unwrap().len();
+    // The token itself, and as many others as each of the two asks for at most.
+    assert!(
+        (1..=2).contains(&n_alternatives(&choice["logprobs"]["top_logprobs"][1])),
+        "{choice}"
+    );
+    assert!(
+        (3..=4).contains(&n_alternatives(&choice["prompt_logprobs"][1])),
+        "{choice}"
+    );
     let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]);
     let chat = server
         .chat(json!({"messages": messages, "echo": true, "continue_final_message": true}))

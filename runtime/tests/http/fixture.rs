@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, Request, header};
 use runtime::chat_template::sandbox;
 use runtime::cli::ServeArguments;
 use runtime::config;
-use runtime::engine::batch::{Batch, BatchRow, KvGroup, Logits, StepOutput};
+use runtime::engine::batch::{Batch, BatchRow, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
 use runtime::model::{Forward, ModelError, Task};
@@ -251,14 +251,6 @@ impl Forward for Fake {
         VOCAB_SIZE
     }
 
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
-    }
-
-    fn whole_prompts(&self) -> bool {
-        false
-    }
-
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
         let step_now = self.n_steps.fetch_add(1, Ordering::Relaxed);
         let mut best = 1.0;
@@ -310,14 +302,6 @@ const EOS: u32 = 2;
 impl Forward for Script {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
-    }
-
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
-    }
-
-    fn whole_prompts(&self) -> bool {
-        false
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {

@@ -3,7 +3,7 @@
 use axum::http::{Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use runtime::engine::batch::{Batch, KvGroup, Logits, StepOutput};
+use runtime::engine::batch::{Batch, Logits, StepOutput};
 use runtime::model::{Forward, ModelError, Task};
 use serde_json::{Value, json};
 
@@ -23,10 +23,6 @@ struct Telltale;
 impl Forward for Telltale {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
-    }
-
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
     }
 
     fn whole_prompts(&self) -> bool {
@@ -63,10 +59,6 @@ struct Length;
 impl Forward for Length {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
-    }
-
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        vec![KvGroup::default()]
     }
 
     fn whole_prompts(&self) -> bool {

@@ -149,10 +149,12 @@ async fn a_template_of_a_request_can_harm_nobody() {
             .chat(json!({"chat_template": template, "max_tokens": 2}))
             .await;
         let message = reply.json()["error"]["message"].to_string();
-        // Dropping a deep list may or may not overflow the stack of the process that made it.
+        // Dropping a deep list may or may not overflow the stack of the process that made it; without, it is a prompt.
+        let statuses = if reason.is_empty() { 200..=400 } else { 400..=400 };
         assert!(
-            reply.status == 400 && message.contains(reason) || reason.is_empty(),
-            "{message} for {template:.90}"
+            statuses.contains(&reply.status) && message.contains(reason),
+            "{} {message} for {template:.90}",
+            reply.status
         );
     }
     let long = json!({"chat_template": "x".repeat(200_000)});

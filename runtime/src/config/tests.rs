@@ -1,0 +1,291 @@
+//! What the layers of settings come to.
+
+use super::*;
+
+fn config(
+    flags: &[(&str, &str)],
+    env: &[(&str, &str)],
+    file: Option<(&str, &str)>,
+) -> Result<ServeConfig, String> {
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(name, text)| (name.to_string(), text.to_string()))
+            .collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut arguments = ServeArguments {
+        flags: pairs(flags),
+        ..ServeArguments::default()
+    };
+    if let Some((kind, text)) = file {
+        let path = folder.path().join("file.yaml");
+        std::fs::write(&path, text).unwrap();
+        *if kind == "config" {
+            &mut arguments.config
+        } else {
+            &mut arguments.from
+        } = Some(path);
+    }
+    resolve(&arguments, pairs(env)).map_err(|error| {
+        error
+            .failure()
+            .message
+            .replace(&folder.path().display().to_string(), "DIR")
+    })
+}
+
+const DEPLOYMENT: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: x}
+---
+apiVersion: slipway.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: tiny}
+spec:
+  model:
+    huggingFace: {repo: org/tiny, revision: v1, endpoint: 'http://hub'}
+    servedModelName: [tiny, alias]
+  engine: {maxModelLen: 128}
+  env:
+    - {name: MAX_MODEL_LEN, value: '64'}
+    - {name: MAX_NUM_SEQS, value: '3'}
+    - {name: TRUST_REMOTE_CODE, value: '1'}
+  rollout: {drainTimeoutSeconds: 5}
+  replicas: 2
+";
+
+#[test]
+fn defaults_are_filled_in() {
+    let config = config(&[("model", "org/name")], &[], None).unwrap();
+    assert_eq!(config.served_names, ["org/name"]);
+    assert_eq!(
+        (config.port, config.max_num_seqs, config.block_size),
+        (8000, 256, 16)
+    );
+    assert!(
+        matches!(config.model, ModelSource::Repository(Repository { ref revision, .. }) if revision == "main")
+    );
+}
+
+#[test]
+fn what_pages_may_do_and_where_tls_is_read_are_settings() {
+    let set = |flags: &[(&str, &str)]| {
+        let mut flags = flags.to_vec();
+        flags.push(("model", "a/b"));
+        config(&flags, &[], None)
+    };
+    let plain = set(&[]).unwrap();
+    assert_eq!(
+        (plain.cors.origins, plain.cors.with_credentials),
+        (vec!["*".to_string()], false)
+    );
+    assert_eq!(
+        (plain.tls, plain.request_log, plain.root_path.as_str()),
+        (None, None, "")
+    );
+    let none = set(&[("allowed-origins", "[]")]).unwrap();
+    assert_eq!(none.cors.origins, [""; 0]);
+    let json = set(&[
+        ("allowed-origins", "[\"https://a\", \"https://b\"]"),
+        ("root-path", "a/b/"),
+    ])
+    .unwrap();
+    assert_eq!(json.cors.origins, ["https://a", "https://b"]);
+    assert_eq!(json.root_path, "/a/b");
+    let said = |flags: &[(&str, &str)]| set(flags).unwrap_err();
+    assert_eq!(said(&[("ssl-keyfile", "k")]), "SSL_KEYFILE needs SSL_CERTFILE");
+    assert_eq!(
+        said(&[("ssl-ca-certs", "c")]),
+        "SSL_CA_CERTS needs SSL_CERTFILE and SSL_KEYFILE"
+    );
+    assert!(said(&[("allowed-methods", "G ET")]).contains("\"G ET\""));
+    let log = set(&[("disable-log-requests", "0"), ("max-log-len", "10")])
+        .unwrap()
+        .request_log;
+    assert_eq!(
+        log,
+        Some(RequestLog {
+            n_chars_max: Some(10)
+        })
+    );
+}
+
+#[test]
+fn the_cache_and_the_order_are_chosen() {
+    let chosen = |env: &[(&str, &str)]| {
+        let config = config(&[("model", "a/b")], env, None).unwrap();
+        (
+            config.enable_prefix_caching,
+            config.preemption_mode,
+            config.swap_space_bytes >> 30,
+            config.scheduling_policy,
+        )
+    };
+    let defaults = (true, PreemptionMode::Recompute, 4, SchedulingPolicy::Fcfs);
+    assert_eq!(chosen(&[]), defaults);
+    let variables = [
+        ("ENABLE_PREFIX_CACHING", "false"),
+        ("PREEMPTION_MODE", "save"),
+        ("SWAP_SPACE", "1"),
+        ("SCHEDULING_POLICY", "priority"),
+    ];
+    let others = (false, PreemptionMode::Save, 1, SchedulingPolicy::Priority);
+    assert_eq!(chosen(&variables), others);
+}
+
+#[test]
+fn a_directory_is_served_by_its_name() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let config = config(&[("model", model)], &[], None).unwrap();
+    assert_eq!(config.model, ModelSource::Directory(model.into()));
+    assert_eq!(config.served_names, ["src"]);
+}
+
+#[test]
+fn command_line_environment_file_default() {
+    let file = Some(("config", "max-model-len: 1\nmax-num-seqs: 2\nseed: 3\n"));
+    let config = config(
+        &[("model", "a/b"), ("max-model-len", "10")],
+        &[("MAX_NUM_SEQS", "20")],
+        file,
+    )
+    .unwrap();
+    assert_eq!(
+        (config.max_model_len, config.max_num_seqs, config.seed),
+        (Some(10), 20, 3)
+    );
+}
+
+#[test]
+fn a_model_deployment_is_served_as_the_cluster_would() {
+    let config = config(&[], &[("HF_TOKEN", "secret")], Some(("from", DEPLOYMENT))).unwrap();
+    assert_eq!(config.served_names, ["tiny", "alias"]);
+    assert_eq!((config.max_model_len, config.max_num_seqs), (Some(128), 3));
+    assert_eq!(config.drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.accepted[0].0, "TRUST_REMOTE_CODE");
+    let ModelSource::Repository(repository) = &config.model else {
+        panic!("{:?}", config.model)
+    };
+    assert_eq!(repository.endpoint.as_deref(), Some("http://hub"));
+    assert_eq!(repository.revision, "v1");
+    assert_eq!(repository.token.as_deref(), Some("secret"));
+    assert!(!format!("{repository:?}").contains("secret"));
+}
+
+#[test]
+fn command_line_and_environment_win_over_a_model_deployment() {
+    let config = config(
+        &[("model", "a/b"), ("max-model-len", "10")],
+        &[("MAX_NUM_SEQS", "20"), ("HF_ENDPOINT", "http://mirror")],
+        Some(("from", DEPLOYMENT)),
+    )
+    .unwrap();
+    assert_eq!((config.max_model_len, config.max_num_seqs), (Some(10), 20));
+    let ModelSource::Repository(repository) = &config.model else {
+        panic!("{:?}", config.model)
+    };
+    assert_eq!(
+        (repository.repo.as_str(), repository.revision.as_str()),
+        ("a/b", "main")
+    );
+    assert_eq!(repository.endpoint.as_deref(), Some("http://mirror"));
+}
+
+#[test]
+fn of_a_tokenizers_repository_no_weights_are_taken() {
+    let config = config(&[("model", "a/b"), ("tokenizer", "c/d")], &[], None).unwrap();
+    let Some(ModelSource::Repository(repository)) = &config.tokenizer else {
+        panic!("{:?}", config.tokenizer)
+    };
+    assert!(
+        repository
+            .allow_patterns
+            .iter()
+            .all(|pattern| !pattern.contains("safetensors"))
+    );
+    assert!(!repository.allow_patterns.is_empty());
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let said = |file: (&str, &str)| config(&[], &[], Some(file)).unwrap_err();
+    assert_eq!(said(("config", "seed: 1")), "no model is named");
+    assert_eq!(
+        said(("config", "model: a/b\nspeed: 1")),
+        "DIR/file.yaml: there is no setting 'speed'"
+    );
+    assert_eq!(
+        said(("from", "kind: Pod")),
+        "DIR/file.yaml holds no ModelDeployment"
+    );
+    assert_eq!(
+        said(("from", &DEPLOYMENT.replace("engine:", "motor:"))),
+        "DIR/file.yaml: spec: there is no field 'motor'"
+    );
+    assert_eq!(
+        said(("from", &format!("{DEPLOYMENT}extra: 1\n"))),
+        "DIR/file.yaml: there is no field 'extra'"
+    );
+    assert_eq!(
+        said(("from", &DEPLOYMENT.replace("MAX_NUM_SEQS", "PORT"))),
+        "spec.env: PORT has no place here: the Service's target"
+    );
+    let claim = DEPLOYMENT.replace(
+        "huggingFace: {repo: org/tiny, revision: v1, endpoint: 'http://hub'}",
+        "pvc: {claimName: c}",
+    );
+    assert_eq!(said(("from", &claim)), "spec.model.pvc needs a cluster");
+    let keys = format!("{DEPLOYMENT}  auth: {{apiKeysSecretRef: {{name: keys}}}}\n");
+    assert_eq!(
+        said(("from", &keys)),
+        "spec.auth.apiKeysSecretRef needs a cluster"
+    );
+    let missing = ServeArguments {
+        from: Some("no/such/file".into()),
+        ..ServeArguments::default()
+    };
+    assert!(
+        resolve(&missing, [])
+            .unwrap_err()
+            .failure()
+            .message
+            .starts_with("cannot read no/such/file: ")
+    );
+}
+
+#[test]
+fn a_folder_of_ti_one_says_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ti_model_config.json");
+    std::fs::write(
+        &path,
+        r#"{"model_id": "Baichuan2-13B-Chat", "conv_template_name": "baichuan2-chat"}"#,
+    )
+    .unwrap();
+    let model = folder.path().display().to_string();
+    let of_file = config(&[], &[("MODEL_PATH", &model)], None).unwrap();
+    assert_eq!(of_file.served_names, ["Baichuan2-13B-Chat"]);
+    assert_eq!(of_file.conv_template.as_deref(), Some("baichuan2-chat"));
+    assert_eq!(of_file.max_concurrency, 128);
+    let env = [
+        ("MODEL_PATH", model.as_str()),
+        ("MODEL_ID", "mine"),
+        ("CONV_TEMPLATE", "llama-2"),
+    ];
+    let of_env = config(&[], &env, None).unwrap();
+    assert_eq!(of_env.served_names, ["mine"]);
+    assert_eq!(of_env.conv_template.as_deref(), Some("llama-2"));
+    assert!(
+        config(&[], &[("CONV_TEMPLATE", "vicuna")], None)
+            .unwrap_err()
+            .contains("CONV_TEMPLATE")
+    );
+    std::fs::write(&path, "[").unwrap();
+    assert!(
+        config(&[], &[("MODEL_PATH", &model)], None)
+            .unwrap_err()
+            .contains("ti_model_config.json")
+    );
+}

@@ -1,0 +1,364 @@
+//! Parameters of the routes that generate text.
+
+use super::Fate::{NoEffect, Refused};
+use super::{Body, Kind, Parameter, above, flag, inert, integer, number, object, other, refused, text};
+
+const TOKEN_IDS: &str = r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}, "maxItems": 256}"#;
+const PROMPTS: &str = r#"{"anyOf": [
+    {"type": "string"},
+    {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
+    {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "string"}},
+    {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}}
+]}"#;
+pub(super) const MESSAGE_LIST: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {
+    "type": "object",
+    "properties": {
+        "role": {"type": "string", "minLength": 1, "maxLength": 64},
+        "content": {"anyOf": [
+            {"type": "string"},
+            {"type": "null"},
+            {"type": "array", "items": {"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string"}}, "required": ["type", "text"]}}
+        ]},
+        "tool_call_id": {"type": "string"}
+    },
+    "required": ["role", "content"]
+}}]}"#;
+const STOP: &str = r#"{"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1, "maxLength": 128}}]}"#;
+const STREAM_OPTIONS_SCHEMA: &str = r#"{"type": "object", "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}}"#;
+const BIASES: &str = r#"{"type": "object", "propertyNames": {"pattern": "^[0-9]{1,9}$"}, "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#;
+
+pub(super) const MODEL: &[Parameter] = &[text("model", "the served model", "\"tiny\"")
+    .doc("Name of the model; one of those that `/v1/models` lists.")];
+
+const SAMPLING: &[Parameter] = &[
+    number("temperature", (0.0, 2.0), "the checkpoint's, else 1 (messages: 0.7)", "0.5")
+        .doc("Divides the logits. 0 takes the most probable token."),
+    above("top_p", (0.0, 1.0), "the checkpoint's, else 1", "0.9")
+        .doc("Keeps the fewest most probable tokens whose probabilities reach this sum."),
+    integer("top_k", (-1, i64::MAX), "the checkpoint's, else -1", "5")
+        .doc("Keeps so many of the most probable tokens; -1 or 0 keeps all."),
+    number("min_p", (0.0, 1.0), "0", "0.1")
+        .doc("Keeps tokens at least this fraction as probable as the most probable one."),
+    above("repetition_penalty", (0.0, f64::INFINITY), "the checkpoint's, else 1", "1.1")
+        .doc("Above 1, tokens of prompt and answer become less probable."),
+    number("presence_penalty", (-2.0, 2.0), "0", "0.5")
+        .doc("Subtracted from the logits of tokens that the answer has."),
+    number("frequency_penalty", (-2.0, 2.0), "0", "0.5")
+        .doc("Subtracted from the logits of tokens that the answer has, once per occurrence."),
+    other("logit_bias", "an object of up to 1024 token ids with numbers from -100 to 100", BIASES, "{\"5\": -100}")
+        .doc("Added to the logits of these tokens."),
+    other("allowed_token_ids", "a non-empty list of token ids", r#"{"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#, "[1, 2, 3, 4, 5, 6, 7, 8]")
+        .doc("Only these tokens are drawn."),
+    other("bad_words", "a list of up to 128 non-empty texts", r#"{"type": "array", "maxItems": 128, "items": {"type": "string", "minLength": 1}}"#, "[\"never\"]")
+        .doc("Texts that the answer may not have, as the tokenizer writes them."),
+    integer("seed", (i64::MIN, i64::MAX), "one that the engine picks", "7")
+        .doc("Fixes the draws: the same seed gives the same text, alone or among others. Answer i of n draws with the seed plus i."),
+];
+
+const ANSWERS: &[Parameter] = &[
+    integer("n", (1, 128), "1", "2").doc("Answers to each prompt."),
+    integer("best_of", (1, 128), "n", "3")
+        .doc("So many answers are generated, and the n with the highest probability returned. In a beam search the number of beams."),
+    flag("use_beam_search", "false")
+        .doc("Searches for the most probable texts instead of drawing, as `generate` of transformers does."),
+    number("length_penalty", (f64::NEG_INFINITY, f64::INFINITY), "1", "1")
+        .doc("In a beam search, a text's score is divided by its length to this power."),
+    other("early_stopping", "true, false or \"never\"", r#"{"enum": [true, false, "never"]}"#, "false")
+        .doc("When a beam search ends: with enough finished texts, when no better one is likely, or when none is possible."),
+    integer("min_tokens", (0, i64::MAX), "0", "2").doc("Tokens before the model or a stop token may end an answer."),
+    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+        .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
+];
+
+const ENDING: &[Parameter] = &[
+    other(
+        "stop",
+        "a text or a list of up to 16 texts, each of 1 to 512 bytes",
+        STOP,
+        "[\"###\"]",
+    )
+    .doc("Texts that end an answer; they are not part of it."),
+    other(
+        "stop_token_ids",
+        "a list of up to 256 token ids",
+        TOKEN_IDS,
+        "[7]",
+    )
+    .doc("Tokens that end an answer."),
+    flag("include_stop_str_in_output", "false").doc("What ended an answer is part of it."),
+    flag("ignore_eos", "false").doc("The model's own end of an answer is a token like any other."),
+    flag("skip_special_tokens", "true").doc("Special tokens are left out of the text."),
+    flag("spaces_between_special_tokens", "true")
+        .doc("Python's slow tokenizers put spaces between special tokens.")
+        .fate(NoEffect(
+            "special tokens are written as fast tokenizers write them, without spaces",
+        )),
+];
+
+const PROMPT: &[Parameter] = &[
+    flag("echo", "false").doc("The answer begins with the prompt; in chats, with the last message if the answer goes on with its role."),
+    integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
+        .doc("Keeps so many tokens of each prompt; -1: as many as the context holds with the answer."),
+    Parameter::new("truncation_side", Kind::Choice(&["left", "right"]), "left", "\"right\"").doc("The side at which tokens are cut off."),
+    integer("prompt_logprobs", (0, i64::MAX), "none", "1")
+        .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each."),
+];
+
+const OUTPUT: &[Parameter] = &[
+    text("cache_salt", "none", "\"mine\"")
+        .doc("The prompt shares its cache only with prompts of the same salt."),
+    flag("stream", "false").doc("Sends the answer as it is generated, as server-sent events."),
+    other(
+        "stream_options",
+        "an object",
+        STREAM_OPTIONS_SCHEMA,
+        "{\"include_usage\": true}",
+    )
+    .doc("`include_usage`: a last event with the usage. `continuous_usage_stats`: the usage so far in each."),
+    flag("return_token_ids", "false").doc("Adds `prompt_token_ids` and each choice's `token_ids`."),
+    flag("return_tokens_as_token_ids", "false").doc("Log-probabilities name tokens as `token_id:5`."),
+    text("request_id", "one that is made up", "\"my-request\"")
+        .doc("Part of the answer's `id`; the header X-Request-Id comes first."),
+];
+
+const SCHEMA_OR_TEXT: &str = r#"{"anyOf": [{"type": "object"}, {"type": "string"}]}"#;
+
+const STRUCTURE: &[Parameter] = &[
+    other("json_schema", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}").doc("llama.cpp's name for `guided_json`."),
+    text("grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("llama.cpp's name for `guided_grammar`."),
+    other("response_format", "an object with a type", r#"{"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}, "json_schema": {"type": "object"}}, "required": ["type"]}"#, "{\"type\": \"json_object\"}")
+        .doc("`json_object`, `json_schema` or `structural_tag`: the answer is certain to have this form."),
+    other("guided_json", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}")
+        .doc("The answer is JSON that this schema accepts."),
+    text("guided_regex", "none", "\"[0-9]{3}\"").doc("The whole answer matches this expression."),
+    other("guided_choice", "a non-empty list of up to 1024 texts", r#"{"type": "array", "minItems": 1, "maxItems": 1024, "items": {"type": "string", "minLength": 1}}"#, "[\"yes\", \"no\"]")
+        .doc("The answer is one of these texts."),
+    text("guided_grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("The answer is a text of this grammar: GBNF/EBNF or Lark."),
+    text("guided_decoding_backend", "auto", "\"outlines\"")
+        .doc("Names of other engines' libraries are accepted; one implementation answers to all of them."),
+    text("guided_whitespace_pattern", "none", "\" ?\"").fate(Refused(&[])).doc("White space of JSON is bounded here in one way."),
+    other("structured_outputs", "an object with one of json, regex, choice, grammar, json_object, structural_tag", r#"{"type": "object"}"#, "{\"choice\": [\"a\", \"b\"]}")
+        .doc("vLLM's newer name for all of these."),
+];
+
+const COMPLETION: &[Parameter] = &[
+    other("prompt", "a text, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("What to continue."),
+    text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens."),
+    integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; 0 only with `echo`."),
+    integer("logprobs", (0, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each."),
+    flag("add_special_tokens", "true").doc("Prompts begin as the tokenizer begins a text."),
+];
+
+const CHAT: &[Parameter] = &[
+    other(
+        "messages",
+        "a text or a non-empty list of messages",
+        MESSAGE_LIST,
+        "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+    )
+    .doc("The conversation. A text is one message of the user."),
+    integer(
+        "max_completion_tokens",
+        (1, i64::MAX),
+        "what the context has room for",
+        "5",
+    )
+    .doc("Tokens of an answer at most."),
+    integer("max_tokens", (1, i64::MAX), "what the context has room for", "5")
+        .doc("The older name of `max_completion_tokens`."),
+    flag("logprobs", "false").doc("Log-probabilities of the answer's tokens."),
+    integer("top_logprobs", (0, i64::MAX), "0", "0")
+        .doc("So many alternatives to each token; needs `logprobs`."),
+    flag("add_special_tokens", "false")
+        .doc("The prompt begins as the tokenizer begins a text, besides what the template writes."),
+    flag("add_generation_prompt", "true").doc("The template writes what begins an answer."),
+    flag("continue_final_message", "false").doc("The answer goes on with the last message."),
+    other(
+        "documents",
+        "a list of up to 1024 objects",
+        r#"{"type": "array", "maxItems": 1024, "items": {"type": "object"}}"#,
+        "[{\"title\": \"T\", \"text\": \"D\"}]",
+    )
+    .doc("Documents that the template may write into the prompt."),
+    text("chat_template", "the model's", "\"{{ messages[0].content }}\"").doc("Another template, in Jinja."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+    text("reasoning_effort", "the template's", "\"low\"").doc("A variable of the template."),
+];
+
+/// They name or sort requests.
+pub(super) const NAMES: &[Parameter] = &[
+    inert("user", "it names the one who asks; no answer depends on it"),
+    inert("metadata", "answers are not stored"),
+    inert("store", "answers are not stored"),
+    inert("service_tier", "there is one tier"),
+    inert(
+        "safety_identifier",
+        "it names the one who asks; no answer depends on it",
+    ),
+    inert(
+        "prompt_cache_key",
+        "prompts that begin alike share their cache anyway",
+    ),
+    inert("prompt_cache_retention", "the cache keeps what it has room for"),
+    inert("session_id", "it names the session; no answer depends on it"),
+];
+
+pub(super) const ELSEWHERE: &[Parameter] = &[
+    refused("kv_transfer_params", &[]).doc("Prefill and decode run in one process here."),
+    refused("logits_processors", &[]).doc("Code of a client is not run."),
+    refused("logprob_token_ids", &[]).doc("Use `top_logprobs`."),
+    refused("mm_processor_kwargs", &[]).doc("Models here read text."),
+    refused("prompt_embeds", &[]).doc("Prompts are texts or token ids."),
+    refused("repetition_detection", &[]).doc("Use `frequency_penalty` or `max_tokens`."),
+    refused("vllm_xargs", &[]).doc("They are of vLLM's plugins."),
+];
+
+const CHAT_ELSEWHERE: &[Parameter] = &[
+    refused("audio", &[]).doc("Models here write text."),
+    refused("modalities", &["[\"text\"]"]).doc("Models here write text."),
+    refused("prediction", &[]).doc("Predicted outputs are not used."),
+    refused("thinking_token_budget", &[]).doc("Use `max_completion_tokens`."),
+    refused("verbosity", &["medium"]).doc("Ask for it in a message."),
+    refused("web_search_options", &[]).doc("This server reaches nothing outside; give a tool."),
+];
+
+const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items": {
+    "type": "object",
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
+                "description": {"type": "string"},
+                "parameters": {"type": "object"},
+                "strict": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
+            },
+            "required": ["name"]
+        }
+    },
+    "required": ["type", "function"]
+}}"#;
+const TOOL_CHOICE: &str = r#"{"anyOf": [
+    {"enum": ["none", "auto", "required"]},
+    {"type": "object", "properties": {"type": {"const": "function"}, "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}}, "required": ["type", "function"]}
+]}"#;
+const FUNCTIONS: &str = r#"{"type": "array", "maxItems": 512, "items": {
+    "type": "object",
+    "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}},
+    "required": ["name"]
+}}"#;
+const FUNCTION_CALL: &str = r#"{"anyOf": [{"enum": ["none", "auto"]}, {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}]}"#;
+const TOOL_EXAMPLE: &str = r#"[{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]"#;
+
+const TOOLS: &[Parameter] = &[
+    other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
+        .doc("What the model may call. The chat template writes it into the prompt; TOOL_CALL_PARSER finds the calls."),
+    other("tool_choice", "none, auto, required, or an object with a function's name", TOOL_CHOICE, "\"none\"")
+        .doc("Whether the model calls a tool: as it likes (auto), certainly (required), certainly this one, or not at all."),
+    flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
+    other("functions", "a list of at most 512 functions", FUNCTIONS, "[{\"name\": \"get_weather\"}]")
+        .doc("The older name of `tools`; calls come back as `function_call`."),
+    other("function_call", "none, auto, or an object with a name", FUNCTION_CALL, "\"none\"")
+        .doc("The older name of `tool_choice`."),
+    flag("include_reasoning", "true").doc("false: thoughts are left out of the answer."),
+];
+
+const RESPONSE: &[Parameter] = &[
+    other("input", "a text or a list of 1 to 8192 items", r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 8192, "items": {"type": "object"}}]}"#, "\"Hi\"")
+        .doc("The conversation: messages, `reasoning`, `function_call` and `function_call_output`."),
+    text("instructions", "none", "\"Be brief.\"").doc("A system message before the input."),
+    integer("max_output_tokens", (1, i64::MAX), "what the context has room for", "5").doc("Tokens of an answer at most."),
+    other("tools", "a list of at most 512 tools of type function", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
+        .doc("What the model may call."),
+    other("tool_choice", "none, auto, required, or an object with a function's name", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}]}"#, "\"auto\"")
+        .doc("Whether the model calls a tool."),
+    flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
+    other("text", "an object with a format", r#"{"type": "object", "properties": {"format": {"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}, "required": ["type"]}}}"#, "{\"format\": {\"type\": \"text\"}}")
+        .doc("`json_object` or `json_schema`: the answer is certain to have this form."),
+    other("reasoning", "an object with an effort", r#"{"type": "object", "properties": {"effort": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}"#, "{\"effort\": \"low\"}")
+        .doc("`effort` is a variable of the template."),
+    flag("include_reasoning", "true").doc("false: thoughts are left out of the answer."),
+    flag("stream", "false").doc("Sends the answer as it is generated, as typed events."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+    text("request_id", "one that is made up", "\"my-request\"").doc("A name for the log."),
+    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+        .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
+    refused("previous_response_id", &[]).doc("Answers are not stored here; send the whole conversation as input."),
+    refused("conversation", &[]).doc("Answers are not stored here; send the whole conversation as input."),
+    refused("background", &[]).doc("Answers are not stored here; stream them or wait."),
+    refused("truncation", &["disabled"]).doc("Input is not shortened here."),
+    inert("include", "there is nothing to add"),
+    inert("stream_options", "events are not obfuscated"),
+    refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
+    refused("prompt", &[]).doc("Prompts are not stored; send the instructions."),
+    refused("top_logprobs", &["0"]).doc("Use /v1/chat/completions."),
+];
+
+const MESSAGE: &[Parameter] = &[
+    other("messages", "a list of messages", r#"{"type": "array", "minItems": 1, "items": {
+        "type": "object",
+        "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}},
+        "required": ["role", "content"]
+    }}"#, "[{\"role\": \"user\", \"content\": \"Hi\"}]")
+        .doc("The conversation, of texts and blocks of type text, thinking, tool_use and tool_result. Where the last message is the assistant's, the answer goes on with it."),
+    integer("max_tokens", (1, i64::MAX), "none", "5").doc("Tokens of an answer at most."),
+    other("system", "a text or a list of blocks of type text", r#"{"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}"#, "\"Be brief.\"")
+        .doc("A system message before the others."),
+    other("stop_sequences", "a list of up to 16 texts, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer; they are not part of it."),
+    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
+        .doc("What the model may call."),
+    other("tool_choice", "an object of type auto, any, tool or none", r#"{"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}}, "required": ["type"]}"#, "{\"type\": \"none\"}")
+        .doc("Whether the model calls a tool. `disable_parallel_tool_use`: at most one call."),
+    other("thinking", "an object of type enabled, adaptive or disabled", r#"{"type": "object", "properties": {"type": {"enum": ["enabled", "adaptive", "disabled"]}}, "required": ["type"]}"#, "{\"type\": \"disabled\"}")
+        .doc("The template's `enable_thinking`. A budget is not kept."),
+    flag("stream", "false").doc("Sends the answer as it is generated, as typed events."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+    inert("metadata", "answers are not stored"),
+    inert("service_tier", "there is one tier"),
+    refused("container", &[]).doc("This server runs no tools of its own."),
+    refused("mcp_servers", &[]).doc("This server reaches nothing outside; give a tool."),
+];
+
+/// `POST /v1/responses`.
+pub const RESPONSES: Body = Body {
+    route: "/v1/responses",
+    groups: &[RESPONSE, MODEL, SAMPLING, NAMES],
+    required: &["input"],
+};
+
+/// `POST /v1/messages`.
+pub const MESSAGES: Body = Body {
+    route: "/v1/messages",
+    groups: &[MESSAGE, MODEL, SAMPLING],
+    required: &["messages", "max_tokens"],
+};
+
+/// `POST /v1/completions`.
+pub const COMPLETIONS: Body = Body {
+    route: "/v1/completions",
+    groups: &[
+        COMPLETION, MODEL, SAMPLING, ANSWERS, ENDING, PROMPT, OUTPUT, STRUCTURE, NAMES, ELSEWHERE,
+    ],
+    required: &["prompt"],
+};
+
+/// `POST /v1/chat/completions`.
+pub const CHAT_COMPLETIONS: Body = Body {
+    route: "/v1/chat/completions",
+    groups: &[
+        CHAT,
+        TOOLS,
+        MODEL,
+        SAMPLING,
+        ANSWERS,
+        ENDING,
+        PROMPT,
+        OUTPUT,
+        STRUCTURE,
+        NAMES,
+        ELSEWHERE,
+        CHAT_ELSEWHERE,
+    ],
+    required: &["messages"],
+};

@@ -1,0 +1,175 @@
+//! Parameters of the routes that make vectors, and of those that only tokenize.
+
+use super::Fate::NoEffect;
+use super::generating::{ELSEWHERE, MESSAGE_LIST, MODEL, NAMES};
+use super::{Body, Kind, Parameter, flag, integer, object, other, text};
+
+const INPUTS: &str = r#"{"anyOf": [
+    {"type": "string"},
+    {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
+    {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "string"}},
+    {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}}
+]}"#;
+const TEXTS: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 2048, "items": {"type": "string"}}]}"#;
+
+const POOLED: &[Parameter] = &[
+    flag("add_special_tokens", "true").doc("Texts begin and end as the tokenizer writes a text."),
+    integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
+        .doc("Keeps so many tokens of each text; -1: as many as the context holds."),
+    Parameter::new(
+        "truncation_side",
+        Kind::Choice(&["left", "right"]),
+        "right",
+        "\"left\"",
+    )
+    .doc("The side at which tokens are cut off."),
+    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+        .fate(NoEffect("texts are computed in the order of their arrival"))
+        .doc("The smaller goes first."),
+    text("request_id", "one that is made up", "\"my-request\"").doc("Part of the answer's `id`."),
+];
+
+const EMBEDDING: &[Parameter] = &[
+    other(
+        "input",
+        "a text, a list of token ids, or a non-empty list of up to 2048 of them",
+        INPUTS,
+        "[\"Hello\", \"World\"]",
+    )
+    .doc("What to make vectors of."),
+    other(
+        "messages",
+        "a text or a non-empty list of messages",
+        MESSAGE_LIST,
+        "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+    )
+    .doc("Instead of `input`: one conversation, written by the chat template."),
+    Parameter::new(
+        "encoding_format",
+        Kind::Choice(&["float", "base64"]),
+        "float",
+        "\"base64\"",
+    )
+    .doc("Numbers, or little-endian f32 in base64."),
+    integer("dimensions", (1, i64::MAX), "the model's", "64")
+        .doc("Length of a vector; another than the model's only where the model says that it stands that."),
+    flag("normalize", "the model's").doc("Vectors have length 1."),
+];
+
+const SCORE: &[Parameter] = &[
+    Parameter::new("encoding_format", Kind::Choice(&["float"]), "float", "\"float\"")
+        .doc("Scores are numbers."),
+    other(
+        "text_1",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "\"A question\"",
+    )
+    .doc("One text for all of `text_2`, or one for each."),
+    other(
+        "text_2",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("The texts to score."),
+    other(
+        "queries",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "\"A question\"",
+    )
+    .doc("Another name of `text_1`."),
+    other(
+        "documents",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("Another name of `text_2`."),
+    other(
+        "data_1",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "\"A question\"",
+    )
+    .doc("Another name of `text_1`."),
+    other(
+        "data_2",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("Another name of `text_2`."),
+];
+
+const RERANK: &[Parameter] = &[
+    flag("use_activation", "true").doc("Scores of a cross-encoder go through the model's activation; false: the raw score."),
+    text("query", "none", "\"A question\"").doc("What is looked for."),
+    other("documents", "a non-empty list of up to 2048 texts, or objects with a text", r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#, "[\"One\", \"Two\"]")
+        .doc("What is ranked."),
+    integer("top_n", (0, i64::MAX), "all", "1").doc("So many of the best; 0: all."),
+    flag("return_documents", "true").doc("Results carry their document."),
+    integer("max_tokens_per_doc", (1, i64::MAX), "no truncation", "64").doc("Keeps so many tokens of query and document together."),
+];
+
+const TOKENIZED: &[Parameter] = &[
+    text("prompt", "none", "\"Hello\"").doc("A text; or give `messages`."),
+    other(
+        "messages",
+        "a text or a non-empty list of messages",
+        MESSAGE_LIST,
+        "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+    )
+    .doc("A conversation, written by the chat template."),
+    flag("add_special_tokens", "true; with messages false")
+        .doc("The text begins as the tokenizer begins one."),
+    flag("return_token_strs", "false").doc("Adds each token's text."),
+    flag("add_generation_prompt", "true").doc("The template writes what begins an answer."),
+    flag("continue_final_message", "false").doc("The prompt ends inside the last message."),
+    text("chat_template", "the model's", "\"{{ messages[0].content }}\"").doc("Another template, in Jinja."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+];
+
+const DETOKENIZED: &[Parameter] = &[other(
+    "tokens",
+    "a list of token ids",
+    r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#,
+    "[5, 6]",
+)
+.doc("Tokens to write as text.")];
+
+/// `POST /v1/embeddings`.
+pub const EMBEDDINGS: Body = Body {
+    route: "/v1/embeddings",
+    groups: &[EMBEDDING, MODEL, POOLED, NAMES, ELSEWHERE],
+    required: &[],
+};
+
+/// `POST /v1/score`.
+pub const SCORES: Body = Body {
+    route: "/v1/score",
+    groups: &[SCORE, MODEL, POOLED, NAMES, ELSEWHERE],
+    required: &[],
+};
+
+/// `POST /v1/rerank`.
+pub const RERANKING: Body = Body {
+    route: "/v1/rerank",
+    groups: &[RERANK, MODEL, POOLED, NAMES, ELSEWHERE],
+    required: &["query", "documents"],
+};
+
+/// `POST /tokenize`.
+pub const TOKENIZATION: Body = Body {
+    route: "/tokenize",
+    groups: &[TOKENIZED, MODEL],
+    required: &[],
+};
+
+/// `POST /detokenize`.
+pub const DETOKENIZATION: Body = Body {
+    route: "/detokenize",
+    groups: &[DETOKENIZED, MODEL],
+    required: &["tokens"],
+};
