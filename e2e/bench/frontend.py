@@ -8,6 +8,7 @@ them stalls. Only ratios within one run mean anything.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -53,8 +54,10 @@ class Server:
 def children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *children(int(child))]
+        # A thread may end before it is read.
+        with contextlib.suppress(FileNotFoundError):
+            for child in (task / "children").read_text().split():
+                found += [int(child), *children(int(child))]
     return found
 
 

@@ -1,7 +1,8 @@
-//! The real server over a model that computes nothing, for measuring the server: `echo_server PORT [STEP_MS]`.
+//! The real server without a model, for measuring the server: `echo_server PORT [STEP_MS]`.
 //!
-//! Routes, tokenizer, scheduler, sampler and connections are those of `slipway-runtime`; only the model is not. The
-//! vocabulary is the 256 bytes and three special tokens, so that drawing a token costs next to nothing too.
+//! Without STEP_MS the engine has every answer at once, so that all there is to measure is what stands around it. With
+//! it, answers come from the real engine, whose model computes nothing and takes so long for a step; the vocabulary is
+//! the 256 bytes and three special tokens, so that drawing a token costs next to nothing too.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ use runtime::tokenizer::Tokenizer;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The shipped tokenizer begins with three special tokens and the 256 bytes.
 const VOCAB_SIZE: usize = 259;
@@ -69,8 +73,8 @@ async fn main() -> anyhow::Result<()> {
         .next()
         .context("usage: echo_server PORT [STEP_MS]")?
         .parse()?;
-    let step_ms = arguments.next().map_or(Ok(0), |text| text.parse())?;
-    let app = serving(Duration::from_millis(step_ms)).await?;
+    let step_ms = arguments.next().map(|text| text.parse()).transpose()?;
+    let app = serving(step_ms.map(Duration::from_millis)).await?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let router = routes::router(app);
     connection::serve(
@@ -84,7 +88,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// The shipped model's server with another engine and fewer tokens.
-async fn serving(step: Duration) -> anyhow::Result<Arc<App>> {
+async fn serving(step: Option<Duration>) -> anyhow::Result<Arc<App>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained");
     let flags = [
         ("model", folder.display().to_string()),
@@ -99,7 +103,13 @@ async fn serving(step: Duration) -> anyhow::Result<Arc<App>> {
     let mut serving = load(Arc::clone(&app)).await?;
     serving.tokenizer = Arc::new(bytes_only(folder)?);
     serving.max_model_len = CONTEXT;
-    serving.engine = Engine::start(Box::new(Echo { step }), sizes())?;
+    serving.engine = match step {
+        Some(step) => Engine::start(Box::new(Echo { step }), sizes())?,
+        None => {
+            let step = Duration::ZERO;
+            Engine::start_echo(TOKEN_A as u32, &Echo { step }, sizes())?
+        }
+    };
     app.serving
         .set(serving)
         .map_err(|_| anyhow::anyhow!("the model is loaded once"))?;

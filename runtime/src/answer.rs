@@ -6,16 +6,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use futures::FutureExt;
+use futures::stream::{self, BoxStream, Fuse, StreamExt};
 
 use crate::engine::{Beam, Event, FinishReason, RequestFailure, Ticket, TokenLogprobs};
 use crate::error::ApiError;
 use crate::metrics::Finished;
-use crate::parsers::{OutputParser, ParserPlan, Parts, Piece};
+use crate::parsers::{OutputParser, ParserPlan, Parts, Pieces};
 use crate::request::{Answers, Method};
 use crate::server::App;
 use crate::text::{StopPlace, TextStream};
 use crate::tokenizer::{Special, Tokenizer};
+
+/// Pieces of answers that are taken together.
+pub const READY_MAX: usize = 64;
 
 /// Why an answer is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +63,7 @@ pub struct Delta {
     /// Which answer of the request.
     pub choice_idx: usize,
     /// What is new, possibly nothing in the last one.
-    pub pieces: Vec<Piece>,
+    pub pieces: Pieces,
     /// Tokens since the piece before, where the request asked for them or their log-probabilities.
     pub tokens: Vec<Token>,
     /// Log-probabilities of the prompt, in the first piece where the request asked for them.
@@ -160,34 +164,47 @@ impl Choice {
     /// The next piece that has text or ends the answer; `None` after the end or an error.
     async fn next(&mut self) -> Option<Result<Delta, ApiError>> {
         loop {
-            let ticket = self.ticket.as_mut()?;
-            let event = ticket.next().await?;
-            self.n_cached = ticket.n_cached_tokens();
-            let delta = match event {
-                Event::Prompt(logprobs) => {
-                    self.prompt = Some(logprobs);
-                    None
-                }
-                Event::Token { token, logprobs } => self.token(token, logprobs),
-                Event::Finished {
-                    reason,
-                    last,
-                    n_generated,
-                    ..
-                } => {
-                    let last = last.map(|(token, logprobs)| {
-                        self.measure_gap();
-                        self.push(token, logprobs)
-                    });
-                    self.n_generated = n_generated;
-                    return Some(self.finished(reason, last.unwrap_or_default()));
-                }
-                Event::Beams(_) | Event::Pooled(_) => return Some(Err(ApiError::Internal)),
-                Event::Failed(failure) => return Some(Err(self.failed(&failure))),
-            };
-            if let Some(delta) = delta {
-                return Some(Ok(delta));
+            let event = self.ticket.as_mut()?.next().await?;
+            if let Some(delta) = self.take(event) {
+                return Some(delta);
             }
+        }
+    }
+
+    /// The next piece if it is there already.
+    fn next_ready(&mut self) -> Option<Result<Delta, ApiError>> {
+        loop {
+            let event = self.ticket.as_mut()?.next_ready()?;
+            if let Some(delta) = self.take(event) {
+                return Some(delta);
+            }
+        }
+    }
+
+    /// The piece that an event makes, if it has text or ends the answer.
+    fn take(&mut self, event: Event) -> Option<Result<Delta, ApiError>> {
+        self.n_cached = self.ticket.as_ref().map_or(0, Ticket::n_cached_tokens);
+        match event {
+            Event::Prompt(logprobs) => {
+                self.prompt = Some(logprobs);
+                None
+            }
+            Event::Token { token, logprobs } => self.token(token, logprobs).map(Ok),
+            Event::Finished {
+                reason,
+                last,
+                n_generated,
+                ..
+            } => {
+                let last = last.map(|(token, logprobs)| {
+                    self.measure_gap();
+                    self.push(token, logprobs)
+                });
+                self.n_generated = n_generated;
+                Some(self.finished(reason, last.unwrap_or_default()))
+            }
+            Event::Beams(_) | Event::Pooled(_) => Some(Err(ApiError::Internal)),
+            Event::Failed(failure) => Some(Err(self.failed(&failure))),
         }
     }
 
@@ -199,11 +216,11 @@ impl Choice {
             // The engine does not know stop strings; without its ticket it stops here.
             return Some(self.end(text, finish));
         }
-        let pieces = self.parse(&text);
+        let pieces = self.parse(text);
         (!pieces.is_empty()).then(|| self.delta(pieces, None))
     }
 
-    fn parse(&mut self, text: &str) -> Vec<Piece> {
+    fn parse(&mut self, text: String) -> Pieces {
         if self.parser.is_reasoning() {
             self.n_reasoning += self.n_generated - self.n_parsed;
         }
@@ -315,12 +332,12 @@ impl Choice {
                 reason: finish.label(),
             });
         }
-        let mut pieces = self.parse(&text);
+        let mut pieces = self.parse(text);
         pieces.extend(self.parser.finish());
         self.delta(pieces, Some(finish))
     }
 
-    fn delta(&mut self, pieces: Vec<Piece>, finish: Option<Finish>) -> Delta {
+    fn delta(&mut self, pieces: Pieces, finish: Option<Finish>) -> Delta {
         Delta {
             choice_idx: self.choice_idx,
             pieces,
@@ -372,17 +389,49 @@ pub struct Running {
     pub n_searched: Option<usize>,
 }
 
+/// The pieces of a request's answers as they arrive. Dropping them cancels what still runs.
+pub struct Deltas(Source);
+
+enum Source {
+    /// One answer needs none of what it takes to ask several in turn, which costs as much as a token's way.
+    One(Box<Choice>),
+    Several(Fuse<BoxStream<'static, Result<Delta, ApiError>>>),
+}
+
+impl Deltas {
+    /// Waits for a piece, and takes with it what is ready at once: up to [`READY_MAX`]. Takes nothing after the end.
+    pub async fn ready(&mut self, taken: &mut Vec<Result<Delta, ApiError>>) {
+        match &mut self.0 {
+            Source::One(choice) => {
+                taken.extend(choice.next().await);
+                let more = std::iter::from_fn(|| choice.next_ready());
+                taken.extend(more.take(READY_MAX.saturating_sub(taken.len())));
+            }
+            Source::Several(choices) => {
+                taken.extend(choices.next().await);
+                let more = std::iter::from_fn(|| choices.next().now_or_never().flatten());
+                taken.extend(more.take(READY_MAX.saturating_sub(taken.len())));
+            }
+        }
+    }
+}
+
 impl Running {
-    /// The pieces of all answers as they arrive. Dropping the stream cancels what still runs.
-    pub fn deltas(self) -> BoxStream<'static, Result<Delta, ApiError>> {
-        let Some(n) = self.n_searched else {
-            return generated(self.choices).boxed();
+    /// The pieces of all answers.
+    pub fn deltas(self) -> Deltas {
+        let mut choices = self.choices;
+        let several = match (self.n_searched, choices.len()) {
+            (None, 1) => return Deltas(Source::One(Box::new(choices.remove(0)))),
+            (None, _) => {
+                let generated = |choice| stream::unfold(Box::new(choice), next).boxed();
+                stream::select_all(choices.into_iter().map(generated)).boxed()
+            }
+            (Some(n), _) => {
+                let searched = |choice: Choice| stream::once(choice.search(n)).flat_map(stream::iter).boxed();
+                stream::select_all(choices.into_iter().map(searched)).boxed()
+            }
         };
-        let searches = self.choices.into_iter();
-        stream::select_all(
-            searches.map(|choice| stream::once(choice.search(n)).flat_map(stream::iter).boxed()),
-        )
-        .boxed()
+        Deltas(Source::Several(several.fuse()))
     }
 
     /// Waits for all answers; in the order of their numbers.
@@ -392,36 +441,23 @@ impl Running {
     pub async fn wholes(self) -> Result<Vec<Whole>, ApiError> {
         let n_each = self.n_searched.unwrap_or(1);
         let mut wholes = vec![Whole::default(); self.choices.len() * n_each];
-        let mut deltas = self.deltas();
-        while let Some(delta) = deltas.next().await {
-            let Delta {
-                choice_idx,
-                pieces,
-                tokens,
-                prompt,
-                n_generated,
-                n_reasoning,
-                n_cached,
-                finish,
-            } = delta?;
-            let whole = &mut wholes[choice_idx];
-            whole.parts.extend(pieces);
-            whole.tokens.extend(tokens);
-            whole.prompt = whole.prompt.take().or(prompt);
-            whole.n_generated = n_generated;
-            whole.n_reasoning = n_reasoning;
-            whole.n_cached = n_cached;
-            whole.finish = finish;
+        let (mut deltas, mut ready) = (self.deltas(), Vec::new());
+        loop {
+            deltas.ready(&mut ready).await;
+            if ready.is_empty() {
+                return Ok(wholes);
+            }
+            for delta in ready.drain(..) {
+                let delta = delta?;
+                wholes[delta.choice_idx].append(delta);
+            }
         }
-        Ok(wholes)
     }
 }
 
-fn generated(choices: Vec<Choice>) -> impl Stream<Item = Result<Delta, ApiError>> + Send {
-    stream::select_all(choices.into_iter().map(|choice| {
-        let next = |mut choice: Choice| async move { choice.next().await.map(|delta| (delta, choice)) };
-        stream::unfold(choice, next).boxed()
-    }))
+/// Boxed, because it is moved in and out with each piece.
+async fn next(mut choice: Box<Choice>) -> Option<(Result<Delta, ApiError>, Box<Choice>)> {
+    choice.next().await.map(|delta| (delta, choice))
 }
 
 /// A whole answer.
@@ -446,19 +482,33 @@ pub struct Whole {
 impl From<Delta> for Whole {
     /// A piece, as if it were all.
     fn from(delta: Delta) -> Self {
-        Self {
-            parts: delta.pieces.into(),
-            tokens: delta.tokens,
-            prompt: delta.prompt,
-            n_generated: delta.n_generated,
-            n_reasoning: delta.n_reasoning,
-            n_cached: delta.n_cached,
-            finish: delta.finish,
-        }
+        let mut whole = Self::default();
+        whole.append(delta);
+        whole
     }
 }
 
 impl Whole {
+    fn append(&mut self, delta: Delta) {
+        let Delta {
+            choice_idx: _,
+            pieces,
+            tokens,
+            prompt,
+            n_generated,
+            n_reasoning,
+            n_cached,
+            finish,
+        } = delta;
+        self.parts.extend(pieces);
+        self.tokens.extend(tokens);
+        self.prompt = self.prompt.take().or(prompt);
+        self.n_generated = n_generated;
+        self.n_reasoning = n_reasoning;
+        self.n_cached = n_cached;
+        self.finish = finish;
+    }
+
     /// Sum of the log-probabilities of its tokens.
     fn logprob(&self) -> f64 {
         let chosen = self.tokens.iter().filter_map(|token| token.logprobs.as_ref());
@@ -496,7 +546,10 @@ mod tests {
             }),
         };
         Whole {
-            parts: Parts::from(vec![Piece::Content(text.into())]),
+            parts: Parts {
+                content: text.into(),
+                ..Parts::default()
+            },
             tokens: logprobs.iter().map(token).collect(),
             ..Whole::default()
         }

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod beam;
 pub mod blocks;
 mod draw;
+mod echo;
 pub mod load;
 pub mod paged_cache;
 pub mod philox;
@@ -174,9 +175,34 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] if a size makes no sense or there is no thread.
     pub fn start(model: Box<dyn Forward + Send>, config: EngineConfig) -> Result<Engine, EngineError> {
-        config.check()?;
+        let samplers = samplers()?;
+        let seed = config.seed;
         let limits = config.limits(model.as_ref())?;
-        let n_held_max = limits.n_running_max() + config.max_waiting;
+        Self::spawn(limits, config.max_waiting, |limits, links| {
+            let engine_thread = EngineThread::new((model, samplers), limits, seed, links);
+            move || engine_thread.run()
+        })
+    }
+
+    /// Starts an engine that computes nothing: answers are as long as they may get, say nothing but `token`, and are
+    /// there at once. For measuring what stands around an engine; `model` only tells its sizes.
+    ///
+    /// # Errors
+    /// [`EngineError`] if a size makes no sense or there is no thread.
+    pub fn start_echo(token: u32, model: &dyn Forward, config: EngineConfig) -> Result<Engine, EngineError> {
+        let limits = config.limits(model)?;
+        Self::spawn(limits, config.max_waiting, |_, links| {
+            move || echo::run(token, links)
+        })
+    }
+
+    /// An engine whose thread does what `thread` makes.
+    fn spawn<R: FnOnce() + Send + 'static>(
+        limits: Limits,
+        max_waiting: usize,
+        thread: impl FnOnce(&Limits, Links) -> R,
+    ) -> Result<Engine, EngineError> {
+        let n_held_max = limits.n_running_max() + max_waiting;
         // Every message holds at least one request, so the channel never fills before the engine does.
         let (intake_sender, intake) = sync_channel(n_held_max);
         let (phase_sender, phase) = watch::channel(Phase::Serving);
@@ -186,11 +212,9 @@ impl Engine {
             pulse: Arc::clone(&pulse),
             phase: phase_sender,
         };
-        let samplers = samplers()?;
-        let engine_thread = EngineThread::new((model, samplers), &limits, config.seed, links);
         std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || engine_thread.run())
+            .spawn(thread(&limits, links))
             .map_err(EngineError::Spawn)?;
         Ok(Engine {
             limits,
@@ -358,6 +382,7 @@ impl EngineConfig {
     }
 
     fn limits(&self, model: &dyn Forward) -> Result<Limits, EngineError> {
+        self.check()?;
         let groups = model.kv_groups();
         if groups.is_empty() || groups.iter().any(|group| group.window == Some(0)) {
             return Err(EngineError::NoLayers);

@@ -7,6 +7,7 @@
 
 mod calls;
 mod formats;
+mod harmony;
 mod json_calls;
 mod marks;
 mod reasoning;
@@ -15,9 +16,11 @@ mod sink;
 use std::sync::Arc;
 
 use openai_protocol::common::Tool;
+use smallvec::{SmallVec, smallvec};
 
 use calls::CallReader;
 pub use formats::{FormatNames, Formats, ReasoningFormat, ToolFormat, UnknownParser};
+use harmony::HarmonyReader;
 use reasoning::ReasoningReader;
 use sink::Sink;
 
@@ -45,6 +48,9 @@ pub enum Piece {
         text: String,
     },
 }
+
+/// What one token says: mostly one piece, which then is on no heap.
+pub type Pieces = SmallVec<[Piece; 1]>;
 
 /// The parts of an answer, put together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,14 +92,6 @@ impl Extend<Piece> for Parts {
                 }
             }
         }
-    }
-}
-
-impl From<Vec<Piece>> for Parts {
-    fn from(pieces: Vec<Piece>) -> Self {
-        let mut parts = Self::default();
-        parts.extend(pieces);
-        parts
     }
 }
 
@@ -167,9 +165,60 @@ impl ParserPlan {
 /// Takes one answer apart as it arrives.
 #[derive(Debug)]
 pub struct OutputParser {
-    reasoning: Option<ReasoningReader>,
+    thoughts: Option<Thoughts>,
     calls: Option<CallReader>,
     sink: Sink,
+}
+
+/// Finds what is not content.
+#[derive(Debug)]
+enum Thoughts {
+    Marked(ReasoningReader),
+    Messages(HarmonyReader),
+}
+
+impl Thoughts {
+    fn new(plan: &ParserPlan) -> Option<Self> {
+        let tools = match &plan.calls {
+            Some(Calls::Chosen { format, tools }) if format.has_messages() => Some(Arc::clone(tools)),
+            Some(_) | None => None,
+        };
+        match plan.reasoning {
+            Some(reasoning) if !reasoning.format.has_messages && tools.is_none() => {
+                Some(Self::Marked(ReasoningReader::new(reasoning)))
+            }
+            None if tools.is_none() => None,
+            Some(_) | None => Some(Self::Messages(HarmonyReader::new(tools.unwrap_or_default()))),
+        }
+    }
+
+    /// Takes more text; what of it is content goes to `calls`.
+    fn push(&mut self, text: &str, calls: &mut Option<CallReader>, sink: &mut Sink) {
+        match self {
+            Self::Marked(reader) => {
+                let content = reader.push(text, sink);
+                content_to(calls, &content, sink);
+            }
+            Self::Messages(reader) => reader.push(text, calls, sink),
+        }
+    }
+
+    fn finish(&mut self, calls: &mut Option<CallReader>, sink: &mut Sink) {
+        match self {
+            Self::Marked(reader) => {
+                let content = reader.finish(sink);
+                content_to(calls, &content, sink);
+            }
+            Self::Messages(reader) => reader.finish(calls, sink),
+        }
+    }
+
+    fn is_inside(&self) -> bool {
+        match self {
+            Self::Marked(reader) => reader.is_inside(),
+            Self::Messages(reader) => reader.is_inside(),
+        }
+    }
 }
 
 impl OutputParser {
@@ -180,31 +229,27 @@ impl OutputParser {
             Some(Calls::Listed { .. } | Calls::Named { .. }) | None => None,
         };
         Self {
-            reasoning: plan.reasoning.map(ReasoningReader::new),
-            calls: plan.calls.clone().map(CallReader::new),
+            thoughts: Thoughts::new(plan),
+            calls: plan.calls.clone().and_then(CallReader::new),
             sink: Sink::new(plan, id_length),
         }
     }
 
     /// What more of the text says.
-    pub fn push(&mut self, text: &str) -> Vec<Piece> {
-        match (&mut self.reasoning, &mut self.calls) {
-            (None, None) if text.is_empty() => return Vec::new(),
-            (None, None) => return vec![Piece::Content(text.to_string())],
-            (None, Some(calls)) => calls.push(text, &mut self.sink),
-            (Some(reasoning), calls) => {
-                let content = reasoning.push(text, &mut self.sink);
-                content_to(calls, &content, &mut self.sink);
-            }
+    pub fn push(&mut self, text: String) -> Pieces {
+        match (&mut self.thoughts, &mut self.calls) {
+            (None, None) if text.is_empty() => return Pieces::new(),
+            (None, None) => return smallvec![Piece::Content(text)],
+            (None, Some(calls)) => calls.push(&text, &mut self.sink),
+            (Some(thoughts), calls) => thoughts.push(&text, calls, &mut self.sink),
         }
         self.sink.take()
     }
 
     /// What the end of the text says. Nothing may be pushed after it.
-    pub fn finish(&mut self) -> Vec<Piece> {
-        if let Some(reasoning) = &mut self.reasoning {
-            let content = reasoning.finish(&mut self.sink);
-            content_to(&mut self.calls, &content, &mut self.sink);
+    pub fn finish(&mut self) -> Pieces {
+        if let Some(thoughts) = &mut self.thoughts {
+            thoughts.finish(&mut self.calls, &mut self.sink);
         }
         if let Some(calls) = &mut self.calls {
             calls.finish(&mut self.sink);
@@ -215,7 +260,7 @@ impl OutputParser {
 
     /// Whether what comes next is a thought, as far as the text so far can tell.
     pub fn is_reasoning(&self) -> bool {
-        self.reasoning.as_ref().is_some_and(ReasoningReader::is_inside)
+        self.thoughts.as_ref().is_some_and(Thoughts::is_inside)
     }
 }
 

@@ -33,13 +33,13 @@ impl TextStream {
     /// Takes the bytes of the next token.
     pub fn push(&mut self, bytes: &[u8]) -> Piece {
         let text = self.characters.push(bytes);
-        self.stops.push(&text)
+        self.stops.push(text)
     }
 
     /// What was held back, now that nothing follows.
     pub fn finish(&mut self) -> Piece {
         let text = self.characters.finish();
-        let mut piece = self.stops.push(&text);
+        let mut piece = self.stops.push(text);
         if piece.stop.is_none() {
             piece.text.push_str(&self.stops.finish());
         }
@@ -56,6 +56,11 @@ struct Characters {
 
 impl Characters {
     fn push(&mut self, bytes: &[u8]) -> String {
+        if self.incomplete.is_empty()
+            && let Ok(valid) = std::str::from_utf8(bytes)
+        {
+            return valid.to_owned();
+        }
         let mut held = std::mem::take(&mut self.incomplete);
         held.extend_from_slice(bytes);
         let mut text = String::with_capacity(held.len());
@@ -115,11 +120,14 @@ impl StopStrings {
         }
     }
 
-    fn push(&mut self, text: &str) -> Piece {
+    fn push(&mut self, text: String) -> Piece {
         if self.ended {
             return Piece::default();
         }
-        self.held.push_str(text);
+        if self.stops.is_empty() {
+            return Piece { text, stop: None };
+        }
+        self.held.push_str(&text);
         if let Some((start, end, stop)) = self.first_match() {
             let cut = match self.place {
                 StopPlace::Outside => start,

@@ -9,10 +9,14 @@
 
 mod shape;
 
+use std::borrow::Cow;
+
 use shape::shape;
 
 use super::philox::{halves, philox4x32};
 
+/// Logits of which the highest is looked for before its place among them is.
+const ARGMAX_CHUNK: usize = 1024;
 /// Below this temperature sampling is greedy.
 const GREEDY_TEMPERATURE: f32 = 1e-5;
 
@@ -118,7 +122,9 @@ pub enum SampleError {
 pub fn sample(logits: &[f32], draw: &Draw<'_>) -> Result<Sampled, SampleError> {
     check_logits(logits)?;
     let shaped = shape(logits, draw);
-    check_logits(&shaped)?;
+    if let Cow::Owned(shaped) = &shaped {
+        check_logits(shaped)?;
+    }
     let best = argmax(&shaped).ok_or(SampleError::NoCandidate)?;
     let params = draw.params;
     let token = if params.temperature < GREEDY_TEMPERATURE {
@@ -300,11 +306,17 @@ fn check_logits(logits: &[f32]) -> Result<(), SampleError> {
 
 /// The token with the highest logit, the lowest id among equals; `None` if all are negative infinity.
 fn argmax(logits: &[f32]) -> Option<Candidate> {
-    let max = logits
-        .iter()
-        .fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
-    let token = logits.iter().position(|&x| x == max && x > f32::NEG_INFINITY)?;
-    Some(Candidate::new(token, max))
+    // The order of floats, but for NaN which is none of them: a vector loop, which a comparison of floats is not.
+    let ascending = |&x: &f32| {
+        let bits = (x + 0.0).to_bits().cast_signed();
+        bits ^ ((bits >> 31) & i32::MAX)
+    };
+    let best_of = |chunk: &[f32]| chunk.iter().map(ascending).fold(i32::MIN, i32::max);
+    let chunks = logits.chunks(ARGMAX_CHUNK).map(best_of).enumerate();
+    let (chunk, best) = chunks.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+    let first = chunk * ARGMAX_CHUNK;
+    let token = first + logits[first..].iter().map(ascending).position(|x| x == best)?;
+    (logits[token] > f32::NEG_INFINITY).then(|| Candidate::new(token, logits[token]))
 }
 
 /// The tokens that min_p, then top_k, then top_p keep; never none.

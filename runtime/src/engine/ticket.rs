@@ -128,19 +128,30 @@ impl Ticket {
         if self.ended {
             return None;
         }
-        let event = match self.events.recv().await {
-            Some(stamped) => {
-                self.timing.scheduled_at = stamped.scheduled_at;
-                self.timing.first_token_at = stamped.first_token_at;
-                self.timing.last_event_at = Some(stamped.at);
-                self.n_cached = stamped.n_cached;
-                stamped.event
-            }
-            // The engine thread is gone without a word: still an end, so that no caller waits for ever.
-            None => Event::Failed(RequestFailure::EngineDead),
+        // The engine thread may be gone without a word: still an end, so that no caller waits for ever.
+        let Some(stamped) = self.events.recv().await else {
+            self.ended = true;
+            return Some(Event::Failed(RequestFailure::EngineDead));
         };
-        self.ended = !matches!(event, Event::Prompt(_) | Event::Token { .. });
-        Some(event)
+        Some(self.read(stamped))
+    }
+
+    /// The next event if it is there already.
+    pub fn next_ready(&mut self) -> Option<Event> {
+        if self.ended {
+            return None;
+        }
+        let stamped = self.events.try_recv().ok()?;
+        Some(self.read(stamped))
+    }
+
+    fn read(&mut self, stamped: Stamped) -> Event {
+        self.timing.scheduled_at = stamped.scheduled_at;
+        self.timing.first_token_at = stamped.first_token_at;
+        self.timing.last_event_at = Some(stamped.at);
+        self.n_cached = stamped.n_cached;
+        self.ended = !matches!(stamped.event, Event::Prompt(_) | Event::Token { .. });
+        stamped.event
     }
 
     /// Tokens of the prompt that the prefix cache had; 0 before the first event was read.

@@ -44,7 +44,8 @@ enum At {
 }
 
 impl CallReader {
-    pub(super) fn new(calls: Calls) -> Self {
+    /// `None` where whoever finds the thoughts also finds the calls.
+    pub(super) fn new(calls: Calls) -> Option<Self> {
         let marked = |format, tools| {
             Self::Marked(Marked {
                 format,
@@ -54,12 +55,13 @@ impl CallReader {
             })
         };
         match calls {
-            Calls::Chosen { format, tools } => marked(format, tools),
-            Calls::Listed { tools } => marked(&LISTED, tools),
-            Calls::Named { name } => Self::Named {
+            Calls::Chosen { format, .. } if format.has_messages() => None,
+            Calls::Chosen { format, tools } => Some(marked(format, tools)),
+            Calls::Listed { tools } => Some(marked(&LISTED, tools)),
+            Calls::Named { name } => Some(Self::Named {
                 name,
                 has_begun: false,
-            },
+            }),
         }
     }
 
@@ -120,7 +122,7 @@ impl Marked {
     fn opened(&self, open: &'static str) -> At {
         match self.format.body {
             Body::Json => At::Json(JsonCalls::new(self.format, open)),
-            Body::Block(_) => At::Block { open, searched: 0 },
+            Body::Block(_) | Body::Messages => At::Block { open, searched: 0 },
         }
     }
 

@@ -44,6 +44,15 @@ pub(super) enum Body {
     Json,
     /// In a syntax that this parser reads, marks included.
     Block(fn() -> Box<dyn ToolParser>),
+    /// In messages, whose headers also tell what is a thought.
+    Messages,
+}
+
+impl ToolFormat {
+    /// Whether calls stand in messages, as thoughts do there.
+    pub(super) fn has_messages(&self) -> bool {
+        matches!(self.body, Body::Messages)
+    }
 }
 
 const JSON: ToolFormat = ToolFormat {
@@ -217,11 +226,21 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         ..JSON
     },
     ToolFormat {
+        names: &["openai", "gpt_oss"],
+        template_words: HARMONY,
+        body: Body::Messages,
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
         names: &["xlam", "json"],
         starts: &['[', '{'],
         ..JSON
     },
 ];
+
+/// What only templates of the harmony format have.
+const HARMONY: &[&str] = &["<|channel|>", "<|message|>", "<|start|>"];
 
 /// A format of thoughts.
 #[derive(Debug)]
@@ -232,6 +251,8 @@ pub struct ReasoningFormat {
     template_words: &'static [&'static str],
     pub(super) open: &'static str,
     pub(super) close: &'static str,
+    /// Whether they stand in messages of their own, in the harmony format.
+    pub(super) has_messages: bool,
     /// Whether an answer begins inside even where the prompt does not say so.
     begins: Begins,
     pub(super) has_special_marks: bool,
@@ -239,10 +260,20 @@ pub struct ReasoningFormat {
 
 static REASONING_FORMATS: &[ReasoningFormat] = &[
     ReasoningFormat {
+        names: &["openai_gptoss", "gpt_oss"],
+        template_words: HARMONY,
+        open: "<|channel|>analysis<|message|>",
+        close: "<|channel|>final<|message|>",
+        has_messages: true,
+        begins: Begins::Outside,
+        has_special_marks: true,
+    },
+    ReasoningFormat {
         names: &["mistral"],
         template_words: &["[THINK]"],
         open: "[THINK]",
         close: "[/THINK]",
+        has_messages: false,
         begins: Begins::Outside,
         has_special_marks: true,
     },
@@ -251,6 +282,7 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
         template_words: &["<seed:think>"],
         open: "<seed:think>",
         close: "</seed:think>",
+        has_messages: false,
         begins: Begins::Outside,
         has_special_marks: false,
     },
@@ -259,6 +291,7 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
         template_words: &["Here is my thought process:"],
         open: "Here is my thought process:",
         close: "Here is my response:",
+        has_messages: false,
         begins: Begins::Outside,
         has_special_marks: false,
     },
@@ -276,6 +309,7 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
         template_words: &["</think>"],
         open: "<think>",
         close: "</think>",
+        has_messages: false,
         begins: Begins::Outside,
         has_special_marks: false,
     },
@@ -284,6 +318,7 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
         template_words: &[],
         open: "<think>",
         close: "</think>",
+        has_messages: false,
         begins: Begins::Inside,
         has_special_marks: false,
     },

@@ -1,6 +1,6 @@
 //! Where pieces are collected: spaces between them go, neighbours of one kind are joined, calls get their numbers.
 
-use super::{ParserPlan, Piece};
+use super::{ParserPlan, Piece, Pieces};
 
 /// Letters and digits of a call's id where the format asks for no other number.
 const ID_LENGTH: usize = 24;
@@ -15,7 +15,7 @@ enum Kind {
 
 #[derive(Debug)]
 pub(super) struct Sink {
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     kind: Option<Kind>,
     /// Space that is written when text of the same kind follows it.
     space: String,
@@ -30,7 +30,7 @@ pub(super) struct Sink {
 impl Sink {
     pub(super) fn new(plan: &ParserPlan, id_length: Option<usize>) -> Self {
         Self {
-            pieces: Vec::new(),
+            pieces: Pieces::new(),
             kind: None,
             space: String::new(),
             trims: false,
@@ -123,7 +123,7 @@ impl Sink {
         }
     }
 
-    pub(super) fn take(&mut self) -> Vec<Piece> {
+    pub(super) fn take(&mut self) -> Pieces {
         std::mem::take(&mut self.pieces)
     }
 }

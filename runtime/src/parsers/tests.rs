@@ -69,7 +69,10 @@ fn shown(pieces: &[Piece]) -> String {
 
 fn parsed(plan: &ParserPlan, parts: &[&str]) -> String {
     let mut parser = OutputParser::new(plan);
-    let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| parser.push(part)).collect();
+    let mut pieces: Vec<Piece> = parts
+        .iter()
+        .flat_map(|part| parser.push((*part).to_string()))
+        .collect();
     pieces.extend(parser.finish());
     shown(&pieces)
 }
@@ -234,6 +237,23 @@ const CASES: &[(&str, &str, &str)] = &[
         "[{\"name\": \"search\", \"arguments\": {}}] ok",
         "[0 search]{}[c]ok",
     ),
+    (
+        "openai",
+        "<|channel|>analysis<|message|>I a < b<|end|><|start|>assistant<|channel|>commentary<|message|>One moment.<|end|><|start|>assistant<|channel|>commentary to=functions.search <|constrain|>json<|message|>{\"q\": 1}<|call|>",
+        "[r]I a < b[c]One moment.[0 search]{\"q\": 1}",
+    ),
+    (
+        "openai",
+        " to=functions.get_weather<|channel|>commentary json<|message|>{}<|call|><|start|>assistant to=functions.search<|channel|>commentary<|message|>{\"q",
+        "[0 get_weather]{}[1 search]{\"q",
+    ),
+    (
+        "openai",
+        "<|channel|>commentary to=functions.nope <|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>Hi <|end",
+        "[c]{}Hi <|end",
+    ),
+    ("openai", "to be <|or", "[c]to be <|or"),
+    ("openai", "<|channel|>final", ""),
 ];
 
 #[test]
@@ -276,6 +296,12 @@ fn thoughts_stand_before_the_answer() {
             "[r]a[c]b",
         ),
         ("seed_oss", "user", "<seed:think>a</seed:think>b", "[r]a[c]b"),
+        (
+            "openai_gptoss",
+            "<|start|>assistant",
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|channel|>final<|message|>c <",
+            "[r]ab[c]c <",
+        ),
     ];
     for (name, prompt, text, expected) in cases {
         assert_eq!(
@@ -342,6 +368,10 @@ fn templates_name_their_formats() {
         Some("qwen3_coder")
     );
     assert_eq!(calls("[TOOL_CALLS]"), Some("mistral"));
+    assert_eq!(
+        calls("<|start|>assistant<|channel|>final<|message|>"),
+        Some("openai")
+    );
     assert_eq!(calls("{{ message['content'] }}"), None);
     let thoughts = |template: &str| {
         formats("auto", "auto", template)
@@ -409,6 +439,12 @@ const FRAGMENTS: &[&str] = &[
     "<arg_key>",
     "</arg_value>",
     "<parameter=city>",
+    "<|channel|>",
+    "analysis",
+    "<|message|>",
+    "<|start|>",
+    " to=functions.search",
+    "<|call|>",
 ];
 
 proptest! {
@@ -435,7 +471,8 @@ proptest! {
         };
         let whole = parsed(&plan, &[&text]);
         prop_assert_eq!(&parsed(&plan, &cut(&text, &places)), &whole);
-        if !thinks && !whole.contains("[0 ") {
+        // Headers of messages are no text.
+        if !thinks && !whole.contains("[0 ") && !format.has_messages() {
             prop_assert_eq!(whole.strip_prefix("[c]").unwrap_or(&whole), &text);
         }
     }

@@ -203,7 +203,7 @@ impl Shape for Chat {
         }
     }
 
-    fn chunks(&mut self, delta: Delta) -> Vec<ChunkChoice> {
+    fn chunks(&mut self, delta: Delta, chunks: &mut Vec<ChunkChoice>) {
         let Delta {
             choice_idx,
             pieces,
@@ -220,7 +220,6 @@ impl Shape for Chat {
             token_ids: None,
         };
         self.has_called[choice_idx] |= pieces.iter().any(|piece| matches!(piece, Piece::Call { .. }));
-        let mut chunks = Vec::new();
         if !std::mem::replace(&mut self.has_begun[choice_idx], true) {
             let role = Some(self.role.clone());
             chunks.push(chunk(DeltaMessage {
@@ -255,7 +254,6 @@ impl Shape for Chat {
             chunk.logprobs = self.logprobs(&tokens);
             chunk.token_ids = self.token_ids(&tokens);
         }
-        chunks
     }
 
     fn complete(&self, prepared: &Prepared, answer: &mut Answer<'_, Choice>) {

@@ -129,8 +129,8 @@ impl Shape for Completion {
         self.choice(choice_idx, whole)
     }
 
-    fn chunks(&mut self, delta: Delta) -> Vec<Choice> {
+    fn chunks(&mut self, delta: Delta, chunks: &mut Vec<Choice>) {
         let choice_idx = delta.choice_idx;
-        vec![self.choice(choice_idx, delta.into())]
+        chunks.push(self.choice(choice_idx, delta.into()));
     }
 }

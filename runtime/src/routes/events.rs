@@ -19,10 +19,20 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct Events(Vec<u8>);
 
 impl Events {
+    /// None yet.
+    pub(super) fn with_room_for(n_bytes: usize) -> Self {
+        Self(Vec::with_capacity(n_bytes))
+    }
+
     /// Adds an event whose data is JSON.
     pub(super) fn push(&mut self, data: &impl Serialize) {
+        self.push_written(|bytes| serde_json::to_writer(bytes, data).expect("answers serialize"));
+    }
+
+    /// Adds an event whose data is what `write` appends.
+    pub(super) fn push_written(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.0.extend_from_slice(b"data: ");
-        serde_json::to_writer(&mut self.0, data).expect("answers serialize");
+        write(&mut self.0);
         self.0.extend_from_slice(b"\n\n");
     }
 

@@ -11,12 +11,12 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
 use super::body::JsonBytes;
 use super::events::Events;
-use crate::answer::{Choice, ChoicePlan, Delta, Running, Whole, best};
+use crate::answer::{Choice, ChoicePlan, Delta, Deltas, Running, Whole, best};
 use crate::engine::Ticket;
 use crate::error::{ApiError, shortened};
 use crate::request::{Prepared, Rules, StreamOptions, Work};
@@ -24,11 +24,11 @@ use crate::response::{Answer, CompletionTokensDetails, FINGERPRINT, PromptTokens
 use crate::server::{App, Serving};
 use crate::tokenizer::Tokenizer;
 
+/// Bytes of a choice with little text, for making room.
+const CHOICE_BYTES: usize = 128;
+
 /// Unknown parameters that are named to the client.
 const IGNORED_MAX: usize = 16;
-
-/// Pieces of answers that are ready at once and are sent together.
-pub(super) const READY_MAX: usize = 64;
 
 /// How a route reads a body.
 pub(super) type Reader<T> = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<T, ApiError>;
@@ -44,13 +44,13 @@ pub(super) trait Shape: Send + 'static {
     /// An entry of `choices` of a whole answer.
     type Choice: Serialize;
     /// An entry of `choices` of a chunk.
-    type ChunkChoice: Serialize;
+    type ChunkChoice: Serialize + Send;
 
     /// A whole answer.
     fn whole(&mut self, choice_idx: usize, whole: Whole) -> Self::Choice;
 
-    /// Pieces of an answer, each of which is a chunk of its own.
-    fn chunks(&mut self, delta: Delta) -> Vec<Self::ChunkChoice>;
+    /// Adds the pieces of an answer, each of which is a chunk of its own.
+    fn chunks(&mut self, delta: Delta, chunks: &mut Vec<Self::ChunkChoice>);
 
     /// What a whole answer has beside its choices.
     fn complete(&self, _prepared: &Prepared, _answer: &mut Answer<'_, Self::Choice>) {}
@@ -113,12 +113,15 @@ pub(super) async fn respond<S: Shape>(
             Json(answer).into_response()
         }
         Some(options) => {
+            let envelope = Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared);
             let writer = ChunkWriter {
                 app,
-                envelope: Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared),
+                frame: Frame::new(&envelope.around::<S::ChunkChoice>(S::CHUNK, Vec::new())),
+                envelope,
                 shape,
                 options,
                 counts: vec![Counts::default(); prepared.prompts.len() * prepared.answers.n],
+                chunks: Vec::new(),
             };
             writer.respond(running.deltas())
         }
@@ -232,28 +235,74 @@ impl Envelope {
     }
 }
 
+/// What every chunk of an answer has around its choices, written once.
+struct Frame {
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+impl Frame {
+    /// Of an answer without choices.
+    fn new<C: Serialize>(answer: &Answer<'_, C>) -> Self {
+        // No text can look so: a quote in one is written with a backslash.
+        const CHOICES: &[u8] = br#","choices":["#;
+        let mut before = serde_json::to_vec(answer).expect("answers serialize");
+        let at = before.windows(CHOICES.len()).position(|bytes| bytes == CHOICES);
+        let after = before.split_off(at.expect("an answer has choices") + CHOICES.len());
+        Self { before, after }
+    }
+
+    /// Bytes of an event with little text.
+    fn n_bytes(&self) -> usize {
+        self.before.len() + self.after.len() + CHOICE_BYTES
+    }
+
+    /// Adds an event. `usage` is as [`Answer::usage`].
+    fn push(&self, events: &mut Events, choice: Option<&impl Serialize>, usage: Option<Option<Usage>>) {
+        let (end_of_choices, after) = self.after.split_at(1);
+        events.push_written(|data| {
+            data.extend_from_slice(&self.before);
+            if let Some(choice) = choice {
+                serde_json::to_writer(&mut *data, choice).expect("choices serialize");
+            }
+            data.extend_from_slice(end_of_choices);
+            if let Some(usage) = usage {
+                data.extend_from_slice(br#","usage":"#);
+                serde_json::to_writer(&mut *data, &usage).expect("numbers serialize");
+            }
+            data.extend_from_slice(after);
+        });
+    }
+}
+
 /// Writes a stream's events.
-struct ChunkWriter<S> {
+struct ChunkWriter<S: Shape> {
     app: Arc<App>,
     envelope: Envelope,
+    frame: Frame,
     shape: S,
     options: StreamOptions,
     /// Per choice.
     counts: Vec<Counts>,
+    /// Those of the piece that is being written.
+    chunks: Vec<S::ChunkChoice>,
 }
 
 impl<S: Shape> ChunkWriter<S> {
     /// The events of answers as they arrive; what is ready at once is sent at once.
-    fn respond(self, deltas: BoxStream<'static, Result<Delta, ApiError>>) -> Response {
-        let state = Some((deltas.ready_chunks(READY_MAX), self));
+    fn respond(self, deltas: Deltas) -> Response {
+        // Boxed, because it is moved in and out with each batch.
+        let state = Some(Box::new((self, deltas, Vec::new())));
         let written = stream::unfold(state, |state| async move {
-            let (mut deltas, mut writer) = state?;
-            let mut events = Events::default();
-            let Some(ready) = deltas.next().await else {
+            let mut state = state?;
+            let (writer, deltas, ready) = &mut *state;
+            deltas.ready(ready).await;
+            let mut events = Events::with_room_for(ready.len() * writer.frame.n_bytes());
+            if ready.is_empty() {
                 writer.end(&mut events);
                 return Some((events, None));
-            };
-            for delta in ready {
+            }
+            for delta in ready.drain(..) {
                 match delta {
                     Ok(delta) => writer.delta(delta, &mut events),
                     Err(error) => {
@@ -262,7 +311,7 @@ impl<S: Shape> ChunkWriter<S> {
                     }
                 }
             }
-            Some((events, Some((deltas, writer))))
+            Some((events, Some(state)))
         });
         super::events::respond(written.boxed())
     }
@@ -274,19 +323,19 @@ impl<S: Shape> ChunkWriter<S> {
             n_reasoning: delta.n_reasoning,
             n_cached: delta.n_cached,
         };
-        let mut choices = self.shape.chunks(delta).into_iter().peekable();
-        while let Some(choice) = choices.next() {
+        self.shape.chunks(delta, &mut self.chunks);
+        let n_before = self.chunks.len().saturating_sub(1);
+        for (at, choice) in self.chunks.drain(..).enumerate() {
             // What comes before the last chunk, such as the role, is no token of its own.
-            if choices.peek().is_none() {
+            if at == n_before {
                 self.counts[idx] = counts;
             }
-            let mut chunk = self.envelope.around(S::CHUNK, vec![choice]);
-            if self.options.continuous_usage_stats {
-                chunk.usage = Some(Some(self.envelope.usage(&self.counts)));
-            } else if self.options.include_usage {
-                chunk.usage = Some(None);
-            }
-            events.push(&chunk);
+            let options = self.options;
+            let usage = options
+                .continuous_usage_stats
+                .then(|| self.envelope.usage(&self.counts));
+            let usage = (options.include_usage || usage.is_some()).then_some(usage);
+            self.frame.push(events, Some(&choice), usage);
         }
     }
 
@@ -298,9 +347,9 @@ impl<S: Shape> ChunkWriter<S> {
 
     fn end(&mut self, events: &mut Events) {
         if self.options.include_usage {
-            let mut chunk = self.envelope.around::<S::ChunkChoice>(S::CHUNK, Vec::new());
-            chunk.usage = Some(Some(self.envelope.usage(&self.counts)));
-            events.push(&chunk);
+            let usage = self.envelope.usage(&self.counts);
+            self.frame
+                .push(events, None::<&S::ChunkChoice>, Some(Some(usage)));
         }
         events.done();
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
 use serde_json::Value;
 
 use super::events::Events;
-use super::generation::{READY_MAX, submit, tell_ignored};
-use crate::answer::{Delta, Finish};
+use super::generation::{submit, tell_ignored};
+use crate::answer::{Delta, Deltas, Finish};
 use crate::error::ApiError;
 use crate::parsers::Piece;
 use crate::request::Prepared;
@@ -68,23 +68,29 @@ pub(super) async fn respond<W: Writer>(
     Ok(response)
 }
 
-type Deltas = BoxStream<'static, Result<Delta, ApiError>>;
-
 async fn whole<W: Writer>(mut deltas: Deltas, mut teller: Teller<W>) -> Result<Value, ApiError> {
-    let mut events = Vec::new();
-    while let Some(delta) = deltas.next().await {
-        teller.delta(delta?, &mut events);
-        events.clear();
+    let (mut events, mut ready) = (Vec::new(), Vec::new());
+    loop {
+        deltas.ready(&mut ready).await;
+        if ready.is_empty() {
+            return Ok(teller.writer.whole());
+        }
+        for delta in ready.drain(..) {
+            teller.delta(delta?, &mut events);
+            events.clear();
+        }
     }
-    Ok(teller.writer.whole())
 }
 
 fn streamed<W: Writer>(app: Arc<App>, deltas: Deltas, teller: Teller<W>) -> Response {
-    let state = Some((deltas.ready_chunks(READY_MAX), teller));
+    let state = Some((deltas, teller));
     let written = stream::unfold((state, app), |(state, app)| async move {
         let (mut deltas, mut teller) = state?;
-        let ready = deltas.next().await?;
-        let mut told = Vec::new();
+        let (mut told, mut ready) = (Vec::new(), Vec::new());
+        deltas.ready(&mut ready).await;
+        if ready.is_empty() {
+            return None;
+        }
         for delta in ready {
             match delta {
                 Ok(delta) => teller.delta(delta, &mut told),
