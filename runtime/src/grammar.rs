@@ -3,6 +3,7 @@
 //! Owns the way from a [`Constraint`] of a request to a [`Grammar`], and the [`Follower`] that goes through one with an
 //! answer's tokens. llguidance does the parsing. Must not know requests, logits or how tokens are drawn.
 
+mod closed;
 mod constraint;
 mod gbnf;
 mod marks;

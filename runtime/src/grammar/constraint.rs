@@ -7,6 +7,7 @@ use llguidance::regex_to_lark;
 use serde_json::{Map, Value, json};
 
 use super::GrammarError;
+use super::closed::closed;
 use super::gbnf::{is_gbnf, literal, to_lark};
 use super::marks::Marks;
 use super::structural;
@@ -131,13 +132,13 @@ impl Constraint {
     }
 }
 
-/// A schema as an atom of Lark, with the options that all schemas are compiled with.
+/// A schema as an atom of Lark, its objects closed, with the options that all schemas are compiled with.
 ///
 /// # Errors
 /// Why it is refused.
 pub(super) fn json_grammar(schema: &Value) -> Result<String, String> {
-    let mut keywords = match schema {
-        Value::Object(keywords) => keywords.clone(),
+    let mut keywords = match closed(schema.clone()) {
+        Value::Object(keywords) => keywords,
         Value::Bool(true) => Map::new(),
         _ => return Err("a schema is an object".to_owned()),
     };
