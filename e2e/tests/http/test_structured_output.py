@@ -63,6 +63,15 @@ def test_a_json_schema_is_kept_to(ask, form: str, seed: int) -> None:
     assert is_person(json.loads(said(answer)))
 
 
+def test_objects_have_no_members_but_those_of_their_schema(ask) -> None:
+    point = {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"]}
+    schema = {"type": "object", "properties": {"p": {"$ref": "#/$defs/P"}}, "required": ["p"], "$defs": {"P": point}}
+    for seed in (1, 2, 3):
+        answer = ask(seed=seed, guided_json=schema)
+        assert answer.choices[0].finish_reason == "stop"
+        assert json.loads(said(answer)) in ({"p": {"x": 1}}, {"p": {"x": 2}})
+
+
 def test_every_choice_keeps_to_it_and_so_does_a_stream(ask) -> None:
     answers = ask(n=3, seed=5, guided_json=PERSON)
     assert all(is_person(json.loads(choice.message.content)) for choice in answers.choices)

@@ -46,7 +46,7 @@ def check(call: Any) -> None:
 def test_required_calls_a_tool(ask, seed: int) -> None:
     # A model this small would go on calling to the end of its tokens.
     answer = ask(tool_choice="required", seed=seed, parallel_tool_calls=False).choices[0]
-    assert answer.message.tool_calls and not answer.message.content
+    assert answer.message.tool_calls and answer.message.content is None
     assert answer.finish_reason == "tool_calls"
     for call in answer.message.tool_calls:
         check(call)
@@ -57,7 +57,7 @@ def test_named_calls_that_tool_once(ask) -> None:
     [call] = answer.message.tool_calls
     assert call.function.name == "get_weather"
     check(call)
-    assert not answer.message.content
+    assert answer.message.content is None
 
 
 def test_parallel_tool_calls_may_be_turned_off(ask) -> None:
@@ -94,6 +94,10 @@ def test_a_call_cut_off_is_no_error(ask) -> None:
     assert answer.finish_reason == "length"
     for call in answer.message.tool_calls or []:
         assert call.function.name in ("get_weather", "get_time")
+    answer = ask(tool_choice=NAMED, max_tokens=5).choices[0]
+    [call] = answer.message.tool_calls
+    assert answer.finish_reason == "length" and call.function.name == "get_weather"
+    assert call.function.arguments.startswith("{") and not call.function.arguments.endswith("}")
 
 
 def test_a_conversation_with_calls_and_results_goes_on(ask) -> None:

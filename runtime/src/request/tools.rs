@@ -55,13 +55,6 @@ pub enum CallStyle {
     Legacy,
 }
 
-impl CallStyle {
-    /// Whether a grammar made the model call.
-    pub fn is_forced(self) -> bool {
-        matches!(self, Self::Required | Self::Named)
-    }
-}
-
 /// The tools of a request, checked.
 #[derive(Clone, Debug)]
 pub(super) struct ToolUse {

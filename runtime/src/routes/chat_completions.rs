@@ -69,13 +69,7 @@ impl Chat {
         }
     }
 
-    fn message(&self, mut parts: Parts, finish: Option<&Finish>) -> Message {
-        // What a grammar was cut off in is no call.
-        if self.calls.is_forced() && finish == Some(&Finish::Length) {
-            parts
-                .calls
-                .retain(|call| serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_ok());
-        }
+    fn message(&self, parts: Parts) -> Message {
         let Parts {
             reasoning,
             content,
@@ -84,7 +78,7 @@ impl Chat {
         let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
         let has_nothing_else = reasoning.is_none() && calls.is_empty();
         let content = Some(format!("{}{content}", self.echo))
-            .filter(|content| !content.is_empty() || has_nothing_else || self.calls.is_forced());
+            .filter(|content| !content.is_empty() || has_nothing_else);
         let function = |call: Call| Function {
             name: call.name,
             arguments: call.arguments,
@@ -191,7 +185,7 @@ impl Shape for Chat {
             self.prompt = whole.prompt;
         }
         let finish = whole.finish.as_ref();
-        let message = self.message(whole.parts, finish);
+        let message = self.message(whole.parts);
         let has_called = !message.tool_calls.is_empty() || message.function_call.is_some();
         Choice {
             index: choice_idx,

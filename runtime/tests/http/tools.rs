@@ -174,6 +174,29 @@ async fn a_request_decides_what_of_it_is_told() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_demanded_is_all_there_is_and_may_be_cut_off() {
+    let choice = json!({"type": "function", "function": {"name": "get_time"}});
+    let listed = r#"[{"name": "get_time", "parameters": {"zone": "UTC"}}]"#;
+    for (choice, said) in [(choice, r#"{"zone": "UTC"}"#), (json!("required"), listed)] {
+        let server = saying(said, &[]).await;
+        let asked = json!({"tools": tools(), "tool_choice": choice, "parallel_tool_calls": false});
+        let whole = server.chat(asked.clone()).await.json();
+        let message = &whole["choices"][0]["message"];
+        assert_eq!(message.get("content"), Some(&Value::Null), "{whole}");
+        let n_tokens = whole["usage"]["completion_tokens"].as_u64().unwrap();
+        let cut = json!({"max_tokens": n_tokens - 4});
+        let streamed = with(asked.clone(), with(cut.clone(), json!({"stream": true})));
+        let cut = server.chat(with(asked, cut)).await.json();
+        assert_eq!(cut["choices"][0]["finish_reason"], "length", "{cut}");
+        let call = &cut["choices"][0]["message"]["tool_calls"][0]["function"];
+        let part = call["arguments"].as_str().unwrap();
+        assert!(part.len() > 2 && r#"{"zone": "UTC"}"#.starts_with(part), "{cut}");
+        let path = "/choices/0/delta/tool_calls/0/function/arguments";
+        assert_eq!(joined(&chunks(&server.chat(streamed).await), path), part);
+    }
+}
+
+#[tokio::test]
 async fn settings_turn_parsers_off() {
     let off = [("tool-call-parser", "none"), ("reasoning-parser", "none")];
     let server = with_model(Script::new(SAID), &off).await;
