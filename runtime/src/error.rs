@@ -77,6 +77,8 @@ pub enum ApiError {
     /// The chat template refuses the messages, or fails on them.
     #[error("the chat template does not accept the messages: {reason}")]
     Template {
+        /// Path of the messages.
+        param: String,
         /// What the template says.
         reason: String,
     },
@@ -237,8 +239,8 @@ impl ApiError {
             | Self::Unsupported { param, .. }
             | Self::UnknownParameter { param }
             | Self::Contradiction { param, .. }
-            | Self::TooLong { param, .. } => Some(param),
-            Self::Template { .. } => Some("messages"),
+            | Self::TooLong { param, .. }
+            | Self::Template { param, .. } => Some(param),
             Self::UnknownModel { .. } | Self::WrongTask { .. } => Some("model"),
             Self::BrokenJson { .. }
             | Self::NotAnObject
@@ -257,6 +259,21 @@ impl ApiError {
             | Self::Aborted
             | Self::Internal => None,
         }
+    }
+
+    /// The same about a parameter of another name.
+    pub fn about(mut self, name: impl FnOnce(&str) -> String) -> Self {
+        if let Self::InvalidValue { param, .. }
+        | Self::Missing { param }
+        | Self::Unsupported { param, .. }
+        | Self::UnknownParameter { param }
+        | Self::Contradiction { param, .. }
+        | Self::TooLong { param, .. }
+        | Self::Template { param, .. } = &mut self
+        {
+            *param = name(param);
+        }
+        self
     }
 
     /// OpenAI's body.
@@ -407,7 +424,10 @@ mod tests {
                 param: text(),
                 reason: text(),
             },
-            ApiError::Template { reason: text() },
+            ApiError::Template {
+                param: text(),
+                reason: text(),
+            },
             ApiError::InvalidApiKey,
             ApiError::UnknownModel {
                 model: text(),

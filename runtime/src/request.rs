@@ -9,6 +9,7 @@ mod constraint;
 mod defaults;
 mod fill_in;
 mod messages;
+mod names;
 pub mod parameters;
 mod params;
 mod pooling;
@@ -19,6 +20,7 @@ mod tools;
 
 pub use answers::{Answers, Method, StreamOptions};
 pub use defaults::{Defaults, DefaultsError};
+pub use names::Names;
 pub use pooling::{
     Encoding, Pairing, PreparedEmbeddings, PreparedRanking, PreparedScores, embeddings, ranking, scores,
 };
@@ -38,7 +40,7 @@ use crate::pooling::Lengths;
 use crate::tokenizer::{Begin, Special, Tokenizer};
 use fill_in::fill_in;
 use parameters::{CHAT_COMPLETIONS, COMPLETIONS, MESSAGES, RESPONSES};
-use params::Params;
+use params::{Params, Rewrite};
 use prompt::{Cut, PromptSource, encode, prompt_sources};
 use tools::{ToolParams, ToolUse};
 
@@ -91,6 +93,8 @@ pub struct Prepared {
     pub prompts: Vec<Prompt>,
     /// Name of the parameter that the prompts come from.
     pub prompt_param: &'static str,
+    /// What the client calls parameters that have other names here.
+    pub names: Names,
     /// How to answer each of them.
     pub answers: Answers,
     /// Alternatives to each of the prompts' tokens, where their log-probabilities are asked for.
@@ -202,6 +206,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
         model,
         prompts,
         prompt_param: "prompt",
+        names: Names::default(),
         answers,
         prompt_logprobs,
         calls: CallStyle::default(),
@@ -229,9 +234,7 @@ pub fn chat(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Pre
 pub fn response(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<PreparedResponse, ApiError> {
     let params = Params::parse(body, &RESPONSES, rules.strict)?;
     let given = params.fields().clone();
-    let (params, unknown) = params.into_body(&CHAT_COMPLETIONS, responses::to_chat)?;
-    let mut prepared = prepared_chat(params, rules, tokenizer)?;
-    prepared.ignored.extend(unknown);
+    let prepared = rewritten_chat(params, responses::to_chat, rules, tokenizer)?;
     Ok(PreparedResponse { prepared, given })
 }
 
@@ -244,7 +247,7 @@ pub fn anthropic(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     if !params.has("max_tokens") {
         return Err(missing("max_tokens"));
     }
-    anthropic_chat(params, rules, tokenizer)
+    rewritten_chat(params, anthropic::to_chat, rules, tokenizer)
 }
 
 /// Reads the body of `/v1/messages/count_tokens`.
@@ -252,13 +255,21 @@ pub fn anthropic(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
 /// # Errors
 /// [`ApiError`] for everything a client can get wrong.
 pub fn anthropic_prompt(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
-    anthropic_chat(Params::parse(body, &MESSAGES, rules.strict)?, rules, tokenizer)
+    let params = Params::parse(body, &MESSAGES, rules.strict)?;
+    rewritten_chat(params, anthropic::to_chat, rules, tokenizer)
 }
 
-fn anthropic_chat(params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
-    let (params, unknown) = params.into_body(&CHAT_COMPLETIONS, anthropic::to_chat)?;
-    let mut prepared = prepared_chat(params, rules, tokenizer)?;
+/// Another route's body, as a chat whose errors name what the client wrote.
+fn rewritten_chat(
+    params: Params,
+    rewrite: Rewrite,
+    rules: &Rules<'_>,
+    tokenizer: &Tokenizer,
+) -> Result<Prepared, ApiError> {
+    let (params, names, unknown) = params.into_body(&CHAT_COMPLETIONS, rewrite)?;
+    let mut prepared = prepared_chat(params, rules, tokenizer).map_err(|error| names.restore(error))?;
     prepared.ignored.extend(unknown);
+    prepared.names = names;
     Ok(prepared)
 }
 
@@ -288,6 +299,10 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
     let logprobs = chat_logprobs(&mut params, rules)?;
     let newer = params.count("max_completion_tokens")?;
     let older = params.count("max_tokens")?;
+    let mut names = Names::default();
+    if newer.is_some() {
+        names.add("max_tokens", "max_completion_tokens");
+    }
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
     let cut = Cut::read(&mut params, rules.max_model_len, max_tokens)?;
     let request_id = request_id(&mut params)?;
@@ -306,6 +321,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
         model,
         prompts: vec![Prompt { ids, echo }],
         prompt_param: "messages",
+        names,
         prompt_logprobs: answers.prompt_logprobs,
         answers,
         calls: tools.as_ref().map(ToolUse::style).unwrap_or_default(),
@@ -377,10 +393,12 @@ fn rendered(
     rules: &Rules<'_>,
 ) -> Result<String, ApiError> {
     let template = own.or(rules.template).ok_or_else(|| ApiError::Template {
+        param: "messages".into(),
         reason: "this model has none; set CUSTOM_CHAT_TEMPLATE, send chat_template, or use /v1/completions"
             .into(),
     })?;
     template.render(conversation).map_err(|error| ApiError::Template {
+        param: "messages".into(),
         reason: error.to_string(),
     })
 }

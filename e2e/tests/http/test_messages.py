@@ -97,5 +97,21 @@ def test_errors_have_anthropics_shape(claude: anthropic.Anthropic, server: Serve
     assert missing.status == 400 and "max_tokens" in missing.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop_sequences": [""]}, "stop_sequences"),
+        ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
+        ({"system": "x", "messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"system": "x", "messages": []}, "messages"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_errors_name_what_was_sent(server: Server, extra: dict, param: str) -> None:
+    refused = server.post("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": SUM} | extra)
+    assert refused.status == 400 and refused.json()["error"]["message"].startswith(f"{param} "), refused.body
+
+
 def test_what_changes_nothing_is_taken(ask) -> None:
     assert ask(metadata={"user_id": "x"}, thinking={"type": "disabled"}).content[0].text == ask().content[0].text

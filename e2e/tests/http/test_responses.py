@@ -112,6 +112,26 @@ def test_what_is_refused(ask, extra: dict) -> None:
         ask(**extra)
 
 
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 4000}, "max_output_tokens"),
+        ({"reasoning": {"effort": 3}}, "reasoning.effort"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
+        ({"instructions": "x", "input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0]"),
+        ({"input": "word " * 3000}, "input"),
+        ({"input": "word " * 100_000}, "input"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_errors_name_what_was_sent(ask, extra: dict, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(**extra)
+    assert refused.value.body["param"] == param
+
+
 def test_no_store_is_no_lie(server: Server) -> None:
     answer = server.post("/v1/responses", {"model": "tiny", "input": SUM, "max_output_tokens": 1}).json()
     assert answer["store"] is False

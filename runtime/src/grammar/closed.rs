@@ -140,10 +140,13 @@ fn can_be_closed(fields: &Map<String, Value>) -> bool {
     let says_more = ["additionalProperties", "unevaluatedProperties"]
         .iter()
         .any(|name| fields.contains_key(*name));
-    let names_all = fields.get("required").and_then(Value::as_array).is_none_or(|names| {
-        let mut names = names.iter().filter_map(Value::as_str);
-        names.all(|name| properties.contains_key(name))
-    });
+    let names_all = fields
+        .get("required")
+        .and_then(Value::as_array)
+        .is_none_or(|names| {
+            let mut names = names.iter().filter_map(Value::as_str);
+            names.all(|name| properties.contains_key(name))
+        });
     let n_min = fields.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
     !says_more && names_all && n_min <= properties.len() as u64
 }

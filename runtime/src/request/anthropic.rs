@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::missing;
+use super::names::Names;
 use super::params::take;
 use crate::error::ApiError;
 
@@ -18,15 +19,27 @@ const RENAMED: [(&str, &str); 2] = [
 ///
 /// # Errors
 /// [`ApiError`] that names the path in the body as the client wrote it.
-pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
+pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
+    let mut names = Names::default();
     let system = take(fields, "system").map(system).transpose()?;
-    let turns = take(fields, "messages").ok_or_else(|| missing("messages"))?;
     let mut messages: Vec<Value> = system.into_iter().collect();
-    let Value::Array(turns) = turns else {
-        return Err(ApiError::invalid("messages", "a list of messages", &turns));
+    let turns = match take(fields, "messages").ok_or_else(|| missing("messages"))? {
+        Value::Array(turns) if !turns.is_empty() => turns,
+        other => {
+            return Err(ApiError::invalid(
+                "messages",
+                "a non-empty list of messages",
+                &other,
+            ));
+        }
     };
     for (idx, turn) in turns.into_iter().enumerate() {
-        turn_to_messages(&format!("messages[{idx}]"), turn, &mut messages)?;
+        let path = format!("messages[{idx}]");
+        let first_idx = messages.len();
+        turn_to_messages(&path, turn, &mut messages)?;
+        for message_idx in first_idx..messages.len() {
+            names.add(format!("messages[{message_idx}]"), &path);
+        }
     }
     // What the client put into the model's mouth goes on.
     if messages
@@ -39,10 +52,11 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     for (name, chat) in RENAMED {
         if let Some(value) = take(fields, name) {
             fields.insert(chat.into(), value);
+            names.add(chat, name);
         }
     }
     if let Some(tools) = take(fields, "tools") {
-        fields.insert("tools".into(), functions(tools)?);
+        fields.insert("tools".into(), functions(tools, &mut names)?);
     }
     if let Some(choice) = take(fields, "tool_choice") {
         tool_choice(choice, fields)?;
@@ -62,7 +76,7 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
             json!({"enable_thinking": is_enabled}),
         );
     }
-    Ok(())
+    Ok(names)
 }
 
 fn system(system: Value) -> Result<Value, ApiError> {
@@ -188,7 +202,7 @@ fn result_text(path: &str, content: &Value) -> Result<String, ApiError> {
     }
 }
 
-fn functions(tools: Value) -> Result<Value, ApiError> {
+fn functions(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
     let Value::Array(tools) = tools else {
         return Err(ApiError::invalid("tools", "a list of tools", &tools));
     };
@@ -203,6 +217,11 @@ fn functions(tools: Value) -> Result<Value, ApiError> {
         if tool["description"].is_string() {
             function["description"] = tool["description"].clone();
         }
+        names.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
+        names.add(
+            format!("tools[{idx}].function.parameters"),
+            format!("tools[{idx}].input_schema"),
+        );
         Ok(json!({"type": "function", "function": function}))
     };
     let functions = tools.into_iter().enumerate().map(function);
@@ -235,7 +254,7 @@ mod tests {
     fn chat(body: Value) -> Result<Value, String> {
         let mut fields = body.as_object().unwrap().clone();
         let path = |error: ApiError| error.param().unwrap_or_default().to_string();
-        to_chat(&mut fields).map(|()| Value::Object(fields)).map_err(path)
+        to_chat(&mut fields).map(|_| Value::Object(fields)).map_err(path)
     }
 
     #[test]
@@ -291,9 +310,12 @@ mod tests {
         assert_eq!(with(json!([{"text": "a"}])), "messages[0].content[0].type");
         let system = json!({"messages": [{"role": "system", "content": "a"}]});
         assert_eq!(chat(system).unwrap_err(), "messages[0].role");
-        let named = json!({"messages": [], "tool_choice": {"type": "tool"}});
+        let hi = json!([{"role": "user", "content": "Hi"}]);
+        let empty = json!({"messages": [], "system": "Be brief."});
+        assert_eq!(chat(empty).unwrap_err(), "messages");
+        let named = json!({"messages": hi, "tool_choice": {"type": "tool"}});
         assert_eq!(chat(named).unwrap_err(), "tool_choice.name");
-        let server = json!({"messages": [], "tools": [{"type": "bash_20250124", "name": "bash"}]});
+        let server = json!({"messages": hi, "tools": [{"type": "bash_20250124", "name": "bash"}]});
         assert_eq!(chat(server).unwrap_err(), "tools[0].type");
     }
 }

@@ -3,8 +3,12 @@
 
 use serde_json::{Map, Value};
 
+use super::names::Names;
 use super::parameters::{Body, Fate, Kind, Parameter};
 use crate::error::ApiError;
+
+/// Rewrites the fields of one body to those of another.
+pub(super) type Rewrite = fn(&mut Map<String, Value>) -> Result<Names, ApiError>;
 
 /// Parameters that nobody has taken yet. `null` counts as absent, as in OpenAI's API.
 #[derive(Debug)]
@@ -122,16 +126,17 @@ impl Params {
         &self.fields
     }
 
-    /// Goes on as another body, whose parameters `rewrite` makes of these. The names of unknown ones are returned.
+    /// Goes on as another body, whose parameters `rewrite` makes of these, with their names here. Those of unknown ones
+    /// are returned too.
     pub(super) fn into_body(
         mut self,
         body: &'static Body,
-        rewrite: fn(&mut Map<String, Value>) -> Result<(), ApiError>,
-    ) -> Result<(Self, Vec<String>), ApiError> {
+        rewrite: Rewrite,
+    ) -> Result<(Self, Names, Vec<String>), ApiError> {
         let unknown = self.sift()?;
-        rewrite(&mut self.fields)?;
+        let names = rewrite(&mut self.fields)?;
         self.body = body;
-        Ok((self, unknown))
+        Ok((self, names, unknown))
     }
 
     /// Refuses what is left and asks for something that is not done here; the names of unknown ones are returned, or

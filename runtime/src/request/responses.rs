@@ -5,32 +5,27 @@
 use serde_json::{Map, Value, json};
 
 use super::missing;
+use super::names::Names;
 use super::params::take;
 use crate::error::ApiError;
 
 /// Items of one input.
 const ITEMS_MAX: usize = 8192;
 
-/// Parameters by their names in a chat.
-const RENAMED: [(&str, &str); 1] = [("max_output_tokens", "max_completion_tokens")];
-
 /// Rewrites a body's fields to those of a chat.
 ///
 /// # Errors
 /// [`ApiError`] that names the path in the body as the client wrote it.
-pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
-    let messages = messages(
-        take(fields, "instructions"),
-        take(fields, "input").ok_or_else(|| missing("input"))?,
-    )?;
-    fields.insert("messages".into(), Value::Array(messages));
-    for (name, chat) in RENAMED {
-        if let Some(value) = take(fields, name) {
-            fields.insert(chat.into(), value);
+pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
+    let mut names = messages(fields)?;
+    if let Some(limit) = take(fields, "max_output_tokens") {
+        fields.insert("max_completion_tokens".into(), limit);
+        for name in ["max_completion_tokens", "max_tokens"] {
+            names.add(name, "max_output_tokens");
         }
     }
     if let Some(tools) = take(fields, "tools") {
-        fields.insert("tools".into(), nested_tools(tools)?);
+        fields.insert("tools".into(), nested_tools(tools, &mut names)?);
     }
     if let Some(choice) = take(fields, "tool_choice") {
         fields.insert("tool_choice".into(), nested_choice(choice));
@@ -42,56 +37,74 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     }
     if let Some(text) = take(fields, "text") {
         format(&text, fields)?;
+        names.add("response_format", "text.format");
+        names.add("response_format.json_schema", "text.format");
     }
     if let Some(effort) =
         take(fields, "reasoning").and_then(|mut reasoning| reasoning.get_mut("effort").map(Value::take))
     {
         fields.insert("reasoning_effort".into(), effort);
+        names.add("reasoning_effort", "reasoning.effort");
     }
-    if fields
-        .get("top_logprobs")
-        .and_then(Value::as_u64)
-        .is_some_and(|n| n > 0)
-    {
-        fields.insert("logprobs".into(), json!(true));
-    }
-    Ok(())
+    Ok(names)
 }
 
-fn messages(instructions: Option<Value>, input: Value) -> Result<Vec<Value>, ApiError> {
-    let mut messages = Vec::new();
-    match instructions {
+/// Makes messages of instructions and input.
+fn messages(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
+    let mut turns = Turns::default();
+    turns.names.add("messages", "input");
+    match take(fields, "instructions") {
         None => {}
-        Some(Value::String(text)) => messages.push(json!({"role": "system", "content": text})),
+        Some(Value::String(text)) => turns.push("instructions", json!({"role": "system", "content": text})),
         Some(other) => return Err(ApiError::invalid("instructions", "a text", &other)),
     }
-    let items = match input {
-        Value::String(text) => vec![json!({"role": "user", "content": text})],
-        Value::Array(items) if (1..=ITEMS_MAX).contains(&items.len()) => items,
+    match take(fields, "input").ok_or_else(|| missing("input"))? {
+        Value::String(text) => turns.push("input", json!({"role": "user", "content": text})),
+        Value::Array(items) if (1..=ITEMS_MAX).contains(&items.len()) => {
+            for (idx, item) in items.into_iter().enumerate() {
+                turns.item(&format!("input[{idx}]"), item)?;
+            }
+        }
         other => {
             let expected = format!("a text or a list of 1 to {ITEMS_MAX} items");
             return Err(ApiError::invalid("input", expected, &other));
         }
-    };
-    // Thoughts belong to what the model says or does after them.
-    let mut thoughts = None;
-    for (idx, item) in items.into_iter().enumerate() {
-        let path = format!("input[{idx}]");
+    }
+    fields.insert("messages".into(), Value::Array(turns.messages));
+    Ok(turns.names)
+}
+
+/// The conversation so far.
+#[derive(Default)]
+struct Turns {
+    messages: Vec<Value>,
+    names: Names,
+    /// Thoughts belong to what the model says or does after them.
+    thoughts: Option<String>,
+}
+
+impl Turns {
+    /// A message that came from `path`.
+    fn push(&mut self, path: &str, message: Value) {
+        self.names.add(format!("messages[{}]", self.messages.len()), path);
+        self.messages.push(message);
+    }
+
+    fn item(&mut self, path: &str, item: Value) -> Result<(), ApiError> {
         match item["type"].as_str().or(item["role"].as_str().map(|_| "message")) {
             Some("message") => {
                 let mut message = message(item);
                 if message["role"] == "assistant" {
-                    add_thoughts(&mut message, thoughts.take());
+                    add_thoughts(&mut message, self.thoughts.take());
                 }
-                messages.push(message);
+                self.push(path, message);
             }
             Some("reasoning") => {
-                thoughts = Some(
-                    texts(&item["content"]).unwrap_or_else(|| texts(&item["summary"]).unwrap_or_default()),
-                )
+                let texts = texts(&item["content"]).or_else(|| texts(&item["summary"]));
+                self.thoughts = Some(texts.unwrap_or_default());
             }
-            Some("function_call") => call(&path, &item, thoughts.take(), &mut messages)?,
-            Some("function_call_output") => messages.push(output(&path, item)?),
+            Some("function_call") => self.call(path, &item)?,
+            Some("function_call_output") => self.output(path, item)?,
             Some(_) => {
                 return Err(ApiError::Contradiction {
                     param: format!("{path}.type"),
@@ -101,8 +114,57 @@ fn messages(instructions: Option<Value>, input: Value) -> Result<Vec<Value>, Api
             }
             None => return Err(missing(&format!("{path}.type"))),
         }
+        Ok(())
     }
-    Ok(messages)
+
+    /// A call joins the assistant's message before it.
+    fn call(&mut self, path: &str, item: &Value) -> Result<(), ApiError> {
+        for name in ["call_id", "name"] {
+            if !item[name].is_string() {
+                return Err(missing(&format!("{path}.{name}")));
+            }
+        }
+        let call = json!({
+            "id": item["call_id"],
+            "type": "function",
+            "function": {"name": item["name"], "arguments": item["arguments"]},
+        });
+        let thoughts = self.thoughts.take();
+        let joins = self
+            .messages
+            .last()
+            .is_some_and(|last| last["role"] == "assistant");
+        if thoughts.is_some() || !joins {
+            let mut message = json!({"role": "assistant", "content": null});
+            add_thoughts(&mut message, thoughts);
+            self.push(path, message);
+        }
+        let message_idx = self.messages.len() - 1;
+        let message = &mut self.messages[message_idx];
+        if message["tool_calls"].is_null() {
+            message["tool_calls"] = json!([]);
+        }
+        if let Some(calls) = message["tool_calls"].as_array_mut() {
+            let function = format!("messages[{message_idx}].tool_calls[{}].function", calls.len());
+            calls.push(call);
+            self.names.add(function, path);
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, path: &str, mut item: Value) -> Result<(), ApiError> {
+        if !item["call_id"].is_string() {
+            return Err(missing(&format!("{path}.call_id")));
+        }
+        let content = format!("messages[{}].content", self.messages.len());
+        self.names.add(content, format!("{path}.output"));
+        let output = item["output"].take();
+        self.push(
+            path,
+            json!({"role": "tool", "tool_call_id": item["call_id"], "content": output}),
+        );
+        Ok(())
+    }
 }
 
 fn message(mut item: Value) -> Value {
@@ -127,49 +189,8 @@ fn add_thoughts(message: &mut Value, thoughts: Option<String>) {
     }
 }
 
-/// A call joins the assistant's message before it.
-fn call(
-    path: &str,
-    item: &Value,
-    thoughts: Option<String>,
-    messages: &mut Vec<Value>,
-) -> Result<(), ApiError> {
-    for name in ["call_id", "name"] {
-        if !item[name].is_string() {
-            return Err(missing(&format!("{path}.{name}")));
-        }
-    }
-    let call = json!({
-        "id": item["call_id"],
-        "type": "function",
-        "function": {"name": item["name"], "arguments": item["arguments"]},
-    });
-    if let Some(last) = messages
-        .last_mut()
-        .filter(|last| last["role"] == "assistant" && thoughts.is_none())
-    {
-        match last["tool_calls"].as_array_mut() {
-            Some(calls) => calls.push(call),
-            None => last["tool_calls"] = json!([call]),
-        }
-        return Ok(());
-    }
-    let mut message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
-    add_thoughts(&mut message, thoughts);
-    messages.push(message);
-    Ok(())
-}
-
-fn output(path: &str, mut item: Value) -> Result<Value, ApiError> {
-    if !item["call_id"].is_string() {
-        return Err(missing(&format!("{path}.call_id")));
-    }
-    let output = item["output"].take();
-    Ok(json!({"role": "tool", "tool_call_id": item["call_id"], "content": output}))
-}
-
 /// Tools are flat here, and in chats inside `function`.
-fn nested_tools(tools: Value) -> Result<Value, ApiError> {
+fn nested_tools(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
     let Value::Array(tools) = tools else {
         return Err(ApiError::invalid("tools", "a list of tools", &tools));
     };
@@ -186,6 +207,7 @@ fn nested_tools(tools: Value) -> Result<Value, ApiError> {
         if let Some(fields) = tool.as_object_mut() {
             fields.shift_remove("type");
         }
+        names.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
         Ok(json!({"type": "function", "function": tool}))
     };
     tools
@@ -241,7 +263,7 @@ mod tests {
     fn chat(body: Value) -> Result<Value, (String, String)> {
         let mut fields = body.as_object().unwrap().clone();
         let told = |error: ApiError| (error.param().unwrap_or_default().to_string(), error.to_string());
-        to_chat(&mut fields).map(|()| Value::Object(fields)).map_err(told)
+        to_chat(&mut fields).map(|_| Value::Object(fields)).map_err(told)
     }
 
     #[test]

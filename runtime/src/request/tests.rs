@@ -359,6 +359,74 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn what_is_wrong_has_the_name_that_the_client_gave_it() {
+    let long = "a ".repeat(1 << 20);
+    let rules = rules(&FIXTURE.defaults);
+    let turns =
+        json!([{"role": "user", "content": "Hi"}, {"role": "user", "content": [{"type": "input_audio"}]}]);
+    let call = json!([{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"}]);
+    let output = json!([{"type": "function_call_output", "call_id": "1", "output": 7}]);
+    let flat = json!([{"type": "function", "name": "a b"}]);
+    let items = [
+        (json!({"max_output_tokens": 0}), "max_output_tokens"),
+        (json!({"reasoning": {"effort": 3}}), "reasoning.effort"),
+        (
+            json!({"text": {"format": {"type": "json_schema"}}}),
+            "text.format.schema",
+        ),
+        (
+            json!({"text": {"format": {"type": "json_schema", "schema": {"type": "x"}}}}),
+            "text.format",
+        ),
+        (json!({"tools": flat}), "tools[0].name"),
+        (
+            json!({"instructions": "Be brief.", "input": turns}),
+            "input[1].content[0]",
+        ),
+        (
+            json!({"instructions": "Be brief.", "input": call}),
+            "input[0].arguments",
+        ),
+        (json!({"input": output}), "input[0].output"),
+        (json!({"input": long}), "input"),
+    ];
+    for (extra, param) in items {
+        let body = merged(json!({"input": "Hi"}), extra).to_string();
+        let error = response(body.as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
+        assert_eq!(error.param(), Some(param), "{error}");
+        assert!(
+            param == "input" || error.to_string().starts_with(param),
+            "{error}"
+        );
+    }
+    let turns =
+        json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "text"}]}]);
+    let messages = [
+        (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"stop_sequences": ["a", ""]}), "stop_sequences[1]"),
+        (
+            json!({"tools": [{"name": "a b", "input_schema": {}}]}),
+            "tools[0].name",
+        ),
+        (
+            json!({"tools": [{"name": "f", "input_schema": 3}]}),
+            "tools[0].input_schema",
+        ),
+        (
+            json!({"system": "Be brief.", "messages": turns}),
+            "messages[1].content[0].text",
+        ),
+    ];
+    for (extra, param) in messages {
+        let least = json!({"max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}]});
+        let body = merged(least, extra).to_string();
+        let error = anthropic(body.as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
+        assert_eq!(error.param(), Some(param), "{error}");
+        assert!(error.to_string().starts_with(param), "{error}");
+    }
+}
+
+#[test]
 fn a_body_that_is_no_object_is_refused() {
     for body in [
         "",

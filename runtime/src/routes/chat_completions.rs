@@ -77,8 +77,8 @@ impl Chat {
         } = parts;
         let reasoning = Some(reasoning).filter(|reasoning| !reasoning.is_empty());
         let has_nothing_else = reasoning.is_none() && calls.is_empty();
-        let content = Some(format!("{}{content}", self.echo))
-            .filter(|content| !content.is_empty() || has_nothing_else);
+        let content =
+            Some(format!("{}{content}", self.echo)).filter(|content| !content.is_empty() || has_nothing_else);
         let function = |call: Call| Function {
             name: call.name,
             arguments: call.arguments,

@@ -139,7 +139,8 @@ pub(super) fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, Api
         Work::Generate(requests) => (serving.engine.submit(requests), None),
         Work::Search(requests) => (serving.engine.submit_beam_searches(requests), Some(answers.n)),
     };
-    let tickets = tickets.map_err(|error| ApiError::from_submit(error, prepared.prompt_param))?;
+    let refused = |error| ApiError::from_submit(error, prepared.prompt_param);
+    let tickets = tickets.map_err(|error| prepared.names.restore(refused(error)))?;
     let n_each = n_searched.unwrap_or(1);
     let per_prompt = answers.n_generated() / n_each;
     let choice = |(idx, ticket): (usize, Ticket)| {

@@ -120,10 +120,17 @@ fn every_text_under_a_schema_is_valid_whatever_the_tokens_are() {
 fn an_object_has_no_members_but_those_that_its_schema_names() {
     let point = json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]});
     let schema = json!({"type": "object", "properties": {"p": {"$ref": "#/$defs/P"}}, "required": ["p"], "$defs": {"P": point}});
-    for text in random_texts(&Vocabulary::byte_level(), &Constraint::JsonSchema(schema), N_TEXTS) {
+    for text in random_texts(
+        &Vocabulary::byte_level(),
+        &Constraint::JsonSchema(schema),
+        N_TEXTS,
+    ) {
         let value: Value = serde_json::from_str(&text).unwrap();
         let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        assert_eq!((names(&value), names(&value["p"])), (vec!["p".to_owned()], vec!["x".to_owned()]));
+        assert_eq!(
+            (names(&value), names(&value["p"])),
+            (vec!["p".to_owned()], vec!["x".to_owned()])
+        );
     }
 }
 
