@@ -173,9 +173,6 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     }
     answers.max_tokens = asked;
     if asked == Some(0) {
-        if !echoes {
-            return Err(contradiction("max_tokens", "it can be 0 only with echo"));
-        }
         answers.only_prompt = true;
         answers.max_tokens = Some(1);
     }

@@ -158,7 +158,7 @@ def test_every_key_opens_and_no_other(server: Server) -> None:
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"temperature": 9}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"n": 0}, "n"),
         ({"logprobs": 1000}, "logprobs"),
         ({"prompt": "word " * 5000}, "prompt"),

@@ -12,7 +12,7 @@ pub const FIELDS: [(&str, &str); 10] = [
     ("prompt", "Text to continue."),
     (
         "messages",
-        "A conversation, written by the chat template; it comes before `prompt`.",
+        "A conversation, written by the chat template, or the text of one message of the user; it comes before `prompt`.",
     ),
     (
         "apply_chat_template",
@@ -148,6 +148,10 @@ fn tokens(input: &Map<String, Value>, model: &str, rule: BatchRule) -> Result<Ca
         Some(other) => Err(ApiError::invalid(name, "true or false", other)),
     };
     let (path, name, prompt) = match (given(input, "messages"), given(input, "prompt")) {
+        (Some(Value::String(text)), _) => {
+            let messages = json!([{"role": "user", "content": text}]);
+            ("/v1/chat/completions", "messages", messages)
+        }
         (Some(messages), _) => ("/v1/chat/completions", "messages", messages.clone()),
         (None, Some(prompt)) if flag("apply_chat_template")? => {
             let messages = json!([{"role": "user", "content": prompt}]);
@@ -286,6 +290,7 @@ mod tests {
             call.body.unwrap()["messages"].clone()
         };
         assert_eq!(chat(json!({"prompt": "Hi", "messages": messages})), messages);
+        assert_eq!(chat(json!({"messages": "Ho"})), messages);
         let own = chat(json!({"prompt": "Ho", "apply_chat_template": true}));
         assert_eq!(own, messages);
     }

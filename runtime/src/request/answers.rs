@@ -295,9 +295,15 @@ fn sampling(
     let mut or = |name: &str, default: f32| -> Result<f32, ApiError> {
         Ok(params.number(name)?.map_or(default, |x| x as f32))
     };
+    // Of a sum of nothing only the most probable token is left, which is a temperature of 0.
+    let top_p = or("top_p", defaults.top_p)?;
+    let (temperature, top_p) = match top_p {
+        0.0 => (0.0, 1.0),
+        top_p => (asked.or(defaults.temperature).unwrap_or(temperature), top_p),
+    };
     Ok(SamplingParams {
-        temperature: asked.or(defaults.temperature).unwrap_or(temperature),
-        top_p: or("top_p", defaults.top_p)?,
+        temperature,
+        top_p,
         top_k: top_k.map_or(defaults.top_k, |k| usize::try_from(k).ok().filter(|k| *k > 0)),
         min_p: or("min_p", defaults.min_p)?,
         repetition_penalty: or("repetition_penalty", defaults.repetition_penalty)?,

@@ -13,12 +13,13 @@ const ROLE_BYTES_MAX: usize = 64;
 /// The messages as the template sees them: every `content` is a text or a list of text parts.
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
     let items = match value {
-        // One message of the user.
-        Value::String(text) => vec![json!({"role": "user", "content": text})],
         Value::Array(items) if !items.is_empty() => items,
         other => {
-            let expected = "a text or a non-empty list of messages";
-            return Err(ApiError::invalid("messages", expected, &other));
+            return Err(ApiError::invalid(
+                "messages",
+                "a non-empty list of messages",
+                &other,
+            ));
         }
     };
     let mut messages = Vec::with_capacity(items.len());
@@ -42,11 +43,15 @@ fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError
     }
     let calls = calls(path, &mut fields)?;
     let content_path = format!("{path}.content");
+    let refusal = fields.shift_remove("refusal").filter(Value::is_string);
     let content = match fields.get_mut("content").map(Value::take) {
         Some(Value::String(text)) => Value::String(text),
         Some(Value::Array(parts)) => text_parts(&content_path, parts)?,
-        None | Some(Value::Null) if !calls.is_empty() => json!(""),
-        None | Some(Value::Null) => return Err(ApiError::Missing { param: content_path }),
+        None | Some(Value::Null) => match refusal {
+            Some(refusal) => refusal,
+            None if !calls.is_empty() => json!(""),
+            None => return Err(ApiError::Missing { param: content_path }),
+        },
         Some(other) => {
             return Err(ApiError::invalid(
                 content_path,
@@ -155,20 +160,26 @@ fn check_role(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
     }
 }
 
-/// Parts of type text; a bare text is one.
+/// Parts of type text; a bare text is one, and so is a refusal.
 fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
     let text = |(idx, part): (usize, Value)| {
         let path = format!("{path}[{idx}]");
         let kind = part["type"].as_str().map(str::to_string);
-        match (kind.as_deref(), &part["text"], &part) {
+        let name = match kind.as_deref() {
+            Some("refusal") => "refusal",
+            _ => "text",
+        };
+        match (kind.as_deref(), &part[name], &part) {
             (_, _, Value::String(text))
-            | (Some("text" | "input_text" | "output_text"), Value::String(text), _) => {
+            | (Some("text" | "input_text" | "output_text" | "refusal"), Value::String(text), _) => {
                 Ok(json!({"type": "text", "text": text}))
             }
-            (Some("text"), Value::Null, _) => Err(ApiError::Missing {
-                param: format!("{path}.text"),
+            (Some("text" | "refusal"), Value::Null, _) => Err(ApiError::Missing {
+                param: format!("{path}.{name}"),
             }),
-            (Some("text"), other, _) => Err(ApiError::invalid(format!("{path}.text"), "a text", other)),
+            (Some("text" | "refusal"), other, _) => {
+                Err(ApiError::invalid(format!("{path}.{name}"), "a text", other))
+            }
             (Some(_), _, _) => Err(ApiError::Unsupported {
                 param: path,
                 advice: "Models here read text: send parts of type text.".into(),
@@ -202,7 +213,7 @@ mod tests {
         let with =
             |content: Value| json!([{"role": "user", "content": "a"}, {"role": "user", "content": content}]);
         assert_eq!(refused(json!([])), ("messages".into(), "invalid_value"));
-        assert_eq!(refused(json!(7)), ("messages".into(), "invalid_value"));
+        assert_eq!(refused(json!("Hi")), ("messages".into(), "invalid_value"));
         assert_eq!(refused(json!(["hi"])), ("messages[0]".into(), "invalid_value"));
         assert_eq!(
             refused(json!([{"content": "a"}])),
@@ -233,6 +244,27 @@ mod tests {
         assert_eq!(refused(call(broken)), of(".arguments", "invalid_value"));
         let without = json!([{"role": "assistant", "tool_calls": [{"id": "1"}]}]);
         assert_eq!(refused(without), of("", "missing"));
+    }
+
+    #[test]
+    fn a_refusal_is_what_was_said() {
+        let part = json!([{"type": "refusal", "refusal": "No."}]);
+        let messages = json!([
+            {"role": "assistant", "content": part},
+            {"role": "assistant", "content": null, "refusal": "No."},
+            {"role": "assistant", "content": "Yes.", "refusal": null},
+        ]);
+        let expected = json!([
+            {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
+            {"role": "assistant", "content": "No."},
+            {"role": "assistant", "content": "Yes."},
+        ]);
+        assert_eq!(Value::Array(checked(messages).unwrap()), expected);
+        let empty = json!([{"role": "assistant", "content": [{"type": "refusal"}]}]);
+        assert_eq!(
+            refused(empty),
+            ("messages[0].content[0].refusal".into(), "missing")
+        );
     }
 
     #[test]

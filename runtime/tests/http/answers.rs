@@ -395,6 +395,13 @@ async fn an_echoed_prompt_needs_no_answer() {
         (&json!("Hello"), &json!("length"))
     );
     assert_eq!(body["usage"]["completion_tokens"], 0);
+    let nothing = server.complete(json!({"max_tokens": 0})).await.json();
+    let choice = &nothing["choices"][0];
+    assert_eq!(
+        (&choice["text"], &choice["finish_reason"]),
+        (&json!(""), &json!("length"))
+    );
+    assert_eq!(nothing["usage"]["completion_tokens"], 0);
     let options = json!({"include_usage": true});
     let streamed = json!({"echo": true, "max_tokens": 0, "stream": true, "stream_options": options});
     let events = server.complete(streamed).await.events();
@@ -471,7 +478,7 @@ async fn every_prefix_leads_to_the_same_routes() {
         let reply = server.post(&format!("{prefix}/completions"), body).await;
         assert_eq!(reply.status, 200, "{prefix}");
     }
-    let messages = json!({"messages": "Hi", "temperature": 0});
+    let messages = json!({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0});
     assert_eq!(
         server.post("/invocations", messages).await.json()["object"],
         "chat.completion"
@@ -506,7 +513,8 @@ async fn text_becomes_tokens_and_tokens_text() {
         .await
         .json();
     assert_eq!(back, json!({"prompt": "Hello there"}));
-    let chat = server.post("/tokenize", json!({"messages": "Hi"})).await.json();
+    let messages = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let chat = server.post("/tokenize", messages).await.json();
     let rendered = server
         .post("/detokenize", json!({"tokens": chat["tokens"]}))
         .await

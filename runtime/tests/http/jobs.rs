@@ -100,6 +100,7 @@ async fn messages_go_through_the_template_and_a_prompt_does_if_asked() {
     for input in [
         json!({"messages": messages, "prompt": "something else", "sampling_params": params}),
         json!({"prompt": question, "apply_chat_template": true, "sampling_params": params}),
+        json!({"messages": question, "sampling_params": params}),
     ] {
         let body = done(&server, input).await;
         assert_eq!(

@@ -10,7 +10,7 @@ const PROMPTS: &str = r#"{"anyOf": [
     {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "string"}},
     {"type": "array", "minItems": 1, "maxItems": 128, "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}}
 ]}"#;
-pub(super) const MESSAGE_LIST: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {
+pub(super) const MESSAGE_LIST: &str = r#"{"type": "array", "minItems": 1, "items": {
     "type": "object",
     "properties": {
         "role": {"type": "string", "minLength": 1, "maxLength": 64},
@@ -22,7 +22,7 @@ pub(super) const MESSAGE_LIST: &str = r#"{"anyOf": [{"type": "string"}, {"type":
         "tool_call_id": {"type": "string"}
     },
     "required": ["role", "content"]
-}}]}"#;
+}}"#;
 const STOP: &str = r#"{"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1, "maxLength": 128}}]}"#;
 const STREAM_OPTIONS_SCHEMA: &str = r#"{"type": "object", "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}}"#;
 const BIASES: &str = r#"{"type": "object", "propertyNames": {"pattern": "^[0-9]{1,9}$"}, "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#;
@@ -33,8 +33,8 @@ pub(super) const MODEL: &[Parameter] = &[text("model", "the served model", "\"ti
 const SAMPLING: &[Parameter] = &[
     number("temperature", (0.0, 2.0), "the checkpoint's, else 1 (messages: 0.7)", "0.5")
         .doc("Divides the logits. 0 takes the most probable token."),
-    above("top_p", (0.0, 1.0), "the checkpoint's, else 1", "0.9")
-        .doc("Keeps the fewest most probable tokens whose probabilities reach this sum."),
+    number("top_p", (0.0, 1.0), "the checkpoint's, else 1", "0.9")
+        .doc("Keeps the fewest most probable tokens whose probabilities reach this sum; 0 keeps the most probable one."),
     integer("top_k", (-1, i64::MAX), "the checkpoint's, else -1", "5")
         .doc("Keeps so many of the most probable tokens; -1 or 0 keeps all."),
     number("min_p", (0.0, 1.0), "0", "0.1")
@@ -144,7 +144,7 @@ const STRUCTURE: &[Parameter] = &[
 const COMPLETION: &[Parameter] = &[
     other("prompt", "a text, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("What to continue."),
     text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens."),
-    integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; 0 only with `echo`."),
+    integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; with 0 the answer is empty, or what `echo` makes of it."),
     integer("logprobs", (0, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each."),
     flag("add_special_tokens", "true").doc("Prompts begin as the tokenizer begins a text."),
 ];
@@ -152,11 +152,11 @@ const COMPLETION: &[Parameter] = &[
 const CHAT: &[Parameter] = &[
     other(
         "messages",
-        "a text or a non-empty list of messages",
+        "a non-empty list of messages",
         MESSAGE_LIST,
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
-    .doc("The conversation. A text is one message of the user."),
+    .doc("The conversation."),
     integer(
         "max_completion_tokens",
         (1, i64::MAX),
@@ -296,7 +296,7 @@ const RESPONSE: &[Parameter] = &[
 ];
 
 const MESSAGE: &[Parameter] = &[
-    other("messages", "a list of messages", r#"{"type": "array", "minItems": 1, "items": {
+    other("messages", "a non-empty list of messages", r#"{"type": "array", "minItems": 1, "items": {
         "type": "object",
         "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}},
         "required": ["role", "content"]

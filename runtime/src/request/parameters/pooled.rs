@@ -39,7 +39,7 @@ const EMBEDDING: &[Parameter] = &[
     .doc("What to make vectors of."),
     other(
         "messages",
-        "a text or a non-empty list of messages",
+        "a non-empty list of messages",
         MESSAGE_LIST,
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
@@ -117,7 +117,7 @@ const TOKENIZED: &[Parameter] = &[
     text("prompt", "none", "\"Hello\"").doc("A text; or give `messages`."),
     other(
         "messages",
-        "a text or a non-empty list of messages",
+        "a non-empty list of messages",
         MESSAGE_LIST,
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
