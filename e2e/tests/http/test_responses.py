@@ -87,6 +87,14 @@ def test_a_required_tool_is_called_and_its_result_taken(ask) -> None:
     assert ask(input=[{"role": "user", "content": SUM}, past, result], max_output_tokens=5).output
 
 
+def test_only_allowed_tools_are_called(ask) -> None:
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "get_time"}]}
+    clock = {"type": "function", "name": "get_time", "parameters": {"type": "object", "properties": {}}, "strict": False}
+    answer = ask(tools=[TOOL, clock], tool_choice=allowed, parallel_tool_calls=False)
+    [call] = answer.output
+    assert call.name == "get_time" and json.loads(call.arguments) == {}
+
+
 def test_a_streamed_tool_call(ask) -> None:
     events = list(ask(tools=[TOOL], tool_choice="required", parallel_tool_calls=False, stream=True))
     text = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")

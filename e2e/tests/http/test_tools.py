@@ -60,6 +60,14 @@ def test_named_calls_that_tool_once(ask) -> None:
     assert answer.message.content is None
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_only_allowed_tools_are_called(ask, seed: int) -> None:
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "get_time"}}]}
+    answer = ask(tool_choice={"type": "allowed_tools", "allowed_tools": allowed}, parallel_tool_calls=False, seed=seed)
+    [call] = answer.choices[0].message.tool_calls
+    assert call.function.name == "get_time" and json.loads(call.function.arguments) == {}
+
+
 def test_parallel_tool_calls_may_be_turned_off(ask) -> None:
     for seed in range(3):
         assert len(ask(tool_choice="required", parallel_tool_calls=False, seed=seed).choices[0].message.tool_calls) == 1

@@ -28,7 +28,7 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError
         fields.insert("tools".into(), nested_tools(tools, &mut names)?);
     }
     if let Some(choice) = take(fields, "tool_choice") {
-        fields.insert("tool_choice".into(), nested_choice(choice));
+        fields.insert("tool_choice".into(), nested_choice(choice, &mut names));
     }
     if fields.get("tools").is_none_or(|tools| tools == &json!([]))
         && fields.get("tool_choice") == Some(&json!("auto"))
@@ -218,8 +218,12 @@ fn nested_tools(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
         .map(Value::Array)
 }
 
-fn nested_choice(choice: Value) -> Value {
+fn nested_choice(choice: Value, names: &mut Names) -> Value {
     match (choice["type"].as_str(), choice["name"].as_str()) {
+        (Some("allowed_tools"), _) => {
+            names.add("tool_choice.allowed_tools", "tool_choice");
+            json!({"type": "allowed_tools", "allowed_tools": choice})
+        }
         (Some("function"), Some(name)) => json!({"type": "function", "function": {"name": name}}),
         _ => choice,
     }

@@ -380,6 +380,10 @@ fn what_is_wrong_has_the_name_that_the_client_gave_it() {
         ),
         (json!({"tools": flat}), "tools[0].name"),
         (
+            json!({"tool_choice": {"type": "allowed_tools", "mode": "none"}}),
+            "tool_choice.mode",
+        ),
+        (
             json!({"instructions": "Be brief.", "input": turns}),
             "input[1].content[0]",
         ),

@@ -1,5 +1,6 @@
 //! What a request says of tools: which there are, whether one must be called, and the grammar that makes it so.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use openai_protocol::common::Tool;
@@ -81,7 +82,7 @@ impl ToolParams {
             (None, Some(functions)) => ("functions", "function_call", wrapped(functions)),
             (None, None) => ("tools", "tool_choice", Value::Null),
         };
-        let shown = match shown {
+        let mut shown = match shown {
             Value::Null => Vec::new(),
             Value::Array(tools) if tools.len() <= TOOLS_MAX => tools,
             other => {
@@ -90,8 +91,18 @@ impl ToolParams {
             }
         };
         let tool = |(idx, tool): (usize, &Value)| checked_tool(&format!("{path}[{idx}]"), tool);
-        let tools: Vec<Tool> = shown.iter().enumerate().map(tool).collect::<Result<_, _>>()?;
-        let choice = self.tool_choice.or(self.function_call);
+        let mut tools: Vec<Tool> = shown.iter().enumerate().map(tool).collect::<Result<_, _>>()?;
+        let mut choice = self.tool_choice.or(self.function_call);
+        if let Some(allowed) = choice.as_ref().filter(|choice| choice["type"] == "allowed_tools") {
+            let Allowed { names, mode } = Allowed::read(choice_path, &allowed["allowed_tools"], &tools)?;
+            shown.retain(|tool| {
+                tool["function"]["name"]
+                    .as_str()
+                    .is_some_and(|name| names.contains(name))
+            });
+            tools.retain(|tool| names.contains(&tool.function.name));
+            choice = Some(mode);
+        }
         let choice = checked_choice(choice_path, choice.as_ref(), &tools)?;
         if !has_tools && choice != ToolChoice::None && asks {
             return Err(no_tools(choice_path));
@@ -179,6 +190,48 @@ impl ToolUse {
         }
         Ok(schema)
     }
+}
+
+/// OpenAI's `allowed_tools`: some of the tools, and whether one of these must be called.
+struct Allowed {
+    names: BTreeSet<String>,
+    /// `auto` or `required`.
+    mode: Value,
+}
+
+impl Allowed {
+    fn read(choice_path: &str, allowed: &Value, tools: &[Tool]) -> Result<Self, ApiError> {
+        let path = format!("{choice_path}.allowed_tools");
+        let mode = &allowed["mode"];
+        if mode != "auto" && mode != "required" {
+            return Err(ApiError::invalid(
+                format!("{path}.mode"),
+                "auto or required",
+                mode,
+            ));
+        }
+        let path = format!("{path}.tools");
+        let listed = match &allowed["tools"] {
+            Value::Array(listed) if !listed.is_empty() => listed,
+            other => return Err(ApiError::invalid(path, "a non-empty list of tools", other)),
+        };
+        let name = |(idx, tool): (usize, &Value)| {
+            let name = name_of(tool).filter(|name| tools.iter().any(|tool| tool.function.name == *name));
+            name.map(str::to_owned).ok_or_else(|| {
+                let path = format!("{path}[{idx}]");
+                ApiError::invalid(path, "one of the tools, by type and name", tool)
+            })
+        };
+        Ok(Self {
+            names: listed.iter().enumerate().map(name).collect::<Result<_, _>>()?,
+            mode: mode.clone(),
+        })
+    }
+}
+
+/// The name of a function, which may stand in `function`.
+fn name_of(tool: &Value) -> Option<&str> {
+    tool["function"]["name"].as_str().or(tool["name"].as_str())
 }
 
 /// Adds definitions to those that are shared; the name of one that is there already and differs.
@@ -278,7 +331,7 @@ fn is_name_char(char: char) -> bool {
 
 fn checked_choice(path: &str, choice: Option<&Value>, tools: &[Tool]) -> Result<ToolChoice, ApiError> {
     let word = choice.and_then(Value::as_str);
-    let name = choice.and_then(|choice| choice["function"]["name"].as_str().or(choice["name"].as_str()));
+    let name = choice.and_then(name_of);
     let chosen = match (choice, word, name) {
         (None | Some(Value::Null), ..) | (_, Some("auto"), _) => ToolChoice::Auto,
         (_, Some("none"), _) => return Ok(ToolChoice::None),
@@ -349,6 +402,33 @@ mod tests {
             required.to_string().matches("$defs\":").count() == 1,
             "{required}"
         );
+    }
+
+    #[test]
+    fn only_allowed_tools_are_there() {
+        let allowed = |mode: &str, tools: Value| json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}});
+        let all = || json!([tool("f"), tool("g"), tool("h")]);
+        let some =
+            json!([{"type": "function", "function": {"name": "h"}}, {"type": "function", "name": "f"}]);
+        for (mode, choice) in [("auto", ToolChoice::Auto), ("required", ToolChoice::Required)] {
+            let tools = params(all(), allowed(mode, some.clone()))
+                .checked()
+                .unwrap()
+                .unwrap();
+            let names: Vec<&str> = tools
+                .tools
+                .iter()
+                .map(|tool| tool.function.name.as_str())
+                .collect();
+            assert_eq!((names, tools.choice), (vec!["f", "h"], choice));
+            assert_eq!(tools.shown, [tool("f"), tool("h")]);
+        }
+        let path = |of: &str| (format!("tool_choice.allowed_tools.{of}"), "invalid_value");
+        assert_eq!(refused(all(), allowed("none", some)), path("mode"));
+        assert_eq!(refused(all(), allowed("auto", json!([]))), path("tools"));
+        let other = json!([{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "x"}}]);
+        assert_eq!(refused(all(), allowed("auto", other)), path("tools[1]"));
+        assert_eq!(refused(all(), json!({"type": "allowed_tools"})), path("mode"));
     }
 
     #[test]

@@ -241,7 +241,8 @@ const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items": {
 }}"#;
 const TOOL_CHOICE: &str = r#"{"anyOf": [
     {"enum": ["none", "auto", "required"]},
-    {"type": "object", "properties": {"type": {"const": "function"}, "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}}, "required": ["type", "function"]}
+    {"type": "object", "properties": {"type": {"const": "function"}, "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}}, "required": ["type", "function"]},
+    {"type": "object", "properties": {"type": {"const": "allowed_tools"}, "allowed_tools": {"type": "object", "properties": {"mode": {"enum": ["auto", "required"]}, "tools": {"type": "array", "minItems": 1, "items": {"type": "object"}}}, "required": ["mode", "tools"]}}, "required": ["type", "allowed_tools"]}
 ]}"#;
 const FUNCTIONS: &str = r#"{"type": "array", "maxItems": 512, "items": {
     "type": "object",
@@ -254,8 +255,8 @@ const TOOL_EXAMPLE: &str = r#"[{"type": "function", "function": {"name": "get_we
 const TOOLS: &[Parameter] = &[
     other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
         .doc("What the model may call. The chat template writes it into the prompt; TOOL_CALL_PARSER finds the calls."),
-    other("tool_choice", "none, auto, required, or an object with a function's name", TOOL_CHOICE, "\"none\"")
-        .doc("Whether the model calls a tool: as it likes (auto), certainly (required), certainly this one, or not at all."),
+    other("tool_choice", "none, auto, required, an object with a function's name, or one of type allowed_tools", TOOL_CHOICE, "\"none\"")
+        .doc("Whether the model calls a tool: as it likes (auto), certainly (required), certainly this one, or not at all. `allowed_tools`: only these tools are there, and a `mode` of auto or required."),
     flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
     other("functions", "a list of at most 512 functions", FUNCTIONS, "[{\"name\": \"get_weather\"}]")
         .doc("The older name of `tools`; calls come back as `function_call`."),
@@ -271,8 +272,8 @@ const RESPONSE: &[Parameter] = &[
     integer("max_output_tokens", (1, i64::MAX), "what the context has room for", "5").doc("Tokens of an answer at most."),
     other("tools", "a list of at most 512 tools of type function", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
         .doc("What the model may call."),
-    other("tool_choice", "none, auto, required, or an object with a function's name", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}]}"#, "\"auto\"")
-        .doc("Whether the model calls a tool."),
+    other("tool_choice", "none, auto, required, an object with a function's name, or one of type allowed_tools", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}, {"type": "object", "properties": {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}, "tools": {"type": "array", "minItems": 1, "items": {"type": "object"}}}, "required": ["type", "mode", "tools"]}]}"#, "\"auto\"")
+        .doc("Whether the model calls a tool. `allowed_tools`: only these tools are there."),
     flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
     other("text", "an object with a format", r#"{"type": "object", "properties": {"format": {"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}, "required": ["type"]}}}"#, "{\"format\": {\"type\": \"text\"}}")
         .doc("`json_object` or `json_schema`: the answer is certain to have this form."),
