@@ -32,6 +32,7 @@ def test_text_in_text_out(ask) -> None:
     assert message.id.startswith("msg_") and message.role == "assistant" and message.content[0].type == "output_text"
     assert answer.output_text.startswith("7 + 5 = 12")
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    assert answer.completed_at >= answer.created_at and answer.temperature == 0 and answer.top_p == 1
 
 
 def test_items_instructions_and_turns(ask) -> None:

@@ -12,21 +12,23 @@ use super::typed_events::{Counts, Writer, respond};
 use crate::answer::Finish;
 use crate::error::ApiError;
 use crate::parsers::Piece;
-use crate::request::{self, PreparedResponse};
+use crate::request::{self, Method, Prepared, PreparedResponse};
 use crate::server::App;
 
 /// What of a request is said again in its answer, and what stands there where the request does not say.
-const ECHOED: [(&str, &str); 12] = [
+const ECHOED: [(&str, &str); 14] = [
+    ("frequency_penalty", "0"),
     ("instructions", "null"),
     ("max_output_tokens", "null"),
     ("metadata", "{}"),
     ("parallel_tool_calls", "true"),
+    ("presence_penalty", "0"),
+    ("prompt_cache_key", "null"),
     ("reasoning", r#"{"effort": null, "summary": null}"#),
-    ("temperature", "null"),
+    ("safety_identifier", "null"),
     ("text", r#"{"format": {"type": "text"}}"#),
     ("tool_choice", "\"auto\""),
     ("tools", "[]"),
-    ("top_p", "null"),
     ("truncation", "\"disabled\""),
     ("user", "null"),
 ];
@@ -34,7 +36,7 @@ const ECHOED: [(&str, &str); 12] = [
 /// Answers items.
 pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
     let PreparedResponse { prepared, given } = prepare(&app, body, request::response).await?;
-    let writer = ResponseWriter::new(&prepared.model, &given);
+    let writer = ResponseWriter::new(&prepared, &given);
     respond(app, prepared, writer).await
 }
 
@@ -60,18 +62,20 @@ struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    fn new(model: &str, given: &Map<String, Value>) -> Self {
+    fn new(prepared: &Prepared, given: &Map<String, Value>) -> Self {
         let id = new_id("resp_");
         let mut response = Map::new();
         let fixed = json!({
-            "id": id, "object": "response", "created_at": unix_time_s(), "status": "in_progress",
-            "background": false, "error": null, "incomplete_details": null, "model": model, "output": [],
-            "previous_response_id": null, "service_tier": "default", "store": false, "usage": null,
+            "id": id, "object": "response", "created_at": unix_time_s(), "completed_at": null,
+            "status": "in_progress", "background": false, "error": null, "incomplete_details": null,
+            "max_tool_calls": null, "model": prepared.model, "output": [], "previous_response_id": null,
+            "service_tier": "default", "store": false, "top_logprobs": 0, "usage": null,
         });
         response.extend(fixed.as_object().cloned().unwrap_or_default());
-        for (name, default) in ECHOED {
+        let echoed = ECHOED.map(|(name, default)| (name, default.to_owned()));
+        for (name, default) in echoed.into_iter().chain(in_force(prepared)) {
             let given = given.get(name).filter(|value| !value.is_null()).cloned();
-            let default = || serde_json::from_str(default).unwrap_or_default();
+            let default = || serde_json::from_str(&default).unwrap_or_default();
             response.insert(name.into(), given.unwrap_or_else(default));
         }
         Self {
@@ -265,6 +269,9 @@ impl Writer for ResponseWriter {
             Finish::Stop(_) => ("completed", Value::Null),
         };
         self.close(status, events);
+        if status == "completed" {
+            self.response.insert("completed_at".into(), json!(unix_time_s()));
+        }
         self.response.insert("status".into(), json!(status));
         self.response.insert("incomplete_details".into(), details);
         let usage = json!({
@@ -290,6 +297,17 @@ impl Writer for ResponseWriter {
 
     fn whole(self) -> Value {
         self.whole_response()
+    }
+}
+
+/// What holds where the request does not say, as JSON.
+fn in_force(prepared: &Prepared) -> Vec<(&'static str, String)> {
+    match &prepared.answers.method {
+        Method::Sample { sampling, .. } => vec![
+            ("temperature", sampling.temperature.to_string()),
+            ("top_p", sampling.top_p.to_string()),
+        ],
+        Method::Search(_) => Vec::new(),
     }
 }
 

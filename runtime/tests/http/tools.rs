@@ -249,6 +249,10 @@ async fn a_response_is_items_and_its_stream_tells_them_in_order() {
     assert_eq!(whole["tools"], body["tools"]);
     assert_eq!(whole["store"], false);
     assert!(
+        whole["completed_at"].as_u64() >= whole["created_at"].as_u64(),
+        "{whole}"
+    );
+    assert!(
         whole["usage"]["output_tokens_details"]["reasoning_tokens"]
             .as_u64()
             .unwrap()
@@ -303,11 +307,41 @@ async fn a_response_that_is_cut_off_is_incomplete_and_one_with_a_store_refused()
     let cut = server.post("/v1/responses", cut).await.json();
     assert_eq!(cut["status"], "incomplete", "{cut}");
     assert_eq!(cut["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    assert_eq!(cut.get("completed_at"), Some(&Value::Null));
     assert_eq!(cut["output"][0]["status"], "incomplete");
     let stored = json!({"input": "Hi", "previous_response_id": "resp_1"});
     let stored = server.post("/v1/responses", stored).await;
     assert_eq!(stored.status, 400, "{}", stored.text);
     assert_eq!(stored.json()["error"]["param"], "previous_response_id");
+}
+
+#[tokio::test]
+async fn a_response_says_what_it_was_made_with() {
+    let server = saying("One.", &[]).await;
+    let said = async |extra: Value| {
+        server
+            .post("/v1/responses", with(json!({"input": "Hi"}), extra))
+            .await
+            .json()
+    };
+    let silent = said(json!({})).await;
+    for (name, default) in [
+        ("temperature", json!(0.7)),
+        ("top_p", json!(1)),
+        ("presence_penalty", json!(0)),
+        ("frequency_penalty", json!(0)),
+        ("top_logprobs", json!(0)),
+        ("max_tool_calls", json!(null)),
+        ("safety_identifier", json!(null)),
+        ("prompt_cache_key", json!(null)),
+    ] {
+        assert_eq!(silent.get(name), Some(&default), "{name}: {silent}");
+    }
+    let given = json!({"temperature": 0.3, "top_p": 0.9, "presence_penalty": 0.5, "prompt_cache_key": "k"});
+    let told = said(given.clone()).await;
+    for (name, value) in given.as_object().unwrap() {
+        assert_eq!(told.get(name), Some(value), "{name}: {told}");
+    }
 }
 
 fn claude(extra: Value) -> Value {
