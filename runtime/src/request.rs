@@ -19,6 +19,7 @@ mod tokens;
 mod tools;
 
 pub use answers::{Answers, Method, StreamOptions};
+pub use anthropic::tool_use_id;
 pub use defaults::{Defaults, DefaultsError};
 pub use names::Names;
 pub use pooling::{
@@ -244,7 +245,7 @@ pub fn anthropic(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     if !params.has("max_tokens") {
         return Err(missing("max_tokens"));
     }
-    rewritten_chat(params, anthropic::to_chat, rules, tokenizer)
+    anthropic_chat(params, rules, tokenizer)
 }
 
 /// Reads the body of `/v1/messages/count_tokens`.
@@ -252,7 +253,16 @@ pub fn anthropic(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
 /// # Errors
 /// [`ApiError`] for everything a client can get wrong.
 pub fn anthropic_prompt(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
-    let params = Params::parse(body, &MESSAGES, rules.strict)?;
+    anthropic_chat(Params::parse(body, &MESSAGES, rules.strict)?, rules, tokenizer)
+}
+
+fn anthropic_chat(
+    mut params: Params,
+    rules: &Rules<'_>,
+    tokenizer: &Tokenizer,
+) -> Result<Prepared, ApiError> {
+    // A chat's may be higher.
+    params.check_number("temperature")?;
     rewritten_chat(params, anthropic::to_chat, rules, tokenizer)
 }
 

@@ -49,6 +49,10 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a request, for routes that tell it in their answers.
+#[derive(Clone, Debug)]
+struct RequestId(HeaderValue);
+
 /// The whole surface.
 pub fn router(app: Arc<App>) -> Router {
     let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
@@ -142,6 +146,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
         request.extensions_mut().insert(log);
     }
     let id = request_id(request.headers());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let route = request
         .extensions()

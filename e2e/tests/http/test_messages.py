@@ -72,6 +72,7 @@ def test_a_stream_is_the_same_message(claude: anthropic.Anthropic, ask) -> None:
 def test_a_tool_is_called_and_its_result_taken(ask) -> None:
     answer = ask(tools=[TOOL], max_tokens=400, tool_choice={"type": "any", "disable_parallel_tool_use": True})
     call = next(block for block in answer.content if block.type == "tool_use")
+    assert call.id.startswith("toolu_")
     assert answer.stop_reason == "tool_use" and call.input["unit"] in ("celsius", "fahrenheit")
     result = {"type": "tool_result", "tool_use_id": call.id, "content": "20 degrees"}
     past = {"type": "tool_use", "id": call.id, "name": call.name, "input": call.input}
@@ -93,6 +94,7 @@ def test_errors_have_anthropics_shape(claude: anthropic.Anthropic, server: Serve
     with pytest.raises(anthropic.AuthenticationError) as refused:
         stranger.messages.create(model="tiny", max_tokens=1, messages=SUM)
     assert refused.value.body["error"]["type"] == "authentication_error"
+    assert refused.value.request_id and refused.value.body["request_id"] == refused.value.request_id
     missing = server.post("/v1/messages", {"model": "tiny", "messages": SUM})
     assert missing.status == 400 and "max_tokens" in missing.json()["error"]["message"]
 
@@ -101,6 +103,7 @@ def test_errors_have_anthropics_shape(claude: anthropic.Anthropic, server: Serve
     ("extra", "param"),
     [
         ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": 1.1}, "temperature"),
         ({"stop_sequences": [""]}, "stop_sequences"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
         ({"system": "x", "messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),

@@ -149,6 +149,19 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
     Ok(())
 }
 
+/// Beginning of the ids of calls.
+const TOOL_USE_ID: &str = "toolu_";
+
+/// The id of a call as Anthropic's clients know it.
+pub fn tool_use_id(id: &str) -> String {
+    format!("{TOOL_USE_ID}{}", id.strip_prefix("call_").unwrap_or(id))
+}
+
+/// The id of a call as the template knows it: some accept those of one length only.
+fn call_id(id: &str) -> &str {
+    id.strip_prefix(TOOL_USE_ID).unwrap_or(id)
+}
+
 fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiError> {
     let text = |name: &str| {
         let text = block[name].as_str().map(str::to_string);
@@ -163,13 +176,13 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
             let (id, name) = (text("id")?, text("name")?);
             let function = json!({"name": name, "arguments": block["input"].take()});
             turn.calls
-                .push(json!({"id": id, "type": "function", "function": function}));
+                .push(json!({"id": call_id(&id), "type": "function", "function": function}));
         }
         Some("tool_result") => {
             let id = text("tool_use_id")?;
             let content = result_text(&format!("{path}.content"), &block["content"])?;
             turn.results
-                .push(json!({"role": "tool", "tool_call_id": id, "content": content}));
+                .push(json!({"role": "tool", "tool_call_id": call_id(&id), "content": content}));
         }
         Some(_) => {
             return Err(ApiError::Contradiction {
@@ -267,10 +280,10 @@ mod tests {
                 {"role": "assistant", "content": [
                     {"type": "thinking", "thinking": "hm", "signature": ""},
                     {"type": "text", "text": "Let me see."},
-                    {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}
+                    {"type": "tool_use", "id": "toolu_t1", "name": "f", "input": {"a": 1}}
                 ]},
                 {"role": "user", "content": [
-                    {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "4"}]},
+                    {"type": "tool_result", "tool_use_id": tool_use_id("call_t1"), "content": [{"type": "text", "text": "4"}]},
                     {"type": "text", "text": "So?"}
                 ]},
                 {"role": "assistant", "content": "It is"}

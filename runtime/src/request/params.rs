@@ -79,6 +79,14 @@ impl Params {
         })
     }
 
+    /// Checks a number, and leaves it for another body to take.
+    pub(super) fn check_number(&mut self, name: &str) -> Result<(), ApiError> {
+        let value = self.fields.get(name).cloned();
+        self.number(name)?;
+        self.fields.extend(value.map(|value| (name.to_owned(), value)));
+        Ok(())
+    }
+
     /// A whole number in the table's range; `2.0` is one.
     pub(super) fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
         self.typed(name, |value, kind| {

@@ -407,6 +407,7 @@ fn what_is_wrong_has_the_name_that_the_client_gave_it() {
         json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "text"}]}]);
     let messages = [
         (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"temperature": 1.1}), "temperature"),
         (json!({"stop_sequences": ["a", ""]}), "stop_sequences[1]"),
         (
             json!({"tools": [{"name": "a b", "input_schema": {}}]}),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderName;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
+use super::RequestId;
 use super::body::JsonBytes;
 use super::generation::prepare;
 use super::typed_events::{Counts, Writer, respond};
@@ -19,26 +21,25 @@ use crate::parsers::Piece;
 use crate::request;
 use crate::server::App;
 
+/// Anthropic's name of the header with a request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
 /// An error in Anthropic's shape.
-pub(super) struct AnthropicError(ApiError);
-
-impl From<ApiError> for AnthropicError {
-    fn from(error: ApiError) -> Self {
-        Self(error)
-    }
+fn refused(error: ApiError, id: &RequestId) -> Response {
+    let body = error_body(&error, id);
+    // Status, headers and label are the same.
+    let (mut parts, _) = error.into_response().into_parts();
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    (parts, Json(body)).into_response()
 }
 
-impl IntoResponse for AnthropicError {
-    fn into_response(self) -> Response {
-        let body = error_body(&self.0);
-        // Status, headers and label are the same.
-        let (mut parts, _) = self.0.into_response().into_parts();
-        parts.headers.remove(axum::http::header::CONTENT_LENGTH);
-        (parts, Json(body)).into_response()
-    }
+/// An answer or an error, with the request's id.
+fn told(answer: Result<Response, ApiError>, id: RequestId) -> Response {
+    let response = answer.unwrap_or_else(|error| refused(error, &id));
+    ([(REQUEST_ID, id.0)], response).into_response()
 }
 
-fn error_body(error: &ApiError) -> Value {
+fn error_body(error: &ApiError, RequestId(id): &RequestId) -> Value {
     let kind = match error.facts().status.as_u16() {
         401 => "authentication_error",
         403 => "permission_error",
@@ -49,7 +50,8 @@ fn error_body(error: &ApiError) -> Value {
         status if status < 500 => "invalid_request_error",
         _ => "api_error",
     };
-    json!({"type": "error", "error": {"type": kind, "message": error.to_string()}, "request_id": null})
+    let id = id.to_str().unwrap_or_default();
+    json!({"type": "error", "error": {"type": kind, "message": error.to_string()}, "request_id": id})
 }
 
 /// The routes below a prefix.
@@ -62,33 +64,42 @@ pub(super) fn routes(prefix: &str) -> Router<Arc<App>> {
 /// Lets a request with a key pass, be it in OpenAI's header or in Anthropic's.
 pub(super) async fn require_key(
     State(keys): State<Arc<ApiKeys>>,
+    Extension(id): Extension<RequestId>,
     request: Request,
     next: Next,
-) -> Result<Response, AnthropicError> {
+) -> Response {
     if keys.admit(request.headers()) {
-        Ok(next.run(request).await)
+        next.run(request).await
     } else {
-        Err(ApiError::InvalidApiKey.into())
+        told(Err(ApiError::InvalidApiKey), id)
     }
 }
 
 /// Answers messages.
 async fn create(
     State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
     body: Result<JsonBytes, ApiError>,
-) -> Result<Response, AnthropicError> {
-    let prepared = prepare(&app, body?, request::anthropic).await?;
-    let writer = MessageWriter::new(&prepared.model);
-    Ok(respond(app, prepared, writer).await?)
+) -> Response {
+    let answer = async {
+        let prepared = prepare(&app, body?, request::anthropic).await?;
+        let writer = MessageWriter::new(&prepared.model, id.clone());
+        respond(Arc::clone(&app), prepared, writer).await
+    };
+    told(answer.await, id)
 }
 
 /// Counts the tokens of messages as a prompt.
 async fn count_tokens(
     State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
     body: Result<JsonBytes, ApiError>,
-) -> Result<Response, AnthropicError> {
-    let prepared = prepare(&app, body?, request::anthropic_prompt).await?;
-    Ok(Json(json!({"input_tokens": prepared.n_prompt_tokens()})).into_response())
+) -> Response {
+    let answer = async {
+        let prepared = prepare(&app, body?, request::anthropic_prompt).await?;
+        Ok(Json(json!({"input_tokens": prepared.n_prompt_tokens()})).into_response())
+    };
+    told(answer.await, id)
 }
 
 /// A block of the content that goes on.
@@ -99,6 +110,7 @@ enum Block {
 }
 
 struct MessageWriter {
+    request_id: RequestId,
     message: Value,
     content: Vec<Value>,
     open: Option<Block>,
@@ -106,13 +118,14 @@ struct MessageWriter {
 }
 
 impl MessageWriter {
-    fn new(model: &str) -> Self {
+    fn new(model: &str, request_id: RequestId) -> Self {
         let message = json!({
             "id": format!("msg_{}", uuid::Uuid::new_v4().simple()),
             "type": "message", "role": "assistant", "model": model, "content": [],
             "stop_reason": null, "stop_sequence": null, "usage": null,
         });
         Self {
+            request_id,
             message,
             content: Vec::new(),
             open: None,
@@ -190,6 +203,7 @@ impl Writer for MessageWriter {
             }
             Piece::Call { id, name, .. } => {
                 self.has_calls = true;
+                let id = request::tool_use_id(&id);
                 let input = String::new();
                 self.open(Block::ToolUse { id, name, input }, events);
             }
@@ -220,7 +234,7 @@ impl Writer for MessageWriter {
     }
 
     fn fail(&mut self, error: &ApiError, events: &mut Vec<Value>) {
-        events.push(error_body(error));
+        events.push(error_body(error, &self.request_id));
     }
 
     fn whole(mut self) -> Value {

@@ -374,6 +374,10 @@ async fn anthropics_messages_are_blocks() {
         (&json!("get_weather"), &json!({"city": "Oslo"}))
     );
     assert_eq!((content.len(), &content[3]["input"]), (4, &json!({})));
+    assert!(
+        content[3]["id"].as_str().unwrap().starts_with("toolu_"),
+        "{whole}"
+    );
 
     let events = typed_events(&server.post("/v1/messages", claude(json!({"stream": true}))).await);
     let block = ["content_block_start", "content_block_delta", "content_block_stop"];
@@ -418,9 +422,8 @@ async fn anthropics_stop_reasons_counts_and_errors() {
         (&json!("stop_sequence"), &json!("three")),
         "{stopped}"
     );
-    let cut = asked("/v1/messages", claude(json!({"max_tokens": 2})))
-        .await
-        .json();
+    let cut_reply = asked("/v1/messages", claude(json!({"max_tokens": 2}))).await;
+    let cut = cut_reply.json();
     assert_eq!(cut["stop_reason"], "max_tokens", "{cut}");
     let ended = asked("/v1/messages", claude(json!({}))).await.json();
     assert_eq!(
@@ -463,4 +466,13 @@ async fn anthropics_stop_reasons_counts_and_errors() {
         (401, &json!("authentication_error"))
     );
     assert_eq!(locked.json()["type"], "error");
+    for reply in [cut_reply, refused, unknown, locked] {
+        assert_eq!(
+            reply.headers["request-id"], reply.headers["x-request-id"],
+            "{}",
+            reply.text
+        );
+        let told = reply.json().get("request_id").cloned();
+        assert!(reply.status == 200 || told == Some(json!(reply.headers["request-id"].to_str().unwrap())));
+    }
 }

@@ -30,9 +30,15 @@ const BIASES: &str = r#"{"type": "object", "propertyNames": {"pattern": "^[0-9]{
 pub(super) const MODEL: &[Parameter] = &[text("model", "the served model", "\"tiny\"")
     .doc("Name of the model; one of those that `/v1/models` lists.")];
 
+const TEMPERATURE: &[Parameter] = &[number(
+    "temperature",
+    (0.0, 2.0),
+    "the checkpoint's, else 1 (messages: 0.7)",
+    "0.5",
+)
+.doc("Divides the logits. 0 takes the most probable token.")];
+
 const SAMPLING: &[Parameter] = &[
-    number("temperature", (0.0, 2.0), "the checkpoint's, else 1 (messages: 0.7)", "0.5")
-        .doc("Divides the logits. 0 takes the most probable token."),
     number("top_p", (0.0, 1.0), "the checkpoint's, else 1", "0.9")
         .doc("Keeps the fewest most probable tokens whose probabilities reach this sum; 0 keeps the most probable one."),
     integer("top_k", (-1, i64::MAX), "the checkpoint's, else -1", "5")
@@ -304,6 +310,8 @@ const MESSAGE: &[Parameter] = &[
     }}"#, "[{\"role\": \"user\", \"content\": \"Hi\"}]")
         .doc("The conversation, of texts and blocks of type text, thinking, tool_use and tool_result. Where the last message is the assistant's, the answer goes on with it."),
     integer("max_tokens", (1, i64::MAX), "none", "5").doc("Tokens of an answer at most."),
+    number("temperature", (0.0, 1.0), "the checkpoint's, else 0.7", "0.5")
+        .doc("Divides the logits. 0 takes the most probable token."),
     other("system", "a text or a list of blocks of type text", r#"{"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}"#, "\"Be brief.\"")
         .doc("A system message before the others."),
     other("stop_sequences", "a list of up to 16 texts, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer; they are not part of it."),
@@ -324,7 +332,7 @@ const MESSAGE: &[Parameter] = &[
 /// `POST /v1/responses`.
 pub const RESPONSES: Body = Body {
     route: "/v1/responses",
-    groups: &[RESPONSE, MODEL, SAMPLING, NAMES],
+    groups: &[RESPONSE, MODEL, TEMPERATURE, SAMPLING, NAMES],
     required: &["input"],
 };
 
@@ -339,7 +347,17 @@ pub const MESSAGES: Body = Body {
 pub const COMPLETIONS: Body = Body {
     route: "/v1/completions",
     groups: &[
-        COMPLETION, MODEL, SAMPLING, ANSWERS, ENDING, PROMPT, OUTPUT, STRUCTURE, NAMES, ELSEWHERE,
+        COMPLETION,
+        MODEL,
+        TEMPERATURE,
+        SAMPLING,
+        ANSWERS,
+        ENDING,
+        PROMPT,
+        OUTPUT,
+        STRUCTURE,
+        NAMES,
+        ELSEWHERE,
     ],
     required: &["prompt"],
 };
@@ -351,6 +369,7 @@ pub const CHAT_COMPLETIONS: Body = Body {
         CHAT,
         TOOLS,
         MODEL,
+        TEMPERATURE,
         SAMPLING,
         ANSWERS,
         ENDING,
