@@ -319,9 +319,13 @@ impl ApiError {
             AdmitError::EmptyPrompt
             | AdmitError::TokenOutOfVocabulary { .. }
             | AdmitError::TokenTypes { .. } => Self::Contradiction { param, reason },
-            AdmitError::PromptTooLong { .. }
-            | AdmitError::PromptAboveStep { .. }
-            | AdmitError::NeverFits { .. } => Self::TooLong { param, reason },
+            AdmitError::PromptTooLong { .. } => Self::TooLong {
+                param,
+                reason: format!("{reason}. Please reduce the length of the input."),
+            },
+            AdmitError::PromptAboveStep { .. } | AdmitError::NeverFits { .. } => {
+                Self::TooLong { param, reason }
+            }
             AdmitError::AnswerTooLong { .. } => Self::TooLong {
                 param: "max_tokens".into(),
                 reason,

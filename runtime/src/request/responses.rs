@@ -231,14 +231,6 @@ fn nested_choice(choice: Value, names: &mut Names) -> Value {
 
 /// `text.format` is a chat's `response_format`, with the schema one level higher.
 fn format(text: &Value, fields: &mut Map<String, Value>) -> Result<(), ApiError> {
-    if let verbosity @ (Value::String(_) | Value::Number(_)) = &text["verbosity"]
-        && verbosity != "medium"
-    {
-        return Err(ApiError::Contradiction {
-            param: "text.verbosity".into(),
-            reason: "ask for it in the instructions; medium is the only value".into(),
-        });
-    }
     let format = &text["format"];
     let response_format = match format["type"].as_str() {
         None if format.is_null() => return Ok(()),

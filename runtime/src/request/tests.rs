@@ -432,6 +432,22 @@ fn what_is_wrong_has_the_name_that_the_client_gave_it() {
 }
 
 #[test]
+fn what_models_do_not_know_is_taken_without_effect() {
+    assert!(chatted(json!({"verbosity": "low", "prediction": {"type": "content", "content": "Hi"}})).is_ok());
+    let answered = |extra: Value| {
+        let body = merged(json!({"input": "Hi"}), extra).to_string();
+        response(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).map(drop)
+    };
+    assert_eq!(answered(json!({"text": {"verbosity": "low"}})), Ok(()));
+    assert_eq!(answered(json!({"truncation": "auto"})), Ok(()));
+    let long = answered(json!({"truncation": "auto", "input": "a ".repeat(1 << 20)})).unwrap_err();
+    assert!(
+        long.to_string().contains("reduce the length of the input"),
+        "{long}"
+    );
+}
+
+#[test]
 fn a_body_that_is_no_object_is_refused() {
     for body in [
         "",

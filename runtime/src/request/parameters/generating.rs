@@ -133,7 +133,7 @@ const STRUCTURE: &[Parameter] = &[
     other("json_schema", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}").doc("llama.cpp's name for `guided_json`."),
     text("grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("llama.cpp's name for `guided_grammar`."),
     other("response_format", "an object with a type", r#"{"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}, "json_schema": {"type": "object"}}, "required": ["type"]}"#, "{\"type\": \"json_object\"}")
-        .doc("`json_object`, `json_schema` or `structural_tag`: the answer is certain to have this form."),
+        .doc("`json_object`, `json_schema` or `structural_tag`: the answer is certain to have this form. An object of a schema has no members but its `properties`, unless `additionalProperties` says otherwise."),
     other("guided_json", "a JSON Schema, as an object or as text", SCHEMA_OR_TEXT, "{\"type\": \"boolean\"}")
         .doc("The answer is JSON that this schema accepts."),
     text("guided_regex", "none", "\"[0-9]{3}\"").doc("The whole answer matches this expression."),
@@ -222,9 +222,9 @@ pub(super) const ELSEWHERE: &[Parameter] = &[
 const CHAT_ELSEWHERE: &[Parameter] = &[
     refused("audio", &[]).doc("Models here write text."),
     refused("modalities", &["[\"text\"]"]).doc("Models here write text."),
-    refused("prediction", &[]).doc("Predicted outputs are not used."),
+    inert("prediction", "predicted outputs are not used"),
     refused("thinking_token_budget", &[]).doc("Use `max_completion_tokens`."),
-    refused("verbosity", &["medium"]).doc("Ask for it in a message."),
+    inert("verbosity", "models do not know it; ask for it in a message"),
     refused("web_search_options", &[]).doc("This server reaches nothing outside; give a tool."),
 ];
 
@@ -282,7 +282,7 @@ const RESPONSE: &[Parameter] = &[
         .doc("Whether the model calls a tool. `allowed_tools`: only these tools are there."),
     flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
     other("text", "an object with a format", r#"{"type": "object", "properties": {"format": {"type": "object", "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}}, "required": ["type"]}}}"#, "{\"format\": {\"type\": \"text\"}}")
-        .doc("`json_object` or `json_schema`: the answer is certain to have this form."),
+        .doc("`json_object` or `json_schema`: the answer is certain to have this form. `verbosity` has no effect."),
     other("reasoning", "an object with an effort", r#"{"type": "object", "properties": {"effort": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}"#, "{\"effort\": \"low\"}")
         .doc("`effort` is a variable of the template."),
     flag("include_reasoning", "true").doc("false: thoughts are left out of the answer."),
@@ -294,7 +294,8 @@ const RESPONSE: &[Parameter] = &[
     refused("previous_response_id", &[]).doc("Answers are not stored here; send the whole conversation as input."),
     refused("conversation", &[]).doc("Answers are not stored here; send the whole conversation as input."),
     refused("background", &[]).doc("Answers are not stored here; stream them or wait."),
-    refused("truncation", &["disabled"]).doc("Input is not shortened here."),
+    refused("truncation", &["disabled", "auto"])
+        .doc("Input is not shortened here; with auto, what does not fit is a 400 all the same. Send fewer items."),
     inert("include", "there is nothing to add"),
     inert("stream_options", "events are not obfuscated"),
     refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
