@@ -14,7 +14,7 @@ use crate::request::parameters::{
     RERANKING, RESPONSES, SCORES, TOKENIZATION,
 };
 use crate::response::models::{Model, Models};
-use crate::response::pooled::{Embedding, List, Ranking, Score};
+use crate::response::pooled::{Embedding, List, Ranked, Score};
 use crate::response::tokens::{Text, Tokens};
 use crate::response::{Answer, ErrorBody, chat, completion};
 
@@ -79,7 +79,7 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         body: &RERANKING,
         summary: "Order documents by a query",
-        answer: schema::<Ranking>,
+        answer: schema::<Ranked>,
         event: None,
         error: schema::<ErrorBody>,
     },

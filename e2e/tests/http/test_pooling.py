@@ -131,6 +131,19 @@ def test_documents_are_ranked(reranker: Server, path: str) -> None:
         assert [r["index"] for r in reranker.post(path, {**body, "top_n": n}).json()["results"]] == order[:count]
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_texts_are_ranked_in_a_bare_list(reranker: Server, path: str) -> None:
+    scores = [p["sigmoid"][0] for p in PAIRS if p["query"] == QUERY]
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    body = {"query": QUERY, "texts": DOCUMENTS}
+    answer = reranker.post(path, body).json()
+    assert [result["index"] for result in answer] == order
+    assert [result["score"] for result in answer] == close([scores[i] for i in order])
+    assert all(set(result) == {"index", "score"} for result in answer)
+    assert [result["index"] for result in reranker.post(path, {**body, "top_n": 1}).json()] == order[:1]
+    assert reranker.post(path, {"query": QUERY, "texts": []}).json()["error"]["param"] == "texts"
+
+
 def test_an_embedding_model_ranks_by_cosine(embedder: Server) -> None:
     answer = embedder.post("/rerank", {"model": "embedder", "query": TEXTS[0], "documents": TEXTS[::-1]}).json()
     assert answer["results"][0]["index"] == len(TEXTS) - 1

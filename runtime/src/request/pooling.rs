@@ -80,10 +80,31 @@ pub struct PreparedRanking {
     pub scores: PreparedScores,
     /// Texts of the documents.
     pub documents: Vec<String>,
+    /// Which API's names the request has.
+    pub form: RankingForm,
     /// Results at most.
     pub top_n: usize,
     /// Whether results carry their document.
     pub returns_documents: bool,
+}
+
+/// Which API's names a request for a ranking has, and those of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankingForm {
+    /// Cohere's and Jina's: `documents`.
+    Documents,
+    /// Text Embeddings Inference's: `texts`.
+    Texts,
+}
+
+impl RankingForm {
+    /// The parameter that the documents come from.
+    pub fn param(self) -> &'static str {
+        match self {
+            Self::Documents => "documents",
+            Self::Texts => "texts",
+        }
+    }
 }
 
 /// Reads the body of `/v1/embeddings`.
@@ -190,11 +211,15 @@ pub fn ranking(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<
     check_scores(&model, rules)?;
     let query = params.text("query")?.ok_or_else(|| missing("query"))?;
     let document = |item: &Value| item.as_str().or(item["text"].as_str()).map(str::to_string);
+    let form = match params.has("texts") && !params.has("documents") {
+        true => RankingForm::Texts,
+        false => RankingForm::Documents,
+    };
     let documents = params
-        .list("documents", INPUTS_MAX, document)?
-        .ok_or_else(|| missing("documents"))?;
+        .list(form.param(), INPUTS_MAX, document)?
+        .ok_or_else(|| missing(form.param()))?;
     if documents.is_empty() {
-        return Err(params.invalid("documents", &Value::Array(Vec::new())));
+        return Err(params.invalid(form.param(), &Value::Array(Vec::new())));
     }
     let top_n = params.count("top_n")?.filter(|n| *n > 0).unwrap_or(usize::MAX);
     let returns_documents = params.flag("return_documents")?.unwrap_or(true);
@@ -203,10 +228,11 @@ pub fn ranking(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<
         pairs.cut = pairs.cut.at_most(n);
     }
     let ignored = params.finish()?;
-    let texts = [("query", &vec![query]), ("documents", &documents)];
+    let texts = [("query", &vec![query]), (form.param(), &documents)];
     Ok(PreparedRanking {
         scores: pairs.prepare((model, ignored), texts, rules, tokenizer)?,
         documents,
+        form,
         top_n,
         returns_documents,
     })

@@ -598,7 +598,7 @@ fn tables() -> Vec<Table> {
         ),
         (
             &parameters::RERANKING,
-            json!({"query": "a", "documents": ["b"]}),
+            json!({"query": "a"}),
             |body, rules, tokenizer| ranking(body, rules, tokenizer).map(drop),
             EMBED,
         ),
@@ -633,6 +633,7 @@ fn needs(body: &parameters::Body, name: &str) -> Value {
         }
         ("/v1/embeddings", name) if name != "input" && name != "messages" => json!({"input": "a"}),
         ("/tokenize", name) if name != "prompt" && name != "messages" => json!({"prompt": "a"}),
+        ("/v1/rerank", name) if name != "documents" && name != "texts" => json!({"documents": ["b"]}),
         ("/v1/score", "text_1" | "queries" | "data_1") => json!({"text_2": "b"}),
         ("/v1/score", "text_2" | "documents" | "data_2") => json!({"text_1": "a"}),
         ("/v1/score", _) => json!({"text_1": "a", "text_2": "b"}),

@@ -63,6 +63,25 @@ pub struct Score {
     pub score: f32,
 }
 
+/// Documents in the order in which they fit a query, in the form of the request.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Ranked {
+    /// Of `documents`.
+    Documents(Ranking),
+    /// Of `texts`, the best first.
+    Texts(Vec<RankedText>),
+}
+
+/// An entry of the answer to `texts`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RankedText {
+    /// Which text of the request.
+    pub index: usize,
+    /// The higher the better.
+    pub score: f32,
+}
+
 /// Documents in the order in which they fit a query.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Ranking {
@@ -73,12 +92,12 @@ pub struct Ranking {
     /// Tokens.
     pub usage: PromptUsage,
     /// The best first.
-    pub results: Vec<Ranked>,
+    pub results: Vec<RankedDocument>,
 }
 
 /// A document of a [`Ranking`].
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Ranked {
+pub struct RankedDocument {
     /// Which document of the request.
     pub index: usize,
     /// The document, unless it was not asked for.

@@ -10,8 +10,8 @@ use super::generation::{RequestName, json, prepare};
 use super::pooling::usage;
 use super::score::scores;
 use crate::error::ApiError;
-use crate::request;
-use crate::response::pooled::{Document, Ranked, Ranking};
+use crate::request::{self, RankingForm};
+use crate::response::pooled::{Document, Ranked, RankedDocument, RankedText, Ranking};
 use crate::server::App;
 
 /// Ranks the documents.
@@ -21,23 +21,27 @@ pub(super) async fn create(
     body: JsonBytes,
 ) -> Result<Response, ApiError> {
     let prepared = prepare(&app, body, request::ranking).await?;
-    let scores = scores(&app, &prepared.scores, "documents").await?;
+    let scores = scores(&app, &prepared.scores, prepared.form.param()).await?;
     let mut order: Vec<(usize, f32)> = scores.into_iter().enumerate().collect();
     // Stable: of equals the earlier document comes first.
     order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     order.truncate(prepared.top_n);
-    let ranked = |(index, relevance_score): (usize, f32)| Ranked {
+    let document = |(index, relevance_score): (usize, f32)| RankedDocument {
         index,
         document: prepared.returns_documents.then(|| Document {
             text: prepared.documents[index].clone(),
         }),
         relevance_score,
     };
-    let answer = Ranking {
-        id: name.id("rerank-", prepared.scores.request_id.as_deref()),
-        model: prepared.scores.model.clone(),
-        usage: usage(&prepared.scores.requests),
-        results: order.into_iter().map(ranked).collect(),
+    let text = |(index, score): (usize, f32)| RankedText { index, score };
+    let answer = match prepared.form {
+        RankingForm::Documents => Ranked::Documents(Ranking {
+            id: name.id("rerank-", prepared.scores.request_id.as_deref()),
+            model: prepared.scores.model.clone(),
+            usage: usage(&prepared.scores.requests),
+            results: order.into_iter().map(document).collect(),
+        }),
+        RankingForm::Texts => Ranked::Texts(order.into_iter().map(text).collect()),
     };
     Ok(json(&answer, &prepared.scores.ignored))
 }

@@ -421,6 +421,16 @@ async fn documents_are_ranked() {
     let bare = json!({"query": "a", "documents": ["b"], "return_documents": false});
     let ranking = server.post("/rerank", bare).await.json();
     assert!(ranking["results"][0].get("document").is_none());
+    let texts = json!({"query": "a", "texts": ["b", "b b b b", "b b"], "top_n": 2});
+    let named = server.post("/rerank", body).await.json();
+    let of = |result: &Value, score: &str| json!({"index": result["index"], "score": result[score]});
+    let expected: Vec<Value> = named["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| of(result, "relevance_score"))
+        .collect();
+    assert_eq!(server.post("/rerank", texts).await.json(), json!(expected));
     for documents in [json!([]), json!(null), json!(123), json!([1, 2])] {
         let reply = server
             .post("/rerank", json!({"query": "a", "documents": documents}))

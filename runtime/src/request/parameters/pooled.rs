@@ -103,11 +103,15 @@ const SCORE: &[Parameter] = &[
     .doc("Another name of `text_2`."),
 ];
 
+const DOCUMENTS: &str = r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#;
+
 const RERANK: &[Parameter] = &[
     flag("use_activation", "true").doc("Scores of a cross-encoder go through the model's activation; false: the raw score."),
     text("query", "none", "\"A question\"").doc("What is looked for."),
-    other("documents", "a non-empty list of up to 2048 texts, or objects with a text", r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#, "[\"One\", \"Two\"]")
+    other("documents", "a non-empty list of up to 2048 texts, or objects with a text", DOCUMENTS, "[\"One\", \"Two\"]")
         .doc("What is ranked."),
+    other("texts", "a non-empty list of up to 2048 texts, or objects with a text", DOCUMENTS, "[\"One\", \"Two\"]")
+        .doc("Another name of `documents`, Text Embeddings Inference's; the answer is then a list of `index` and `score`."),
     integer("top_n", (0, i64::MAX), "all", "1").doc("So many of the best; 0: all."),
     flag("return_documents", "true").doc("Results carry their document."),
     integer("max_tokens_per_doc", (1, i64::MAX), "no truncation", "64").doc("Keeps so many tokens of query and document together."),
@@ -157,7 +161,7 @@ pub const SCORES: Body = Body {
 pub const RERANKING: Body = Body {
     route: "/v1/rerank",
     groups: &[RERANK, MODEL, POOLED, NAMES, ELSEWHERE],
-    required: &["query", "documents"],
+    required: &["query"],
 };
 
 /// `POST /tokenize`.
