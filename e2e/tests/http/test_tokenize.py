@@ -17,7 +17,11 @@ def test_a_text_and_back(server: Server) -> None:
     assert answer["token_strs"] is None
     named = server.post("/tokenize", {"model": "tiny", "prompt": "In", "return_token_strs": True}).json()
     assert len(named["token_strs"]) == named["count"]
-    assert server.post("/detokenize", {"model": "tiny", "tokens": IDS}).json() == {"prompt": CHAT.prompt}
+    assert server.post("/detokenize", {"model": "tiny", "tokens": IDS}).json() == {"prompt": CHAT.prompt, "content": CHAT.prompt}
+    pieces = server.post("/tokenize", {"content": "In", "with_pieces": True}).json()["tokens"]
+    assert pieces == [{"id": token, "piece": text} for token, text in zip(named["tokens"], named["token_strs"])]
+    marked = server.post("/tokenize", {"content": "In", "add_special": True}).json()
+    assert marked["tokens"] == named["tokens"]
 
 
 def test_a_chat(server: Server) -> None:

@@ -632,7 +632,7 @@ fn needs(body: &parameters::Body, name: &str) -> Value {
             json!({"messages": said("user")})
         }
         ("/v1/embeddings", name) if name != "input" && name != "messages" => json!({"input": "a"}),
-        ("/tokenize", name) if name != "prompt" && name != "messages" => json!({"prompt": "a"}),
+        ("/tokenize", name) if !["prompt", "content", "messages"].contains(&name) => json!({"prompt": "a"}),
         ("/v1/rerank", name) if name != "documents" && name != "texts" => json!({"documents": ["b"]}),
         ("/v1/score", "text_1" | "queries" | "data_1") => json!({"text_2": "b"}),
         ("/v1/score", "text_2" | "documents" | "data_2") => json!({"text_1": "a"}),

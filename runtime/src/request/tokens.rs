@@ -17,6 +17,8 @@ pub struct Tokenized {
     pub tokens: Vec<u32>,
     /// Each token's text, where asked for.
     pub texts: Option<Vec<String>>,
+    /// The tokens are to be told with their texts.
+    pub in_pieces: bool,
     /// Parameters that mean nothing here, to be told to the client.
     pub ignored: Vec<String>,
 }
@@ -29,10 +31,16 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     let mut params = Params::parse(body, &TOKENIZATION, rules.strict)?;
     served_model(&mut params, rules)?;
     let template = own_template(&mut params, rules)?;
-    let (text, param, default) = match params.text("prompt")? {
-        Some(text) => (text, "prompt", Begin::Add),
-        None if !params.has("messages") => return Err(missing("prompt")),
-        None => {
+    let (prompt, content) = (params.text("prompt")?, params.text("content")?);
+    let added = match params.flag("add_special")? {
+        Some(true) => Begin::Add,
+        Some(false) | None => Begin::Leave,
+    };
+    let (text, param, default) = match (prompt, content) {
+        (Some(text), _) => (text, "prompt", Begin::Add),
+        (None, Some(text)) => (text, "content", added),
+        (None, None) if !params.has("messages") => return Err(missing("prompt")),
+        (None, None) => {
             let conversation = conversation(&mut params)?;
             (
                 rendered(&conversation, template.as_ref(), rules)?,
@@ -43,13 +51,15 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     };
     let begin = begin(&mut params, default)?;
     let shows_texts = params.flag("return_token_strs")?.unwrap_or(false);
+    let in_pieces = params.flag("with_pieces")?.unwrap_or(false);
     let ignored = params.finish()?;
     // A text may be longer than the context: the answer says so.
     let tokens = encode(&text, (begin, Cut::to_nothing_less()), rules, tokenizer, param)?;
     let shown = |token: &u32| String::from_utf8_lossy(tokenizer.tokens().get(*token)).into_owned();
     Ok(Tokenized {
-        texts: shows_texts.then(|| tokens.iter().map(shown).collect()),
+        texts: (shows_texts || in_pieces).then(|| tokens.iter().map(shown).collect()),
         tokens,
+        in_pieces,
         ignored,
     })
 }

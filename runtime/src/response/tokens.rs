@@ -10,10 +10,29 @@ pub struct Tokens {
     pub count: usize,
     /// Prompt and answer at most, tokens.
     pub max_model_len: usize,
-    /// Their ids.
-    pub tokens: Vec<u32>,
+    /// The tokens.
+    pub tokens: TokenList,
     /// Their texts, where asked for.
     pub token_strs: Option<Vec<String>>,
+}
+
+/// Tokens, in the form that was asked for.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TokenList {
+    /// Their ids.
+    Ids(Vec<u32>),
+    /// Ids and texts.
+    Pieces(Vec<Piece>),
+}
+
+/// A token with its text.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Piece {
+    /// Its id.
+    pub id: u32,
+    /// Its text.
+    pub piece: String,
 }
 
 /// The text of tokens.
@@ -21,4 +40,6 @@ pub struct Tokens {
 pub struct Text {
     /// The text.
     pub prompt: String,
+    /// The text, by llama.cpp's name.
+    pub content: String,
 }

@@ -9,18 +9,27 @@ use super::body::JsonBytes;
 use super::generation::{json, prepare};
 use crate::error::ApiError;
 use crate::request;
-use crate::response::tokens::{Text, Tokens};
+use crate::response::tokens::{Piece, Text, TokenList, Tokens};
 use crate::server::App;
 
 /// The tokens of a text or of a conversation.
 pub(super) async fn tokenize(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
     let tokenized = prepare(&app, body, request::tokenized).await?;
     let max_model_len = app.serving.get().ok_or(ApiError::Loading)?.max_model_len;
+    let count = tokenized.tokens.len();
+    let (tokens, token_strs) = match tokenized.texts {
+        Some(texts) if tokenized.in_pieces => {
+            let pieces = tokenized.tokens.into_iter().zip(texts);
+            let pieces = pieces.map(|(id, piece)| Piece { id, piece });
+            (TokenList::Pieces(pieces.collect()), None)
+        }
+        texts => (TokenList::Ids(tokenized.tokens), texts),
+    };
     let answer = Tokens {
-        count: tokenized.tokens.len(),
+        count,
         max_model_len,
-        tokens: tokenized.tokens,
-        token_strs: tokenized.texts,
+        tokens,
+        token_strs,
     };
     Ok(json(&answer, &tokenized.ignored))
 }
@@ -28,5 +37,6 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, body: JsonBytes) -> Re
 /// The text of tokens.
 pub(super) async fn detokenize(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
     let (prompt, ignored) = prepare(&app, body, request::detokenized).await?;
-    Ok(json(&Text { prompt }, &ignored))
+    let content = prompt.clone();
+    Ok(json(&Text { prompt, content }, &ignored))
 }

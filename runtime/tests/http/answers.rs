@@ -512,7 +512,17 @@ async fn text_becomes_tokens_and_tokens_text() {
         .post("/detokenize", json!({"tokens": tokens["tokens"]}))
         .await
         .json();
-    assert_eq!(back, json!({"prompt": "Hello there"}));
+    assert_eq!(back, json!({"prompt": "Hello there", "content": "Hello there"}));
+    let pieces = server
+        .post(
+            "/tokenize",
+            json!({"content": "Hello there", "with_pieces": true}),
+        )
+        .await
+        .json();
+    let ids = tokens["tokens"].as_array().unwrap().iter().zip(texts);
+    let expected: Vec<Value> = ids.map(|(id, piece)| json!({"id": id, "piece": piece})).collect();
+    assert_eq!(pieces["tokens"], json!(expected));
     let messages = json!({"messages": [{"role": "user", "content": "Hi"}]});
     let chat = server.post("/tokenize", messages).await.json();
     let rendered = server

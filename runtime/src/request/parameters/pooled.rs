@@ -119,6 +119,9 @@ const RERANK: &[Parameter] = &[
 
 const TOKENIZED: &[Parameter] = &[
     text("prompt", "none", "\"Hello\"").doc("A text; or give `messages`."),
+    text("content", "none", "\"Hello\"").doc("llama.cpp's name of `prompt`."),
+    flag("add_special", "false").doc("With `content`, the text begins as the tokenizer begins one."),
+    flag("with_pieces", "false").doc("Tokens are objects of `id` and `piece`, which is the token's text."),
     other(
         "messages",
         "a non-empty list of messages",
