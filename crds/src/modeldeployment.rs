@@ -91,7 +91,7 @@ pub struct ModelDeploymentSpec {
     /// the variable of the same setting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    #[x_kube(validation = Rule::new("self.all(e, !(e.name in ['HOST', 'PORT', 'MODEL_NAME', 'MODEL_REVISION', 'HF_TOKEN', 'API_KEY', 'OPENAI_API_KEYS', 'SSL_CERTFILE', 'SSL_KEYFILE', 'SSL_CA_CERTS', 'DRAIN_TIMEOUT_SECONDS']))")
+    #[x_kube(validation = Rule::new("self.all(e, !(e.name in ['HOST', 'PORT', 'MODEL_NAME', 'MODEL_REVISION', 'HF_TOKEN', 'API_KEY', 'OPENAI_API_KEYS', 'VLLM_API_KEY', 'SSL_CERTFILE', 'SSL_KEYFILE', 'SSL_CA_CERTS', 'DRAIN_TIMEOUT_SECONDS']))")
         .message("HOST and PORT are the operator's, and TLS is the gateway's; the model is spec.model.huggingFace, the hub token spec.model.tokenSecretRef, API keys spec.auth.apiKeysSecretRef, the drain timeout spec.rollout.drainTimeoutSeconds"))]
     pub env: Vec<EnvVar>,
     /// Volume that keeps the downloaded model.

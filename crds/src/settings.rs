@@ -340,7 +340,7 @@ settings! {
         /// Keys of which a client must present one as a bearer token. None: no key is asked for.
         #[schemars(title = "API keys", length(min = 1, max = 256), schema_with = "keys_schema")]
         api_key: Vec<String> => Row {
-            env_aliases: &["OPENAI_API_KEYS"],
+            env_aliases: &["OPENAI_API_KEYS", "VLLM_API_KEY"],
             place: Place::At("spec.auth.apiKeysSecretRef"), secret: true, ..ROW
         };
         /// Address to listen on.

@@ -87,6 +87,18 @@ fn two_names_of_one_setting_must_agree() {
 }
 
 #[test]
+fn a_key_is_asked_for_under_each_of_its_names() {
+    for name in ["API_KEY", "OPENAI_API_KEYS", "VLLM_API_KEY"] {
+        let settings = Settings::merge(&[env(&[(name, "first,second")]).unwrap()]);
+        assert_eq!(
+            settings.process.api_key,
+            Some(vec!["first".into(), "second".into()]),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn variables_that_are_not_honoured_are_never_silent() {
     let layer = env(&[("TRUST_REMOTE_CODE", "1"), ("HOME", "/"), ("SEED", "")]).unwrap();
     assert_eq!(layer.accepted[0].0, "TRUST_REMOTE_CODE");
