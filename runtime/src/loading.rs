@@ -252,7 +252,7 @@ async fn warm_up(engine: &Engine, info: &ModelInfo) -> Result<(), ServeError> {
         Task::Generate => engine.submit(vec![one_token()]),
         Task::Embed { .. } | Task::Score { .. } => engine.submit_pooling(vec![PoolRequest {
             prompt: vec![0],
-            token_types: Vec::new(),
+            ..PoolRequest::default()
         }]),
     }
     .map_err(|error| failed(chain(&error)))?;

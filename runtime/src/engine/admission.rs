@@ -272,7 +272,11 @@ impl Limits {
     /// # Errors
     /// [`AdmitError`] if it could never run, whatever else runs.
     pub fn admit_pooling(&self, request: PoolRequest) -> Result<Admitted, AdmitError> {
-        let PoolRequest { prompt, token_types } = request;
+        let PoolRequest {
+            prompt,
+            token_types,
+            cache_salt,
+        } = request;
         self.check_prompt(&prompt)?;
         let n_prompt = prompt.len();
         if n_prompt > self.max_model_len {
@@ -293,7 +297,7 @@ impl Limits {
             n_branches: 1,
             priority: 0,
             task: Task::Pool { token_types },
-            cache_salt: 0,
+            cache_salt,
         })
     }
 

@@ -66,6 +66,8 @@ pub struct PoolRequest {
     pub prompt: Vec<u32>,
     /// Segment of each token, for models that tell segments apart; empty: all 0.
     pub token_types: Vec<u32>,
+    /// See [`GenerateRequest::cache_salt`].
+    pub cache_salt: u64,
 }
 
 /// A prompt to search continuations of.

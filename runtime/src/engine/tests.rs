@@ -375,12 +375,18 @@ async fn vectors_come_between_answers() {
             .map(|token| token % 2)
             .take([0, prompt.len()][idx % 2])
             .collect();
-        PoolRequest { prompt, token_types }
+        PoolRequest {
+            prompt,
+            token_types,
+            cache_salt: 0,
+        }
     };
     let mut tickets = engine.submit((0..20).map(request).collect()).unwrap();
     let mut pooling = engine.submit_pooling((0..20).map(pool).collect()).unwrap();
     for (idx, ticket) in pooling.iter_mut().enumerate() {
-        let PoolRequest { prompt, token_types } = pool(idx);
+        let PoolRequest {
+            prompt, token_types, ..
+        } = pool(idx);
         let (_, hash) = Reference::of(&groups(&[None]), &prompt, &token_types);
         assert_eq!(ticket.next().await, Some(Event::Pooled(hash.vector())));
         assert_eq!(ticket.next().await, None);

@@ -233,10 +233,13 @@ impl Method {
 }
 
 /// A secret of any length becomes a number that cannot be guessed from others.
-fn cache_salt(params: &mut Params) -> Result<u64, ApiError> {
-    let Some(salt) = params.text("cache_salt")?.filter(|salt| !salt.is_empty()) else {
+pub(super) fn cache_salt(params: &mut Params) -> Result<u64, ApiError> {
+    let Some(salt) = params.text("cache_salt")? else {
         return Ok(0);
     };
+    if salt.is_empty() {
+        return Err(ApiError::invalid("cache_salt", "a non-empty text", &salt.into()));
+    }
     let hash = blake3::hash(salt.as_bytes());
     let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
     Ok(u64::from_le_bytes(*first))

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::answers::cache_salt;
 use super::parameters::{EMBEDDINGS, RERANKING, SCORES};
 use super::params::{Params, invalid_item};
 use super::prompt::{Cut, PromptSource, check_length, encode, prompt_sources, unencoded};
@@ -132,7 +133,8 @@ pub fn embeddings(
         _ => Encoding::Float,
     };
     let dimensions = dimensions(&mut params, rules)?;
-    let cut = Cut::read(&mut params, rules.max_model_len, None)?;
+    let cut = Cut::read(&mut params, rules.max_model_len, 0)?;
+    let cache_salt = cache_salt(&mut params)?;
     let normalises = params.flag("normalize")?;
     let request_id = request_id(&mut params)?;
     let ignored = params.finish()?;
@@ -144,7 +146,7 @@ pub fn embeddings(
             }
             PromptSource::Tokens(ids) => cut.apply(ids),
         };
-        Ok(plain(prompt))
+        Ok(plain(prompt, cache_salt))
     };
     Ok(PreparedEmbeddings {
         model,
@@ -245,13 +247,15 @@ struct Pairs {
     activates: bool,
     request_id: Option<String>,
 }
+    cache_salt: u64,
 
 impl Pairs {
     fn read(params: &mut Params, rules: &Rules<'_>) -> Result<Self, ApiError> {
         Ok(Self {
             cut: Cut::read(params, rules.max_model_len, None)?,
             begin: begin(params, Begin::Add)?,
-            activates: params.flag("use_activation")?.unwrap_or(true),
+            activates: activates(params, rules.task)?,
+            cache_salt: cache_salt(params)?,
             request_id: request_id(params)?,
         })
     }
@@ -266,7 +270,8 @@ impl Pairs {
     ) -> Result<PreparedScores, ApiError> {
         let embed = |text: &String, param: &str| {
             let ids = encode(text, (self.begin, self.cut), rules, tokenizer, param)?;
-            Ok(plain(closed(ids, self.begin, rules.task)))
+            let ids = closed(ids, (self.begin, self.cut), rules.task);
+            Ok(plain(ids, self.cache_salt))
         };
         let score = |(first, second): (&String, &String)| {
             if !self.cut.shortens() {
@@ -278,6 +283,7 @@ impl Pairs {
                 token_types: self.cut.apply(token_types),
             })
         };
+                cache_salt: self.cache_salt,
         let is_compared = matches!(rules.task, Task::Embed { .. });
         let requests: Result<Vec<PoolRequest>, ApiError> = if is_compared {
             let firsts = first.iter().map(|text| embed(text, first_param));
@@ -366,9 +372,10 @@ fn closed(mut ids: Vec<u32>, begin: Begin, task: Task) -> Vec<u32> {
     ids
 }
 
-fn plain(prompt: Vec<u32>) -> PoolRequest {
+fn plain(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
     PoolRequest {
         prompt,
         token_types: Vec::new(),
     }
 }
+        cache_salt,

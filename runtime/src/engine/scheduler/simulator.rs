@@ -109,6 +109,7 @@ impl Arrival {
             Wants::Vector { .. } => limits.admit_pooling(PoolRequest {
                 prompt,
                 token_types: types.to_vec(),
+                cache_salt: 0,
             }),
             Wants::Beams { params, max_tokens } => limits.admit_beam_search(BeamRequest {
                 prompt,

@@ -26,6 +26,7 @@ const POOLED: &[Parameter] = &[
     integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
         .fate(NoEffect("texts are computed in the order of their arrival"))
         .doc("The smaller goes first."),
+    text("cache_salt", "none", "\"mine\"").doc("Texts share their cache only with texts of the same salt."),
     text("request_id", "one that is made up", "\"my-request\"").doc("Part of the answer's `id`."),
 ];
 
