@@ -443,7 +443,7 @@ fn request_id(params: &mut Params) -> Result<Option<String>, ApiError> {
 
 /// The served model that is asked for; one that is not named is the first.
 fn served_model(params: &mut Params, rules: &Rules<'_>) -> Result<String, ApiError> {
-    let Some(model) = params.text("model")? else {
+    let Some(model) = params.text("model")?.filter(|model| !model.is_empty()) else {
         return Ok(rules.served[0].clone());
     };
     if rules.served.contains(&model) {
