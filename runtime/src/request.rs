@@ -286,8 +286,8 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
     let mut conversation = conversation(&mut params)?;
     let tools = tools(&mut params)?;
     if let Some(tools) = &tools {
-        let shown = Value::Array(tools.shown.clone());
-        conversation.variables.insert("tools".into(), shown);
+        tools.show(&mut conversation);
+        constraint::check_calls(tools, &params)?;
     }
     let hides_reasoning = params.flag("include_reasoning")? == Some(false);
     if let Some(effort) = params.text("reasoning_effort")? {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::params::Params;
+use super::tools::{ToolChoice, ToolUse};
 use super::{Rules, contradiction};
 use crate::error::ApiError;
 use crate::grammar::{Constraint, Grammar};
@@ -16,6 +17,31 @@ const BACKENDS: &[&str] = &[
     "outlines",
     "xgrammar",
 ];
+
+/// Parameters that ask for the form of a text, besides `response_format`.
+const STRUCTURES: &[&str] = &[
+    "structured_outputs",
+    "guided_json",
+    "json_schema",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "grammar",
+];
+
+/// Refuses a form of the answer beside a call that must be made, which has a form of its own. OpenAI's clients send
+/// `response_format` with every request, and mean the answer after the call.
+pub(super) fn check_calls(tools: &ToolUse, params: &Params) -> Result<(), ApiError> {
+    let is_forced = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
+    match STRUCTURES.iter().find(|name| is_forced && params.has(name)) {
+        Some(name) => {
+            let reason =
+                "a request can use structured outputs or tools, not both, where tool_choice asks for a call";
+            Err(contradiction(name, reason))
+        }
+        None => Ok(()),
+    }
+}
 
 /// The grammar that a request asks for.
 pub(super) fn grammar(params: &mut Params, rules: &Rules<'_>) -> Result<Option<Grammar>, ApiError> {

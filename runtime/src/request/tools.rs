@@ -6,6 +6,7 @@ use std::sync::Arc;
 use openai_protocol::common::Tool;
 use serde_json::{Map, Value, json};
 
+use crate::chat_template::Conversation;
 use crate::error::ApiError;
 use crate::parsers::{Calls, Formats};
 
@@ -121,6 +122,12 @@ impl ToolParams {
 }
 
 impl ToolUse {
+    /// Lets the template see the tools.
+    pub(super) fn show(&self, conversation: &mut Conversation) {
+        let shown = Value::Array(self.shown.clone());
+        conversation.variables.insert("tools".into(), shown);
+    }
+
     /// How calls are found in the answer.
     pub(super) fn calls(&self, formats: Formats) -> Option<Calls> {
         let tools = || Arc::clone(&self.tools);
