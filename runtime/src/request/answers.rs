@@ -85,7 +85,7 @@ pub enum Method {
 pub struct StreamOptions {
     /// A last chunk with the usage.
     pub include_usage: bool,
-    /// The usage so far in every chunk.
+    /// The usage so far in every chunk; only together with the last one.
     pub continuous_usage_stats: bool,
 }
 
@@ -385,9 +385,10 @@ fn stream(params: &mut Params) -> Result<Option<StreamOptions>, ApiError> {
     if !is_streamed {
         return Err(contradiction("stream_options", "it needs stream to be true"));
     }
+    let include_usage = option(&options, "include_usage")?;
     Ok(Some(StreamOptions {
-        include_usage: option(&options, "include_usage")?,
-        continuous_usage_stats: option(&options, "continuous_usage_stats")?,
+        include_usage,
+        continuous_usage_stats: option(&options, "continuous_usage_stats")? && include_usage,
     }))
 }
 

@@ -231,7 +231,10 @@ impl Shape for Chat {
             let is_apart =
                 !self.ends_with_text || chunks.last().is_none_or(|chunk| chunk.delta.role.is_some());
             if is_apart {
-                chunks.push(chunk(DeltaMessage::default()));
+                chunks.push(chunk(DeltaMessage {
+                    content: self.ends_with_text.then(String::new),
+                    ..DeltaMessage::default()
+                }));
             }
             let last = chunks.last_mut().expect("one was pushed, or there");
             last.finish_reason = Some(self.finish_reason(finish, self.has_called[choice_idx]));

@@ -120,7 +120,7 @@ const OUTPUT: &[Parameter] = &[
         STREAM_OPTIONS_SCHEMA,
         "{\"include_usage\": true}",
     )
-    .doc("`include_usage`: a last event with the usage. `continuous_usage_stats`: the usage so far in each."),
+    .doc("`include_usage`: a last event with the usage. with `continuous_usage_stats` also the usage so far in each."),
     flag("return_token_ids", "false").doc("Adds `prompt_token_ids` and each choice's `token_ids`."),
     flag("return_tokens_as_token_ids", "false").doc("Log-probabilities name tokens as `token_id:5`."),
     text("request_id", "one that is made up", "\"my-request\"")
@@ -228,7 +228,7 @@ const CHAT_ELSEWHERE: &[Parameter] = &[
     refused("web_search_options", &[]).doc("This server reaches nothing outside; give a tool."),
 ];
 
-const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items": {
+pub(super) const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items": {
     "type": "object",
     "properties": {
         "type": {"const": "function"},
@@ -256,7 +256,7 @@ const FUNCTIONS: &str = r#"{"type": "array", "maxItems": 512, "items": {
     "required": ["name"]
 }}"#;
 const FUNCTION_CALL: &str = r#"{"anyOf": [{"enum": ["none", "auto"]}, {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}]}"#;
-const TOOL_EXAMPLE: &str = r#"[{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]"#;
+pub(super) const TOOL_EXAMPLE: &str = r#"[{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]"#;
 
 const TOOLS: &[Parameter] = &[
     other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
