@@ -133,8 +133,8 @@ pub fn prompt(ids: &[u32], scored: &[Option<TokenLogprobs>], n_top: usize, names
 }
 
 impl Completion {
-    /// Adds a token whose text begins at character `offset`, which moves on, with `n_top` alternatives at most; without
-    /// log-probabilities it is the first of a prompt.
+    /// Adds a token whose text begins at character `offset`, which moves on, with the `n_top` most probable ones behind
+    /// it; without log-probabilities it is the first of a prompt.
     pub fn push(
         &mut self,
         token: u32,
@@ -153,7 +153,10 @@ impl Completion {
         self.top_logprobs.push(logprobs.map(|logprobs| {
             let mut top: Map<String, Value> = Map::new();
             let chosen = (token, logprobs.chosen);
-            for (token, logprob) in logprobs.top.iter().copied().take(n_top).chain([chosen]) {
+            for (token, logprob) in [chosen]
+                .into_iter()
+                .chain(logprobs.top.iter().copied().take(n_top))
+            {
                 top.entry(name(token))
                     .or_insert_with(|| logprob.max(LEAST).into());
             }
@@ -186,6 +189,29 @@ fn readable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Tokenizer;
+
+    #[test]
+    fn a_token_comes_before_those_that_were_more_probable() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-trained");
+        let tokenizer = Tokenizer::load(folder.as_ref()).unwrap();
+        let names = Names {
+            tokens: tokenizer.tokens(),
+            as_ids: true,
+        };
+        let logprobs = TokenLogprobs {
+            rank: 3,
+            chosen: -3.0,
+            top: vec![(0, -1.0), (1, -2.0), (2, -3.0)],
+        };
+        let mut completion = Completion::default();
+        completion.push(2, Some(&logprobs), (names, 2), &mut 0);
+        let top = completion.top_logprobs[0].clone().unwrap_or_default();
+        assert_eq!(
+            top.keys().collect::<Vec<_>>(),
+            ["token_id:2", "token_id:0", "token_id:1"]
+        );
+    }
 
     #[test]
     fn bytes_that_are_no_text_are_still_told_apart() {
