@@ -163,7 +163,8 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     let asked = max_tokens
         .or(rules.defaults.max_tokens)
         .or(Some(COMPLETION_TOKENS_DEFAULT));
-    let cut = Cut::read(&mut params, rules.max_model_len, asked)?;
+    let n_answer = asked.unwrap_or(1).max(1);
+    let cut = Cut::read(&mut params, rules.max_model_len, n_answer)?;
     let request_id = request_id(&mut params)?;
     let suffix = params.text("suffix")?.filter(|suffix| !suffix.is_empty());
     let mut answers = Answers::read(&mut params, (rules, tokenizer), (logprobs, 1.0))?;
@@ -312,7 +313,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
         names.add("max_tokens", "max_completion_tokens");
     }
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
-    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens)?;
+    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens.unwrap_or(1))?;
     let request_id = request_id(&mut params)?;
     let mut answers = Answers::read(
         &mut params,

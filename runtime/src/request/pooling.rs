@@ -142,7 +142,7 @@ pub fn embeddings(
         let prompt = match source {
             PromptSource::Text(text) => {
                 let ids = encode(&text, (begin, cut), rules, tokenizer, "input")?;
-                closed(ids, begin, rules.task)
+                closed(ids, (begin, cut), rules.task)
             }
             PromptSource::Tokens(ids) => cut.apply(ids),
         };
@@ -252,7 +252,7 @@ struct Pairs {
 impl Pairs {
     fn read(params: &mut Params, rules: &Rules<'_>) -> Result<Self, ApiError> {
         Ok(Self {
-            cut: Cut::read(params, rules.max_model_len, None)?,
+            cut: Cut::read(params, rules.max_model_len, 0)?,
             begin: begin(params, Begin::Add)?,
             activates: activates(params, rules.task)?,
             cache_salt: cache_salt(params)?,
@@ -357,7 +357,7 @@ fn texts(params: &mut Params, names: [&str; 3]) -> Result<Vec<String>, ApiError>
 }
 
 /// A text with the token at its end that the model reads it by, which not every tokenizer writes.
-fn closed(mut ids: Vec<u32>, begin: Begin, task: Task) -> Vec<u32> {
+fn closed(mut ids: Vec<u32>, (begin, cut): (Begin, Cut), task: Task) -> Vec<u32> {
     if let (
         Begin::Add,
         Task::Embed {
@@ -379,3 +379,4 @@ fn plain(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
     }
 }
         cache_salt,
+        ids = cut.leaving(1).apply(ids);

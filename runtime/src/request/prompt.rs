@@ -37,15 +37,9 @@ enum Side {
 }
 
 impl Cut {
-    /// `truncate_prompt_tokens` and `truncation_side`; an answer of `max_tokens` must find room in the context.
-    pub(super) fn read(
-        params: &mut Params,
-        max_model_len: usize,
-        max_tokens: Option<usize>,
-    ) -> Result<Self, ApiError> {
-        let room = max_model_len
-            .saturating_sub(max_tokens.unwrap_or(1).max(1))
-            .max(1);
+    /// `truncate_prompt_tokens` and `truncation_side`; an answer of `n_answer` tokens must find room in the context.
+    pub(super) fn read(params: &mut Params, max_model_len: usize, n_answer: usize) -> Result<Self, ApiError> {
+        let room = max_model_len.saturating_sub(n_answer).max(1);
         let n_max = match params.integer("truncate_prompt_tokens")? {
             None => None,
             Some(-1) => Some(room),
@@ -87,6 +81,12 @@ impl Cut {
             n_max: Some(n_max),
             ..self
         }
+    }
+
+    /// This, with room for `n` tokens more.
+    pub(super) fn leaving(self, n: usize) -> Self {
+        let n_max = self.n_max.map(|n_max| n_max.saturating_sub(n));
+        Self { n_max, ..self }
     }
 
     /// Whether prompts may lose tokens.
