@@ -3,7 +3,9 @@
 use super::parameters::{DETOKENIZATION, TOKENIZATION};
 use super::params::{Params, token_id};
 use super::prompt::{Cut, encode};
+use super::tools::ToolParams;
 use super::{Rules, begin, conversation, missing, own_template, rendered, served_model};
+use crate::chat_template::Ending;
 use crate::error::ApiError;
 use crate::tokenizer::{Begin, Special, Tokenizer};
 
@@ -41,7 +43,14 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
         (None, Some(text)) => (text, "content", added),
         (None, None) if !params.has("messages") => return Err(missing("prompt")),
         (None, None) => {
-            let conversation = conversation(&mut params)?;
+            let mut conversation = conversation(&mut params, Ending::GenerationPrompt)?;
+            let tools = ToolParams {
+                tools: params.take("tools"),
+                ..ToolParams::default()
+            };
+            if let Some(tools) = tools.checked()? {
+                tools.show(&mut conversation);
+            }
             (
                 rendered(&conversation, template.as_ref(), rules)?,
                 "messages",

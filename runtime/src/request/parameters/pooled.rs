@@ -1,7 +1,7 @@
 //! Parameters of the routes that make vectors, and of those that only tokenize.
 
 use super::Fate::NoEffect;
-use super::generating::{ELSEWHERE, MESSAGE_LIST, MODEL, NAMES};
+use super::generating::{ELSEWHERE, MESSAGE_LIST, MODEL, NAMES, TOOL_EXAMPLE, TOOL_LIST};
 use super::{Body, Kind, Parameter, flag, integer, object, other, text};
 
 const INPUTS: &str = r#"{"anyOf": [
@@ -140,6 +140,12 @@ const TOKENIZED: &[Parameter] = &[
 ];
 
 const DETOKENIZED: &[Parameter] = &[other(
+    other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
+        .doc("Tools that the chat template writes into the prompt; with `messages`."),
+];
+
+/// How `messages` become a text, besides `add_generation_prompt`, whose default is the route's.
+const CONVERSATION: &[Parameter] = &[
     "tokens",
     "a list of token ids",
     r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#,
