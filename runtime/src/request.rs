@@ -284,7 +284,7 @@ fn rewritten_chat(
 
 fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Prepared, ApiError> {
     let model = generating_model(&mut params, rules)?;
-    let mut conversation = conversation(&mut params)?;
+    let mut conversation = conversation(&mut params, Ending::GenerationPrompt)?;
     let tools = tools(&mut params)?;
     if let Some(tools) = &tools {
         tools.show(&mut conversation);
@@ -482,7 +482,8 @@ fn begin(params: &mut Params, default: Begin) -> Result<Begin, ApiError> {
     })
 }
 
-fn conversation(params: &mut Params) -> Result<Conversation, ApiError> {
+/// The conversation of `messages`, which ends as the request says, else with `ending`.
+fn conversation(params: &mut Params, ending: Ending) -> Result<Conversation, ApiError> {
     let messages = messages::checked(params.required("messages")?)?;
     let adds_prompt = params.flag("add_generation_prompt")?;
     let ending = match (
@@ -495,7 +496,8 @@ fn conversation(params: &mut Params) -> Result<Conversation, ApiError> {
         }
         (true, _) => Ending::OpenMessage,
         (false, Some(false)) => Ending::Messages,
-        (false, _) => Ending::GenerationPrompt,
+        (false, Some(true)) => Ending::GenerationPrompt,
+        (false, None) => ending,
     };
     let variables: Map<String, Value> = params.object("chat_template_kwargs")?.unwrap_or_default();
     Ok(Conversation {

@@ -250,6 +250,14 @@ def test_chat_echo_repeats_the_last_message(chat) -> None:
     assert said(answer).startswith("7 + 5 = 12")
 
 
+def test_a_token_comes_first_among_its_alternatives(complete) -> None:
+    shown = complete(logprobs=2, temperature=2, seed=6).choices[0].logprobs
+    for token, top in zip(shown.tokens, shown.top_logprobs):
+        names = list(top)
+        others = [top[name] for name in names[1:]]
+        assert names[0] == token and 2 <= len(names) <= 3 and others == sorted(others, reverse=True)
+
+
 def test_prompt_logprobs(complete, chat) -> None:
     shown = complete(prompt_logprobs=2, max_tokens=1).choices[0].prompt_logprobs
     echoed = complete(echo=True, logprobs=2, max_tokens=1).choices[0].logprobs
@@ -382,6 +390,18 @@ def test_a_request_id_comes_back(complete, chat, client: openai.OpenAI) -> None:
 def test_a_missing_model_is_the_served_one(server: Server) -> None:
     answer = server.post("/v1/chat/completions", {"messages": SUM, "temperature": 0}).json()
     assert answer["model"] == "tiny" and answer["choices"][0]["message"]["content"].startswith("7 + 5")
+    assert server.post("/v1/completions", {"model": "", "prompt": "x", "max_tokens": 1}).json()["model"] == "tiny"
+
+
+def test_a_cache_salt_is_not_empty(server: Server, embedder: Server) -> None:
+    for where, path, body in [
+        (server, "/v1/chat/completions", {"messages": SUM}),
+        (server, "/v1/completions", {"prompt": VERSE}),
+        (embedder, "/v1/embeddings", {"input": VERSE}),
+    ]:
+        assert where.post(path, {**body, "cache_salt": "mine"}).status == 200
+        refused = where.post(path, {**body, "cache_salt": ""})
+        assert refused.status == 400 and refused.json()["error"]["param"] == "cache_salt"
 
 
 def test_unknown_parameters_are_told(server: Server) -> None:
@@ -399,8 +419,19 @@ def test_stream_options(client: openai.OpenAI) -> None:
     each = chunks(stream_options={"include_usage": True, "continuous_usage_stats": True})
     counts = [chunk.usage.completion_tokens for chunk in each]
     assert counts == sorted(counts) and counts[-1] == last[-1].usage.completion_tokens
+    assert all(chunk.usage is None for chunk in chunks(stream_options={"continuous_usage_stats": True}))
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="tiny", messages=SUM, stream_options={"include_usage": True})
+
+
+def test_a_stream_that_counts_ends_with_a_text(client: openai.OpenAI) -> None:
+    """Even where the last token has no text of its own."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    stream = client.chat.completions.create(
+        model="tiny", messages=SUM, temperature=0, stream=True, stream_options=options, stop="7"
+    )
+    deltas = [chunk.choices[0].delta for chunk in stream if chunk.choices]
+    assert [delta.content for delta in deltas] == ["", ""]
 
 
 def test_a_stream_with_everything_is_the_whole_answer(client: openai.OpenAI) -> None:

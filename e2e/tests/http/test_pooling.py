@@ -1,6 +1,7 @@
 """Embeddings, scores and rankings, of models whose answers the oracle knows."""
 
 import base64
+import math
 import struct
 
 import openai
@@ -47,6 +48,12 @@ def test_base64_is_the_same_to_the_bit(embedder: Server) -> None:
         assert by_client.embedding == pytest.approx(as_numbers["embedding"], rel=1e-6)
 
 
+def test_a_text_that_is_only_read_may_fill_the_context(embedder: Server) -> None:
+    n_max = embedder.post("/tokenize", {"prompt": "x"}).json()["max_model_len"]
+    answer = embedder.post("/v1/embeddings", {"input": "word " * 5000, "truncate_prompt_tokens": -1})
+    assert answer.json()["usage"]["prompt_tokens"] == n_max
+
+
 @pytest.mark.parametrize(
     ("parameters", "param"),
     [
@@ -69,6 +76,33 @@ def test_a_bad_embedding_request_names_its_parameter(embedder: Server, parameter
             "/embeddings", body={"model": "embedder", "input": "x", **parameters}, cast_to=object
         )
     assert refused.value.body["param"].startswith(param)
+
+
+def test_a_conversation_is_embedded_as_its_flags_say(embedder: Server) -> None:
+    template = "{{ messages[0].content }}{{ tail }}{% if add_generation_prompt %} next:{% endif %}"
+    base = {"messages": [{"role": "user", "content": TEXTS[0]}], "chat_template": template}
+
+    def vector(**extra: object) -> list[float]:
+        answer = embedder.post("/v1/embeddings", {**base, "add_special_tokens": True, **extra})
+        assert answer.status == 200, answer.body
+        return answer.json()["data"][0]["embedding"]
+
+    assert vector() == vector(continue_final_message=True) == close(EMBEDDINGS[0]["embedding"])
+    assert vector(add_generation_prompt=True) != vector() != vector(chat_template_kwargs={"tail": " and more"})
+    both = {**base, "add_generation_prompt": True, "continue_final_message": True}
+    refused = embedder.post("/v1/embeddings", both)
+    assert refused.status == 400 and refused.json()["error"]["param"] == "continue_final_message"
+
+
+def test_only_a_cross_encoder_has_an_activation(embedder: Server, reranker: Server) -> None:
+    pair = {"text_1": PAIRS[0]["query"], "text_2": PAIRS[0]["document"]}
+    for path in ("/score", "/invocations"):
+        activated, raw = (
+            reranker.post(path, {**pair, "use_activation": value}).json()["data"][0]["score"] for value in (True, False)
+        )
+        assert activated == close(PAIRS[0]["sigmoid"][0]) and 1 / (1 + math.exp(-raw)) == close(activated)
+        refused = embedder.post(path, {**pair, "use_activation": True})
+        assert refused.status == 400 and refused.json()["error"]["param"] == "use_activation"
 
 
 def test_a_model_of_another_task_says_so(embedder: Server, client: openai.OpenAI) -> None:

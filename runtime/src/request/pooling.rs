@@ -7,8 +7,10 @@ use super::parameters::{EMBEDDINGS, RERANKING, SCORES};
 use super::params::{Params, invalid_item};
 use super::prompt::{Cut, PromptSource, check_length, encode, prompt_sources, unencoded};
 use super::{
-    Rules, begin, conversation, missing, own_template, rendered, request_id, served_model, wrong_task,
+    Rules, begin, contradiction, conversation, missing, own_template, rendered, request_id, served_model,
+    wrong_task,
 };
+use crate::chat_template::Ending;
 use crate::engine::PoolRequest;
 use crate::error::ApiError;
 use crate::model::Task;
@@ -166,7 +168,7 @@ pub fn embeddings(
 fn conversed(params: &mut Params, rules: &Rules<'_>) -> Result<PromptSource, ApiError> {
     let template = own_template(params, rules)?;
     let conversation = match params.has("messages") {
-        true => conversation(params)?,
+        true => conversation(params, Ending::Messages)?,
         false => return Err(missing("input")),
     };
     rendered(&conversation, template.as_ref(), rules).map(PromptSource::Text)
@@ -245,9 +247,9 @@ struct Pairs {
     cut: Cut,
     begin: Begin,
     activates: bool,
+    cache_salt: u64,
     request_id: Option<String>,
 }
-    cache_salt: u64,
 
 impl Pairs {
     fn read(params: &mut Params, rules: &Rules<'_>) -> Result<Self, ApiError> {
@@ -281,9 +283,9 @@ impl Pairs {
             Ok(PoolRequest {
                 prompt: self.cut.apply(ids),
                 token_types: self.cut.apply(token_types),
+                cache_salt: self.cache_salt,
             })
         };
-                cache_salt: self.cache_salt,
         let is_compared = matches!(rules.task, Task::Embed { .. });
         let requests: Result<Vec<PoolRequest>, ApiError> = if is_compared {
             let firsts = first.iter().map(|text| embed(text, first_param));
@@ -314,6 +316,17 @@ fn check_scores(model: &str, rules: &Rules<'_>) -> Result<(), ApiError> {
         Task::Score { .. } | Task::Generate => {
             Err(wrong_task(model.into(), "score pairs of texts", rules.task))
         }
+    }
+}
+
+/// Whether a raw score goes through the model's activation, which only a cross-encoder has.
+fn activates(params: &mut Params, task: Task) -> Result<bool, ApiError> {
+    match (params.flag("use_activation")?, task) {
+        (Some(true), Task::Embed { .. }) => Err(contradiction(
+            "use_activation",
+            "this model compares vectors and has no activation; leave it out",
+        )),
+        (asked, _) => Ok(asked.unwrap_or(true)),
     }
 }
 
@@ -367,6 +380,7 @@ fn closed(mut ids: Vec<u32>, (begin, cut): (Begin, Cut), task: Task) -> Vec<u32>
     ) = (begin, task)
         && ids.last() != Some(&token)
     {
+        ids = cut.leaving(1).apply(ids);
         ids.push(token);
     }
     ids
@@ -376,7 +390,6 @@ fn plain(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
     PoolRequest {
         prompt,
         token_types: Vec::new(),
+        cache_salt,
     }
 }
-        cache_salt,
-        ids = cut.leaving(1).apply(ids);

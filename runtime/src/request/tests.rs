@@ -175,7 +175,8 @@ fn several_answers_to_a_prompt_are_one_request() {
 #[test]
 fn parameters_without_meaning_are_told_and_those_that_name_the_request_are_not() {
     let prepared =
-        completed(json!({"temprature": 1, "user": "me", "best_of": 1, "cache_salt": "", "x": null})).unwrap();
+        completed(json!({"temprature": 1, "user": "me", "best_of": 1, "cache_salt": "a", "x": null}))
+            .unwrap();
     assert_eq!(prepared.ignored, ["temprature"]);
 }
 
@@ -281,6 +282,7 @@ fn what_is_wrong_is_named() {
         ),
         (json!({"request_id": "a b"}), "request_id", "invalid_value"),
         (json!({"cache_salt": 1}), "cache_salt", "invalid_value"),
+        (json!({"cache_salt": ""}), "cache_salt", "invalid_value"),
         (json!({"vllm_xargs": {"a": 1}}), "vllm_xargs", "unsupported"),
     ];
     for (extra, param, label) in common {
@@ -467,6 +469,7 @@ fn a_body_that_is_no_object_is_refused() {
 #[test]
 fn a_request_that_names_no_model_means_the_first() {
     assert_eq!(completed(json!({"model": null})).unwrap().model, "tiny");
+    assert_eq!(completed(json!({"model": ""})).unwrap().model, "tiny");
     assert_eq!(completed(json!({"model": "alias"})).unwrap().model, "alias");
 }
 
@@ -627,7 +630,7 @@ fn needs(body: &parameters::Body, name: &str) -> Value {
         (_, "continue_final_message") => json!({"messages": said("assistant")}),
         (
             "/v1/embeddings" | "/tokenize",
-            "chat_template" | "chat_template_kwargs" | "add_generation_prompt",
+            "chat_template" | "chat_template_kwargs" | "add_generation_prompt" | "tools",
         ) => {
             json!({"messages": said("user")})
         }
@@ -688,6 +691,185 @@ fn the_table_is_what_is_read() {
             parameter.kind.schema();
         }
     }
+}
+
+/// Readers are shared, tables are not: whatever a client sends, no reader asks a table for a name that it lacks.
+#[test]
+fn every_name_of_every_table_can_be_sent_to_every_route() {
+    let names: std::collections::BTreeSet<&str> = tables()
+        .iter()
+        .flat_map(|(body, ..)| body.parameters().map(|parameter| parameter.name))
+        .collect();
+    let values = [
+        json!(true),
+        json!(1),
+        json!("x"),
+        json!(["x"]),
+        json!({"type": "x"}),
+    ];
+    for (body, least, read, task) in tables() {
+        let rules = Rules {
+            task,
+            ..rules(&FIXTURE.defaults)
+        };
+        for (name, value) in names
+            .iter()
+            .flat_map(|name| values.iter().map(move |value| (name, value)))
+        {
+            let mut request = merged(least.clone(), needs(body, name));
+            request[name] = value.clone();
+            let told = |error: ApiError| assert!(error.facts().status.is_client_error(), "{error}");
+            // A name that a reader asks for and the table lacks is a panic.
+            read(request.to_string().as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_or_else(told);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_must_be_made_has_the_only_form() {
+    let tools = || json!([{"type": "function", "function": {"name": "f"}}]);
+    let forms = json!({
+        "structured_outputs": {"regex": "a"}, "guided_json": {"type": "object"}, "guided_regex": "a",
+        "guided_choice": ["a"], "guided_grammar": "root ::= \"a\"",
+    });
+    for (name, form) in forms.as_object().unwrap() {
+        let with = |choice: Value| chatted(json!({"tools": tools(), "tool_choice": choice, name: form}));
+        for choice in [
+            json!("required"),
+            json!({"type": "function", "function": {"name": "f"}}),
+        ] {
+            let error = with(choice).unwrap_err();
+            assert_eq!(error.param(), Some(name.as_str()));
+            assert!(
+                error
+                    .to_string()
+                    .contains("structured outputs or tools, not both"),
+                "{error}"
+            );
+        }
+        assert!(with(json!("auto")).is_ok(), "{name}");
+    }
+    let answer =
+        json!({"tools": tools(), "tool_choice": "required", "response_format": {"type": "json_object"}});
+    assert!(chatted(answer).is_ok());
+}
+
+#[test]
+fn the_usage_so_far_is_told_only_with_the_last() {
+    let told = |options: Value| {
+        let prepared = chatted(json!({"stream": true, "stream_options": options})).unwrap();
+        let options = prepared.answers.stream.unwrap();
+        [options.include_usage, options.continuous_usage_stats]
+    };
+    assert_eq!(told(json!({"continuous_usage_stats": true})), [false, false]);
+    let both = json!({"include_usage": true, "continuous_usage_stats": true});
+    assert_eq!(told(both), [true, true]);
+}
+
+#[test]
+fn a_text_that_is_only_read_may_fill_the_context() {
+    let n_kept = |closing_token: Option<u32>| {
+        let of_embedder = Rules {
+            task: Task::Embed {
+                normalises: true,
+                closing_token,
+            },
+            max_model_len: 64,
+            ..rules(&FIXTURE.defaults)
+        };
+        let body = json!({"input": "word ".repeat(99), "truncate_prompt_tokens": -1}).to_string();
+        let prepared = embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer).unwrap();
+        let prompt = prepared.requests[0].prompt.clone();
+        (prompt.len(), prompt.last().copied())
+    };
+    assert_eq!(n_kept(None).0, 64);
+    assert_eq!(n_kept(Some(9)), (64, Some(9)));
+}
+
+#[test]
+fn vectors_of_one_salt_share_a_cache() {
+    let of_embedder = Rules {
+        task: EMBED,
+        ..rules(&FIXTURE.defaults)
+    };
+    let salt = |extra: Value| {
+        let body = merged(json!({"input": "a"}), extra).to_string();
+        embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer)
+            .map(|prepared| prepared.requests[0].cache_salt)
+    };
+    assert_eq!(salt(json!({})), Ok(0));
+    assert_eq!(salt(json!({"cache_salt": "a"})), salt(json!({"cache_salt": "a"})));
+    assert_ne!(salt(json!({"cache_salt": "a"})), salt(json!({"cache_salt": "b"})));
+    assert_eq!(
+        salt(json!({"cache_salt": ""})).unwrap_err().param(),
+        Some("cache_salt")
+    );
+}
+
+#[test]
+fn tokenized_messages_show_their_tools() {
+    let tokens = |extra: Value| {
+        let template =
+            "{% for tool in tools %}{{ tool.function.name }} {% endfor %}{{ messages[0].content }}";
+        let body = merged(json!({"messages": "Hi", "chat_template": template}), extra).to_string();
+        tokenized(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).map(|tokenized| {
+            FIXTURE
+                .tokenizer
+                .tokens()
+                .decode(&tokenized.tokens, Special::Show)
+        })
+    };
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "get_weather"}}]});
+    assert_eq!(tokens(tools).unwrap(), "get_weather Hi");
+    assert_eq!(tokens(json!({})).unwrap(), "Hi");
+    let refused = tokens(json!({"tools": [{"type": "function"}]})).unwrap_err();
+    assert_eq!(refused.param(), Some("tools[0].function"));
+}
+
+#[test]
+fn a_conversation_is_embedded_as_its_flags_say() {
+    let of_embedder = Rules {
+        task: EMBED,
+        ..rules(&FIXTURE.defaults)
+    };
+    let embedded = |extra: Value| {
+        let body = merged(
+            json!({"messages": [{"role": "assistant", "content": "Hi"}]}),
+            extra,
+        );
+        let prepared = embeddings(body.to_string().as_bytes(), &of_embedder, &FIXTURE.tokenizer)?;
+        let prompt = &prepared.requests[0].prompt;
+        Ok::<_, ApiError>(FIXTURE.tokenizer.tokens().decode(prompt, Special::Show))
+    };
+    let said = "<|im_start|>assistant\nHi";
+    assert_eq!(embedded(json!({})).unwrap(), format!("{said}<|im_end|>\n"));
+    let begun = embedded(json!({"add_generation_prompt": true})).unwrap();
+    assert_eq!(begun, format!("{said}<|im_end|>\n<|im_start|>assistant\n"));
+    assert_eq!(embedded(json!({"continue_final_message": true})).unwrap(), said);
+    let own = json!({"chat_template": "{{ messages[0].content }} {{ mood }}", "chat_template_kwargs": {"mood": "there"}});
+    assert_eq!(embedded(own).unwrap(), "Hi there");
+    let both = json!({"add_generation_prompt": true, "continue_final_message": true});
+    assert_eq!(
+        embedded(both).unwrap_err().param(),
+        Some("continue_final_message")
+    );
+}
+
+#[test]
+fn only_a_cross_encoder_has_an_activation() {
+    let scored = |task: Task, asked: bool| {
+        let body = json!({"text_1": "a", "text_2": "b", "use_activation": asked}).to_string();
+        let rules = Rules {
+            task,
+            ..rules(&FIXTURE.defaults)
+        };
+        scores(body.as_bytes(), &rules, &FIXTURE.tokenizer)
+    };
+    let encoder = Task::Score { n_labels: 1 };
+    assert!(scored(encoder, true).unwrap().activates);
+    assert!(!scored(encoder, false).unwrap().activates);
+    assert!(scored(EMBED, false).is_ok());
+    assert_eq!(scored(EMBED, true).unwrap_err().param(), Some("use_activation"));
 }
 
 #[test]

@@ -45,6 +45,7 @@ const EMBEDDING: &[Parameter] = &[
         "[{\"role\": \"user\", \"content\": \"Hi\"}]",
     )
     .doc("Instead of `input`: one conversation, written by the chat template."),
+    flag("add_generation_prompt", "false").doc("The template writes what begins an answer."),
     Parameter::new(
         "encoding_format",
         Kind::Choice(&["float", "base64"]),
@@ -57,7 +58,12 @@ const EMBEDDING: &[Parameter] = &[
     flag("normalize", "the model's").doc("Vectors have length 1."),
 ];
 
+/// An embedding model, which compares vectors, has no activation that could be asked for.
+const USE_ACTIVATION: Parameter = Parameter::new("use_activation", Kind::Flag, "true", "false")
+    .doc("Scores of a cross-encoder go through the model's activation; false: the raw score.");
+
 const SCORE: &[Parameter] = &[
+    USE_ACTIVATION,
     Parameter::new("encoding_format", Kind::Choice(&["float"]), "float", "\"float\"")
         .doc("Scores are numbers."),
     other(
@@ -107,7 +113,7 @@ const SCORE: &[Parameter] = &[
 const DOCUMENTS: &str = r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#;
 
 const RERANK: &[Parameter] = &[
-    flag("use_activation", "true").doc("Scores of a cross-encoder go through the model's activation; false: the raw score."),
+    USE_ACTIVATION,
     text("query", "none", "\"A question\"").doc("What is looked for."),
     other("documents", "a non-empty list of up to 2048 texts, or objects with a text", DOCUMENTS, "[\"One\", \"Two\"]")
         .doc("What is ranked."),
@@ -134,18 +140,18 @@ const TOKENIZED: &[Parameter] = &[
         .doc("The text begins as the tokenizer begins one."),
     flag("return_token_strs", "false").doc("Adds each token's text."),
     flag("add_generation_prompt", "true").doc("The template writes what begins an answer."),
-    flag("continue_final_message", "false").doc("The prompt ends inside the last message."),
-    text("chat_template", "the model's", "\"{{ messages[0].content }}\"").doc("Another template, in Jinja."),
-    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
-];
-
-const DETOKENIZED: &[Parameter] = &[other(
     other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
         .doc("Tools that the chat template writes into the prompt; with `messages`."),
 ];
 
 /// How `messages` become a text, besides `add_generation_prompt`, whose default is the route's.
 const CONVERSATION: &[Parameter] = &[
+    flag("continue_final_message", "false").doc("The prompt ends inside the last message."),
+    text("chat_template", "the model's", "\"{{ messages[0].content }}\"").doc("Another template, in Jinja."),
+    object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
+];
+
+const DETOKENIZED: &[Parameter] = &[other(
     "tokens",
     "a list of token ids",
     r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#,
@@ -156,7 +162,7 @@ const CONVERSATION: &[Parameter] = &[
 /// `POST /v1/embeddings`.
 pub const EMBEDDINGS: Body = Body {
     route: "/v1/embeddings",
-    groups: &[EMBEDDING, MODEL, POOLED, NAMES, ELSEWHERE],
+    groups: &[EMBEDDING, CONVERSATION, MODEL, POOLED, NAMES, ELSEWHERE],
     required: &[],
 };
 
@@ -177,7 +183,7 @@ pub const RERANKING: Body = Body {
 /// `POST /tokenize`.
 pub const TOKENIZATION: Body = Body {
     route: "/tokenize",
-    groups: &[TOKENIZED, MODEL],
+    groups: &[TOKENIZED, CONVERSATION, MODEL],
     required: &[],
 };
 
