@@ -36,7 +36,7 @@ pub struct Answer<'a, C> {
     pub usage: Option<Option<Usage>>,
     /// Which program answered.
     pub system_fingerprint: &'static str,
-    /// Tokens of a chat's prompt, where asked for.
+    /// Tokens of a chat's prompt, where asked for; in streams in the first event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
     /// Log-probabilities of a chat's prompt, where asked for.

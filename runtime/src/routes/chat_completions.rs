@@ -41,6 +41,8 @@ struct Chat {
     ends_with_text: bool,
     /// Text with which answers begin.
     echo: String,
+    /// Tokens of the prompt, where asked for and not yet told.
+    prompt_ids: Option<Vec<u32>>,
     /// Log-probabilities of the prompt.
     prompt: Option<PromptLogprobs>,
     calls: CallStyle,
@@ -53,15 +55,17 @@ struct Chat {
 impl Chat {
     fn new(prepared: &Prepared, tokenizer: Arc<Tokenizer>, role: String) -> Self {
         let answers = &prepared.answers;
+        let has_token_ids = answers.token_ids && !answers.parsing.hides_reasoning;
         Self {
             tokenizer,
             // Tokens would tell the thoughts that are not to be told.
             has_logprobs: answers.logprobs.is_some() && !answers.parsing.hides_reasoning,
             tokens_as_ids: answers.tokens_as_ids,
-            has_token_ids: answers.token_ids && !answers.parsing.hides_reasoning,
+            has_token_ids,
             role,
             ends_with_text: answers.stream.is_some_and(|stream| stream.continuous_usage_stats),
             echo: prepared.prompts[0].echo.clone().unwrap_or_default(),
+            prompt_ids: has_token_ids.then(|| prepared.prompts[0].ids.clone()),
             prompt: None,
             calls: prepared.calls,
             has_begun: vec![false; answers.n],
@@ -253,10 +257,12 @@ impl Shape for Chat {
         }
     }
 
-    fn complete(&self, prepared: &Prepared, answer: &mut Answer<'_, Choice>) {
-        if self.has_token_ids {
-            answer.prompt_token_ids = Some(prepared.prompts[0].ids.clone());
-        }
+    fn take_prompt_ids(&mut self) -> Option<Vec<u32>> {
+        self.prompt_ids.take()
+    }
+
+    fn complete(&mut self, prepared: &Prepared, answer: &mut Answer<'_, Choice>) {
+        answer.prompt_token_ids = self.take_prompt_ids();
         if let (Some(n_top), Some(scored)) = (prepared.prompt_logprobs, &self.prompt) {
             let names = self.names();
             answer.prompt_logprobs = Some(logprobs::prompt(&prepared.prompts[0].ids, scored, n_top, names));

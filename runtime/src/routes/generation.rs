@@ -52,8 +52,13 @@ pub(super) trait Shape: Send + 'static {
     /// Adds the pieces of an answer, each of which is a chunk of its own.
     fn chunks(&mut self, delta: Delta, chunks: &mut Vec<Self::ChunkChoice>);
 
+    /// Tokens of the prompt, which the first chunk of a stream tells; none from the second call on.
+    fn take_prompt_ids(&mut self) -> Option<Vec<u32>> {
+        None
+    }
+
     /// What a whole answer has beside its choices.
-    fn complete(&self, _prepared: &Prepared, _answer: &mut Answer<'_, Self::Choice>) {}
+    fn complete(&mut self, _prepared: &Prepared, _answer: &mut Answer<'_, Self::Choice>) {}
 }
 
 /// Reads and checks a body where it may take long: off the threads that serve others.
@@ -336,7 +341,14 @@ impl<S: Shape> ChunkWriter<S> {
                 .continuous_usage_stats
                 .then(|| self.envelope.usage(&self.counts));
             let usage = (options.include_usage || usage.is_some()).then_some(usage);
-            self.frame.push(events, Some(&choice), usage);
+            let Some(prompt_ids) = self.shape.take_prompt_ids() else {
+                self.frame.push(events, Some(&choice), usage);
+                continue;
+            };
+            let mut chunk = self.envelope.around(S::CHUNK, vec![choice]);
+            chunk.usage = usage;
+            chunk.prompt_token_ids = Some(prompt_ids);
+            events.push(&chunk);
         }
     }
 
