@@ -182,8 +182,8 @@ pub fn scores(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<P
     let mut params = Params::parse(body, &SCORES, rules.strict)?;
     let model = served_model(&mut params, rules)?;
     check_scores(&model, rules)?;
-    let first = texts(&mut params, ["text_1", "queries", "data_1"])?;
-    let second = texts(&mut params, ["text_2", "documents", "data_2"])?;
+    let first = texts(&mut params, &["text_1", "queries", "data_1"])?;
+    let second = texts(&mut params, &["text_2", "documents", "items", "data_2"])?;
     params.text("encoding_format")?;
     let pairs = Pairs::read(&mut params, rules)?;
     let ignored = params.finish()?;
@@ -345,9 +345,10 @@ fn dimensions(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, A
 }
 
 /// A text or a list of texts, under the first of its names that is given.
-fn texts(params: &mut Params, names: [&str; 3]) -> Result<Vec<String>, ApiError> {
+fn texts(params: &mut Params, names: &[&str]) -> Result<Vec<String>, ApiError> {
     let name = names
-        .into_iter()
+        .iter()
+        .copied()
         .find(|name| params.has(name))
         .unwrap_or(names[0]);
     let expected = format!("a text, or a non-empty list of up to {INPUTS_MAX} texts");

@@ -10,6 +10,7 @@ use super::body::JsonBytes;
 use super::generation::RequestName;
 use super::{chat_completions, completions, embeddings, rerank, score};
 use crate::error::ApiError;
+use crate::model::Task;
 use crate::server::App;
 
 /// Answers as the route does that has such a body.
@@ -20,7 +21,9 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let fields: Map<String, Value> = serde_json::from_slice(&body.0).unwrap_or_default();
     let has = |field: &str| fields.contains_key(field);
-    if has("input") {
+    let serving = app.serving.get().ok_or(ApiError::Loading)?;
+    let embeds = matches!(serving.info.task, Task::Embed { .. });
+    if has("input") || (has("messages") && embeds) {
         embeddings::create(app, name, body).await
     } else if has("messages") {
         chat_completions::create(app, name, body).await

@@ -109,6 +109,13 @@ const SCORE: &[Parameter] = &[
     )
     .doc("Another name of `text_2`."),
 ];
+    other(
+        "items",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("Another name of `text_2`."),
 
 const DOCUMENTS: &str = r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#;
 
