@@ -51,6 +51,27 @@ def test_system_and_blocks(ask) -> None:
         assert tokens(ask(system=system)) > tokens(ask())
 
 
+def test_the_system_may_speak_in_between(ask) -> None:
+    hoisted = ask(messages=[*SUM, {"role": "system", "content": "Be short."}])
+    assert tokens(hoisted) == tokens(ask(system="Be short."))
+    assert hoisted.content[0].text == ask(system="Be short.").content[0].text
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "tool_use", "id": "", "name": "get_weather", "input": {}},
+        {"type": "tool_use", "id": "toolu_1", "name": "", "input": {}},
+        {"type": "tool_use", "id": "toolu_1", "name": "get_weather"},
+        {"type": "tool_result", "tool_use_id": "", "content": "20 degrees"},
+    ],
+    ids=str,
+)
+def test_a_block_without_its_names_is_refused(ask, block: dict) -> None:
+    with pytest.raises(anthropic.BadRequestError):
+        ask(messages=[*SUM, {"role": "assistant", "content": [block]}, *SUM])
+
+
 def test_why_it_stopped(ask) -> None:
     assert ask(max_tokens=1).stop_reason == "max_tokens"
     stopped = ask(stop_sequences=[" 5"])

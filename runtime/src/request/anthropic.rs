@@ -21,26 +21,7 @@ const RENAMED: [(&str, &str); 2] = [
 /// [`ApiError`] that names the path in the body as the client wrote it.
 pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
     let mut names = Names::default();
-    let system = take(fields, "system").map(system).transpose()?;
-    let mut messages: Vec<Value> = system.into_iter().collect();
-    let turns = match take(fields, "messages").ok_or_else(|| missing("messages"))? {
-        Value::Array(turns) if !turns.is_empty() => turns,
-        other => {
-            return Err(ApiError::invalid(
-                "messages",
-                "a non-empty list of messages",
-                &other,
-            ));
-        }
-    };
-    for (idx, turn) in turns.into_iter().enumerate() {
-        let path = format!("messages[{idx}]");
-        let first_idx = messages.len();
-        turn_to_messages(&path, turn, &mut messages)?;
-        for message_idx in first_idx..messages.len() {
-            names.add(format!("messages[{message_idx}]"), &path);
-        }
-    }
+    let messages = messages(fields, &mut names)?;
     // What the client put into the model's mouth goes on.
     if messages
         .last()
@@ -79,9 +60,49 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError
     Ok(names)
 }
 
-fn system(system: Value) -> Result<Value, ApiError> {
-    match &system {
-        Value::String(_) => Ok(json!({"role": "system", "content": system})),
+/// The messages of a chat, of which what the system says is the first.
+fn messages(fields: &mut Map<String, Value>, names: &mut Names) -> Result<Vec<Value>, ApiError> {
+    let mut system: Vec<String> = Vec::new();
+    if let Some(value) = take(fields, "system") {
+        system.push(system_text("system", &value)?);
+    }
+    let turns = match take(fields, "messages").ok_or_else(|| missing("messages"))? {
+        Value::Array(turns) if !turns.is_empty() => turns,
+        other => {
+            return Err(ApiError::invalid(
+                "messages",
+                "a non-empty list of messages",
+                &other,
+            ));
+        }
+    };
+    let mut said = Vec::with_capacity(turns.len());
+    for (idx, turn) in turns.into_iter().enumerate() {
+        let path = format!("messages[{idx}]");
+        // Most templates know a system message at the beginning only.
+        if turn["role"] == "system" {
+            system.push(system_text(&format!("{path}.content"), &turn["content"])?);
+        } else {
+            said.push((path, turn));
+        }
+    }
+    let mut messages = Vec::new();
+    if !system.is_empty() {
+        messages.push(json!({"role": "system", "content": system.join("\n")}));
+    }
+    for (path, turn) in said {
+        let first_idx = messages.len();
+        turn_to_messages(&path, turn, &mut messages)?;
+        for message_idx in first_idx..messages.len() {
+            names.add(format!("messages[{message_idx}]"), &path);
+        }
+    }
+    Ok(messages)
+}
+
+fn system_text(path: &str, system: &Value) -> Result<String, ApiError> {
+    match system {
+        Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => {
             let texts = blocks
                 .iter()
@@ -89,15 +110,16 @@ fn system(system: Value) -> Result<Value, ApiError> {
                 .map(|(idx, block)| match block["text"].as_str() {
                     Some(text) if block["type"] == "text" => Ok(text),
                     _ => Err(ApiError::invalid(
-                        format!("system[{idx}]"),
+                        format!("{path}[{idx}]"),
                         "a block of type text",
                         block,
                     )),
                 });
             let texts: Vec<&str> = texts.collect::<Result<_, _>>()?;
-            Ok(json!({"role": "system", "content": texts.join("\n")}))
+            Ok(texts.join("\n"))
         }
-        other => Err(ApiError::invalid("system", "a text or a list of blocks", other)),
+        Value::Null => Err(missing(path)),
+        other => Err(ApiError::invalid(path, "a text or a list of blocks", other)),
     }
 }
 
@@ -115,7 +137,11 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
         Some(role @ ("user" | "assistant")) => role.to_string(),
         Some(_) => {
             let role_path = format!("{path}.role");
-            return Err(ApiError::invalid(role_path, "user or assistant", &turn["role"]));
+            return Err(ApiError::invalid(
+                role_path,
+                "user, assistant or system",
+                &turn["role"],
+            ));
         }
         None => return Err(missing(&format!("{path}.role"))),
     };
@@ -167,19 +193,29 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
         let text = block[name].as_str().map(str::to_string);
         text.ok_or_else(|| missing(&format!("{path}.{name}")))
     };
+    let name = |name: &str| match text(name)? {
+        empty if empty.is_empty() => {
+            let path = format!("{path}.{name}");
+            Err(ApiError::invalid(path, "a non-empty text", &block[name]))
+        }
+        name => Ok(name),
+    };
     match block["type"].as_str() {
         Some("text") => turn.texts.push(text("text")?),
         Some("thinking") => turn.thoughts.push(text("thinking")?),
         // Only who wrote it can read it.
         Some("redacted_thinking") => {}
         Some("tool_use") => {
-            let (id, name) = (text("id")?, text("name")?);
+            let (id, name) = (name("id")?, name("name")?);
+            if block["input"].is_null() {
+                return Err(missing(&format!("{path}.input")));
+            }
             let function = json!({"name": name, "arguments": block["input"].take()});
             turn.calls
                 .push(json!({"id": call_id(&id), "type": "function", "function": function}));
         }
         Some("tool_result") => {
-            let id = text("tool_use_id")?;
+            let id = name("tool_use_id")?;
             let content = result_text(&format!("{path}.content"), &block["content"])?;
             turn.results
                 .push(json!({"role": "tool", "tool_call_id": call_id(&id), "content": content}));
@@ -310,6 +346,16 @@ mod tests {
     }
 
     #[test]
+    fn what_the_system_says_comes_first() {
+        let body = json!({"system": "a", "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "system", "content": [{"type": "text", "text": "b"}]},
+        ]});
+        let messages = json!([{"role": "system", "content": "a\nb"}, {"role": "user", "content": "Hi"}]);
+        assert_eq!(chat(body).unwrap()["messages"], messages);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_path() {
         let with =
             |content: Value| chat(json!({"messages": [{"role": "user", "content": content}]})).unwrap_err();
@@ -321,8 +367,17 @@ mod tests {
             "messages[0].content[0].tool_use_id"
         );
         assert_eq!(with(json!([{"text": "a"}])), "messages[0].content[0].type");
-        let system = json!({"messages": [{"role": "system", "content": "a"}]});
-        assert_eq!(chat(system).unwrap_err(), "messages[0].role");
+        let developer = json!({"messages": [{"role": "developer", "content": "a"}]});
+        assert_eq!(chat(developer).unwrap_err(), "messages[0].role");
+        let used = |id: &str, name: &str, input: Value| {
+            with(json!([{"type": "tool_use", "id": id, "name": name, "input": input}]))
+        };
+        let block = "messages[0].content[0]";
+        assert_eq!(used("", "f", json!({})), format!("{block}.id"));
+        assert_eq!(used("t1", "", json!({})), format!("{block}.name"));
+        assert_eq!(used("t1", "f", json!(null)), format!("{block}.input"));
+        let result = json!([{"type": "tool_result", "tool_use_id": "", "content": "4"}]);
+        assert_eq!(with(result), format!("{block}.tool_use_id"));
         let hi = json!([{"role": "user", "content": "Hi"}]);
         let empty = json!({"messages": [], "system": "Be brief."});
         assert_eq!(chat(empty).unwrap_err(), "messages");

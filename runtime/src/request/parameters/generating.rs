@@ -306,10 +306,10 @@ const RESPONSE: &[Parameter] = &[
 const MESSAGE: &[Parameter] = &[
     other("messages", "a non-empty list of messages", r#"{"type": "array", "minItems": 1, "items": {
         "type": "object",
-        "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}},
+        "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}},
         "required": ["role", "content"]
     }}"#, "[{\"role\": \"user\", \"content\": \"Hi\"}]")
-        .doc("The conversation, of texts and blocks of type text, thinking, tool_use and tool_result. Where the last message is the assistant's, the answer goes on with it."),
+        .doc("The conversation, of texts and blocks of type text, thinking, tool_use and tool_result. What the system says in between joins `system`. Where the last message is the assistant's, the answer goes on with it."),
     integer("max_tokens", (1, i64::MAX), "none", "5").doc("Tokens of an answer at most."),
     number("temperature", (0.0, 1.0), "the checkpoint's, else 0.7", "0.5")
         .doc("Divides the logits. 0 takes the most probable token."),
