@@ -109,6 +109,12 @@ pub enum ApiError {
         /// What was asked for, shortened.
         id: String,
     },
+    /// Answers are not stored here, so that none has this name.
+    #[error("Response with id '{id}' not found. Answers are not stored here.")]
+    UnknownResponse {
+        /// What was asked for, shortened.
+        id: String,
+    },
     /// There is no such route.
     #[error("there is no {path}")]
     UnknownRoute {
@@ -209,6 +215,7 @@ impl ApiError {
             Self::InvalidApiKey => (401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
             Self::UnknownModel { .. } => (404, INVALID, Some("model_not_found"), "unknown_model"),
             Self::UnknownJob { .. } => (404, INVALID, Some("job_not_found"), "unknown_job"),
+            Self::UnknownResponse { .. } => (404, INVALID, Some("response_not_found"), "unknown_response"),
             Self::WrongTask { .. } => (400, INVALID, Some("unsupported_model"), "wrong_task"),
             Self::UnknownRoute { .. } => (404, INVALID, Some("unknown_url"), "unknown_route"),
             Self::MethodNotAllowed { .. } => (405, INVALID, Some("method_not_supported"), "method"),
@@ -241,6 +248,7 @@ impl ApiError {
             | Self::Contradiction { param, .. }
             | Self::TooLong { param, .. }
             | Self::Template { param, .. } => Some(param),
+            Self::UnknownResponse { .. } => Some("response_id"),
             Self::UnknownModel { .. } | Self::WrongTask { .. } => Some("model"),
             Self::BrokenJson { .. }
             | Self::NotAnObject
@@ -442,6 +450,7 @@ mod tests {
                 wanted: "generate text",
                 does: "makes embeddings",
             },
+            ApiError::UnknownResponse { id: text() },
             ApiError::UnknownRoute { path: text() },
             ApiError::MethodNotAllowed {
                 method: text(),

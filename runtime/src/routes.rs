@@ -110,6 +110,8 @@ fn openai(prefix: &str) -> Router<Arc<App>> {
         .route(&at("/completions"), post(completions::create))
         .route(&at("/chat/completions"), post(chat_completions::create))
         .route(&at("/responses"), post(responses::create))
+        .route(&at("/responses/{id}"), get(responses::unknown))
+        .route(&at("/responses/{id}/cancel"), post(responses::unknown))
         .route(&at("/embeddings"), post(embeddings::create))
         .route(&at("/score"), post(score::create))
         .route(&at("/rerank"), post(rerank::create))

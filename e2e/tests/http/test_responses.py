@@ -141,6 +141,48 @@ def test_errors_name_what_was_sent(ask, extra: dict, param: str) -> None:
     assert refused.value.body["param"] == param
 
 
+def test_a_response_ends_as_a_chat_does(ask) -> None:
+    whole = ask().output_text
+    assert ask(extra_body={"stop": "12"}).output_text == whole[: whole.index("12")]
+    endless = ask(extra_body={"ignore_eos": True}, max_output_tokens=40)
+    assert endless.usage.output_tokens == 40 > ask().usage.output_tokens
+
+
+def test_structured_outputs(ask) -> None:
+    form = {"structured_outputs": {"choice": ["one apple", "two pears"]}}
+    assert ask(extra_body=form).output_text in ("one apple", "two pears")
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(extra_body=form, text={"format": {"type": "json_object"}})
+    assert refused.value.body["param"] == "structured_outputs"
+
+
+def test_log_probabilities_where_they_are_included(ask, client: openai.OpenAI) -> None:
+    included = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    told = ask(**included).output[0].content[0].logprobs
+    chat = client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": SUM}], temperature=0, logprobs=True, top_logprobs=2
+    )
+    expected = chat.choices[0].logprobs.content
+    assert [entry.token for entry in told] == [entry.token for entry in expected]
+    assert [entry.logprob for entry in told] == pytest.approx([entry.logprob for entry in expected], abs=1e-3)
+    assert all(len(entry.top_logprobs) == 2 for entry in told)
+    events = list(ask(**included, stream=True))
+    deltas = [event.logprobs for event in events if event.type == "response.output_text.delta"]
+    assert all(deltas) and [entry.token for delta in deltas for entry in delta] == [entry.token for entry in told]
+    done = next(event for event in events if event.type == "response.output_text.done")
+    assert [entry.token for entry in done.logprobs] == [entry.token for entry in told]
+    assert not ask(top_logprobs=2).output[0].content[0].logprobs
+
+
+def test_nothing_is_kept_that_could_be_asked_for(ask, client: openai.OpenAI) -> None:
+    kept = ask().id
+    for asked in (client.responses.retrieve, client.responses.cancel):
+        with pytest.raises(openai.NotFoundError, match=f"Response with id '{kept}' not found."):
+            asked(kept)
+    with pytest.raises(openai.BadRequestError, match="background can only be used when `store` is true"):
+        ask(background=True)
+
+
 def test_no_store_is_no_lie(server: Server) -> None:
     answer = server.post("/v1/responses", {"model": "tiny", "input": SUM, "max_output_tokens": 1}).json()
     assert answer["store"] is False

@@ -12,6 +12,9 @@ use crate::error::ApiError;
 /// Items of one input.
 const ITEMS_MAX: usize = 8192;
 
+/// What `include` calls log-probabilities.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
 /// Rewrites a body's fields to those of a chat.
 ///
 /// # Errors
@@ -46,7 +49,22 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError
         fields.insert("reasoning_effort".into(), effort);
         names.add("reasoning_effort", "reasoning.effort");
     }
+    logprobs(fields)?;
     Ok(names)
+}
+
+/// `include` asks for log-probabilities; without it there are none, however many alternatives are named.
+fn logprobs(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
+    let include = take(fields, "include").unwrap_or_else(|| json!([]));
+    let Some(included) = include.as_array().filter(|all| all.iter().all(Value::is_string)) else {
+        return Err(ApiError::invalid("include", "a list of texts", &include));
+    };
+    if included.iter().any(|name| name == LOGPROBS) {
+        fields.insert("logprobs".into(), json!(true));
+    } else {
+        fields.shift_remove("top_logprobs");
+    }
+    Ok(())
 }
 
 /// Makes messages of instructions and input.
@@ -295,6 +313,21 @@ mod tests {
         assert_eq!(chat(body).unwrap(), expected);
         let text = chat(json!({"input": "Hi"})).unwrap();
         assert_eq!(text, json!({"messages": [{"role": "user", "content": "Hi"}]}));
+    }
+
+    #[test]
+    fn log_probabilities_are_told_where_they_are_included() {
+        let with = |include: Value| {
+            let body = json!({"input": "Hi", "top_logprobs": 2, "include": include});
+            chat(body).map(|chat| (chat["logprobs"].clone(), chat["top_logprobs"].clone()))
+        };
+        let included = with(json!([
+            "reasoning.encrypted_content",
+            "message.output_text.logprobs"
+        ]));
+        assert_eq!(included.unwrap(), (json!(true), json!(2)));
+        assert_eq!(with(json!([])).unwrap(), (Value::Null, Value::Null));
+        assert_eq!(with(json!("x")).unwrap_err().0, "include");
     }
 
     #[test]

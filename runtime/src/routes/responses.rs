@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::body::JsonBytes;
 use super::generation::{prepare, unix_time_s};
 use super::typed_events::{Counts, Writer, respond};
-use crate::answer::Finish;
-use crate::error::ApiError;
+use crate::answer::{Finish, Token};
+use crate::error::{ApiError, shortened};
 use crate::parsers::Piece;
 use crate::request::{self, Method, Prepared, PreparedResponse};
+use crate::response::logprobs::{self, Names};
 use crate::server::App;
+use crate::tokenizer::Tokenizer;
 
 /// What of a request is said again in its answer, and what stands there where the request does not say.
-const ECHOED: [(&str, &str); 14] = [
+const ECHOED: [(&str, &str); 15] = [
     ("frequency_penalty", "0"),
     ("instructions", "null"),
     ("max_output_tokens", "null"),
@@ -29,6 +31,7 @@ const ECHOED: [(&str, &str); 14] = [
     ("text", r#"{"format": {"type": "text"}}"#),
     ("tool_choice", "\"auto\""),
     ("tools", "[]"),
+    ("top_logprobs", "0"),
     ("truncation", "\"disabled\""),
     ("user", "null"),
 ];
@@ -36,8 +39,17 @@ const ECHOED: [(&str, &str); 14] = [
 /// Answers items.
 pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
     let PreparedResponse { prepared, given } = prepare(&app, body, request::response).await?;
-    let writer = ResponseWriter::new(&prepared, &given);
+    let answers = &prepared.answers;
+    // Tokens would tell the thoughts that are not to be told.
+    let tells = answers.logprobs.is_some() && !answers.parsing.hides_reasoning;
+    let tokenizer = Arc::clone(&app.serving.get().ok_or(ApiError::Loading)?.tokenizer);
+    let writer = ResponseWriter::new(&prepared, &given, tells.then_some(tokenizer));
     respond(app, prepared, writer).await
+}
+
+/// Answers are not stored, so that there is none to be had or cancelled later.
+pub(super) async fn unknown(Path(id): Path<String>) -> ApiError {
+    ApiError::UnknownResponse { id: shortened(&id) }
 }
 
 /// An item of the output that goes on.
@@ -45,6 +57,8 @@ struct Open {
     kind: Kind,
     id: String,
     text: String,
+    /// Log-probabilities of its tokens, where asked for.
+    logprobs: Vec<Value>,
 }
 
 enum Kind {
@@ -59,17 +73,21 @@ struct ResponseWriter {
     output: Vec<Value>,
     open: Option<Open>,
     sequence_number: u64,
+    /// For log-probabilities, where they are asked for.
+    tokenizer: Option<Arc<Tokenizer>>,
+    /// Log-probabilities of the tokens whose text is next.
+    logprobs: Vec<Value>,
 }
 
 impl ResponseWriter {
-    fn new(prepared: &Prepared, given: &Map<String, Value>) -> Self {
+    fn new(prepared: &Prepared, given: &Map<String, Value>, tokenizer: Option<Arc<Tokenizer>>) -> Self {
         let id = new_id("resp_");
         let mut response = Map::new();
         let fixed = json!({
             "id": id, "object": "response", "created_at": unix_time_s(), "completed_at": null,
             "status": "in_progress", "background": false, "error": null, "incomplete_details": null,
             "max_tool_calls": null, "model": prepared.model, "output": [], "previous_response_id": null,
-            "service_tier": "default", "store": false, "top_logprobs": 0, "usage": null,
+            "service_tier": "default", "store": false, "usage": null,
         });
         response.extend(fixed.as_object().cloned().unwrap_or_default());
         let echoed = ECHOED.map(|(name, default)| (name, default.to_owned()));
@@ -83,6 +101,8 @@ impl ResponseWriter {
             output: Vec::new(),
             open: None,
             sequence_number: 0,
+            tokenizer,
+            logprobs: Vec::new(),
         }
     }
 
@@ -133,8 +153,12 @@ impl ResponseWriter {
             Kind::Message => "msg_",
             Kind::Call { .. } => "fc_",
         });
-        let text = String::new();
-        let open = Open { kind, id, text };
+        let open = Open {
+            kind,
+            id,
+            text: String::new(),
+            logprobs: Vec::new(),
+        };
         let added = json!({"output_index": self.output.len(), "item": open.item("in_progress")});
         self.open = Some(open);
         self.event("response.output_item.added", added, events);
@@ -148,10 +172,12 @@ impl ResponseWriter {
                 "response.reasoning_text.delta",
                 self.content_place(&open, &[("delta", json!(text))]),
             ),
-            Kind::Message => (
-                "response.output_text.delta",
-                self.content_place(&open, &[("delta", json!(text)), ("logprobs", json!([]))]),
-            ),
+            Kind::Message => {
+                let logprobs = std::mem::take(&mut self.logprobs);
+                open.logprobs.extend_from_slice(&logprobs);
+                let fields = [("delta", json!(text)), ("logprobs", Value::Array(logprobs))];
+                ("response.output_text.delta", self.content_place(&open, &fields))
+            }
             Kind::Call { .. } => (
                 "response.function_call_arguments.delta",
                 self.place(&open, &[("delta", json!(text))]),
@@ -172,7 +198,7 @@ impl ResponseWriter {
             ),
             Kind::Message => (
                 "response.output_text.done",
-                self.content_place(&open, &[("text", text), ("logprobs", json!([]))]),
+                self.content_place(&open, &[("text", text), ("logprobs", json!(open.logprobs))]),
             ),
             Kind::Call { name, .. } => (
                 "response.function_call_arguments.done",
@@ -210,13 +236,13 @@ impl Open {
         match self.kind {
             Kind::Reasoning => json!({"type": "reasoning_text", "text": self.text}),
             Kind::Message | Kind::Call { .. } => {
-                json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})
+                json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": self.logprobs})
             }
         }
     }
 
     fn item(&self, status: &str) -> Value {
-        let Open { kind, id, text } = self;
+        let Open { kind, id, text, .. } = self;
         let content = if text.is_empty() {
             json!([])
         } else {
@@ -242,6 +268,17 @@ impl Writer for ResponseWriter {
         let response = json!({"response": self.whole_response()});
         self.event("response.created", response.clone(), events);
         self.event("response.in_progress", response, events);
+    }
+
+    /// They belong to the text; those of thoughts and calls are not told.
+    fn tokens(&mut self, tokens: &[Token]) {
+        let Some(tokenizer) = &self.tokenizer else { return };
+        let names = Names {
+            tokens: tokenizer.tokens(),
+            as_ids: false,
+        };
+        let told = logprobs::chat(tokens, names).content;
+        self.logprobs = told.into_iter().map(|token| json!(token)).collect();
     }
 
     fn piece(&mut self, piece: Piece, events: &mut Vec<Value>) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::events::Events;
 use super::generation::{submit, tell_ignored};
-use crate::answer::{Delta, Deltas, Finish};
+use crate::answer::{Delta, Deltas, Finish, Token};
 use crate::error::ApiError;
 use crate::parsers::Piece;
 use crate::request::Prepared;
@@ -34,6 +34,8 @@ pub(super) struct Counts {
 pub(super) trait Writer: Send + 'static {
     /// Before the first piece.
     fn begin(&mut self, counts: Counts, events: &mut Vec<Value>);
+    /// The tokens of the next pieces, where the request asked for their log-probabilities.
+    fn tokens(&mut self, _tokens: &[Token]) {}
     /// A piece.
     fn piece(&mut self, piece: Piece, events: &mut Vec<Value>);
     /// After the last piece.
@@ -130,6 +132,7 @@ impl<W: Writer> Teller<W> {
         }
         self.counts.n_generated = delta.n_generated;
         self.counts.n_reasoning = delta.n_reasoning;
+        self.writer.tokens(&delta.tokens);
         for piece in delta.pieces {
             self.writer.piece(piece, events);
         }

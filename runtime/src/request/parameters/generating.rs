@@ -111,8 +111,7 @@ const PROMPT: &[Parameter] = &[
 ];
 
 const OUTPUT: &[Parameter] = &[
-    text("cache_salt", "none", "\"mine\"")
-        .doc("The prompt shares its cache only with prompts of the same salt."),
+    CACHE_SALT,
     flag("stream", "false").doc("Sends the answer as it is generated, as server-sent events."),
     other(
         "stream_options",
@@ -126,6 +125,16 @@ const OUTPUT: &[Parameter] = &[
     text("request_id", "one that is made up", "\"my-request\"")
         .doc("Part of the answer's `id`; the header X-Request-Id comes first."),
 ];
+
+const CACHE_SALT: Parameter = text("cache_salt", "none", "\"mine\"")
+    .doc("The prompt shares its cache only with prompts of the same salt.");
+
+const STRUCTURED_OUTPUTS: Parameter = other(
+    "structured_outputs",
+    "an object with one of json, regex, choice, grammar, json_object, structural_tag",
+    r#"{"type": "object"}"#,
+    "{\"choice\": [\"a\", \"b\"]}",
+);
 
 const SCHEMA_OR_TEXT: &str = r#"{"anyOf": [{"type": "object"}, {"type": "string"}]}"#;
 
@@ -143,8 +152,7 @@ const STRUCTURE: &[Parameter] = &[
     text("guided_decoding_backend", "auto", "\"outlines\"")
         .doc("Names of other engines' libraries are accepted; one implementation answers to all of them."),
     text("guided_whitespace_pattern", "none", "\" ?\"").fate(Refused(&[])).doc("White space of JSON is bounded here in one way."),
-    other("structured_outputs", "an object with one of json, regex, choice, grammar, json_object, structural_tag", r#"{"type": "object"}"#, "{\"choice\": [\"a\", \"b\"]}")
-        .doc("vLLM's newer name for all of these."),
+    STRUCTURED_OUTPUTS.doc("vLLM's newer name for all of these."),
 ];
 
 const COMPLETION: &[Parameter] = &[
@@ -293,14 +301,19 @@ const RESPONSE: &[Parameter] = &[
         .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
     refused("previous_response_id", &[]).doc("Answers are not stored here; send the whole conversation as input."),
     refused("conversation", &[]).doc("Answers are not stored here; send the whole conversation as input."),
-    refused("background", &[]).doc("Answers are not stored here; stream them or wait."),
+    refused("background", &[])
+        .doc("background can only be used when `store` is true, and answers are not stored here; stream them or wait."),
     refused("truncation", &["disabled", "auto"])
         .doc("Input is not shortened here; with auto, what does not fit is a 400 all the same. Send fewer items."),
-    inert("include", "there is nothing to add"),
+    STRUCTURED_OUTPUTS.doc("vLLM's name for other forms than those of `text`; not together with them."),
+    CACHE_SALT,
+    other("include", "a list of texts", r#"{"type": "array", "items": {"type": "string"}}"#, "[\"message.output_text.logprobs\"]")
+        .doc("`message.output_text.logprobs`: log-probabilities of the text's tokens. There is nothing else to add."),
+    integer("top_logprobs", (-1, i64::MAX), "0", "1")
+        .doc("So many alternatives to each token, where `include` asks for log-probabilities; -1: all, where MAX_LOGPROBS is -1."),
     inert("stream_options", "events are not obfuscated"),
     refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
     refused("prompt", &[]).doc("Prompts are not stored; send the instructions."),
-    refused("top_logprobs", &["0"]).doc("Use /v1/chat/completions."),
 ];
 
 const MESSAGE: &[Parameter] = &[
@@ -333,7 +346,7 @@ const MESSAGE: &[Parameter] = &[
 /// `POST /v1/responses`.
 pub const RESPONSES: Body = Body {
     route: "/v1/responses",
-    groups: &[RESPONSE, MODEL, TEMPERATURE, SAMPLING, NAMES],
+    groups: &[RESPONSE, MODEL, TEMPERATURE, SAMPLING, ENDING, NAMES],
     required: &["input"],
 };
 
