@@ -23,8 +23,8 @@ pub use anthropic::tool_use_id;
 pub use defaults::{Defaults, DefaultsError};
 pub use names::Names;
 pub use pooling::{
-    Encoding, Pairing, PreparedEmbeddings, PreparedRanking, PreparedScores, RankingForm, embeddings, ranking,
-    scores,
+    Encoding, Endianness, Number, Pairing, PreparedEmbeddings, PreparedRanking, PreparedScores, RankingForm,
+    embeddings, ranking, scores,
 };
 pub use prompt::Prompt;
 pub use tokens::{Tokenized, detokenized, tokenized};

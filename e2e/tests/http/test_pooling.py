@@ -65,6 +65,10 @@ def test_a_text_that_is_only_read_may_fill_the_context(embedder: Server) -> None
         ({"input": "word " * 5000}, "input"),
         ({"input": [10**9]}, "input"),
         ({"encoding_format": "hex"}, "encoding_format"),
+        ({"encoding_format": "bytes"}, "encoding_format"),
+        ({"encoding_format": "base64", "embed_dtype": "fp8_e4m3"}, "embed_dtype"),
+        ({"endianness": "middle"}, "endianness"),
+        ({"normalize": True, "use_activation": False}, "use_activation"),
         ({"dimensions": 7}, "dimensions"),
         ({"dimensions": 0}, "dimensions"),
     ],
@@ -76,6 +80,37 @@ def test_a_bad_embedding_request_names_its_parameter(embedder: Server, parameter
             "/embeddings", body={"model": "embedder", "input": "x", **parameters}, cast_to=object
         )
     assert refused.value.body["param"].startswith(param)
+
+
+@pytest.mark.parametrize("order", ["native", "little", "big"])
+def test_numbers_in_base64_have_the_type_that_is_asked_for(embedder: Server, order: str) -> None:
+    mark = {"native": "=", "little": "<", "big": ">"}[order]
+
+    def vector(**extra: str) -> bytes:
+        body = {"input": TEXTS[0], "encoding_format": "base64", "endianness": order, **extra}
+        return base64.b64decode(embedder.post("/v1/embeddings", body).json()["data"][0]["embedding"])
+
+    singles = struct.unpack(f"{mark}64f", vector())
+    assert list(singles) == close(EMBEDDINGS[0]["embedding"])
+    assert struct.unpack(f"{mark}64e", vector(embed_dtype="float16")) == pytest.approx(singles, abs=1e-3)
+    halves = struct.unpack(f"{mark}64H", vector(embed_dtype="bfloat16"))
+    widened = struct.unpack("<64f", b"".join(struct.pack("<I", half << 16) for half in halves))
+    assert widened == pytest.approx(singles, abs=4e-3)
+
+
+def test_a_vector_has_length_1_unless_it_is_not_to_have(embedder: Server) -> None:
+    def length(**extra: bool) -> float:
+        answer = embedder.post("/v1/embeddings", {"input": TEXTS[0], **extra}).json()
+        return math.hypot(*answer["data"][0]["embedding"])
+
+    assert length() == length(use_activation=True) == pytest.approx(1)
+    assert length(use_activation=False) == length(normalize=False) != pytest.approx(1)
+
+
+def test_invocations_embed_what_is_said_to_an_embedder(embedder: Server) -> None:
+    body = {"messages": [{"role": "user", "content": TEXTS[0]}], "chat_template": "{{ messages[0].content }}"}
+    embedded, invoked = (embedder.post(path, body).json()["data"] for path in ("/v1/embeddings", "/invocations"))
+    assert embedded == invoked
 
 
 def test_a_conversation_is_embedded_as_its_flags_say(embedder: Server) -> None:
@@ -125,6 +160,8 @@ def test_scores_of_a_cross_encoder(reranker: Server, path: str) -> None:
     each = scores(queries, documents)
     assert each == close([p["sigmoid"][0] for p in PAIRS])
     assert scores(queries[0], documents[0]) == close(each[:1])
+    other = reranker.post(path, {"queries": QUERY, "items": DOCUMENTS}).json()["data"]
+    assert [entry["score"] for entry in other] == scores(QUERY, DOCUMENTS)
     assert scores(QUERY, DOCUMENTS) == close([s for s, p in zip(each, PAIRS) if p["query"] == QUERY])
 
 

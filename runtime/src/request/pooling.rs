@@ -24,8 +24,30 @@ const INPUTS_MAX: usize = 2048;
 pub enum Encoding {
     /// A list of numbers.
     Float,
-    /// Little-endian f32, as base64.
-    Base64,
+    /// Their bytes, as base64.
+    Base64(Number, Endianness),
+}
+
+/// Type of a number in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// IEEE single precision.
+    Float32,
+    /// IEEE half precision.
+    Float16,
+    /// Brain float.
+    Bfloat16,
+}
+
+/// Order of a number's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endianness {
+    /// This machine's.
+    Native,
+    /// The lowest first.
+    Little,
+    /// The highest first.
+    Big,
 }
 
 /// A checked request for embeddings.
@@ -130,14 +152,11 @@ pub fn embeddings(
         None => (vec![conversed(&mut params, rules)?], Begin::Leave),
     };
     let begin = begin(&mut params, default)?;
-    let encoding = match params.text("encoding_format")?.as_deref() {
-        Some("base64") => Encoding::Base64,
-        _ => Encoding::Float,
-    };
+    let encoding = encoding(&mut params)?;
     let dimensions = dimensions(&mut params, rules)?;
     let cut = Cut::read(&mut params, rules.max_model_len, 0)?;
     let cache_salt = cache_salt(&mut params)?;
-    let normalises = params.flag("normalize")?;
+    let normalises = normalises(&mut params)?;
     let request_id = request_id(&mut params)?;
     let ignored = params.finish()?;
     let request = |source| {
@@ -162,6 +181,34 @@ pub fn embeddings(
         request_id,
         ignored,
     })
+}
+
+fn encoding(params: &mut Params) -> Result<Encoding, ApiError> {
+    let number = match params.text("embed_dtype")?.as_deref() {
+        Some("float16") => Number::Float16,
+        Some("bfloat16") => Number::Bfloat16,
+        _ => Number::Float32,
+    };
+    let endianness = match params.text("endianness")?.as_deref() {
+        Some("little") => Endianness::Little,
+        Some("big") => Endianness::Big,
+        _ => Endianness::Native,
+    };
+    Ok(match params.text("encoding_format")?.as_deref() {
+        Some("base64") => Encoding::Base64(number, endianness),
+        _ => Encoding::Float,
+    })
+}
+
+/// Whether vectors have length 1, under the older name and the newer.
+fn normalises(params: &mut Params) -> Result<Option<bool>, ApiError> {
+    match (params.flag("normalize")?, params.flag("use_activation")?) {
+        (Some(older), Some(newer)) if older != newer => Err(contradiction(
+            "use_activation",
+            "it is another name of normalize, which says otherwise",
+        )),
+        (older, newer) => Ok(older.or(newer)),
+    }
 }
 
 /// The text of a conversation, which stands in the place of `input`.

@@ -48,7 +48,7 @@ pub struct Embedding {
 pub enum Vector {
     /// Its numbers.
     Float(Vec<f32>),
-    /// Its numbers as little-endian f32, in base64.
+    /// The bytes of its numbers, in base64.
     Base64(String),
 }
 

@@ -52,10 +52,25 @@ const EMBEDDING: &[Parameter] = &[
         "float",
         "\"base64\"",
     )
-    .doc("Numbers, or little-endian f32 in base64."),
+    .doc("Numbers, or the bytes of numbers in base64."),
+    Parameter::new(
+        "embed_dtype",
+        Kind::Choice(&["float32", "float16", "bfloat16"]),
+        "float32",
+        "\"float16\"",
+    )
+    .doc("Type of the numbers in base64."),
+    Parameter::new(
+        "endianness",
+        Kind::Choice(&["native", "little", "big"]),
+        "native",
+        "\"big\"",
+    )
+    .doc("Order of a number's bytes in base64."),
     integer("dimensions", (1, i64::MAX), "the model's", "64")
         .doc("Length of a vector; another than the model's only where the model says that it stands that."),
     flag("normalize", "the model's").doc("Vectors have length 1."),
+    flag("use_activation", "the model's").doc("vLLM's newer name of `normalize`."),
 ];
 
 /// An embedding model, which compares vectors, has no activation that could be asked for.
@@ -95,6 +110,13 @@ const SCORE: &[Parameter] = &[
     )
     .doc("Another name of `text_2`."),
     other(
+        "items",
+        "a text, or a non-empty list of up to 2048 texts",
+        TEXTS,
+        "[\"One\", \"Two\"]",
+    )
+    .doc("Another name of `text_2`."),
+    other(
         "data_1",
         "a text, or a non-empty list of up to 2048 texts",
         TEXTS,
@@ -109,13 +131,6 @@ const SCORE: &[Parameter] = &[
     )
     .doc("Another name of `text_2`."),
 ];
-    other(
-        "items",
-        "a text, or a non-empty list of up to 2048 texts",
-        TEXTS,
-        "[\"One\", \"Two\"]",
-    )
-    .doc("Another name of `text_2`."),
 
 const DOCUMENTS: &str = r#"{"type": "array", "minItems": 1, "maxItems": 2048, "items": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}]}}"#;
 
