@@ -62,7 +62,7 @@ impl Finish {
 pub struct Delta {
     /// Which answer of the request.
     pub choice_idx: usize,
-    /// What is new, possibly nothing in the last one.
+    /// What is new, possibly nothing in the last one and where each token is told.
     pub pieces: Pieces,
     /// Tokens since the piece before, where the request asked for them or their log-probabilities.
     pub tokens: Vec<Token>,
@@ -106,6 +106,7 @@ pub struct Choice {
     keeps_tokens: bool,
     /// The token that ended the answer is told too.
     keeps_end: bool,
+    tells_each_token: bool,
     n_prompt: usize,
     n_generated: usize,
     /// Of these, tokens whose text is parsed.
@@ -150,6 +151,7 @@ impl Choice {
             parser: OutputParser::new(&answers.parsing),
             keeps_tokens: has_logprobs || answers.token_ids,
             keeps_end: answers.token_ids,
+            tells_each_token: answers.tells_each_token,
             n_prompt: plan.n_prompt,
             n_generated: 0,
             n_parsed: 0,
@@ -217,7 +219,7 @@ impl Choice {
             return Some(self.end(text, finish));
         }
         let pieces = self.parse(text);
-        (!pieces.is_empty()).then(|| self.delta(pieces, None))
+        (self.tells_each_token || !pieces.is_empty()).then(|| self.delta(pieces, None))
     }
 
     fn parse(&mut self, text: String) -> Pieces {

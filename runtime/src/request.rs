@@ -168,6 +168,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     let request_id = request_id(&mut params)?;
     let suffix = params.text("suffix")?.filter(|suffix| !suffix.is_empty());
     let mut answers = Answers::read(&mut params, (rules, tokenizer), (logprobs, 1.0))?;
+    answers.tells_each_token = answers.stream.is_some();
     let prompt_logprobs = answers.prompt_logprobs;
     if echoes && let Some(n_top) = logprobs {
         // As vLLM does it: what is echoed is scored too.

@@ -60,6 +60,8 @@ pub struct Answers {
     pub token_ids: bool,
     /// Nothing but the prompt is asked for.
     pub only_prompt: bool,
+    /// A stream has a piece for each token, also for one that has no text yet.
+    pub tells_each_token: bool,
     /// How to stream; `None`: one answer at the end.
     pub stream: Option<StreamOptions>,
     /// How thoughts and calls are found in the text.
@@ -138,6 +140,7 @@ impl Answers {
             tokens_as_ids: params.flag("return_tokens_as_token_ids")?.unwrap_or(false),
             token_ids: params.flag("return_token_ids")?.unwrap_or(false),
             only_prompt: false,
+            tells_each_token: false,
             stream,
             parsing: ParserPlan::default(),
         })
