@@ -195,6 +195,7 @@ impl Choice {
             Event::Finished {
                 reason,
                 last,
+                ended_by,
                 n_generated,
                 ..
             } => {
@@ -203,7 +204,7 @@ impl Choice {
                     self.push(token, logprobs)
                 });
                 self.n_generated = n_generated;
-                Some(self.finished(reason, last.unwrap_or_default()))
+                Some(self.finished((reason, ended_by), last.unwrap_or_default()))
             }
             Event::Beams(_) | Event::Pooled(_) => Some(Err(ApiError::Internal)),
             Event::Failed(failure) => Some(Err(self.failed(&failure))),
@@ -243,7 +244,7 @@ impl Choice {
     /// Ends the answer behind its last token's text, which may have ended it by itself.
     fn finished(
         &mut self,
-        reason: FinishReason,
+        (reason, ended_by): (FinishReason, Option<TokenLogprobs>),
         (text, stop): (String, Option<Finish>),
     ) -> Result<Delta, ApiError> {
         if let Some(stop) = stop {
@@ -251,19 +252,16 @@ impl Choice {
         }
         // Its ticket stays, so that dropping this counts it as aborted.
         let finish = finish(reason).ok_or(ApiError::Aborted)?;
-        let text = text + &self.rest(reason);
+        let text = text + &self.rest(reason, ended_by);
         Ok(self.end(text, finish))
     }
 
     /// What was held back, and the token that ended the answer where it is part of it.
-    fn rest(&mut self, reason: FinishReason) -> String {
+    fn rest(&mut self, reason: FinishReason, logprobs: Option<TokenLogprobs>) -> String {
         let mut text = String::new();
         if let FinishReason::Eos(token) | FinishReason::StopToken(token) = reason {
             if self.keeps_end {
-                self.tokens.push(Token {
-                    id: token,
-                    logprobs: None,
-                });
+                self.tokens.push(Token { id: token, logprobs });
             }
             if self.stop_place == StopPlace::Inside {
                 let shown = self.tokenizer.tokens().shown(token, self.special);
@@ -314,7 +312,7 @@ impl Choice {
                 break;
             }
         }
-        text.push_str(&self.rest(beam.reason));
+        text.push_str(&self.rest(beam.reason, None));
         Some(self.end(text, finish))
     }
 

@@ -35,6 +35,7 @@ fn answer(token: u32, submission: Submission) {
         Some(n_generated) => Event::Finished {
             reason: FinishReason::Length,
             last: Some((token, None)),
+            ended_by: None,
             n_generated,
             cumulative_logprob: None,
         },

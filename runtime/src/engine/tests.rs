@@ -130,6 +130,7 @@ async fn answer(ticket: &mut Ticket) -> (Vec<u32>, FinishReason) {
     let Event::Finished {
         reason,
         last,
+        ended_by: None,
         n_generated,
         cumulative_logprob: None,
     } = end
@@ -565,6 +566,25 @@ async fn answers_end_as_the_request_says() {
         answer(&mut submit_one(&engine, ignoring)).await,
         (vec![7; 3], FinishReason::Length)
     );
+}
+
+#[tokio::test]
+async fn what_ended_an_answer_has_logprobs_of_its_own() {
+    let engine = Engine::start(Box::new(Preferring), config()).unwrap();
+    let mut request = greedy();
+    request.stop_token_ids = vec![7];
+    for n_top in [None, Some(1)] {
+        request.sampling.logprobs = n_top;
+        let (tokens, end) = read(&mut submit_one(&engine, request.clone())).await;
+        let Event::Finished { last, ended_by, .. } = end else {
+            panic!("{end:?}")
+        };
+        assert_eq!((tokens, last), (vec![], None));
+        assert_eq!(
+            ended_by.map(|logprobs| (logprobs.rank, logprobs.top.len())),
+            n_top.map(|n| (1, n))
+        );
+    }
 }
 
 #[tokio::test]

@@ -426,9 +426,18 @@ impl EngineThread {
                     if let Some(reason) = finished {
                         self.links.pulse.counters.finished(reason);
                         let reply = self.forget(id);
+                        let (last, ended_by) = match reason {
+                            FinishReason::Eos(_) | FinishReason::StopToken(_) => {
+                                (None, last.and_then(|(_, logprobs)| logprobs))
+                            }
+                            FinishReason::Complete | FinishReason::Length | FinishReason::Abort => {
+                                (last, None)
+                            }
+                        };
                         let event = Event::Finished {
                             reason,
                             last,
+                            ended_by,
                             n_generated,
                             cumulative_logprob: reply.cumulative_logprob,
                         };
@@ -452,7 +461,7 @@ impl EngineThread {
         }
     }
 
-    /// Sends a token, unless it ends the answer; the last token of the answer is returned instead.
+    /// Sends a token, unless the answer ends with it: then it is returned.
     fn reply_token(
         &mut self,
         id: SequenceId,
@@ -471,13 +480,10 @@ impl EngineThread {
         if let Some(logprobs) = &logprobs {
             *reply.cumulative_logprob.get_or_insert_default() += f64::from(logprobs.chosen);
         }
-        match finished {
-            None => reply.send(Event::Token { token, logprobs }, now),
-            Some(FinishReason::Eos(_) | FinishReason::StopToken(_)) => {}
-            Some(FinishReason::Complete | FinishReason::Length | FinishReason::Abort) => {
-                return Some((token, logprobs));
-            }
+        if finished.is_some() {
+            return Some((token, logprobs));
         }
+        reply.send(Event::Token { token, logprobs }, now);
         None
     }
 
@@ -514,6 +520,7 @@ impl EngineThread {
             let event = Event::Finished {
                 reason: FinishReason::Abort,
                 last: None,
+                ended_by: None,
                 n_generated,
                 cumulative_logprob: reply.cumulative_logprob,
             };

@@ -42,6 +42,8 @@ pub enum Event {
         /// The last token where it belongs to the answer: of one that is complete or as long as it may get. It comes
         /// here and in no [`Event::Token`], so that a stream's last piece has both text and reason.
         last: Option<(u32, Option<TokenLogprobs>)>,
+        /// Log-probabilities of the token that ended the answer and is no part of it, where the request asked for them.
+        ended_by: Option<TokenLogprobs>,
         /// Tokens the model generated, the one that ended the answer included.
         n_generated: usize,
         /// Sum of the log-probabilities of those tokens, where the request asked for log-probabilities.
