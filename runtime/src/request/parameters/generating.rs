@@ -224,14 +224,17 @@ pub(super) const ELSEWHERE: &[Parameter] = &[
     refused("mm_processor_kwargs", &[]).doc("Models here read text."),
     refused("prompt_embeds", &[]).doc("Prompts are texts or token ids."),
     refused("repetition_detection", &[]).doc("Use `frequency_penalty` or `max_tokens`."),
-    refused("vllm_xargs", &[]).doc("They are of vLLM's plugins."),
+    inert(
+        "vllm_xargs",
+        "they are of vLLM's plugins, of which there are none here",
+    ),
 ];
 
 const CHAT_ELSEWHERE: &[Parameter] = &[
     refused("audio", &[]).doc("Models here write text."),
     refused("modalities", &["[\"text\"]"]).doc("Models here write text."),
     inert("prediction", "predicted outputs are not used"),
-    refused("thinking_token_budget", &[]).doc("Use `max_completion_tokens`."),
+    refused("thinking_token_budget", &["-1"]).doc("Use `max_completion_tokens`; -1: no limit."),
     inert("verbosity", "models do not know it; ask for it in a message"),
     refused("web_search_options", &[]).doc("This server reaches nothing outside; give a tool."),
 ];
