@@ -126,7 +126,10 @@ impl Params {
 
     /// A value that does not fit, in the words of the table.
     pub(super) fn invalid(&self, name: &str, value: &Value) -> ApiError {
-        let expected = self.row(name).map(|row| row.kind.expected());
+        let expected = self.row(name).map(|row| {
+            let beyond = beyond(row.kind, value);
+            beyond.unwrap_or_else(|| row.kind.expected())
+        });
         ApiError::invalid(name, expected.unwrap_or_else(|| "absent".into()), value)
     }
 
@@ -245,6 +248,26 @@ pub(super) fn token_id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
+/// The bound that a whole number is beyond, in words.
+fn beyond(kind: Kind, value: &Value) -> Option<String> {
+    let Kind::Integer { min, max } = kind else {
+        return None;
+    };
+    let (is_below, is_above) = match (whole(value), value.as_f64()) {
+        (Some(n), _) => (n < min, n > max),
+        // As a float, the first number beyond a bound is the bound itself.
+        (None, Some(x)) => (x <= i64::MIN as f64, x >= i64::MAX as f64),
+        (None, None) => (false, false),
+    };
+    if is_below {
+        Some(format!("a whole number greater than or equal to {min}"))
+    } else if is_above {
+        Some(format!("a whole number less than or equal to {max}"))
+    } else {
+        None
+    }
+}
+
 fn whole(value: &Value) -> Option<i64> {
     // Beyond 2^53 a float does not say which whole number it means.
     let exact = |x: &f64| x.fract() == 0.0 && x.abs() < 9.0e15;
@@ -273,6 +296,27 @@ mod tests {
         }
         for value in [json!([1]), json!(true), json!("x"), json!({"a": 1}), json!(0)] {
             assert!(!asks_nothing(&value, &["[\"text\"]"]), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_told_the_bound() {
+        let small = Kind::Integer { min: 1, max: 128 };
+        let any = Kind::Integer {
+            min: i64::MIN,
+            max: i64::MAX,
+        };
+        let told =
+            |kind: Kind, text: &str| beyond(kind, &serde_json::from_str(text).unwrap()).unwrap_or_default();
+        assert_eq!(told(small, "0"), "a whole number greater than or equal to 1");
+        assert_eq!(told(small, "129.0"), "a whole number less than or equal to 128");
+        let greatest = "a whole number less than or equal to 9223372036854775807";
+        assert_eq!(told(any, "9223372036854775808"), greatest);
+        assert_eq!(told(any, "1e30"), greatest);
+        let least = "a whole number greater than or equal to -9223372036854775808";
+        assert_eq!(told(any, "-9223372036854775809"), least);
+        for text in ["1", "1.5", "\"x\"", "1e16"] {
+            assert_eq!(told(any, text), "", "{text}");
         }
     }
 
