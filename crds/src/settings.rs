@@ -236,9 +236,9 @@ settings! {
         /// Seed of requests that bring none of their own.
         #[schemars(title = "Seed", range(min = 0, max = 9_007_199_254_740_991_i64))]
         seed: u64 => Row { default: "0", ..ROW };
-        /// Most alternatives a request may ask for with `logprobs`.
-        #[schemars(title = "Log probabilities", range(min = 0, max = 1000))]
-        max_logprobs: u32 => Row { default: "20", ..ROW };
+        /// Most alternatives a request may ask for with `logprobs`; -1: as many as there are tokens.
+        #[schemars(title = "Log probabilities", range(min = -1, max = 1000))]
+        max_logprobs: i32 => Row { default: "20", ..ROW };
     }
 
     /// How many tokens a stream item of a job holds. The first holds the minimum, each next one as many more as the

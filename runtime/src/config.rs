@@ -67,8 +67,8 @@ pub struct ServeConfig {
     pub scheduling_policy: SchedulingPolicy,
     /// Seed of requests without one.
     pub seed: u64,
-    /// Most alternatives per token.
-    pub max_logprobs: usize,
+    /// Most alternatives per token; `None`: all.
+    pub max_logprobs: Option<usize>,
     /// Tokens in the stream items of a job that names no sizes.
     pub batch_rule: BatchRule,
     /// Whether stream items of a job's OpenAI route are server-sent events.
@@ -338,7 +338,7 @@ fn with_defaults(
         swap_space_bytes: u64::from(engine.swap_space.unwrap_or(4)) << 30,
         scheduling_policy: engine.scheduling_policy.unwrap_or_default(),
         seed: engine.seed.unwrap_or(0),
-        max_logprobs: engine.max_logprobs.unwrap_or(20) as usize,
+        max_logprobs: usize::try_from(engine.max_logprobs.unwrap_or(20)).ok(),
         batch_rule: batch_rule(&streaming),
         raw_openai_output: openai.raw_openai_output.unwrap_or(true),
         response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),

@@ -53,7 +53,7 @@ pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplat
         task: Task::Generate,
         embedding_size: 0,
         lengths: &Lengths::Whole,
-        max_logprobs: 20,
+        max_logprobs: Some(20),
         max_model_len: 256,
         defaults: &Defaults::default(),
         template,

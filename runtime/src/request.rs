@@ -68,8 +68,8 @@ pub struct Rules<'a> {
     pub embedding_size: usize,
     /// To which lengths an embedding may be cut.
     pub lengths: &'a Lengths,
-    /// Alternatives that `logprobs` may ask for.
-    pub max_logprobs: usize,
+    /// Alternatives that `logprobs` may ask for; `None`: all.
+    pub max_logprobs: Option<usize>,
     /// Prompt and answer at most, tokens.
     pub max_model_len: usize,
     /// What the checkpoint asks for where the request names nothing.
@@ -158,7 +158,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     let sources = prompt_sources(&mut params, "prompt", PROMPTS_MAX)?.ok_or_else(|| missing("prompt"))?;
     let echoes = params.flag("echo")?.unwrap_or(false);
     let begin = begin(&mut params, Begin::Add)?;
-    let logprobs = logprobs(&mut params, "logprobs", rules)?;
+    let logprobs = logprobs(&mut params, "logprobs", (rules, tokenizer))?;
     let max_tokens = params.count("max_tokens")?;
     let asked = max_tokens
         .or(rules.defaults.max_tokens)
@@ -306,7 +306,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
     let template = own_template(&mut params, rules)?;
     let echoes = params.flag("echo")?.unwrap_or(false);
     let begin = begin(&mut params, Begin::Leave)?;
-    let logprobs = chat_logprobs(&mut params, rules)?;
+    let logprobs = chat_logprobs(&mut params, (rules, tokenizer))?;
     let newer = params.count("max_completion_tokens")?;
     let older = params.count("max_tokens")?;
     let mut names = Names::default();
@@ -508,21 +508,28 @@ fn conversation(params: &mut Params, ending: Ending) -> Result<Conversation, Api
     })
 }
 
-fn logprobs(params: &mut Params, name: &str, rules: &Rules<'_>) -> Result<Option<usize>, ApiError> {
-    let n_max = rules.max_logprobs;
-    let Some(n) = params.count(name)? else {
+/// How many alternatives are asked for; -1, where it is allowed, means the whole vocabulary.
+fn logprobs(
+    params: &mut Params,
+    name: &str,
+    (rules, tokenizer): (&Rules<'_>, &Tokenizer),
+) -> Result<Option<usize>, ApiError> {
+    let Some(asked) = params.integer(name)? else {
         return Ok(None);
     };
-    if n <= n_max {
-        return Ok(Some(n));
+    match (usize::try_from(asked), rules.max_logprobs) {
+        (Ok(n), Some(n_max)) if n <= n_max => Ok(Some(n)),
+        (_, Some(n_max)) => {
+            let expected = format!("a whole number from 0 to {n_max}");
+            Err(ApiError::invalid(name, expected, &asked.into()))
+        }
+        (n, None) => Ok(Some(n.unwrap_or(usize::MAX).min(tokenizer.tokens().n_ids()))),
     }
-    let expected = format!("a whole number from 0 to {n_max}");
-    Err(ApiError::invalid(name, expected, &n.into()))
 }
 
-fn chat_logprobs(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, ApiError> {
+fn chat_logprobs(params: &mut Params, sources: (&Rules<'_>, &Tokenizer)) -> Result<Option<usize>, ApiError> {
     let is_asked = params.flag("logprobs")?.unwrap_or(false);
-    match (is_asked, logprobs(params, "top_logprobs", rules)?) {
+    match (is_asked, logprobs(params, "top_logprobs", sources)?) {
         (true, n_top) => Ok(Some(n_top.unwrap_or(0))),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(contradiction("top_logprobs", "it needs logprobs to be true")),

@@ -101,7 +101,7 @@ impl Answers {
     ) -> Result<Self, ApiError> {
         let n = params.count("n")?.unwrap_or(1);
         let stream = stream(params)?;
-        let prompt_logprobs = count_of_logprobs(params, "prompt_logprobs", rules)?;
+        let prompt_logprobs = count_of_logprobs(params, "prompt_logprobs", (rules, tokenizer))?;
         if prompt_logprobs.is_some() && stream.is_some() {
             let reason = "they are not available when `stream=True`";
             return Err(contradiction("prompt_logprobs", reason));

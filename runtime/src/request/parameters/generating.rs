@@ -106,8 +106,8 @@ const PROMPT: &[Parameter] = &[
     integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
         .doc("Keeps so many tokens of each prompt; -1: as many as the context holds with the answer."),
     Parameter::new("truncation_side", Kind::Choice(&["left", "right"]), "left", "\"right\"").doc("The side at which tokens are cut off."),
-    integer("prompt_logprobs", (0, i64::MAX), "none", "1")
-        .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each."),
+    integer("prompt_logprobs", (-1, i64::MAX), "none", "1")
+        .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each; -1: all, where MAX_LOGPROBS is -1."),
 ];
 
 const OUTPUT: &[Parameter] = &[
@@ -159,7 +159,7 @@ const COMPLETION: &[Parameter] = &[
     other("prompt", "a text, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("What to continue."),
     text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens."),
     integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; with 0 the answer is empty, or what `echo` makes of it."),
-    integer("logprobs", (0, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each."),
+    integer("logprobs", (-1, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each; -1: all, where MAX_LOGPROBS is -1."),
     flag("add_special_tokens", "true").doc("Prompts begin as the tokenizer begins a text."),
 ];
 
@@ -181,8 +181,8 @@ const CHAT: &[Parameter] = &[
     integer("max_tokens", (1, i64::MAX), "what the context has room for", "5")
         .doc("The older name of `max_completion_tokens`."),
     flag("logprobs", "false").doc("Log-probabilities of the answer's tokens."),
-    integer("top_logprobs", (0, i64::MAX), "0", "0")
-        .doc("So many alternatives to each token; needs `logprobs`."),
+    integer("top_logprobs", (-1, i64::MAX), "0", "0")
+        .doc("So many alternatives to each token; needs `logprobs`. -1: all, where MAX_LOGPROBS is -1."),
     flag("add_special_tokens", "false")
         .doc("The prompt begins as the tokenizer begins a text, besides what the template writes."),
     flag("add_generation_prompt", "true").doc("The template writes what begins an answer."),
