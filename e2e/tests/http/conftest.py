@@ -88,14 +88,16 @@ def binary() -> Path:
     return path
 
 
-def start(log: Path, *flags: str, model: Path = models.TINY) -> Server:
-    """Starts a server on a free port and waits until it is ready."""
+def start(log: Path, *flags: str, model: Path = models.TINY, env: dict[str, str] | None = None) -> Server:
+    """Starts a server on a free port and waits until it is ready. `env` adds to the environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [binary(), "serve", "--model", model, "--host", "127.0.0.1", "--port", str(port), *flags]
     with log.open("wb") as out:
-        process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=out, stderr=subprocess.STDOUT, env=os.environ | (env or {})
+        )
     server = Server(process, port, log)
 
     def ready() -> bool:

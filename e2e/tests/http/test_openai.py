@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import re
+from pathlib import Path
 
 import openai
 import pytest
@@ -141,6 +142,16 @@ def test_penalties_change_the_text(client: openai.OpenAI) -> None:
     assert verse(presence_penalty=1.5) != plain
     assert verse(extra_body={"repetition_penalty": 1.5}) != plain
     assert verse(extra_body={"top_k": 1}) == plain
+
+
+def test_a_key_may_come_under_vllms_name(tmp_path: Path) -> None:
+    closed = start(tmp_path / "log", env={"VLLM_API_KEY": "only-key"})
+    try:
+        assert closed.client("only-key").models.list().data
+        with pytest.raises(openai.AuthenticationError):
+            closed.client("other-key").models.list()
+    finally:
+        assert stop(closed) == 0
 
 
 def test_every_key_opens_and_no_other(server: Server) -> None:

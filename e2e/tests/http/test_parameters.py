@@ -6,13 +6,14 @@ Parameters that only shape structured output, tools or other routes are in files
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 import models
-from conftest import Server
+from conftest import Server, start, stop
 
 VERSE = "And Moses said unto the people,"
 SUM = [{"role": "user", "content": "What is 7 plus 5?"}]
@@ -301,6 +302,36 @@ def test_return_token_ids_and_tokens_as_ids(complete, chat, server: Server) -> N
     assert getattr(complete().choices[0], "token_ids", None) is None
 
 
+def test_what_ended_an_answer_has_a_log_probability(complete, chat) -> None:
+    """Where its token is told; else neither is."""
+    ids = complete(return_token_ids=True).choices[0].token_ids
+    stop = {"stop_token_ids": [ids[5]], "logprobs": 1, "return_tokens_as_token_ids": True}
+    told = complete(**stop, return_token_ids=True).choices[0]
+    assert told.token_ids[-1] == ids[5] and told.logprobs.tokens == [f"token_id:{id}" for id in told.token_ids]
+    assert complete(**stop).choices[0].logprobs.tokens == told.logprobs.tokens[:-1]
+    answer = chat(return_token_ids=True, logprobs=True).choices[0]
+    assert answer.finish_reason == "stop" and len(answer.logprobs.content) == len(answer.token_ids)
+    assert -5 < answer.logprobs.content[-1].logprob <= 0
+
+
+def test_the_first_chunk_of_a_chat_has_the_tokens_of_the_prompt(chat) -> None:
+    whole = chat(return_token_ids=True)
+    first, *others = [chunk.model_dump() for chunk in chat(return_token_ids=True, stream=True)]
+    assert first["prompt_token_ids"] == whole.prompt_token_ids
+    assert not any("prompt_token_ids" in chunk for chunk in others)
+
+
+def test_a_stream_of_a_completion_has_a_chunk_for_each_token(complete) -> None:
+    """Also where a stop text holds the text back."""
+    whole = complete(max_tokens=24)
+    held = text(whole)[4:12]
+    options = {"stop": held + "#", "stream": True, "return_token_ids": True}
+    chunks = [chunk.choices[0] for chunk in complete(max_tokens=24, **options)]
+    assert [len(chunk.token_ids) for chunk in chunks[:-1]] == [1] * (len(chunks) - 1)
+    assert len(chunks) >= whole.usage.completion_tokens - 1
+    assert "" in [chunk.text for chunk in chunks] and "".join(chunk.text for chunk in chunks) == text(whole)
+
+
 # --- The prompt
 
 
@@ -366,6 +397,29 @@ def test_content_as_parts_is_the_same_prompt(chat) -> None:
 
 
 # --- The rest
+
+
+def test_a_number_out_of_range_is_told_the_bound(complete) -> None:
+    for seed, words in ((2**63, "less than or equal to 9223372036854775807"), (-(2**63) - 1, "greater than or equal to")):
+        with pytest.raises(openai.BadRequestError, match=words):
+            complete(seed=seed)
+
+
+def test_what_is_of_vllms_plugins_changes_nothing(complete, chat) -> None:
+    assert text(complete(vllm_xargs={"a": 1})) == text(complete())
+    assert said(chat(thinking_token_budget=-1)) == said(chat())
+
+
+def test_the_whole_vocabulary_where_it_is_allowed(complete, tmp_path: Path) -> None:
+    with pytest.raises(openai.BadRequestError, match="from 0 to 20"):
+        complete(logprobs=-1)
+    unbounded = start(tmp_path / "log", "--served-model-name", "tiny", "--max-logprobs=-1")
+    try:
+        body = {"prompt": VERSE, "max_tokens": 1, "logprobs": -1}
+        shown = unbounded.post("/v1/completions", body).json()["choices"][0]["logprobs"]
+        assert len(shown["top_logprobs"][0]) > 3000
+    finally:
+        assert stop(unbounded) == 0
 
 
 def test_user_and_what_only_openai_knows_is_taken(chat) -> None:

@@ -31,6 +31,16 @@ def test_a_chat(server: Server) -> None:
     assert server.post("/tokenize", shorter).json()["count"] < len(IDS)
 
 
+def test_the_template_sees_the_tools_of_a_chat(server: Server) -> None:
+    template = "{% for tool in tools %}{{ tool.function.name }}{% endfor %}{{ messages[0].content }}"
+    body = {"messages": [{"role": "user", "content": " now"}], "chat_template": template}
+    tools = [{"type": "function", "function": {"name": "In the beginning"}}]
+    assert server.post("/tokenize", {**body, "tools": tools}).status == 400  # a name has no spaces
+    tools[0]["function"]["name"] = "In_the_beginning"
+    shown = server.post("/tokenize", {**body, "tools": tools}).json()["tokens"]
+    assert server.post("/detokenize", {"tokens": shown}).json() == {"prompt": "In_the_beginning now"}
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

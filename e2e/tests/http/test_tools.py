@@ -97,6 +97,13 @@ def test_none_and_no_tools_call_nothing(ask) -> None:
         assert not message.tool_calls and message.content is not None
 
 
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=str)
+def test_a_call_that_must_be_made_has_the_only_form(ask, choice: object) -> None:
+    for form in ({"structured_outputs": {"regex": "a"}}, {"guided_choice": ["a", "b"]}):
+        with pytest.raises(openai.BadRequestError, match="structured outputs or tools, not both"):
+            ask(tool_choice=choice, extra_body=form)
+
+
 def test_a_call_cut_off_is_no_error(ask) -> None:
     answer = ask(tool_choice="required", max_tokens=1).choices[0]
     assert answer.finish_reason == "length"

@@ -38,7 +38,7 @@ fn rules(defaults: &Defaults) -> Rules<'_> {
         task: Task::Generate,
         embedding_size: 64,
         lengths: &Lengths::Whole,
-        max_logprobs: 20,
+        max_logprobs: Some(20),
         max_model_len: 2048,
         defaults,
         template: Some(&FIXTURE.template),
@@ -178,6 +178,11 @@ fn parameters_without_meaning_are_told_and_those_that_name_the_request_are_not()
         completed(json!({"temprature": 1, "user": "me", "best_of": 1, "cache_salt": "a", "x": null}))
             .unwrap();
     assert_eq!(prepared.ignored, ["temprature"]);
+    assert!(chatted(json!({"vllm_xargs": {"a": 1}, "thinking_token_budget": -1})).is_ok());
+    assert_eq!(
+        chatted(json!({"thinking_token_budget": 9})).unwrap_err().param(),
+        Some("thinking_token_budget")
+    );
 }
 
 #[test]
@@ -283,7 +288,6 @@ fn what_is_wrong_is_named() {
         (json!({"request_id": "a b"}), "request_id", "invalid_value"),
         (json!({"cache_salt": 1}), "cache_salt", "invalid_value"),
         (json!({"cache_salt": ""}), "cache_salt", "invalid_value"),
-        (json!({"vllm_xargs": {"a": 1}}), "vllm_xargs", "unsupported"),
     ];
     for (extra, param, label) in common {
         for error in [
@@ -638,7 +642,7 @@ fn needs(body: &parameters::Body, name: &str) -> Value {
         ("/tokenize", name) if !["prompt", "content", "messages"].contains(&name) => json!({"prompt": "a"}),
         ("/v1/rerank", name) if name != "documents" && name != "texts" => json!({"documents": ["b"]}),
         ("/v1/score", "text_1" | "queries" | "data_1") => json!({"text_2": "b"}),
-        ("/v1/score", "text_2" | "documents" | "data_2") => json!({"text_1": "a"}),
+        ("/v1/score", "text_2" | "documents" | "items" | "data_2") => json!({"text_1": "a"}),
         ("/v1/score", _) => json!({"text_1": "a", "text_2": "b"}),
         (_, "tool_choice" | "parallel_tool_calls") if body.route.starts_with("/v1/") => {
             let tools = body.get("tools").map_or("null", |tools| tools.example);
@@ -755,6 +759,90 @@ fn a_call_that_must_be_made_has_the_only_form() {
 }
 
 #[test]
+fn minus_one_asks_for_the_whole_vocabulary_where_that_is_allowed() {
+    let read = |max_logprobs: Option<usize>, asked: i64| {
+        let rules = Rules {
+            max_logprobs,
+            ..rules(&FIXTURE.defaults)
+        };
+        let body = json!({"prompt": "a", "logprobs": asked, "prompt_logprobs": asked}).to_string();
+        let prepared = completion(body.as_bytes(), &rules, &FIXTURE.tokenizer)?;
+        Ok::<_, ApiError>([prepared.answers.logprobs, prepared.prompt_logprobs])
+    };
+    let all = Some(FIXTURE.tokenizer.tokens().n_ids());
+    assert_eq!(read(None, -1), Ok([all, all]));
+    assert_eq!(read(None, i64::MAX), Ok([all, all]));
+    assert_eq!(read(None, 3), Ok([Some(3), Some(3)]));
+    for asked in [-2, -1, 21] {
+        let error = read(Some(20), asked).unwrap_err();
+        assert_eq!(
+            (error.param(), error.facts().label),
+            (Some("logprobs"), "invalid_value")
+        );
+    }
+    assert!(read(None, -2).is_err());
+    let chat = json!({"logprobs": true, "top_logprobs": -1});
+    assert_eq!(chatted(chat).unwrap_err().param(), Some("top_logprobs"));
+}
+
+#[test]
+fn a_response_takes_what_ends_and_shapes_an_answer() {
+    let responded = |extra: Value| {
+        let body = merged(json!({"input": "Hi"}), extra).to_string();
+        response(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer)
+            .map(|response| response.prepared.answers)
+    };
+    let answers = responded(json!({
+        "stop": "a", "ignore_eos": true, "structured_outputs": {"regex": "a"}, "top_k": 3, "cache_salt": "mine",
+        "include": ["message.output_text.logprobs"], "top_logprobs": 2,
+    }))
+    .unwrap();
+    assert!(answers.ignore_eos && answers.grammar.is_some() && answers.cache_salt != 0);
+    assert_eq!(answers.logprobs, Some(2));
+    assert_eq!(responded(json!({"top_logprobs": 2})).unwrap().logprobs, None);
+    let refused = |extra: Value| responded(extra).unwrap_err().to_string();
+    let twice = json!({"structured_outputs": {"regex": "a"}, "text": {"format": {"type": "json_object"}}});
+    assert!(refused(twice).starts_with("structured_outputs"));
+    let background = refused(json!({"background": true}));
+    assert!(
+        background.contains("background can only be used when `store` is true"),
+        "{background}"
+    );
+}
+
+#[test]
+fn two_names_of_an_embeddings_length_agree() {
+    let of_embedder = Rules {
+        task: EMBED,
+        ..rules(&FIXTURE.defaults)
+    };
+    let read = |extra: Value| {
+        let body = merged(json!({"input": "a"}), extra).to_string();
+        embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer)
+            .map(|prepared| (prepared.normalises, prepared.encoding))
+    };
+    let plain = |normalises| Ok((normalises, Encoding::Float));
+    assert_eq!(read(json!({})), plain(None));
+    assert_eq!(read(json!({"use_activation": false})), plain(Some(false)));
+    assert_eq!(
+        read(json!({"use_activation": true, "normalize": true})),
+        plain(Some(true))
+    );
+    let differing = read(json!({"use_activation": false, "normalize": true}));
+    assert_eq!(differing.unwrap_err().param(), Some("use_activation"));
+    let bytes = json!({"encoding_format": "base64", "embed_dtype": "bfloat16", "endianness": "big"});
+    let encoding = Encoding::Base64(Number::Bfloat16, Endianness::Big);
+    assert_eq!(read(bytes), Ok((None, encoding)));
+    for (name, value) in [
+        ("embed_dtype", "fp8_e4m3"),
+        ("endianness", "middle"),
+        ("encoding_format", "bytes"),
+    ] {
+        assert_eq!(read(json!({name: value})).unwrap_err().param(), Some(name));
+    }
+}
+
+#[test]
 fn the_usage_so_far_is_told_only_with_the_last() {
     let told = |options: Value| {
         let prepared = chatted(json!({"stream": true, "stream_options": options})).unwrap();
@@ -811,7 +899,11 @@ fn tokenized_messages_show_their_tools() {
     let tokens = |extra: Value| {
         let template =
             "{% for tool in tools %}{{ tool.function.name }} {% endfor %}{{ messages[0].content }}";
-        let body = merged(json!({"messages": "Hi", "chat_template": template}), extra).to_string();
+        let body = merged(
+            json!({"messages": [{"role": "user", "content": "Hi"}], "chat_template": template}),
+            extra,
+        )
+        .to_string();
         tokenized(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).map(|tokenized| {
             FIXTURE
                 .tokenizer
