@@ -14,12 +14,13 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use llguidance::api::ParserLimits;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 
 pub use constraint::Constraint;
 use marks::Marks;
+pub use structural::Preamble;
 
 use crate::tokenizer::TokenBytes;
 
@@ -156,7 +157,23 @@ impl Grammars {
     /// # Errors
     /// [`GrammarError`] if it is malformed, not supported or too large, or if the tokens are.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
-        let source = constraint.source(&self.marks)?;
+        self.compile_behind(None, constraint)
+    }
+
+    /// Compiles a constraint of what stands behind `preamble`, as [`Grammars::compile`] does.
+    ///
+    /// # Errors
+    /// Those of [`Grammars::compile`].
+    pub fn compile_behind(
+        &self,
+        preamble: Option<Preamble>,
+        constraint: &Constraint,
+    ) -> Result<Grammar, GrammarError> {
+        let answer = constraint.lark(&self.marks)?;
+        let source = TopLevelGrammar::from_lark(match preamble {
+            Some(preamble) => structural::behind(preamble, &answer, &self.marks),
+            None => answer,
+        });
         let factory = self.factory()?;
         let what = constraint.name();
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {

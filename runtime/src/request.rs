@@ -37,9 +37,10 @@ use crate::engine::{BeamRequest, GenerateRequest};
 use crate::error::{ApiError, shortened};
 use crate::grammar::{Constraint, GrammarError, Grammars};
 use crate::model::Task;
-use crate::parsers::{Begins, Formats, ParserPlan, Reasoning};
+use crate::parsers::{Formats, ParserPlan, Reasoning};
 use crate::pooling::Lengths;
 use crate::tokenizer::{Begin, Special, Tokenizer};
+use constraint::Form;
 use fill_in::fill_in;
 use parameters::{CHAT_COMPLETIONS, COMPLETIONS, MESSAGES, RESPONSES};
 use params::{Params, Rewrite};
@@ -167,7 +168,10 @@ pub fn completion(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resu
     let cut = Cut::read(&mut params, rules.max_model_len, n_answer)?;
     let request_id = request_id(&mut params)?;
     let suffix = params.text("suffix")?.filter(|suffix| !suffix.is_empty());
-    let mut answers = Answers::read(&mut params, (rules, tokenizer), (logprobs, 1.0))?;
+    let form = constraint::form(&mut params)?;
+    let sampling = (logprobs, 1.0, form.is_some());
+    let mut answers = Answers::read(&mut params, (rules, tokenizer), sampling)?;
+    answers.grammar = form.map(|form| form.compiled(None, rules)).transpose()?;
     answers.tells_each_token = answers.stream.is_some();
     let prompt_logprobs = answers.prompt_logprobs;
     if echoes && let Some(n_top) = logprobs {
@@ -316,16 +320,19 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>, tokenizer: &Tokenizer) -
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
     let cut = Cut::read(&mut params, rules.max_model_len, max_tokens.unwrap_or(1))?;
     let request_id = request_id(&mut params)?;
-    let mut answers = Answers::read(
-        &mut params,
-        (rules, tokenizer),
-        (logprobs, CHAT_TEMPERATURE_DEFAULT),
-    )?;
+    let form = constraint::form(&mut params)?;
+    let sampling = (logprobs, CHAT_TEMPERATURE_DEFAULT, form.is_some());
+    let mut answers = Answers::read(&mut params, (rules, tokenizer), sampling)?;
     answers.max_tokens = max_tokens;
     let ignored = params.finish()?;
     let text = rendered(&conversation, template.as_ref(), rules)?;
     let ids = encode(&text, (begin, cut), rules, tokenizer, "messages")?;
-    read_parts(&mut answers, tools.as_ref(), (&text, hides_reasoning), rules)?;
+    read_parts(
+        &mut answers,
+        (tools.as_ref(), form),
+        (&text, hides_reasoning),
+        rules,
+    )?;
     let echo = echoes.then(|| last_words(&conversation, rules.response_role));
     Ok(Prepared {
         model,
@@ -351,31 +358,34 @@ fn tools(params: &mut Params) -> Result<Option<ToolUse>, ApiError> {
     given.checked()
 }
 
-/// How the parts of an answer to this prompt are found, and the grammar of a call that must be made.
+/// How the parts of an answer to this prompt are found, and the grammar of its form or of a call that must be made.
 fn read_parts(
     answers: &mut Answers,
-    tools: Option<&ToolUse>,
+    (tools, form): (Option<&ToolUse>, Option<Form>),
     (prompt, hides_reasoning): (&str, bool),
     rules: &Rules<'_>,
 ) -> Result<(), ApiError> {
-    if let Some(schema) = tools.map(ToolUse::schema).transpose()?.flatten() {
-        if matches!(answers.method, Method::Search(_)) {
-            return Err(contradiction(
-                "tool_choice",
-                "a beam search cannot follow a grammar",
-            ));
-        }
-        let constraint = Constraint::JsonSchema(schema);
-        answers.grammar = Some(constraint::compiled("tool_choice", &constraint, rules)?);
+    let call = tools.map(ToolUse::schema).transpose()?.flatten();
+    if call.is_some() && matches!(answers.method, Method::Search(_)) {
+        return Err(contradiction(
+            "tool_choice",
+            "a beam search cannot follow a grammar",
+        ));
     }
-    let reasoning = rules.formats.reasoning.map(|format| Reasoning {
-        format,
-        begins: format.begins(prompt),
+    let call = call.map(|schema| Form {
+        param: "tool_choice",
+        constraint: Constraint::JsonSchema(schema),
     });
-    // A grammar holds from the first token on, so that there are no thoughts where the prompt has opened them.
-    let has_none = |reasoning: &Reasoning| answers.grammar.is_some() && reasoning.begins == Begins::Inside;
+    let reasoning = rules.formats.reasoning;
+    // A form is that of the answer, and not of the thoughts before it.
+    let preamble = reasoning.and_then(|format| format.preamble(prompt));
+    let grammar = call.or(form).map(|form| form.compiled(preamble, rules));
+    answers.grammar = grammar.transpose()?;
     let parsing = ParserPlan {
-        reasoning: reasoning.filter(|reasoning| !has_none(reasoning)),
+        reasoning: reasoning.map(|format| Reasoning {
+            format,
+            begins: format.begins(prompt),
+        }),
         calls: tools.and_then(|tools| tools.calls(rules.formats)),
         single_call: tools.is_some_and(|tools| tools.single_call),
         hides_reasoning,

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use llguidance::api::TopLevelGrammar;
 use llguidance::regex_to_lark;
 use serde_json::{Map, Value, json};
 
@@ -60,13 +59,13 @@ impl Constraint {
         }
     }
 
-    /// What llguidance compiles, for a model with these marks.
+    /// What llguidance compiles, in Lark's notation, for a model with these marks.
     ///
     /// # Errors
     /// [`GrammarError::TooLarge`], or [`GrammarError::Unsupported`] for what is refused without compiling it.
-    pub(super) fn source(&self, marks: &Marks) -> Result<TopLevelGrammar, GrammarError> {
+    pub(super) fn lark(&self, marks: &Marks) -> Result<String, GrammarError> {
         let unsupported = |reason| self.unsupported(reason);
-        Ok(TopLevelGrammar::from_lark(match self {
+        Ok(match self {
             Constraint::JsonObject => {
                 let schema = json_grammar(&json!({"type": "object"})).map_err(unsupported)?;
                 format!("start: {schema}")
@@ -89,7 +88,7 @@ impl Constraint {
                 self.check_size(tag.to_string().len(), "bytes", SCHEMA_BYTES_MAX)?;
                 structural::to_lark(tag, marks).map_err(unsupported)?
             }
-        }))
+        })
     }
 
     fn choices(&self, choices: &[String]) -> Result<String, GrammarError> {

@@ -19,17 +19,54 @@ const ANY: &str = "/(?s:.)*/";
 /// # Errors
 /// What is wrong with it, or not supported.
 pub(super) fn to_lark(tag: &Value, marks: &Marks) -> Result<String, String> {
-    let mut writer = Writer {
-        marks,
-        definitions: String::new(),
-        n_names: 0,
-    };
+    let mut writer = Writer::new(marks);
     let start = match (tag.get("format"), tag.get("structures")) {
         (Some(format), None) => writer.format(format)?,
         (None, Some(_)) => writer.triggered(&older(tag)?)?,
         _ => return Err("it has either a format or structures and triggers".to_owned()),
     };
     Ok(format!("start: {}\n{}", start.lark, writer.definitions))
+}
+
+/// What a model writes before the answer that a grammar describes: its thoughts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preamble {
+    /// Text up to this mark; the prompt has begun it.
+    Until(&'static str),
+    /// Text between these marks, or nothing.
+    Between(&'static str, &'static str),
+    /// Messages, each with this before and behind it, or none; then what begins the answer.
+    Messages([&'static str; 2], &'static str),
+}
+
+/// Space between thoughts and the answer, as models write it.
+const SPACE: &str = r"/[ \n]{1,4}/?";
+
+/// Writes a grammar of Lark behind a preamble.
+pub(super) fn behind(preamble: Preamble, answer: &str, marks: &Marks) -> String {
+    let mut writer = Writer::new(marks);
+    let thoughts = match preamble {
+        Preamble::Until(close) => format!("{} {SPACE}", writer.text_until(&[close], Vec::new())),
+        Preamble::Between(open, close) => {
+            let thoughts = writer.text_until(&[close], Vec::new());
+            format!("({} {thoughts} {SPACE})?", writer.text(open))
+        }
+        Preamble::Messages([open, close], begin) => {
+            let message = format!(
+                "{} {}",
+                writer.text(open),
+                writer.text_until(&[close], Vec::new())
+            );
+            format!("{}* {}", writer.define("m", &message), writer.text(begin))
+        }
+    };
+    let answer = writer.define("g", &nested(answer));
+    format!("start: {thoughts} {answer}\n{}", writer.definitions)
+}
+
+/// A grammar as an atom of another.
+fn nested(grammar: &str) -> String {
+    format!("%lark {{\n{grammar}\n}}")
 }
 
 /// The older form in terms of the newer one.
@@ -72,7 +109,15 @@ impl From<String> for Part {
     }
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(marks: &'a Marks) -> Self {
+        Self {
+            marks,
+            definitions: String::new(),
+            n_names: 0,
+        }
+    }
+
     fn format(&mut self, format: &Value) -> Result<Part, String> {
         let fields = format.as_object().ok_or("a format is an object")?;
         match text(format.get("type"), "type of a format")? {
@@ -88,7 +133,7 @@ impl Writer<'_> {
             }
             "grammar" => {
                 let grammar = lark_grammar(text(format.get("grammar"), "grammar")?)?;
-                Ok(self.define("g", &format!("%lark {{\n{grammar}\n}}")).into())
+                Ok(self.define("g", &nested(&grammar)).into())
             }
             "any_text" => {
                 let excluded = excluded(format)?;

@@ -242,6 +242,60 @@ fn free_text_turns_into_form_behind_a_trigger() {
     assert!(allowed(&mut follower, &vocabulary).contains(&vocabulary.eos));
 }
 
+/// Whether an answer may be `text` and then end. `<tool>` in it is the mark.
+fn is_followed(vocabulary: &Vocabulary, grammar: &Grammar, text: &str) -> bool {
+    let mut follower = grammar.follow();
+    let mark = [vocabulary.eos - 1];
+    let tokens = text.split("<tool>").enumerate().flat_map(|(idx, part)| {
+        let bytes = part.bytes().map(u32::from);
+        mark.into_iter().take(idx.min(1)).chain(bytes)
+    });
+    let mut ended = Followed::GoesOn;
+    for token in tokens {
+        if ended == Followed::Complete || !allowed(&mut follower, vocabulary).contains(&token) {
+            return false;
+        }
+        ended = follower.advance(token).unwrap();
+    }
+    ended == Followed::Complete || allowed(&mut follower, vocabulary).contains(&vocabulary.eos)
+}
+
+#[test]
+fn thoughts_stand_before_what_a_constraint_describes() {
+    let vocabulary = Vocabulary::byte_level();
+    let grammars = vocabulary.grammars();
+    let messages = Preamble::Messages(["<tool>a", "b<tool>"], "<tool>c");
+    let constraints = [
+        Constraint::Choice(vec!["12".into(), "7".into()]),
+        Constraint::Regex("[0-9]{1,2}".into()),
+        Constraint::JsonSchema(json!({"type": "integer", "minimum": 0, "maximum": 99})),
+        Constraint::Grammar("start: NUMBER\nNUMBER: /[0-9]{1,2}/".into()),
+    ];
+    for constraint in &constraints {
+        let behind = |preamble| grammars.compile_behind(Some(preamble), constraint).unwrap();
+        for (preamble, text, expected) in [
+            (Preamble::Until("</t>"), "hm < é</t>\n\n12", true),
+            (Preamble::Until("</t>"), "</t>7", true),
+            (Preamble::Until("</t>"), "12", false),
+            (Preamble::Until("</t>"), "a</t>b", false),
+            (Preamble::Until("<tool>"), "a <tool>7", true),
+            (Preamble::Between("<t>", "</t>"), "<t>a</t>12", true),
+            (Preamble::Between("<t>", "</t>"), "7", true),
+            (Preamble::Between("<t>", "</t>"), "<t>a7", false),
+            (messages, "<tool>c12", true),
+            (messages, "<tool>ahm b<tool><tool>ab<tool><tool>c7", true),
+            (messages, "<tool>ahm 7", false),
+        ] {
+            let grammar = behind(preamble);
+            let is_followed = is_followed(&vocabulary, &grammar, text);
+            assert_eq!(
+                is_followed, expected,
+                "{constraint:?} behind {preamble:?}: {text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn formats_of_structural_tags_compose_and_marks_are_tokens() {
     let digits = json!({"type": "regex", "pattern": "[0-9]{1,3}"});

@@ -11,6 +11,7 @@ use tool_parser::parsers::{
 use tool_parser::traits::ToolParser;
 
 use super::Begins;
+use crate::grammar::Preamble;
 
 /// A format of calls.
 #[derive(Debug)]
@@ -405,6 +406,19 @@ pub(super) fn tool_formats() -> Vec<&'static ToolFormat> {
 }
 
 impl ReasoningFormat {
+    /// What an answer to this prompt has before what a grammar describes; `None` where it has thought already.
+    pub fn preamble(&self, prompt: &str) -> Option<Preamble> {
+        if self.has_messages {
+            let thoughts = [self.open, "<|end|><|start|>assistant"];
+            return Some(Preamble::Messages(thoughts, self.close));
+        }
+        match self.begins(prompt) {
+            Begins::Inside => Some(Preamble::Until(self.close)),
+            Begins::Outside if prompt.trim_end().ends_with(self.close) => None,
+            Begins::Outside => Some(Preamble::Between(self.open, self.close)),
+        }
+    }
+
     /// Where an answer to this prompt begins.
     pub fn begins(&self, prompt: &str) -> Begins {
         let prompt = prompt.trim_end();

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::params::{Params, invalid_item, token_id};
 use super::prompt::unencoded;
-use super::{Defaults, Rules, constraint, contradiction, logprobs as count_of_logprobs};
+use super::{Defaults, Rules, contradiction, logprobs as count_of_logprobs};
 use crate::engine::{BeamParams, BeamRequest, EarlyStopping, GenerateRequest, SamplingParams};
 use crate::error::ApiError;
 use crate::grammar::Grammar;
@@ -92,12 +92,12 @@ pub struct StreamOptions {
 }
 
 impl Answers {
-    /// Everything that both routes have in common, `max_tokens` excepted. `logprobs` is what is to be told,
-    /// `temperature` that of requests and checkpoints that name none.
+    /// Everything that both routes have in common, `max_tokens` and `grammar` excepted. `logprobs` is what is to be told,
+    /// `temperature` that of requests and checkpoints that name none, `is_formed` whether there is to be a grammar.
     pub(super) fn read(
         params: &mut Params,
         (rules, tokenizer): (&Rules<'_>, &Tokenizer),
-        (logprobs, temperature): (Option<usize>, f32),
+        (logprobs, temperature, is_formed): (Option<usize>, f32, bool),
     ) -> Result<Self, ApiError> {
         let n = params.count("n")?.unwrap_or(1);
         let stream = stream(params)?;
@@ -106,7 +106,6 @@ impl Answers {
             let reason = "they are not available when `stream=True`";
             return Err(contradiction("prompt_logprobs", reason));
         }
-        let grammar = constraint::grammar(params, rules)?;
         let is_inside = params.flag("include_stop_str_in_output")?.unwrap_or(false);
         let stop_place = if is_inside {
             StopPlace::Inside
@@ -120,7 +119,7 @@ impl Answers {
                 params,
                 (rules.defaults, tokenizer),
                 (n, logprobs, temperature),
-                (stream.is_some(), grammar.is_some() || prompt_logprobs.is_some()),
+                (stream.is_some(), is_formed || prompt_logprobs.is_some()),
             )?,
             priority: params.integer("priority")?.unwrap_or(0) as i32,
             max_tokens: None,
@@ -135,7 +134,7 @@ impl Answers {
             cache_salt: cache_salt(params)?,
             prompt_logprobs,
             echoes_logprobs: false,
-            grammar,
+            grammar: None,
             logprobs,
             tokens_as_ids: params.flag("return_tokens_as_token_ids")?.unwrap_or(false),
             token_ids: params.flag("return_token_ids")?.unwrap_or(false),

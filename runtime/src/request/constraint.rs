@@ -6,7 +6,7 @@ use super::params::Params;
 use super::tools::{ToolChoice, ToolUse};
 use super::{Rules, contradiction};
 use crate::error::ApiError;
-use crate::grammar::{Constraint, Grammar};
+use crate::grammar::{Constraint, Grammar, Preamble};
 
 /// Libraries of other engines, whose names are accepted: one implementation answers to all of them.
 const BACKENDS: &[&str] = &[
@@ -43,8 +43,15 @@ pub(super) fn check_calls(tools: &ToolUse, params: &Params) -> Result<(), ApiErr
     }
 }
 
-/// The grammar that a request asks for.
-pub(super) fn grammar(params: &mut Params, rules: &Rules<'_>) -> Result<Option<Grammar>, ApiError> {
+/// A form that a parameter asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Form {
+    pub(super) param: &'static str,
+    pub(super) constraint: Constraint,
+}
+
+/// The form that a request asks for.
+pub(super) fn form(params: &mut Params) -> Result<Option<Form>, ApiError> {
     check_backend(params)?;
     let mut asked = Vec::new();
     asked.extend(response_format(params)?.map(|constraint| ("response_format", constraint)));
@@ -69,19 +76,22 @@ pub(super) fn grammar(params: &mut Params, rules: &Rules<'_>) -> Result<Option<G
             "a request can ask for one form of its answer only",
         ));
     }
-    let Some((name, constraint)) = asked.pop() else {
-        return Ok(None);
-    };
-    compiled(name, &constraint, rules).map(Some)
+    Ok(asked.pop().map(|(param, constraint)| Form { param, constraint }))
 }
 
-/// The grammar of a constraint that `param` asks for.
-pub(super) fn compiled(param: &str, constraint: &Constraint, rules: &Rules<'_>) -> Result<Grammar, ApiError> {
-    let refused = |reason: String| contradiction(param, &reason);
-    let grammars = rules.grammars.map_err(|error| refused(error.to_string()))?;
-    grammars
-        .compile(constraint)
-        .map_err(|error| refused(error.to_string()))
+impl Form {
+    /// The grammar of answers that have this form behind `preamble`.
+    pub(super) fn compiled(
+        &self,
+        preamble: Option<Preamble>,
+        rules: &Rules<'_>,
+    ) -> Result<Grammar, ApiError> {
+        let refused = |reason: String| contradiction(self.param, &reason);
+        let grammars = rules.grammars.map_err(|error| refused(error.to_string()))?;
+        grammars
+            .compile_behind(preamble, &self.constraint)
+            .map_err(|error| refused(error.to_string()))
+    }
 }
 
 fn check_backend(params: &mut Params) -> Result<(), ApiError> {

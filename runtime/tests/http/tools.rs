@@ -71,6 +71,44 @@ async fn a_chat_tells_thoughts_content_and_calls_apart() {
 }
 
 #[tokio::test]
+async fn a_form_is_that_of_the_answer_and_not_of_the_thoughts() {
+    let server = saying("<think>\nhm\n</think>\n\n{\"a\": 1} and more", &[]).await;
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+    let form = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let answer = server.chat(json!({"response_format": form})).await.json();
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["reasoning_content"], "hm", "{answer}");
+    assert_eq!(message["content"], "{\"a\": 1}");
+    let closed = json!({"chat_template": "<think>\n\n</think>\n\n", "response_format": form});
+    let answer = server.chat(closed).await.json();
+    let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(content.starts_with('{'), "{answer}");
+}
+
+#[tokio::test]
+async fn messages_of_the_harmony_format_are_told_apart() {
+    const SAID: &str = "<|channel|>analysis<|message|>Weather.<|end|><|start|>assistant<|channel|>commentary \
+        to=functions.get_weather <|constrain|>json<|message|>{\"city\": \"Oslo\"}<|call|>";
+    let parsers = [
+        ("tool-call-parser", "openai"),
+        ("reasoning-parser", "openai_gptoss"),
+    ];
+    let server = with_model(Script::new(SAID), &parsers).await;
+    let answer = server.chat(json!({"tools": tools()})).await.json();
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["reasoning_content"], "Weather.", "{answer}");
+    assert_eq!(message["content"], Value::Null);
+    let function = &message["tool_calls"][0]["function"];
+    assert_eq!(
+        function,
+        &json!({"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"})
+    );
+    let chunks = chunks(&server.chat(json!({"tools": tools(), "stream": true})).await);
+    assert_eq!(joined(&chunks, "/choices/0/delta/reasoning_content"), "Weather.");
+    assert_eq!(joined(&chunks, "/choices/0/delta/content"), "");
+}
+
+#[tokio::test]
 async fn a_stream_says_the_same_as_a_whole_answer() {
     let server = saying(SAID, &[]).await;
     let asked = json!({"tools": tools(), "logprobs": true});
