@@ -1,10 +1,13 @@
 """`make bench-frontend`: what the server does without a model, beside FastAPI and uvicorn in the same run.
 
-Both answer the same requests with the same events; rounds alternate, so that what else the machine does hits both.
+All answer the same requests with the same events; rounds alternate, so that what else the machine does hits all. The
+first server is ours with every answer at once, as FastAPI has it here: what is compared is what stands around an
+engine. Ours also reads the request's table, writes the template and makes tokens of it, which the peer does not. The
+second is ours with scheduler and sampler.
 Streams have 128 tokens; whole answers have one, for what is compared there is the cost of a request. Responses per
 second say what a client gets; processor time per event says what a token costs, and is the steadier of the two where
-others use the machine. Then ours alone: many streams at a reading pace, whose first bytes and gaps tell whether any of
-them stalls. Only ratios within one run mean anything.
+others use the machine. Then ours alone: many streams at a reading pace, each of which begins at another time, whose
+first bytes and gaps tell whether any of them stalls. Only ratios within one run mean anything.
 """
 
 import argparse
@@ -68,7 +71,7 @@ def ticks(pid: int) -> int:
 
 
 def start(name: str, command: list[str], port: int) -> Server:
-    log = progress.LOGS / f"bench-{name}.log"
+    log = progress.LOGS / f"bench-{name.strip(' +')}.log"
     progress.LOGS.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=HERE)
@@ -92,9 +95,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ours(step_ms: int = 0) -> Server:
+def ours(step_ms: int = 0, *, is_scheduled: bool = False) -> Server:
     port = free_port()
-    return start("slipway", [str(TARGET / "echo_server"), str(port), str(step_ms)], port)
+    name, words = ("  + scheduler", ["scheduler"]) if is_scheduled else ("slipway", [])
+    return start(name, [str(TARGET / "echo_server"), str(port), str(step_ms), *words], port)
 
 
 def peer(n_workers: int) -> Server:
@@ -104,7 +108,7 @@ def peer(n_workers: int) -> Server:
     return start(f"fastapi-{n_workers}", command, port)
 
 
-def load(server: Server, n_clients: int, seconds: float, *, stream: bool) -> dict[str, float]:
+def load(server: Server, n_clients: int, seconds: float, *, stream: bool, ramp_s: float = 0) -> dict[str, float]:
     """One round; adds the processor time that the server spent on each event and each response."""
     message = {"role": "user", "content": PROMPT}
     body = {
@@ -115,7 +119,7 @@ def load(server: Server, n_clients: int, seconds: float, *, stream: bool) -> dic
         "ignore_eos": True,
         "stream": stream,
     }
-    command = [str(TARGET / "sse_load"), str(server.port), str(n_clients), str(seconds), json.dumps(body)]
+    command = [str(TARGET / "sse_load"), str(server.port), str(n_clients), str(seconds), json.dumps(body), str(ramp_s)]
     before = server.processor_s()
     done = subprocess.run(command, capture_output=True, text=True)
     spent = server.processor_s() - before
@@ -147,15 +151,18 @@ def compare(servers: list[Server], rounds: int, seconds: float, stream: bool) ->
         print(f"{name:14}{rate:>14.0f}{ratios[0]:>8.1f}{cost:>24.2f}{ratios[1]:>8.1f}")
 
 
-def paced(counts: list[int], step_ms: int) -> None:
-    """Streams whose tokens come at a pace; one step of the engine gives each of them one."""
-    print(f"\npaced, a token every {step_ms} ms, {N_TOKENS} tokens; ours alone")
+def paced(counts: list[int], step_ms: int, is_scheduled: bool) -> None:
+    """Streams whose tokens come at a pace; one step of the engine gives each of them one. They begin one after the
+    other, over the time that one of them takes, and begin anew for as long again."""
+    stream_s = N_TOKENS * step_ms / 1e3
+    engine = ", scheduler and sampler too" if is_scheduled else ""
+    print(f"\npaced, a token every {step_ms} ms, {N_TOKENS} tokens; ours alone{engine}")
     print(f"{'streams':>8}{'events/s':>12}{'first byte ms p50':>20}{'p99':>8}{'longest gap ms p50':>22}{'p99':>8}{'max':>8}{'processor':>12}")
     for n_clients in counts:
-        server = ours(step_ms)
+        server = ours(step_ms, is_scheduled=is_scheduled)
         try:
             before, since = server.processor_s(), time.monotonic()
-            seen = load(server, n_clients, 0, stream=True)
+            seen = load(server, n_clients, stream_s, stream=True, ramp_s=stream_s)
             cores = (server.processor_s() - before) / (time.monotonic() - since)
         finally:
             server.stop()
@@ -174,6 +181,11 @@ def prepare() -> None:
         progress.run("Install FastAPI and uvicorn", [str(VENV / "bin" / "pip"), "install", "--quiet", "-r", requirements])
 
 
+def stolen() -> float:
+    """Processor time that this machine's host gave to others, so far."""
+    return int(Path("/proc/stat").read_text().split()[8]) / TICKS_PER_S
+
+
 def machine() -> None:
     model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     average = " ".join(f"{number:.2f}" for number in os.getloadavg())
@@ -185,18 +197,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--streams", type=int, nargs="*", default=[64, 256, 1024, 2048])
-    parser.add_argument("--step-ms", type=int, default=100)
+    parser.add_argument("--step-ms", type=int, default=30)
     arguments = parser.parse_args()
     prepare()
     machine()
-    servers = [ours(), peer(1), peer(os.cpu_count() or 1)]
+    before = stolen()
+    servers = [ours(), ours(is_scheduled=True), peer(1), peer(os.cpu_count() or 1)]
     try:
         for stream in (True, False):
             compare(servers, arguments.rounds, arguments.seconds, stream)
     finally:
         for server in servers:
             server.stop()
-    paced(arguments.streams, arguments.step_ms)
+    for is_scheduled in (False, True):
+        paced(arguments.streams, arguments.step_ms, is_scheduled)
+    print(f"\nof the processors, others took {stolen() - before:.0f} s")
     machine()
 
 

@@ -1,8 +1,9 @@
-//! The real server without a model, for measuring the server: `echo_server PORT [STEP_MS]`.
+//! The real server without a model, for measuring the server: `echo_server PORT STEP_MS [scheduler]`.
 //!
-//! Without STEP_MS the engine has every answer at once, so that all there is to measure is what stands around it. With
-//! it, answers come from the real engine, whose model computes nothing and takes so long for a step; the vocabulary is
-//! the 256 bytes and three special tokens, so that drawing a token costs next to nothing too.
+//! The engine has the first token of an answer at once and another at each step, or all at once with steps of 0 ms, so
+//! that all there is to measure is what stands around it. With `scheduler`, answers come from the real engine, whose
+//! model computes nothing and takes so long for a step; the vocabulary is the 256 bytes and three special tokens, so
+//! that drawing a token costs next to nothing too.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::connection::{self, ConnectionLimits};
@@ -68,14 +69,14 @@ impl Forward for Echo {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = env::args().skip(1);
-    let port: u16 = arguments
-        .next()
-        .context("usage: echo_server PORT [STEP_MS]")?
-        .parse()?;
-    let step_ms = arguments.next().map(|text| text.parse()).transpose()?;
-    let app = serving(step_ms.map(Duration::from_millis)).await?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (port, step_ms, is_scheduled) = match arguments.as_slice() {
+        [port, step_ms] => (port, step_ms, false),
+        [port, step_ms, word] if word == "scheduler" => (port, step_ms, true),
+        _ => bail!("usage: echo_server PORT STEP_MS [scheduler]"),
+    };
+    let app = serving(Duration::from_millis(step_ms.parse()?), is_scheduled).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port.parse()?)).await?;
     let router = routes::router(app);
     connection::serve(
         listener,
@@ -88,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// The shipped model's server with another engine and fewer tokens.
-async fn serving(step: Option<Duration>) -> anyhow::Result<Arc<App>> {
+async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained");
     let flags = [
         ("model", folder.display().to_string()),
@@ -103,12 +104,11 @@ async fn serving(step: Option<Duration>) -> anyhow::Result<Arc<App>> {
     let mut serving = load(Arc::clone(&app)).await?;
     serving.tokenizer = Arc::new(bytes_only(folder)?);
     serving.max_model_len = CONTEXT;
-    serving.engine = match step {
-        Some(step) => Engine::start(Box::new(Echo { step }), sizes())?,
-        None => {
-            let step = Duration::ZERO;
-            Engine::start_echo(TOKEN_A as u32, &Echo { step }, sizes())?
-        }
+    let model = Echo { step };
+    serving.engine = if is_scheduled {
+        Engine::start(Box::new(model), sizes())?
+    } else {
+        Engine::start_echo((TOKEN_A as u32, step), &model, sizes())?
     };
     app.serving
         .set(serving)

@@ -1,5 +1,6 @@
-//! A closed loop of clients that read streams and measure them: `sse_load PORT N_CLIENTS SECONDS BODY`.
+//! A closed loop of clients that read streams and measure them: `sse_load PORT N_CLIENTS SECONDS BODY [RAMP_SECONDS]`.
 //!
+//! Clients begin evenly over the ramp, without one all at once; the seconds are those after it.
 //! Prints one line of JSON: responses and events per second, the wait for the first byte, and the gaps between reads.
 //! It speaks HTTP/1.1 itself, so that what it measures costs more than it does; one thread, for a machine of few cores.
 //! Knows nothing of what is served but the route.
@@ -29,8 +30,10 @@ struct Seen {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [port, n_clients, seconds, body] = arguments.as_slice() else {
-        bail!("usage: sse_load PORT N_CLIENTS SECONDS BODY");
+    let (port, n_clients, seconds, body, ramp) = match arguments.as_slice() {
+        [port, n_clients, seconds, body] => (port, n_clients, seconds, body, "0"),
+        [port, n_clients, seconds, body, ramp] => (port, n_clients, seconds, body, ramp.as_str()),
+        _ => bail!("usage: sse_load PORT N_CLIENTS SECONDS BODY [RAMP_SECONDS]"),
     };
     let port: u16 = port.parse()?;
     let n_clients: usize = n_clients.parse()?;
@@ -39,15 +42,18 @@ async fn main() -> anyhow::Result<()> {
         body.len()
     );
     let start = Instant::now();
-    let end = start + Duration::from_secs_f64(seconds.parse()?);
-    let clients = (0..n_clients).map(|_| client(port, &request, end));
+    let ramp = Duration::from_secs_f64(ramp.parse()?);
+    let end = start + ramp + Duration::from_secs_f64(seconds.parse()?);
+    let begin = |idx: usize| start + ramp.mul_f64(idx as f64 / n_clients as f64);
+    let clients = (0..n_clients).map(|idx| client(port, &request, (begin(idx), end)));
     let seen = try_join_all(clients).await?;
     println!("{}", report(seen, start.elapsed().as_secs_f64()));
     Ok(())
 }
 
-/// Asks again and again on one connection until `end`, at least once.
-async fn client(port: u16, request: &str, end: Instant) -> anyhow::Result<Seen> {
+/// Asks again and again on one connection from `begin` to `end`, at least once.
+async fn client(port: u16, request: &str, (begin, end): (Instant, Instant)) -> anyhow::Result<Seen> {
+    tokio::time::sleep_until(begin.into()).await;
     let mut seen = Seen::default();
     let mut stream = connect(port).await?;
     while seen.n_responses == 0 || Instant::now() < end {

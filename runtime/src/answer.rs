@@ -19,7 +19,7 @@ use crate::text::{StopPlace, TextStream};
 use crate::tokenizer::{Special, Tokenizer};
 
 /// Pieces of answers that are taken together.
-pub const READY_MAX: usize = 64;
+const READY_MAX: usize = 64;
 
 /// Why an answer is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -399,7 +399,7 @@ enum Source {
 }
 
 impl Deltas {
-    /// Waits for a piece, and takes with it what is ready at once: up to [`READY_MAX`]. Takes nothing after the end.
+    /// Waits for a piece, and takes with it what is ready at once, up to a number. Takes nothing after the end.
     pub async fn ready(&mut self, taken: &mut Vec<Result<Delta, ApiError>>) {
         match &mut self.0 {
             Source::One(choice) => {

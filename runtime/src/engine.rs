@@ -184,15 +184,20 @@ impl Engine {
         })
     }
 
-    /// Starts an engine that computes nothing: answers are as long as they may get, say nothing but `token`, and are
-    /// there at once. For measuring what stands around an engine; `model` only tells its sizes.
+    /// Starts an engine that computes nothing: answers are as long as they may get and say nothing but `token`, the
+    /// first at once and another at each `step`, or all at once where that has no length. For measuring what stands around
+    /// an engine; `model` only tells its sizes.
     ///
     /// # Errors
     /// [`EngineError`] if a size makes no sense or there is no thread.
-    pub fn start_echo(token: u32, model: &dyn Forward, config: EngineConfig) -> Result<Engine, EngineError> {
+    pub fn start_echo(
+        (token, step): (u32, Duration),
+        model: &dyn Forward,
+        config: EngineConfig,
+    ) -> Result<Engine, EngineError> {
         let limits = config.limits(model)?;
         Self::spawn(limits, config.max_waiting, |_, links| {
-            move || echo::run(token, links)
+            move || echo::run(token, step, links)
         })
     }
 

@@ -1,51 +1,107 @@
-//! An engine that computes nothing: every answer is one token, again and again, and complete at once.
+//! An engine that computes nothing: every answer is one token, again and again, at a pace or all at once.
 
-use std::time::Instant;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
 
 use super::Phase;
 use super::sequence::Task;
 use super::thread::{Links, Submission};
 use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
 
-/// Answers until the intake is closed.
-pub(super) fn run(token: u32, links: Links) {
-    for submission in links.intake.iter().flatten() {
-        let n_answers = submission.events.len();
-        answer(token, submission);
-        (0..n_answers).for_each(|_| links.pulse.ended(None));
+/// An answer that goes on.
+struct Answer {
+    events: Sender<Stamped>,
+    n_tokens: usize,
+    n_left: usize,
+    began_at: Instant,
+}
+
+/// Answers until the intake is closed and every answer has ended. The first token of an answer is there at once, and
+/// all that go on get another at each step; with steps of no length all tokens are there at once.
+pub(super) fn run(token: u32, step: Duration, links: Links) {
+    let mut answers: Vec<Answer> = Vec::new();
+    let mut next_step_at = Instant::now();
+    loop {
+        let received = if answers.is_empty() {
+            links.intake.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            let wait = next_step_at.saturating_duration_since(Instant::now());
+            links.intake.recv_timeout(wait)
+        };
+        let ended = |answer: &Answer| {
+            links.pulse.ended(Some(answer.began_at));
+        };
+        match received {
+            Ok(submissions) => {
+                if answers.is_empty() {
+                    next_step_at = Instant::now() + step;
+                }
+                let begun = submissions.into_iter().flat_map(begin);
+                for mut answer in begun {
+                    let n_now = if step.is_zero() { answer.n_left } else { 1 };
+                    (0..n_now).for_each(|_| answer.say(token));
+                    if answer.n_left == 0 {
+                        ended(&answer);
+                    } else {
+                        answers.push(answer);
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                next_step_at += step;
+                answers.iter_mut().for_each(|answer| answer.say(token));
+                answers
+                    .extract_if(.., |answer| answer.n_left == 0)
+                    .for_each(|answer| ended(&answer));
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
     links.phase.send_replace(Phase::Stopped);
 }
 
-/// Sends every answer whole; a ticket that is gone takes none.
-fn answer(token: u32, submission: Submission) {
-    let now = Instant::now();
-    let stamped = |event| Stamped {
-        event,
-        at: now,
-        scheduled_at: Some(now),
-        first_token_at: Some(now),
-        n_cached: 0,
-    };
+/// The answers of a submission; what asks for no text fails with its first token.
+fn begin(submission: Submission) -> impl Iterator<Item = Answer> {
     let n_tokens = match submission.admitted.task {
-        Task::Generate { stop, .. } => Some(stop.max_tokens),
-        Task::Search { .. } | Task::Pool { .. } => None,
+        Task::Generate { stop, .. } => stop.max_tokens,
+        Task::Search { .. } | Task::Pool { .. } => 0,
     };
-    let end = match n_tokens {
-        Some(n_generated) => Event::Finished {
-            reason: FinishReason::Length,
-            last: Some((token, None)),
-            ended_by: None,
-            n_generated,
-            cumulative_logprob: None,
-        },
-        None => Event::Failed(RequestFailure::EngineDead),
-    };
-    for events in submission.events {
-        for _ in 1..n_tokens.unwrap_or(1) {
-            let logprobs = None;
-            let _gone = events.try_send(stamped(Event::Token { token, logprobs }));
+    let began_at = Instant::now();
+    submission.events.into_iter().map(move |events| Answer {
+        events,
+        n_tokens,
+        n_left: n_tokens.max(1),
+        began_at,
+    })
+}
+
+impl Answer {
+    /// Sends one more token; a ticket that is gone needs none.
+    fn say(&mut self, token: u32) {
+        self.n_left -= 1;
+        let logprobs = None;
+        let event = match (self.n_tokens, self.n_left) {
+            (0, _) => Event::Failed(RequestFailure::EngineDead),
+            (n_generated, 0) => Event::Finished {
+                reason: FinishReason::Length,
+                last: Some((token, logprobs)),
+                ended_by: None,
+                n_generated,
+                cumulative_logprob: None,
+            },
+            _ => Event::Token { token, logprobs },
+        };
+        let stamped = Stamped {
+            event,
+            at: Instant::now(),
+            scheduled_at: Some(self.began_at),
+            first_token_at: Some(self.began_at),
+            n_cached: 0,
+        };
+        if self.events.try_send(stamped).is_err() {
+            self.n_left = 0;
         }
-        let _gone = events.try_send(stamped(end.clone()));
     }
 }
