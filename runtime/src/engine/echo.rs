@@ -18,8 +18,8 @@ struct Answer {
     began_at: Instant,
 }
 
-/// Answers until the intake is closed and every answer has ended. The first token of an answer is there at once, and
-/// all that go on get another at each step; with steps of no length all tokens are there at once.
+/// Answers until the intake is closed. The first token of an answer is there at once, and all that go on get another at
+/// each step; with steps of no length all tokens are there at once.
 pub(super) fn run(token: u32, step: Duration, links: Links) {
     let mut answers: Vec<Answer> = Vec::new();
     let mut next_step_at = Instant::now();
@@ -30,33 +30,28 @@ pub(super) fn run(token: u32, step: Duration, links: Links) {
             let wait = next_step_at.saturating_duration_since(Instant::now());
             links.intake.recv_timeout(wait)
         };
-        let ended = |answer: &Answer| {
-            links.pulse.ended(Some(answer.began_at));
-        };
         match received {
             Ok(submissions) => {
                 if answers.is_empty() {
                     next_step_at = Instant::now() + step;
                 }
-                let begun = submissions.into_iter().flat_map(begin);
-                for mut answer in begun {
-                    let n_now = if step.is_zero() { answer.n_left } else { 1 };
-                    (0..n_now).for_each(|_| answer.say(token));
-                    if answer.n_left == 0 {
-                        ended(&answer);
-                    } else {
-                        answers.push(answer);
+                let n_before = answers.len();
+                answers.extend(submissions.into_iter().flat_map(begin));
+                for answer in &mut answers[n_before..] {
+                    answer.say(token);
+                    while step.is_zero() && answer.n_left > 0 {
+                        answer.say(token);
                     }
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
                 next_step_at += step;
                 answers.iter_mut().for_each(|answer| answer.say(token));
-                answers
-                    .extract_if(.., |answer| answer.n_left == 0)
-                    .for_each(|answer| ended(&answer));
             }
             Err(RecvTimeoutError::Disconnected) => break,
+        }
+        for ended in answers.extract_if(.., |answer| answer.n_left == 0) {
+            links.pulse.ended(Some(ended.began_at));
         }
     }
     links.phase.send_replace(Phase::Stopped);

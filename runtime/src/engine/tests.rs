@@ -569,6 +569,28 @@ async fn answers_end_as_the_request_says() {
 }
 
 #[tokio::test]
+async fn an_echo_says_its_token_as_often_as_it_may() {
+    for step in [Duration::ZERO, Duration::from_millis(1)] {
+        let engine = Engine::start_echo((7, step), &Preferring, config()).unwrap();
+        // Whoever leaves costs nothing.
+        drop(submit_one(&engine, greedy()));
+        for max_tokens in [1, 5] {
+            let mut request = greedy();
+            request.max_tokens = Some(max_tokens);
+            let (tokens, end) = read(&mut submit_one(&engine, request)).await;
+            let Event::Finished {
+                last, n_generated, ..
+            } = end
+            else {
+                panic!("{end:?}")
+            };
+            assert_eq!(tokens, vec![7; max_tokens]);
+            assert_eq!((last, n_generated), (Some((7, None)), max_tokens));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_ended_an_answer_has_logprobs_of_its_own() {
     let engine = Engine::start(Box::new(Preferring), config()).unwrap();
     let mut request = greedy();

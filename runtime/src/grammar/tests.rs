@@ -270,6 +270,10 @@ fn thoughts_stand_before_what_a_constraint_describes() {
         Constraint::Regex("[0-9]{1,2}".into()),
         Constraint::JsonSchema(json!({"type": "integer", "minimum": 0, "maximum": 99})),
         Constraint::Grammar("start: NUMBER\nNUMBER: /[0-9]{1,2}/".into()),
+        Constraint::StructuralTag(json!({"format": {"type": "or", "elements": [
+            {"type": "const_string", "value": "12"},
+            {"type": "grammar", "grammar": "root ::= \"7\""},
+        ]}})),
     ];
     for constraint in &constraints {
         let behind = |preamble| grammars.compile_behind(Some(preamble), constraint).unwrap();

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::messages::listed;
 use super::missing;
 use super::names::Names;
 use super::params::take;
@@ -66,16 +67,7 @@ fn messages(fields: &mut Map<String, Value>, names: &mut Names) -> Result<Vec<Va
     if let Some(value) = take(fields, "system") {
         system.push(system_text("system", &value)?);
     }
-    let turns = match take(fields, "messages").ok_or_else(|| missing("messages"))? {
-        Value::Array(turns) if !turns.is_empty() => turns,
-        other => {
-            return Err(ApiError::invalid(
-                "messages",
-                "a non-empty list of messages",
-                &other,
-            ));
-        }
-    };
+    let turns = listed(take(fields, "messages").ok_or_else(|| missing("messages"))?)?;
     let mut said = Vec::with_capacity(turns.len());
     for (idx, turn) in turns.into_iter().enumerate() {
         let path = format!("messages[{idx}]");

@@ -10,18 +10,20 @@ use crate::error::ApiError;
 /// Longest name of a role, in bytes. Which roles there are is the template's business.
 const ROLE_BYTES_MAX: usize = 64;
 
+/// The messages as they came.
+pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
+    match value {
+        Value::Array(items) if !items.is_empty() => Ok(items),
+        other => {
+            let expected = "a non-empty list of messages";
+            Err(ApiError::invalid("messages", expected, &other))
+        }
+    }
+}
+
 /// The messages as the template sees them: every `content` is a text or a list of text parts.
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
-    let items = match value {
-        Value::Array(items) if !items.is_empty() => items,
-        other => {
-            return Err(ApiError::invalid(
-                "messages",
-                "a non-empty list of messages",
-                &other,
-            ));
-        }
-    };
+    let items = listed(value)?;
     let mut messages = Vec::with_capacity(items.len());
     for (idx, item) in items.into_iter().enumerate() {
         let message = message(&format!("messages[{idx}]"), item, &messages)?;

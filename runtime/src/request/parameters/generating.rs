@@ -119,7 +119,7 @@ const OUTPUT: &[Parameter] = &[
         STREAM_OPTIONS_SCHEMA,
         "{\"include_usage\": true}",
     )
-    .doc("`include_usage`: a last event with the usage. with `continuous_usage_stats` also the usage so far in each."),
+    .doc("`include_usage`: a last event with the usage; with `continuous_usage_stats` also the usage so far in each."),
     flag("return_token_ids", "false").doc("Adds `prompt_token_ids` and each choice's `token_ids`."),
     flag("return_tokens_as_token_ids", "false").doc("Log-probabilities name tokens as `token_id:5`."),
     text("request_id", "one that is made up", "\"my-request\"")
