@@ -12,13 +12,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::connection::{self, ConnectionLimits};
-use runtime::engine::batch::{Batch, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
-use runtime::model::{Forward, ModelError};
 use runtime::routes;
 use runtime::server::App;
 use runtime::startup::Stage;
@@ -48,7 +47,7 @@ impl Forward for Echo {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         if !self.step.is_zero() {
             thread::sleep(self.step);
         }

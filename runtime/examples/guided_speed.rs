@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use runtime::batch::Forward;
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PreemptionMode, SamplingParams, SchedulingPolicy, Ticket,
 };
 use runtime::grammar::{Constraint, Grammar, Grammars};
-use runtime::model::{Forward, LoadOptions, Model};
+use runtime::model::{LoadOptions, Model};
 use runtime::tokenizer::Tokenizer;
 use serde_json::json;
 

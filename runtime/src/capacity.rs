@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::engine::batch::KvGroup;
+use crate::batch::KvGroup;
 
 /// Share of the memory left after the weights that the KV cache may take. The rest is for activations, the
 /// tokenizer, HTTP and the page cache.

@@ -4,7 +4,6 @@
 //! tokens, never text, HTTP or JSON.
 
 pub mod admission;
-pub mod batch;
 pub mod beam;
 pub mod blocks;
 mod draw;
@@ -43,7 +42,7 @@ use load::Pulse;
 use sequence::{Admitted, Task};
 use thread::{EngineThread, Links, Submission};
 
-use crate::model::Forward;
+use crate::batch::Forward;
 
 /// Sizes of an engine. All but `n_host_blocks`, `max_waiting` and `seed` must be at least 1.
 #[derive(Clone, Debug)]

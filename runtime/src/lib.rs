@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod auth;
+pub mod batch;
 pub mod capacity;
 pub mod chat_template;
 pub mod cli;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::settings::{self, Dtype};
 
+use crate::batch::Forward;
 use crate::capacity::{self, Demand};
 use crate::chat_template::{ChatTemplate, ContentFormat, Named};
 use crate::config::{ModelSource, Repository, ServeConfig};
@@ -17,7 +18,7 @@ use crate::engine::{
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
-use crate::model::{DtypeChoice, Forward, LoadOptions, Model, ModelInfo, Task};
+use crate::model::{DtypeChoice, LoadOptions, Model, ModelInfo, Task};
 use crate::pooling::PoolingConfig;
 use crate::server::{App, ServeError, Serving, chain};
 use crate::startup::Stage;

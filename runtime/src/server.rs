@@ -257,9 +257,7 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
             Reason::InvalidCheckpoint,
             "Check the repository and its revision; delete a damaged copy from the cache.",
         ),
-        ModelError::Batch { .. } | ModelError::Kernel(_) => {
-            (Reason::CrashLoop, "This is a bug; the log has the details.")
-        }
+        ModelError::Kernel(_) => (Reason::CrashLoop, "This is a bug; the log has the details."),
     }
 }
 

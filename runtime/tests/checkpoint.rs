@@ -8,8 +8,8 @@ mod fixture;
 
 use std::path::{Path, PathBuf};
 
-use runtime::engine::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits};
-use runtime::model::{DtypeChoice, Forward, LoadOptions, Model, ModelError};
+use runtime::batch::{Batch, BatchRow, BlockId, BlockMove, Forward, HostBlockId, Logits, StepError};
+use runtime::model::{DtypeChoice, LoadOptions, Model, ModelError};
 use serde::Deserialize;
 
 /// Largest difference of a logit or a log-probability between two fp32 implementations.
@@ -490,7 +490,7 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         ..Batch::default()
     };
     assert!(
-        matches!(model.forward(&good), Err(ModelError::Batch { .. })),
+        matches!(model.forward(&good), Err(StepError::Batch { .. })),
         "there is no cache yet"
     );
     assert!(matches!(
@@ -539,7 +539,7 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
     ];
     for batch in bad {
         let refused = model.forward(&batch);
-        assert!(matches!(refused, Err(ModelError::Batch { .. })), "{batch:?}");
+        assert!(matches!(refused, Err(StepError::Batch { .. })), "{batch:?}");
     }
     let logits = model.forward(&good).unwrap().logits;
     assert_eq!((logits.values.len(), logits.vocab_size), (512, 512));

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::batch::KvGroup;
 use super::sampler::{InvalidParam, SamplingParams};
 use super::sequence::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
+use crate::batch::KvGroup;
 
 /// The engine's fixed limits.
 #[derive(Clone, Debug)]

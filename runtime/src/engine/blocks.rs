@@ -3,7 +3,7 @@
 //! Owns the accounting only: free + used = total. Must not know sequences, tokens, what a cached block holds,
 //! or the memory behind it.
 
-use super::batch::BlockId;
+use crate::batch::BlockId;
 
 /// All blocks of the cache. A block is free when nobody owns it; what it holds may still be worth keeping
 /// (then it is *cached*), so free blocks are taken in the order: never used or not worth keeping, then cached

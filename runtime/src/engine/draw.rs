@@ -7,11 +7,11 @@ use std::ops::Range;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::batch::Logits;
 use super::sampler::{Draw, SampleError, Sampled, TokenLogprobs, given_logprobs, sample};
 use super::scheduler::{Next, Scheduler, Step, StepRow};
 use super::sequence::{Branch, Sequence, SequenceId, Task};
 use super::ticket::RequestFailure;
+use crate::batch::Logits;
 use crate::grammar::{FollowError, Followed, Follower, Grammar, Mask};
 
 /// Logits of a step from which on several threads draw: a few rows of a small vocabulary are not worth waking one.

@@ -4,9 +4,8 @@
 //! those that its window shows back through the block tables, as attention does, so that a wrong table, a
 //! forgotten copy or a stale block changes the text. [`Reference`] computes the same without pages.
 
-use super::batch::{Batch, BatchRow, BlockMove, KvGroup, Logits, StepOutput};
 use super::philox::{halves, philox4x32};
-use crate::model::{Forward, ModelError};
+use crate::batch::{Batch, BatchRow, BlockMove, Forward, KvGroup, Logits, StepError, StepOutput};
 
 /// Prompts longer than this have keys and values of another kind; see [`Forward::prefix_salt`].
 const LONG_PROMPT: usize = 20;
@@ -177,7 +176,7 @@ impl Forward for HashModel {
         salt(prompt_len)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let vocab_size = self.shape.vocab_size;
         let Hashes { logits, pooled } = self.run(batch);
         let values = logits

@@ -6,9 +6,9 @@
 mod swap;
 
 use super::admission::Limits;
-use super::batch::{BlockId, BlockMove, HostBlockId, KvGroup};
 use super::blocks::BlockPool;
 use super::prefix_cache::{NodeId, PrefixCache};
+use crate::batch::{BlockId, BlockMove, HostBlockId, KvGroup};
 
 use swap::HostPool;
 

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use super::batch::BlockId;
 use super::philox::halves;
+use crate::batch::BlockId;
 
 /// A text of full blocks that the cache knows. Valid as long as something holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,11 +16,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::admission::{Limits, PreemptionMode};
-use super::batch::{Batch, BatchRow, BlockMove};
 use super::beam::Continuation;
 use super::paged_cache::{Hit, PagedCache};
 use super::sequence::{Branch, Sequence, SequenceId, Task};
 use super::ticket::FinishReason;
+use crate::batch::{Batch, BatchRow, BlockMove};
 
 /// Positions of prompts whose log-probabilities one step computes at most: their logits are as many as those of a
 /// step of 256 answers.

@@ -7,9 +7,8 @@ use std::sync::mpsc;
 
 use super::fake::{Dice, HashModel, Reference, Shape};
 use super::*;
-use crate::engine::batch::{Batch, KvGroup, Logits, StepOutput};
+use crate::batch::{Batch, KvGroup, Logits, StepError, StepOutput};
 use crate::engine::sampler::{Draw, SampleError, sample};
-use crate::model::ModelError;
 
 const VOCAB_SIZE: usize = 48;
 const EOS: u32 = 5;
@@ -489,7 +488,7 @@ impl Forward for Preferring {
         10
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let row = [0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 0.0, 6.0, 5.0, 0.0];
         let logits = Logits {
             values: row.repeat(batch.logits_at.len()),
@@ -671,15 +670,15 @@ impl Forward for Faulty {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let mut output = self.model.forward(batch)?;
-        let is_faulty = |row: &batch::BatchRow| row.context_len == self.at_len;
+        let is_faulty = |row: &crate::batch::BatchRow| row.context_len == self.at_len;
         let Some(row_idx) = batch.rows.iter().position(is_faulty) else {
             return Ok(output);
         };
         match self.fault {
             Fault::Error => {
-                return Err(ModelError::Batch {
+                return Err(StepError::Batch {
                     reason: "an injected error".to_owned(),
                 });
             }
@@ -758,7 +757,7 @@ impl Forward for Gated {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         // A dropped sender opens the gate for good.
         let _ = self.permits.recv();
         self.model.forward(batch)

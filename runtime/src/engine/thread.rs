@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 
 use super::Phase;
 use super::admission::Limits;
-use super::batch::{Batch, Logits, StepOutput};
 use super::beam::{BeamSearch, Continuation};
 use super::draw::{Drawing, Drawn, Guide, Outcome, Scored, draw, guided, score};
 use super::load::Pulse;
@@ -24,7 +23,7 @@ use super::sampler::{SampleError, Sampled, TokenLogprobs};
 use super::scheduler::{Next, Progress, Scheduler, Step, Yield};
 use super::sequence::{Admitted, Branch, Sequence, SequenceId, Task};
 use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
-use crate::model::{Forward, ModelError};
+use crate::batch::{Batch, Forward, Logits, StepError, StepOutput};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
 const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
@@ -78,7 +77,7 @@ struct Reply {
 #[derive(Debug, thiserror::Error)]
 enum Fatal {
     #[error("the model could not compute a step")]
-    Forward(#[from] ModelError),
+    Forward(#[from] StepError),
     #[error("the engine thread panicked: {0}")]
     Panic(String),
 }

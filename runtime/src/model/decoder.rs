@@ -18,8 +18,8 @@ use super::load::{Linear, Loaded, Loader};
 use super::pooling::{Pooling, PoolingKind};
 use super::spec::{Convert as _, ModelSpec, Task as TaskSpec};
 use super::weights::Checkpoint;
-use super::{DtypeChoice, Forward, LoadProgress, ModelError, families};
-use crate::engine::batch::{Batch, KvGroup, StepOutput};
+use super::{DtypeChoice, LoadProgress, ModelError, families};
+use crate::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
 
 use cache::{Cache, Layout};
 use check::{Limits, check_batch, inconsistent};
@@ -177,7 +177,7 @@ impl Model {
         self.cache.allocate(n_blocks, block_size, n_host_blocks)
     }
 
-    fn check_batch(&self, batch: &Batch) -> Result<(), ModelError> {
+    fn check_batch(&self, batch: &Batch) -> Result<(), StepError> {
         if self.cache.n_blocks() == 0 {
             return Err(inconsistent("there is no cache".to_owned()));
         }
@@ -216,7 +216,7 @@ impl Forward for Model {
         variants.max().unwrap_or(0)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         self.check_batch(batch)?;
         self.cache.move_blocks(&batch.moves)?;
         if batch.rows.is_empty() {

@@ -1,10 +1,10 @@
-//! Why a model could not be loaded or run.
+//! Why a model could not be loaded.
 
 use std::path::PathBuf;
 
 use kernels::KernelError;
 
-/// A checkpoint that cannot be served, or a batch that cannot be run.
+/// A checkpoint that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file of the checkpoint could not be read.
@@ -110,12 +110,6 @@ pub enum ModelError {
         block_size: usize,
         /// Bytes that would take.
         kv_bytes: u128,
-    },
-    /// A batch contradicts itself or the cache: a bug of the scheduler.
-    #[error("batch: {reason}")]
-    Batch {
-        /// What is wrong with it.
-        reason: String,
     },
     /// An op refused its operands: a bug of the decoder.
     #[error("a kernel refused its operands")]

@@ -8,13 +8,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
+use runtime::batch::{Batch, BatchRow, Forward, Logits, StepError, StepOutput};
 use runtime::chat_template::sandbox;
 use runtime::cli::ServeArguments;
 use runtime::config;
-use runtime::engine::batch::{Batch, BatchRow, Logits, StepOutput};
 use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
 use runtime::loading::load;
-use runtime::model::{Forward, ModelError, Task};
+use runtime::model::Task;
 use runtime::routes;
 use runtime::server::App;
 use runtime::startup::Stage;
@@ -251,12 +251,12 @@ impl Forward for Fake {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let step_now = self.n_steps.fetch_add(1, Ordering::Relaxed);
         let mut best = 1.0;
         match &self.then {
             Then::Fail { step } if *step == step_now => {
-                return Err(ModelError::Batch {
+                return Err(StepError::Batch {
                     reason: "on purpose".into(),
                 });
             }
@@ -304,7 +304,7 @@ impl Forward for Script {
         VOCAB_SIZE
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
         for (row, at) in values.chunks_mut(VOCAB_SIZE).zip(&batch.logits_at) {
             let at = *at as usize;

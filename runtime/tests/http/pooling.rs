@@ -3,8 +3,8 @@
 use axum::http::{Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use runtime::engine::batch::{Batch, Logits, StepOutput};
-use runtime::model::{Forward, ModelError, Task};
+use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
+use runtime::model::Task;
 use serde_json::{Value, json};
 
 use crate::checkpoint::materialise;
@@ -29,7 +29,7 @@ impl Forward for Telltale {
         true
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let pooled = batch.pooled_rows.iter().map(|row| {
             let row = &batch.rows[*row as usize];
             let range = row.query_start..row.query_start + row.query_len;
@@ -65,7 +65,7 @@ impl Forward for Length {
         true
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let mut output = Telltale.forward(batch)?;
         for vector in &mut output.pooled {
             *vector = vec![vector[2] / 100.0];

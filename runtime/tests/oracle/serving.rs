@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use runtime::engine::batch::{Batch, KvGroup, StepOutput};
+use runtime::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
     SchedulingPolicy, Ticket,
 };
-use runtime::model::{Forward, LoadOptions, Model, ModelError};
+use runtime::model::{LoadOptions, Model};
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +72,11 @@ impl Forward for Recorder {
         self.model.prefix_salt(prompt_len)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let output = self.model.forward(batch)?;
         let mut seen = self.seen.lock().unwrap();
         for (idx, &at) in batch.logits_at.iter().enumerate() {
-            let is_last = |row: &&runtime::engine::batch::BatchRow| {
+            let is_last = |row: &&runtime::batch::BatchRow| {
                 row.query_start + row.query_len - 1 == at as usize && row.context_len == row.prompt_len
             };
             if let Some(row) = batch.rows.iter().find(is_last) {

@@ -3,7 +3,7 @@
 //! Owns the host's blocks. Must not know why a sequence has to go.
 
 use super::{BlockTables, PagedCache};
-use crate::engine::batch::{BlockId, BlockMove, HostBlockId};
+use crate::batch::{BlockId, BlockMove, HostBlockId};
 
 /// The host's blocks.
 #[derive(Debug)]

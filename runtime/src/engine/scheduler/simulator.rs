@@ -11,12 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::Forward;
+use crate::batch::{BlockId, KvGroup};
 use crate::engine::admission::{AdmitError, SchedulingPolicy};
-use crate::engine::batch::{BlockId, KvGroup};
 use crate::engine::beam::{Beam, BeamParams, BeamSearch, EarlyStopping};
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
 use crate::engine::sequence::{Admitted, BeamRequest, Branch, GenerateRequest, PoolRequest, StopRules};
-use crate::model::Forward;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;

@@ -1,8 +1,8 @@
 //! Short courses of the scheduler, step by step.
 
 use super::*;
+use crate::batch::KvGroup;
 use crate::engine::admission::SchedulingPolicy;
-use crate::engine::batch::KvGroup;
 use crate::engine::sequence::{Branch, GenerateRequest};
 
 const TOKEN: Option<Next> = Some(Next {

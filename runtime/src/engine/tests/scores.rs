@@ -1,6 +1,7 @@
 //! Log-probabilities of prompts: exact, once, bounded, and a matter of their own request.
 
 use super::*;
+use crate::batch::{Forward, StepError};
 use crate::engine::sampler::given_logprobs;
 
 /// The log-probabilities of a prompt by definition.
@@ -125,7 +126,7 @@ struct Counting {
     seen: mpsc::Sender<usize>,
 }
 
-impl crate::model::Forward for Counting {
+impl Forward for Counting {
     fn vocab_size(&self) -> usize {
         self.model.vocab_size()
     }
@@ -142,7 +143,7 @@ impl crate::model::Forward for Counting {
         self.model.prefix_salt(prompt_len)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         self.seen.send(batch.logits_at.len()).unwrap();
         self.model.forward(batch)
     }
@@ -181,7 +182,7 @@ const NAN_BEHIND: u32 = 47;
 /// Gives no logits behind one token of a prompt.
 struct Unscorable(HashModel);
 
-impl crate::model::Forward for Unscorable {
+impl Forward for Unscorable {
     fn vocab_size(&self) -> usize {
         self.0.vocab_size()
     }
@@ -198,7 +199,7 @@ impl crate::model::Forward for Unscorable {
         self.0.prefix_salt(prompt_len)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, ModelError> {
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
         let mut output = self.0.forward(batch)?;
         let vocab_size = output.logits.vocab_size;
         for (row, &at) in output.logits.values.chunks_mut(vocab_size).zip(&batch.logits_at) {

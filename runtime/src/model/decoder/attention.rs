@@ -6,7 +6,7 @@ use kernels::{
 };
 
 use super::step::Step;
-use crate::model::ModelError;
+use crate::batch::StepError;
 use crate::model::load::Linear;
 use crate::model::spec::{Attention, Grouped, Latent, QkNorms};
 
@@ -27,7 +27,7 @@ impl Step<'_> {
         of: &Attention<Linear, Vec<f32>>,
         cache: LayerCache<'_>,
         x: &[f32],
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<Vec<f32>, StepError> {
         match of {
             Attention::Grouped(grouped) => self.attend_grouped(grouped, cache, x),
             Attention::Latent(latent) => self.attend_latent(latent, cache, x),
@@ -39,7 +39,7 @@ impl Step<'_> {
         of: &Grouped<Linear, Vec<f32>>,
         cache: LayerCache<'_>,
         x: &[f32],
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<Vec<f32>, StepError> {
         let mut qkv = self.linear(x, &of.qkv)?;
         if let Some(clip) = of.clip {
             qkv.iter_mut().for_each(|v| *v = v.clamp(-clip, clip));
@@ -102,7 +102,7 @@ impl Step<'_> {
         norms: &QkNorms<Vec<f32>>,
         qkv: &mut [f32],
         (queries, keys): (Heads, Heads),
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), StepError> {
         for (norm, heads) in [(&norms.q, queries), (&norms.k, keys)] {
             let as_one = Heads {
                 n_heads: 1,
@@ -123,7 +123,7 @@ impl Step<'_> {
         of: &Latent<Linear, Vec<f32>>,
         cache: LayerCache<'_>,
         x: &[f32],
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<Vec<f32>, StepError> {
         let q = self.latent_queries(of, x)?;
         let mut short = self.linear(x, &of.kv_down)?;
         let key_dim = of.rank + of.rope_dim;
@@ -158,7 +158,7 @@ impl Step<'_> {
 
     /// Queries as the cache's short vectors need them: per head `rank` elements without positions, then
     /// `rope_dim` with.
-    fn latent_queries(&self, of: &Latent<Linear, Vec<f32>>, x: &[f32]) -> Result<Vec<f32>, ModelError> {
+    fn latent_queries(&self, of: &Latent<Linear, Vec<f32>>, x: &[f32]) -> Result<Vec<f32>, StepError> {
         let mut q = match &of.q_down {
             None => self.linear(x, &of.q_up)?,
             Some((down, norm)) => {
@@ -193,7 +193,7 @@ impl Step<'_> {
         Ok(out)
     }
 
-    fn turn(&self, idx: usize, x: &mut [f32], heads: Heads, from: usize) -> Result<(), ModelError> {
+    fn turn(&self, idx: usize, x: &mut [f32], heads: Heads, from: usize) -> Result<(), StepError> {
         let op = Rope {
             x,
             heads,
@@ -210,7 +210,7 @@ impl Step<'_> {
         (row_stride, keys_at): (usize, usize),
         memory: &mut KvCache,
         slots: &[u32],
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), StepError> {
         let op = KvWrite {
             x,
             row_stride,

@@ -7,7 +7,7 @@
 
 use kernels::{KvCache, KvShape, KvValues};
 
-use crate::engine::batch::{BlockMove, KvGroup};
+use crate::batch::{BlockMove, KvGroup, StepError};
 use crate::model::ModelError;
 use crate::model::load::{Loaded, LoadedLayer};
 use crate::model::spec::Attention;
@@ -172,7 +172,7 @@ impl Cache {
     }
 
     /// Does checked moves, one after the other.
-    pub(super) fn move_blocks(&mut self, moves: &[BlockMove]) -> Result<(), ModelError> {
+    pub(super) fn move_blocks(&mut self, moves: &[BlockMove]) -> Result<(), StepError> {
         for &block_move in moves {
             for (idx, slot) in self.slots.iter_mut().enumerate() {
                 match block_move {

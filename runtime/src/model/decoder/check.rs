@@ -2,8 +2,7 @@
 //! wrong answer.
 
 use super::Cache;
-use crate::engine::batch::{Batch, BlockId, BlockMove, HostBlockId};
-use crate::model::ModelError;
+use crate::batch::{Batch, BlockId, BlockMove, HostBlockId, StepError};
 
 /// What a batch must agree with.
 pub(super) struct Limits<'a> {
@@ -21,12 +20,12 @@ pub(super) struct Limits<'a> {
     pub(super) cache: &'a Cache,
 }
 
-pub(super) fn inconsistent(reason: String) -> ModelError {
-    ModelError::Batch { reason }
+pub(super) fn inconsistent(reason: String) -> StepError {
+    StepError::Batch { reason }
 }
 
 /// Checks everything a batch says.
-pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), ModelError> {
+pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), StepError> {
     let n_tokens = batch.tokens.len();
     if batch.positions.len() != n_tokens {
         let n_positions = batch.positions.len();
@@ -66,7 +65,7 @@ pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), Mode
 }
 
 /// Checks the kinds of segments: none, or one per token that the model has.
-fn check_types(batch: &Batch, limits: &Limits<'_>) -> Result<(), ModelError> {
+fn check_types(batch: &Batch, limits: &Limits<'_>) -> Result<(), StepError> {
     let n_types = limits.n_types.unwrap_or(1);
     let types = &batch.token_types;
     let fits = types.is_empty() || types.len() == batch.tokens.len();
@@ -84,7 +83,7 @@ fn check_types(batch: &Batch, limits: &Limits<'_>) -> Result<(), ModelError> {
 }
 
 /// Checks an ascending list of indices that may have to be empty.
-fn check_indices(name: &str, indices: &[u32], below: usize, is_possible: bool) -> Result<(), ModelError> {
+fn check_indices(name: &str, indices: &[u32], below: usize, is_possible: bool) -> Result<(), StepError> {
     if !is_possible && !indices.is_empty() {
         return Err(inconsistent(format!("this model has nothing to give for {name}")));
     }
@@ -98,7 +97,7 @@ fn check_indices(name: &str, indices: &[u32], below: usize, is_possible: bool) -
 
 /// Checks that a row's positions are those of the end of its context, and that its blocks hold what its new
 /// tokens see.
-fn check_row(batch: &Batch, idx: usize, limits: &Limits<'_>) -> Result<(), ModelError> {
+fn check_row(batch: &Batch, idx: usize, limits: &Limits<'_>) -> Result<(), StepError> {
     let row = &batch.rows[idx];
     let Some(first_position) = row.context_len.checked_sub(row.query_len) else {
         return Err(inconsistent(format!(
@@ -141,7 +140,7 @@ fn check_row(batch: &Batch, idx: usize, limits: &Limits<'_>) -> Result<(), Model
 }
 
 /// Checks that every move stays within the cache and the host's blocks.
-fn check_moves(moves: &[BlockMove], n_blocks: usize, n_host_blocks: usize) -> Result<(), ModelError> {
+fn check_moves(moves: &[BlockMove], n_blocks: usize, n_host_blocks: usize) -> Result<(), StepError> {
     let is_inside = |block_move: &&BlockMove| {
         let in_cache = |block: BlockId| (block.0 as usize) < n_blocks;
         let in_host = |block: HostBlockId| (block.0 as usize) < n_host_blocks;

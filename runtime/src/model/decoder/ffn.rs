@@ -3,7 +3,7 @@
 use kernels::{Choice, Route, activate, activate_gated, add, route};
 
 use super::step::Step;
-use crate::model::ModelError;
+use crate::batch::StepError;
 use crate::model::load::Linear;
 use crate::model::spec::{Ffn, Mlp, Moe};
 
@@ -13,7 +13,7 @@ const ROWS: usize = 512;
 
 impl Step<'_> {
     /// What the feed-forward part adds. `[n_tokens, hidden_size]` in and out
-    pub(super) fn feed_forward(&self, of: &Ffn<Linear, Vec<f32>>, x: &[f32]) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn feed_forward(&self, of: &Ffn<Linear, Vec<f32>>, x: &[f32]) -> Result<Vec<f32>, StepError> {
         let mut out = Vec::with_capacity(x.len());
         for x in x.chunks(ROWS * self.model.hidden_size) {
             out.extend(match of {
@@ -24,7 +24,7 @@ impl Step<'_> {
         Ok(out)
     }
 
-    fn mlp(&self, of: &Mlp<Linear>, x: &[f32]) -> Result<Vec<f32>, ModelError> {
+    fn mlp(&self, of: &Mlp<Linear>, x: &[f32]) -> Result<Vec<f32>, StepError> {
         let mut up = self.linear(x, &of.up)?;
         if of.is_gated {
             let mut gated = vec![0.0; up.len() / 2];
@@ -38,7 +38,7 @@ impl Step<'_> {
 
     /// Each expert computes its tokens together; a token's sum is taken in the order of experts, whatever
     /// tokens it is computed with.
-    fn experts(&self, of: &Moe<Linear, Vec<f32>>, x: &[f32]) -> Result<Vec<f32>, ModelError> {
+    fn experts(&self, of: &Moe<Linear, Vec<f32>>, x: &[f32]) -> Result<Vec<f32>, StepError> {
         let logits = self.linear(x, &of.router)?;
         let chosen = route(
             self.context,
@@ -83,7 +83,7 @@ impl Step<'_> {
         choices: &[Choice],
         x: &[f32],
         out: &mut [f32],
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), StepError> {
         let d = self.model.hidden_size;
         let row = |choice: &Choice| choice.token * d..(choice.token + 1) * d;
         let gathered: Vec<f32> = choices

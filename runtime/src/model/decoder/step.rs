@@ -6,8 +6,7 @@ use kernels::{AttentionRow, CpuContext, Gemm, Heads, Norm as NormOp, RopeTable, 
 
 use super::attention::LayerCache;
 use super::cache::Cache;
-use crate::engine::batch::{Batch, BatchRow};
-use crate::model::ModelError;
+use crate::batch::{Batch, BatchRow, StepError};
 use crate::model::load::{Linear, Loaded, LoadedLayer};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{Head, Norm, Task};
@@ -112,7 +111,7 @@ impl<'a> Step<'a> {
     }
 
     /// Runs all layers. `[n_tokens, hidden_size]`
-    pub(super) fn hidden(&self, cache: &mut Cache) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn hidden(&self, cache: &mut Cache) -> Result<Vec<f32>, StepError> {
         let tables = Tables::of(self.batch, cache);
         let rows: Vec<_> = (0..cache.groups().len())
             .map(|group| tables.rows(self.batch, group))
@@ -130,7 +129,7 @@ impl<'a> Step<'a> {
         Ok(x)
     }
 
-    fn embed(&self) -> Result<Vec<f32>, ModelError> {
+    fn embed(&self) -> Result<Vec<f32>, StepError> {
         let edges = &self.model.embedding;
         let mut x = self.rows_of(&edges.tokens, &self.batch.tokens)?;
         if let Some(project_in) = &edges.project_in {
@@ -161,13 +160,13 @@ impl<'a> Step<'a> {
         Ok(x)
     }
 
-    fn rows_of(&self, table: &Linear, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
+    fn rows_of(&self, table: &Linear, rows: &[u32]) -> Result<Vec<f32>, StepError> {
         let mut x = vec![0.0; rows.len() * table.weight.n_cols()];
         embed(self.context, &table.weight, rows, &mut x)?;
         Ok(x)
     }
 
-    fn layer(&self, layer: &LoadedLayer, cache: LayerCache<'_>, x: &mut Vec<f32>) -> Result<(), ModelError> {
+    fn layer(&self, layer: &LoadedLayer, cache: LayerCache<'_>, x: &mut Vec<f32>) -> Result<(), StepError> {
         let (before, after) = (&layer.attention_norms, &layer.ffn_norms);
         let scale = layer.residual_scale;
         let input = self.normed(before.input.as_ref(), x)?;
@@ -202,7 +201,7 @@ impl<'a> Step<'a> {
         head: &Head<Linear>,
         row_scales: Option<&[f32]>,
         x: Vec<f32>,
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<Vec<f32>, StepError> {
         let x = self.finished(x)?;
         let weight = head.weight.as_ref().unwrap_or(&self.model.embedding.tokens);
         let mut logits = self.linear(&x, weight)?;
@@ -225,7 +224,7 @@ impl<'a> Step<'a> {
     }
 
     /// One vector of a row's activations.
-    pub(super) fn pooled(&self, kind: PoolingKind, x: &[f32], row: usize) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn pooled(&self, kind: PoolingKind, x: &[f32], row: usize) -> Result<Vec<f32>, StepError> {
         let d = self.model.hidden_size;
         let BatchRow {
             query_start,
@@ -256,7 +255,7 @@ impl<'a> Step<'a> {
     }
 
     /// What comes behind the last layer.
-    fn finished(&self, mut x: Vec<f32>) -> Result<Vec<f32>, ModelError> {
+    fn finished(&self, mut x: Vec<f32>) -> Result<Vec<f32>, StepError> {
         self.norm(self.model.final_norm.as_ref(), &mut x)?;
         match &self.model.project_out {
             Some(project_out) => self.linear(&x, project_out),
@@ -264,13 +263,13 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn normed(&self, norm: Option<&Norm<Vec<f32>>>, x: &[f32]) -> Result<Vec<f32>, ModelError> {
+    fn normed(&self, norm: Option<&Norm<Vec<f32>>>, x: &[f32]) -> Result<Vec<f32>, StepError> {
         let mut y = x.to_vec();
         self.norm(norm, &mut y)?;
         Ok(y)
     }
 
-    fn norm(&self, norm: Option<&Norm<Vec<f32>>>, x: &mut [f32]) -> Result<(), ModelError> {
+    fn norm(&self, norm: Option<&Norm<Vec<f32>>>, x: &mut [f32]) -> Result<(), StepError> {
         match norm {
             Some(norm) => self.norm_heads(norm, Heads::whole(self.model.hidden_size), x),
             None => Ok(()),
@@ -283,7 +282,7 @@ impl<'a> Step<'a> {
         of: &Norm<Vec<f32>>,
         heads: Heads,
         x: &mut [f32],
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), StepError> {
         let op = NormOp {
             x,
             heads,
@@ -296,7 +295,7 @@ impl<'a> Step<'a> {
     }
 
     /// `x · Wᵀ + bias`
-    pub(super) fn linear(&self, x: &[f32], of: &Linear) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn linear(&self, x: &[f32], of: &Linear) -> Result<Vec<f32>, StepError> {
         let Linear { weight, bias } = of;
         let mut y = vec![0.0; x.len() / weight.n_cols() * weight.n_rows()];
         let op = Gemm {

@@ -1,4 +1,8 @@
-//! One step's work as explicit arrays: what the scheduler hands to the model. No globals, no hidden state.
+//! The seam between engine and model: one step's work as explicit arrays, and the trait that computes it.
+//!
+//! The one file that engine and model both know; neither knows the other. No globals, no hidden state.
+
+use kernels::KernelError;
 
 /// Index of a block of the KV cache.
 ///
@@ -122,4 +126,48 @@ impl Logits {
     pub fn row(&self, idx: usize) -> &[f32] {
         &self.values[idx * self.vocab_size..(idx + 1) * self.vocab_size]
     }
+}
+
+/// Why a step was not computed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A batch contradicts itself or the cache: a bug of the scheduler.
+    #[error("batch: {reason}")]
+    Batch {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An op refused its operands: a bug of the model.
+    #[error("a kernel refused its operands")]
+    Kernel(#[from] KernelError),
+}
+
+/// What the engine needs of a model. The engine's tests bring their own.
+pub trait Forward {
+    /// Length of a row of logits; token ids must be below it.
+    fn vocab_size(&self) -> usize;
+
+    /// The layers, grouped by what they see: one block table of a row for each group, in this order; at least
+    /// one. Unless a model says otherwise, one that sees the whole context.
+    fn kv_groups(&self) -> Vec<KvGroup> {
+        vec![KvGroup::default()]
+    }
+
+    /// A prompt must be computed in one step, because its tokens see the later ones too.
+    fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    /// What else the keys and values of a prompt of this length depend on: two prompts share cached blocks only
+    /// if it is the same number.
+    fn prefix_salt(&self, _prompt_len: usize) -> u64 {
+        0
+    }
+
+    /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
+    /// returns the logits and the pooled vectors that the batch asks for, in its order.
+    ///
+    /// # Errors
+    /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
+    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError>;
 }
