@@ -10,6 +10,7 @@ mod formats;
 mod harmony;
 mod json_calls;
 mod marks;
+mod pythonic;
 mod reasoning;
 mod sink;
 

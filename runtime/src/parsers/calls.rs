@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
 use openai_protocol::common::Tool;
 
 use super::formats::{Body, LISTED, ToolFormat};
@@ -167,29 +166,18 @@ impl Marked {
 
     /// Calls of tools that do not exist are left out; a block without any other is text.
     fn decode(&self, block: &str, sink: &mut Sink) {
-        let Body::Block(parser) = self.format.body else {
+        let Body::Block(read) = self.format.body else {
             return;
         };
-        // The parsers are futures for the sake of others; they never wait.
-        let parsed = parser()
-            .parse_complete_with_tools(block, &self.tools)
-            .now_or_never();
-        let calls = match parsed {
-            Some(Ok((_, calls))) => calls,
-            Some(Err(_)) | None => Vec::new(),
-        };
         let is_known = |name: &str| self.tools.iter().any(|tool| tool.function.name == name);
-        let mut known = calls
-            .iter()
-            .map(|call| &call.function)
-            .filter(|call| is_known(&call.name))
-            .peekable();
-        if known.peek().is_none() {
+        let mut calls = read(block, &self.tools);
+        calls.retain(|(name, _)| is_known(name));
+        if calls.is_empty() {
             sink.content(block);
         }
-        for call in known {
-            sink.call(&call.name);
-            sink.arguments(&call.arguments);
+        for (name, arguments) in &calls {
+            sink.call(name);
+            sink.arguments(arguments);
         }
     }
 

@@ -1,16 +1,18 @@
 //! The formats that models write calls and thoughts in: one row each, under the names that vLLM gives them.
 //!
 //! Sources are the chat templates of the models' repositories. Where a format is JSON it is read here, so that
-//! arguments stream; where it is a syntax of its own, the crate `tool-parser` reads each block when it is complete. That
-//! crate's own streaming is not used: what it finds depends on where a text is cut.
+//! arguments stream; where it is a syntax of its own, each block is read when it is complete, mostly by the crate
+//! `tool-parser`. That crate's own streaming is not used: what it finds depends on where a text is cut.
 
+use futures::FutureExt;
+use openai_protocol::common::Tool;
 use tool_parser::parsers::{
     DeepSeek31Parser, DeepSeekDsmlParser, DeepSeekParser, Glm4MoeParser, KimiK2Parser, MinimaxM2Parser,
-    PythonicParser, QwenXmlParser, Step3Parser,
+    QwenXmlParser, Step3Parser,
 };
 use tool_parser::traits::ToolParser;
 
-use super::Begins;
+use super::{Begins, pythonic};
 use crate::grammar::Preamble;
 
 /// A format of calls.
@@ -38,13 +40,16 @@ pub struct ToolFormat {
     pub(super) id_length: Option<usize>,
 }
 
+/// Names and arguments of the calls in a block; none if it cannot be read.
+pub(super) type ReadBlock = fn(&str, &[Tool]) -> Vec<(String, String)>;
+
 /// How calls are written between their marks.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
     /// Objects with a name and arguments, alone or listed.
     Json,
-    /// In a syntax that this parser reads, marks included.
-    Block(fn() -> Box<dyn ToolParser>),
+    /// In a syntax that this function reads, marks included.
+    Block(ReadBlock),
     /// In messages, whose headers also tell what is a thought.
     Messages,
 }
@@ -54,6 +59,17 @@ impl ToolFormat {
     pub(super) fn has_messages(&self) -> bool {
         matches!(self.body, Body::Messages)
     }
+}
+
+/// The calls that a parser of the crate finds.
+fn calls(parser: impl ToolParser, block: &str, tools: &[Tool]) -> Vec<(String, String)> {
+    // The parsers are futures for the sake of others; they never wait.
+    let parsed = parser.parse_complete_with_tools(block, tools).now_or_never();
+    let Some(Ok((_, calls))) = parsed else {
+        return Vec::new();
+    };
+    let functions = calls.into_iter().map(|call| call.function);
+    functions.map(|call| (call.name, call.arguments)).collect()
 }
 
 const JSON: ToolFormat = ToolFormat {
@@ -84,7 +100,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<function=", "<parameter="],
         opens: &["<tool_call>"],
         closes: &["</tool_call>"],
-        body: Body::Block(|| Box::new(QwenXmlParser::new())),
+        body: Body::Block(|block, tools| calls(QwenXmlParser::new(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -92,7 +108,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<arg_key>", "\\n<arg_key>"],
         opens: &["<tool_call>"],
         closes: &["</tool_call>"],
-        body: Body::Block(|| Box::new(Glm4MoeParser::glm45())),
+        body: Body::Block(|block, tools| calls(Glm4MoeParser::glm45(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -100,7 +116,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<arg_key>"],
         opens: &["<tool_call>"],
         closes: &["</tool_call>"],
-        body: Body::Block(|| Box::new(Glm4MoeParser::glm47())),
+        body: Body::Block(|block, tools| calls(Glm4MoeParser::glm47(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -108,7 +124,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<minimax:tool_call>"],
         opens: &["<minimax:tool_call>"],
         closes: &["</minimax:tool_call>"],
-        body: Body::Block(|| Box::new(MinimaxM2Parser::new())),
+        body: Body::Block(|block, tools| calls(MinimaxM2Parser::new(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -116,7 +132,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<｜tool▁calls▁begin｜>", "```json"],
         opens: &["<｜tool▁calls▁begin｜>"],
         closes: &["<｜tool▁calls▁end｜>"],
-        body: Body::Block(|| Box::new(DeepSeekParser::new())),
+        body: Body::Block(|block, tools| calls(DeepSeekParser::new(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -124,7 +140,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<｜tool▁calls▁begin｜>"],
         opens: &["<｜tool▁calls▁begin｜>"],
         closes: &["<｜tool▁calls▁end｜>"],
-        body: Body::Block(|| Box::new(DeepSeek31Parser::new())),
+        body: Body::Block(|block, tools| calls(DeepSeek31Parser::new(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -132,7 +148,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["｜DSML｜function_calls"],
         opens: &["<｜DSML｜function_calls>"],
         closes: &["</｜DSML｜function_calls>"],
-        body: Body::Block(|| Box::new(DeepSeekDsmlParser::v32())),
+        body: Body::Block(|block, tools| calls(DeepSeekDsmlParser::v32(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -140,7 +156,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<|tool_calls_section_begin|>"],
         opens: &["<|tool_calls_section_begin|>"],
         closes: &["<|tool_calls_section_end|>"],
-        body: Body::Block(|| Box::new(KimiK2Parser::new())),
+        body: Body::Block(|block, tools| calls(KimiK2Parser::new(), block, tools)),
         has_special_marks: true,
         ..JSON
     },
@@ -149,7 +165,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<｜tool_calls_begin｜>"],
         opens: &["<｜tool_calls_begin｜>"],
         closes: &["<｜tool_calls_end｜>"],
-        body: Body::Block(|| Box::new(Step3Parser::new())),
+        body: Body::Block(|block, tools| calls(Step3Parser::new(), block, tools)),
         ..JSON
     },
     ToolFormat {
@@ -207,7 +223,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         opens: &["<|python_start|>"],
         starts: &['['],
         closes: &["<|python_end|>"],
-        body: Body::Block(|| Box::new(PythonicParser::new())),
+        body: Body::Block(|block, _| pythonic::calls(block)),
         has_special_marks: true,
         ..JSON
     },
