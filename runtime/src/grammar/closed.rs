@@ -44,37 +44,53 @@ const ANNOTATIONS: [&str; 12] = [
 
 /// The schema with `additionalProperties: false` in each object that names its properties and says nothing of others.
 pub(super) fn closed(mut schema: Value) -> Value {
-    let mut open = BTreeSet::new();
-    find_open(&schema, &schema, &mut open);
+    let open: BTreeSet<String> = open_places(&schema).into_iter().map(str::to_owned).collect();
     close(&mut schema, "", &open);
     schema
 }
 
-/// Collects the places that references lead to from schemas that meet others.
-fn find_open(value: &Value, root: &Value, open: &mut BTreeSet<String>) {
+/// The places that references lead to from schemas that meet others, and from what these lead to. A reference that
+/// cannot be followed counts as leading to the root.
+///
+/// References may form a chain of any length, so they are followed from a list and not by recursion; JSON itself
+/// bounds how deep a value is.
+fn open_places(root: &Value) -> BTreeSet<&str> {
+    let mut open = BTreeSet::new();
+    let mut targets = Vec::new();
+    references_of_meeting(root, &mut targets);
+    while let Some(reference) = targets.pop() {
+        let place = reference.strip_prefix('#').unwrap_or_default();
+        let found = root.pointer(place).map(|target| (place, target));
+        let (place, target) = found.unwrap_or(("", root));
+        if open.insert(place) {
+            references(target, &mut targets);
+        }
+    }
+    open
+}
+
+/// Collects the references inside of schemas that meet others.
+fn references_of_meeting<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
-        Value::Object(fields) if meets_others(fields) => leave_open(value, root, open),
-        Value::Object(fields) => fields.values().for_each(|field| find_open(field, root, open)),
-        Value::Array(items) => items.iter().for_each(|item| find_open(item, root, open)),
+        Value::Object(fields) if meets_others(fields) => references(value, found),
+        Value::Object(fields) => fields
+            .values()
+            .for_each(|field| references_of_meeting(field, found)),
+        Value::Array(items) => items.iter().for_each(|item| references_of_meeting(item, found)),
         _ => {}
     }
 }
 
-/// Adds where a schema's references lead to, and those of these. What cannot be followed counts as leading to the root.
-fn leave_open(value: &Value, root: &Value, open: &mut BTreeSet<String>) {
+/// Collects the references inside of a value.
+fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
             if let Some(Value::String(reference)) = fields.get("$ref") {
-                let place = reference.strip_prefix('#').unwrap_or_default();
-                let found = root.pointer(place).map(|target| (place, target));
-                let (place, target) = found.unwrap_or(("", root));
-                if open.insert(place.to_owned()) {
-                    leave_open(target, root, open);
-                }
+                found.push(reference);
             }
-            fields.values().for_each(|field| leave_open(field, root, open));
+            fields.values().for_each(|field| references(field, found));
         }
-        Value::Array(items) => items.iter().for_each(|item| leave_open(item, root, open)),
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
         _ => {}
     }
 }
@@ -215,6 +231,21 @@ mod tests {
         ] {
             assert_eq!(closed(schema.clone()), schema);
         }
+    }
+
+    #[test]
+    fn a_chain_of_references_has_any_length() {
+        let n = 100_000;
+        let mut schema = json!({"allOf": [{"$ref": "#/$defs/0"}], "$defs": {}});
+        for idx in 0..n {
+            let next = format!("#/$defs/{}", idx + 1);
+            schema["$defs"][idx.to_string()] = json!({"$ref": next});
+        }
+        schema["$defs"][n.to_string()] = object(json!({}));
+        assert_eq!(closed(schema.clone()), schema);
+        schema["allOf"][0]["$ref"] = json!("#/$defs/1");
+        schema["$defs"]["0"] = object(json!({}));
+        assert_eq!(closed(schema)["$defs"]["0"], closed_object(json!({})));
     }
 
     #[test]
