@@ -2,7 +2,7 @@
 //!
 //! Owns the Jinja dialect that templates on the Hub are written in: Python's methods, `tojson` as Python writes it,
 //! `raise_exception`, `strftime_now`, generation marks. A template comes from the Hub, so it runs with bounded fuel and
-//! depth and sees nothing but its arguments; one that comes with a request also runs in a process of its own. Must not
+//! depth and sees nothing but its arguments; one that comes with a request is compiled and run in a process of its own. Must not
 //! know requests, tokens or HTTP.
 
 mod content;
@@ -28,8 +28,13 @@ pub use named::{NAMED, Named};
 const FUEL: u64 = 1_000_000;
 /// Depth of macros and includes.
 const DEPTH_MAX: usize = 64;
+/// Longest template, bytes. The longest on the Hub have some 20 kB.
+const BYTES_MAX: usize = 256 << 10;
 /// Longest template that a request may bring, bytes.
 const REQUEST_BYTES_MAX: usize = 128 << 10;
+/// Stack of the thread that compiles, larger than a process has in which a template is tried before: the compiler
+/// recurses over chains such as `- - - 1` without a bound of its own. Only what is used takes memory.
+const COMPILE_STACK_BYTES: usize = 64 << 20;
 /// Name under which the one template is known.
 const NAME: &str = "chat template";
 
@@ -48,14 +53,21 @@ pub struct RenderError {
     reason: String,
 }
 
-/// A compiled chat template.
+/// A chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    source: String,
+    body: Body,
     special_tokens: BTreeMap<&'static str, String>,
     content_format: ContentFormat,
-    /// The text of a template that is rendered elsewhere.
-    stranger: Option<String>,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Compiled here.
+    Compiled(Environment<'static>),
+    /// Compiled and rendered in a process of its own, each time: the template of a request.
+    Sandboxed,
 }
 
 /// What a rendering is given beside the special tokens.
@@ -101,7 +113,8 @@ impl ChatTemplate {
             .transpose()
     }
 
-    /// Compiles a template. `special_tokens` are variables such as `bos_token`.
+    /// Compiles a template. `special_tokens` are variables such as `bos_token`. A process of its own compiles it first,
+    /// so that a template that overflows the stack or takes too long is an error here.
     ///
     /// # Errors
     /// [`TemplateError`] for a template that is not valid.
@@ -109,62 +122,44 @@ impl ChatTemplate {
         source: &str,
         special_tokens: BTreeMap<&'static str, String>,
     ) -> Result<Self, TemplateError> {
-        let mut template = Self::parse(source, special_tokens)?;
+        check_size(source, BYTES_MAX)?;
+        sandbox::check(source, &special_tokens)?;
+        Self::compile_here(source, special_tokens)
+    }
+
+    /// Compiles a template that was tried before, or that may end this process.
+    fn compile_here(
+        source: &str,
+        special_tokens: BTreeMap<&'static str, String>,
+    ) -> Result<Self, TemplateError> {
+        let mut template = Self {
+            source: source.to_owned(),
+            body: Body::Compiled(compiled(source)?),
+            special_tokens,
+            content_format: ContentFormat::Text,
+        };
         template.content_format = ContentFormat::detect(&template);
         Ok(template)
     }
 
-    /// Compiles a template without trying it.
-    fn parse(source: &str, special_tokens: BTreeMap<&'static str, String>) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
-        environment.set_syntax(syntax.map_err(|error| TemplateError {
-            reason: described(&error),
-        })?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(DEPTH_MAX);
-        environment.set_unknown_method_callback(python_method);
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment
-            .add_template_owned(NAME, without_generation_marks(source))
-            .map_err(|error| TemplateError {
-                reason: described(&error),
-            })?;
-        Ok(Self {
-            environment,
-            special_tokens,
-            content_format: ContentFormat::Text,
-            stranger: None,
-        })
-    }
-
-    /// Compiles a template that a request brings; it is rendered where it can do no harm.
+    /// The template of a request, which is compiled and rendered where it can do no harm.
     ///
     /// # Errors
-    /// [`TemplateError`] for a template that is not valid, or too long.
+    /// [`TemplateError`] for a template that is too long; without a sandbox also for one that is not valid. With one,
+    /// [`ChatTemplate::render`] finds that.
     pub fn of_request(
         source: &str,
         special_tokens: BTreeMap<&'static str, String>,
     ) -> Result<Self, TemplateError> {
-        if source.len() > REQUEST_BYTES_MAX {
-            return Err(TemplateError {
-                reason: format!(
-                    "it has {} bytes, and {REQUEST_BYTES_MAX} are allowed",
-                    source.len()
-                ),
-            });
-        }
+        check_size(source, REQUEST_BYTES_MAX)?;
         if !sandbox::is_enabled() {
             return Self::compile(source, special_tokens);
         }
         Ok(Self {
-            stranger: Some(source.into()),
-            ..Self::parse(source, special_tokens)?
+            source: source.to_owned(),
+            body: Body::Sandboxed,
+            special_tokens,
+            content_format: ContentFormat::Text,
         })
     }
 
@@ -192,11 +187,8 @@ impl ChatTemplate {
     }
 
     /// Its Jinja text.
-    pub fn source(&self) -> String {
-        let template = self.environment.get_template(NAME);
-        template
-            .map(|template| template.source().to_string())
-            .unwrap_or_default()
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Variables such as `bos_token`, for another template of the same model.
@@ -209,12 +201,12 @@ impl ChatTemplate {
     /// # Errors
     /// [`RenderError`] when the template refuses the messages, fails on them, or takes too long.
     pub fn render(&self, conversation: &Conversation) -> Result<String, RenderError> {
-        let prompt = match &self.stranger {
-            Some(source) => sandbox::render(source, &self.special_tokens, conversation)?,
-            None => {
+        let prompt = match &self.body {
+            Body::Sandboxed => sandbox::render(&self.source, &self.special_tokens, conversation)?,
+            Body::Compiled(environment) => {
                 let mut messages = self.content_format.of_all(&conversation.messages);
                 self.rename_developers(&mut messages);
-                self.write(&messages, conversation)?
+                self.write(environment, &messages, conversation)?
             }
         };
         match conversation.ending {
@@ -224,9 +216,13 @@ impl ChatTemplate {
     }
 
     /// What the template makes of these messages; of the conversation's own only the rest is taken.
-    fn write(&self, messages: &[Json], conversation: &Conversation) -> Result<String, RenderError> {
-        let template = self
-            .environment
+    fn write(
+        &self,
+        environment: &Environment<'_>,
+        messages: &[Json],
+        conversation: &Conversation,
+    ) -> Result<String, RenderError> {
+        let template = environment
             .get_template(NAME)
             .expect("it was added at compilation");
         let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
@@ -243,6 +239,55 @@ impl ChatTemplate {
             reason: described(&error),
         })
     }
+}
+
+fn check_size(source: &str, n_bytes_max: usize) -> Result<(), TemplateError> {
+    if source.len() <= n_bytes_max {
+        return Ok(());
+    }
+    Err(TemplateError {
+        reason: format!("it has {} bytes, and {n_bytes_max} are allowed", source.len()),
+    })
+}
+
+fn compiled(source: &str) -> Result<Environment<'static>, TemplateError> {
+    let failed = |reason: &dyn std::fmt::Display| TemplateError {
+        reason: format!("it cannot be compiled: {reason}"),
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("template".to_owned())
+            .stack_size(COMPILE_STACK_BYTES);
+        let compiling = thread
+            .spawn_scoped(scope, || environment(source))
+            .map_err(|error| failed(&error))?;
+        compiling
+            .join()
+            .unwrap_or_else(|_| Err(failed(&"the compiler panicked")))
+    })
+}
+
+fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build();
+    environment.set_syntax(syntax.map_err(|error| TemplateError {
+        reason: described(&error),
+    })?);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(DEPTH_MAX);
+    environment.set_unknown_method_callback(python_method);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment
+        .add_template_owned(NAME, without_generation_marks(source))
+        .map_err(|error| TemplateError {
+            reason: described(&error),
+        })?;
+    Ok(environment)
 }
 
 /// Cuts off what the template wrote behind the last message's content.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-use super::{ChatTemplate, Conversation, Ending};
+use super::{Body, ChatTemplate, Conversation, Ending};
 
 /// The form of `content`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,9 @@ impl ContentFormat {
     /// What a template expects, found by giving it both: a template that walks through parts makes nothing, or
     /// single letters, of a text.
     pub fn detect(template: &ChatTemplate) -> Self {
+        let Body::Compiled(environment) = &template.body else {
+            return Self::Text;
+        };
         let conversation = Conversation {
             messages: Vec::new(),
             ending: Ending::GenerationPrompt,
@@ -30,7 +33,9 @@ impl ContentFormat {
         };
         let writes = |content: Value| {
             let messages = [json!({"role": "user", "content": content})];
-            let text = template.write(&messages, &conversation).unwrap_or_default();
+            let text = template
+                .write(environment, &messages, &conversation)
+                .unwrap_or_default();
             // A template that takes parts for a text writes them as Python does.
             text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
         };

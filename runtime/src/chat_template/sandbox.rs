@@ -1,6 +1,7 @@
-//! Templates that requests bring are rendered in a process of their own, with little memory and little time.
+//! Templates are tried in a process of their own, and those of requests are rendered there, with little memory and
+//! little time.
 //!
-//! A template can double a text in each of a few steps, nest lists until dropping them overflows the stack, or compare
+//! A template can be nested so deeply that compiling it overflows the stack. It can double a text in each of a few steps, nest lists until dropping them overflows the stack, or compare
 //! what takes ages to compare. The library bounds none of these; the operating system bounds all.
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{ChatTemplate, Conversation, Ending, RenderError};
+use super::{ChatTemplate, Conversation, Ending, RenderError, TemplateError};
 
 /// First argument of a process that renders.
 pub const COMMAND: &str = "render";
@@ -51,6 +52,12 @@ pub(super) fn is_enabled() -> bool {
 struct Job {
     source: String,
     special_tokens: BTreeMap<String, String>,
+    /// `None`: the template is only compiled and tried on one message.
+    conversation: Option<JobConversation>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct JobConversation {
     messages: Vec<Json>,
     adds_prompt: bool,
     variables: Map<String, Json>,
@@ -58,33 +65,53 @@ struct Job {
 
 type Outcome = Result<String, String>;
 
+/// Variables such as `bos_token`.
+type Tokens = BTreeMap<&'static str, String>;
+
+/// Compiles a template in a process of its own. Does nothing where there is none.
+pub(super) fn check(source: &str, special_tokens: &Tokens) -> Result<(), TemplateError> {
+    if !is_enabled() {
+        return Ok(());
+    }
+    let compiled = run_job(source, special_tokens, None);
+    compiled.map(drop).map_err(|reason| TemplateError { reason })
+}
+
 /// Renders in a process of its own.
 pub(super) fn render(
     source: &str,
-    special_tokens: &BTreeMap<&'static str, String>,
+    special_tokens: &Tokens,
     conversation: &Conversation,
 ) -> Result<String, RenderError> {
+    let conversation = JobConversation {
+        messages: conversation.messages.clone(),
+        adds_prompt: conversation.ending == Ending::GenerationPrompt,
+        variables: conversation.variables.clone(),
+    };
+    let rendered = run_job(source, special_tokens, Some(conversation));
+    rendered.map_err(|reason| RenderError { reason })
+}
+
+fn run_job(source: &str, special_tokens: &Tokens, conversation: Option<JobConversation>) -> Outcome {
     let job = Job {
         source: source.into(),
         special_tokens: special_tokens
             .iter()
             .map(|(name, token)| ((*name).into(), token.clone()))
             .collect(),
-        messages: conversation.messages.clone(),
-        adds_prompt: conversation.ending == Ending::GenerationPrompt,
-        variables: conversation.variables.clone(),
+        conversation,
     };
     let _seat = SEATS.take();
     let failed = |error: std::io::Error| {
-        tracing::error!(%error, "a template could not be rendered in a process of its own");
-        refused("it could not be rendered; the server's log has the details")
+        tracing::error!(%error, "the process that renders a template failed");
+        "it could not be rendered; the server's log has the details".to_owned()
     };
     let mut process = spawn().map_err(failed)?;
-    let said = ask(&mut process, &job);
+    let answer = ask(&mut process, &job);
     let status = process.wait().map_err(failed)?;
-    match said.map(|said| serde_json::from_slice::<Outcome>(&said)) {
-        Ok(Ok(outcome)) => outcome.map_err(|reason| refused(&reason)),
-        Ok(Err(_)) | Err(_) => Err(refused(why(status))),
+    match answer.map(|answer| serde_json::from_slice::<Outcome>(&answer)) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) | Err(_) => Err(why(status).to_owned()),
     }
 }
 
@@ -117,13 +144,7 @@ fn why(status: ExitStatus) -> &'static str {
     if is(Signal::XCPU) || is(Signal::KILL) {
         "it takes too long"
     } else {
-        "it needs more memory than it may"
-    }
-}
-
-fn refused(reason: &str) -> RenderError {
-    RenderError {
-        reason: reason.into(),
+        "it nests too deeply or needs too much memory"
     }
 }
 
@@ -160,15 +181,18 @@ fn rendered(job: Job) -> Outcome {
     // As long as this process lives, which is not long.
     let tokens = job.special_tokens.into_iter();
     let tokens = tokens.map(|(name, token)| (&*name.leak(), token)).collect();
-    let template = ChatTemplate::compile(&job.source, tokens).map_err(|error| error.to_string())?;
+    let template = ChatTemplate::compile_here(&job.source, tokens).map_err(|error| error.to_string())?;
+    let Some(conversation) = job.conversation else {
+        return Ok(String::new());
+    };
     let conversation = Conversation {
-        messages: job.messages,
-        ending: if job.adds_prompt {
+        messages: conversation.messages,
+        ending: if conversation.adds_prompt {
             Ending::GenerationPrompt
         } else {
             Ending::Messages
         },
-        variables: job.variables,
+        variables: conversation.variables,
     };
     template.render(&conversation).map_err(|error| error.to_string())
 }

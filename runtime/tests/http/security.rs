@@ -144,6 +144,7 @@ async fn a_template_of_a_request_can_harm_nobody() {
             "takes too",
         ),
         ("{{ raise_exception('no') }}".into(), "no"),
+        ("{{ 1 ".into(), "unexpected end"),
     ] {
         let reply = server
             .chat(json!({"chat_template": template, "max_tokens": 2}))
@@ -154,6 +155,28 @@ async fn a_template_of_a_request_can_harm_nobody() {
         assert!(
             statuses.contains(&reply.status) && message.contains(reason),
             "{} {message} for {template:.90}",
+            reply.status
+        );
+    }
+    let chain = |unit: &str| format!("{{{{ 1{} }}}}", unit.repeat(120_000 / unit.len()));
+    for template in [
+        format!("{{{{ {}1 }}}}", "-".repeat(2_400)),
+        format!("{{{{ {}1 }}}}", "-".repeat(120_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(30_000)),
+        chain("+1"),
+        chain("~a"),
+        chain(".a"),
+        chain("()"),
+        chain("|e"),
+        chain("**2"),
+        chain(" if 1 else 1"),
+        format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(10_000)),
+    ] {
+        let body = json!({"chat_template": template, "max_tokens": 2});
+        let reply = server.chat(body).await;
+        assert!(
+            [200, 400].contains(&reply.status),
+            "{} for {template:.40}",
             reply.status
         );
     }
