@@ -365,6 +365,12 @@ settings! {
         drain_timeout_seconds: u32 => Row {
             default: "90", place: Place::At("spec.rollout.drainTimeoutSeconds"), ..ROW
         };
+        /// Seconds after SIGTERM in which the server still accepts requests, but is not ready and closes each connection
+        /// after its answer, so that load balancers move clients to other servers.
+        #[schemars(title = "Shutdown delay", range(min = 0, max = 600))]
+        shutdown_delay_seconds: u32 => Row {
+            default: "0", place: Place::RuntimeOnly("the operator sets it"), ..ROW
+        };
     }
 }
 

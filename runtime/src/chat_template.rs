@@ -124,22 +124,30 @@ impl ChatTemplate {
     ) -> Result<Self, TemplateError> {
         check_size(source, BYTES_MAX)?;
         sandbox::check(source, &special_tokens)?;
-        Self::compile_here(source, special_tokens)
+        Ok(Self::of_environment(source, compiled(source)?, special_tokens))
     }
 
-    /// Compiles a template that was tried before, or that may end this process.
+    /// Compiles a template on this thread, whose stack it may overflow.
     fn compile_here(
         source: &str,
         special_tokens: BTreeMap<&'static str, String>,
     ) -> Result<Self, TemplateError> {
+        Ok(Self::of_environment(source, environment(source)?, special_tokens))
+    }
+
+    fn of_environment(
+        source: &str,
+        environment: Environment<'static>,
+        special_tokens: BTreeMap<&'static str, String>,
+    ) -> Self {
         let mut template = Self {
             source: source.to_owned(),
-            body: Body::Compiled(compiled(source)?),
+            body: Body::Compiled(environment),
             special_tokens,
             content_format: ContentFormat::Text,
         };
         template.content_format = ContentFormat::detect(&template);
-        Ok(template)
+        template
     }
 
     /// The template of a request, which is compiled and rendered where it can do no harm.
@@ -250,6 +258,7 @@ fn check_size(source: &str, n_bytes_max: usize) -> Result<(), TemplateError> {
     })
 }
 
+/// Compiles on a thread with a large stack.
 fn compiled(source: &str) -> Result<Environment<'static>, TemplateError> {
     let failed = |reason: &dyn std::fmt::Display| TemplateError {
         reason: format!("it cannot be compiled: {reason}"),

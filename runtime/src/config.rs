@@ -99,6 +99,8 @@ pub struct ServeConfig {
     pub port: u16,
     /// Longest wait for running requests at the end.
     pub drain_timeout: Duration,
+    /// How long the server still accepts requests after SIGTERM.
+    pub shutdown_delay: Duration,
     /// How much is logged.
     pub log_level: LogLevel,
     /// How a line of the log looks.
@@ -356,6 +358,7 @@ fn with_defaults(
         host: process.host.unwrap_or_else(|| "0.0.0.0".into()),
         port: process.port.unwrap_or(8000),
         drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds.unwrap_or(90))),
+        shutdown_delay: Duration::from_secs(u64::from(process.shutdown_delay_seconds.unwrap_or(0))),
         accepted,
     })
 }

@@ -417,8 +417,14 @@ fn rendered(
         reason: "this model has none; set CUSTOM_CHAT_TEMPLATE, send chat_template, or use /v1/completions"
             .into(),
     })?;
+    // Only rendering finds what is wrong with a request's own template.
+    let param = if own.is_some() {
+        "chat_template"
+    } else {
+        "messages"
+    };
     template.render(conversation).map_err(|error| ApiError::Template {
-        param: "messages".into(),
+        param: param.into(),
         reason: error.to_string(),
     })
 }

@@ -88,7 +88,6 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(probes::health))
         .route("/ping", get(probes::ready).post(probes::ready))
         .route("/load", get(observation::server_load))
-        .route("/drain", get(probes::drain_and_wait).post(probes::drain))
         .route("/metrics", get(observation::metrics))
         .route("/internal/load", get(observation::load))
         .route("/version", get(observation::version))

@@ -32,9 +32,6 @@ use crate::statistics;
 use crate::tls::{self, TlsError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// By then every node's proxy has taken a pod that is not ready out of its Service.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
-
 /// Longest wait for clients to take the rest of their answers once the engine has stopped.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -99,11 +96,12 @@ impl App {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Sends clients elsewhere before it drains: not ready from now on, and every answer closes its connection, but
-    /// what still arrives is answered. A Service needs a moment to forget a pod, and a kept connection does not ask it.
-    pub async fn leave(&self) {
+    /// Sends clients elsewhere, then drains. During the shutdown delay the process is not ready and closes each
+    /// connection after its answer, but still answers what arrives: a Service needs a moment to drop a pod, and a kept
+    /// connection does not ask the Service again.
+    pub async fn shut_down(&self) {
         self.draining.store(true, Ordering::Release);
-        tokio::time::sleep(FORGOTTEN_AFTER).await;
+        tokio::time::sleep(self.config.shutdown_delay).await;
         self.drain().await;
     }
 
@@ -303,9 +301,9 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
         tokio::spawn(statistics::log(Arc::clone(&app)));
     }
     signals.next().await;
-    tracing::info!("finishing what runs; a second signal ends at once");
+    tracing::info!("shutting down: running requests finish; a second signal ends the process at once");
     tokio::select! {
-        () = app.drain() => {}
+        () = app.shut_down() => {}
         () = signals.next() => return Ok(()),
     }
     stop_http.cancel();

@@ -72,7 +72,7 @@ mod tests {
                 "/openai/v1/chat/completions",
             ),
             ("/v2/rerank", "/v2/rerank"),
-            ("/v2/abc/drain", "/v2/abc/drain"),
+            ("/v2/abc/livez", "/v2/abc/livez"),
             ("/v2//run", "/run"),
             ("/proxy/v1/models", "/v1/models"),
             ("/proxy/v2/abc/openai/v1/models", "/openai/v1/models"),

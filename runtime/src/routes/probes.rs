@@ -1,4 +1,4 @@
-//! What the kubelet asks: does it live, is it ready, how far is the start; and the request to drain.
+//! What the kubelet asks: does it live, is it ready, how far is the start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::engine::Phase;
 use crate::server::App;
@@ -26,6 +26,10 @@ pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
         Phase::Dead => plain(StatusCode::SERVICE_UNAVAILABLE, "the engine is dead"),
         Phase::Serving | Phase::Draining if liveness.turned_ago > TURN_SILENCE_MAX => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the engine is stuck")
+        }
+        // A process that was not told to end is of no use without its engine: the kubelet restarts it.
+        Phase::Stopped if !app.is_draining() => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
         }
         Phase::Serving | Phase::Draining | Phase::Stopped => plain(StatusCode::OK, "ok"),
     }
@@ -90,26 +94,6 @@ pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
         });
     }
     (code, Json(body)).into_response()
-}
-
-/// Sends clients elsewhere and answers when what runs is done, so that a `preStop` hook can wait for it.
-pub(super) async fn drain_and_wait(State(app): State<Arc<App>>) -> Json<Value> {
-    app.leave().await;
-    Json(json!({"draining": true, "running": 0}))
-}
-
-/// Sends clients elsewhere and answers at once.
-pub(super) async fn drain(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
-    let draining = Arc::clone(&app);
-    let running = app
-        .serving
-        .get()
-        .map_or(0, |serving| serving.engine.load().n_running);
-    tokio::spawn(async move { draining.leave().await });
-    (
-        StatusCode::ACCEPTED,
-        Json(json!({"draining": true, "running": running})),
-    )
 }
 
 fn plain(code: StatusCode, text: &'static str) -> Response {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtime::engine::Phase;
 use serde_json::json;
 
-use crate::fixture::{Fake, Then, post, until, with_model};
+use crate::fixture::{Fake, Then, until, with_model};
 
 #[tokio::test]
 async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
@@ -83,21 +83,33 @@ async fn draining_finishes_what_runs_and_refuses_what_comes() {
 }
 
 #[tokio::test]
-async fn a_replica_that_leaves_sends_clients_elsewhere_and_still_answers_them() {
-    let server = with_model(Fake::new(Then::Fail { step: usize::MAX }), &[]).await;
-    let waiting = server.clone();
-    let left = tokio::spawn(async move { waiting.get("/drain").await });
-    until("it leaves", || server.app.is_draining()).await;
+async fn a_server_that_shuts_down_sends_clients_elsewhere_and_still_answers_them() {
+    let server = with_model(
+        Fake::new(Then::Fail { step: usize::MAX }),
+        &[("shutdown-delay-seconds", "5")],
+    )
+    .await;
+    let leaving = server.clone();
+    let left = tokio::spawn(async move { leaving.app.shut_down().await });
+    until("it shuts down", || server.app.is_draining()).await;
     assert_eq!(server.get("/readyz").await.status, 503);
     let answered = server.complete(json!({"max_tokens": 1})).await;
     assert_eq!(
         (answered.status, &answered.headers["connection"]),
         (200, &"close".parse().unwrap())
     );
-    let again = server.send(post("/drain", "")).await;
-    assert_eq!((again.status, &again.json()["running"]), (202, &json!(0)));
-    assert_eq!(left.await.unwrap().status, 200);
+    assert_eq!(server.get("/livez").await.status, 200);
+    left.await.unwrap();
     assert_eq!(server.complete(json!({})).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_server_whose_engine_stopped_by_itself_is_not_alive() {
+    let server = with_model(Fake::new(Then::Fail { step: usize::MAX }), &[]).await;
+    let engine = &server.app.serving.get().unwrap().engine;
+    engine.drain();
+    engine.drained().await;
+    assert_eq!(server.get("/livez").await.status, 503);
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn pages_of_any_origin_may_ask_and_need_the_key() {
         (without.status, &without.headers["access-control-allow-origin"]),
         (401, &"*".parse().unwrap())
     );
-    for path in ["/drain", "/internal/load", "/livez"] {
+    for path in ["/internal/load", "/livez"] {
         let reply = asked(&server, Method::OPTIONS, path, &preflight).await;
         assert_eq!(reply.status, 405, "{path}");
         assert!(
@@ -114,7 +114,19 @@ async fn the_routes_have_prefixes() {
         (reply.status, &reply.json()["status"]),
         (200, &json!("COMPLETED"))
     );
-    assert_eq!(server.get("/v2/abc123/drain").await.status, 404);
+    assert_eq!(server.get("/v2/abc123/livez").await.status, 404);
+}
+
+#[tokio::test]
+async fn no_request_shuts_the_server_down() {
+    let server = tiny(&[("api-key", "secret")]).await;
+    for path in ["/drain", "/v1/drain", "/shutdown", "/abort"] {
+        for method in [Method::GET, Method::POST] {
+            let reply = asked(&server, method, path, &[("authorization", "Bearer secret")]).await;
+            assert_eq!(reply.status, 404, "{path}");
+        }
+    }
+    assert_eq!(server.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]

@@ -75,11 +75,9 @@ async fn two_hundred_streams_with_random_disconnects_leave_nothing_behind() {
                     None => break,
                 }
             }
-            assert_eq!(
-                text.ends_with("data: [DONE]\n\n"),
-                n_chunks == usize::MAX,
-                "{n_chunks}"
-            );
+            // On a busy machine several events share a chunk, so that few chunks may hold a complete answer.
+            let is_complete = text.ends_with("data: [DONE]\n\n");
+            assert!(is_complete || n_chunks < usize::MAX, "{text}");
         }
     };
     join_all((0..200).map(one)).await;

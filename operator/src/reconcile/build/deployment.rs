@@ -10,9 +10,9 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
             Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-            EnvVarSource, HTTPGetAction, Lifecycle, LifecycleHandler, PersistentVolumeClaimVolumeSource,
-            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-            SecretKeySelector, SecurityContext, Volume, VolumeMount,
+            EnvVarSource, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
+            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
+            Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -40,7 +40,9 @@ const CONFIG_DIR: &str = "/etc/slipway";
 const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
 /// User and group of the runtime image.
 const USER: i64 = 65532;
-/// What the kubelet gets on top of the drain to stop a pod.
+/// After this time every node's proxy has removed a pod that is not ready from its Service.
+const SHUTDOWN_DELAY_SECONDS: u32 = 5;
+/// Time to stop a pod on top of its drain, the shutdown delay included.
 const GRACE_SECONDS: u32 = 15;
 const STARTUP_PERIOD_SECONDS: u32 = 2;
 /// Longest download that does not count as a stuck rollout: a day.
@@ -200,6 +202,8 @@ fn runtime_container(plan: &Plan) -> Container {
         "0.0.0.0",
         "--port",
         &SERVE_PORT.to_string(),
+        "--shutdown-delay-seconds",
+        &SHUTDOWN_DELAY_SECONDS.to_string(),
     ];
     let mut env = plain_env(plan.env.clone());
     env.extend(
@@ -225,13 +229,6 @@ fn runtime_container(plan: &Plan) -> Container {
             period_seconds: Some(10),
             failure_threshold: Some(6),
             ..probe("/livez")
-        }),
-        lifecycle: Some(Lifecycle {
-            pre_stop: Some(LifecycleHandler {
-                http_get: Some(get("/drain")),
-                ..LifecycleHandler::default()
-            }),
-            ..Lifecycle::default()
         }),
         volume_mounts: Some(vec![
             VolumeMount {
