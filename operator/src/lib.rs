@@ -9,5 +9,6 @@ pub mod controller;
 pub mod health;
 pub mod leader;
 pub mod metrics;
+pub mod pods;
 pub mod probe;
 pub mod reconcile;

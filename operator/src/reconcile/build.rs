@@ -2,10 +2,10 @@
 //!
 //! Must not know the cluster, the old objects or why it was called.
 
+mod claim;
 mod config_map;
 mod deployment;
 mod network_policy;
-mod pvc;
 mod service;
 mod service_account;
 
@@ -58,7 +58,7 @@ pub fn resources(plan: &Plan) -> Resources<Built> {
     Resources {
         service_account: service_account::build(plan),
         config_map: config_map::build(plan),
-        claim: pvc::build(plan),
+        claim: claim::build(plan),
         network_policy: network_policy::build(plan),
         service: service::build(plan),
         deployment: deployment::build(plan),

@@ -21,12 +21,10 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    build::{Names, OWNER_LABEL, pod_selector},
-    status::pods::{self, Stage},
-};
+use super::build::{Names, OWNER_LABEL, pod_selector};
 use crate::{
     context::Context,
+    pods::{self, Stage},
     probe::{FETCH_PORT, Progress, SERVE_PORT, SERVICE_PORT},
 };
 

@@ -3,7 +3,6 @@
 //! Computing is pure; [`publish`] sends it with one patch, if it changed, and an Event for each transition.
 
 pub mod diagnosis;
-pub mod pods;
 mod transfer;
 
 use std::time::Duration;
@@ -25,17 +24,17 @@ use kube::{
     runtime::events::{Event, EventType},
 };
 
-use self::{
-    diagnosis::{Circumstances, Diagnosis, Outlook, Part},
-    pods::{ModelFiles, Replica, Stage},
-};
+use self::diagnosis::{Circumstances, Diagnosis, Outlook, Part};
 use super::{
     FIELD_MANAGER,
     build::{self, Applied, Resources, template_hash},
     fetch::{Observed, ServiceAnswer},
     validate::{Plan, desired_replicas, startup_timeout},
 };
-use crate::context::Context;
+use crate::{
+    context::Context,
+    pods::{self, ModelFiles, Replica, Stage},
+};
 
 /// So long the Service may stay silent after a pod became ready. Later, the operator's own way to it is at fault.
 const ROUTED_AFTER: SignedDuration = SignedDuration::from_secs(10);

@@ -18,8 +18,10 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::pods::{Replica, Stage, fetch_status, runtime_status};
-use crate::probe::Progress;
+use crate::{
+    pods::{Replica, Stage, fetch_status, runtime_status},
+    probe::Progress,
+};
 
 /// A container that failed and runs again counts as failing for so long, so that a crash loop of a process
 /// that lives for seconds does not look like progress in between.

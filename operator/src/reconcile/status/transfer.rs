@@ -8,8 +8,10 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::pods::{Replica, Stage, condition_since, fetch_status, runtime_status};
-use crate::probe::{ModelFacts, Progress};
+use crate::{
+    pods::{Replica, Stage, condition_since, fetch_status, runtime_status},
+    probe::{ModelFacts, Progress},
+};
 
 /// The transfer of one pod; `previous` stays if it is at the same percentage.
 pub(super) fn transfer(pod: &str, progress: &Progress, previous: Option<&TransferStatus>) -> TransferStatus {

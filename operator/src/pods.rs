@@ -10,7 +10,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::super::build::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
+use crate::reconcile::build::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
 
 /// A pod, read once.
 #[derive(Clone, Debug)]
