@@ -5,7 +5,7 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 
-use crate::{backoff::Backoffs, metrics::Metrics, probe::Probe, reconcile::FIELD_MANAGER};
+use crate::{backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, probe::Probe};
 
 /// What was chosen when the operator was installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

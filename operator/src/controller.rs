@@ -25,7 +25,8 @@ use crate::{
     context::Context,
     health::Stage,
     leader::Candidate,
-    reconcile::{Guarded, build::OWNER_LABEL, error_policy, reconcile},
+    names::OWNER_LABEL,
+    reconcile::{Guarded, error_policy, reconcile},
 };
 
 /// Reconciles that run at a time.

@@ -9,6 +9,7 @@ pub mod controller;
 pub mod health;
 pub mod leader;
 pub mod metrics;
+pub mod names;
 pub mod pods;
 pub mod probe;
 pub mod reconcile;

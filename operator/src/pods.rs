@@ -10,7 +10,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::reconcile::build::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
+use crate::names::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
 
 /// A pod, read once.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ fn replica(pod: &Pod) -> Replica<'_> {
         name: pod.metadata.name.as_deref().unwrap_or_default(),
         ip: status.and_then(|status| status.pod_ip.as_deref()?.parse().ok()),
         created: pod.metadata.creation_timestamp.as_ref().map(|Time(at)| *at),
-        template_hash: template_hash(Some(&pod.metadata)),
+        template_hash: template_hash(&pod.metadata),
         stage: stage(pod),
         model: model_files(pod),
     }

@@ -7,13 +7,6 @@ use std::{net::IpAddr, time::Duration};
 use crds::failure::Failure;
 use serde::Deserialize;
 
-/// Port on which the download container tells its progress.
-pub const FETCH_PORT: u16 = 8001;
-/// Port on which the runtime serves.
-pub const SERVE_PORT: u16 = 8000;
-/// Port of the Service.
-pub const SERVICE_PORT: u16 = 80;
-
 const TIMEOUT: Duration = Duration::from_secs(1);
 const BODY_BYTES_MAX: usize = 16 * 1024;
 

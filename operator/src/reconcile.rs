@@ -7,6 +7,7 @@ pub mod build;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod plan;
 pub mod status;
 pub mod validate;
 
@@ -22,9 +23,6 @@ use kube::{
 
 use self::status::Outcome;
 use crate::context::Context;
-
-/// The one field manager of everything this operator writes.
-pub const FIELD_MANAGER: &str = "slipway-operator";
 
 /// A ModelDeployment that may not be readable: one bad object does not stop the watch of the others.
 pub type Guarded = DeserializeGuard<ModelDeployment>;

@@ -16,11 +16,10 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    FIELD_MANAGER,
     build::{Applied, Built, Resources},
     fetch::{Observed, Standing},
 };
-use crate::context::Context;
+use crate::{context::Context, names::FIELD_MANAGER};
 
 /// Why sending failed.
 #[derive(Debug, thiserror::Error)]

@@ -18,14 +18,8 @@ use k8s_openapi::api::{
 };
 use kube::api::ObjectMeta;
 
-pub use deployment::{FETCH_CONTAINER, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash};
-
-use super::{FIELD_MANAGER, validate::Plan};
-
-/// Label with the name of the ModelDeployment, on every child and pod. It is the selector of the pods.
-pub const OWNER_LABEL: &str = "slipway.dev/model-deployment";
-/// Directory below the model's with a tokenizer from another repository.
-pub const TOKENIZER_DIR: &str = "tokenizer";
+use super::plan::Plan;
+use crate::names::{FIELD_MANAGER, OWNER_LABEL};
 
 /// Objects that were built and not yet sent.
 #[derive(Debug)]
@@ -64,38 +58,6 @@ pub fn resources(plan: &Plan) -> Resources<Built> {
         deployment: deployment::build(plan),
         phase: PhantomData,
     }
-}
-
-/// Names of the children of the ModelDeployment `name`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
-    /// Service, Deployment, ServiceAccount and NetworkPolicy.
-    pub main: String,
-    /// ConfigMap.
-    pub config_map: String,
-    /// The cache's own claim.
-    pub claim: String,
-}
-
-impl Names {
-    /// The names for a ModelDeployment.
-    pub fn of(name: &str) -> Self {
-        Self {
-            main: name.to_string(),
-            config_map: format!("{name}-config"),
-            claim: format!("{name}-cache"),
-        }
-    }
-}
-
-/// Base URL for clients inside the cluster.
-pub fn url(name: &str, namespace: &str) -> String {
-    format!("http://{name}.{namespace}.svc/v1")
-}
-
-/// Label selector of the pods.
-pub fn pod_selector(name: &str) -> String {
-    format!("{OWNER_LABEL}={name}")
 }
 
 fn selector_labels(plan: &Plan) -> BTreeMap<String, String> {

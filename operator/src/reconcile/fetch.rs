@@ -21,11 +21,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::build::{Names, OWNER_LABEL, pod_selector};
 use crate::{
     context::Context,
+    names::{FETCH_PORT, Names, OWNER_LABEL, SERVE_PORT, SERVICE_PORT, pod_selector},
     pods::{self, Stage},
-    probe::{FETCH_PORT, Progress, SERVE_PORT, SERVICE_PORT},
+    probe::Progress,
 };
 
 /// Pods asked for their progress in one reconcile, newest first.

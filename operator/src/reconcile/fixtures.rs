@@ -4,12 +4,11 @@ use crds::ModelDeployment;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use serde_json::{Value, json};
 
-use super::{
-    build::{self, OWNER_LABEL, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash},
-    fetch::Observed,
-    validate::{self, Plan},
+use super::{build, fetch::Observed, plan::Plan, validate};
+use crate::{
+    context::Installation,
+    names::{OWNER_LABEL, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash},
 };
-use crate::context::Installation;
 
 /// The image that the operator of the tests was installed with.
 pub(crate) const IMAGE: &str = "registry.test/runtime:1";
@@ -50,7 +49,7 @@ pub(crate) fn plan(object: &ModelDeployment) -> Plan {
 pub(crate) fn hash_of(object: &ModelDeployment) -> String {
     let deployment = build::resources(&plan(object)).deployment;
     let template = deployment.spec.unwrap().template;
-    template_hash(template.metadata.as_ref()).unwrap().to_string()
+    template_hash(&template.metadata.unwrap()).unwrap().to_string()
 }
 
 pub(crate) fn at(text: &str) -> Timestamp {

@@ -26,13 +26,14 @@ use kube::{
 
 use self::diagnosis::{Circumstances, Diagnosis, Outlook, Part};
 use super::{
-    FIELD_MANAGER,
-    build::{self, Applied, Resources, template_hash},
+    build::{Applied, Resources},
     fetch::{Observed, ServiceAnswer},
-    validate::{Plan, desired_replicas, startup_timeout},
+    plan::Plan,
+    validate::{desired_replicas, startup_timeout},
 };
 use crate::{
     context::Context,
+    names::{self, FIELD_MANAGER},
     pods::{self, ModelFiles, Replica, Stage},
 };
 
@@ -76,12 +77,9 @@ pub fn compute(
         ready_replicas: count(view.ready()),
         updated_replicas: count(view.current.len()),
         desired_replicas: view.desired,
-        selector: Some(build::pod_selector(&object.name_any())),
+        selector: Some(names::pod_selector(&object.name_any())),
         summary: Some(format!("{}/{}", view.ready(), view.desired)),
-        url: Some(build::url(
-            &object.name_any(),
-            &object.namespace().unwrap_or_default(),
-        )),
+        url: Some(names::url(object)),
         last_failure: view.diagnosis.as_ref().map(Diagnosis::to_status),
         conditions,
         ..previous.clone()
@@ -175,8 +173,9 @@ impl<'a> View<'a> {
             Outcome::Applied(plan, resources) => (Some(plan), Some(&resources.deployment), None),
             Outcome::Refused(failure) => (None, None, Some(failure)),
         };
-        let hash = deployment
-            .and_then(|deployment| template_hash(deployment.spec.as_ref()?.template.metadata.as_ref()));
+        let hash = deployment.and_then(|deployment| {
+            names::template_hash(deployment.spec.as_ref()?.template.metadata.as_ref()?)
+        });
         let is_current = |replica: &&Replica<'_>| hash.is_some() && replica.template_hash == hash;
         let circumstances = Circumstances {
             progress: &moment.observed.progress,

@@ -10,187 +10,28 @@ use crds::{
     failure::{Failure, Reason},
     modeldeployment::{
         API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, DRAIN_TIMEOUT_SECONDS_DEFAULT,
-        GPU_RESOURCE_DEFAULT, HuggingFace, PullPolicy, REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT,
-        Scheduling, SettingsStatus, TOKEN_KEY_DEFAULT,
+        GPU_RESOURCE_DEFAULT, HuggingFace, REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus,
+        TOKEN_KEY_DEFAULT,
     },
     settings::{Layer, SettingError, Settings, Variable, variable},
 };
-use k8s_openapi::{
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
-    jiff::SignedDuration,
-};
+use k8s_openapi::{apimachinery::pkg::api::resource::Quantity, jiff::SignedDuration};
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value};
 
-use super::{build, fetch::Observed};
-use crate::context::Installation;
+use super::{
+    fetch::Observed,
+    plan::{CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Repository, SecretKey, Source, Surge},
+};
+use crate::{
+    context::Installation,
+    names::{MODELS_DIR, TOKENIZER_DIR},
+};
 
-/// Where a replica finds its model.
-pub const MODELS_DIR: &str = "/models";
 /// Size of a cache claim if the spec names none.
 const CLAIM_SIZE_DEFAULT: &str = "100Gi";
 /// Layer name of `spec.env` in error messages.
 const ENV_LAYER: &str = "spec.env";
-
-/// What is to be there: the spec with every default resolved, checked and narrowed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// Name of the ModelDeployment, and of most children.
-    pub name: String,
-    /// Namespace of all of them.
-    pub namespace: String,
-    /// The ModelDeployment as owner.
-    pub owner: OwnerReference,
-    /// Number of replicas.
-    pub replicas: i32,
-    /// The image that serves.
-    pub image: Image,
-    /// Where the model comes from.
-    pub source: Source,
-    /// Directory of the model inside the container.
-    pub model_dir: String,
-    /// First name under which clients ask for the model.
-    pub served_name: String,
-    /// Repository of the tokenizer, if it is not the model's own.
-    pub tokenizer: Option<Repository>,
-    /// The runtime's configuration file: flag names and values.
-    pub config: Map<String, Value>,
-    /// Variables of `spec.env` that are no settings.
-    pub env: BTreeMap<String, String>,
-    /// GPUs of one replica; `None` on the CPU.
-    pub gpu: Option<Gpus>,
-    /// CPU cores of one replica.
-    pub cpu: Option<Quantity>,
-    /// Memory of one replica.
-    pub memory: Option<Quantity>,
-    /// On which nodes replicas may run.
-    pub scheduling: Scheduling,
-    /// Secret with the API keys.
-    pub api_keys: Option<SecretKey>,
-    /// Longest drain of a stopping replica.
-    pub drain_timeout_seconds: u32,
-    /// Longest time from the engine's start to ready.
-    pub startup_timeout_seconds: u32,
-    /// A further replica can start while all older ones run.
-    pub surge: Surge,
-    /// What became of `spec.env`, for the status.
-    pub settings: SettingsStatus,
-    /// Notes on settings without effect, for the `Accepted` condition.
-    pub notes: Vec<String>,
-    /// Namespace of the operator, if it runs in the cluster.
-    pub operator_namespace: Option<String>,
-}
-
-/// The image that serves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Image {
-    /// Its reference.
-    pub reference: String,
-    /// When to pull it; `None` leaves it to Kubernetes' rule.
-    pub pull_policy: Option<PullPolicy>,
-}
-
-/// A repository and what of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Repository {
-    /// `owner/name`.
-    pub repo: String,
-    /// Branch, tag or commit.
-    pub revision: String,
-}
-
-/// Where the model comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Source {
-    /// It is downloaded.
-    Hub(Hub),
-    /// It is there.
-    Claim {
-        /// The claim.
-        name: String,
-    },
-}
-
-/// A download.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hub {
-    /// Repository and revision.
-    pub repository: Repository,
-    /// Address of the hub if it is not the public one.
-    pub endpoint: Option<String>,
-    /// Patterns of files to take.
-    pub allow_patterns: Vec<String>,
-    /// Patterns of files to leave.
-    pub ignore_patterns: Vec<String>,
-    /// Secret with the token.
-    pub token: Option<SecretKey>,
-    /// Where the files are kept.
-    pub cache: CacheVolume,
-}
-
-/// Where downloaded files are kept.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CacheVolume {
-    /// With the pod.
-    Ephemeral {
-        /// Most bytes.
-        size: Option<Quantity>,
-    },
-    /// In a claim of the ModelDeployment's own.
-    Own {
-        /// Bytes asked for.
-        size: Quantity,
-        /// Storage class; `None` is the cluster's default.
-        storage_class: Option<String>,
-        /// From how many nodes it is written.
-        access_mode: AccessMode,
-        /// What becomes of it when the ModelDeployment goes.
-        lifetime: ClaimLifetime,
-    },
-    /// In a claim that somebody else made.
-    Existing {
-        /// The claim.
-        name: String,
-    },
-}
-
-/// What becomes of a claim when its ModelDeployment goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimLifetime {
-    /// It goes too.
-    Owned,
-    /// It stays.
-    Retained,
-}
-
-/// A key of a Secret.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SecretKey {
-    /// Name of the Secret.
-    pub name: String,
-    /// Key in it.
-    pub key: String,
-}
-
-/// GPUs of one replica.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Gpus {
-    /// How many; at least one.
-    pub count: u32,
-    /// Resource name of one.
-    pub resource_name: String,
-    /// Product that the node's label must name.
-    pub product: Option<String>,
-}
-
-/// Whether a rollout may start a new pod before an old one is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surge {
-    /// Start first; nothing that the pod needs is exclusive.
-    Allowed,
-    /// Stop first: the new pod could wait forever for the old one's GPU or volume.
-    Refused,
-}
 
 /// Resolves and checks the spec.
 ///
@@ -492,8 +333,7 @@ fn config(mut settings: Settings, served_name: &str, tokenizer_in: Option<&str>)
         .model
         .served_model_name
         .get_or_insert_with(|| vec![served_name.to_string()]);
-    settings.tokenizer.tokenizer =
-        tokenizer_in.map(|model_dir| format!("{model_dir}/{}", build::TOKENIZER_DIR));
+    settings.tokenizer.tokenizer = tokenizer_in.map(|model_dir| format!("{model_dir}/{}", TOKENIZER_DIR));
     settings.tokenizer.tokenizer_revision = None;
     settings.to_config_file()
 }

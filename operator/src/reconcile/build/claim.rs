@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{
-    super::validate::{CacheVolume, ClaimLifetime, Source},
-    Names, Plan, metadata,
+    super::plan::{CacheVolume, ClaimLifetime, Plan, Source},
+    metadata,
 };
+use crate::names::Names;
 
 pub(super) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
     let Source::Hub(hub) = &plan.source else {

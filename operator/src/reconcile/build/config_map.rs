@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::{Names, Plan, metadata};
-
-/// Key of the ConfigMap, and so name of the file.
-pub(super) const FILE_NAME: &str = "config.yaml";
+use super::{super::plan::Plan, metadata};
+use crate::names::{CONFIG_FILE, Names};
 
 pub(super) fn build(plan: &Plan) -> ConfigMap {
     ConfigMap {
         metadata: metadata(plan, Names::of(&plan.name).config_map),
-        data: Some(BTreeMap::from([(FILE_NAME.to_string(), text(plan))])),
+        data: Some(BTreeMap::from([(CONFIG_FILE.to_string(), text(plan))])),
         ..ConfigMap::default()
     }
 }

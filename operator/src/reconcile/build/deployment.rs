@@ -20,24 +20,16 @@ use k8s_openapi::{
 use kube::api::ObjectMeta;
 
 use super::{
-    super::validate::{CacheVolume, Hub, MODELS_DIR, Plan, SecretKey, Source, Surge},
-    Names, config_map, labels, metadata, selector_labels,
+    super::plan::{CacheVolume, Hub, Plan, SecretKey, Source, Surge},
+    config_map, labels, metadata, selector_labels,
 };
-use crate::probe::{FETCH_PORT, SERVE_PORT};
+use crate::names::{
+    CONFIG_DIR, CONFIG_FILE, CONFIG_HASH, CONFIG_VOLUME, FETCH_CONTAINER, FETCH_PORT, FETCH_PORT_NAME,
+    GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, Names, READY_PATH, RUNTIME_CONTAINER,
+    SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
+};
 
-/// Name of the init container that downloads.
-pub const FETCH_CONTAINER: &str = "fetch";
-/// Name of the container that serves.
-pub const RUNTIME_CONTAINER: &str = "runtime";
-/// Annotation of a pod with the hash of the template it was made from.
-pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
-
-/// Annotation of a pod with the hash of its configuration file: a changed setting rolls out.
-const CONFIG_HASH: &str = "slipway.dev/config-hash";
 const HASH_CHARS: usize = 16;
-const CONFIG_DIR: &str = "/etc/slipway";
-/// Node label that the GPU operator sets.
-const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
 /// User and group of the runtime image.
 const USER: i64 = 65532;
 /// What the kubelet gets on top of the drain to stop a pod.
@@ -77,11 +69,6 @@ pub(super) fn build(plan: &Plan) -> Deployment {
         }),
         ..Deployment::default()
     }
-}
-
-/// The hash of the template that a pod or a template carries.
-pub fn template_hash(metadata: Option<&ObjectMeta>) -> Option<&str> {
-    Some(metadata?.annotations.as_ref()?.get(TEMPLATE_HASH)?.as_str())
 }
 
 fn template(plan: &Plan) -> PodTemplateSpec {
@@ -175,7 +162,7 @@ fn fetch_container(plan: &Plan, hub: &Hub) -> Container {
     Container {
         args: Some(args),
         env: Some(env),
-        ports: Some(vec![container_port("progress", FETCH_PORT)]),
+        ports: Some(vec![container_port(FETCH_PORT_NAME, FETCH_PORT)]),
         resources: Some(ResourceRequirements {
             requests: Some(BTreeMap::from([
                 ("cpu".to_string(), quantity("100m")),
@@ -184,7 +171,7 @@ fn fetch_container(plan: &Plan, hub: &Hub) -> Container {
             limits: Some(BTreeMap::from([("memory".to_string(), quantity(FETCH_MEMORY.1))])),
             ..ResourceRequirements::default()
         }),
-        volume_mounts: Some(vec![mount("models", MODELS_DIR), mount("tmp", "/tmp")]),
+        volume_mounts: Some(vec![mount(MODELS_VOLUME, MODELS_DIR), mount(TMP_VOLUME, TMP_DIR)]),
         ..container(plan, FETCH_CONTAINER)
     }
 }
@@ -195,7 +182,7 @@ fn runtime_container(plan: &Plan) -> Container {
         "--model",
         &plan.model_dir,
         "--config",
-        &format!("{CONFIG_DIR}/{}", config_map::FILE_NAME),
+        &format!("{CONFIG_DIR}/{}", CONFIG_FILE),
         "--host",
         "0.0.0.0",
         "--port",
@@ -210,7 +197,7 @@ fn runtime_container(plan: &Plan) -> Container {
     Container {
         args: Some(args.map(str::to_string).to_vec()),
         env: (!env.is_empty()).then_some(env),
-        ports: Some(vec![container_port("http", SERVE_PORT)]),
+        ports: Some(vec![container_port(SERVE_PORT_NAME, SERVE_PORT)]),
         resources: Some(resources(plan)),
         startup_probe: Some(Probe {
             period_seconds: Some(STARTUP_PERIOD_SECONDS as i32),
@@ -219,12 +206,12 @@ fn runtime_container(plan: &Plan) -> Container {
         }),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
-            ..probe("/readyz")
+            ..probe(READY_PATH)
         }),
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(6),
-            ..probe("/livez")
+            ..probe(LIVE_PATH)
         }),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
@@ -236,13 +223,13 @@ fn runtime_container(plan: &Plan) -> Container {
         volume_mounts: Some(vec![
             VolumeMount {
                 read_only: Some(true),
-                ..mount("models", MODELS_DIR)
+                ..mount(MODELS_VOLUME, MODELS_DIR)
             },
             VolumeMount {
                 read_only: Some(true),
-                ..mount("config", CONFIG_DIR)
+                ..mount(CONFIG_VOLUME, CONFIG_DIR)
             },
-            mount("tmp", "/tmp"),
+            mount(TMP_VOLUME, TMP_DIR),
         ]),
         ..container(plan, RUNTIME_CONTAINER)
     }
@@ -309,11 +296,11 @@ fn volumes(plan: &Plan) -> Vec<Volume> {
     };
     vec![
         Volume {
-            name: "models".into(),
+            name: MODELS_VOLUME.into(),
             ..models
         },
         Volume {
-            name: "config".into(),
+            name: CONFIG_VOLUME.into(),
             config_map: Some(ConfigMapVolumeSource {
                 name: Names::of(&plan.name).config_map,
                 ..ConfigMapVolumeSource::default()
@@ -321,7 +308,7 @@ fn volumes(plan: &Plan) -> Vec<Volume> {
             ..Volume::default()
         },
         Volume {
-            name: "tmp".into(),
+            name: TMP_VOLUME.into(),
             empty_dir: Some(EmptyDirVolumeSource::default()),
             ..Volume::default()
         },
@@ -358,7 +345,7 @@ fn container_port(name: &str, number: u16) -> ContainerPort {
 fn get(path: &str) -> HTTPGetAction {
     HTTPGetAction {
         path: Some(path.into()),
-        port: IntOrString::String("http".into()),
+        port: IntOrString::String(SERVE_PORT_NAME.into()),
         ..HTTPGetAction::default()
     }
 }

@@ -14,12 +14,13 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{super::validate::Source, Names, Plan, metadata, selector_labels};
-use crate::probe::{FETCH_PORT, SERVE_PORT};
+use super::{
+    super::plan::{Plan, Source},
+    metadata, selector_labels,
+};
+use crate::names::{FETCH_PORT, NAMESPACE_LABEL, Names, SERVE_PORT};
 
 const DNS_PORT: i32 = 53;
-/// Label that every namespace carries, with its own name.
-const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn build(plan: &Plan) -> NetworkPolicy {
     NetworkPolicy {

@@ -5,8 +5,8 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Names, Plan, metadata, selector_labels};
-use crate::probe::SERVICE_PORT;
+use super::{super::plan::Plan, metadata, selector_labels};
+use crate::names::{Names, SERVE_PORT_NAME, SERVICE_PORT};
 
 pub(super) fn build(plan: &Plan) -> Service {
     Service {
@@ -15,10 +15,10 @@ pub(super) fn build(plan: &Plan) -> Service {
             type_: Some("ClusterIP".into()),
             selector: Some(selector_labels(plan)),
             ports: Some(vec![ServicePort {
-                name: Some("http".into()),
+                name: Some(SERVE_PORT_NAME.into()),
                 app_protocol: Some("http".into()),
                 port: i32::from(SERVICE_PORT),
-                target_port: Some(IntOrString::String("http".into())),
+                target_port: Some(IntOrString::String(SERVE_PORT_NAME.into())),
                 protocol: Some("TCP".into()),
                 ..ServicePort::default()
             }]),

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{Names, Plan, metadata};
+use super::{super::plan::Plan, metadata};
+use crate::names::Names;
 
 pub(super) fn build(plan: &Plan) -> ServiceAccount {
     ServiceAccount {

@@ -19,6 +19,7 @@ use k8s_openapi::{
 };
 
 use crate::{
+    names::{FETCH_CONTAINER, RUNTIME_CONTAINER},
     pods::{Replica, Stage, fetch_status, runtime_status},
     probe::Progress,
 };
@@ -90,8 +91,8 @@ impl Diagnosis {
     pub fn to_status(&self) -> LastFailure {
         let container = match self.part {
             Part::Scheduling => None,
-            Part::Fetch => Some(super::super::build::FETCH_CONTAINER),
-            Part::Runtime => Some(super::super::build::RUNTIME_CONTAINER),
+            Part::Fetch => Some(FETCH_CONTAINER),
+            Part::Runtime => Some(RUNTIME_CONTAINER),
         };
         LastFailure {
             pod: self.pod.clone(),
@@ -232,9 +233,8 @@ fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances
 /// The exit that is the container's present trouble, if it has any.
 fn last_exit(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerStateTerminated> {
     let state = status.state.as_ref()?;
-    let is_init_done = |exit: &ContainerStateTerminated| {
-        exit.exit_code == 0 && status.name == super::super::build::FETCH_CONTAINER
-    };
+    let is_init_done =
+        |exit: &ContainerStateTerminated| exit.exit_code == 0 && status.name == FETCH_CONTAINER;
     if let Some(exit) = &state.terminated {
         return (!is_init_done(exit)).then_some(exit);
     }
@@ -251,7 +251,7 @@ fn last_exit(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerState
         .started_at
         .as_ref()
         .map(|Time(at)| now.duration_since(*at));
-    let settled = status.started == Some(true) && status.name != super::super::build::FETCH_CONTAINER;
+    let settled = status.started == Some(true) && status.name != FETCH_CONTAINER;
     (!settled && since.is_some_and(|since| since < SETTLED_AFTER)).then_some(previous)
 }
 

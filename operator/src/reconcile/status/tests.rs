@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{
     super::{
+        build,
         fixtures::{HUB, at, container_status, hash_of, object, plan, pod, ready_pod},
         validate,
     },
