@@ -139,6 +139,17 @@ impl Failure {
     }
 }
 
+/// An error and its causes on one line, separated by colons. A cause that the line already contains is skipped: some
+/// libraries repeat the cause in the error's own text.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.fold(String::new(), |line, cause| match cause.to_string() {
+        known if line.contains(&known) => line,
+        first if line.is_empty() => first,
+        next => format!("{line}: {next}"),
+    })
+}
+
 fn truncated(text: &str) -> String {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
@@ -167,6 +178,29 @@ mod tests {
         let back = Failure::from_termination_message(&text).unwrap();
         assert_eq!(back.reason, Reason::DiskFull);
         assert!(back.message.starts_with("ä\"\n"));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        #[source]
+        source: Option<Box<Link>>,
+    }
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let link = |text, source: Option<Link>| Link {
+            text,
+            source: source.map(Box::new),
+        };
+        let refused = link("connection refused", None);
+        let repeated = link("cannot connect: connection refused", Some(refused));
+        let error = link("cannot read the Service", Some(link("gave up", Some(repeated))));
+        assert_eq!(
+            chain(&error),
+            "cannot read the Service: gave up: cannot connect: connection refused"
+        );
     }
 
     #[test]

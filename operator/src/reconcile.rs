@@ -13,7 +13,7 @@ pub mod validate;
 
 use std::{sync::Arc, time::Instant};
 
-use crds::ModelDeployment;
+use crds::{ModelDeployment, failure::chain};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     ResourceExt,
@@ -123,14 +123,4 @@ fn reference(guarded: &Guarded) -> ObjectRef<ModelDeployment> {
         Some(namespace) => reference.within(&namespace),
         None => reference,
     }
-}
-
-/// An error and its causes on one line, without those that the line says already.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.fold(String::new(), |line, cause| match cause.to_string() {
-        said if line.contains(&said) => line,
-        first if line.is_empty() => first,
-        next => format!("{line}: {next}"),
-    })
 }

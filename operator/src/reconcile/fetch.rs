@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crds::{ModelDeployment, conditions::ConditionType, modeldeployment::CacheType};
+use crds::{ModelDeployment, conditions::ConditionType, modeldeployment::CacheType, startup::StartupStatus};
 use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::{
@@ -25,7 +25,6 @@ use crate::{
     context::Context,
     names::{FETCH_PORT, Names, OWNER_LABEL, SERVE_PORT, SERVICE_PORT, pod_selector},
     pods::{self, Stage},
-    probe::Progress,
 };
 
 /// Pods asked for their progress in one reconcile, newest first.
@@ -41,7 +40,7 @@ pub struct Observed {
     /// The claim that the spec names, if it names one and it exists.
     pub named_claim: Option<PersistentVolumeClaim>,
     /// What starting pods say, by pod name.
-    pub progress: BTreeMap<String, Progress>,
+    pub progress: BTreeMap<String, StartupStatus>,
     /// Whether the Service leads to a ready pod.
     pub service: ServiceAnswer,
 }
@@ -236,7 +235,11 @@ async fn named_claim(
 }
 
 /// Asks starting pods how far they are, and one ready pod for the model's facts while these are not known.
-async fn progress(context: &Context, object: &ModelDeployment, pods: &[Pod]) -> BTreeMap<String, Progress> {
+async fn progress(
+    context: &Context,
+    object: &ModelDeployment,
+    pods: &[Pod],
+) -> BTreeMap<String, StartupStatus> {
     let status = object.status.clone().unwrap_or_default();
     let facts_known = status.model.is_some() && status.observed_generation == object.metadata.generation;
     let mut replicas = pods::replicas(pods);
@@ -254,7 +257,7 @@ async fn progress(context: &Context, object: &ModelDeployment, pods: &[Pod]) -> 
         .chain(ready.take(1).map(|replica| (replica, SERVE_PORT)))
         .filter_map(|(replica, port)| Some((replica.name.to_string(), replica.ip?, port)));
     stream::iter(asked.collect::<Vec<_>>())
-        .map(|(name, ip, port)| async move { Some((name, context.probe.progress(ip, port).await?)) })
+        .map(|(name, ip, port)| async move { Some((name, context.probe.startup(ip, port).await?)) })
         .buffer_unordered(POLLED_PODS_MAX + 1)
         .filter_map(std::future::ready)
         .collect()

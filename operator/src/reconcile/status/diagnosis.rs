@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crds::{
     failure::{Failure, Reason},
     modeldeployment::LastFailure,
+    startup::StartupStatus,
 };
 use k8s_openapi::{
     api::{
@@ -21,7 +22,6 @@ use k8s_openapi::{
 use crate::{
     names::{FETCH_CONTAINER, RUNTIME_CONTAINER},
     pods::{Replica, Stage, fetch_status, runtime_status},
-    probe::Progress,
 };
 
 /// A container that failed and runs again counts as failing for so long, so that a crash loop of a process
@@ -38,7 +38,7 @@ const TEXT_CHARS_MAX: usize = 600;
 #[derive(Clone, Debug)]
 pub struct Circumstances<'a> {
     /// What starting pods say, by pod name.
-    pub progress: &'a BTreeMap<String, Progress>,
+    pub progress: &'a BTreeMap<String, StartupStatus>,
     /// Resource name of the GPUs that a replica asks for.
     pub gpu_resource: Option<String>,
     /// Longest time from the engine's start to ready.

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use crds::startup::{self, ModelFacts, StartupStatus};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use serde_json::json;
 
@@ -13,7 +14,6 @@ use super::{
     },
     *,
 };
-use crate::probe::{ModelFacts, Progress};
 
 /// What the Deployment controller says once it has done its work.
 fn settled(n_pods: i32) -> serde_json::Value {
@@ -553,14 +553,14 @@ fn a_condition_keeps_its_time_while_its_status_stays() {
 #[test]
 fn progress_is_shown_and_written_once_per_percent() {
     let mut world = fetch_container("state: {running: {}}");
-    let progress = |bytes_done: u64| Progress {
-        stage: "Downloading".into(),
+    let progress = |bytes_done: u64| StartupStatus {
+        stage: startup::Stage::Downloading,
         bytes_done,
         bytes_total: Some(3 << 30),
         percent: None,
-        rate_per_second: Some(52_428_800.0),
-        eta_seconds: Some(30.0),
-        ..Progress::default()
+        rate_per_second: 52_428_800,
+        eta_seconds: Some(30),
+        ..StartupStatus::default()
     };
     let mut tell = |bytes_done: u64| {
         world.observed.progress = [("chat-1".to_string(), progress(bytes_done))].into();
@@ -585,7 +585,7 @@ fn progress_is_shown_and_written_once_per_percent() {
 #[test]
 fn what_a_download_is_retrying_is_named_while_it_goes_on() {
     let mut world = fetch_container("state: {running: {}}");
-    let stalled = Progress {
+    let stalled = StartupStatus {
         problem: Some(Failure::new(
             Reason::DownloadStalled,
             "no bytes for 60 s",
@@ -593,7 +593,7 @@ fn what_a_download_is_retrying_is_named_while_it_goes_on() {
         )),
         bytes_done: 5,
         bytes_total: Some(10),
-        ..Progress::default()
+        ..StartupStatus::default()
     };
     world.observed.progress = [("chat-1".to_string(), stalled)].into();
     let status = world.status();
@@ -616,9 +616,9 @@ fn facts_of_the_model_stay_until_the_spec_changes() {
         bytes: Some(5),
         max_model_len: None,
     };
-    let told = Progress {
+    let told = StartupStatus {
         model: Some(facts),
-        ..Progress::default()
+        ..StartupStatus::default()
     };
     world.observed.progress = [("chat-1".to_string(), told)].into();
     let first = world.status();

@@ -2,44 +2,51 @@
 //!
 //! Pure. A transfer is rewritten only when its percentage moves, so that progress costs at most a hundred writes.
 
-use crds::modeldeployment::{ColdStart, ModelStatus, TransferStatus};
+use crds::{
+    modeldeployment::{ColdStart, ModelStatus, TransferStatus},
+    startup::{ModelFacts, StartupStatus},
+};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
 
-use crate::{
-    pods::{Replica, Stage, condition_since, fetch_status, runtime_status},
-    probe::{ModelFacts, Progress},
-};
+use crate::pods::{Replica, Stage, condition_since, fetch_status, runtime_status};
 
 /// The transfer of one pod; `previous` stays if it is at the same percentage.
-pub(super) fn transfer(pod: &str, progress: &Progress, previous: Option<&TransferStatus>) -> TransferStatus {
+pub(super) fn transfer(
+    pod: &str,
+    progress: &StartupStatus,
+    previous: Option<&TransferStatus>,
+) -> TransferStatus {
     let percent = percent(progress);
     if let Some(same) = previous.filter(|previous| previous.pod == pod && previous.percent == percent) {
         return same.clone();
     }
-    let whole = |number: Option<f64>| {
-        number
-            .filter(|number| number.is_finite())
-            .map(|number| number as i64)
-    };
     TransferStatus {
         pod: pod.into(),
-        bytes_done: i64::try_from(progress.bytes_done).unwrap_or(i64::MAX),
-        bytes_total: i64::try_from(progress.bytes_total.unwrap_or(0)).unwrap_or(i64::MAX),
+        bytes_done: signed(progress.bytes_done),
+        bytes_total: signed(progress.bytes_total.unwrap_or(0)),
         percent,
-        rate_per_second: whole(progress.rate_per_second),
-        eta_seconds: whole(progress.eta_seconds),
+        rate_per_second: Some(signed(progress.rate_per_second)),
+        eta_seconds: progress.eta_seconds.map(signed),
     }
 }
 
-fn percent(progress: &Progress) -> i32 {
+/// The percentage that the pod reports; without one, the share of the bytes.
+fn percent(progress: &StartupStatus) -> i32 {
     let share = || match progress.bytes_total {
-        None | Some(0) => 0.0,
-        Some(total) => progress.bytes_done as f64 / total as f64 * 100.0,
+        None | Some(0) => 0,
+        Some(total) => (u128::from(progress.bytes_done) * 100 / u128::from(total)).min(100) as i32,
     };
-    progress.percent.unwrap_or_else(share).clamp(0.0, 100.0) as i32
+    progress
+        .percent
+        .map_or_else(share, |percent| i32::from(percent.min(100)))
+}
+
+/// Kubernetes has signed integers only.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// One line on a transfer, as in `downloading 42 % (1.2 of 2.9 GiB, 101.0 MiB/s, 17 s left)`.
@@ -79,8 +86,8 @@ pub(super) fn model_status(facts: &ModelFacts, known: Option<&ModelStatus>) -> M
     ModelStatus {
         revision: facts.revision.clone().or(known.revision),
         architecture: facts.architecture.clone().or(known.architecture),
-        bytes: facts.bytes.or(known.bytes),
-        max_model_len: facts.max_model_len.or(known.max_model_len),
+        bytes: facts.bytes.map(signed).or(known.bytes),
+        max_model_len: facts.max_model_len.map(signed).or(known.max_model_len),
     }
 }
 
