@@ -3,14 +3,10 @@
 use std::{future::Future, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::Shared};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
-    api::PartialObjectMeta,
+    api::{DynamicObject, PartialObjectMeta},
     runtime::{
         Controller, Predicate, WatchStreamExt,
         controller::Config,
@@ -26,7 +22,7 @@ use crate::{
     health::Stage,
     leader::Candidate,
     names::OWNER_LABEL,
-    reconcile::{Guarded, error_policy, reconcile},
+    reconcile::{Guarded, children::CHILDREN, error_policy, reconcile},
 };
 
 /// Reconciles that run at a time.
@@ -117,23 +113,21 @@ async fn control(context: Arc<Context>, stage: &watch::Sender<Stage>, shutdown: 
     tokio::select! { () = reconciles => {}, () = synced => {} }
 }
 
-/// A change of a child or a pod is a change of its ModelDeployment. Only metadata is watched.
+/// Triggers a reconcile for each change of a child or a pod. Only metadata is watched.
 fn with_children(controller: Controller<Guarded>, client: &Client) -> Controller<Guarded> {
     let ours = || watcher::Config::default().labels(OWNER_LABEL);
     let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), ours())
         .default_backoff()
         .touched_objects();
-    controller
-        .owns(Api::<Deployment>::all(client.clone()), ours())
-        .owns(Api::<Service>::all(client.clone()), ours())
-        .owns(Api::<ServiceAccount>::all(client.clone()), ours())
-        .owns(Api::<ConfigMap>::all(client.clone()), ours())
-        .owns(Api::<PersistentVolumeClaim>::all(client.clone()), ours())
-        .owns(Api::<NetworkPolicy>::all(client.clone()), ours())
-        .watches_stream(pods, |pod| {
-            let owner = pod.labels().get(OWNER_LABEL)?;
-            Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
-        })
+    let controller = CHILDREN.iter().fold(controller, |controller, child| {
+        let resource = child.resource();
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        controller.owns_with(api, resource, ours())
+    });
+    controller.watches_stream(pods, |pod| {
+        let owner = pod.labels().get(OWNER_LABEL)?;
+        Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
+    })
 }
 
 /// The identity of this process as a candidate.

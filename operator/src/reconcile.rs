@@ -4,9 +4,11 @@
 
 pub mod apply;
 pub mod build;
+pub mod children;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod observed;
 pub mod plan;
 pub mod status;
 pub mod validate;
@@ -21,7 +23,7 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-use self::status::Outcome;
+use self::{children::Resources, status::Outcome};
 use crate::context::Context;
 
 /// A ModelDeployment that may not be readable: one bad object does not stop the watch of the others.
@@ -88,9 +90,9 @@ async fn run(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     let now = Timestamp::now();
     let status = match validate::plan(&object, &observed, &context.installation) {
         Err(failure) => status::compute(&object, &observed, Outcome::Refused(&failure), now),
-        Ok(plan) => match apply::apply(context, &object, &observed, build::resources(&plan)).await {
+        Ok(plan) => match apply::apply(context, &object, &observed, Resources::build(&plan)).await {
             Ok(applied) => status::compute(&object, &observed, Outcome::Applied(&plan, &applied), now),
-            Err(error) => match error.refusal() {
+            Err(error) => match error.failure() {
                 Some(failure) => status::compute(&object, &observed, Outcome::Refused(&failure), now),
                 None => return Err(error.into()),
             },

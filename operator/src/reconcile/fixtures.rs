@@ -4,7 +4,7 @@ use crds::ModelDeployment;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use serde_json::{Value, json};
 
-use super::{build, fetch::Observed, plan::Plan, validate};
+use super::{children::Resources, observed::Observed, plan::Plan, validate};
 use crate::{
     context::Installation,
     names::{OWNER_LABEL, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash},
@@ -47,7 +47,7 @@ pub(crate) fn plan(object: &ModelDeployment) -> Plan {
 
 /// The template hash of the pods that `object` asks for.
 pub(crate) fn hash_of(object: &ModelDeployment) -> String {
-    let deployment = build::resources(&plan(object)).deployment;
+    let deployment = Resources::build(&plan(object)).deployment;
     let template = deployment.spec.unwrap().template;
     template_hash(&template.metadata.unwrap()).unwrap().to_string()
 }

@@ -26,8 +26,8 @@ use kube::{
 
 use self::diagnosis::{Circumstances, Diagnosis, Outlook, Part};
 use super::{
-    build::{Applied, Resources},
-    fetch::{Observed, ServiceAnswer},
+    children::{Applied, Resources},
+    observed::{Observed, ServiceAnswer},
     plan::Plan,
     validate::{desired_replicas, startup_timeout},
 };
@@ -109,7 +109,7 @@ fn write_progress(
     let furthest_behind = |stage: Stage| {
         let at_stage = view.current.iter().filter(|replica| replica.stage == stage);
         at_stage
-            .filter_map(|replica| Some((replica.name, observed.progress.get(replica.name)?)))
+            .filter_map(|replica| Some((replica.name, observed.startups.get(replica.name)?)))
             .min_by_key(|(name, progress)| (progress.bytes_done, *name))
     };
     status.download = furthest_behind(Stage::Downloading)
@@ -128,7 +128,7 @@ fn write_progress(
         .current
         .iter()
         .rev()
-        .find_map(|replica| observed.progress.get(replica.name)?.model.as_ref());
+        .find_map(|replica| observed.startups.get(replica.name)?.model.as_ref());
     status.model = facts
         .map(|facts| transfer::model_status(facts, known))
         .or_else(|| known.cloned());
@@ -178,7 +178,7 @@ impl<'a> View<'a> {
         });
         let is_current = |replica: &&Replica<'_>| hash.is_some() && replica.template_hash == hash;
         let circumstances = Circumstances {
-            progress: &moment.observed.progress,
+            progress: &moment.observed.startups,
             gpu_resource: plan.and_then(|plan| Some(plan.gpu.as_ref()?.resource_name.clone())),
             startup_timeout: startup_timeout(object),
             drain_timeout: SignedDuration::from_secs(
@@ -300,7 +300,7 @@ fn is_routed(replicas: &[Replica<'_>], moment: &Moment<'_>) -> bool {
         .filter_map(|replica| pods::condition_since(replica.pod, "Ready"))
         .min();
     let for_long = ready_since.is_some_and(|since| moment.now.duration_since(since) > ROUTED_AFTER);
-    moment.observed.service != ServiceAnswer::Silent || for_long
+    moment.observed.service != ServiceAnswer::NoAnswer || for_long
 }
 
 /// One condition without its times.

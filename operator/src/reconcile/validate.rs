@@ -20,7 +20,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value};
 
 use super::{
-    fetch::Observed,
+    observed::{Observed, Ownership},
     plan::{CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Repository, SecretKey, Source, Surge},
 };
 use crate::{
@@ -111,7 +111,7 @@ fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {
 
 /// Refuses to take over what belongs to somebody else.
 fn check_names(object: &ModelDeployment, observed: &Observed) -> Result<(), Failure> {
-    match observed.children.foreign(object) {
+    match observed.live.first(object, Ownership::Foreign) {
         None => Ok(()),
         Some(taken) => Err(Failure::new(
             Reason::NameTaken,

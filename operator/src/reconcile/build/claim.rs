@@ -12,7 +12,7 @@ use super::{
 };
 use crate::names::Names;
 
-pub(super) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
+pub(in super::super) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
     let Source::Hub(hub) = &plan.source else {
         return None;
     };

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use super::{super::plan::Plan, metadata};
 use crate::names::{CONFIG_FILE, Names};
 
-pub(super) fn build(plan: &Plan) -> ConfigMap {
+pub(in super::super) fn build(plan: &Plan) -> ConfigMap {
     ConfigMap {
         metadata: metadata(plan, Names::of(&plan.name).config_map),
         data: Some(BTreeMap::from([(CONFIG_FILE.to_string(), text(plan))])),

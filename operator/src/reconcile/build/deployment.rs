@@ -42,7 +42,7 @@ const REVISIONS_KEPT: i32 = 3;
 /// The download streams to disk; its buffers are bounded, the rest of the limit is page cache.
 const FETCH_MEMORY: (&str, &str) = ("128Mi", "1Gi");
 
-pub(super) fn build(plan: &Plan) -> Deployment {
+pub(in super::super) fn build(plan: &Plan) -> Deployment {
     let (surge, unavailable) = match plan.surge {
         Surge::Allowed => (1, 0),
         Surge::Refused => (0, 1),

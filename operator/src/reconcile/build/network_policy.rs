@@ -22,7 +22,7 @@ use crate::names::{FETCH_PORT, NAMESPACE_LABEL, Names, SERVE_PORT};
 
 const DNS_PORT: i32 = 53;
 
-pub(super) fn build(plan: &Plan) -> NetworkPolicy {
+pub(in super::super) fn build(plan: &Plan) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(NetworkPolicySpec {

@@ -8,7 +8,7 @@ use k8s_openapi::{
 use super::{super::plan::Plan, metadata, selector_labels};
 use crate::names::{Names, SERVE_PORT_NAME, SERVICE_PORT};
 
-pub(super) fn build(plan: &Plan) -> Service {
+pub(in super::super) fn build(plan: &Plan) -> Service {
     Service {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(ServiceSpec {

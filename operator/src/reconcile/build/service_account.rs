@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use super::{super::plan::Plan, metadata};
 use crate::names::Names;
 
-pub(super) fn build(plan: &Plan) -> ServiceAccount {
+pub(in super::super) fn build(plan: &Plan) -> ServiceAccount {
     ServiceAccount {
         metadata: metadata(plan, Names::of(&plan.name).main),
         automount_service_account_token: Some(false),

@@ -6,7 +6,10 @@ use crds::ModelDeployment;
 use serde_json::{Value, json};
 
 use super::{
-    super::fixtures::{HUB, from_value, hash_of, object, plan},
+    super::{
+        children::{Built, Resources},
+        fixtures::{HUB, from_value, hash_of, object, plan},
+    },
     *,
 };
 
@@ -32,7 +35,7 @@ fn example(name: &str) -> ModelDeployment {
     from_value(value)
 }
 
-/// The objects as a list of documents, in the order in which they are applied.
+/// The objects as a list of documents, in the order of the table of children.
 fn documents(resources: &Resources<Built>) -> Vec<Value> {
     let Resources {
         service_account,
@@ -60,7 +63,7 @@ fn every_example_fits_the_schema_and_builds() {
         let spec = json!({"spec": value["spec"]});
         assert_eq!(crds::schema::check(&schema, &spec), [], "{name}");
         let object = from_value(value);
-        let resources = resources(&plan(&object));
+        let resources = Resources::build(&plan(&object));
         for document in documents(&resources)
             .iter()
             .filter(|document| !document.is_null())
@@ -81,17 +84,17 @@ fn every_example_fits_the_schema_and_builds() {
 
 #[test]
 fn objects_of_the_demo() {
-    insta::assert_yaml_snapshot!(documents(&resources(&plan(&example("modeldeployment")))));
+    insta::assert_yaml_snapshot!(documents(&Resources::build(&plan(&example("modeldeployment")))));
 }
 
 #[test]
 fn objects_of_one_gpu() {
-    insta::assert_yaml_snapshot!(documents(&resources(&plan(&example("one-gpu")))));
+    insta::assert_yaml_snapshot!(documents(&Resources::build(&plan(&example("one-gpu")))));
 }
 
 #[test]
 fn objects_of_a_claim() {
-    insta::assert_yaml_snapshot!(documents(&resources(&plan(&example("pvc-source")))));
+    insta::assert_yaml_snapshot!(documents(&Resources::build(&plan(&example("pvc-source")))));
 }
 
 /// A changed hash restarts every model of every user when the operator is upgraded. Accept a new one only for a
@@ -135,7 +138,7 @@ fn secrets_reach_only_the_container_that_needs_them() {
         "{model: {huggingFace: {repo: a/b}, tokenSecretRef: {name: hub-token}},
           auth: {apiKeysSecretRef: {name: api-keys, key: list}}}",
     );
-    let pod = resources(&plan(&object))
+    let pod = Resources::build(&plan(&object))
         .deployment
         .spec
         .unwrap()
@@ -159,7 +162,7 @@ fn a_variable_of_the_spec_never_replaces_one_of_the_operator() {
     let object = object(
         "{model: {huggingFace: {repo: a/b, endpoint: 'http://mirror'}}, env: [{name: HF_ENDPOINT, value: 'http://other'}]}",
     );
-    let pod = resources(&plan(&object))
+    let pod = Resources::build(&plan(&object))
         .deployment
         .spec
         .unwrap()
@@ -178,9 +181,13 @@ fn a_retained_claim_has_no_owner() {
         let object = object(&format!(
             "{{model: {{huggingFace: {{repo: a/b}}}}, cache: {{type: PVC, size: 1Gi, retain: {retain}}}}}"
         ));
-        resources(&plan(&object)).claim.unwrap().metadata.owner_references
+        Resources::build(&plan(&object))
+            .claim
+            .unwrap()
+            .metadata
+            .owner_references
     };
     assert_eq!(claim("true"), None);
     assert_eq!(claim("false").map(|owners| owners.len()), Some(1));
-    assert!(resources(&plan(&object(HUB))).claim.is_none());
+    assert!(Resources::build(&plan(&object(HUB))).claim.is_none());
 }

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::{
     super::{
-        build,
         fixtures::{HUB, at, container_status, hash_of, object, plan, pod, ready_pod},
         validate,
     },
@@ -48,7 +47,7 @@ impl World {
             Ok(plan) => plan,
             Err(failure) => return compute(&self.object, &self.observed, Outcome::Refused(&failure), now),
         };
-        let built = build::resources(&plan);
+        let built = Resources::build(&plan);
         let mut deployment = built.deployment;
         deployment.metadata.generation = Some(1);
         deployment.status = Some(serde_json::from_value(self.deployment_status.clone()).unwrap());
@@ -254,7 +253,7 @@ fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
     let object = object(HUB);
     let hash = hash_of(&object);
     let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
-    world.observed.service = ServiceAnswer::Silent;
+    world.observed.service = ServiceAnswer::NoAnswer;
     let status = world.status_at(at("10:01:41"));
     assert_eq!(ready_reason(&status), "False/Pending");
     assert_eq!(condition(&status, ConditionType::Available).status, "False");
@@ -265,7 +264,7 @@ fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
         "True/Ready",
         "the operator's own way is blocked"
     );
-    world.observed.service = ServiceAnswer::Answers;
+    world.observed.service = ServiceAnswer::Answered;
     assert_eq!(ready_reason(&world.status_at(at("10:01:41"))), "True/Ready");
 }
 
@@ -563,7 +562,7 @@ fn progress_is_shown_and_written_once_per_percent() {
         ..StartupStatus::default()
     };
     let mut tell = |bytes_done: u64| {
-        world.observed.progress = [("chat-1".to_string(), progress(bytes_done))].into();
+        world.observed.startups = [("chat-1".to_string(), progress(bytes_done))].into();
         let status = world.status();
         world.object.status = Some(status.clone());
         status
@@ -577,7 +576,7 @@ fn progress_is_shown_and_written_once_per_percent() {
     assert_eq!(tell((3 << 29) + 1000), half, "the same percentage is no change");
     assert_eq!(tell(3 << 30).download.unwrap().percent, 100);
 
-    world.observed.progress.clear();
+    world.observed.startups.clear();
     let silent = world.status();
     assert_eq!((silent.download, silent.progress), (None, None));
 }
@@ -595,7 +594,7 @@ fn what_a_download_is_retrying_is_named_while_it_goes_on() {
         bytes_total: Some(10),
         ..StartupStatus::default()
     };
-    world.observed.progress = [("chat-1".to_string(), stalled)].into();
+    world.observed.startups = [("chat-1".to_string(), stalled)].into();
     let status = world.status();
     assert_eq!(
         (ready_reason(&status).as_str(), status.phase),
@@ -620,11 +619,11 @@ fn facts_of_the_model_stay_until_the_spec_changes() {
         model: Some(facts),
         ..StartupStatus::default()
     };
-    world.observed.progress = [("chat-1".to_string(), told)].into();
+    world.observed.startups = [("chat-1".to_string(), told)].into();
     let first = world.status();
     assert_eq!(first.model.as_ref().unwrap().revision.as_deref(), Some("c0ffee"));
     world.object.status = Some(first);
-    world.observed.progress.clear();
+    world.observed.startups.clear();
     assert!(world.status().model.is_some());
     world.object.metadata.generation = Some(4);
     assert_eq!(world.status().model, None, "another spec may be another model");

@@ -7,7 +7,6 @@ use super::{
     super::fixtures::{HUB, IMAGE, installation, object, plan as planned},
     *,
 };
-use crate::reconcile::fetch::Children;
 
 fn refused(spec: &str) -> Failure {
     plan(&object(spec), &Observed::default(), &installation()).unwrap_err()
@@ -182,10 +181,7 @@ fn a_rollout_surges_only_past_what_is_not_exclusive() {
 fn an_object_of_somebody_else_is_not_taken_over() {
     let live: ObjectMeta = serde_json::from_value(json!({"name": "chat", "uid": "1"})).unwrap();
     let observed = Observed {
-        children: Children {
-            live: BTreeMap::from([("Service", live)]),
-            ..Children::default()
-        },
+        live: [("Service", live)].into_iter().collect(),
         ..Observed::default()
     };
     let failure = plan(&object(HUB), &observed, &installation()).unwrap_err();
