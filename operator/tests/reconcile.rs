@@ -261,6 +261,6 @@ async fn an_unreadable_object_waits_for_a_change() {
     .unwrap();
     let guarded = Arc::new(unreadable);
     let error = reconcile(guarded.clone(), context.clone()).await.unwrap_err();
-    assert!(matches!(error, Error::Unreadable(_)), "{error}");
+    assert!(matches!(error, Error::Unreadable { .. }), "{error}");
     assert_eq!(error_policy(guarded, &error, context), Action::await_change());
 }

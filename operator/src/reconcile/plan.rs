@@ -1,11 +1,17 @@
 //! [`Plan`]: what has to exist, with every default resolved and every value checked.
 //!
-//! Types only. `validate` makes a plan out of the spec; the later steps read the plan and never the spec.
+//! Types only. `validate` makes a plan, or a [`Refusal`], from the spec; the later steps read these and never the spec.
 
 use std::collections::BTreeMap;
 
-use crds::modeldeployment::{AccessMode, PullPolicy, Scheduling, SettingsStatus};
-use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
+use crds::{
+    failure::Failure,
+    modeldeployment::{AccessMode, PullPolicy, Scheduling, SettingsStatus},
+};
+use k8s_openapi::{
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
+    jiff::SignedDuration,
+};
 use serde_json::{Map, Value};
 
 /// What is to be there: the spec with every default resolved, checked and narrowed.
@@ -55,6 +61,27 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Namespace of the operator, if it runs in the cluster.
     pub operator_namespace: Option<String>,
+}
+
+impl Plan {
+    /// Longest time from the engine's start to ready.
+    pub fn startup_timeout(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::from(self.startup_timeout_seconds))
+    }
+
+    /// Longest drain of a stopping replica.
+    pub fn drain_timeout(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::from(self.drain_timeout_seconds))
+    }
+}
+
+/// A spec that cannot be honoured. The children stay as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// Replicas that the spec requests all the same; the status shows them.
+    pub replicas: i32,
+    /// Why, with a remedy.
+    pub failure: Failure,
 }
 
 /// The image that serves.

@@ -15,13 +15,15 @@ use crds::{
     },
     settings::{Layer, SettingError, Settings, Variable, variable},
 };
-use k8s_openapi::{apimachinery::pkg::api::resource::Quantity, jiff::SignedDuration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value};
 
 use super::{
     observed::{Observed, Ownership},
-    plan::{CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Repository, SecretKey, Source, Surge},
+    plan::{
+        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Refusal, Repository, SecretKey, Source, Surge,
+    },
 };
 use crate::{
     context::Installation,
@@ -36,18 +38,21 @@ const ENV_LAYER: &str = "spec.env";
 /// Resolves and checks the spec.
 ///
 /// # Errors
-/// A failure with a remedy, when the spec cannot be honoured as it is.
+/// A refusal with a remedy, when the spec cannot be honoured as it is.
 pub fn plan(
     object: &ModelDeployment,
     observed: &Observed,
     installation: &Installation,
-) -> Result<Plan, Failure> {
+) -> Result<Plan, Refusal> {
+    // The one place that decides how many replicas there are.
+    let replicas = object.spec.replicas.unwrap_or(REPLICAS_DEFAULT).max(0);
+    let refuse = |failure| Refusal { replicas, failure };
+    check_names(object, observed).map_err(refuse)?;
     let spec = &object.spec;
-    check_names(object, observed)?;
-    let source = source(spec)?;
-    let Read { settings, report } = read_settings(spec)?;
+    let source = source(spec).map_err(refuse)?;
+    let Read { settings, report } = read_settings(spec).map_err(refuse)?;
     let model_dir = model_dir(spec, &source);
-    let tokenizer = tokenizer(&settings, &source)?;
+    let tokenizer = tokenizer(&settings, &source).map_err(refuse)?;
     let served_name = served_name(object, &settings);
     let gpu = gpus(spec);
     let resources = spec.resources.clone().unwrap_or_default();
@@ -55,7 +60,7 @@ pub fn plan(
         name: object.name_any(),
         namespace: object.namespace().unwrap_or_default(),
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
-        replicas: desired_replicas(object),
+        replicas,
         image: image(object, installation),
         config: config(
             settings,
@@ -72,34 +77,23 @@ pub fn plan(
         cpu: resources.cpu,
         memory: resources.memory,
         scheduling: spec.scheduling.clone().unwrap_or_default(),
-        api_keys: spec
-            .auth
-            .as_ref()
-            .and_then(|auth| auth.api_keys_secret_ref.as_ref())
-            .map(|secret| SecretKey {
-                name: secret.name.clone(),
-                key: secret.key.clone().unwrap_or_else(|| API_KEYS_KEY_DEFAULT.into()),
-            }),
+        api_keys: api_keys(spec),
         drain_timeout_seconds: drain_timeout_seconds(spec),
-        startup_timeout_seconds: startup_timeout(object).as_secs() as u32,
+        startup_timeout_seconds: spec
+            .startup_timeout_seconds
+            .unwrap_or(STARTUP_TIMEOUT_SECONDS_DEFAULT),
         notes: notes(&report),
         settings: report,
         operator_namespace: installation.namespace.clone(),
     })
 }
 
-/// Replicas that the spec asks for.
-pub fn desired_replicas(object: &ModelDeployment) -> i32 {
-    object.spec.replicas.unwrap_or(REPLICAS_DEFAULT).max(0)
-}
-
-/// Longest time from the engine's start to ready.
-pub fn startup_timeout(object: &ModelDeployment) -> SignedDuration {
-    let seconds = object
-        .spec
-        .startup_timeout_seconds
-        .unwrap_or(STARTUP_TIMEOUT_SECONDS_DEFAULT);
-    SignedDuration::from_secs(i64::from(seconds))
+fn api_keys(spec: &ModelDeploymentSpec) -> Option<SecretKey> {
+    let secret = spec.auth.as_ref()?.api_keys_secret_ref.as_ref()?;
+    Some(SecretKey {
+        name: secret.name.clone(),
+        key: secret.key.clone().unwrap_or_else(|| API_KEYS_KEY_DEFAULT.into()),
+    })
 }
 
 fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {

@@ -2,15 +2,27 @@
 
 use std::marker::PhantomData;
 
-use crds::startup::{self, ModelFacts, StartupStatus};
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use crds::{
+    conditions::ConditionType,
+    failure::{Failure, Reason},
+    modeldeployment::Phase,
+    startup::{self, ModelFacts, StartupStatus},
+};
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::runtime::events::EventType;
 use serde_json::json;
 
 use super::{
     super::{
-        fixtures::{HUB, at, container_status, hash_of, object, plan, pod, ready_pod},
+        children::{Applied, Resources},
+        fixtures::{HUB, at, container_status, hash_of, installation, object, plan, pod, ready_pod},
+        observed::ServiceAnswer,
         validate,
     },
+    publish::transition,
     *,
 };
 
@@ -39,13 +51,9 @@ impl World {
     }
 
     fn status_at(&self, now: Timestamp) -> ModelDeploymentStatus {
-        let plan = match validate::plan(
-            &self.object,
-            &self.observed,
-            &super::super::fixtures::installation(),
-        ) {
+        let plan = match validate::plan(&self.object, &self.observed, &installation()) {
             Ok(plan) => plan,
-            Err(failure) => return compute(&self.object, &self.observed, Outcome::Refused(&failure), now),
+            Err(refusal) => return compute(&self.object, &self.observed, Outcome::Refused(&refusal), now),
         };
         let built = Resources::build(&plan);
         let mut deployment = built.deployment;
@@ -63,7 +71,10 @@ impl World {
         compute(
             &self.object,
             &self.observed,
-            Outcome::Applied(&plan, &applied),
+            Outcome::Applied {
+                plan: &plan,
+                children: &applied,
+            },
             now,
         )
     }
@@ -257,7 +268,7 @@ fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
     let status = world.status_at(at("10:01:41"));
     assert_eq!(ready_reason(&status), "False/Pending");
     assert_eq!(condition(&status, ConditionType::Available).status, "False");
-    assert!(look_again_after(&status).as_secs() < 1);
+    assert!(next_check(&status).as_secs() < 1);
 
     assert_eq!(
         ready_reason(&world.status_at(at("10:02:00"))),
@@ -647,7 +658,7 @@ fn an_event_tells_a_change_of_ready_and_nothing_else() {
 
 #[test]
 fn what_moves_without_an_event_is_looked_at_again() {
-    let seconds = |world: &World| look_again_after(&world.status()).as_secs();
+    let seconds = |world: &World| next_check(&world.status()).as_secs();
     assert_eq!(seconds(&fetch_container("state: {running: {}}")), 2);
     assert_eq!(
         seconds(&fetch_container("state: {terminated: {exitCode: 15}}")),

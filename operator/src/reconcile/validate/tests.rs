@@ -9,7 +9,9 @@ use super::{
 };
 
 fn refused(spec: &str) -> Failure {
-    plan(&object(spec), &Observed::default(), &installation()).unwrap_err()
+    plan(&object(spec), &Observed::default(), &installation())
+        .unwrap_err()
+        .failure
 }
 
 #[test]
@@ -184,7 +186,9 @@ fn an_object_of_somebody_else_is_not_taken_over() {
         live: [("Service", live)].into_iter().collect(),
         ..Observed::default()
     };
-    let failure = plan(&object(HUB), &observed, &installation()).unwrap_err();
+    let failure = plan(&object(HUB), &observed, &installation())
+        .unwrap_err()
+        .failure;
     assert_eq!(failure.reason, Reason::NameTaken);
     assert!(failure.message.contains("Service chat"), "{failure:?}");
 }
