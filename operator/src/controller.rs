@@ -1,4 +1,4 @@
-//! Wiring: which changes make which ModelDeployment be reconciled, and who leads.
+//! Wires the watches, the reconciler and the leader election together.
 
 use std::{future::Future, sync::Arc};
 
@@ -25,23 +25,23 @@ use crate::{
     reconcile::{Guarded, children::CHILDREN, error_policy, reconcile},
 };
 
-/// Reconciles that run at a time.
+/// Reconciles that run at the same time.
 const CONCURRENCY: u16 = 8;
-/// A burst of changes to one object is one reconcile.
+/// Changes of one object within this time cause one reconcile.
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Why the operator stopped before it was asked to.
+/// Why the operator stopped without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server does not answer at all.
+    /// The API server does not answer.
     #[error("cannot reach the API server")]
     Unreachable(#[source] Box<kube::Error>),
-    /// Another one leads now; this process must not write any more.
+    /// Another process leads now, so this one must not write any more.
     #[error("the Lease was lost")]
     LeaseLost,
 }
 
-/// Reconciles until `shutdown` resolves; with a candidate, only while it leads.
+/// Reconciles until `shutdown` resolves; if there is a candidate, only while it leads.
 ///
 /// # Errors
 /// When the API server does not answer at the start, or the Lease is lost.
@@ -69,7 +69,7 @@ pub async fn run(
         () = candidate.hold() => return Err(Error::LeaseLost),
     }
     if let Err(error) = candidate.release().await {
-        tracing::warn!(%error, "the Lease was not released and will run out");
+        tracing::warn!(%error, "cannot release the Lease; it will expire");
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ fn with_children(controller: Controller<Guarded>, client: &Client) -> Controller
     })
 }
 
-/// The identity of this process as a candidate.
+/// The identity of this process in the leader election.
 pub fn identity(pod_name: Option<&str>) -> String {
     format!("{}_{}", pod_name.unwrap_or("local"), std::process::id())
 }

@@ -25,7 +25,7 @@ use crate::{
     pods::{self, Stage},
 };
 
-/// Starting pods that are asked for their progress in one reconcile, newest first.
+/// Starting pods that get a request for their progress in one reconcile, newest first.
 const STARTING_PODS_MAX: usize = 4;
 
 /// Why reading failed.
@@ -140,7 +140,7 @@ async fn named_claim(
         .map_err(read_error(format!("PersistentVolumeClaim {namespace}/{name}")))
 }
 
-/// Asks starting pods how far they have come, and one ready pod for the facts of the model while they are unknown.
+/// Reads how far starting pods have come, and the facts of the model from one ready pod while they are unknown.
 async fn startups(
     context: &Context,
     object: &ModelDeployment,

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use serde_json::{Map, Value};
 
-/// What is to be there: the spec with every default resolved, checked and narrowed.
+/// What has to exist: the spec with every default resolved and every value checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Name of the ModelDeployment, and of most children.
@@ -31,13 +31,13 @@ pub struct Plan {
     pub source: Source,
     /// Directory of the model inside the container.
     pub model_dir: String,
-    /// First name under which clients ask for the model.
+    /// The name of the model in requests; the first one, if the settings name several.
     pub served_name: String,
     /// Repository of the tokenizer, if it is not the model's own.
     pub tokenizer: Option<Repository>,
     /// The runtime's configuration file: flag names and values.
     pub config: Map<String, Value>,
-    /// Variables of `spec.env` that are no settings.
+    /// Variables of `spec.env` that are not settings; the containers get them unchanged.
     pub env: BTreeMap<String, String>,
     /// GPUs of one replica; `None` on the CPU.
     pub gpu: Option<Gpus>,
@@ -45,7 +45,7 @@ pub struct Plan {
     pub cpu: Option<Quantity>,
     /// Memory of one replica.
     pub memory: Option<Quantity>,
-    /// On which nodes replicas may run.
+    /// The nodes on which replicas may run.
     pub scheduling: Scheduling,
     /// Secret with the API keys.
     pub api_keys: Option<SecretKey>,
@@ -53,9 +53,9 @@ pub struct Plan {
     pub drain_timeout_seconds: u32,
     /// Longest time from the engine's start to ready.
     pub startup_timeout_seconds: u32,
-    /// A further replica can start while all older ones run.
+    /// Whether a rollout may start a new pod before an old one has ended.
     pub surge: Surge,
-    /// What became of `spec.env`, for the status.
+    /// The variables of `spec.env` that have no effect or are unknown, for the status.
     pub settings: SettingsStatus,
     /// Notes on settings without effect, for the `Accepted` condition.
     pub notes: Vec<String>,
@@ -89,11 +89,11 @@ pub struct Refusal {
 pub struct Image {
     /// Its reference.
     pub reference: String,
-    /// When to pull it; `None` leaves it to Kubernetes' rule.
+    /// When to pull it; `None` is Kubernetes' default.
     pub pull_policy: Option<PullPolicy>,
 }
 
-/// A repository and what of it.
+/// A repository of the hub at one revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repository {
     /// `owner/name`.
@@ -105,9 +105,9 @@ pub struct Repository {
 /// Where the model comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// It is downloaded.
+    /// A repository that is downloaded.
     Hub(Hub),
-    /// It is there.
+    /// A claim that already has the files.
     Claim {
         /// The claim.
         name: String,
@@ -121,9 +121,9 @@ pub struct Hub {
     pub repository: Repository,
     /// Address of the hub if it is not the public one.
     pub endpoint: Option<String>,
-    /// Patterns of files to take.
+    /// Patterns of the files to download.
     pub allow_patterns: Vec<String>,
-    /// Patterns of files to leave.
+    /// Patterns of the files not to download.
     pub ignore_patterns: Vec<String>,
     /// Secret with the token.
     pub token: Option<SecretKey>,
@@ -134,33 +134,33 @@ pub struct Hub {
 /// Where downloaded files are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CacheVolume {
-    /// With the pod.
+    /// In a volume that is deleted with the pod.
     Ephemeral {
-        /// Most bytes.
+        /// Largest size.
         size: Option<Quantity>,
     },
-    /// In a claim of the ModelDeployment's own.
+    /// In a claim that the operator makes.
     Own {
-        /// Bytes asked for.
+        /// Requested size.
         size: Quantity,
         /// Storage class; `None` is the cluster's default.
         storage_class: Option<String>,
-        /// From how many nodes it is written.
+        /// Whether one node or many can write to it.
         access_mode: AccessMode,
-        /// What becomes of it when the ModelDeployment goes.
+        /// What happens to it when the ModelDeployment is deleted.
         lifetime: ClaimLifetime,
     },
-    /// In a claim that somebody else made.
+    /// In a claim that the user made.
     Existing {
         /// The claim.
         name: String,
     },
 }
 
-/// What becomes of a claim when its ModelDeployment goes.
+/// What happens to a claim when its ModelDeployment is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimLifetime {
-    /// It goes too.
+    /// It is deleted too.
     Owned,
     /// It stays.
     Retained,
@@ -178,19 +178,19 @@ pub struct SecretKey {
 /// GPUs of one replica.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpus {
-    /// How many; at least one.
+    /// Number of GPUs, at least one.
     pub count: u32,
-    /// Resource name of one.
+    /// Kubernetes' resource name of one GPU.
     pub resource_name: String,
-    /// Product that the node's label must name.
+    /// Value that the node's label for the GPU product must have.
     pub product: Option<String>,
 }
 
-/// Whether a rollout may start a new pod before an old one is gone.
+/// Whether a rollout may start a new pod before an old one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surge {
-    /// Start first; nothing that the pod needs is exclusive.
+    /// It may: the pod needs nothing that only one pod can have.
     Allowed,
-    /// Stop first: the new pod could wait forever for the old one's GPU or volume.
+    /// It may not: the new pod could wait forever for the GPU or the volume of the old one.
     Refused,
 }

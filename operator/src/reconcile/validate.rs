@@ -1,7 +1,6 @@
-//! Spec and what was observed become a [`Plan`], or a [`Failure`] that says why the spec cannot be honoured.
+//! Checks the spec against the observed state and makes a [`Plan`] from it, or a [`Refusal`] with a remedy.
 //!
-//! Pure. After this step nothing reads the raw spec. Knows no Kubernetes objects other than the names and
-//! owners of those that stand in the way.
+//! Pure. The last step that reads the spec.
 
 use std::collections::BTreeMap;
 
@@ -30,9 +29,9 @@ use crate::{
     names::{MODELS_DIR, TOKENIZER_DIR},
 };
 
-/// Size of a cache claim if the spec names none.
+/// Size of a cache claim, if the spec does not set it.
 const CLAIM_SIZE_DEFAULT: &str = "100Gi";
-/// Layer name of `spec.env` in error messages.
+/// Name of `spec.env` in error messages.
 const ENV_LAYER: &str = "spec.env";
 
 /// Resolves and checks the spec.
@@ -103,19 +102,19 @@ fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {
         .unwrap_or(DRAIN_TIMEOUT_SECONDS_DEFAULT)
 }
 
-/// Refuses to take over what belongs to somebody else.
+/// Refuses the names of objects that somebody else owns: the operator never takes an object over.
 fn check_names(object: &ModelDeployment, observed: &Observed) -> Result<(), Failure> {
     match observed.live.first(object, Ownership::Foreign) {
         None => Ok(()),
         Some(taken) => Err(Failure::new(
             Reason::NameTaken,
-            format!("{taken} exists and does not belong to this ModelDeployment"),
+            format!("{taken} already exists and does not belong to this ModelDeployment"),
             "rename the ModelDeployment, or delete the other object",
         )),
     }
 }
 
-/// The spec's image, else the one pinned at first sight, else the operator's own default.
+/// The image of the spec, else the one pinned in the status, else the default of the installation.
 fn image(object: &ModelDeployment, installation: &Installation) -> Image {
     let runtime = object.spec.runtime.clone().unwrap_or_default();
     let pinned = object
@@ -152,7 +151,7 @@ fn source(spec: &ModelDeploymentSpec) -> Result<Source, Failure> {
         }),
         _ => Err(Failure::new(
             Reason::InvalidSetting,
-            "spec.model names no source, or several",
+            "spec.model must have exactly one source",
             "set exactly one of spec.model.huggingFace and spec.model.pvc",
         )),
     }
@@ -186,7 +185,7 @@ fn cache(cache: Option<&Cache>) -> CacheVolume {
     }
 }
 
-/// `/models/<name>-<hash>` for a download, so that a shared cache keeps what differs apart.
+/// `/models/<name>-<hash>` for a download, so that different downloads in a shared cache have different directories.
 fn model_dir(spec: &ModelDeploymentSpec, source: &Source) -> String {
     match source {
         Source::Hub(hub) => {
@@ -217,7 +216,7 @@ struct Read {
     report: SettingsStatus,
 }
 
-/// Merges the typed fields over `spec.env`, and reports on each variable that is not honoured.
+/// Merges the typed fields over `spec.env`, and reports each variable that has no effect or is unknown.
 fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
     let variables = || spec.env.iter().map(|env| (env.name.clone(), env.value.clone()));
     let env = Layer::from_env(ENV_LAYER, variables()).map_err(refusal)?;
@@ -225,9 +224,9 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
     if from_env.process != Default::default() {
         return Err(Failure::new(
             Reason::InvalidSetting,
-            "spec.env holds a variable that has its own field",
-            "use spec.model.huggingFace, spec.model.tokenSecretRef, spec.auth.apiKeysSecretRef or \
-             spec.rollout.drainTimeoutSeconds; HOST and PORT are the operator's",
+            "spec.env sets a variable that has its own field in the spec",
+            "set spec.model.huggingFace, spec.model.tokenSecretRef, spec.auth.apiKeysSecretRef or \
+             spec.rollout.drainTimeoutSeconds; the operator sets HOST and PORT",
         ));
     }
     let mut settings = Settings::merge(&[Layer::from_settings(&spec.settings()), env]);
@@ -254,7 +253,7 @@ fn refusal(error: SettingError) -> Failure {
             format!("remove one of {first} and {second}"),
         ),
         SettingError::Unknown { setting, .. } => (Reason::InvalidSetting, format!("remove {setting}")),
-        SettingError::NotAMap { .. } => (Reason::InvalidSetting, "write a map of settings".into()),
+        SettingError::NotAMap { .. } => (Reason::InvalidSetting, "write the settings as a map".into()),
     };
     Failure::new(reason, error.to_string(), remedy)
 }
@@ -278,7 +277,7 @@ fn passed_env(spec: &ModelDeploymentSpec, unknown: &[String]) -> BTreeMap<String
         .collect()
 }
 
-/// The tokenizer's repository, if the settings name one of its own.
+/// The repository of the tokenizer, if the settings name one.
 fn tokenizer(settings: &Settings, source: &Source) -> Result<Option<Repository>, Failure> {
     let Some(repo) = settings.tokenizer.tokenizer.clone() else {
         return Ok(None);
@@ -295,18 +294,18 @@ fn tokenizer(settings: &Settings, source: &Source) -> Result<Option<Repository>,
         })),
         Source::Hub(_) => Err(Failure::new(
             Reason::InvalidSetting,
-            format!("tokenizer: '{repo}' is a directory; a pod has no such directory"),
-            "name a repository of the hub, as in owner/name",
+            format!("tokenizer: '{repo}' is a directory, and the pod does not have it"),
+            "set a repository of the hub, in the form owner/name",
         )),
         Source::Claim { .. } => Err(Failure::new(
             Reason::InvalidSetting,
-            "tokenizer: a model in a claim has its tokenizer beside its weights",
-            "remove the setting and put tokenizer.json and tokenizer_config.json beside config.json",
+            "tokenizer: a model in a claim must have its tokenizer in the directory of its weights",
+            "remove the setting, and copy tokenizer.json and tokenizer_config.json to the directory of config.json",
         )),
     }
 }
 
-/// The settings' first name, else the repository, else the name of the ModelDeployment.
+/// The first name in the settings, else the repository, else the name of the ModelDeployment.
 fn served_name(object: &ModelDeployment, settings: &Settings) -> String {
     let named = settings
         .model
@@ -349,10 +348,10 @@ fn gpus(spec: &ModelDeploymentSpec) -> Option<Gpus> {
     })
 }
 
-/// A new pod may start beside the old ones only if it waits for nothing they hold: no GPU, and no volume that
-/// one node may keep to itself.
+/// A new pod may start while old ones run only if it cannot wait for something that they hold: a GPU, or a volume that
+/// only one node can mount.
 fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
-    let on_many_nodes = match source {
+    let is_shared = match source {
         Source::Hub(Hub {
             cache: CacheVolume::Ephemeral { .. },
             ..
@@ -367,7 +366,7 @@ fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
         })
         | Source::Claim { .. } => observed.named_claim_is_shared(),
     };
-    if gpu.is_none() && on_many_nodes {
+    if gpu.is_none() && is_shared {
         Surge::Allowed
     } else {
         Surge::Refused

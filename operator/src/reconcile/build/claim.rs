@@ -1,4 +1,4 @@
-//! The cache's own claim, if the spec asks for one.
+//! The PersistentVolumeClaim of the cache, if the spec requests one.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The runtime's configuration file: every setting that the spec makes, by its flag's name.
+//! The ConfigMap: the runtime's configuration file, with every setting of the spec under the name of its flag.
 
 use std::collections::BTreeMap;
 
@@ -17,5 +17,5 @@ pub(in super::super) fn build(plan: &Plan) -> ConfigMap {
 
 /// The file's text.
 pub(super) fn text(plan: &Plan) -> String {
-    serde_saphyr::to_string(&plan.config).expect("checked settings are plain data")
+    serde_saphyr::to_string(&plan.config).expect("checked settings serialize")
 }

@@ -1,10 +1,11 @@
-//! The pods: an init container that fetches the model, and the runtime that serves it.
+//! The Deployment of the pods: an init container that downloads the model, and the runtime that serves it.
 //!
-//! Whatever changes the pod template restarts every model, so it depends on the plan alone, never on the
-//! operator's version. A test keeps hashes of the templates of all examples.
+//! A change of the pod template restarts every model, so the template depends on the plan alone, never on the
+//! operator's version. A test keeps the hashes of the templates of all examples.
 
 use std::collections::BTreeMap;
 
+use crds::startup;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -32,15 +33,19 @@ use crate::names::{
 const HASH_CHARS: usize = 16;
 /// User and group of the runtime image.
 const USER: i64 = 65532;
-/// What the kubelet gets on top of the drain to stop a pod.
+/// Time for the kubelet to stop a pod, in addition to the drain.
 const GRACE_SECONDS: u32 = 15;
 const STARTUP_PERIOD_SECONDS: u32 = 2;
-/// Longest download that does not count as a stuck rollout: a day.
+/// A download that takes longer counts as a stuck rollout: a day.
 const DOWNLOAD_SECONDS_MAX: u32 = 86_400;
-/// Templates kept to go back to by hand.
+/// Old templates that a user can go back to.
 const REVISIONS_KEPT: i32 = 3;
-/// The download streams to disk; its buffers are bounded, the rest of the limit is page cache.
-const FETCH_MEMORY: (&str, &str) = ("128Mi", "1Gi");
+/// CPU that the download container requests.
+const FETCH_CPU: &str = "100m";
+/// Memory that the download container requests: it writes to the disk through bounded buffers.
+const FETCH_MEMORY: &str = "128Mi";
+/// Memory limit of the download container, which includes the page cache.
+const FETCH_MEMORY_MAX: &str = "1Gi";
 
 pub(in super::super) fn build(plan: &Plan) -> Deployment {
     let (surge, unavailable) = match plan.surge {
@@ -112,7 +117,7 @@ fn pod(plan: &Plan) -> PodSpec {
         volumes: Some(volumes(plan)),
         service_account_name: Some(Names::of(&plan.name).main),
         automount_service_account_token: Some(false),
-        // A Service named "max" would otherwise set MAX_PORT and its like, and variables are settings here.
+        // A Service named "max" would set MAX_PORT and the like, and the runtime reads variables as settings.
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(plan.drain_timeout_seconds + GRACE_SECONDS)),
         security_context: Some(PodSecurityContext {
@@ -165,10 +170,13 @@ fn fetch_container(plan: &Plan, hub: &Hub) -> Container {
         ports: Some(vec![container_port(FETCH_PORT_NAME, FETCH_PORT)]),
         resources: Some(ResourceRequirements {
             requests: Some(BTreeMap::from([
-                ("cpu".to_string(), quantity("100m")),
-                ("memory".to_string(), quantity(FETCH_MEMORY.0)),
+                ("cpu".to_string(), quantity(FETCH_CPU)),
+                ("memory".to_string(), quantity(FETCH_MEMORY)),
             ])),
-            limits: Some(BTreeMap::from([("memory".to_string(), quantity(FETCH_MEMORY.1))])),
+            limits: Some(BTreeMap::from([(
+                "memory".to_string(),
+                quantity(FETCH_MEMORY_MAX),
+            )])),
             ..ResourceRequirements::default()
         }),
         volume_mounts: Some(vec![mount(MODELS_VOLUME, MODELS_DIR), mount(TMP_VOLUME, TMP_DIR)]),
@@ -202,7 +210,7 @@ fn runtime_container(plan: &Plan) -> Container {
         startup_probe: Some(Probe {
             period_seconds: Some(STARTUP_PERIOD_SECONDS as i32),
             failure_threshold: Some(plan.startup_timeout_seconds.div_ceil(STARTUP_PERIOD_SECONDS) as i32),
-            ..probe("/startupz")
+            ..probe(startup::PATH)
         }),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
@@ -235,7 +243,7 @@ fn runtime_container(plan: &Plan) -> Container {
     }
 }
 
-/// What both containers have in common.
+/// The common part of both containers.
 fn container(plan: &Plan, name: &str) -> Container {
     Container {
         name: name.into(),
@@ -257,8 +265,8 @@ fn container(plan: &Plan, name: &str) -> Container {
     }
 }
 
-/// Requests and limits of the runtime. Memory is both; CPU is a request only, so that an idle node's cores are
-/// used; a GPU is a limit, as Kubernetes wants it.
+/// Requests and limits of the runtime. Memory is both. CPU is only a request, so that the runtime can use the idle
+/// cores of its node. GPUs are limits, as Kubernetes requires.
 fn resources(plan: &Plan) -> ResourceRequirements {
     let mut requests = BTreeMap::new();
     let mut limits = BTreeMap::new();
@@ -281,10 +289,10 @@ fn resources(plan: &Plan) -> ResourceRequirements {
 
 fn volumes(plan: &Plan) -> Vec<Volume> {
     let models = match &plan.source {
-        Source::Claim { name } => claim_volume(name, Some(true)),
+        Source::Claim { name } => claim_volume(name, Access::ReadOnly),
         Source::Hub(hub) => match &hub.cache {
-            CacheVolume::Existing { name } => claim_volume(name, None),
-            CacheVolume::Own { .. } => claim_volume(&Names::of(&plan.name).claim, None),
+            CacheVolume::Existing { name } => claim_volume(name, Access::ReadWrite),
+            CacheVolume::Own { .. } => claim_volume(&Names::of(&plan.name).claim, Access::ReadWrite),
             CacheVolume::Ephemeral { size } => Volume {
                 empty_dir: Some(EmptyDirVolumeSource {
                     size_limit: size.clone(),
@@ -315,11 +323,18 @@ fn volumes(plan: &Plan) -> Vec<Volume> {
     ]
 }
 
-fn claim_volume(name: &str, read_only: Option<bool>) -> Volume {
+/// How the pods use a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+fn claim_volume(name: &str, access: Access) -> Volume {
     Volume {
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: name.into(),
-            read_only,
+            read_only: (access == Access::ReadOnly).then_some(true),
         }),
         ..Volume::default()
     }

@@ -1,4 +1,4 @@
-//! The stable address of the replicas, `http://<name>.<namespace>.svc/v1`.
+//! The Service: the stable address of the replicas, `http://<name>.<namespace>.svc/v1`.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},

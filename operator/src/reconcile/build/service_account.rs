@@ -1,4 +1,4 @@
-//! The pods' identity. It has no token: the runtime never talks to the API server.
+//! The ServiceAccount: the identity of the pods. It has no token, because the runtime never uses the API server.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        children::{Built, Resources},
-        fixtures::{HUB, from_value, hash_of, object, plan},
+        children::Resources,
+        fixtures::{HUB, Recorder, from_value, hash_of, object, plan},
     },
     *,
 };
@@ -20,7 +20,7 @@ fn examples() -> Vec<(String, Value)> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             let text = std::fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("# "), "{path:?} opens with what it shows");
+            assert!(text.starts_with("# "), "{path:?} opens with a comment");
             let name = path.file_stem().unwrap().to_str().unwrap().to_string();
             found.push((name, serde_saphyr::from_str(&text).unwrap()));
         }
@@ -35,25 +35,11 @@ fn example(name: &str) -> ModelDeployment {
     from_value(value)
 }
 
-/// The objects as a list of documents, in the order of the table of children.
-fn documents(resources: &Resources<Built>) -> Vec<Value> {
-    let Resources {
-        service_account,
-        config_map,
-        claim,
-        network_policy,
-        service,
-        deployment,
-        phase: _,
-    } = resources;
-    vec![
-        json!(service_account),
-        json!(config_map),
-        json!(claim),
-        json!(network_policy),
-        json!(service),
-        json!(deployment),
-    ]
+/// The objects as a list of documents, in the order of the table of children; null where one is absent.
+fn documents(plan: &Plan) -> Vec<Value> {
+    let recorder = Recorder::default();
+    recorder.applied(plan);
+    recorder.documents.into_inner()
 }
 
 #[test]
@@ -63,11 +49,8 @@ fn every_example_fits_the_schema_and_builds() {
         let spec = json!({"spec": value["spec"]});
         assert_eq!(crds::schema::check(&schema, &spec), [], "{name}");
         let object = from_value(value);
-        let resources = Resources::build(&plan(&object));
-        for document in documents(&resources)
-            .iter()
-            .filter(|document| !document.is_null())
-        {
+        let documents = documents(&plan(&object));
+        for document in documents.iter().filter(|document| !document.is_null()) {
             assert_eq!(
                 document["metadata"]["labels"][OWNER_LABEL],
                 json!(object.metadata.name),
@@ -84,21 +67,21 @@ fn every_example_fits_the_schema_and_builds() {
 
 #[test]
 fn objects_of_the_demo() {
-    insta::assert_yaml_snapshot!(documents(&Resources::build(&plan(&example("modeldeployment")))));
+    insta::assert_yaml_snapshot!(documents(&plan(&example("modeldeployment"))));
 }
 
 #[test]
 fn objects_of_one_gpu() {
-    insta::assert_yaml_snapshot!(documents(&Resources::build(&plan(&example("one-gpu")))));
+    insta::assert_yaml_snapshot!(documents(&plan(&example("one-gpu"))));
 }
 
 #[test]
 fn objects_of_a_claim() {
-    insta::assert_yaml_snapshot!(documents(&Resources::build(&plan(&example("pvc-source")))));
+    insta::assert_yaml_snapshot!(documents(&plan(&example("pvc-source"))));
 }
 
-/// A changed hash restarts every model of every user when the operator is upgraded. Accept a new one only for a
-/// change that is worth that, and say so in CHANGELOG.md.
+/// A changed hash restarts every model of every user when the operator is upgraded. Accept a new hash only for a change
+/// that is worth it, and write it in CHANGELOG.md.
 #[test]
 fn an_upgrade_of_the_operator_changes_no_template() {
     let hashes: BTreeMap<String, String> = examples()
@@ -128,7 +111,7 @@ fn a_setting_rolls_out_and_a_replica_count_does_not() {
     assert_eq!(
         hash("engine: {maxModelLen: 64}"),
         hash("env: [{name: MAX_MODEL_LEN, value: '64'}]"),
-        "the same setting, however it is written"
+        "one setting, written in two ways"
     );
 }
 

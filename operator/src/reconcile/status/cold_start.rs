@@ -11,7 +11,7 @@ use k8s_openapi::{
 use crate::pods::{Replica, Stage, condition_since, fetch_status, runtime_status};
 
 /// The steps of a ready replica's start; `None` if it is not ready, or if it became ready so late after its start that
-/// it must have lost its readiness in between.
+/// its readiness must have been lost in between.
 pub(super) fn cold_start(replica: &Replica<'_>, startup_timeout: SignedDuration) -> Option<ColdStart> {
     if replica.stage != Stage::Ready {
         return None;

@@ -1,6 +1,6 @@
 //! The conditions of a ModelDeployment: which are true, with a reason and a message for each.
 //!
-//! Pure. Words what `Rollout` counts.
+//! Pure. `Rollout` counts; this file adds the words.
 
 use crds::{
     conditions::{ConditionType, reason},
