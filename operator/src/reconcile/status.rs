@@ -22,10 +22,10 @@ use self::{
     diagnosis::Diagnosis,
     rollout::{Rollout, count},
 };
-use super::observed::Observed;
 use crate::{
     names,
     pods::{self, Stage},
+    reconcile::observed::Observed,
 };
 
 pub use self::{

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
 };
 
-use super::{
-    super::plan::{CacheVolume, ClaimLifetime, Plan, Source},
-    metadata,
+use super::metadata;
+use crate::{
+    names::Names,
+    reconcile::plan::{CacheVolume, ClaimLifetime, Plan, Source},
 };
-use crate::names::Names;
 
-pub(in super::super) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
+pub(crate) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
     let Source::Hub(hub) = &plan.source else {
         return None;
     };

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::{super::plan::Plan, metadata};
-use crate::names::{CONFIG_FILE, Names};
+use super::metadata;
+use crate::{
+    names::{CONFIG_FILE, Names},
+    reconcile::plan::Plan,
+};
 
-pub(in super::super) fn build(plan: &Plan) -> ConfigMap {
+pub(crate) fn build(plan: &Plan) -> ConfigMap {
     ConfigMap {
         metadata: metadata(plan, Names::of(&plan.name).config_map),
         data: Some(BTreeMap::from([(CONFIG_FILE.to_string(), text(plan))])),

@@ -20,14 +20,14 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 
-use super::{
-    super::plan::{CacheVolume, Hub, Plan, SecretKey, Source, Surge},
-    config_map, labels, metadata, selector_labels,
-};
-use crate::names::{
-    CONFIG_DIR, CONFIG_FILE, CONFIG_HASH, CONFIG_VOLUME, FETCH_CONTAINER, FETCH_PORT, FETCH_PORT_NAME,
-    GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, Names, READY_PATH, RUNTIME_CONTAINER,
-    SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
+use super::{config_map, labels, metadata, selector_labels};
+use crate::{
+    names::{
+        CONFIG_DIR, CONFIG_FILE, CONFIG_HASH, CONFIG_VOLUME, FETCH_CONTAINER, FETCH_PORT, FETCH_PORT_NAME,
+        GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, Names, READY_PATH, RUNTIME_CONTAINER,
+        SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
+    },
+    reconcile::plan::{CacheVolume, Hub, Plan, SecretKey, Source, Surge},
 };
 
 const HASH_CHARS: usize = 16;
@@ -47,7 +47,7 @@ const FETCH_MEMORY: &str = "128Mi";
 /// Memory limit of the download container, which includes the page cache.
 const FETCH_MEMORY_MAX: &str = "1Gi";
 
-pub(in super::super) fn build(plan: &Plan) -> Deployment {
+pub(crate) fn build(plan: &Plan) -> Deployment {
     let (surge, unavailable) = match plan.surge {
         Surge::Allowed => (1, 0),
         Surge::Refused => (0, 1),

@@ -14,15 +14,15 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{
-    super::plan::{Plan, Source},
-    metadata, selector_labels,
+use super::{metadata, selector_labels};
+use crate::{
+    names::{FETCH_PORT, NAMESPACE_LABEL, Names, SERVE_PORT},
+    reconcile::plan::{Plan, Source},
 };
-use crate::names::{FETCH_PORT, NAMESPACE_LABEL, Names, SERVE_PORT};
 
 const DNS_PORT: i32 = 53;
 
-pub(in super::super) fn build(plan: &Plan) -> NetworkPolicy {
+pub(crate) fn build(plan: &Plan) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(NetworkPolicySpec {

@@ -5,10 +5,13 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{super::plan::Plan, metadata, selector_labels};
-use crate::names::{Names, SERVE_PORT_NAME, SERVICE_PORT};
+use super::{metadata, selector_labels};
+use crate::{
+    names::{Names, SERVE_PORT_NAME, SERVICE_PORT},
+    reconcile::plan::Plan,
+};
 
-pub(in super::super) fn build(plan: &Plan) -> Service {
+pub(crate) fn build(plan: &Plan) -> Service {
     Service {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(ServiceSpec {

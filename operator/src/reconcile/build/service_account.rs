@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{super::plan::Plan, metadata};
-use crate::names::Names;
+use super::metadata;
+use crate::{names::Names, reconcile::plan::Plan};
 
-pub(in super::super) fn build(plan: &Plan) -> ServiceAccount {
+pub(crate) fn build(plan: &Plan) -> ServiceAccount {
     ServiceAccount {
         metadata: metadata(plan, Names::of(&plan.name).main),
         automount_service_account_token: Some(false),

@@ -19,10 +19,10 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::super::plan::Plan;
 use crate::{
     names::{FETCH_CONTAINER, RUNTIME_CONTAINER},
     pods::{Replica, Stage, fetch_status, runtime_status},
+    reconcile::plan::Plan,
 };
 
 /// A container that failed and runs again counts as failing for this time, so that the crash loop of a process that

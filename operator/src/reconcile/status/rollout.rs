@@ -8,17 +8,15 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::{
-    super::{
+use super::diagnosis::{self, Diagnosis, Part, Recovery};
+use crate::{
+    names::template_hash,
+    pods::{self, Replica, Stage},
+    reconcile::{
         children::{Applied, Resources},
         observed::{Observed, ServiceAnswer},
         plan::{Plan, Refusal},
     },
-    diagnosis::{self, Diagnosis, Part, Recovery},
-};
-use crate::{
-    names::template_hash,
-    pods::{self, Replica, Stage},
 };
 
 /// How long after a pod became ready a Service without an answer means that nodes do not route to the pod yet. Later
