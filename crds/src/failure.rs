@@ -1,18 +1,18 @@
-//! Why something failed: the closed list of reasons shared by the runtime's exit, its termination message
-//! and the conditions of a `ModelDeployment`.
+//! Why something failed: the closed list of reasons of the runtime's exit codes, its termination messages and the
+//! conditions of a `ModelDeployment`.
 //!
 //! A process that gives up writes a [`Failure`] as JSON to its termination message and exits with
-//! [`Reason::exit_code`]; the operator reads it back and shows it with its remedy.
+//! [`Reason::exit_code`]; the operator reads the message and shows it with its remedy.
 
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Longest termination message the kubelet keeps, in bytes.
+/// Longest termination message that the kubelet keeps, in bytes.
 pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
 
-/// Longest message or remedy that is passed on, in bytes.
+/// Longest message or remedy in a termination message, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
 macro_rules! reasons {
@@ -25,13 +25,13 @@ macro_rules! reasons {
             /// Every reason, in declaration order.
             pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
 
-            /// The name as it stands in conditions, events and metric labels.
+            /// The name in conditions, Events and metric labels.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => stringify!($name)),+ }
             }
 
-            /// Exit code of a process that gives up for this reason. Distinct per reason, and outside 0–2,
-            /// 64–78 and 125–255, which shells, clap, sysexits and signals use.
+            /// Exit code of a process that gives up for this reason. Each reason has its own code, outside 0–2, 64–78
+            /// and 125–255, which shells, clap, sysexits and signals use.
             pub const fn exit_code(self) -> u8 {
                 match self { $(Reason::$name => $code),+ }
             }
@@ -42,49 +42,49 @@ macro_rules! reasons {
 reasons! {
     /// A setting has a value that cannot be used.
     InvalidSetting = 10,
-    /// A setting of another server that this one refuses, with its replacement in the message.
+    /// A setting of another server that this one does not have; the message names its replacement.
     RemovedSetting = 11,
-    /// No node can give the GPUs that one replica asks for.
+    /// No node has the GPUs that one replica requests.
     InsufficientGPU = 12,
     /// The runtime image cannot be pulled.
     ImagePullFailed = 13,
     /// A referenced Secret or key does not exist.
     SecretMissing = 14,
-    /// The hub refuses the token, or there is none (HTTP 401 or 403).
+    /// The hub refuses the token, or requires one (HTTP 401 or 403).
     DownloadUnauthorized = 15,
     /// The repository, revision or file does not exist (HTTP 404).
     DownloadNotFound = 16,
-    /// No bytes arrived for the stall time, and retries did not help.
+    /// No bytes arrived for the stall timeout, and retries did not help.
     DownloadStalled = 17,
-    /// The cache volume has too little room for the model.
+    /// The cache volume is too small for the model.
     DiskFull = 18,
-    /// A downloaded file does not have the checksum the hub states.
+    /// A downloaded file does not have the checksum that the hub lists.
     ChecksumMismatch = 19,
-    /// The checkpoint's architecture has no implementation here.
+    /// The architecture of the checkpoint is not supported.
     UnsupportedArchitecture = 20,
     /// Weights and KV cache do not fit the GPU's memory.
     OutOfGPUMemory = 21,
     /// Weights and KV cache do not fit the memory of the container.
     OutOfMemory = 22,
-    /// A file of the checkpoint is missing, damaged or contradicts another.
+    /// A file of the checkpoint is missing, damaged, or contradicts another file.
     InvalidCheckpoint = 23,
-    /// The container keeps failing without saying why.
+    /// The container fails again and again, without a known reason.
     CrashLoop = 24,
     /// The replica was not ready within `startupTimeoutSeconds`.
     StartupTimeout = 25,
     /// A rollout waits because no spare GPU exists for the new pod.
     RolloutBlockedNoSpareGPU = 26,
-    /// The pod fits no node for another reason than GPUs.
+    /// The pod fits no node, for another reason than GPUs.
     Unschedulable = 27,
     /// The cache volume claim is not bound.
     VolumeNotBound = 28,
     /// The hub or the network cannot be reached.
     DownloadFailed = 29,
-    /// An object has the name of a child and does not belong to the ModelDeployment.
+    /// An object with the name of a child does not belong to the ModelDeployment.
     NameTaken = 30,
     /// The kubelet cannot start the container as it is configured.
     ContainerStartFailed = 31,
-    /// The API server refuses the pods, as a quota or a policy asks.
+    /// The API server refuses to create the pods, because of a quota or a policy.
     PodsRefused = 32,
 }
 
@@ -94,14 +94,14 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// A cause, what happened, and what the reader can do about it.
+/// The reason of a failure, what happened, and what the reader can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Machine-readable cause.
+    /// Machine-readable reason.
     pub reason: Reason,
-    /// What happened, naming the operation and its operands.
+    /// What happened, with the operation and its operands.
     pub message: String,
-    /// What to change. Empty only when nothing can be said.
+    /// What to change; empty only if no remedy is known.
     pub remedy: String,
 }
 
@@ -115,7 +115,7 @@ impl Failure {
         }
     }
 
-    /// One line of JSON that fits a termination message.
+    /// One line of JSON that fits into a termination message.
     pub fn to_termination_message(&self) -> String {
         let fitting = Failure {
             reason: self.reason,
@@ -125,7 +125,7 @@ impl Failure {
         serde_json::to_string(&fitting).expect("a struct of strings serializes")
     }
 
-    /// Reads a termination message; `None` if the text is not one of ours.
+    /// Reads a termination message; `None` if the text is not a failure.
     pub fn from_termination_message(text: &str) -> Option<Self> {
         serde_json::from_str(text.trim()).ok()
     }
@@ -137,6 +137,17 @@ impl Failure {
     pub fn write_termination_message(&self, path: &Path) -> std::io::Result<()> {
         std::fs::write(path, self.to_termination_message())
     }
+}
+
+/// An error and its causes on one line, separated by colons. A cause that the line already contains is skipped: some
+/// libraries repeat the cause in the error's own text.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.fold(String::new(), |line, cause| match cause.to_string() {
+        known if line.contains(&known) => line,
+        first if line.is_empty() => first,
+        next => format!("{line}: {next}"),
+    })
 }
 
 fn truncated(text: &str) -> String {
@@ -167,6 +178,29 @@ mod tests {
         let back = Failure::from_termination_message(&text).unwrap();
         assert_eq!(back.reason, Reason::DiskFull);
         assert!(back.message.starts_with("ä\"\n"));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        #[source]
+        source: Option<Box<Link>>,
+    }
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let link = |text, source: Option<Link>| Link {
+            text,
+            source: source.map(Box::new),
+        };
+        let refused = link("connection refused", None);
+        let repeated = link("cannot connect: connection refused", Some(refused));
+        let error = link("cannot read the Service", Some(link("gave up", Some(repeated))));
+        assert_eq!(
+            chain(&error),
+            "cannot read the Service: gave up: cannot connect: connection refused"
+        );
     }
 
     #[test]

@@ -9,5 +9,6 @@ pub mod generate;
 pub mod modeldeployment;
 pub mod schema;
 pub mod settings;
+pub mod startup;
 
 pub use modeldeployment::{ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus};

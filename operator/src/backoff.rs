@@ -1,4 +1,4 @@
-//! How long to wait before an object that failed is tried again: capped exponential, per object and kind of error.
+//! How long to wait before the reconcile of an object is retried: capped exponential, for each object and kind of error.
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
@@ -8,7 +8,7 @@ use crds::ModelDeployment;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
-/// Objects remembered at most. Beyond that all are forgotten, which only shortens waits.
+/// Objects whose failures are counted. Beyond this number all counts are reset, which only shortens waits.
 const ENTRIES_MAX: usize = 10_000;
 
 #[derive(Debug)]
@@ -17,14 +17,14 @@ struct Streak {
     failures: u32,
 }
 
-/// Failures in a row, per object.
+/// Consecutive failures of each object.
 #[derive(Debug, Default)]
 pub struct Backoffs {
     streaks: Mutex<HashMap<ObjectRef<ModelDeployment>, Streak>>,
 }
 
 impl Backoffs {
-    /// Counts a failure of `kind` and says how long to wait.
+    /// Counts a failure of `kind` and returns how long to wait.
     pub fn after_failure(&self, object: ObjectRef<ModelDeployment>, kind: &'static str) -> Duration {
         let mut streaks = self.streaks.lock().expect("no holder panics");
         if streaks.len() >= ENTRIES_MAX && !streaks.contains_key(&object) {
@@ -41,7 +41,7 @@ impl Backoffs {
         wait
     }
 
-    /// Forgets the failures of an object that succeeded or is gone.
+    /// Resets the count of an object that succeeded or was deleted.
     pub fn forget(&self, object: &ObjectRef<ModelDeployment>) {
         self.streaks.lock().expect("no holder panics").remove(object);
     }

@@ -1,34 +1,34 @@
-//! What every reconcile is given: the clients, the recorder of Events, the metrics and the installation's choices.
+//! What every reconcile uses: clients, the recorder of Events, metrics, backoffs and the options of the installation.
 
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
 };
 
-use crate::{backoff::Backoffs, metrics::Metrics, probe::Probe, reconcile::FIELD_MANAGER};
+use crate::{backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, probe::Probe};
 
-/// What was chosen when the operator was installed.
+/// Options of the installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installation {
-    /// Image of the runtime for ModelDeployments that name none and have none pinned yet.
+    /// Image of the runtime, for ModelDeployments that name no image and have no pinned one.
     pub runtime_image: String,
     /// Namespace of the operator's own pod; `None` outside a cluster.
     pub namespace: Option<String>,
 }
 
-/// What every reconcile is given.
+/// What every reconcile uses.
 pub struct Context {
     /// Client of the API server.
     pub client: Client,
-    /// Reads the progress of starting pods.
+    /// Client for requests to replicas.
     pub probe: Probe,
     /// Publishes Events.
     pub recorder: Recorder,
     /// Counters and durations.
     pub metrics: Metrics,
-    /// Waits between retries, per object.
+    /// Waits between the retries of each object.
     pub backoffs: Backoffs,
-    /// Choices of the installation.
+    /// Options of the installation.
     pub installation: Installation,
 }
 
@@ -36,7 +36,7 @@ impl Context {
     /// A context for one process.
     ///
     /// # Errors
-    /// When the HTTP client for progress cannot be built.
+    /// When the client for requests to replicas cannot be built.
     pub fn new(client: Client, metrics: Metrics, installation: Installation) -> Result<Self, reqwest::Error> {
         let reporter = Reporter {
             controller: FIELD_MANAGER.into(),

@@ -1,16 +1,12 @@
-//! Wiring: which changes make which ModelDeployment be reconciled, and who leads.
+//! Wires the watches, the reconciler and the leader election together.
 
 use std::{future::Future, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::Shared};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
-    api::PartialObjectMeta,
+    api::{DynamicObject, PartialObjectMeta},
     runtime::{
         Controller, Predicate, WatchStreamExt,
         controller::Config,
@@ -25,26 +21,27 @@ use crate::{
     context::Context,
     health::Stage,
     leader::Candidate,
-    reconcile::{Guarded, build::OWNER_LABEL, error_policy, reconcile},
+    names::OWNER_LABEL,
+    reconcile::{Guarded, children::CHILDREN, error_policy, reconcile},
 };
 
-/// Reconciles that run at a time.
+/// Reconciles that run at the same time.
 const CONCURRENCY: u16 = 8;
-/// A burst of changes to one object is one reconcile.
+/// Changes of one object within this time cause one reconcile.
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Why the operator stopped before it was asked to.
+/// Why the operator stopped without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server does not answer at all.
+    /// The API server does not answer.
     #[error("cannot reach the API server")]
     Unreachable(#[source] Box<kube::Error>),
-    /// Another one leads now; this process must not write any more.
+    /// Another process leads now, so this one must not write any more.
     #[error("the Lease was lost")]
     LeaseLost,
 }
 
-/// Reconciles until `shutdown` resolves; with a candidate, only while it leads.
+/// Reconciles until `shutdown` resolves; if there is a candidate, only while it leads.
 ///
 /// # Errors
 /// When the API server does not answer at the start, or the Lease is lost.
@@ -72,7 +69,7 @@ pub async fn run(
         () = candidate.hold() => return Err(Error::LeaseLost),
     }
     if let Err(error) = candidate.release().await {
-        tracing::warn!(%error, "the Lease was not released and will run out");
+        tracing::warn!(%error, "cannot release the Lease; it will expire");
     }
     Ok(())
 }
@@ -116,26 +113,24 @@ async fn control(context: Arc<Context>, stage: &watch::Sender<Stage>, shutdown: 
     tokio::select! { () = reconciles => {}, () = synced => {} }
 }
 
-/// A change of a child or a pod is a change of its ModelDeployment. Only metadata is watched.
+/// Triggers a reconcile for each change of a child or a pod. Only metadata is watched.
 fn with_children(controller: Controller<Guarded>, client: &Client) -> Controller<Guarded> {
     let ours = || watcher::Config::default().labels(OWNER_LABEL);
     let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), ours())
         .default_backoff()
         .touched_objects();
-    controller
-        .owns(Api::<Deployment>::all(client.clone()), ours())
-        .owns(Api::<Service>::all(client.clone()), ours())
-        .owns(Api::<ServiceAccount>::all(client.clone()), ours())
-        .owns(Api::<ConfigMap>::all(client.clone()), ours())
-        .owns(Api::<PersistentVolumeClaim>::all(client.clone()), ours())
-        .owns(Api::<NetworkPolicy>::all(client.clone()), ours())
-        .watches_stream(pods, |pod| {
-            let owner = pod.labels().get(OWNER_LABEL)?;
-            Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
-        })
+    let controller = CHILDREN.iter().fold(controller, |controller, child| {
+        let resource = child.resource();
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        controller.owns_with(api, resource, ours())
+    });
+    controller.watches_stream(pods, |pod| {
+        let owner = pod.labels().get(OWNER_LABEL)?;
+        Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
+    })
 }
 
-/// The identity of this process as a candidate.
+/// The identity of this process in the leader election.
 pub fn identity(pod_name: Option<&str>) -> String {
     format!("{}_{}", pod_name.unwrap_or("local"), std::process::id())
 }

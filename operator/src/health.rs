@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics` of the operator itself.
+//! The operator's own routes: `/livez`, `/readyz` and `/metrics`.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use tokio::sync::watch;
 
 use crate::metrics;
 
-/// How far the operator is. A standby is ready: it waits for its turn.
+/// The stage that the operator has reached. A standby counts as ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The API server has not answered yet.
     Connecting,
-    /// Another one leads.
+    /// Another process leads.
     Standby,
-    /// It leads and reads what there is.
+    /// It leads and lists the existing objects.
     Syncing,
     /// It leads and reconciles.
     Leading,
@@ -60,7 +60,7 @@ mod tests {
     use tower::ServiceExt;
 
     #[tokio::test]
-    async fn ready_when_it_leads_or_waits_for_its_turn() {
+    async fn a_leader_and_a_standby_are_ready() {
         let (sender, receiver) = watch::channel(Stage::Connecting);
         let app = routes(receiver, Registry::default());
         for (stage, code) in [

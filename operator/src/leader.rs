@@ -1,6 +1,6 @@
-//! One leader at a time, by a Lease: what client-go does, with the API server's resourceVersion as the lock.
+//! Leader election by a Lease, as in client-go: the check of the Lease's resourceVersion is the lock.
 //!
-//! A candidate never trusts another's clock: it counts from when it itself first saw a version of the Lease.
+//! A candidate does not use the clocks of others: it measures from when it first saw a version of the Lease.
 
 use std::time::Duration;
 
@@ -18,27 +18,27 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Name of the Lease.
 pub const LEASE: &str = "slipway-operator";
 
-/// A holder that has not renewed for so long has lost it.
+/// A holder that has not renewed the Lease for this time has lost it.
 const TTL: Duration = Duration::from_secs(15);
-/// A holder that could not renew for so long stops on its own, before another one takes over.
+/// A holder that could not renew for this time stops, before another process takes over.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
-/// One process that would lead.
+/// One process that can lead.
 pub struct Candidate {
     api: Api<Lease>,
     identity: String,
     seen: Seen,
 }
 
-/// The newest version of the Lease that was seen, and when first.
+/// The newest version of the Lease that was seen, and when it was first seen.
 #[derive(Clone, Debug)]
 struct Seen {
     version: Option<String>,
     at: Instant,
 }
 
-/// What to do about the Lease as it is.
+/// What to do next with the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
     Renew,
@@ -46,12 +46,12 @@ enum Move {
     Wait,
 }
 
-/// Who holds the Lease after a try.
+/// Who holds the Lease after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// This candidate.
     Here,
-    /// Another one.
+    /// Another candidate.
     Elsewhere,
 }
 
@@ -68,7 +68,7 @@ impl Candidate {
         }
     }
 
-    /// Waits until this candidate leads; `standby` is called after each try that found another leader.
+    /// Waits until this candidate leads. Calls `standby` after each attempt that found another leader.
     pub async fn acquire(&mut self, mut standby: impl FnMut()) {
         loop {
             match self.try_once().await {
@@ -98,10 +98,10 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back, so that the next leader need not wait for its end.
+    /// Releases the Lease, so that the next leader does not have to wait until it expires.
     ///
     /// # Errors
-    /// When the API server does not take it; then it runs out by itself.
+    /// When the API server does not accept the write; the Lease then expires.
     pub async fn release(&mut self) -> kube::Result<()> {
         let Some(mut lease) = self.api.get_opt(LEASE).await? else {
             return Ok(());
@@ -114,7 +114,7 @@ impl Candidate {
         self.replace(&lease).await.map(|_| ())
     }
 
-    /// One try to take or renew the Lease.
+    /// One attempt to take or renew the Lease.
     ///
     /// # Errors
     /// When the API server cannot be reached or refuses.
@@ -148,7 +148,7 @@ impl Candidate {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "a lock needs the check of resourceVersion that only a replace makes"
+        reason = "the lock is the check of resourceVersion, which only a replace makes"
     )]
     async fn replace(&self, lease: &Lease) -> kube::Result<Lease> {
         self.api.replace(LEASE, &PostParams::default(), lease).await
@@ -173,7 +173,7 @@ impl Candidate {
     }
 }
 
-/// A conflict means that another candidate was faster.
+/// A conflict means that another candidate wrote first.
 fn held(written: kube::Result<()>) -> kube::Result<Held> {
     match written {
         Ok(()) => Ok(Held::Here),

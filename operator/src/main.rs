@@ -1,4 +1,4 @@
-//! `slipway-operator`: command line, logging and signals; the work is in the library.
+//! `slipway-operator`: command line, logging and signals. The rest is in the library.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -29,28 +29,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch and reconcile until stopped.
+    /// Watch ModelDeployments and reconcile them until SIGTERM or SIGINT.
     Run(Run),
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// Image of the runtime for ModelDeployments that name none.
+    /// Image of the runtime, for ModelDeployments that name no image.
     #[arg(long, env = "RUNTIME_IMAGE")]
     runtime_image: String,
-    /// Address of /livez, /readyz and /metrics.
+    /// Address on which /livez, /readyz and /metrics are served.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
-    /// Lead by a Lease, so that several replicas can stand by.
+    /// Elect a leader by a Lease, so that several replicas can run.
     #[arg(long, env = "LEADER_ELECT")]
     leader_elect: bool,
-    /// Namespace of the operator's pod: of the Lease, and the one that may read the progress of downloads.
+    /// Namespace of the operator's pod. The Lease is there, and its pods may read the progress of downloads.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: Option<String>,
     /// Name of the operator's pod.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
-    /// What is logged, in the syntax of tracing's filters.
+    /// Log filter, in the syntax of Rust's tracing.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     log_level: String,
 }

@@ -1,4 +1,4 @@
-//! What the operator counts about itself, in the OpenMetrics text form.
+//! The metrics of the operator, in the text format of OpenMetrics.
 
 use std::time::Duration;
 
@@ -57,13 +57,13 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
-    /// Says how many objects are managed.
+    /// Sets how many objects are managed.
     pub fn set_managed(&self, n_objects: usize) {
         self.managed.set(i64::try_from(n_objects).unwrap_or(i64::MAX));
     }
 }
 
-/// The text that a scrape gets.
+/// The body of a scrape.
 pub fn text(registry: &Registry) -> String {
     let mut out = String::new();
     text::encode(&mut out, registry).expect("writing to a string succeeds");

@@ -1,66 +1,27 @@
-//! What the operator asks replicas over HTTP: how far a start is, and whether the Service leads to a ready one.
+//! HTTP requests to replicas: how far a start has come, and whether an address answers that it is ready.
 //!
-//! Bounded in time and size; no answer is an answer, and no error.
+//! Each request is bounded in time and size. A replica that does not answer is not an error.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use crds::failure::Failure;
-use serde::Deserialize;
+use crds::startup::{self, StartupStatus};
 
-/// Port on which the download container tells its progress.
-pub const FETCH_PORT: u16 = 8001;
-/// Port on which the runtime serves.
-pub const SERVE_PORT: u16 = 8000;
-/// Port of the Service.
-pub const SERVICE_PORT: u16 = 80;
+use crate::names::READY_PATH;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// What a starting pod says about itself.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Progress {
-    /// `Downloading`, `Loading`, … as the runtime calls it.
-    pub stage: String,
-    /// Bytes done.
-    pub bytes_done: u64,
-    /// Bytes in all; absent while unknown or where the stage is not measured in bytes.
-    pub bytes_total: Option<u64>,
-    /// Share done, 0 to 100.
-    pub percent: Option<f64>,
-    /// Bytes per second, lately.
-    pub rate_per_second: Option<f64>,
-    /// Seconds to go at that rate.
-    pub eta_seconds: Option<f64>,
-    /// What failed last and is being tried again; absent once it goes on.
-    pub problem: Option<Failure>,
-    /// The model, as far as it is known.
-    pub model: Option<ModelFacts>,
-}
-
-/// What a pod knows about its model.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ModelFacts {
-    /// Commit.
-    pub revision: Option<String>,
-    /// Architecture that the configuration names.
-    pub architecture: Option<String>,
-    /// Size of the weights in bytes.
-    pub bytes: Option<i64>,
-    /// Longest context in tokens.
-    pub max_model_len: Option<i64>,
-}
-
-/// The client that asks.
+/// A client for requests to replicas.
 #[derive(Clone, Debug)]
 pub struct Probe {
     http: reqwest::Client,
 }
 
 impl Probe {
-    /// A client that goes straight to pods, whatever the proxy variables say.
+    /// A client that connects to pods directly, whatever the proxy variables are.
     ///
     /// # Errors
     /// When the TLS backend cannot be set up.
@@ -74,15 +35,9 @@ impl Probe {
         Ok(Self { http })
     }
 
-    /// What the pod at `ip` says of its start on `port`, if it says something readable in time.
-    pub async fn progress(&self, ip: IpAddr, port: u16) -> Option<Progress> {
-        let address = std::net::SocketAddr::new(ip, port);
-        let mut response = self
-            .http
-            .get(format!("http://{address}/startupz"))
-            .send()
-            .await
-            .ok()?;
+    /// How far the start of the pod at `ip` has come; `None` if it sends no readable status in time.
+    pub async fn startup(&self, ip: IpAddr, port: u16) -> Option<StartupStatus> {
+        let mut response = self.get(ip, port, startup::PATH).await.ok()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.ok()? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
@@ -93,49 +48,65 @@ impl Probe {
         serde_json::from_slice(&body).ok()
     }
 
-    /// Whether somebody at `ip` and `port` says that it is ready.
+    /// Whether a replica at `ip` and `port` answers that it is ready.
     pub async fn is_ready(&self, ip: IpAddr, port: u16) -> bool {
-        let address = std::net::SocketAddr::new(ip, port);
-        let answer = self.http.get(format!("http://{address}/readyz")).send().await;
-        answer.is_ok_and(|answer| answer.status().is_success())
+        let response = self.get(ip, port, READY_PATH).await;
+        response.is_ok_and(|response| response.status().is_success())
+    }
+
+    async fn get(&self, ip: IpAddr, port: u16, path: &str) -> reqwest::Result<reqwest::Response> {
+        let address = SocketAddr::new(ip, port);
+        self.http.get(format!("http://{address}{path}")).send().await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::{Json, Router, http::StatusCode, routing::get};
+    use crds::startup::Stage;
 
-    #[test]
-    fn reads_what_is_there_and_tolerates_what_is_not() {
-        let progress: Progress = serde_json::from_str(
-            r#"{"stage":"Downloading","bytesDone":5,"bytesTotal":null,"percent":50,"ratePerSecond":null,"future":1,
-                "model":{"revision":"abc"}}"#,
+    /// Serves `app` on a free port of this machine.
+    async fn serve(app: Router) -> (tokio::task::JoinHandle<std::io::Result<()>>, u16) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (
+            tokio::spawn(async move { axum::serve(listener, app).await }),
+            port,
         )
-        .unwrap();
-        assert_eq!((progress.bytes_done, progress.percent), (5, Some(50.0)));
-        assert_eq!(progress.model.unwrap().revision.as_deref(), Some("abc"));
-        assert_eq!(
-            serde_json::from_str::<Progress>("{}").unwrap(),
-            Progress::default()
-        );
+    }
+
+    fn here() -> IpAddr {
+        "127.0.0.1".parse().unwrap()
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_is_no_progress_and_none_is_not_ready() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let ready = axum::routing::get(|| async { "ok" });
-        let app = axum::Router::new().route("/readyz", ready).route(
-            "/startupz",
-            axum::routing::get(|| async { "x".repeat(BODY_BYTES_MAX + 1) }),
-        );
-        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    async fn a_status_is_read_whatever_the_code_of_the_response() {
+        let status = StartupStatus {
+            stage: Stage::Loading,
+            bytes_done: 5,
+            ..StartupStatus::default()
+        };
+        let body = status.clone();
+        let startup = get(|| async { (StatusCode::SERVICE_UNAVAILABLE, Json(body)) });
+        let (_server, port) = serve(Router::new().route(startup::PATH, startup)).await;
         let probe = Probe::new().unwrap();
-        let here: IpAddr = "127.0.0.1".parse().unwrap();
-        assert_eq!(probe.progress(here, port).await, None);
-        assert!(probe.is_ready(here, port).await);
+        assert_eq!(probe.startup(here(), port).await, Some(status));
+        assert!(!probe.is_ready(here(), port).await, "there is no such route");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_no_status_and_a_closed_port_is_not_ready() {
+        let too_long = get(|| async { "x".repeat(BODY_BYTES_MAX + 1) });
+        let app = Router::new()
+            .route(READY_PATH, get(|| async { "ok" }))
+            .route(startup::PATH, too_long);
+        let (server, port) = serve(app).await;
+        let probe = Probe::new().unwrap();
+        assert_eq!(probe.startup(here(), port).await, None);
+        assert!(probe.is_ready(here(), port).await);
         server.abort();
         let _aborted = server.await;
-        assert!(!probe.is_ready(here, port).await, "nobody listens any more");
+        assert!(!probe.is_ready(here(), port).await, "the port is closed");
     }
 }

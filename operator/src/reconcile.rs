@@ -1,18 +1,21 @@
 //! The pipeline of one reconcile: fetch → validate → build → apply → status.
 //!
-//! It never asks why it was called: it reads what is there, and makes it what the spec says.
+//! It does not depend on what triggered it: it reads the current state and changes it to what the spec requires.
 
 pub mod apply;
 pub mod build;
+pub mod children;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod observed;
+pub mod plan;
 pub mod status;
 pub mod validate;
 
 use std::{sync::Arc, time::Instant};
 
-use crds::ModelDeployment;
+use crds::{ModelDeployment, failure::chain};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     ResourceExt,
@@ -20,37 +23,39 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-use self::status::Outcome;
+use self::{children::Resources, plan::Refusal, status::Outcome};
 use crate::context::Context;
 
-/// The one field manager of everything this operator writes.
-pub const FIELD_MANAGER: &str = "slipway-operator";
-
-/// A ModelDeployment that may not be readable: one bad object does not stop the watch of the others.
+/// A ModelDeployment that may be unreadable, so that one bad object does not stop the watch of the others.
 pub type Guarded = DeserializeGuard<ModelDeployment>;
 
-/// Why a reconcile failed, one variant per step that can.
+/// Why a reconcile failed. The steps' errors name the operation and the object.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The object does not have the form of a ModelDeployment.
-    #[error("the object is no ModelDeployment: {0}")]
-    Unreadable(String),
+    #[error("cannot read {object} as a ModelDeployment: {problem}")]
+    Unreadable {
+        /// Namespace and name.
+        object: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Reading failed.
-    #[error("fetch")]
+    #[error(transparent)]
     Fetch(#[from] fetch::Error),
     /// Writing children failed.
-    #[error("apply")]
+    #[error(transparent)]
     Apply(#[from] apply::Error),
     /// Writing the status failed.
-    #[error("status")]
+    #[error(transparent)]
     Status(#[from] status::Error),
 }
 
 impl Error {
-    /// Metric label and kind for the backoff.
+    /// Metric label, and kind of error for the backoff.
     pub const fn label(&self) -> &'static str {
         match self {
-            Error::Unreadable(_) => "unreadable",
+            Error::Unreadable { .. } => "unreadable",
             Error::Fetch(_) => "fetch_error",
             Error::Apply(_) => "apply_error",
             Error::Status(_) => "status_error",
@@ -61,7 +66,7 @@ impl Error {
 /// Reconciles one ModelDeployment.
 ///
 /// # Errors
-/// When a step could not do its work; [`error_policy`] says when it is tried again.
+/// When a step failed; [`error_policy`] decides when the reconcile is retried.
 pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let reference = reference(&guarded);
@@ -75,11 +80,14 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
 }
 
 async fn run(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
-    let seen = guarded
-        .0
-        .as_ref()
-        .map_err(|invalid| Error::Unreadable(invalid.error.clone()))?;
-    let (namespace, name) = (seen.namespace().unwrap_or_default(), seen.name_any());
+    let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
+    if let Err(invalid) = &guarded.0 {
+        return Err(Error::Unreadable {
+            object: format!("{namespace}/{name}"),
+            problem: invalid.error.clone(),
+        });
+    }
+    // The watched object may be older than the status that the last reconcile wrote.
     let Some(object) = fetch::object(context, &namespace, &name).await? else {
         return Ok(Action::await_change());
     };
@@ -88,26 +96,31 @@ async fn run(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     }
     let observed = fetch::observe(context, &object).await?;
     let now = Timestamp::now();
+    let compute = |outcome: Outcome<'_>| status::compute(&object, &observed, outcome, now);
     let status = match validate::plan(&object, &observed, &context.installation) {
-        Err(failure) => status::compute(&object, &observed, Outcome::Refused(&failure), now),
-        Ok(plan) => match apply::apply(context, &object, &observed, build::resources(&plan)).await {
-            Ok(applied) => status::compute(&object, &observed, Outcome::Applied(&plan, &applied), now),
-            Err(error) => match error.refusal() {
-                Some(failure) => status::compute(&object, &observed, Outcome::Refused(&failure), now),
-                None => return Err(error.into()),
-            },
+        Err(refusal) => compute(Outcome::Refused(&refusal)),
+        Ok(plan) => match apply::apply(context, &object, &observed, Resources::build(&plan)).await {
+            Ok(children) => compute(Outcome::Applied {
+                plan: &plan,
+                children: &children,
+            }),
+            Err(error) => {
+                let replicas = plan.replicas;
+                let failure = error.failure().ok_or(error)?;
+                compute(Outcome::Refused(&Refusal { replicas, failure }))
+            }
         },
     };
     status::publish(context, &object, &status).await?;
-    Ok(Action::requeue(status::look_again_after(&status)))
+    Ok(Action::requeue(status::next_check(&status)))
 }
 
-/// When a failed reconcile is tried again: never before a change if only a change can help, else after a capped
-/// exponential backoff per object and kind of error.
+/// When a failed reconcile is retried: after a change if only a change can help, else after a capped exponential
+/// backoff for each object and kind of error.
 pub fn error_policy(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let reference = reference(&guarded);
     match error {
-        Error::Unreadable(_) => {
+        Error::Unreadable { .. } => {
             tracing::error!(object = %reference, %error, "skipped until it changes");
             Action::await_change()
         }
@@ -125,14 +138,4 @@ fn reference(guarded: &Guarded) -> ObjectRef<ModelDeployment> {
         Some(namespace) => reference.within(&namespace),
         None => reference,
     }
-}
-
-/// An error and its causes on one line, without those that the line says already.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.fold(String::new(), |line, cause| match cause.to_string() {
-        said if line.contains(&said) => line,
-        first if line.is_empty() => first,
-        next => format!("{line}: {next}"),
-    })
 }

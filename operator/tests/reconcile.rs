@@ -1,7 +1,7 @@
-//! The whole pipeline against an API server of the test's own: what is written, what is not, and what a refusal does.
+//! Tests of the pipeline against a fake API server: what is written, what is not written, and what a refusal does.
 //!
-//! The server knows enough for that: objects by path, server-side apply as replacement, the status subresource.
-//! What a real API server makes of it is for the cluster tests.
+//! The server stores objects by path, replaces an object on server-side apply, and has the status subresource. The
+//! cluster tests use a real API server.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -28,7 +28,7 @@ const SERVICE: &str = "/api/v1/namespaces/team/services/chat";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/chat";
 const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/chat-cache";
 
-/// Objects by path, what was written, and codes with which writes are refused.
+/// Objects by path, the writes so far, and the codes with which writes are refused.
 #[derive(Clone, Default)]
 struct Api(Arc<Mutex<State>>);
 
@@ -150,7 +150,7 @@ fn hub() -> Value {
 }
 
 #[tokio::test]
-async fn a_new_object_gets_its_children_and_a_status_and_a_settled_one_gets_no_status_again() {
+async fn a_new_object_gets_children_and_a_status_and_an_unchanged_status_is_not_written_again() {
     let api = Api::with(hub());
     let context = api.context();
     api.reconcile(&context).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_new_object_gets_its_children_and_a_status_and_a_settled_one_gets_no_s
 }
 
 #[tokio::test]
-async fn what_the_spec_no_longer_asks_for_goes_and_what_is_retained_stays() {
+async fn a_child_that_is_no_longer_requested_is_deleted_and_a_retained_one_is_kept() {
     let api = Api::with(json!({"model": {"huggingFace": {"repo": "acme/model"}}, "cache": {"type": "PVC"}}));
     let context = api.context();
     api.reconcile(&context).await.unwrap();
@@ -222,7 +222,7 @@ async fn an_object_of_somebody_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_api_server_is_told_and_an_outage_is_retried_ever_more_slowly() {
+async fn a_refusal_of_the_api_server_is_in_the_status_and_an_outage_is_retried_with_growing_waits() {
     let api = Api::with(hub());
     let context = api.context();
     api.refuse(DEPLOYMENT, 422);
@@ -238,7 +238,7 @@ async fn a_refusal_of_the_api_server_is_told_and_an_outage_is_retried_ever_more_
 }
 
 #[tokio::test]
-async fn an_object_that_is_gone_or_leaving_is_let_go() {
+async fn a_deleted_object_is_not_reconciled() {
     let api = Api::with(hub());
     let context = api.context();
     let mut object = api.get(MDEP);
@@ -261,6 +261,6 @@ async fn an_unreadable_object_waits_for_a_change() {
     .unwrap();
     let guarded = Arc::new(unreadable);
     let error = reconcile(guarded.clone(), context.clone()).await.unwrap_err();
-    assert!(matches!(error, Error::Unreadable(_)), "{error}");
+    assert!(matches!(error, Error::Unreadable { .. }), "{error}");
     assert_eq!(error_policy(guarded, &error, context), Action::await_change());
 }

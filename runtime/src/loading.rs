@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crds::failure::chain;
 use crds::settings::{self, Dtype};
 
 use crate::batch::Forward;
@@ -20,7 +21,7 @@ use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER
 use crate::grammar::Grammars;
 use crate::model::{DtypeChoice, LoadOptions, Model, ModelInfo, Task};
 use crate::pooling::PoolingConfig;
-use crate::server::{App, ServeError, Serving, chain};
+use crate::server::{App, ServeError, Serving};
 use crate::startup::Stage;
 use crate::tokenizer::Tokenizer;
 

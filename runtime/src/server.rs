@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crds::failure::{Failure, Reason};
+use crds::failure::{Failure, Reason, chain};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -257,17 +257,6 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
         ),
         ModelError::Kernel(_) => (Reason::CrashLoop, "This is a bug; the log has the details."),
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes what runs.

@@ -1,7 +1,7 @@
-//! How far a process has come on its way to serving: what `/startupz` answers.
+//! How far a process has come on its way to serving, and the route `/startupz` that reports it.
 //!
-//! Owns the stages, the byte counts of the stage under way and what is known of the model so far, for `fetch` and
-//! `serve` alike. Must not know how things are downloaded or loaded, nor who reads the answer.
+//! Owns the current stage, its byte counts and the facts about the model, for `fetch` and `serve` alike. The body is
+//! [`StartupStatus`], which the operator reads. Must not know how files are downloaded or weights are loaded.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,79 +10,18 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use crds::failure::Failure;
-use serde::{Deserialize, Serialize};
+pub use crds::startup::{ModelFacts, Stage, StartupStatus};
 
-/// The rate is taken over this much of the recent past: long enough to be calm, short enough to show a stall.
+/// The rate is an average over this time: long enough to be steady, short enough to show a stall.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 /// Samples closer together than this are not kept, so the window holds at most 21 of them.
 const SAMPLE_SPACING: Duration = Duration::from_millis(500);
 
-/// What a starting process is doing. The order is the order of the stages; some may be skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Stage {
-    /// Settings are read, nothing is moved yet.
-    Starting,
-    /// Files come from the Hub to the disk.
-    Downloading,
-    /// Weights go from the disk to the device.
-    Loading,
-    /// The engine runs its first steps and sizes its cache.
-    WarmingUp,
-    /// The process has done what it was started for: serving, or for `fetch` the files are complete.
-    Ready,
-}
-
-/// The body of `GET /startupz`, and the numbers of a progress line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StartupStatus {
-    /// The stage under way.
-    pub stage: Stage,
-    /// Bytes of this stage that are done, those found already done at its start included.
-    pub bytes_done: u64,
-    /// Bytes of this stage; absent while unknown or where the stage is not measured in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes_total: Option<u64>,
-    /// `bytes_done` of `bytes_total`, rounded down, so 100 means all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<u8>,
-    /// Bytes per second over the last ten seconds.
-    pub rate_per_second: u64,
-    /// Seconds left at that rate; absent while the rate or the total is unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eta_seconds: Option<u64>,
-    /// What failed last and is being tried again; absent once it goes on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<Failure>,
-    /// The model, as far as it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelFacts>,
-    /// Whether the stage is [`Stage::Ready`].
-    pub done: bool,
-}
-
-/// What a starting process has found out about its model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ModelFacts {
-    /// Commit of the repository.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
-    /// Architecture as the checkpoint's configuration names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub architecture: Option<String>,
-    /// Size of its files in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// Longest context that is served, in tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_model_len: Option<u64>,
-}
-
-/// The shared, cheaply updated record behind [`StartupStatus`]. Clones are handles on the same record.
+/// The shared record that [`StartupStatus`] is made from, cheap to update. Clones refer to the same record.
 #[derive(Clone, Debug)]
 pub struct StartupTracker {
     inner: Arc<Inner>,
@@ -138,17 +77,17 @@ impl StartupTracker {
         self.begin_at(stage, 0, None, Instant::now());
     }
 
-    /// Enters a stage of `bytes_total` bytes, of which `bytes_done` need no work any more.
+    /// Enters a stage of `bytes_total` bytes, of which `bytes_done` are already done.
     pub fn begin(&self, stage: Stage, bytes_done: u64, bytes_total: u64) {
         self.begin_at(stage, bytes_done, Some(bytes_total), Instant::now());
     }
 
-    /// Counts `n_bytes` more as done. One atomic addition: fine for every buffer that arrives.
+    /// Counts `n_bytes` more as done. This is one atomic addition, cheap enough for every buffer that arrives.
     pub fn add(&self, n_bytes: u64) {
         self.inner.bytes_done.fetch_add(n_bytes, Ordering::Relaxed);
     }
 
-    /// Takes back `n_bytes` that have to be done again, such as a file whose checksum was wrong.
+    /// Subtracts `n_bytes` that have to be done again, such as a file with a wrong checksum.
     pub fn retract(&self, n_bytes: u64) {
         let back = |done: u64| Some(done.saturating_sub(n_bytes));
         let _previous = self
@@ -157,17 +96,17 @@ impl StartupTracker {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
-    /// Says what failed and is being tried again, or with `None` that it goes well again.
+    /// Sets what failed and is being retried, or clears it with `None`.
     pub fn set_problem(&self, problem: Option<Failure>) {
         self.phase().problem = problem;
     }
 
-    /// Says what is known of the model by now.
+    /// Sets the facts about the model that are known so far.
     pub fn set_model(&self, model: ModelFacts) {
         self.phase().model = Some(model);
     }
 
-    /// The present state.
+    /// The current state.
     pub fn status(&self) -> StartupStatus {
         self.status_at(Instant::now())
     }
@@ -209,7 +148,7 @@ impl StartupTracker {
 }
 
 impl Phase {
-    /// Bytes per second between the oldest sample of the window and `now`, which becomes a sample itself.
+    /// Bytes per second between the oldest sample of the window and `now`, which is kept as a sample.
     fn rate_at(&mut self, now: Sample) -> u64 {
         while self.samples.len() > 1 && now.at.duration_since(self.samples[0].at) > RATE_WINDOW {
             self.samples.pop_front();
@@ -230,21 +169,21 @@ impl Phase {
     }
 }
 
-/// `GET /startupz`: 200 once ready, 503 before, the same JSON in both.
+/// A router with `/startupz` alone, for a process that serves nothing else.
 pub fn router(tracker: StartupTracker) -> Router {
+    let startup = |State(tracker): State<StartupTracker>| async move { response(tracker.status()) };
     Router::new()
-        .route("/startupz", get(startupz))
+        .route(crds::startup::PATH, get(startup))
         .with_state(tracker)
 }
 
-async fn startupz(State(tracker): State<StartupTracker>) -> (StatusCode, Json<StartupStatus>) {
-    let status = tracker.status();
-    let code = if status.done {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+/// The response of `GET /startupz`: 200 once ready, 503 before, with the same JSON in both cases.
+pub fn response(status: StartupStatus) -> Response {
+    let code = match status.done {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (code, Json(status))
+    (code, Json(status)).into_response()
 }
 
 fn percent(bytes_done: u64, bytes_total: u64) -> u8 {

@@ -122,7 +122,7 @@ mod tests {
                 client_authorities: authorities.map(Path::to_path_buf),
             };
             let error = configuration(&files).map(|_| ()).unwrap_err();
-            crate::server::chain(&error).replace(&folder.path().display().to_string(), "DIR")
+            crds::failure::chain(&error).replace(&folder.path().display().to_string(), "DIR")
         };
         let (certificate, key) = (fixture("server.pem"), fixture("server.key"));
         assert!(said(&none, &key, None).starts_with("cannot read DIR/none.pem: "));

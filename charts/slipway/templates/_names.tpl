@@ -1,9 +1,9 @@
-{{/* Name of the operator's objects. */}}
+{{/* The name of the operator's objects. */}}
 {{- define "slipway.operator" -}}
 {{ printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The labels by which the operator's pods are selected. */}}
+{{/* The labels that select the operator's pods. */}}
 {{- define "slipway.selector" -}}
 app.kubernetes.io/name: slipway-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -18,7 +18,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* An image: (list . .Values.image.operator) */}}
+{{/* The reference of an image, as in (list . .Values.image.operator). */}}
 {{- define "slipway.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}

@@ -1,4 +1,4 @@
-//! Tests of the Lease: the decision alone, and candidates against an API server that knows one Lease.
+//! Tests of leader election: the decision alone, and candidates against an API server that has one Lease.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ fn spec(holder: &str, seconds: i32) -> LeaseSpec {
 }
 
 #[test]
-fn a_lease_is_taken_when_free_or_run_out_and_renewed_by_its_holder() {
+fn a_lease_is_taken_when_free_or_expired_and_renewed_by_its_holder() {
     let second = Duration::from_secs(1);
     for (holder, unchanged_for, expected) in [
         ("", 0, Move::Take),
@@ -43,7 +43,7 @@ fn a_lease_is_taken_when_free_or_run_out_and_renewed_by_its_holder() {
     assert_eq!(next_move(&LeaseSpec::default(), "a", second), Move::Take);
 }
 
-/// An API server that knows one Lease and checks resourceVersion.
+/// An API server that has one Lease and checks its resourceVersion.
 #[derive(Clone, Default)]
 struct OneLease(Arc<Mutex<Option<Value>>>);
 
@@ -115,7 +115,7 @@ async fn one_of_two_candidates_holds_it_and_the_other_follows_after_release() {
 }
 
 #[tokio::test]
-async fn a_lost_race_is_no_error() {
+async fn a_lost_race_is_not_an_error() {
     let server = OneLease::default();
     let mut first = Candidate::new(server.client(), "default", "first".into());
     assert_eq!(first.try_once().await.unwrap(), Held::Here);

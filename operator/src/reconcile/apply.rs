@@ -1,31 +1,26 @@
-//! Sends what was built, by server-side apply under one field manager, and deletes what the spec no longer asks
-//! for. Objects of others never get here: `validate` refuses their names.
-
-use std::marker::PhantomData;
+//! Writes the children by server-side apply under one field manager, and deletes those that the plan does not have.
+//!
+//! Objects that somebody else owns never get here: `validate` refuses their names.
 
 use crds::{
     ModelDeployment,
     failure::{Failure, Reason},
 };
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::NamespaceResourceScope,
+    Api, Client, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
 };
-use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    FIELD_MANAGER,
-    build::{Applied, Built, Resources},
-    fetch::{Observed, Standing},
+    children::{Applied, Built, Child, Kind, Resources, Writer},
+    observed::Observed,
 };
-use crate::context::Context;
+use crate::{context::Context, names::FIELD_MANAGER};
 
-/// Why sending failed.
+/// Why writing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refuses the object as it is; trying again will not help.
+    /// The API server refuses the write; a retry cannot help.
     #[error("the API server refuses {what}")]
     Refused {
         /// Kind and name.
@@ -34,8 +29,8 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
-    /// The API server could not do it now.
-    #[error("cannot apply {what}")]
+    /// The API server could not do the write now.
+    #[error("cannot write {what}")]
     Unavailable {
         /// Kind and name.
         what: String,
@@ -46,8 +41,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the status says about a refusal; `None` if trying again may help.
-    pub fn refusal(&self) -> Option<Failure> {
+    /// The failure of the ModelDeployment that a refusal means; `None` if a retry may help.
+    pub fn failure(&self) -> Option<Failure> {
         match self {
             Error::Refused { source, .. } => Some(Failure::new(
                 Reason::InvalidSetting,
@@ -59,19 +54,19 @@ impl Error {
     }
 
     fn new(what: String, source: kube::Error) -> Self {
-        let code = match &source {
-            kube::Error::Api(status) => status.code,
-            _ => 0,
+        let is_refusal = match &source {
+            kube::Error::Api(status) => matches!(status.code, 400 | 403 | 422),
+            _ => false,
         };
         let source = Box::new(source);
-        match code {
-            400 | 403 | 422 => Error::Refused { what, source },
-            _ => Error::Unavailable { what, source },
+        match is_refusal {
+            true => Error::Refused { what, source },
+            false => Error::Unavailable { what, source },
         }
     }
 }
 
-/// Applies every child and prunes.
+/// Writes every child, then deletes those that the plan does not have.
 ///
 /// # Errors
 /// When the API server refuses an object or cannot be reached.
@@ -81,89 +76,43 @@ pub async fn apply(
     observed: &Observed,
     built: Resources<Built>,
 ) -> Result<Resources<Applied>, Error> {
-    // Destructured without `..`, so that a new child that is not applied does not compile.
-    let Resources {
-        service_account,
-        config_map,
-        claim,
-        network_policy,
-        service,
-        deployment,
-        phase: _,
-    } = built;
-    let client = &context.client;
-    let claim = async {
-        match claim {
-            Some(claim) => send(client, claim).await.map(Some),
-            None => Ok(None),
-        }
-    };
-    let (service_account, config_map, claim, network_policy, service) = futures::try_join!(
-        send(client, service_account),
-        send(client, config_map),
-        claim,
-        send(client, network_policy),
-        send(client, service),
-    )?;
-    // Last, because its pods use the others.
-    let deployment = send(client, deployment).await?;
-    let applied = Resources {
-        service_account,
-        config_map,
-        claim,
-        network_policy,
-        service,
-        deployment,
-        phase: PhantomData,
-    };
-    if applied.claim.is_none() {
-        prune::<PersistentVolumeClaim>(client, object, observed).await?;
+    let applied = built.write(&ServerSideApply(&context.client)).await?;
+    for child in applied.absent() {
+        prune(&context.client, object, observed, child).await?;
     }
     Ok(applied)
 }
 
-/// One object of a kind this operator writes.
-trait Child:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-    + k8s_openapi::Resource
-    + Clone
-    + std::fmt::Debug
-    + Serialize
-    + DeserializeOwned
-{
-}
-impl<K> Child for K where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + k8s_openapi::Resource
-        + Clone
-        + std::fmt::Debug
-        + Serialize
-        + DeserializeOwned
-{
+struct ServerSideApply<'a>(&'a Client);
+
+impl Writer for ServerSideApply<'_> {
+    type Error = Error;
+
+    async fn write<K: Kind>(&self, child: K) -> Result<K, Error> {
+        let (namespace, name) = (child.namespace().unwrap_or_default(), child.name_any());
+        let api: Api<K> = Api::namespaced(self.0.clone(), &namespace);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(&name, &params, &Patch::Apply(&child))
+            .await
+            .map_err(|source| Error::new(format!("{} {name}", K::KIND), source))
+    }
 }
 
-async fn send<K: Child>(client: &Client, child: K) -> Result<K, Error> {
-    let (namespace, name) = (child.namespace().unwrap_or_default(), child.name_any());
-    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(&name, &params, &Patch::Apply(&child))
-        .await
-        .map_err(|source| Error::new(format!("{} {name}", K::KIND), source))
-}
-
-/// Deletes the child of kind `K`, if there is one and it is the ModelDeployment's own.
-async fn prune<K: Child>(
+/// Deletes the child of this kind, if one exists and the ModelDeployment owns it.
+async fn prune(
     client: &Client,
     object: &ModelDeployment,
     observed: &Observed,
+    child: &Child,
 ) -> Result<(), Error> {
-    let mut owned = observed.children.with_standing(object, Standing::Owned);
-    let Some((_, live)) = owned.find(|(kind, live)| *kind == K::KIND && live.deletion_timestamp.is_none())
-    else {
+    let Some(live) = observed.live.owned(object, child.kind) else {
         return Ok(());
     };
-    let name = live.name.clone().unwrap_or_default();
-    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let (namespace, name) = (
+        object.namespace().unwrap_or_default(),
+        live.name.clone().unwrap_or_default(),
+    );
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &child.resource());
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: live.uid.clone(),
@@ -174,6 +123,9 @@ async fn prune<K: Child>(
     match api.delete(&name, &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(Error::new(format!("the removal of {} {name}", K::KIND), source)),
+        Err(source) => Err(Error::new(
+            format!("the removal of {} {name}", child.kind),
+            source,
+        )),
     }
 }

@@ -1,102 +1,21 @@
-//! A [`Plan`] becomes the objects that realise it, one file per kind. Pure: equal plans build equal bytes.
+//! Builds the children of a [`Plan`], one file for each kind. Pure: equal plans build equal bytes.
 //!
-//! Must not know the cluster, the old objects or why it was called.
+//! Must not know the cluster, the old objects or why a reconcile runs. `children` is the table of these files; here is
+//! what their objects have in common.
 
-mod config_map;
-mod deployment;
-mod network_policy;
-mod pvc;
-mod service;
-mod service_account;
+pub(super) mod claim;
+pub(super) mod config_map;
+pub(super) mod deployment;
+pub(super) mod network_policy;
+pub(super) mod service;
+pub(super) mod service_account;
 
-use std::{collections::BTreeMap, marker::PhantomData};
+use std::collections::BTreeMap;
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-};
 use kube::api::ObjectMeta;
 
-pub use deployment::{FETCH_CONTAINER, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash};
-
-use super::{FIELD_MANAGER, validate::Plan};
-
-/// Label with the name of the ModelDeployment, on every child and pod. It is the selector of the pods.
-pub const OWNER_LABEL: &str = "slipway.dev/model-deployment";
-/// Directory below the model's with a tokenizer from another repository.
-pub const TOKENIZER_DIR: &str = "tokenizer";
-
-/// Objects that were built and not yet sent.
-#[derive(Debug)]
-pub enum Built {}
-/// Objects as the API server returned them.
-#[derive(Debug)]
-pub enum Applied {}
-
-/// Every child of a ModelDeployment, built or applied.
-#[derive(Clone, Debug)]
-pub struct Resources<Phase> {
-    /// Identity of the pods, without a token.
-    pub service_account: ServiceAccount,
-    /// The runtime's configuration file.
-    pub config_map: ConfigMap,
-    /// The cache's own claim.
-    pub claim: Option<PersistentVolumeClaim>,
-    /// Who may talk to the pods, and to whom they may.
-    pub network_policy: NetworkPolicy,
-    /// The stable address.
-    pub service: Service,
-    /// The pods.
-    pub deployment: Deployment,
-    /// How far these objects are.
-    pub phase: PhantomData<Phase>,
-}
-
-/// Builds every child.
-pub fn resources(plan: &Plan) -> Resources<Built> {
-    Resources {
-        service_account: service_account::build(plan),
-        config_map: config_map::build(plan),
-        claim: pvc::build(plan),
-        network_policy: network_policy::build(plan),
-        service: service::build(plan),
-        deployment: deployment::build(plan),
-        phase: PhantomData,
-    }
-}
-
-/// Names of the children of the ModelDeployment `name`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
-    /// Service, Deployment, ServiceAccount and NetworkPolicy.
-    pub main: String,
-    /// ConfigMap.
-    pub config_map: String,
-    /// The cache's own claim.
-    pub claim: String,
-}
-
-impl Names {
-    /// The names for a ModelDeployment.
-    pub fn of(name: &str) -> Self {
-        Self {
-            main: name.to_string(),
-            config_map: format!("{name}-config"),
-            claim: format!("{name}-cache"),
-        }
-    }
-}
-
-/// Base URL for clients inside the cluster.
-pub fn url(name: &str, namespace: &str) -> String {
-    format!("http://{name}.{namespace}.svc/v1")
-}
-
-/// Label selector of the pods.
-pub fn pod_selector(name: &str) -> String {
-    format!("{OWNER_LABEL}={name}")
-}
+use super::plan::Plan;
+use crate::names::{FIELD_MANAGER, OWNER_LABEL};
 
 fn selector_labels(plan: &Plan) -> BTreeMap<String, String> {
     BTreeMap::from([(OWNER_LABEL.to_string(), plan.name.clone())])

@@ -1,15 +1,22 @@
-//! ModelDeployments, pods and what was observed, for tests: minimal YAML in, types out.
+//! ModelDeployments, pods and observed states for tests, made from minimal YAML.
+
+use std::{cell::RefCell, convert::Infallible};
 
 use crds::ModelDeployment;
+use futures::FutureExt;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    build::{self, OWNER_LABEL, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash},
-    fetch::Observed,
-    validate::{self, Plan},
+    children::{Applied, Kind, Resources, Writer},
+    observed::Observed,
+    plan::Plan,
+    validate,
 };
-use crate::context::Installation;
+use crate::{
+    context::Installation,
+    names::{OWNER_LABEL, RUNTIME_CONTAINER, TEMPLATE_HASH, template_hash},
+};
 
 /// The image that the operator of the tests was installed with.
 pub(crate) const IMAGE: &str = "registry.test/runtime:1";
@@ -32,7 +39,7 @@ pub(crate) fn object(spec: &str) -> ModelDeployment {
     }))
 }
 
-/// A whole ModelDeployment as a user writes it, with what the API server adds.
+/// A ModelDeployment as a user writes it, with the fields that the API server adds.
 pub(crate) fn from_value(mut value: Value) -> ModelDeployment {
     value["metadata"]["namespace"] = json!("team");
     value["metadata"]["uid"] = json!("uid-of-chat");
@@ -46,11 +53,40 @@ pub(crate) fn plan(object: &ModelDeployment) -> Plan {
     validate::plan(object, &Observed::default(), &installation()).unwrap()
 }
 
-/// The template hash of the pods that `object` asks for.
+/// A fake API server: returns every child unchanged, and records it as a document.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) documents: RefCell<Vec<Value>>,
+}
+
+impl Writer for Recorder {
+    type Error = Infallible;
+
+    async fn write<K: Kind>(&self, child: K) -> Result<K, Infallible> {
+        self.documents.borrow_mut().push(json!(child));
+        Ok(child)
+    }
+
+    async fn write_optional<K: Kind>(&self, child: Option<K>) -> Result<Option<K>, Infallible> {
+        self.documents.borrow_mut().push(json!(child));
+        Ok(child)
+    }
+}
+
+impl Recorder {
+    /// The children of `plan`, as if they were applied.
+    pub(crate) fn applied(&self, plan: &Plan) -> Resources<Applied> {
+        let written = Resources::build(plan).write(self).now_or_never();
+        let Ok(applied) = written.expect("nothing waits");
+        applied
+    }
+}
+
+/// The template hash of the pods of `object`.
 pub(crate) fn hash_of(object: &ModelDeployment) -> String {
-    let deployment = build::resources(&plan(object)).deployment;
+    let deployment = Resources::build(&plan(object)).deployment;
     let template = deployment.spec.unwrap().template;
-    template_hash(template.metadata.as_ref()).unwrap().to_string()
+    template_hash(&template.metadata.unwrap()).unwrap().to_string()
 }
 
 pub(crate) fn at(text: &str) -> Timestamp {
@@ -78,7 +114,7 @@ pub(crate) fn pod(name: &str, hash: &str, status: &str) -> Pod {
     .unwrap()
 }
 
-/// A pod that answers.
+/// A pod that is ready.
 pub(crate) fn ready_pod(name: &str, hash: &str) -> Pod {
     pod(
         name,

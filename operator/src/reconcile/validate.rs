@@ -1,7 +1,6 @@
-//! Spec and what was observed become a [`Plan`], or a [`Failure`] that says why the spec cannot be honoured.
+//! Checks the spec against the observed state and makes a [`Plan`] from it, or a [`Refusal`] with a remedy.
 //!
-//! Pure. After this step nothing reads the raw spec. Knows no Kubernetes objects other than the names and
-//! owners of those that stand in the way.
+//! Pure. The last step that reads the spec.
 
 use std::collections::BTreeMap;
 
@@ -10,203 +9,49 @@ use crds::{
     failure::{Failure, Reason},
     modeldeployment::{
         API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, DRAIN_TIMEOUT_SECONDS_DEFAULT,
-        GPU_RESOURCE_DEFAULT, HuggingFace, PullPolicy, REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT,
-        Scheduling, SettingsStatus, TOKEN_KEY_DEFAULT,
+        GPU_RESOURCE_DEFAULT, HuggingFace, REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus,
+        TOKEN_KEY_DEFAULT,
     },
     settings::{Layer, SettingError, Settings, Variable, variable},
 };
-use k8s_openapi::{
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
-    jiff::SignedDuration,
-};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value};
 
-use super::{build, fetch::Observed};
-use crate::context::Installation;
+use super::{
+    observed::{Observed, Ownership},
+    plan::{
+        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Refusal, Repository, SecretKey, Source, Surge,
+    },
+};
+use crate::{
+    context::Installation,
+    names::{MODELS_DIR, TOKENIZER_DIR},
+};
 
-/// Where a replica finds its model.
-pub const MODELS_DIR: &str = "/models";
-/// Size of a cache claim if the spec names none.
+/// Size of a cache claim, if the spec does not set it.
 const CLAIM_SIZE_DEFAULT: &str = "100Gi";
-/// Layer name of `spec.env` in error messages.
+/// Name of `spec.env` in error messages.
 const ENV_LAYER: &str = "spec.env";
-
-/// What is to be there: the spec with every default resolved, checked and narrowed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// Name of the ModelDeployment, and of most children.
-    pub name: String,
-    /// Namespace of all of them.
-    pub namespace: String,
-    /// The ModelDeployment as owner.
-    pub owner: OwnerReference,
-    /// Number of replicas.
-    pub replicas: i32,
-    /// The image that serves.
-    pub image: Image,
-    /// Where the model comes from.
-    pub source: Source,
-    /// Directory of the model inside the container.
-    pub model_dir: String,
-    /// First name under which clients ask for the model.
-    pub served_name: String,
-    /// Repository of the tokenizer, if it is not the model's own.
-    pub tokenizer: Option<Repository>,
-    /// The runtime's configuration file: flag names and values.
-    pub config: Map<String, Value>,
-    /// Variables of `spec.env` that are no settings.
-    pub env: BTreeMap<String, String>,
-    /// GPUs of one replica; `None` on the CPU.
-    pub gpu: Option<Gpus>,
-    /// CPU cores of one replica.
-    pub cpu: Option<Quantity>,
-    /// Memory of one replica.
-    pub memory: Option<Quantity>,
-    /// On which nodes replicas may run.
-    pub scheduling: Scheduling,
-    /// Secret with the API keys.
-    pub api_keys: Option<SecretKey>,
-    /// Longest drain of a stopping replica.
-    pub drain_timeout_seconds: u32,
-    /// Longest time from the engine's start to ready.
-    pub startup_timeout_seconds: u32,
-    /// A further replica can start while all older ones run.
-    pub surge: Surge,
-    /// What became of `spec.env`, for the status.
-    pub settings: SettingsStatus,
-    /// Notes on settings without effect, for the `Accepted` condition.
-    pub notes: Vec<String>,
-    /// Namespace of the operator, if it runs in the cluster.
-    pub operator_namespace: Option<String>,
-}
-
-/// The image that serves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Image {
-    /// Its reference.
-    pub reference: String,
-    /// When to pull it; `None` leaves it to Kubernetes' rule.
-    pub pull_policy: Option<PullPolicy>,
-}
-
-/// A repository and what of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Repository {
-    /// `owner/name`.
-    pub repo: String,
-    /// Branch, tag or commit.
-    pub revision: String,
-}
-
-/// Where the model comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Source {
-    /// It is downloaded.
-    Hub(Hub),
-    /// It is there.
-    Claim {
-        /// The claim.
-        name: String,
-    },
-}
-
-/// A download.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hub {
-    /// Repository and revision.
-    pub repository: Repository,
-    /// Address of the hub if it is not the public one.
-    pub endpoint: Option<String>,
-    /// Patterns of files to take.
-    pub allow_patterns: Vec<String>,
-    /// Patterns of files to leave.
-    pub ignore_patterns: Vec<String>,
-    /// Secret with the token.
-    pub token: Option<SecretKey>,
-    /// Where the files are kept.
-    pub cache: CacheVolume,
-}
-
-/// Where downloaded files are kept.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CacheVolume {
-    /// With the pod.
-    Ephemeral {
-        /// Most bytes.
-        size: Option<Quantity>,
-    },
-    /// In a claim of the ModelDeployment's own.
-    Own {
-        /// Bytes asked for.
-        size: Quantity,
-        /// Storage class; `None` is the cluster's default.
-        storage_class: Option<String>,
-        /// From how many nodes it is written.
-        access_mode: AccessMode,
-        /// What becomes of it when the ModelDeployment goes.
-        lifetime: ClaimLifetime,
-    },
-    /// In a claim that somebody else made.
-    Existing {
-        /// The claim.
-        name: String,
-    },
-}
-
-/// What becomes of a claim when its ModelDeployment goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimLifetime {
-    /// It goes too.
-    Owned,
-    /// It stays.
-    Retained,
-}
-
-/// A key of a Secret.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SecretKey {
-    /// Name of the Secret.
-    pub name: String,
-    /// Key in it.
-    pub key: String,
-}
-
-/// GPUs of one replica.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Gpus {
-    /// How many; at least one.
-    pub count: u32,
-    /// Resource name of one.
-    pub resource_name: String,
-    /// Product that the node's label must name.
-    pub product: Option<String>,
-}
-
-/// Whether a rollout may start a new pod before an old one is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surge {
-    /// Start first; nothing that the pod needs is exclusive.
-    Allowed,
-    /// Stop first: the new pod could wait forever for the old one's GPU or volume.
-    Refused,
-}
 
 /// Resolves and checks the spec.
 ///
 /// # Errors
-/// A failure with a remedy, when the spec cannot be honoured as it is.
+/// A refusal with a remedy, when the spec cannot be honoured as it is.
 pub fn plan(
     object: &ModelDeployment,
     observed: &Observed,
     installation: &Installation,
-) -> Result<Plan, Failure> {
+) -> Result<Plan, Refusal> {
+    // The one place that decides how many replicas there are.
+    let replicas = object.spec.replicas.unwrap_or(REPLICAS_DEFAULT).max(0);
+    let refuse = |failure| Refusal { replicas, failure };
+    check_names(object, observed).map_err(refuse)?;
     let spec = &object.spec;
-    check_names(object, observed)?;
-    let source = source(spec)?;
-    let Read { settings, report } = read_settings(spec)?;
+    let source = source(spec).map_err(refuse)?;
+    let Read { settings, report } = read_settings(spec).map_err(refuse)?;
     let model_dir = model_dir(spec, &source);
-    let tokenizer = tokenizer(&settings, &source)?;
+    let tokenizer = tokenizer(&settings, &source).map_err(refuse)?;
     let served_name = served_name(object, &settings);
     let gpu = gpus(spec);
     let resources = spec.resources.clone().unwrap_or_default();
@@ -214,7 +59,7 @@ pub fn plan(
         name: object.name_any(),
         namespace: object.namespace().unwrap_or_default(),
         owner: object.controller_owner_ref(&()).unwrap_or_default(),
-        replicas: desired_replicas(object),
+        replicas,
         image: image(object, installation),
         config: config(
             settings,
@@ -231,34 +76,23 @@ pub fn plan(
         cpu: resources.cpu,
         memory: resources.memory,
         scheduling: spec.scheduling.clone().unwrap_or_default(),
-        api_keys: spec
-            .auth
-            .as_ref()
-            .and_then(|auth| auth.api_keys_secret_ref.as_ref())
-            .map(|secret| SecretKey {
-                name: secret.name.clone(),
-                key: secret.key.clone().unwrap_or_else(|| API_KEYS_KEY_DEFAULT.into()),
-            }),
+        api_keys: api_keys(spec),
         drain_timeout_seconds: drain_timeout_seconds(spec),
-        startup_timeout_seconds: startup_timeout(object).as_secs() as u32,
+        startup_timeout_seconds: spec
+            .startup_timeout_seconds
+            .unwrap_or(STARTUP_TIMEOUT_SECONDS_DEFAULT),
         notes: notes(&report),
         settings: report,
         operator_namespace: installation.namespace.clone(),
     })
 }
 
-/// Replicas that the spec asks for.
-pub fn desired_replicas(object: &ModelDeployment) -> i32 {
-    object.spec.replicas.unwrap_or(REPLICAS_DEFAULT).max(0)
-}
-
-/// Longest time from the engine's start to ready.
-pub fn startup_timeout(object: &ModelDeployment) -> SignedDuration {
-    let seconds = object
-        .spec
-        .startup_timeout_seconds
-        .unwrap_or(STARTUP_TIMEOUT_SECONDS_DEFAULT);
-    SignedDuration::from_secs(i64::from(seconds))
+fn api_keys(spec: &ModelDeploymentSpec) -> Option<SecretKey> {
+    let secret = spec.auth.as_ref()?.api_keys_secret_ref.as_ref()?;
+    Some(SecretKey {
+        name: secret.name.clone(),
+        key: secret.key.clone().unwrap_or_else(|| API_KEYS_KEY_DEFAULT.into()),
+    })
 }
 
 fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {
@@ -268,19 +102,19 @@ fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {
         .unwrap_or(DRAIN_TIMEOUT_SECONDS_DEFAULT)
 }
 
-/// Refuses to take over what belongs to somebody else.
+/// Refuses the names of objects that somebody else owns: the operator never takes an object over.
 fn check_names(object: &ModelDeployment, observed: &Observed) -> Result<(), Failure> {
-    match observed.children.foreign(object) {
+    match observed.live.first(object, Ownership::Foreign) {
         None => Ok(()),
         Some(taken) => Err(Failure::new(
             Reason::NameTaken,
-            format!("{taken} exists and does not belong to this ModelDeployment"),
+            format!("{taken} already exists and does not belong to this ModelDeployment"),
             "rename the ModelDeployment, or delete the other object",
         )),
     }
 }
 
-/// The spec's image, else the one pinned at first sight, else the operator's own default.
+/// The image of the spec, else the one pinned in the status, else the default of the installation.
 fn image(object: &ModelDeployment, installation: &Installation) -> Image {
     let runtime = object.spec.runtime.clone().unwrap_or_default();
     let pinned = object
@@ -317,7 +151,7 @@ fn source(spec: &ModelDeploymentSpec) -> Result<Source, Failure> {
         }),
         _ => Err(Failure::new(
             Reason::InvalidSetting,
-            "spec.model names no source, or several",
+            "spec.model must have exactly one source",
             "set exactly one of spec.model.huggingFace and spec.model.pvc",
         )),
     }
@@ -351,7 +185,7 @@ fn cache(cache: Option<&Cache>) -> CacheVolume {
     }
 }
 
-/// `/models/<name>-<hash>` for a download, so that a shared cache keeps what differs apart.
+/// `/models/<name>-<hash>` for a download, so that different downloads in a shared cache have different directories.
 fn model_dir(spec: &ModelDeploymentSpec, source: &Source) -> String {
     match source {
         Source::Hub(hub) => {
@@ -382,7 +216,7 @@ struct Read {
     report: SettingsStatus,
 }
 
-/// Merges the typed fields over `spec.env`, and reports on each variable that is not honoured.
+/// Merges the typed fields over `spec.env`, and reports each variable that has no effect or is unknown.
 fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
     let variables = || spec.env.iter().map(|env| (env.name.clone(), env.value.clone()));
     let env = Layer::from_env(ENV_LAYER, variables()).map_err(refusal)?;
@@ -390,9 +224,9 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
     if from_env.process != Default::default() {
         return Err(Failure::new(
             Reason::InvalidSetting,
-            "spec.env holds a variable that has its own field",
-            "use spec.model.huggingFace, spec.model.tokenSecretRef, spec.auth.apiKeysSecretRef or \
-             spec.rollout.drainTimeoutSeconds; HOST and PORT are the operator's",
+            "spec.env sets a variable that has its own field in the spec",
+            "set spec.model.huggingFace, spec.model.tokenSecretRef, spec.auth.apiKeysSecretRef or \
+             spec.rollout.drainTimeoutSeconds; the operator sets HOST and PORT",
         ));
     }
     let mut settings = Settings::merge(&[Layer::from_settings(&spec.settings()), env]);
@@ -419,7 +253,7 @@ fn refusal(error: SettingError) -> Failure {
             format!("remove one of {first} and {second}"),
         ),
         SettingError::Unknown { setting, .. } => (Reason::InvalidSetting, format!("remove {setting}")),
-        SettingError::NotAMap { .. } => (Reason::InvalidSetting, "write a map of settings".into()),
+        SettingError::NotAMap { .. } => (Reason::InvalidSetting, "write the settings as a map".into()),
     };
     Failure::new(reason, error.to_string(), remedy)
 }
@@ -443,7 +277,7 @@ fn passed_env(spec: &ModelDeploymentSpec, unknown: &[String]) -> BTreeMap<String
         .collect()
 }
 
-/// The tokenizer's repository, if the settings name one of its own.
+/// The repository of the tokenizer, if the settings name one.
 fn tokenizer(settings: &Settings, source: &Source) -> Result<Option<Repository>, Failure> {
     let Some(repo) = settings.tokenizer.tokenizer.clone() else {
         return Ok(None);
@@ -460,18 +294,18 @@ fn tokenizer(settings: &Settings, source: &Source) -> Result<Option<Repository>,
         })),
         Source::Hub(_) => Err(Failure::new(
             Reason::InvalidSetting,
-            format!("tokenizer: '{repo}' is a directory; a pod has no such directory"),
-            "name a repository of the hub, as in owner/name",
+            format!("tokenizer: '{repo}' is a directory, and the pod does not have it"),
+            "set a repository of the hub, in the form owner/name",
         )),
         Source::Claim { .. } => Err(Failure::new(
             Reason::InvalidSetting,
-            "tokenizer: a model in a claim has its tokenizer beside its weights",
-            "remove the setting and put tokenizer.json and tokenizer_config.json beside config.json",
+            "tokenizer: a model in a claim must have its tokenizer in the directory of its weights",
+            "remove the setting, and copy tokenizer.json and tokenizer_config.json to the directory of config.json",
         )),
     }
 }
 
-/// The settings' first name, else the repository, else the name of the ModelDeployment.
+/// The first name in the settings, else the repository, else the name of the ModelDeployment.
 fn served_name(object: &ModelDeployment, settings: &Settings) -> String {
     let named = settings
         .model
@@ -492,8 +326,7 @@ fn config(mut settings: Settings, served_name: &str, tokenizer_in: Option<&str>)
         .model
         .served_model_name
         .get_or_insert_with(|| vec![served_name.to_string()]);
-    settings.tokenizer.tokenizer =
-        tokenizer_in.map(|model_dir| format!("{model_dir}/{}", build::TOKENIZER_DIR));
+    settings.tokenizer.tokenizer = tokenizer_in.map(|model_dir| format!("{model_dir}/{}", TOKENIZER_DIR));
     settings.tokenizer.tokenizer_revision = None;
     settings.to_config_file()
 }
@@ -515,10 +348,10 @@ fn gpus(spec: &ModelDeploymentSpec) -> Option<Gpus> {
     })
 }
 
-/// A new pod may start beside the old ones only if it waits for nothing they hold: no GPU, and no volume that
-/// one node may keep to itself.
+/// A new pod may start while old ones run only if it cannot wait for something that they hold: a GPU, or a volume that
+/// only one node can mount.
 fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
-    let on_many_nodes = match source {
+    let is_shared = match source {
         Source::Hub(Hub {
             cache: CacheVolume::Ephemeral { .. },
             ..
@@ -533,7 +366,7 @@ fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
         })
         | Source::Claim { .. } => observed.named_claim_is_shared(),
     };
-    if gpu.is_none() && on_many_nodes {
+    if gpu.is_none() && is_shared {
         Surge::Allowed
     } else {
         Surge::Refused

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crds::failure::{Failure, Reason};
+use crds::failure::{Failure, Reason, chain};
 use reqwest::StatusCode;
 use thiserror::Error;
 
@@ -242,7 +242,7 @@ impl FetchError {
 
     /// Reason, full message (this error and its causes) and remedy, for the termination message.
     pub fn failure(&self) -> Failure {
-        Failure::new(self.reason(), self.chain(), self.remedy())
+        Failure::new(self.reason(), chain(self), self.remedy())
     }
 
     fn reason(&self) -> Reason {
@@ -266,17 +266,6 @@ impl FetchError {
             | Self::Io { .. } => Reason::DownloadFailed,
             Self::GaveUp { source, .. } => source.reason(),
         }
-    }
-
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(error) = next {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
     }
 
     fn remedy(&self) -> String {

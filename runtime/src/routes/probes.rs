@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::engine::Phase;
 use crate::server::App;
+use crate::startup::{self, ModelFacts};
 
 /// Silence of the engine's loop after which it counts as stuck. A step of a large model on few cores takes tens of
 /// seconds; a process that is restarted for being slow gets nothing done at all.
@@ -76,24 +77,18 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> Response {
     (code, Json(body)).into_response()
 }
 
-/// How far the start is, and what was loaded; 503 until it is done.
+/// How far the start is, with the facts of the model once it is loaded; 503 until the start is done.
 pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
-    let status = app.startup.status();
-    let code = if status.done {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let mut body = serde_json::to_value(status).expect("a status serializes");
+    let mut status = app.startup.status();
     if let Some(serving) = app.serving.get() {
-        body["model"] = json!({
-            "revision": serving.revision,
-            "architecture": serving.info.architecture,
-            "bytes": serving.info.weights_bytes,
-            "maxModelLen": serving.max_model_len,
+        status.model = Some(ModelFacts {
+            revision: serving.revision.clone(),
+            architecture: Some(serving.info.architecture.clone()),
+            bytes: Some(serving.info.weights_bytes),
+            max_model_len: Some(serving.max_model_len as u64),
         });
     }
-    (code, Json(body)).into_response()
+    startup::response(status)
 }
 
 fn plain(code: StatusCode, text: &'static str) -> Response {

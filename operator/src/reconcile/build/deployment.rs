@@ -1,10 +1,11 @@
-//! The pods: an init container that fetches the model, and the runtime that serves it.
+//! The Deployment of the pods: an init container that downloads the model, and the runtime that serves it.
 //!
-//! Whatever changes the pod template restarts every model, so it depends on the plan alone, never on the
-//! operator's version. A test keeps hashes of the templates of all examples.
+//! A change of the pod template restarts every model, so the template depends on the plan alone, never on the
+//! operator's version. A test keeps the hashes of the templates of all examples.
 
 use std::collections::BTreeMap;
 
+use crds::startup;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -19,25 +20,17 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 
-use super::{
-    super::validate::{CacheVolume, Hub, MODELS_DIR, Plan, SecretKey, Source, Surge},
-    Names, config_map, labels, metadata, selector_labels,
+use super::{config_map, labels, metadata, selector_labels};
+use crate::{
+    names::{
+        CONFIG_DIR, CONFIG_FILE, CONFIG_HASH, CONFIG_VOLUME, FETCH_CONTAINER, FETCH_PORT, FETCH_PORT_NAME,
+        GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, Names, READY_PATH, RUNTIME_CONTAINER,
+        SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
+    },
+    reconcile::plan::{CacheVolume, Hub, Plan, SecretKey, Source, Surge},
 };
-use crate::probe::{FETCH_PORT, SERVE_PORT};
 
-/// Name of the init container that downloads.
-pub const FETCH_CONTAINER: &str = "fetch";
-/// Name of the container that serves.
-pub const RUNTIME_CONTAINER: &str = "runtime";
-/// Annotation of a pod with the hash of the template it was made from.
-pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
-
-/// Annotation of a pod with the hash of its configuration file: a changed setting rolls out.
-const CONFIG_HASH: &str = "slipway.dev/config-hash";
 const HASH_CHARS: usize = 16;
-const CONFIG_DIR: &str = "/etc/slipway";
-/// Node label that the GPU operator sets.
-const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
 /// User and group of the runtime image.
 const USER: i64 = 65532;
 /// After this time every node's proxy has removed a pod that is not ready from its Service.
@@ -45,14 +38,18 @@ const SHUTDOWN_DELAY_SECONDS: u32 = 5;
 /// Time to stop a pod on top of its drain, the shutdown delay included.
 const GRACE_SECONDS: u32 = 15;
 const STARTUP_PERIOD_SECONDS: u32 = 2;
-/// Longest download that does not count as a stuck rollout: a day.
+/// A download that takes longer counts as a stuck rollout: a day.
 const DOWNLOAD_SECONDS_MAX: u32 = 86_400;
-/// Templates kept to go back to by hand.
+/// Old templates that a user can go back to.
 const REVISIONS_KEPT: i32 = 3;
-/// The download streams to disk; its buffers are bounded, the rest of the limit is page cache.
-const FETCH_MEMORY: (&str, &str) = ("128Mi", "1Gi");
+/// CPU that the download container requests.
+const FETCH_CPU: &str = "100m";
+/// Memory that the download container requests: it writes to the disk through bounded buffers.
+const FETCH_MEMORY: &str = "128Mi";
+/// Memory limit of the download container, which includes the page cache.
+const FETCH_MEMORY_MAX: &str = "1Gi";
 
-pub(super) fn build(plan: &Plan) -> Deployment {
+pub(crate) fn build(plan: &Plan) -> Deployment {
     let (surge, unavailable) = match plan.surge {
         Surge::Allowed => (1, 0),
         Surge::Refused => (0, 1),
@@ -79,11 +76,6 @@ pub(super) fn build(plan: &Plan) -> Deployment {
         }),
         ..Deployment::default()
     }
-}
-
-/// The hash of the template that a pod or a template carries.
-pub fn template_hash(metadata: Option<&ObjectMeta>) -> Option<&str> {
-    Some(metadata?.annotations.as_ref()?.get(TEMPLATE_HASH)?.as_str())
 }
 
 fn template(plan: &Plan) -> PodTemplateSpec {
@@ -127,7 +119,7 @@ fn pod(plan: &Plan) -> PodSpec {
         volumes: Some(volumes(plan)),
         service_account_name: Some(Names::of(&plan.name).main),
         automount_service_account_token: Some(false),
-        // A Service named "max" would otherwise set MAX_PORT and its like, and variables are settings here.
+        // A Service named "max" would set MAX_PORT and the like, and the runtime reads variables as settings.
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(plan.drain_timeout_seconds + GRACE_SECONDS)),
         security_context: Some(PodSecurityContext {
@@ -177,16 +169,19 @@ fn fetch_container(plan: &Plan, hub: &Hub) -> Container {
     Container {
         args: Some(args),
         env: Some(env),
-        ports: Some(vec![container_port("progress", FETCH_PORT)]),
+        ports: Some(vec![container_port(FETCH_PORT_NAME, FETCH_PORT)]),
         resources: Some(ResourceRequirements {
             requests: Some(BTreeMap::from([
-                ("cpu".to_string(), quantity("100m")),
-                ("memory".to_string(), quantity(FETCH_MEMORY.0)),
+                ("cpu".to_string(), quantity(FETCH_CPU)),
+                ("memory".to_string(), quantity(FETCH_MEMORY)),
             ])),
-            limits: Some(BTreeMap::from([("memory".to_string(), quantity(FETCH_MEMORY.1))])),
+            limits: Some(BTreeMap::from([(
+                "memory".to_string(),
+                quantity(FETCH_MEMORY_MAX),
+            )])),
             ..ResourceRequirements::default()
         }),
-        volume_mounts: Some(vec![mount("models", MODELS_DIR), mount("tmp", "/tmp")]),
+        volume_mounts: Some(vec![mount(MODELS_VOLUME, MODELS_DIR), mount(TMP_VOLUME, TMP_DIR)]),
         ..container(plan, FETCH_CONTAINER)
     }
 }
@@ -197,7 +192,7 @@ fn runtime_container(plan: &Plan) -> Container {
         "--model",
         &plan.model_dir,
         "--config",
-        &format!("{CONFIG_DIR}/{}", config_map::FILE_NAME),
+        &format!("{CONFIG_DIR}/{}", CONFIG_FILE),
         "--host",
         "0.0.0.0",
         "--port",
@@ -214,38 +209,38 @@ fn runtime_container(plan: &Plan) -> Container {
     Container {
         args: Some(args.map(str::to_string).to_vec()),
         env: (!env.is_empty()).then_some(env),
-        ports: Some(vec![container_port("http", SERVE_PORT)]),
+        ports: Some(vec![container_port(SERVE_PORT_NAME, SERVE_PORT)]),
         resources: Some(resources(plan)),
         startup_probe: Some(Probe {
             period_seconds: Some(STARTUP_PERIOD_SECONDS as i32),
             failure_threshold: Some(plan.startup_timeout_seconds.div_ceil(STARTUP_PERIOD_SECONDS) as i32),
-            ..probe("/startupz")
+            ..probe(startup::PATH)
         }),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),
-            ..probe("/readyz")
+            ..probe(READY_PATH)
         }),
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(6),
-            ..probe("/livez")
+            ..probe(LIVE_PATH)
         }),
         volume_mounts: Some(vec![
             VolumeMount {
                 read_only: Some(true),
-                ..mount("models", MODELS_DIR)
+                ..mount(MODELS_VOLUME, MODELS_DIR)
             },
             VolumeMount {
                 read_only: Some(true),
-                ..mount("config", CONFIG_DIR)
+                ..mount(CONFIG_VOLUME, CONFIG_DIR)
             },
-            mount("tmp", "/tmp"),
+            mount(TMP_VOLUME, TMP_DIR),
         ]),
         ..container(plan, RUNTIME_CONTAINER)
     }
 }
 
-/// What both containers have in common.
+/// The common part of both containers.
 fn container(plan: &Plan, name: &str) -> Container {
     Container {
         name: name.into(),
@@ -267,8 +262,8 @@ fn container(plan: &Plan, name: &str) -> Container {
     }
 }
 
-/// Requests and limits of the runtime. Memory is both; CPU is a request only, so that an idle node's cores are
-/// used; a GPU is a limit, as Kubernetes wants it.
+/// Requests and limits of the runtime. Memory is both. CPU is only a request, so that the runtime can use the idle
+/// cores of its node. GPUs are limits, as Kubernetes requires.
 fn resources(plan: &Plan) -> ResourceRequirements {
     let mut requests = BTreeMap::new();
     let mut limits = BTreeMap::new();
@@ -291,10 +286,10 @@ fn resources(plan: &Plan) -> ResourceRequirements {
 
 fn volumes(plan: &Plan) -> Vec<Volume> {
     let models = match &plan.source {
-        Source::Claim { name } => claim_volume(name, Some(true)),
+        Source::Claim { name } => claim_volume(name, Access::ReadOnly),
         Source::Hub(hub) => match &hub.cache {
-            CacheVolume::Existing { name } => claim_volume(name, None),
-            CacheVolume::Own { .. } => claim_volume(&Names::of(&plan.name).claim, None),
+            CacheVolume::Existing { name } => claim_volume(name, Access::ReadWrite),
+            CacheVolume::Own { .. } => claim_volume(&Names::of(&plan.name).claim, Access::ReadWrite),
             CacheVolume::Ephemeral { size } => Volume {
                 empty_dir: Some(EmptyDirVolumeSource {
                     size_limit: size.clone(),
@@ -306,11 +301,11 @@ fn volumes(plan: &Plan) -> Vec<Volume> {
     };
     vec![
         Volume {
-            name: "models".into(),
+            name: MODELS_VOLUME.into(),
             ..models
         },
         Volume {
-            name: "config".into(),
+            name: CONFIG_VOLUME.into(),
             config_map: Some(ConfigMapVolumeSource {
                 name: Names::of(&plan.name).config_map,
                 ..ConfigMapVolumeSource::default()
@@ -318,18 +313,25 @@ fn volumes(plan: &Plan) -> Vec<Volume> {
             ..Volume::default()
         },
         Volume {
-            name: "tmp".into(),
+            name: TMP_VOLUME.into(),
             empty_dir: Some(EmptyDirVolumeSource::default()),
             ..Volume::default()
         },
     ]
 }
 
-fn claim_volume(name: &str, read_only: Option<bool>) -> Volume {
+/// How the pods use a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+fn claim_volume(name: &str, access: Access) -> Volume {
     Volume {
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: name.into(),
-            read_only,
+            read_only: (access == Access::ReadOnly).then_some(true),
         }),
         ..Volume::default()
     }
@@ -355,7 +357,7 @@ fn container_port(name: &str, number: u16) -> ContainerPort {
 fn get(path: &str) -> HTTPGetAction {
     HTTPGetAction {
         path: Some(path.into()),
-        port: IntOrString::String("http".into()),
+        port: IntOrString::String(SERVE_PORT_NAME.into()),
         ..HTTPGetAction::default()
     }
 }

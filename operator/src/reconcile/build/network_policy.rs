@@ -1,8 +1,8 @@
-//! Who may talk to the pods, and to whom they may talk.
+//! The NetworkPolicy: which connections to and from the pods are allowed.
 //!
-//! In: every pod of the cluster to the API, the operator to the download's progress. Out: nothing for a model
-//! that is there already; DNS and TCP for one that is downloaded. A policy is per pod and not per container,
-//! and it sees ports behind a Service's translation, so the ports of a hub cannot be narrowed further.
+//! To the pods: every pod of the cluster to the API, and the operator to the progress of the download. From the pods:
+//! nothing for a model in a claim; DNS and TCP for a model that is downloaded. A policy applies to a pod and not to a
+//! container, and to ports after a Service's translation, so the ports of a hub cannot be restricted further.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,15 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{super::validate::Source, Names, Plan, metadata, selector_labels};
-use crate::probe::{FETCH_PORT, SERVE_PORT};
+use super::{metadata, selector_labels};
+use crate::{
+    names::{FETCH_PORT, NAMESPACE_LABEL, Names, SERVE_PORT},
+    reconcile::plan::{Plan, Source},
+};
 
 const DNS_PORT: i32 = 53;
-/// Label that every namespace carries, with its own name.
-const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
-pub(super) fn build(plan: &Plan) -> NetworkPolicy {
+pub(crate) fn build(plan: &Plan) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(NetworkPolicySpec {
@@ -67,7 +68,7 @@ fn every_pod() -> NetworkPolicyPeer {
     }
 }
 
-/// The operator's namespace; every pod, while the operator runs outside the cluster.
+/// The pods of the operator's namespace, or every pod if the operator runs outside the cluster.
 fn operator(plan: &Plan) -> NetworkPolicyPeer {
     let Some(namespace) = &plan.operator_namespace else {
         return every_pod();

@@ -1,10 +1,11 @@
-//! The pods' identity. It has no token: the runtime never talks to the API server.
+//! The ServiceAccount: the identity of the pods. It has no token, because the runtime never uses the API server.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{Names, Plan, metadata};
+use super::metadata;
+use crate::{names::Names, reconcile::plan::Plan};
 
-pub(super) fn build(plan: &Plan) -> ServiceAccount {
+pub(crate) fn build(plan: &Plan) -> ServiceAccount {
     ServiceAccount {
         metadata: metadata(plan, Names::of(&plan.name).main),
         automount_service_account_token: Some(false),

@@ -6,7 +6,10 @@ use crds::ModelDeployment;
 use serde_json::{Value, json};
 
 use super::{
-    super::fixtures::{HUB, from_value, hash_of, object, plan},
+    super::{
+        children::Resources,
+        fixtures::{HUB, Recorder, from_value, hash_of, object, plan},
+    },
     *,
 };
 
@@ -17,7 +20,7 @@ fn examples() -> Vec<(String, Value)> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             let text = std::fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("# "), "{path:?} opens with what it shows");
+            assert!(text.starts_with("# "), "{path:?} opens with a comment");
             let name = path.file_stem().unwrap().to_str().unwrap().to_string();
             found.push((name, serde_saphyr::from_str(&text).unwrap()));
         }
@@ -32,25 +35,11 @@ fn example(name: &str) -> ModelDeployment {
     from_value(value)
 }
 
-/// The objects as a list of documents, in the order in which they are applied.
-fn documents(resources: &Resources<Built>) -> Vec<Value> {
-    let Resources {
-        service_account,
-        config_map,
-        claim,
-        network_policy,
-        service,
-        deployment,
-        phase: _,
-    } = resources;
-    vec![
-        json!(service_account),
-        json!(config_map),
-        json!(claim),
-        json!(network_policy),
-        json!(service),
-        json!(deployment),
-    ]
+/// The objects as a list of documents, in the order of the table of children; null where one is absent.
+fn documents(plan: &Plan) -> Vec<Value> {
+    let recorder = Recorder::default();
+    recorder.applied(plan);
+    recorder.documents.into_inner()
 }
 
 #[test]
@@ -60,11 +49,8 @@ fn every_example_fits_the_schema_and_builds() {
         let spec = json!({"spec": value["spec"]});
         assert_eq!(crds::schema::check(&schema, &spec), [], "{name}");
         let object = from_value(value);
-        let resources = resources(&plan(&object));
-        for document in documents(&resources)
-            .iter()
-            .filter(|document| !document.is_null())
-        {
+        let documents = documents(&plan(&object));
+        for document in documents.iter().filter(|document| !document.is_null()) {
             assert_eq!(
                 document["metadata"]["labels"][OWNER_LABEL],
                 json!(object.metadata.name),
@@ -81,21 +67,21 @@ fn every_example_fits_the_schema_and_builds() {
 
 #[test]
 fn objects_of_the_demo() {
-    insta::assert_yaml_snapshot!(documents(&resources(&plan(&example("modeldeployment")))));
+    insta::assert_yaml_snapshot!(documents(&plan(&example("modeldeployment"))));
 }
 
 #[test]
 fn objects_of_one_gpu() {
-    insta::assert_yaml_snapshot!(documents(&resources(&plan(&example("one-gpu")))));
+    insta::assert_yaml_snapshot!(documents(&plan(&example("one-gpu"))));
 }
 
 #[test]
 fn objects_of_a_claim() {
-    insta::assert_yaml_snapshot!(documents(&resources(&plan(&example("pvc-source")))));
+    insta::assert_yaml_snapshot!(documents(&plan(&example("pvc-source"))));
 }
 
-/// A changed hash restarts every model of every user when the operator is upgraded. Accept a new one only for a
-/// change that is worth that, and say so in CHANGELOG.md.
+/// A changed hash restarts every model of every user when the operator is upgraded. Accept a new hash only for a change
+/// that is worth it, and write it in CHANGELOG.md.
 #[test]
 fn an_upgrade_of_the_operator_changes_no_template() {
     let hashes: BTreeMap<String, String> = examples()
@@ -125,7 +111,7 @@ fn a_setting_rolls_out_and_a_replica_count_does_not() {
     assert_eq!(
         hash("engine: {maxModelLen: 64}"),
         hash("env: [{name: MAX_MODEL_LEN, value: '64'}]"),
-        "the same setting, however it is written"
+        "one setting, written in two ways"
     );
 }
 
@@ -135,7 +121,7 @@ fn secrets_reach_only_the_container_that_needs_them() {
         "{model: {huggingFace: {repo: a/b}, tokenSecretRef: {name: hub-token}},
           auth: {apiKeysSecretRef: {name: api-keys, key: list}}}",
     );
-    let pod = resources(&plan(&object))
+    let pod = Resources::build(&plan(&object))
         .deployment
         .spec
         .unwrap()
@@ -159,7 +145,7 @@ fn a_variable_of_the_spec_never_replaces_one_of_the_operator() {
     let object = object(
         "{model: {huggingFace: {repo: a/b, endpoint: 'http://mirror'}}, env: [{name: HF_ENDPOINT, value: 'http://other'}]}",
     );
-    let pod = resources(&plan(&object))
+    let pod = Resources::build(&plan(&object))
         .deployment
         .spec
         .unwrap()
@@ -178,9 +164,13 @@ fn a_retained_claim_has_no_owner() {
         let object = object(&format!(
             "{{model: {{huggingFace: {{repo: a/b}}}}, cache: {{type: PVC, size: 1Gi, retain: {retain}}}}}"
         ));
-        resources(&plan(&object)).claim.unwrap().metadata.owner_references
+        Resources::build(&plan(&object))
+            .claim
+            .unwrap()
+            .metadata
+            .owner_references
     };
     assert_eq!(claim("true"), None);
     assert_eq!(claim("false").map(|owners| owners.len()), Some(1));
-    assert!(resources(&plan(&object(HUB))).claim.is_none());
+    assert!(Resources::build(&plan(&object(HUB))).claim.is_none());
 }

@@ -1,13 +1,14 @@
-//! Why a pod does not come up: its exit, its termination message, the kubelet's and the scheduler's words
-//! become one [`Failure`] with a remedy.
+//! Why a pod does not become ready: one [`Failure`] with a remedy, made from the exit of a container, its termination
+//! message, and the messages of the kubelet and the scheduler.
 //!
-//! Pure. A cause is current or it is none: a container that runs again and keeps running has no failure.
+//! Pure. Only current causes count: a container that runs again and keeps running has no failure.
 
 use std::collections::BTreeMap;
 
 use crds::{
     failure::{Failure, Reason},
     modeldeployment::LastFailure,
+    startup::StartupStatus,
 };
 use k8s_openapi::{
     api::{
@@ -18,37 +19,44 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::pods::{Replica, Stage, fetch_status, runtime_status};
-use crate::probe::Progress;
+use crate::{
+    names::{FETCH_CONTAINER, RUNTIME_CONTAINER},
+    pods::{Replica, Stage, fetch_status, runtime_status},
+    reconcile::plan::Plan,
+};
 
-/// A container that failed and runs again counts as failing for so long, so that a crash loop of a process
-/// that lives for seconds does not look like progress in between.
+/// A container that failed and runs again counts as failing for this time, so that the crash loop of a process that
+/// lives for seconds does not look like progress between two crashes.
 const SETTLED_AFTER: SignedDuration = SignedDuration::from_secs(20);
-/// A kubelet kills a container for its startup probe within so long of the timeout: two probe periods before
-/// (rounding), the probe's timeout and the termination grace after.
+/// The kubelet kills a container for its startup probe at most this long before the timeout: two probe periods, for
+/// rounding.
 const STARTUP_KILL_BEFORE: SignedDuration = SignedDuration::from_secs(4);
+/// And at most this long after it, besides the drain: the probe's timeout and the termination grace period.
 const STARTUP_KILL_AFTER: SignedDuration = SignedDuration::from_secs(30);
-/// Longest text of others that is passed on, in characters.
+/// Longest message of the kubelet, the scheduler or a container that is shown, in characters.
 const TEXT_CHARS_MAX: usize = 600;
 
-/// What a diagnosis needs besides the pod.
-#[derive(Clone, Debug)]
-pub struct Circumstances<'a> {
-    /// What starting pods say, by pod name.
-    pub progress: &'a BTreeMap<String, Progress>,
-    /// Resource name of the GPUs that a replica asks for.
-    pub gpu_resource: Option<String>,
-    /// Longest time from the engine's start to ready.
-    pub startup_timeout: SignedDuration,
-    /// Longest drain, which delays the end of a killed container.
-    pub drain_timeout: SignedDuration,
-    /// Now.
+/// What a diagnosis needs besides the pods.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inputs<'a> {
+    pub plan: &'a Plan,
+    /// The Deployment that makes the pods.
+    pub deployment: &'a Deployment,
+    /// How far starting pods have come, by pod name.
+    pub startups: &'a BTreeMap<String, StartupStatus>,
     pub now: Timestamp,
+}
+
+impl Inputs<'_> {
+    /// Resource name of the GPUs that a replica requests.
+    fn gpu_resource(&self) -> Option<&str> {
+        Some(self.plan.gpu.as_ref()?.resource_name.as_str())
+    }
 }
 
 /// The part of a start that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// Getting a pod and a node for it.
     Scheduling,
     /// Getting the model.
@@ -57,39 +65,39 @@ pub enum Part {
     Runtime,
 }
 
-/// Whether it may go on by itself.
+/// How a failure can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
-    /// It is tried again, and may go on as soon as the world allows.
-    Waits,
-    /// It needs somebody.
-    Fails,
+pub(super) enum Recovery {
+    /// The operation is retried, and may succeed without a change by the user.
+    Automatic,
+    /// Somebody has to change something.
+    Manual,
 }
 
 /// A failure and where it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnosis {
+pub(super) struct Diagnosis {
     /// The cause.
     pub failure: Failure,
     /// The part of the start.
     pub part: Part,
-    /// Whether it may go on by itself.
-    pub outlook: Outlook,
-    /// Pod, or the Deployment where there is none.
+    /// How it can end.
+    pub recovery: Recovery,
+    /// Name of the pod, or of the Deployment if there is no pod.
     pub pod: String,
     /// Exit code of the container, if it ran.
     pub exit_code: Option<i32>,
-    /// When, if somebody wrote it down.
+    /// When it happened, if Kubernetes recorded it.
     pub time: Option<Timestamp>,
 }
 
 impl Diagnosis {
     /// As the status shows it.
-    pub fn to_status(&self) -> LastFailure {
+    pub(super) fn to_status(&self) -> LastFailure {
         let container = match self.part {
             Part::Scheduling => None,
-            Part::Fetch => Some(super::super::build::FETCH_CONTAINER),
-            Part::Runtime => Some(super::super::build::RUNTIME_CONTAINER),
+            Part::Fetch => Some(FETCH_CONTAINER),
+            Part::Runtime => Some(RUNTIME_CONTAINER),
         };
         LastFailure {
             pod: self.pod.clone(),
@@ -103,96 +111,91 @@ impl Diagnosis {
     }
 }
 
-/// What keeps the replicas from coming up: the newest living one with a failure, else what a starting one says it
-/// is retrying, else a refusal to create pods, else the newest pod that ended while none is ready.
-pub fn of_replicas(
-    replicas: &[&Replica<'_>],
-    deployment: Option<&Deployment>,
-    circumstances: &Circumstances<'_>,
-) -> Option<Diagnosis> {
+/// What keeps the replicas from becoming ready. The first that exists of: the failure of the newest living pod that
+/// has one, what a starting pod retries, the API server's refusal to create pods, and, while no pod is ready, the end
+/// of the newest pod that ended.
+pub(super) fn of_replicas(replicas: &[&Replica<'_>], inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let newest_first = || replicas.iter().rev();
-    let living = newest_first().filter(|replica| replica.is_alive());
-    let ended = newest_first().filter(|replica| replica.stage == Stage::Ended);
+    let mut living = newest_first().filter(|replica| replica.is_alive());
+    let mut ended = newest_first().filter(|replica| replica.stage == Stage::Ended);
     let none_ready = !replicas.iter().any(|replica| replica.stage == Stage::Ready);
     living
-        .filter_map(|replica| of_pod(replica, circumstances))
-        .next()
-        .or_else(|| newest_first().find_map(|replica| of_progress(replica, circumstances)))
-        .or_else(|| deployment.and_then(of_deployment))
+        .find_map(|replica| of_pod(replica, inputs))
+        .or_else(|| newest_first().find_map(|replica| of_retry(replica, inputs)))
+        .or_else(|| of_deployment(inputs.deployment))
         .or_else(|| {
             ended
+                .find_map(|replica| of_ended_pod(replica, inputs))
                 .filter(|_| none_ready)
-                .find_map(|replica| of_ended_pod(replica, circumstances))
         })
 }
 
-fn of_pod(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
+fn of_pod(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     if replica.stage == Stage::Ready {
         return None;
     }
-    unscheduled(replica, circumstances)
-        .or_else(|| of_container(replica, Part::Fetch, circumstances))
-        .or_else(|| of_container(replica, Part::Runtime, circumstances))
+    unscheduled(replica, inputs)
+        .or_else(|| of_container(replica, Part::Fetch, inputs))
+        .or_else(|| of_container(replica, Part::Runtime, inputs))
 }
 
-/// What a starting pod says it is retrying.
-fn of_progress(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
+/// The failure that a starting pod reports and retries.
+fn of_retry(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let part = match replica.stage {
         Stage::Downloading => Part::Fetch,
         Stage::Loading => Part::Runtime,
         Stage::Unscheduled | Stage::Starting | Stage::Ready | Stage::Leaving | Stage::Ended => return None,
     };
     Some(Diagnosis {
-        failure: circumstances.progress.get(replica.name)?.problem.clone()?,
+        failure: inputs.startups.get(replica.name)?.problem.clone()?,
         part,
-        outlook: Outlook::Waits,
+        recovery: Recovery::Automatic,
         pod: replica.name.into(),
         exit_code: None,
         time: None,
     })
 }
 
-fn unscheduled(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
+fn unscheduled(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let conditions = replica.pod.status.as_ref()?.conditions.as_ref()?;
     let refusal = conditions.iter().find(|condition| {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
             && condition.reason.as_deref() == Some("Unschedulable")
     })?;
-    let words = refusal.message.as_deref().unwrap_or_default();
-    let (reason, remedy) = why_unschedulable(words, circumstances.gpu_resource.as_deref());
     Some(Diagnosis {
-        failure: Failure::new(reason, shortened(words), remedy),
+        failure: why_unschedulable(refusal.message.as_deref().unwrap_or_default(), inputs),
         part: Part::Scheduling,
-        outlook: Outlook::Waits,
+        recovery: Recovery::Automatic,
         pod: replica.name.into(),
         exit_code: None,
         time: refusal.last_transition_time.as_ref().map(|Time(at)| *at),
     })
 }
 
-fn why_unschedulable(words: &str, gpu_resource: Option<&str>) -> (Reason, &'static str) {
-    let lacks_gpu = gpu_resource.is_some_and(|name| words.contains(&format!("Insufficient {name}")));
-    if lacks_gpu {
-        return (
+fn why_unschedulable(message: &str, inputs: &Inputs<'_>) -> Failure {
+    let lower = message.to_ascii_lowercase();
+    let lacks_gpu = |name: &str| message.contains(&format!("Insufficient {name}"));
+    let (reason, remedy) = if inputs.gpu_resource().is_some_and(lacks_gpu) {
+        (
             Reason::InsufficientGPU,
             "add a node with enough free GPUs, or lower spec.resources.gpu.count",
-        );
-    }
-    let lower = words.to_ascii_lowercase();
-    if lower.contains("persistentvolumeclaim") || lower.contains("volume") {
-        return (
+        )
+    } else if lower.contains("persistentvolumeclaim") || lower.contains("volume") {
+        (
             Reason::VolumeNotBound,
-            "create the claim, or name a storage class that can provision it (kubectl describe pvc)",
-        );
-    }
-    (
-        Reason::Unschedulable,
-        "lower spec.resources, or correct spec.scheduling and spec.resources.gpu.product to fit a node",
-    )
+            "create the claim, or set a storage class that can provision it (kubectl describe pvc)",
+        )
+    } else {
+        (
+            Reason::Unschedulable,
+            "lower spec.resources, or change spec.scheduling and spec.resources.gpu.product to match a node",
+        )
+    };
+    Failure::new(reason, end_of(message), remedy)
 }
 
-fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
+fn of_container(replica: &Replica<'_>, part: Part, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let status = match part {
         Part::Scheduling => None,
         Part::Fetch => fetch_status(replica.pod),
@@ -204,35 +207,30 @@ fn of_container(replica: &Replica<'_>, part: Part, circumstances: &Circumstances
         return Some(Diagnosis {
             failure,
             part,
-            outlook: Outlook::Fails,
+            recovery: Recovery::Manual,
             pod: replica.name.into(),
             exit_code: None,
             time: None,
         });
     }
-    let exit = last_exit(status, circumstances.now)?;
-    let drained_by = circumstances.startup_timeout + circumstances.drain_timeout + STARTUP_KILL_AFTER;
-    let lived = lifetime(exit);
-    let killed_at_startup = part == Part::Runtime
-        && lived.is_some_and(|lived| {
-            lived >= circumstances.startup_timeout - STARTUP_KILL_BEFORE && lived <= drained_by
-        });
+    let exit = last_exit(status, inputs.now)?;
+    let timeout = (part == Part::Runtime && was_killed_at_startup(exit, inputs.plan))
+        .then(|| inputs.plan.startup_timeout());
     Some(Diagnosis {
-        failure: why_exited(exit, killed_at_startup.then_some(circumstances.startup_timeout)),
+        failure: why_exited(exit, timeout),
         part,
-        outlook: Outlook::Fails,
+        recovery: Recovery::Manual,
         pod: replica.name.into(),
         exit_code: Some(exit.exit_code),
         time: exit.finished_at.as_ref().map(|Time(at)| *at),
     })
 }
 
-/// The exit that is the container's present trouble, if it has any.
+/// The exit that is the current failure of the container, if there is one.
 fn last_exit(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerStateTerminated> {
     let state = status.state.as_ref()?;
-    let is_init_done = |exit: &ContainerStateTerminated| {
-        exit.exit_code == 0 && status.name == super::super::build::FETCH_CONTAINER
-    };
+    let is_init_done =
+        |exit: &ContainerStateTerminated| exit.exit_code == 0 && status.name == FETCH_CONTAINER;
     if let Some(exit) = &state.terminated {
         return (!is_init_done(exit)).then_some(exit);
     }
@@ -249,17 +247,23 @@ fn last_exit(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerState
         .started_at
         .as_ref()
         .map(|Time(at)| now.duration_since(*at));
-    let settled = status.started == Some(true) && status.name != super::super::build::FETCH_CONTAINER;
+    let settled = status.started == Some(true) && status.name != FETCH_CONTAINER;
     (!settled && since.is_some_and(|since| since < SETTLED_AFTER)).then_some(previous)
 }
 
-fn lifetime(exit: &ContainerStateTerminated) -> Option<SignedDuration> {
-    let (Time(from), Time(to)) = (exit.started_at.as_ref()?, exit.finished_at.as_ref()?);
-    Some(to.duration_since(*from))
+/// Whether the container ran for about the startup timeout, after which the kubelet kills it.
+fn was_killed_at_startup(exit: &ContainerStateTerminated, plan: &Plan) -> bool {
+    let (Some(Time(started)), Some(Time(finished))) = (&exit.started_at, &exit.finished_at) else {
+        return false;
+    };
+    let lifetime = finished.duration_since(*started);
+    let timeout = plan.startup_timeout();
+    let latest = timeout + plan.drain_timeout() + STARTUP_KILL_AFTER;
+    (timeout - STARTUP_KILL_BEFORE..=latest).contains(&lifetime)
 }
 
 fn why_waiting(waiting: &ContainerStateWaiting) -> Option<Failure> {
-    let words = shortened(waiting.message.as_deref().unwrap_or_default());
+    let message = end_of(waiting.message.as_deref().unwrap_or_default());
     let kubelet = waiting.reason.as_deref()?;
     match kubelet {
         "ErrImagePull"
@@ -270,31 +274,33 @@ fn why_waiting(waiting: &ContainerStateWaiting) -> Option<Failure> {
         | "RegistryUnavailable"
         | "SignatureValidationFailed" => Some(Failure::new(
             Reason::ImagePullFailed,
-            format!("{kubelet}: {words}"),
-            "correct spec.runtime.image, or let the nodes reach and log in to its registry",
+            format!("{kubelet}: {message}"),
+            "correct spec.runtime.image, or give the nodes access to its registry",
         )),
-        "CreateContainerConfigError" if words.to_ascii_lowercase().contains("secret") => Some(Failure::new(
-            Reason::SecretMissing,
-            words,
-            "create the Secret in this namespace with the key that the ModelDeployment names",
-        )),
+        "CreateContainerConfigError" if message.to_ascii_lowercase().contains("secret") => {
+            Some(Failure::new(
+                Reason::SecretMissing,
+                message,
+                "create the Secret in this namespace, with the key that the ModelDeployment names",
+            ))
+        }
         "CreateContainerConfigError"
         | "CreateContainerError"
         | "RunContainerError"
         | "StartError"
         | "PostStartHookError" => Some(Failure::new(
             Reason::ContainerStartFailed,
-            format!("{kubelet}: {words}"),
-            "correct spec.runtime.image; it must hold a slipway-runtime that runs as user 65532",
+            format!("{kubelet}: {message}"),
+            "correct spec.runtime.image; the image must contain slipway-runtime and run as user 65532",
         )),
         _ => None,
     }
 }
 
-/// `killed_at_startup` is the startup timeout, if the container lived just that long.
-fn why_exited(exit: &ContainerStateTerminated, killed_at_startup: Option<SignedDuration>) -> Failure {
-    let words = exit.message.as_deref().unwrap_or_default();
-    if let Some(failure) = Failure::from_termination_message(words) {
+/// `startup_timeout` is set if the kubelet killed the container at the end of it.
+fn why_exited(exit: &ContainerStateTerminated, startup_timeout: Option<SignedDuration>) -> Failure {
+    let message = exit.message.as_deref().unwrap_or_default();
+    if let Some(failure) = Failure::from_termination_message(message) {
         return failure;
     }
     if exit.reason.as_deref() == Some("OOMKilled") {
@@ -304,32 +310,35 @@ fn why_exited(exit: &ContainerStateTerminated, killed_at_startup: Option<SignedD
             "raise spec.resources.memory, or lower engine.maxModelLen and engine.maxNumSeqs",
         );
     }
-    let tail = shortened(words.trim());
+    let message = end_of(message.trim());
     if let Some(reason) = Reason::ALL
         .iter()
         .find(|reason| i32::from(reason.exit_code()) == exit.exit_code)
     {
-        return Failure::new(*reason, tail, "see the log of the container");
+        return Failure::new(*reason, message, "read the log of the container");
     }
-    if let Some(timeout) = killed_at_startup {
+    if let Some(timeout) = startup_timeout {
         return Failure::new(
             Reason::StartupTimeout,
-            format!("not ready {} s after its start", timeout.as_secs()),
+            format!(
+                "the replica was not ready {} s after its start",
+                timeout.as_secs()
+            ),
             "raise spec.startupTimeoutSeconds, or give the replica more CPU or a faster disk",
         );
     }
-    let message = match tail.as_str() {
-        "" => format!("exit code {} without a word", exit.exit_code),
-        tail => format!("exit code {}: {tail}", exit.exit_code),
+    let message = match message.as_str() {
+        "" => format!("exit code {}, without a message", exit.exit_code),
+        message => format!("exit code {}: {message}", exit.exit_code),
     };
     Failure::new(
         Reason::CrashLoop,
         message,
-        "see the log of the container (kubectl logs --previous)",
+        "read the log of the container (kubectl logs --previous)",
     )
 }
 
-/// The API server refuses to create pods.
+/// The API server's refusal to create pods.
 fn of_deployment(deployment: &Deployment) -> Option<Diagnosis> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let refusal = conditions
@@ -338,35 +347,31 @@ fn of_deployment(deployment: &Deployment) -> Option<Diagnosis> {
     Some(Diagnosis {
         failure: Failure::new(
             Reason::PodsRefused,
-            shortened(refusal.message.as_deref().unwrap_or_default()),
-            "raise the quota, or exempt the namespace from the policy that the message names",
+            end_of(refusal.message.as_deref().unwrap_or_default()),
+            "raise the quota, or exempt the namespace from the policy in the message",
         ),
         part: Part::Scheduling,
-        outlook: Outlook::Fails,
+        recovery: Recovery::Manual,
         pod: deployment.metadata.name.clone().unwrap_or_default(),
         exit_code: None,
         time: refusal.last_transition_time.as_ref().map(|Time(at)| *at),
     })
 }
 
-/// A pod that the kubelet evicted or did not admit.
-fn of_ended_pod(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Option<Diagnosis> {
+/// The end of a pod that the kubelet evicted or did not admit.
+fn of_ended_pod(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let pod: &Pod = replica.pod;
     let status = pod.status.as_ref()?;
     let kubelet = status.reason.as_deref()?;
-    let words = status.message.as_deref().unwrap_or_default();
-    let lower = words.to_ascii_lowercase();
-    let names_gpu = circumstances
-        .gpu_resource
-        .as_deref()
-        .is_some_and(|name| words.contains(name));
+    let message = status.message.as_deref().unwrap_or_default();
+    let lower = message.to_ascii_lowercase();
     let (reason, remedy) =
         if lower.contains("ephemeral") || lower.contains("emptydir") || lower.contains("disk") {
             (
                 Reason::DiskFull,
                 "raise spec.cache.size, or use a cache of type PVC",
             )
-        } else if names_gpu {
+        } else if inputs.gpu_resource().is_some_and(|name| message.contains(name)) {
             (Reason::InsufficientGPU, "add a node with enough healthy GPUs")
         } else if lower.contains("memory") {
             (
@@ -374,23 +379,26 @@ fn of_ended_pod(replica: &Replica<'_>, circumstances: &Circumstances<'_>) -> Opt
                 "raise spec.resources.memory, or use a larger node",
             )
         } else {
-            (Reason::Unschedulable, "see the pod's events")
+            (
+                Reason::Unschedulable,
+                "read the events of the pod (kubectl describe pod)",
+            )
         };
     Some(Diagnosis {
-        failure: Failure::new(reason, format!("{kubelet}: {}", shortened(words)), remedy),
+        failure: Failure::new(reason, format!("{kubelet}: {}", end_of(message)), remedy),
         part: Part::Scheduling,
-        outlook: Outlook::Fails,
+        recovery: Recovery::Manual,
         pod: replica.name.into(),
         exit_code: None,
         time: None,
     })
 }
 
-fn shortened(text: &str) -> String {
+/// The last characters of a text, because the end of a log has more information than its beginning.
+fn end_of(text: &str) -> String {
     if text.chars().count() <= TEXT_CHARS_MAX {
         return text.to_string();
     }
-    // The end of a log says more than its beginning.
     let skipped = text.chars().count() - TEXT_CHARS_MAX;
     std::iter::once('…').chain(text.chars().skip(skipped)).collect()
 }

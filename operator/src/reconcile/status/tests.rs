@@ -1,20 +1,31 @@
-//! Tests of the status: hand-made pods in, conditions, phase and failure out.
+//! Tests of the status: made from pods written by hand; conditions, phase and failure are checked.
 
-use std::marker::PhantomData;
-
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use crds::{
+    conditions::ConditionType,
+    failure::{Failure, Reason},
+    modeldeployment::Phase,
+    startup::{self, ModelFacts, StartupStatus},
+};
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::runtime::events::EventType;
 use serde_json::json;
 
 use super::{
     super::{
-        fixtures::{HUB, at, container_status, hash_of, object, plan, pod, ready_pod},
+        fixtures::{
+            HUB, Recorder, at, container_status, hash_of, installation, object, plan, pod, ready_pod,
+        },
+        observed::ServiceAnswer,
         validate,
     },
+    publish::transition,
     *,
 };
-use crate::probe::{ModelFacts, Progress};
 
-/// What the Deployment controller says once it has done its work.
+/// The status of a Deployment whose controller has finished.
 fn settled(n_pods: i32) -> serde_json::Value {
     json!({"observedGeneration": 1, "replicas": n_pods, "updatedReplicas": n_pods, "readyReplicas": n_pods})
 }
@@ -39,31 +50,20 @@ impl World {
     }
 
     fn status_at(&self, now: Timestamp) -> ModelDeploymentStatus {
-        let plan = match validate::plan(
-            &self.object,
-            &self.observed,
-            &super::super::fixtures::installation(),
-        ) {
+        let plan = match validate::plan(&self.object, &self.observed, &installation()) {
             Ok(plan) => plan,
-            Err(failure) => return compute(&self.object, &self.observed, Outcome::Refused(&failure), now),
+            Err(refusal) => return compute(&self.object, &self.observed, Outcome::Refused(&refusal), now),
         };
-        let built = build::resources(&plan);
-        let mut deployment = built.deployment;
-        deployment.metadata.generation = Some(1);
-        deployment.status = Some(serde_json::from_value(self.deployment_status.clone()).unwrap());
-        let applied: Resources<Applied> = Resources {
-            service_account: built.service_account,
-            config_map: built.config_map,
-            claim: built.claim,
-            network_policy: built.network_policy,
-            service: built.service,
-            deployment,
-            phase: PhantomData,
-        };
+        let mut applied = Recorder::default().applied(&plan);
+        applied.deployment.metadata.generation = Some(1);
+        applied.deployment.status = Some(serde_json::from_value(self.deployment_status.clone()).unwrap());
         compute(
             &self.object,
             &self.observed,
-            Outcome::Applied(&plan, &applied),
+            Outcome::Applied {
+                plan: &plan,
+                children: &applied,
+            },
             now,
         )
     }
@@ -213,7 +213,7 @@ fn ready_needs_every_pod_new_and_the_deployment_settled() {
     assert_eq!(
         ready_reason(&world.status()),
         "False/Pending",
-        "the Deployment controller has not looked yet"
+        "the Deployment controller has not processed the spec yet"
     );
     world.deployment_status = settled(2);
 
@@ -230,7 +230,7 @@ fn ready_needs_every_pod_new_and_the_deployment_settled() {
     assert_eq!(
         ready_reason(&world.status()),
         "False/RollingOut",
-        "an older pod that drains is still there"
+        "an older pod that drains still exists"
     );
 
     world.observed.pods.truncate(1);
@@ -243,7 +243,7 @@ fn ready_needs_every_pod_new_and_the_deployment_settled() {
     assert_eq!(
         ready_reason(&status),
         "True/Ready",
-        "a surplus pod that drains takes nothing away"
+        "a surplus pod that drains does not matter"
     );
     assert_eq!(condition(&status, ConditionType::Progressing).reason, "Scaling");
 }
@@ -253,23 +253,23 @@ fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
     let object = object(HUB);
     let hash = hash_of(&object);
     let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
-    world.observed.service = ServiceAnswer::Silent;
+    world.observed.service = ServiceAnswer::NoAnswer;
     let status = world.status_at(at("10:01:41"));
     assert_eq!(ready_reason(&status), "False/Pending");
     assert_eq!(condition(&status, ConditionType::Available).status, "False");
-    assert!(look_again_after(&status).as_secs() < 1);
+    assert!(next_check(&status).as_secs() < 1);
 
     assert_eq!(
         ready_reason(&world.status_at(at("10:02:00"))),
         "True/Ready",
-        "the operator's own way is blocked"
+        "the operator itself cannot reach the Service"
     );
-    world.observed.service = ServiceAnswer::Answers;
+    world.observed.service = ServiceAnswer::Answered;
     assert_eq!(ready_reason(&world.status_at(at("10:01:41"))), "True/Ready");
 }
 
 #[test]
-fn zero_replicas_are_not_ready_and_say_why() {
+fn zero_replicas_are_not_ready_for_a_reason_of_their_own() {
     let object = object("{model: {huggingFace: {repo: acme/model}}, replicas: 0}");
     let hash = hash_of(&object);
     let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
@@ -326,7 +326,7 @@ fn every_reason_a_container_can_give_reaches_ready_and_last_failure() {
 }
 
 #[test]
-fn what_the_kubelet_says_is_named() {
+fn each_message_of_the_kubelet_has_a_reason() {
     let waiting = |reason: &str, message: &str| {
         format!(
             "state: {{waiting: {{reason: {reason}, message: {}}}}}",
@@ -364,7 +364,7 @@ fn what_the_kubelet_says_is_named() {
 }
 
 #[test]
-fn what_the_scheduler_says_is_named() {
+fn each_message_of_the_scheduler_has_a_reason() {
     let gpu = "{model: {huggingFace: {repo: acme/model}}, resources: {gpu: {count: 8}}}";
     for (spec, words, expected) in [
         (
@@ -412,7 +412,7 @@ fn what_the_scheduler_says_is_named() {
 }
 
 #[test]
-fn pods_that_the_api_server_refuses_or_the_kubelet_evicts_are_named() {
+fn pods_that_the_api_server_refuses_or_the_kubelet_evicts_have_a_reason() {
     let mut world = World::new(object(HUB), Vec::new());
     world.deployment_status["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: small"}]);
     let status = world.status();
@@ -451,7 +451,7 @@ fn pods_that_the_api_server_refuses_or_the_kubelet_evicts_are_named() {
 }
 
 #[test]
-fn a_refused_spec_keeps_what_runs_and_says_why() {
+fn a_refused_spec_keeps_the_running_pods_and_has_a_reason() {
     let good = object(HUB);
     let hash = hash_of(&good);
     let bad = object("{model: {huggingFace: {repo: acme/model}}, env: [{name: MAX_NUM_SEQS, value: many}]}");
@@ -475,7 +475,7 @@ fn a_refused_spec_keeps_what_runs_and_says_why() {
 }
 
 #[test]
-fn a_failure_of_the_past_does_not_stick() {
+fn a_failure_is_cleared_after_it_is_over() {
     let crashed = "lastState: {terminated: {exitCode: 16, startedAt: '2026-11-21T10:00:03Z', finishedAt: '2026-11-21T10:00:04Z'}}";
     let running = format!("state: {{running: {{startedAt: '2026-11-21T10:00:10Z'}}}}, {crashed}");
     let mut world = fetch_container(&running);
@@ -503,7 +503,7 @@ fn a_failure_of_the_past_does_not_stick() {
 }
 
 #[test]
-fn of_two_pods_the_one_of_the_new_template_speaks() {
+fn only_pods_of_the_new_template_are_diagnosed() {
     let object = object(HUB);
     let hash = hash_of(&object);
     let failing = container_status(
@@ -552,39 +552,39 @@ fn a_condition_keeps_its_time_while_its_status_stays() {
 #[test]
 fn progress_is_shown_and_written_once_per_percent() {
     let mut world = fetch_container("state: {running: {}}");
-    let progress = |bytes_done: u64| Progress {
-        stage: "Downloading".into(),
+    let progress = |bytes_done: u64| StartupStatus {
+        stage: startup::Stage::Downloading,
         bytes_done,
         bytes_total: Some(3 << 30),
         percent: None,
-        rate_per_second: Some(52_428_800.0),
-        eta_seconds: Some(30.0),
-        ..Progress::default()
+        rate_per_second: 52_428_800,
+        eta_seconds: Some(30),
+        ..StartupStatus::default()
     };
-    let mut tell = |bytes_done: u64| {
-        world.observed.progress = [("chat-1".to_string(), progress(bytes_done))].into();
+    let mut report = |bytes_done: u64| {
+        world.observed.startups = [("chat-1".to_string(), progress(bytes_done))].into();
         let status = world.status();
         world.object.status = Some(status.clone());
         status
     };
-    let half = tell(3 << 29);
+    let half = report(3 << 29);
     assert_eq!(
         half.progress.as_deref(),
         Some("downloading 50 % (1.5 of 3.0 GiB, 50.0 MiB/s, 30 s left)")
     );
     assert_eq!(half.download.as_ref().unwrap().percent, 50);
-    assert_eq!(tell((3 << 29) + 1000), half, "the same percentage is no change");
-    assert_eq!(tell(3 << 30).download.unwrap().percent, 100);
+    assert_eq!(report((3 << 29) + 1000), half, "the same percentage is no change");
+    assert_eq!(report(3 << 30).download.unwrap().percent, 100);
 
-    world.observed.progress.clear();
+    world.observed.startups.clear();
     let silent = world.status();
     assert_eq!((silent.download, silent.progress), (None, None));
 }
 
 #[test]
-fn what_a_download_is_retrying_is_named_while_it_goes_on() {
+fn a_failure_that_a_download_retries_is_shown() {
     let mut world = fetch_container("state: {running: {}}");
-    let stalled = Progress {
+    let stalled = StartupStatus {
         problem: Some(Failure::new(
             Reason::DownloadStalled,
             "no bytes for 60 s",
@@ -592,9 +592,9 @@ fn what_a_download_is_retrying_is_named_while_it_goes_on() {
         )),
         bytes_done: 5,
         bytes_total: Some(10),
-        ..Progress::default()
+        ..StartupStatus::default()
     };
-    world.observed.progress = [("chat-1".to_string(), stalled)].into();
+    world.observed.startups = [("chat-1".to_string(), stalled)].into();
     let status = world.status();
     assert_eq!(
         (ready_reason(&status).as_str(), status.phase),
@@ -615,22 +615,22 @@ fn facts_of_the_model_stay_until_the_spec_changes() {
         bytes: Some(5),
         max_model_len: None,
     };
-    let told = Progress {
+    let reported = StartupStatus {
         model: Some(facts),
-        ..Progress::default()
+        ..StartupStatus::default()
     };
-    world.observed.progress = [("chat-1".to_string(), told)].into();
+    world.observed.startups = [("chat-1".to_string(), reported)].into();
     let first = world.status();
     assert_eq!(first.model.as_ref().unwrap().revision.as_deref(), Some("c0ffee"));
     world.object.status = Some(first);
-    world.observed.progress.clear();
+    world.observed.startups.clear();
     assert!(world.status().model.is_some());
     world.object.metadata.generation = Some(4);
     assert_eq!(world.status().model, None, "another spec may be another model");
 }
 
 #[test]
-fn an_event_tells_a_change_of_ready_and_nothing_else() {
+fn only_a_change_of_ready_is_an_event() {
     let failing = fetch_container("state: {terminated: {exitCode: 15}}").status();
     let event = transition(None, &failing).unwrap();
     assert_eq!(
@@ -646,8 +646,8 @@ fn an_event_tells_a_change_of_ready_and_nothing_else() {
 }
 
 #[test]
-fn what_moves_without_an_event_is_looked_at_again() {
-    let seconds = |world: &World| look_again_after(&world.status()).as_secs();
+fn the_next_check_is_sooner_where_something_can_change() {
+    let seconds = |world: &World| next_check(&world.status()).as_secs();
     assert_eq!(seconds(&fetch_container("state: {running: {}}")), 2);
     assert_eq!(
         seconds(&fetch_container("state: {terminated: {exitCode: 15}}")),

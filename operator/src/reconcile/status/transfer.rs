@@ -1,43 +1,46 @@
-//! Downloads and loads that are going on, and what a start took, as the status shows them.
+//! Downloads and loads in progress, and the facts of the model, as the status shows them.
 //!
-//! Pure. A transfer is rewritten only when its percentage moves, so that progress costs at most a hundred writes.
+//! Pure. A transfer changes only with its percentage, so that one transfer causes at most a hundred writes.
 
-use crds::modeldeployment::{ColdStart, ModelStatus, TransferStatus};
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::{SignedDuration, Timestamp},
+use crds::{
+    modeldeployment::{ModelStatus, TransferStatus},
+    startup::{ModelFacts, StartupStatus},
 };
 
-use super::pods::{Replica, Stage, condition_since, fetch_status, runtime_status};
-use crate::probe::{ModelFacts, Progress};
-
-/// The transfer of one pod; `previous` stays if it is at the same percentage.
-pub(super) fn transfer(pod: &str, progress: &Progress, previous: Option<&TransferStatus>) -> TransferStatus {
-    let percent = percent(progress);
+/// The transfer of one pod; the previous one if the percentage is the same.
+pub(super) fn transfer(
+    pod: &str,
+    startup: &StartupStatus,
+    previous: Option<&TransferStatus>,
+) -> TransferStatus {
+    let percent = percent(startup);
     if let Some(same) = previous.filter(|previous| previous.pod == pod && previous.percent == percent) {
         return same.clone();
     }
-    let whole = |number: Option<f64>| {
-        number
-            .filter(|number| number.is_finite())
-            .map(|number| number as i64)
-    };
     TransferStatus {
         pod: pod.into(),
-        bytes_done: i64::try_from(progress.bytes_done).unwrap_or(i64::MAX),
-        bytes_total: i64::try_from(progress.bytes_total.unwrap_or(0)).unwrap_or(i64::MAX),
+        bytes_done: signed(startup.bytes_done),
+        bytes_total: signed(startup.bytes_total.unwrap_or(0)),
         percent,
-        rate_per_second: whole(progress.rate_per_second),
-        eta_seconds: whole(progress.eta_seconds),
+        rate_per_second: Some(signed(startup.rate_per_second)),
+        eta_seconds: startup.eta_seconds.map(signed),
     }
 }
 
-fn percent(progress: &Progress) -> i32 {
-    let share = || match progress.bytes_total {
-        None | Some(0) => 0.0,
-        Some(total) => progress.bytes_done as f64 / total as f64 * 100.0,
+/// The percentage that the pod reports; without one, the share of the bytes.
+fn percent(startup: &StartupStatus) -> i32 {
+    let share = || match startup.bytes_total {
+        None | Some(0) => 0,
+        Some(total) => (u128::from(startup.bytes_done) * 100 / u128::from(total)).min(100) as i32,
     };
-    progress.percent.unwrap_or_else(share).clamp(0.0, 100.0) as i32
+    startup
+        .percent
+        .map_or_else(share, |percent| i32::from(percent.min(100)))
+}
+
+/// Kubernetes has signed integers only.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// One line on a transfer, as in `downloading 42 % (1.2 of 2.9 GiB, 101.0 MiB/s, 17 s left)`.
@@ -71,39 +74,12 @@ fn unit(bytes: i64) -> (f64, &'static str) {
     }
 }
 
-/// What pods say about the model, over what was known.
-pub(super) fn model_status(facts: &ModelFacts, known: Option<&ModelStatus>) -> ModelStatus {
-    let known = known.cloned().unwrap_or_default();
+/// The facts that a pod reports; the known ones complete them.
+pub(super) fn model_status(facts: &ModelFacts, known: ModelStatus) -> ModelStatus {
     ModelStatus {
         revision: facts.revision.clone().or(known.revision),
         architecture: facts.architecture.clone().or(known.architecture),
-        bytes: facts.bytes.or(known.bytes),
-        max_model_len: facts.max_model_len.or(known.max_model_len),
+        bytes: facts.bytes.map(signed).or(known.bytes),
+        max_model_len: facts.max_model_len.map(signed).or(known.max_model_len),
     }
-}
-
-/// Where the time of a ready replica's start went; `None` if it is not ready, or lost and regained readiness
-/// so late that the times say nothing about the start.
-pub(super) fn cold_start(replica: &Replica<'_>, startup_timeout: SignedDuration) -> Option<ColdStart> {
-    if replica.stage != Stage::Ready {
-        return None;
-    }
-    let runtime = runtime_status(replica.pod)?;
-    let Time(serving_since) = runtime.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
-    let created = replica.created?;
-    let scheduled = condition_since(replica.pod, "PodScheduled")?;
-    let ready = condition_since(replica.pod, "Ready")?;
-    let fetched = fetch_status(replica.pod)
-        .and_then(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref())
-        .map_or(*serving_since, |Time(at)| *at);
-    if runtime.restart_count > 0 || ready.duration_since(*serving_since) > startup_timeout {
-        return None;
-    }
-    let seconds = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs().max(0);
-    Some(ColdStart {
-        scheduled_seconds: seconds(created, scheduled),
-        download_seconds: seconds(scheduled, fetched),
-        load_seconds: seconds(fetched, ready),
-        total_seconds: seconds(created, ready),
-    })
 }

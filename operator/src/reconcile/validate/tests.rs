@@ -1,4 +1,4 @@
-//! Tests of plans: minimal specs in, resolved values or a refusal out.
+//! Tests of plans: made from minimal specs; resolved values and refusals are checked.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
@@ -7,10 +7,11 @@ use super::{
     super::fixtures::{HUB, IMAGE, installation, object, plan as planned},
     *,
 };
-use crate::reconcile::fetch::Children;
 
 fn refused(spec: &str) -> Failure {
-    plan(&object(spec), &Observed::default(), &installation()).unwrap_err()
+    plan(&object(spec), &Observed::default(), &installation())
+        .unwrap_err()
+        .failure
 }
 
 #[test]
@@ -35,7 +36,7 @@ fn the_smallest_spec_gets_every_default() {
 }
 
 #[test]
-fn what_differs_about_a_download_has_its_own_directory() {
+fn different_downloads_have_different_directories() {
     let dir = |spec: &str| planned(&object(spec)).model_dir;
     let specs = [
         HUB,
@@ -84,7 +85,7 @@ fn env_becomes_settings_and_typed_fields_win() {
 }
 
 #[test]
-fn what_cannot_be_honoured_is_refused_with_its_reason_and_a_remedy() {
+fn a_refusal_has_a_reason_and_a_remedy() {
     let with_env =
         |name: &str, value: &str| format!("{{{HUB_FLOW}, env: [{{name: {name}, value: '{value}'}}]}}");
     const HUB_FLOW: &str = "model: {huggingFace: {repo: acme/model}}";
@@ -115,7 +116,7 @@ fn what_cannot_be_honoured_is_refused_with_its_reason_and_a_remedy() {
 }
 
 #[test]
-fn the_tokenizer_of_another_repository_lies_beside_the_weights() {
+fn the_tokenizer_of_another_repository_is_in_a_directory_of_the_model() {
     let plan = planned(&object(
         "{model: {huggingFace: {repo: acme/model}}, tokenizer: {tokenizer: acme/words, tokenizerRevision: v1}}",
     ));
@@ -132,7 +133,7 @@ fn the_tokenizer_of_another_repository_lies_beside_the_weights() {
 }
 
 #[test]
-fn the_image_of_the_spec_wins_over_the_pinned_one_over_the_operators() {
+fn the_image_is_that_of_the_spec_or_pinned_or_the_default() {
     let mut object = object(HUB);
     assert_eq!(planned(&object).image.reference, IMAGE);
     object.status = Some(crds::ModelDeploymentStatus {
@@ -148,7 +149,7 @@ fn the_image_of_the_spec_wins_over_the_pinned_one_over_the_operators() {
 }
 
 #[test]
-fn a_rollout_surges_only_past_what_is_not_exclusive() {
+fn a_rollout_surges_only_without_gpus_and_exclusive_volumes() {
     let surge = |rest: &str| {
         planned(&object(&format!(
             "{{model: {{huggingFace: {{repo: a/b}}}}, {rest}}}"
@@ -182,13 +183,12 @@ fn a_rollout_surges_only_past_what_is_not_exclusive() {
 fn an_object_of_somebody_else_is_not_taken_over() {
     let live: ObjectMeta = serde_json::from_value(json!({"name": "chat", "uid": "1"})).unwrap();
     let observed = Observed {
-        children: Children {
-            live: BTreeMap::from([("Service", live)]),
-            ..Children::default()
-        },
+        live: [("Service", live)].into_iter().collect(),
         ..Observed::default()
     };
-    let failure = plan(&object(HUB), &observed, &installation()).unwrap_err();
+    let failure = plan(&object(HUB), &observed, &installation())
+        .unwrap_err()
+        .failure;
     assert_eq!(failure.reason, Reason::NameTaken);
     assert!(failure.message.contains("Service chat"), "{failure:?}");
 }

@@ -1,4 +1,4 @@
-//! Tests of whose an object with a child's name is.
+//! Tests of who owns an object that has a child's name.
 
 use serde_json::{Value, json};
 
@@ -15,30 +15,30 @@ fn a_child_is_known_by_its_owner_and_a_retained_claim_by_its_label() {
         (
             owner("uid-of-chat", "chat", "ModelDeployment"),
             Value::Null,
-            Standing::Owned,
+            Ownership::Owned,
         ),
         (
             owner("uid-of-before", "chat", "ModelDeployment"),
             labels.clone(),
-            Standing::Leaving,
+            Ownership::Leaving,
         ),
         (
             owner("uid-of-other", "other", "ModelDeployment"),
             labels.clone(),
-            Standing::Foreign,
+            Ownership::Foreign,
         ),
         (
             owner("uid-of-chat-2", "chat", "ReplicaSet"),
             labels.clone(),
-            Standing::Foreign,
+            Ownership::Foreign,
         ),
-        (Value::Null, labels, Standing::Retained),
-        (Value::Null, json!({OWNER_LABEL: "other"}), Standing::Foreign),
-        (Value::Null, Value::Null, Standing::Foreign),
+        (Value::Null, labels, Ownership::Retained),
+        (Value::Null, json!({OWNER_LABEL: "other"}), Ownership::Foreign),
+        (Value::Null, Value::Null, Ownership::Foreign),
     ] {
         let live =
             serde_json::from_value(json!({"name": "chat", "ownerReferences": owners, "labels": labels}))
                 .unwrap();
-        assert_eq!(standing(&live, &object(HUB)), expected, "{live:?}");
+        assert_eq!(ownership(&live, &object(HUB)), expected, "{live:?}");
     }
 }

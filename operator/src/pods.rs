@@ -1,6 +1,6 @@
-//! One pod as a replica: which template it is from, and how far it is.
+//! [`Replica`]: one pod, with the template that it was made from and the stage that it has reached.
 //!
-//! Pure. Knows pods, not what they mean for the ModelDeployment.
+//! Pure. Knows single pods; what they mean together is for the status.
 
 use std::net::IpAddr;
 
@@ -10,9 +10,9 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::super::build::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
+use crate::names::{FETCH_CONTAINER, RUNTIME_CONTAINER, template_hash};
 
-/// A pod, read once.
+/// A pod and what the steps need to know about it.
 #[derive(Clone, Debug)]
 pub struct Replica<'a> {
     /// The pod.
@@ -23,43 +23,43 @@ pub struct Replica<'a> {
     pub ip: Option<IpAddr>,
     /// When it was created.
     pub created: Option<Timestamp>,
-    /// Hash of the template it was made from.
+    /// Hash of the template that the pod was made from.
     pub template_hash: Option<&'a str>,
-    /// How far it is.
+    /// The stage that it has reached.
     pub stage: Stage,
-    /// Whether its model's files are complete.
+    /// Whether the model's files are complete.
     pub model: ModelFiles,
 }
 
-/// How far a pod is.
+/// The stage that a pod has reached. The order is the order of a pod's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// It has no node.
     Unscheduled,
-    /// Images are pulled, volumes mounted, containers created.
+    /// Images are being pulled, volumes mounted and containers created.
     Starting,
     /// The download container runs.
     Downloading,
-    /// The runtime runs and does not answer yet.
+    /// The runtime runs and is not ready yet.
     Loading,
-    /// It answers.
+    /// It takes requests.
     Ready,
     /// It is being deleted.
     Leaving,
-    /// It failed as a whole and is kept only as a record.
+    /// All its containers have ended; the pod is only a record.
     Ended,
 }
 
 /// Whether a pod has its model's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelFiles {
-    /// Not all, or not known.
+    /// Not all of them, or it is unknown.
     Incomplete,
-    /// All.
+    /// All of them.
     Complete,
 }
 
-/// Every pod as a replica, oldest first.
+/// The replicas of these pods, oldest first.
 pub fn replicas(pods: &[Pod]) -> Vec<Replica<'_>> {
     let mut replicas: Vec<Replica<'_>> = pods.iter().map(replica).collect();
     replicas.sort_by_key(|replica| (replica.created, replica.name));
@@ -67,7 +67,7 @@ pub fn replicas(pods: &[Pod]) -> Vec<Replica<'_>> {
 }
 
 impl Replica<'_> {
-    /// Neither leaving nor ended.
+    /// Whether it is neither leaving nor ended.
     pub fn is_alive(&self) -> bool {
         !matches!(self.stage, Stage::Leaving | Stage::Ended)
     }
@@ -80,7 +80,7 @@ fn replica(pod: &Pod) -> Replica<'_> {
         name: pod.metadata.name.as_deref().unwrap_or_default(),
         ip: status.and_then(|status| status.pod_ip.as_deref()?.parse().ok()),
         created: pod.metadata.creation_timestamp.as_ref().map(|Time(at)| *at),
-        template_hash: template_hash(Some(&pod.metadata)),
+        template_hash: template_hash(&pod.metadata),
         stage: stage(pod),
         model: model_files(pod),
     }
@@ -126,7 +126,7 @@ fn model_files(pod: &Pod) -> ModelFiles {
     }
 }
 
-/// Since when a condition of the pod is true; `None` while it is not.
+/// When a condition of the pod became true; `None` while it is not true.
 pub fn condition_since(pod: &Pod, type_: &str) -> Option<Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions
@@ -142,7 +142,7 @@ pub fn fetch_status(pod: &Pod) -> Option<&ContainerStatus> {
     statuses.iter().find(|status| status.name == FETCH_CONTAINER)
 }
 
-/// Status of the container that serves.
+/// Status of the container that serves the model.
 pub fn runtime_status(pod: &Pod) -> Option<&ContainerStatus> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     statuses.iter().find(|status| status.name == RUNTIME_CONTAINER)

@@ -1,4 +1,4 @@
-//! The cache's own claim, if the spec asks for one.
+//! The PersistentVolumeClaim of the cache, if the spec requests one.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,13 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
 };
 
-use super::{
-    super::validate::{CacheVolume, ClaimLifetime, Source},
-    Names, Plan, metadata,
+use super::metadata;
+use crate::{
+    names::Names,
+    reconcile::plan::{CacheVolume, ClaimLifetime, Plan, Source},
 };
 
-pub(super) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
+pub(crate) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
     let Source::Hub(hub) = &plan.source else {
         return None;
     };

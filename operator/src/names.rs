@@ -1,0 +1,96 @@
+//! Every name, label, annotation, port and path of a child, and the names under which the operator itself writes.
+//!
+//! Names only. Imports no other file of the crate.
+
+use crds::ModelDeployment;
+use kube::{ResourceExt, api::ObjectMeta};
+
+/// The field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "slipway-operator";
+
+/// Label of every child and pod; its value is the name of the ModelDeployment. It selects the pods.
+pub const OWNER_LABEL: &str = "slipway.dev/model-deployment";
+/// Annotation of a pod: the hash of the template that it was made from.
+pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
+/// Annotation of a pod: the hash of its configuration file, so that a changed setting rolls out.
+pub const CONFIG_HASH: &str = "slipway.dev/config-hash";
+/// Label of a node with its GPU's product; the GPU operator sets it.
+pub const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
+/// Label of every namespace with its own name.
+pub const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The init container that downloads the model.
+pub const FETCH_CONTAINER: &str = "fetch";
+/// The container that serves the model.
+pub const RUNTIME_CONTAINER: &str = "runtime";
+
+/// Port on which the download container reports its progress.
+pub const FETCH_PORT: u16 = 8001;
+/// Name of [`FETCH_PORT`].
+pub const FETCH_PORT_NAME: &str = "progress";
+/// Port on which the runtime serves.
+pub const SERVE_PORT: u16 = 8000;
+/// Name of [`SERVE_PORT`] and of the Service's port.
+pub const SERVE_PORT_NAME: &str = "http";
+/// Port of the Service.
+pub const SERVICE_PORT: u16 = 80;
+
+/// Path that answers 200 while a replica takes requests.
+pub const READY_PATH: &str = "/readyz";
+/// Path that answers 200 while a replica can make progress.
+pub const LIVE_PATH: &str = "/livez";
+
+/// Volume with the model's files.
+pub const MODELS_VOLUME: &str = "models";
+/// Where [`MODELS_VOLUME`] is mounted.
+pub const MODELS_DIR: &str = "/models";
+/// Directory below the model's, for a tokenizer from another repository.
+pub const TOKENIZER_DIR: &str = "tokenizer";
+/// Volume with the runtime's configuration file.
+pub const CONFIG_VOLUME: &str = "config";
+/// Where [`CONFIG_VOLUME`] is mounted.
+pub const CONFIG_DIR: &str = "/etc/slipway";
+/// The configuration file: the key of the ConfigMap, and the file's name in [`CONFIG_DIR`].
+pub const CONFIG_FILE: &str = "config.yaml";
+/// Volume for temporary files.
+pub const TMP_VOLUME: &str = "tmp";
+/// Where [`TMP_VOLUME`] is mounted.
+pub const TMP_DIR: &str = "/tmp";
+
+/// Names of the children of one ModelDeployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Service, Deployment, ServiceAccount and NetworkPolicy.
+    pub main: String,
+    /// ConfigMap.
+    pub config_map: String,
+    /// The claim of a cache that the ModelDeployment owns.
+    pub claim: String,
+}
+
+impl Names {
+    /// The names for the ModelDeployment `name`.
+    pub fn of(name: &str) -> Self {
+        Self {
+            main: name.to_string(),
+            config_map: format!("{name}-config"),
+            claim: format!("{name}-cache"),
+        }
+    }
+}
+
+/// Base URL for clients inside the cluster.
+pub fn url(object: &ModelDeployment) -> String {
+    let namespace = object.namespace().unwrap_or_default();
+    format!("http://{}.{namespace}.svc/v1", object.name_any())
+}
+
+/// Label selector of the pods of the ModelDeployment `name`.
+pub fn pod_selector(name: &str) -> String {
+    format!("{OWNER_LABEL}={name}")
+}
+
+/// The hash of the pod template, read from the annotations of a pod or of a template.
+pub fn template_hash(metadata: &ObjectMeta) -> Option<&str> {
+    Some(metadata.annotations.as_ref()?.get(TEMPLATE_HASH)?.as_str())
+}

@@ -1,0 +1,234 @@
+//! The table of children: one row for each kind of object that the operator makes for a ModelDeployment.
+//!
+//! Everything about a kind but its contents follows from its row: building, reading, applying, pruning and watching it,
+//! and the operator's rights in the chart (a test compares them). A new child is a file in `build/` and a row here.
+//! No IO: `fetch`, `apply` and the controller walk the rows.
+
+use std::marker::PhantomData;
+
+use futures::try_join;
+use k8s_openapi::{
+    NamespaceResourceScope, Resource,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+    },
+};
+use kube::api::ApiResource;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{build, plan::Plan};
+use crate::names::Names;
+
+/// What the steps need to know about one kind of child.
+#[derive(Clone, Copy, Debug)]
+pub struct Child {
+    /// Kind, as in `Service`.
+    pub kind: &'static str,
+    /// Whether every ModelDeployment has one.
+    pub presence: Presence,
+    resource: fn() -> ApiResource,
+    name: fn(&Names) -> &String,
+}
+
+/// Whether every ModelDeployment has a child of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Every one has it.
+    Always,
+    /// The spec decides. If the spec stops requesting the child, the operator deletes it.
+    Optional,
+}
+
+impl Child {
+    /// Group, version and plural name, for clients that read any kind.
+    pub fn resource(&self) -> ApiResource {
+        (self.resource)()
+    }
+
+    /// Name of the child among the names of its ModelDeployment's children.
+    pub fn name<'a>(&self, names: &'a Names) -> &'a str {
+        (self.name)(names)
+    }
+}
+
+/// A type of Kubernetes' API that a row can have.
+pub trait Kind:
+    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Resource
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+{
+}
+impl<K> Kind for K where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Resource
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+/// Writes one child of any kind.
+pub(super) trait Writer {
+    /// Why a write failed.
+    type Error;
+
+    /// Writes `child` and returns it as the API server stored it.
+    async fn write<K: Kind>(&self, child: K) -> Result<K, Self::Error>;
+
+    /// Like [`Writer::write`], for a child that the plan may not have.
+    async fn write_optional<K: Kind>(&self, child: Option<K>) -> Result<Option<K>, Self::Error> {
+        match child {
+            Some(child) => self.write(child).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Objects that were built and not applied yet.
+#[derive(Debug)]
+pub enum Built {}
+/// Objects as the API server stored them.
+#[derive(Debug)]
+pub enum Applied {}
+
+/// The field of a child that always exists.
+type Always<K> = K;
+/// The field of a child that may not exist.
+type Optional<K> = Option<K>;
+
+/// Makes [`CHILDREN`] and [`Resources`] out of the rows.
+macro_rules! children {
+    ($([$($(#[$doc:meta])* $field:ident: $presence:ident $kind:ident, named $name:ident;)+])+) => {
+        /// Every row, in the order of the table.
+        pub const CHILDREN: &[Child] = &[$($(Child {
+            kind: <$kind as Resource>::KIND,
+            presence: Presence::$presence,
+            resource: || ApiResource::erase::<$kind>(&()),
+            name: |names| &names.$name,
+        },)+)+];
+
+        /// The children of one ModelDeployment, built or applied.
+        #[derive(Clone, Debug)]
+        pub struct Resources<Phase> {
+            $($($(#[$doc])* pub $field: $presence<$kind>,)+)+
+            /// Whether the objects are built or applied.
+            pub phase: PhantomData<Phase>,
+        }
+
+        impl Resources<Built> {
+            /// Builds every child of the plan.
+            pub fn build(plan: &Plan) -> Self {
+                Self {
+                    $($($field: build::$field::build(plan),)+)+
+                    phase: PhantomData,
+                }
+            }
+
+            /// Writes every child, group after group.
+            pub(super) async fn write<W: Writer>(self, writer: &W) -> Result<Resources<Applied>, W::Error> {
+                $(let ($($field,)+) = try_join!($(write_child!($presence, writer, self.$field)),+)?;)+
+                Ok(Resources { $($($field,)+)+ phase: PhantomData })
+            }
+        }
+
+        impl<Phase> Resources<Phase> {
+            /// The rows of the children that the plan does not have.
+            pub fn absent(&self) -> impl Iterator<Item = &'static Child> {
+                let is_absent = [$($(is_absent!($presence, self.$field)),+),+];
+                CHILDREN.iter().zip(is_absent).filter_map(|(child, is_absent)| is_absent.then_some(child))
+            }
+        }
+    };
+}
+
+macro_rules! write_child {
+    (Always, $writer:ident, $child:expr) => {
+        $writer.write($child)
+    };
+    (Optional, $writer:ident, $child:expr) => {
+        $writer.write_optional($child)
+    };
+}
+
+macro_rules! is_absent {
+    (Always, $child:expr) => {
+        false
+    };
+    (Optional, $child:expr) => {
+        $child.is_none()
+    };
+}
+
+children! {
+    // The rows of one group are applied at the same time, the groups one after the other.
+    [
+        /// Identity of the pods, without a token.
+        service_account: Always ServiceAccount, named main;
+        /// The runtime's configuration file.
+        config_map: Always ConfigMap, named config_map;
+        /// The claim of a cache that the ModelDeployment owns.
+        claim: Optional PersistentVolumeClaim, named claim;
+        /// Which connections to and from the pods are allowed.
+        network_policy: Always NetworkPolicy, named main;
+        /// The stable address of the replicas.
+        service: Always Service, named main;
+    ]
+    // Its pods use the others.
+    [
+        /// The pods.
+        deployment: Always Deployment, named main;
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rules of the chart's ClusterRole that the rows require. Server-side apply of a new object needs `create`
+    /// besides `patch`.
+    fn rules() -> String {
+        let rule = |child: &Child| {
+            let ApiResource { group, plural, .. } = child.resource();
+            let group = if group.is_empty() { "\"\"".into() } else { group };
+            let verbs = match child.presence {
+                Presence::Always => "get, list, watch, create, patch",
+                Presence::Optional => "get, list, watch, create, patch, delete",
+            };
+            format!("  - apiGroups: [{group}]\n    resources: [{plural}]\n    verbs: [{verbs}]\n")
+        };
+        CHILDREN.iter().map(rule).collect()
+    }
+
+    #[test]
+    fn the_chart_grants_what_the_table_needs_and_no_more() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../charts/slipway/templates/rbac.yaml"
+        );
+        let chart = std::fs::read_to_string(path).unwrap();
+        let rules = rules();
+        assert!(
+            chart.contains(&rules),
+            "{path} must contain these rules:\n{rules}"
+        );
+        for child in CHILDREN {
+            let resources = format!("resources: [{}]", child.resource().plural);
+            assert_eq!(chart.matches(&resources).count(), 1, "one rule has {resources}");
+        }
+    }
+
+    #[test]
+    fn kinds_and_names_of_children_are_distinct() {
+        let names = Names::of("chat");
+        let distinct: std::collections::BTreeSet<&str> = CHILDREN.iter().map(|child| child.kind).collect();
+        assert_eq!(distinct.len(), CHILDREN.len());
+        assert_eq!(CHILDREN.last().unwrap().name(&names), "chat");
+        assert_eq!(CHILDREN[1].name(&names), "chat-config");
+    }
+}

@@ -1,0 +1,196 @@
+//! [`Plan`]: what has to exist, with every default resolved and every value checked.
+//!
+//! Types only. `validate` makes a plan, or a [`Refusal`], from the spec; the later steps read these and never the spec.
+
+use std::collections::BTreeMap;
+
+use crds::{
+    failure::Failure,
+    modeldeployment::{AccessMode, PullPolicy, Scheduling, SettingsStatus},
+};
+use k8s_openapi::{
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
+    jiff::SignedDuration,
+};
+use serde_json::{Map, Value};
+
+/// What has to exist: the spec with every default resolved and every value checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Name of the ModelDeployment, and of most children.
+    pub name: String,
+    /// Namespace of all of them.
+    pub namespace: String,
+    /// The ModelDeployment as owner.
+    pub owner: OwnerReference,
+    /// Number of replicas.
+    pub replicas: i32,
+    /// The image that serves.
+    pub image: Image,
+    /// Where the model comes from.
+    pub source: Source,
+    /// Directory of the model inside the container.
+    pub model_dir: String,
+    /// The name of the model in requests; the first one, if the settings name several.
+    pub served_name: String,
+    /// Repository of the tokenizer, if it is not the model's own.
+    pub tokenizer: Option<Repository>,
+    /// The runtime's configuration file: flag names and values.
+    pub config: Map<String, Value>,
+    /// Variables of `spec.env` that are not settings; the containers get them unchanged.
+    pub env: BTreeMap<String, String>,
+    /// GPUs of one replica; `None` on the CPU.
+    pub gpu: Option<Gpus>,
+    /// CPU cores of one replica.
+    pub cpu: Option<Quantity>,
+    /// Memory of one replica.
+    pub memory: Option<Quantity>,
+    /// The nodes on which replicas may run.
+    pub scheduling: Scheduling,
+    /// Secret with the API keys.
+    pub api_keys: Option<SecretKey>,
+    /// Longest drain of a stopping replica.
+    pub drain_timeout_seconds: u32,
+    /// Longest time from the engine's start to ready.
+    pub startup_timeout_seconds: u32,
+    /// Whether a rollout may start a new pod before an old one has ended.
+    pub surge: Surge,
+    /// The variables of `spec.env` that have no effect or are unknown, for the status.
+    pub settings: SettingsStatus,
+    /// Notes on settings without effect, for the `Accepted` condition.
+    pub notes: Vec<String>,
+    /// Namespace of the operator, if it runs in the cluster.
+    pub operator_namespace: Option<String>,
+}
+
+impl Plan {
+    /// Longest time from the engine's start to ready.
+    pub fn startup_timeout(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::from(self.startup_timeout_seconds))
+    }
+
+    /// Longest drain of a stopping replica.
+    pub fn drain_timeout(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::from(self.drain_timeout_seconds))
+    }
+}
+
+/// A spec that cannot be honoured. The children stay as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// Replicas that the spec requests all the same; the status shows them.
+    pub replicas: i32,
+    /// Why, with a remedy.
+    pub failure: Failure,
+}
+
+/// The image that serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Its reference.
+    pub reference: String,
+    /// When to pull it; `None` is Kubernetes' default.
+    pub pull_policy: Option<PullPolicy>,
+}
+
+/// A repository of the hub at one revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Repository {
+    /// `owner/name`.
+    pub repo: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+}
+
+/// Where the model comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// A repository that is downloaded.
+    Hub(Hub),
+    /// A claim that already has the files.
+    Claim {
+        /// The claim.
+        name: String,
+    },
+}
+
+/// A download.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hub {
+    /// Repository and revision.
+    pub repository: Repository,
+    /// Address of the hub if it is not the public one.
+    pub endpoint: Option<String>,
+    /// Patterns of the files to download.
+    pub allow_patterns: Vec<String>,
+    /// Patterns of the files not to download.
+    pub ignore_patterns: Vec<String>,
+    /// Secret with the token.
+    pub token: Option<SecretKey>,
+    /// Where the files are kept.
+    pub cache: CacheVolume,
+}
+
+/// Where downloaded files are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CacheVolume {
+    /// In a volume that is deleted with the pod.
+    Ephemeral {
+        /// Largest size.
+        size: Option<Quantity>,
+    },
+    /// In a claim that the operator makes.
+    Own {
+        /// Requested size.
+        size: Quantity,
+        /// Storage class; `None` is the cluster's default.
+        storage_class: Option<String>,
+        /// Whether one node or many can write to it.
+        access_mode: AccessMode,
+        /// What happens to it when the ModelDeployment is deleted.
+        lifetime: ClaimLifetime,
+    },
+    /// In a claim that the user made.
+    Existing {
+        /// The claim.
+        name: String,
+    },
+}
+
+/// What happens to a claim when its ModelDeployment is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimLifetime {
+    /// It is deleted too.
+    Owned,
+    /// It stays.
+    Retained,
+}
+
+/// A key of a Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretKey {
+    /// Name of the Secret.
+    pub name: String,
+    /// Key in it.
+    pub key: String,
+}
+
+/// GPUs of one replica.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpus {
+    /// Number of GPUs, at least one.
+    pub count: u32,
+    /// Kubernetes' resource name of one GPU.
+    pub resource_name: String,
+    /// Value that the node's label for the GPU product must have.
+    pub product: Option<String>,
+}
+
+/// Whether a rollout may start a new pod before an old one has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surge {
+    /// It may: the pod needs nothing that only one pod can have.
+    Allowed,
+    /// It may not: the new pod could wait forever for the GPU or the volume of the old one.
+    Refused,
+}

@@ -1,0 +1,226 @@
+//! The conditions of a ModelDeployment: which are true, with a reason and a message for each.
+//!
+//! Pure. `Rollout` counts; this file adds the words.
+
+use crds::{
+    conditions::{ConditionType, reason},
+    failure::Failure,
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use super::{
+    diagnosis::Part,
+    rollout::{Outcome, Rollout, count},
+};
+use crate::pods::{ModelFiles, Stage};
+
+/// Longest message, in characters.
+const MESSAGE_CHARS_MAX: usize = 1024;
+
+/// One condition without its times.
+#[derive(Clone, Debug, PartialEq)]
+struct ConditionState {
+    holds: bool,
+    reason: String,
+    message: String,
+}
+
+impl ConditionState {
+    fn yes(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            holds: true,
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    fn no(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            holds: false,
+            ..Self::yes(reason, message)
+        }
+    }
+
+    fn failed(failure: &Failure) -> Self {
+        let message = match failure.remedy.as_str() {
+            "" => failure.message.clone(),
+            remedy => format!("{}. Remedy: {remedy}", failure.message.trim_end_matches('.')),
+        };
+        Self::no(failure.reason.as_str(), message)
+    }
+}
+
+/// Every condition. Each type has a field, so that a type without a state does not compile.
+pub(super) struct Conditions {
+    accepted: ConditionState,
+    model_ready: ConditionState,
+    scheduled: ConditionState,
+    engine_ready: ConditionState,
+    available: ConditionState,
+    progressing: ConditionState,
+    ready: ConditionState,
+}
+
+impl Conditions {
+    pub(super) fn of(rollout: &Rollout<'_>) -> Self {
+        Self {
+            accepted: accepted(rollout),
+            model_ready: model_ready(rollout),
+            scheduled: scheduled(rollout),
+            engine_ready: engine_ready(rollout),
+            available: available(rollout),
+            progressing: progressing(rollout),
+            ready: ready(rollout),
+        }
+    }
+
+    /// As the status lists them. A condition whose status did not change keeps its transition time.
+    pub(super) fn with_times(
+        &self,
+        previous: &[Condition],
+        generation: Option<i64>,
+        now: Timestamp,
+    ) -> Vec<Condition> {
+        let condition = |type_: &ConditionType| {
+            let state = self.get(*type_);
+            let status = if state.holds { "True" } else { "False" };
+            let unchanged = previous
+                .iter()
+                .find(|old| old.type_ == type_.as_str() && old.status == status);
+            Condition {
+                type_: type_.as_str().into(),
+                status: status.into(),
+                reason: state.reason.clone(),
+                message: state.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+                observed_generation: generation,
+                last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
+            }
+        };
+        ConditionType::ALL.iter().map(condition).collect()
+    }
+
+    fn get(&self, type_: ConditionType) -> &ConditionState {
+        match type_ {
+            ConditionType::Accepted => &self.accepted,
+            ConditionType::ModelReady => &self.model_ready,
+            ConditionType::Scheduled => &self.scheduled,
+            ConditionType::EngineReady => &self.engine_ready,
+            ConditionType::Available => &self.available,
+            ConditionType::Progressing => &self.progressing,
+            ConditionType::Ready => &self.ready,
+        }
+    }
+}
+
+fn accepted(rollout: &Rollout<'_>) -> ConditionState {
+    match rollout.outcome {
+        Outcome::Refused(refusal) => ConditionState::failed(&refusal.failure),
+        Outcome::Applied { plan, .. } => ConditionState::yes(reason::ACCEPTED, plan.notes.join("; ")),
+    }
+}
+
+fn scheduled(rollout: &Rollout<'_>) -> ConditionState {
+    if rollout.all_current(|replica| replica.stage > Stage::Unscheduled) {
+        return ConditionState::yes(reason::SCHEDULED, "every replica has a node");
+    }
+    let waiting = ConditionState::no(reason::SCHEDULING, "a pod is waiting for a node");
+    unless_zero_or_failed(rollout, Part::Scheduling, waiting)
+}
+
+fn model_ready(rollout: &Rollout<'_>) -> ConditionState {
+    if rollout.all_current(|replica| replica.model == ModelFiles::Complete) {
+        return ConditionState::yes(reason::DOWNLOADED, "every replica has the model's files");
+    }
+    let waiting = match rollout.stage() {
+        Some(Stage::Downloading) => ConditionState::no(reason::DOWNLOADING, "the model is being downloaded"),
+        _ => ConditionState::no(reason::PENDING, "a replica does not have the model's files yet"),
+    };
+    unless_zero_or_failed(rollout, Part::Fetch, waiting)
+}
+
+fn engine_ready(rollout: &Rollout<'_>) -> ConditionState {
+    if rollout.all_current(|replica| replica.stage == Stage::Ready) {
+        return ConditionState::yes(reason::LOADED, "the engine of every replica is ready");
+    }
+    let waiting = match rollout.stage() {
+        Some(Stage::Loading) => ConditionState::no(reason::LOADING, "the engine is loading the model"),
+        _ => ConditionState::no(reason::PENDING, "the engine of a replica has not started yet"),
+    };
+    unless_zero_or_failed(rollout, Part::Runtime, waiting)
+}
+
+fn available(rollout: &Rollout<'_>) -> ConditionState {
+    let no = |message| ConditionState::no(reason::NO_READY_REPLICA, message);
+    match rollout.n_ready() {
+        0 => at_zero(rollout).unwrap_or_else(|| no("no replica is ready")),
+        _ if !rollout.routed => no("the Service does not route to the ready replica yet"),
+        n_ready => ConditionState::yes(reason::SERVING, format!("ready replicas: {n_ready}")),
+    }
+}
+
+fn progressing(rollout: &Rollout<'_>) -> ConditionState {
+    if let Some(failure) = rollout.failure() {
+        return ConditionState::failed(failure);
+    }
+    let stable = || ConditionState::no(reason::STABLE, "nothing is changing");
+    let leaving = || ConditionState::yes(reason::SCALING, "pods are being removed");
+    match rollout.desired {
+        0 if rollout.alive.is_empty() && rollout.n_leaving == 0 => stable(),
+        0 => leaving(),
+        _ if rollout.is_ready() && rollout.n_leaving > 0 => leaving(),
+        _ if rollout.is_ready() => stable(),
+        _ => ConditionState {
+            holds: true,
+            ..unfinished(rollout)
+        },
+    }
+}
+
+fn ready(rollout: &Rollout<'_>) -> ConditionState {
+    if let Some(failure) = rollout.failure() {
+        return ConditionState::failed(failure);
+    }
+    if rollout.is_ready() {
+        return ConditionState::yes(reason::READY, ready_replicas(rollout));
+    }
+    at_zero(rollout).unwrap_or_else(|| unfinished(rollout))
+}
+
+/// The state of a ModelDeployment that is scaled to zero.
+fn at_zero(rollout: &Rollout<'_>) -> Option<ConditionState> {
+    let state = || ConditionState::no(reason::SCALED_TO_ZERO, "spec.replicas is 0");
+    (rollout.desired == 0).then(state)
+}
+
+/// `waiting`, unless no replica is desired or this part of the start failed.
+fn unless_zero_or_failed(rollout: &Rollout<'_>, part: Part, waiting: ConditionState) -> ConditionState {
+    let failed = || rollout.failure_in(part).map(ConditionState::failed);
+    at_zero(rollout).or_else(failed).unwrap_or(waiting)
+}
+
+/// What the ModelDeployment is waiting for.
+fn unfinished(rollout: &Rollout<'_>) -> ConditionState {
+    let (reason, activity) = match rollout.stage() {
+        Some(Stage::Unscheduled) => (reason::SCHEDULING, "a pod is waiting for a node"),
+        Some(Stage::Starting) => (reason::STARTING, "images are being pulled and containers created"),
+        Some(Stage::Downloading) => (reason::DOWNLOADING, "the model is being downloaded"),
+        Some(Stage::Loading) => (reason::LOADING, "the engine is loading the model"),
+        _ if rollout.n_older > 0 => (reason::ROLLING_OUT, "older pods are being replaced"),
+        _ if count(rollout.current.len()) != rollout.desired => {
+            (reason::SCALING, "the number of pods is changing")
+        }
+        _ if !rollout.routed => (reason::PENDING, "the Service does not route to them yet"),
+        _ => (
+            reason::PENDING,
+            "the Deployment controller has not processed the newest spec yet",
+        ),
+    };
+    ConditionState::no(reason, format!("{}; {activity}", ready_replicas(rollout)))
+}
+
+fn ready_replicas(rollout: &Rollout<'_>) -> String {
+    format!("{} of {} replicas ready", rollout.n_ready(), rollout.desired)
+}

@@ -1,0 +1,193 @@
+//! [`Rollout`]: the pods of one ModelDeployment compared with what the plan requires.
+//!
+//! Pure. Counts and compares; the wording is for `conditions`.
+
+use crds::{failure::Failure, modeldeployment::Phase};
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    jiff::{SignedDuration, Timestamp},
+};
+
+use super::diagnosis::{self, Diagnosis, Part, Recovery};
+use crate::{
+    names::template_hash,
+    pods::{self, Replica, Stage},
+    reconcile::{
+        children::{Applied, Resources},
+        observed::{Observed, ServiceAnswer},
+        plan::{Plan, Refusal},
+    },
+};
+
+/// How long after a pod became ready a Service without an answer means that nodes do not route to the pod yet. Later
+/// the operator's own connection to the Service is at fault.
+const ROUTING_TIME_MAX: SignedDuration = SignedDuration::from_secs(10);
+
+/// The result of the steps before the status.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// The children are as the plan requires.
+    Applied {
+        /// The plan.
+        plan: &'a Plan,
+        /// Its children.
+        children: &'a Resources<Applied>,
+    },
+    /// The spec cannot be honoured; the children are unchanged.
+    Refused(&'a Refusal),
+}
+
+/// The state of a rollout.
+pub(super) struct Rollout<'a> {
+    pub outcome: Outcome<'a>,
+    /// Replicas that the spec requests.
+    pub desired: i32,
+    /// Pods that are neither leaving nor ended.
+    pub alive: Vec<&'a Replica<'a>>,
+    /// Alive and made from the template that was applied.
+    pub current: Vec<&'a Replica<'a>>,
+    /// Pods of another template, alive or leaving.
+    pub n_older: usize,
+    pub n_leaving: usize,
+    /// What keeps the current replicas from becoming ready.
+    pub diagnosis: Option<Diagnosis>,
+    /// The Deployment controller has processed the applied spec, and its counts are the desired ones.
+    pub settled: bool,
+    /// The Service routes to the pods that are ready.
+    pub routed: bool,
+}
+
+impl<'a> Rollout<'a> {
+    pub(super) fn new(
+        observed: &Observed,
+        replicas: &'a [Replica<'a>],
+        outcome: Outcome<'a>,
+        now: Timestamp,
+    ) -> Self {
+        let (desired, deployment) = match outcome {
+            Outcome::Applied { plan, children } => (plan.replicas, Some(&children.deployment)),
+            Outcome::Refused(refusal) => (refusal.replicas, None),
+        };
+        let hash = deployment
+            .and_then(|deployment| template_hash(deployment.spec.as_ref()?.template.metadata.as_ref()?));
+        let is_current = |replica: &&Replica<'_>| hash.is_some() && replica.template_hash == hash;
+        let alive: Vec<&Replica<'_>> = replicas.iter().filter(|replica| replica.is_alive()).collect();
+        let ended = |replica: &&Replica<'_>| replica.stage == Stage::Ended;
+        let leaving = |replica: &&Replica<'_>| replica.stage == Stage::Leaving;
+        let judged: Vec<&Replica<'_>> = replicas.iter().filter(is_current).collect();
+        let diagnosis = match outcome {
+            Outcome::Applied { plan, children } if desired > 0 => diagnosis::of_replicas(
+                &judged,
+                &diagnosis::Inputs {
+                    plan,
+                    deployment: &children.deployment,
+                    startups: &observed.startups,
+                    now,
+                },
+            ),
+            Outcome::Applied { .. } | Outcome::Refused(_) => None,
+        };
+        Self {
+            outcome,
+            desired,
+            current: alive.iter().copied().filter(is_current).collect(),
+            alive,
+            n_older: replicas
+                .iter()
+                .filter(|replica| !ended(replica) && !is_current(replica))
+                .count(),
+            n_leaving: replicas.iter().filter(leaving).count(),
+            diagnosis,
+            settled: deployment.is_some_and(|deployment| is_settled(deployment, desired)),
+            routed: is_routed(replicas, observed.service, now),
+        }
+    }
+
+    /// Replicas of any template that are ready.
+    pub(super) fn n_ready(&self) -> usize {
+        let is_ready = |replica: &&&Replica<'_>| replica.stage == Stage::Ready;
+        self.alive.iter().filter(is_ready).count()
+    }
+
+    /// Whether there are as many current replicas as desired, at least one, and each satisfies `condition`.
+    pub(super) fn all_current(&self, condition: impl Fn(&Replica<'_>) -> bool) -> bool {
+        self.desired > 0
+            && count(self.current.len()) >= self.desired
+            && self.current.iter().all(|replica| condition(replica))
+    }
+
+    /// Whether exactly the desired replicas exist and serve.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.outcome, Outcome::Applied { .. })
+            && self.settled
+            && self.routed
+            && self.n_older == 0
+            && count(self.current.len()) == self.desired
+            && self.all_current(|replica| replica.stage == Stage::Ready)
+    }
+
+    /// The least advanced stage among the current replicas that are not ready.
+    pub(super) fn stage(&self) -> Option<Stage> {
+        let stages = self.current.iter().map(|replica| replica.stage);
+        stages.filter(|stage| *stage != Stage::Ready).min()
+    }
+
+    /// Why the spec is refused.
+    pub(super) fn refusal(&self) -> Option<&Failure> {
+        match self.outcome {
+            Outcome::Applied { .. } => None,
+            Outcome::Refused(refusal) => Some(&refusal.failure),
+        }
+    }
+
+    /// What keeps the ModelDeployment from becoming ready, if something failed.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        let diagnosed = || self.diagnosis.as_ref().map(|diagnosis| &diagnosis.failure);
+        self.refusal().or_else(diagnosed)
+    }
+
+    /// The diagnosed failure, if it is in this part of the start.
+    pub(super) fn failure_in(&self, part: Part) -> Option<&Failure> {
+        let diagnosis = self.diagnosis.as_ref()?;
+        (diagnosis.part == part).then_some(&diagnosis.failure)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let recovery = self.diagnosis.as_ref().map(|diagnosis| diagnosis.recovery);
+        let available = self.n_ready() > 0 && self.routed;
+        match recovery {
+            _ if self.refusal().is_some() => Phase::Failed,
+            _ if self.desired == 0 => Phase::ScaledToZero,
+            _ if self.is_ready() => Phase::Ready,
+            Some(Recovery::Manual) => Phase::Failed,
+            Some(Recovery::Automatic) | None if available => Phase::Updating,
+            Some(Recovery::Automatic) | None => match self.stage() {
+                Some(Stage::Downloading) => Phase::Downloading,
+                Some(Stage::Loading) => Phase::Loading,
+                _ => Phase::Pending,
+            },
+        }
+    }
+}
+
+/// The Deployment controller has processed this spec, and every pod that it counts is of the newest template.
+fn is_settled(deployment: &Deployment, desired: i32) -> bool {
+    let status = deployment.status.clone().unwrap_or_default();
+    status.observed_generation >= deployment.metadata.generation
+        && status.updated_replicas.unwrap_or(0) == desired
+        && status.replicas.unwrap_or(0) == desired
+}
+
+fn is_routed(replicas: &[Replica<'_>], service: ServiceAnswer, now: Timestamp) -> bool {
+    let ready = replicas.iter().filter(|replica| replica.stage == Stage::Ready);
+    let ready_since = ready
+        .filter_map(|replica| pods::condition_since(replica.pod, "Ready"))
+        .min();
+    let routing_is_over = ready_since.is_some_and(|since| now.duration_since(since) > ROUTING_TIME_MAX);
+    service != ServiceAnswer::NoAnswer || routing_is_over
+}
+
+/// A number of pods as Kubernetes counts them.
+pub(super) fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
