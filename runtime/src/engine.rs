@@ -12,6 +12,7 @@ pub mod load;
 pub mod paged_cache;
 pub mod philox;
 pub mod prefix_cache;
+pub mod request;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
@@ -31,15 +32,14 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, watch};
 
 pub use admission::{AdmitError, PreemptionMode, SchedulingPolicy};
-pub use beam::{Beam, BeamParams, EarlyStopping};
 pub use load::{Counters, Load};
+pub use request::{BeamParams, BeamRequest, EarlyStopping, FinishReason, GenerateRequest, PoolRequest};
 pub use sampler::{SampleError, SamplingParams, TokenLogprobs};
-pub use sequence::{BeamRequest, GenerateRequest, PoolRequest};
-pub use ticket::{Event, FinishReason, RequestFailure, Ticket, Timing};
+pub use ticket::{Beam, Event, RequestFailure, Ticket, Timing};
 
 use admission::Limits;
 use load::Pulse;
-use sequence::{Admitted, Task};
+use request::{Admitted, Task};
 use thread::{EngineThread, Links, Submission};
 
 use crate::batch::Forward;

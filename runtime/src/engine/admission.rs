@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use super::request::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 use super::sampler::{InvalidParam, SamplingParams};
-use super::sequence::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 use crate::batch::KvGroup;
 
 /// The engine's fixed limits.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 use super::Phase;
-use super::sequence::Task;
+use super::request::{FinishReason, Task};
 use super::thread::{Links, Submission};
-use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
+use super::ticket::{Event, RequestFailure, Stamped};
 
 /// An answer that goes on.
 struct Answer {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::admission::Limits;
-use super::ticket::FinishReason;
+use super::request::FinishReason;
 
 /// The engine's load at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

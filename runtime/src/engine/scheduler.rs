@@ -18,8 +18,8 @@ use std::ops::Range;
 use super::admission::{Limits, PreemptionMode};
 use super::beam::Continuation;
 use super::paged_cache::{Hit, PagedCache};
-use super::sequence::{Branch, Sequence, SequenceId, Task};
-use super::ticket::FinishReason;
+use super::request::{FinishReason, Task};
+use super::sequence::{Branch, Next, Sequence, SequenceId};
 use crate::batch::{Batch, BatchRow, BlockMove};
 
 /// Positions of prompts whose log-probabilities one step computes at most: their logits are as many as those of a
@@ -90,15 +90,6 @@ pub struct Admission {
     pub n_queried: usize,
     /// Those that the prefix cache had.
     pub n_cached: usize,
-}
-
-/// The next token of a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// Its id.
-    pub token: u32,
-    /// By the request's grammar nothing but the end may follow.
-    pub is_complete: bool,
 }
 
 /// What a step did to one branch that drew.
@@ -673,16 +664,6 @@ impl Scheduler {
     fn running_idx(&self, id: SequenceId) -> usize {
         let found = self.running.binary_search_by_key(&id, Sequence::id);
         found.expect("a scheduled sequence runs until its step is committed")
-    }
-}
-
-impl From<u32> for Next {
-    /// A token that anything may follow.
-    fn from(token: u32) -> Next {
-        Next {
-            token,
-            is_complete: false,
-        }
     }
 }
 

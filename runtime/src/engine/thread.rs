@@ -19,10 +19,11 @@ use super::beam::{BeamSearch, Continuation};
 use super::draw::{Drawing, Drawn, Guide, Outcome, Scored, draw, guided, score};
 use super::load::Pulse;
 use super::philox::{halves, philox4x32};
+use super::request::{Admitted, FinishReason, Task};
 use super::sampler::{SampleError, Sampled, TokenLogprobs};
-use super::scheduler::{Next, Progress, Scheduler, Step, Yield};
-use super::sequence::{Admitted, Branch, Sequence, SequenceId, Task};
-use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
+use super::scheduler::{Progress, Scheduler, Step, Yield};
+use super::sequence::{Branch, Next, Sequence, SequenceId};
+use super::ticket::{Event, RequestFailure, Stamped};
 use crate::batch::{Batch, Forward, Logits, StepError, StepOutput};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.

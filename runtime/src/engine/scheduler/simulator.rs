@@ -14,9 +14,12 @@ use super::*;
 use crate::batch::Forward;
 use crate::batch::{BlockId, KvGroup};
 use crate::engine::admission::{AdmitError, SchedulingPolicy};
-use crate::engine::beam::{Beam, BeamParams, BeamSearch, EarlyStopping};
+use crate::engine::beam::BeamSearch;
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
-use crate::engine::sequence::{Admitted, BeamRequest, Branch, GenerateRequest, PoolRequest, StopRules};
+use crate::engine::request::{
+    Admitted, BeamParams, BeamRequest, EarlyStopping, GenerateRequest, PoolRequest, StopRules,
+};
+use crate::engine::ticket::Beam;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::batch::KvGroup;
 use crate::engine::admission::SchedulingPolicy;
-use crate::engine::sequence::{Branch, GenerateRequest};
+use crate::engine::request::GenerateRequest;
 
 const TOKEN: Option<Next> = Some(Next {
     token: 7,
