@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::admission::Limits;
+use super::config::Limits;
 use super::request::FinishReason;
 
 /// The engine's load at one moment.
@@ -75,7 +75,7 @@ const RETRY_AFTER_S: std::ops::RangeInclusive<u64> = 1..=60;
 
 /// The state that the engine thread publishes and the handle reads.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct LoadGauge {
     pub(super) counters: Counters,
     started_at: Instant,
     /// Milliseconds from `started_at` to the beginning of the latest turn.
@@ -89,9 +89,9 @@ pub(super) struct Pulse {
     is_aborting: AtomicBool,
 }
 
-impl Pulse {
-    pub(super) fn new(n_held_max: usize) -> Pulse {
-        Pulse {
+impl LoadGauge {
+    pub(super) fn new(n_held_max: usize) -> LoadGauge {
+        LoadGauge {
             counters: Counters::default(),
             started_at: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -150,8 +150,8 @@ impl Pulse {
             n_waiting: self.n_held.load(Ordering::Acquire).saturating_sub(n_running),
             n_running_max: limits.n_running_max(),
             n_blocks_used: self.n_blocks_used.load(Ordering::Acquire),
-            n_blocks: limits.n_blocks,
-            block_size: limits.block_size,
+            n_blocks: limits.config.n_blocks,
+            block_size: limits.config.block_size,
         }
     }
 

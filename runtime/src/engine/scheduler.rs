@@ -15,8 +15,8 @@ mod simulator;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::admission::{Limits, PreemptionMode};
 use super::beam::Continuation;
+use super::config::Limits;
 use super::paged_cache::{Hit, PagedCache};
 use super::request::{FinishReason, Task};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
@@ -32,7 +32,7 @@ pub struct Scheduler {
     n_running_max: usize,
     n_step_tokens_max: usize,
     whole_prompts: bool,
-    preemption_mode: PreemptionMode,
+    swaps: bool,
     cache: PagedCache,
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
@@ -130,9 +130,9 @@ impl Scheduler {
     pub fn new(limits: &Limits) -> Scheduler {
         Scheduler {
             n_running_max: limits.n_running_max(),
-            n_step_tokens_max: limits.max_num_batched_tokens,
+            n_step_tokens_max: limits.config.max_num_batched_tokens,
             whole_prompts: limits.whole_prompts,
-            preemption_mode: limits.preemption_mode,
+            swaps: limits.swaps(),
             cache: PagedCache::new(limits),
             running: Vec::new(),
             waiting: VecDeque::new(),
@@ -606,7 +606,7 @@ impl Scheduler {
             step.n_tokens -= step.rows.remove(idx).n_tokens;
         }
         let n_computed = sequence.n_computed();
-        let is_swapped = self.preemption_mode == PreemptionMode::Swap
+        let is_swapped = self.swaps
             && self
                 .cache
                 .swap_out(&mut sequence.tables, n_computed, &mut step.moves);

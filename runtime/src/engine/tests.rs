@@ -16,17 +16,13 @@ const EOS: u32 = 5;
 fn config() -> EngineConfig {
     EngineConfig {
         n_blocks: 256,
-        n_host_blocks: 0,
         block_size: 4,
-        enable_prefix_caching: true,
-        preemption_mode: PreemptionMode::Recompute,
-        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 16,
         max_num_batched_tokens: 64,
         max_model_len: 100,
-        max_waiting: 300,
         seed: 11,
-        eos_token_ids: vec![EOS],
+        eos_token_ids: [EOS].into(),
+        ..EngineConfig::default()
     }
 }
 
@@ -549,7 +545,7 @@ async fn answers_end_as_the_request_says() {
         assert_eq!(answer(&mut submit_one(&engine, request)).await, (tokens, reason));
     }
     let ends_on_seven = EngineConfig {
-        eos_token_ids: vec![7],
+        eos_token_ids: [7].into(),
         ..config()
     };
     let engine = Engine::start(Box::new(Preferring), ends_on_seven).unwrap();
@@ -570,7 +566,7 @@ async fn answers_end_as_the_request_says() {
 #[tokio::test]
 async fn an_echo_says_its_token_as_often_as_it_may() {
     for step in [Duration::ZERO, Duration::from_millis(1)] {
-        let engine = Engine::start_echo((7, step), &Preferring, config()).unwrap();
+        let engine = Engine::start_echo(Echo { token: 7, step }, &Preferring, config()).unwrap();
         // Whoever leaves costs nothing.
         drop(submit_one(&engine, greedy()));
         for max_tokens in [1, 5] {

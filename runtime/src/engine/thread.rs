@@ -7,17 +7,16 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::Phase;
-use super::admission::Limits;
 use super::beam::{BeamSearch, Continuation};
+use super::channels::{Channels, Phase, Submission};
+use super::config::Limits;
 use super::draw::{Drawing, Drawn, Guide, Outcome, Scored, draw, guided, score};
-use super::load::Pulse;
 use super::philox::{halves, philox4x32};
 use super::request::{Admitted, FinishReason, Task};
 use super::sampler::{SampleError, Sampled, TokenLogprobs};
@@ -29,22 +28,6 @@ use crate::batch::{Batch, Forward, Logits, StepError, StepOutput};
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
 const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
 
-/// An admitted request on its way to the engine thread.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) admitted: Admitted,
-    /// One per branch.
-    pub(super) events: Vec<mpsc::Sender<Stamped>>,
-    pub(super) queued_at: Instant,
-}
-
-/// What the engine thread shares with the handle.
-pub(super) struct Links {
-    pub(super) intake: Receiver<Vec<Submission>>,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) phase: watch::Sender<Phase>,
-}
-
 /// What the engine thread owns.
 pub(super) struct EngineThread {
     model: Box<dyn Forward + Send>,
@@ -54,7 +37,7 @@ pub(super) struct EngineThread {
     /// The arrays of the step; kept, because they are as long in the next.
     batch: Batch,
     seed: u64,
-    links: Links,
+    channels: Channels,
     n_arrived: u64,
     replies: BTreeMap<SequenceId, Reply>,
 }
@@ -88,18 +71,18 @@ type Searched = (SequenceId, Result<Vec<Continuation>, SampleError>);
 
 impl EngineThread {
     pub(super) fn new(
-        (model, samplers): (Box<dyn Forward + Send>, ThreadPool),
+        model: Box<dyn Forward + Send>,
+        samplers: ThreadPool,
         limits: &Limits,
-        seed: u64,
-        links: Links,
+        channels: Channels,
     ) -> EngineThread {
         EngineThread {
             model,
             samplers,
             scheduler: Scheduler::new(limits),
             batch: Batch::default(),
-            seed,
-            links,
+            seed: limits.config.seed,
+            channels,
             n_arrived: 0,
             replies: BTreeMap::new(),
         }
@@ -111,11 +94,11 @@ impl EngineThread {
             .unwrap_or_else(|panic| Err(Fatal::Panic(panic_message(panic.as_ref()))));
         match outcome {
             Ok(()) => {
-                self.links.phase.send_replace(Phase::Stopped);
+                self.channels.phase.send_replace(Phase::Stopped);
             }
             Err(fatal) => {
                 tracing::error!(error = &fatal as &dyn std::error::Error, "the engine is dead");
-                self.links.phase.send_replace(Phase::Dead);
+                self.channels.phase.send_replace(Phase::Dead);
                 self.fail_all();
             }
         }
@@ -123,9 +106,9 @@ impl EngineThread {
 
     fn turn_until_closed(&mut self) -> Result<(), Fatal> {
         loop {
-            self.links.pulse.beat();
+            self.channels.gauge.beat();
             let is_open = self.receive();
-            if self.links.pulse.is_aborting() {
+            if self.channels.gauge.is_aborting() {
                 self.abort_all();
             }
             self.cancel_dropped();
@@ -179,14 +162,14 @@ impl EngineThread {
     /// is closed and empty.
     fn receive(&mut self) -> bool {
         if self.replies.is_empty() {
-            match self.links.intake.recv_timeout(IDLE_TURN_MAX) {
+            match self.channels.intake.recv_timeout(IDLE_TURN_MAX) {
                 Ok(submissions) => self.accept(submissions),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
         loop {
-            match self.links.intake.try_recv() {
+            match self.channels.intake.try_recv() {
                 Ok(submissions) => self.accept(submissions),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -274,14 +257,14 @@ impl EngineThread {
         for id in gone {
             self.scheduler.cancel(id);
             self.forget(id);
-            self.links.pulse.counters.cancelled.add(1);
+            self.channels.gauge.counters.cancelled.add(1);
         }
         self.publish();
     }
 
     fn note_scheduled(&mut self, step: &Step) {
         let now = Instant::now();
-        let counters = &self.links.pulse.counters;
+        let counters = &self.channels.gauge.counters;
         for admission in &step.admitted {
             counters.prefix_cache_queries.add(admission.n_queried);
             counters.prefix_cache_hits.add(admission.n_cached);
@@ -332,13 +315,13 @@ impl EngineThread {
         for (id, continuations) in searched {
             let next = continuations.as_deref().unwrap_or_default();
             self.scheduler.continue_search(id, next);
-            let counters = &self.links.pulse.counters;
+            let counters = &self.channels.gauge.counters;
             counters.generation_tokens.add(next.len());
             if !next.is_empty() {
                 continue;
             }
             let mut reply = self.forget(id);
-            let counters = &self.links.pulse.counters;
+            let counters = &self.channels.gauge.counters;
             let beams = reply.search.take().map_or_else(Vec::new, BeamSearch::into_beams);
             let event = match continuations {
                 Ok(_) => {
@@ -401,7 +384,7 @@ impl EngineThread {
             if !self.replies.contains_key(&id) {
                 continue;
             }
-            self.links.pulse.counters.failed.add(1);
+            self.channels.gauge.counters.failed.add(1);
             let reply = self.forget(id);
             self.publish();
             reply.send(Event::Failed(RequestFailure::Sampling(error)), now);
@@ -424,7 +407,7 @@ impl EngineThread {
                 Ok(drawn) => {
                     let last = self.reply_token(id, drawn.sampled, finished, now);
                     if let Some(reason) = finished {
-                        self.links.pulse.counters.finished(reason);
+                        self.channels.gauge.counters.finished(reason);
                         let reply = self.forget(id);
                         let (last, ended_by) = match reason {
                             FinishReason::Eos(_) | FinishReason::StopToken(_) => {
@@ -450,7 +433,7 @@ impl EngineThread {
                         error = &error as &dyn std::error::Error,
                         "no token drawn"
                     );
-                    self.links.pulse.counters.failed.add(1);
+                    self.channels.gauge.counters.failed.add(1);
                     ended.push((self.forget(id), Event::Failed(error)));
                 }
             }
@@ -470,7 +453,7 @@ impl EngineThread {
         now: Instant,
     ) -> Option<(u32, Option<TokenLogprobs>)> {
         let reply = self.replies.get_mut(&id).expect("every branch has a reply");
-        let counters = &self.links.pulse.counters;
+        let counters = &self.channels.gauge.counters;
         counters.generation_tokens.add(1);
         if reply.first_token_at.is_none() {
             reply.first_token_at = Some(now);
@@ -504,8 +487,8 @@ impl EngineThread {
         self.publish();
         for (id, vector) in rows.into_iter().zip(pooled) {
             let reply = self.forget(id);
-            self.links.pulse.counters.prompt_tokens.add(reply.n_prompt);
-            self.links.pulse.counters.finished_pooling.add(1);
+            self.channels.gauge.counters.prompt_tokens.add(reply.n_prompt);
+            self.channels.gauge.counters.finished_pooling.add(1);
             reply.send(Event::Pooled(vector), now);
         }
     }
@@ -515,7 +498,7 @@ impl EngineThread {
         let now = Instant::now();
         for id in self.replies.keys().copied().collect::<Vec<_>>() {
             let n_generated = self.scheduler.cancel(id).unwrap_or(0);
-            self.links.pulse.counters.finished(FinishReason::Abort);
+            self.channels.gauge.counters.finished(FinishReason::Abort);
             let reply = self.forget(id);
             let event = Event::Finished {
                 reason: FinishReason::Abort,
@@ -532,12 +515,12 @@ impl EngineThread {
     /// Fails everything that was accepted; the model is not to be trusted any more.
     fn fail_all(&mut self) {
         let now = Instant::now();
-        while let Ok(submissions) = self.links.intake.try_recv() {
+        while let Ok(submissions) = self.channels.intake.try_recv() {
             self.accept(submissions);
         }
         for id in self.replies.keys().copied().collect::<Vec<_>>() {
             self.scheduler.cancel(id);
-            self.links.pulse.counters.failed.add(1);
+            self.channels.gauge.counters.failed.add(1);
             self.forget(id)
                 .send(Event::Failed(RequestFailure::EngineDead), now);
         }
@@ -546,13 +529,13 @@ impl EngineThread {
 
     fn forget(&mut self, id: SequenceId) -> Reply {
         let reply = self.replies.remove(&id).expect("every sequence has a reply");
-        self.links.pulse.ended(reply.scheduled_at);
+        self.channels.gauge.ended(reply.scheduled_at);
         reply
     }
 
     fn publish(&self) {
-        self.links
-            .pulse
+        self.channels
+            .gauge
             .publish(self.scheduler.n_running(), self.scheduler.cache().pool().n_used());
     }
 }
