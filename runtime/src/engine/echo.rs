@@ -92,7 +92,6 @@ impl Answer {
                 last: Some((token, logprobs)),
                 ended_by: None,
                 n_generated,
-                cumulative_logprob: None,
             },
             _ => Event::Token { token, logprobs },
         };

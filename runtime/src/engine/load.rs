@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
-use super::request::FinishReason;
 
 /// The engine's load at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,20 +35,10 @@ pub struct Counters {
     pub prefix_cache_queries: Count,
     /// Those that it had.
     pub prefix_cache_hits: Count,
-    /// Pooled vectors.
-    pub finished_pooling: Count,
     /// Times a sequence lost its blocks.
     pub preemptions: Count,
     /// Steps computed.
     pub steps: Count,
-    /// Requests ended by an end-of-sequence or stop token.
-    pub finished_stop: Count,
-    /// Requests ended by their length.
-    pub finished_length: Count,
-    /// Requests ended because the engine was told to stop.
-    pub finished_abort: Count,
-    /// Requests that failed.
-    pub failed: Count,
     /// Requests whose ticket was dropped before their end.
     pub cancelled: Count,
     /// Tokens computed per step.
@@ -196,18 +185,6 @@ impl StepTokens {
     pub(super) fn observe(&self, n_tokens: usize) {
         self.sum.add(n_tokens);
         self.counts[STEP_TOKENS_BOUNDS.partition_point(|&bound| bound < n_tokens)].add(1);
-    }
-}
-
-impl Counters {
-    pub(super) fn finished(&self, reason: FinishReason) {
-        match reason {
-            FinishReason::Eos(_) | FinishReason::StopToken(_) | FinishReason::Complete => {
-                self.finished_stop.add(1);
-            }
-            FinishReason::Length => self.finished_length.add(1),
-            FinishReason::Abort => self.finished_abort.add(1),
-        }
     }
 }
 

@@ -46,8 +46,6 @@ pub enum Event {
         ended_by: Option<TokenLogprobs>,
         /// Tokens the model generated, the one that ended the answer included.
         n_generated: usize,
-        /// Sum of the log-probabilities of those tokens, where the request asked for log-probabilities.
-        cumulative_logprob: Option<f64>,
     },
     /// The beam search has ended; the best text comes first.
     Beams(Vec<Beam>),
