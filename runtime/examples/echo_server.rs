@@ -16,7 +16,7 @@ use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::connection::{self, ConnectionLimits};
-use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
+use runtime::engine::{self, Engine, EngineConfig};
 use runtime::loading::load;
 use runtime::routes;
 use runtime::server::App;
@@ -104,10 +104,14 @@ async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>>
     serving.tokenizer = Arc::new(bytes_only(folder)?);
     serving.max_model_len = CONTEXT;
     let model = Echo { step };
+    let echo = engine::Echo {
+        token: TOKEN_A as u32,
+        step,
+    };
     serving.engine = if is_scheduled {
         Engine::start(Box::new(model), sizes())?
     } else {
-        Engine::start_echo((TOKEN_A as u32, step), &model, sizes())?
+        Engine::start_echo(echo, &model, sizes())?
     };
     app.serving
         .set(serving)
@@ -119,17 +123,14 @@ async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>>
 fn sizes() -> EngineConfig {
     EngineConfig {
         n_blocks: N_STREAMS_MAX * CONTEXT / BLOCK_SIZE / 2,
-        n_host_blocks: 0,
         block_size: BLOCK_SIZE,
         enable_prefix_caching: false,
-        preemption_mode: PreemptionMode::default(),
-        scheduling_policy: SchedulingPolicy::default(),
         max_num_seqs: N_STREAMS_MAX,
         max_num_batched_tokens: 16 * N_STREAMS_MAX,
         max_model_len: CONTEXT,
         max_waiting: N_STREAMS_MAX,
-        seed: 0,
-        eos_token_ids: vec![2],
+        eos_token_ids: [2].into(),
+        ..EngineConfig::default()
     }
 }
 

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use runtime::batch::Forward;
-use runtime::engine::{
-    Engine, EngineConfig, Event, GenerateRequest, PreemptionMode, SamplingParams, SchedulingPolicy, Ticket,
-};
+use runtime::engine::{Engine, EngineConfig, Event, GenerateRequest, SamplingParams, Ticket};
 use runtime::grammar::{Constraint, Grammar, Grammars};
 use runtime::model::{LoadOptions, Model};
 use runtime::tokenizer::Tokenizer;
@@ -78,17 +76,14 @@ fn start(folder: &Path, tokenizer: &Tokenizer, sizes: Sizes) -> anyhow::Result<(
     let grammars = Grammars::new(tokenizer.tokens(), &info.eos_token_ids, model.vocab_size())?;
     let config = EngineConfig {
         n_blocks,
-        n_host_blocks: 0,
         block_size: BLOCK_SIZE,
         enable_prefix_caching: false,
-        preemption_mode: PreemptionMode::Recompute,
-        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: sizes.n_batch,
         max_num_batched_tokens: sizes.n_batch * N_PROMPT,
         max_model_len: N_PROMPT + sizes.n_tokens,
         max_waiting: 0,
-        seed: 0,
-        eos_token_ids: info.eos_token_ids,
+        eos_token_ids: info.eos_token_ids.into(),
+        ..EngineConfig::default()
     };
     Ok((Engine::start(Box::new(model), config)?, grammars))
 }

@@ -6,12 +6,16 @@
 pub mod admission;
 pub mod beam;
 pub mod blocks;
+mod channels;
+pub mod config;
 mod draw;
 mod echo;
 pub mod load;
 pub mod paged_cache;
 pub mod philox;
 pub mod prefix_cache;
+mod reply;
+pub mod request;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
@@ -30,69 +34,30 @@ use std::time::{Duration, Instant};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::{mpsc, watch};
 
-pub use admission::{AdmitError, PreemptionMode, SchedulingPolicy};
-pub use beam::{Beam, BeamParams, EarlyStopping};
-pub use load::{Counters, Load};
+pub use admission::AdmitError;
+pub use channels::Phase;
+pub use config::{ConfigError, EngineConfig};
+pub use crds::settings::{PreemptionMode, SchedulingPolicy};
+pub use echo::Echo;
+pub use load::{Counters, Load, STEP_TOKENS_BOUNDS};
+pub use request::{BeamParams, BeamRequest, EarlyStopping, FinishReason, GenerateRequest, PoolRequest};
 pub use sampler::{SampleError, SamplingParams, TokenLogprobs};
-pub use sequence::{BeamRequest, GenerateRequest, PoolRequest};
-pub use ticket::{Event, FinishReason, RequestFailure, Ticket, Timing};
+pub use ticket::{Beam, Event, RequestFailure, Ticket, Timing};
 
-use admission::Limits;
-use load::Pulse;
-use sequence::{Admitted, Task};
-use thread::{EngineThread, Links, Submission};
+use channels::{Channels, Submission};
+use config::Limits;
+use load::LoadGauge;
+use request::{Admitted, Task};
+use thread::EngineThread;
 
 use crate::batch::Forward;
-
-/// Sizes of an engine. All but `n_host_blocks`, `max_waiting` and `seed` must be at least 1.
-#[derive(Clone, Debug)]
-pub struct EngineConfig {
-    /// Blocks of the model's KV cache.
-    pub n_blocks: usize,
-    /// Blocks of the model's host cache, for sequences that are swapped out; may be 0.
-    pub n_host_blocks: usize,
-    /// Tokens per block.
-    pub block_size: usize,
-    /// Blocks of computed texts are kept for those that begin alike.
-    pub enable_prefix_caching: bool,
-    /// What becomes of a sequence whose blocks are taken for another.
-    pub preemption_mode: PreemptionMode,
-    /// Which sequence goes first.
-    pub scheduling_policy: SchedulingPolicy,
-    /// Sequences in one step at most.
-    pub max_num_seqs: usize,
-    /// Tokens in one step at most. Fewer than `max_num_seqs` also limits the sequences.
-    pub max_num_batched_tokens: usize,
-    /// Prompt and answer at most, tokens.
-    pub max_model_len: usize,
-    /// Requests held at most beyond those that can run at once.
-    pub max_waiting: usize,
-    /// Seeds the requests that bring no seed.
-    pub seed: u64,
-    /// Tokens with which the model ends an answer.
-    pub eos_token_ids: Vec<u32>,
-}
 
 /// The engine could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// A size that must be at least 1.
-    #[error("{field} must be at least 1")]
-    Zero {
-        /// The field of [`EngineConfig`].
-        field: &'static str,
-    },
-    /// A model without layers, or with a window that sees nothing.
-    #[error("the model has no group of layers, or one whose window is 0")]
-    NoLayers,
-    /// Slots of the cache are numbered with 32 bits.
-    #[error("{n_blocks} blocks of {block_size} tokens are more than 2^32 slots")]
-    CacheTooLarge {
-        /// Blocks of the cache.
-        n_blocks: usize,
-        /// Tokens per block.
-        block_size: usize,
-    },
+    /// Sizes with which no engine can start.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The operating system gave no thread.
     #[error("no engine thread")]
     Spawn(#[source] std::io::Error),
@@ -135,19 +100,6 @@ pub enum SubmitError {
     EngineDead,
 }
 
-/// Where the engine is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It accepts requests.
-    Serving,
-    /// It finishes what it has and accepts no more.
-    Draining,
-    /// It finished; its thread is gone.
-    Stopped,
-    /// The model failed or the thread panicked; only a new process helps.
-    Dead,
-}
-
 /// Whether the engine's loop turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
@@ -164,7 +116,7 @@ pub struct Engine {
     n_held_max: usize,
     /// `None` once draining: the engine thread ends when the channel is closed and its work done.
     intake: Mutex<Option<SyncSender<Vec<Submission>>>>,
-    pulse: Arc<Pulse>,
+    gauge: Arc<LoadGauge>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -175,56 +127,47 @@ impl Engine {
     /// [`EngineError`] if a size makes no sense or there is no thread.
     pub fn start(model: Box<dyn Forward + Send>, config: EngineConfig) -> Result<Engine, EngineError> {
         let samplers = samplers()?;
-        let seed = config.seed;
         let limits = config.limits(model.as_ref())?;
-        Self::spawn(limits, config.max_waiting, |limits, links| {
-            let engine_thread = EngineThread::new((model, samplers), limits, seed, links);
+        Self::spawn(limits, |limits, channels| {
+            let engine_thread = EngineThread::new(model, samplers, limits, channels);
             move || engine_thread.run()
         })
     }
 
-    /// Starts an engine that computes nothing: answers are as long as they may get and say nothing but `token`, the
-    /// first at once and another at each `step`, or all at once where that has no length. For measuring what stands around
-    /// an engine; `model` only tells its sizes.
+    /// Starts an engine that computes nothing, to measure the code around an engine: answers are as long as they may
+    /// get and consist of one token. `model` only gives its sizes.
     ///
     /// # Errors
     /// [`EngineError`] if a size makes no sense or there is no thread.
-    pub fn start_echo(
-        (token, step): (u32, Duration),
-        model: &dyn Forward,
-        config: EngineConfig,
-    ) -> Result<Engine, EngineError> {
+    pub fn start_echo(echo: Echo, model: &dyn Forward, config: EngineConfig) -> Result<Engine, EngineError> {
         let limits = config.limits(model)?;
-        Self::spawn(limits, config.max_waiting, |_, links| {
-            move || echo::run(token, step, links)
-        })
+        Self::spawn(limits, |_, channels| move || echo::run(echo, channels))
     }
 
     /// An engine whose thread does what `thread` makes.
     fn spawn<R: FnOnce() + Send + 'static>(
         limits: Limits,
-        max_waiting: usize,
-        thread: impl FnOnce(&Limits, Links) -> R,
+        thread: impl FnOnce(&Limits, Channels) -> R,
     ) -> Result<Engine, EngineError> {
-        let n_held_max = limits.n_running_max() + max_waiting;
+        let n_held_max = limits.n_running_max() + limits.config.max_waiting;
         // Every message holds at least one request, so the channel never fills before the engine does.
         let (intake_sender, intake) = sync_channel(n_held_max);
         let (phase_sender, phase) = watch::channel(Phase::Serving);
-        let pulse = Arc::new(Pulse::new(n_held_max));
-        let links = Links {
+        let gauge = Arc::new(LoadGauge::new(n_held_max));
+        let channels = Channels {
             intake,
-            pulse: Arc::clone(&pulse),
+            gauge: Arc::clone(&gauge),
             phase: phase_sender,
         };
         std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(thread(&limits, links))
+            .spawn(thread(&limits, channels))
             .map_err(EngineError::Spawn)?;
         Ok(Engine {
             limits,
             n_held_max,
             intake: Mutex::new(Some(intake_sender)),
-            pulse,
+            gauge,
             phase,
         })
     }
@@ -275,7 +218,7 @@ impl Engine {
             .map(|admitted| ticketed(admitted, queued_at))
             .unzip();
         sender.try_send(submissions).map_err(|error| {
-            self.pulse.unhold(n_requests);
+            self.gauge.unhold(n_requests);
             match error {
                 TrySendError::Full(_) => self.queue_full(),
                 TrySendError::Disconnected(_) => SubmitError::EngineDead,
@@ -286,19 +229,19 @@ impl Engine {
 
     /// The load now.
     pub fn load(&self) -> Load {
-        self.pulse.load(&self.limits)
+        self.gauge.load(&self.limits)
     }
 
     /// Counts since the start.
     pub fn counters(&self) -> &Counters {
-        &self.pulse.counters
+        &self.gauge.counters
     }
 
     /// Whether the loop turns.
     pub fn liveness(&self) -> Liveness {
         Liveness {
             phase: self.phase(),
-            turned_ago: self.pulse.turned_ago(),
+            turned_ago: self.gauge.turned_ago(),
         }
     }
 
@@ -309,7 +252,7 @@ impl Engine {
 
     /// Refuses new requests from now on and ends those it has before their next step.
     pub fn abort(&self) {
-        self.pulse.abort();
+        self.gauge.abort();
         self.drain();
     }
 
@@ -339,7 +282,7 @@ impl Engine {
                 n_requests_max: self.n_held_max,
             });
         }
-        if self.pulse.hold(n_requests) {
+        if self.gauge.hold(n_requests) {
             Ok(())
         } else {
             Err(self.queue_full())
@@ -348,7 +291,7 @@ impl Engine {
 
     fn queue_full(&self) -> SubmitError {
         SubmitError::QueueFull {
-            retry_after_s: self.pulse.retry_after_s(),
+            retry_after_s: self.gauge.retry_after_s(),
         }
     }
 
@@ -360,52 +303,6 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.abort();
-    }
-}
-
-impl EngineConfig {
-    fn check(&self) -> Result<(), EngineError> {
-        let sizes = [
-            ("n_blocks", self.n_blocks),
-            ("block_size", self.block_size),
-            ("max_num_seqs", self.max_num_seqs),
-            ("max_num_batched_tokens", self.max_num_batched_tokens),
-            ("max_model_len", self.max_model_len),
-        ];
-        if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return Err(EngineError::Zero { field });
-        }
-        let n_slots = self.n_blocks.checked_mul(self.block_size).map(u32::try_from);
-        match n_slots {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(_)) | None => Err(EngineError::CacheTooLarge {
-                n_blocks: self.n_blocks,
-                block_size: self.block_size,
-            }),
-        }
-    }
-
-    fn limits(&self, model: &dyn Forward) -> Result<Limits, EngineError> {
-        self.check()?;
-        let groups = model.kv_groups();
-        if groups.is_empty() || groups.iter().any(|group| group.window == Some(0)) {
-            return Err(EngineError::NoLayers);
-        }
-        Ok(Limits {
-            n_blocks: self.n_blocks,
-            n_host_blocks: self.n_host_blocks,
-            block_size: self.block_size,
-            groups,
-            whole_prompts: model.whole_prompts(),
-            enable_prefix_caching: self.enable_prefix_caching,
-            preemption_mode: self.preemption_mode,
-            scheduling_policy: self.scheduling_policy,
-            max_num_seqs: self.max_num_seqs,
-            max_num_batched_tokens: self.max_num_batched_tokens,
-            max_model_len: self.max_model_len,
-            vocab_size: model.vocab_size(),
-            eos_token_ids: self.eos_token_ids.as_slice().into(),
-        })
     }
 }
 

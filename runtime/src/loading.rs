@@ -15,7 +15,6 @@ use crate::chat_template::{ChatTemplate, ContentFormat, Named};
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
-    SchedulingPolicy,
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
@@ -167,10 +166,11 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         Some(n_blocks) => n_blocks,
         None => capacity::n_blocks(demand, bytes_free)?,
     };
-    let preemption_mode = preemption_mode(config.preemption_mode);
-    let n_host_blocks = match preemption_mode {
+    let n_host_blocks = match config.preemption_mode {
         PreemptionMode::Recompute => 0,
-        PreemptionMode::Swap => capacity::n_host_blocks(demand, config.swap_space_bytes, bytes_free),
+        PreemptionMode::Swap | PreemptionMode::Save => {
+            capacity::n_host_blocks(demand, config.swap_space_bytes, bytes_free)
+        }
     };
     model.allocate_cache(n_blocks, config.block_size, n_host_blocks)?;
     // A prompt that must be computed in one step would else be refused although the model can read it.
@@ -182,14 +182,14 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
             n_host_blocks,
             block_size: config.block_size,
             enable_prefix_caching: config.enable_prefix_caching,
-            preemption_mode,
-            scheduling_policy: scheduling_policy(config.scheduling_policy),
+            preemption_mode: config.preemption_mode,
+            scheduling_policy: config.scheduling_policy,
             max_num_seqs: demand.max_num_seqs,
             max_num_batched_tokens: config.max_num_batched_tokens.max(n_step_tokens_min),
             max_model_len,
             max_waiting: config.max_concurrency,
             seed: config.seed,
-            eos_token_ids: info.eos_token_ids.clone(),
+            eos_token_ids: info.eos_token_ids.as_slice().into(),
         },
     )?;
     Ok(engine)
@@ -230,20 +230,6 @@ fn dtype(setting: Dtype) -> DtypeChoice {
         Dtype::Half | Dtype::Float16 => DtypeChoice::Float16,
         Dtype::Bfloat16 => DtypeChoice::BFloat16,
         Dtype::Float | Dtype::Float32 => DtypeChoice::Float32,
-    }
-}
-
-fn preemption_mode(setting: settings::PreemptionMode) -> PreemptionMode {
-    match setting {
-        settings::PreemptionMode::Recompute => PreemptionMode::Recompute,
-        settings::PreemptionMode::Swap | settings::PreemptionMode::Save => PreemptionMode::Swap,
-    }
-}
-
-fn scheduling_policy(setting: settings::SchedulingPolicy) -> SchedulingPolicy {
-    match setting {
-        settings::SchedulingPolicy::Fcfs => SchedulingPolicy::Fcfs,
-        settings::SchedulingPolicy::Priority => SchedulingPolicy::Priority,
     }
 }
 

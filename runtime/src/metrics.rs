@@ -2,14 +2,18 @@
 //!
 //! Owns names, buckets and labels. Must not know how a request runs; it is told when one ends.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::{
+    MetricType, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
+};
 use prometheus_client::registry::Registry;
 
-use crate::engine::{Counters, Load, Timing};
+use crate::engine::{Counters, Load, STEP_TOKENS_BOUNDS, Timing};
 
 /// Seconds to the first token, and of queueing: vLLM's buckets, from a cached word to a long prompt on a CPU.
 const WAIT_SECONDS: [f64; 18] = [
@@ -54,6 +58,7 @@ pub struct Metrics {
     prompt_tokens: Counter,
     generation_tokens: Counter,
     steps: Counter,
+    step_tokens: StepTokens,
     cancelled: Counter,
     arrivals: Counter,
     finished: Family<FinishedLabel, Counter>,
@@ -66,6 +71,17 @@ pub struct Metrics {
     request_generation_tokens: Histogram,
     /// Mean seconds of a request in the engine, as the bits of an `f64`; zero before the first.
     service_seconds: AtomicU64,
+}
+
+/// The engine's histogram of the tokens of a step, as of the latest scrape.
+#[derive(Clone, Debug, Default)]
+struct StepTokens(Arc<Mutex<StepTokensRead>>);
+
+#[derive(Debug, Default)]
+struct StepTokensRead {
+    sum: u64,
+    /// Steps per bucket, not cumulative.
+    counts: [u64; STEP_TOKENS_BOUNDS.len() + 1],
 }
 
 /// A request that ended by itself.
@@ -141,6 +157,11 @@ impl Metrics {
             self.steps.clone(),
         );
         r.register(
+            "vllm:iteration_tokens_total",
+            "Tokens computed in a step",
+            self.step_tokens.clone(),
+        );
+        r.register(
             "slipway_requests_cancelled",
             "Requests whose client left",
             self.cancelled.clone(),
@@ -209,6 +230,7 @@ impl Metrics {
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
             steps: Counter::default(),
+            step_tokens: StepTokens::default(),
             cancelled: Counter::default(),
             arrivals: Counter::default(),
             finished: Family::default(),
@@ -320,6 +342,30 @@ impl Metrics {
         set(&self.prompt_tokens, counters.prompt_tokens.get());
         set(&self.generation_tokens, counters.generation_tokens.get());
         set(&self.steps, counters.steps.get());
+        self.step_tokens.set(counters);
         set(&self.cancelled, counters.cancelled.get());
+    }
+}
+
+impl StepTokens {
+    fn set(&self, counters: &Counters) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = StepTokensRead {
+            sum: counters.step_tokens.sum(),
+            counts: counters.step_tokens.counts(),
+        };
+    }
+}
+
+impl EncodeMetric for StepTokens {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        let read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = STEP_TOKENS_BOUNDS.iter().map(|&bound| bound as f64);
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(read.counts).collect();
+        let n_steps = read.counts.iter().sum();
+        encoder.encode_histogram::<NoLabelSet>(read.sum as f64, n_steps, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use runtime::engine::{
     Beam, BeamParams, BeamRequest, EarlyStopping, Engine, EngineConfig, Event, FinishReason, PreemptionMode,
-    SchedulingPolicy,
 };
 use runtime::model::{LoadOptions, Model};
 use serde::Deserialize;
@@ -87,15 +86,13 @@ fn engine(n_blocks: usize, preemption_mode: PreemptionMode) -> Engine {
         n_blocks,
         n_host_blocks: n_blocks,
         block_size: BLOCK_SIZE,
-        enable_prefix_caching: true,
         preemption_mode,
-        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 64,
         max_num_batched_tokens: 64,
         max_model_len: 128,
         max_waiting: 100,
-        seed: 0,
-        eos_token_ids: model.info().eos_token_ids.clone(),
+        eos_token_ids: model.info().eos_token_ids.as_slice().into(),
+        ..EngineConfig::default()
     };
     Engine::start(Box::new(model), config).unwrap()
 }

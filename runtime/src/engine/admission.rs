@@ -1,64 +1,16 @@
 //! Admission: what a request must satisfy to be queued at all.
 //!
-//! Owns the engine's limits and the refusals they cause: what can never run is refused here, so that it
-//! does not wait for ever. Must not know what is running now.
+//! Owns the refusals: a request that can never run is refused here, so that it does not wait for ever. Must
+//! not know what is running now.
 
 use std::sync::Arc;
 
+use crds::settings::SchedulingPolicy;
+
+use super::config::{EngineConfig, Limits};
+use super::request::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 use super::sampler::{InvalidParam, SamplingParams};
-use super::sequence::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 use crate::batch::KvGroup;
-
-/// The engine's fixed limits.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Blocks of the KV cache.
-    pub n_blocks: usize,
-    /// Blocks on the host, for sequences that are swapped out.
-    pub n_host_blocks: usize,
-    /// Tokens per block.
-    pub block_size: usize,
-    /// The model's layers, grouped by what they see; at least one group.
-    pub groups: Vec<KvGroup>,
-    /// A prompt is computed in one step.
-    pub whole_prompts: bool,
-    /// Blocks of computed texts are kept for those that begin alike.
-    pub enable_prefix_caching: bool,
-    /// What becomes of a sequence whose blocks are taken.
-    pub preemption_mode: PreemptionMode,
-    /// Which sequence goes first.
-    pub scheduling_policy: SchedulingPolicy,
-    /// Sequences in one step at most.
-    pub max_num_seqs: usize,
-    /// Tokens in one step at most.
-    pub max_num_batched_tokens: usize,
-    /// Prompt and answer at most, tokens.
-    pub max_model_len: usize,
-    /// Token ids are below this.
-    pub vocab_size: usize,
-    /// Tokens with which the model ends an answer.
-    pub eos_token_ids: Arc<[u32]>,
-}
-
-/// What becomes of a sequence whose blocks are taken for another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PreemptionMode {
-    /// Its tokens are computed again.
-    #[default]
-    Recompute,
-    /// Its blocks go to the host and come back; where the host has no room, its tokens are computed again.
-    Swap,
-}
-
-/// Which sequence goes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SchedulingPolicy {
-    /// The one that arrived first.
-    #[default]
-    Fcfs,
-    /// The one whose request has the smallest `priority`; among equals the one that arrived first.
-    Priority,
-}
 
 /// Why a request can never run here.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -233,9 +185,13 @@ impl Limits {
         self.check_continued(&prompt)?;
         // Beams may differ from their first token on, and all run in every step.
         let one_of_all = Limits {
-            n_blocks: self.n_blocks / (params.width * self.groups.len()),
+            config: EngineConfig {
+                n_blocks: self.config.n_blocks / (params.width * self.groups.len()),
+                ..self.config.clone()
+            },
             groups: vec![KvGroup::default()],
-            ..self.clone()
+            whole_prompts: self.whole_prompts,
+            vocab_size: self.vocab_size,
         };
         let max_tokens = one_of_all.resolve_max_tokens(prompt.len(), max_tokens)?;
         let stop = self.stop_rules((min_tokens, max_tokens), stop_token_ids, ignore_eos)?;
@@ -279,10 +235,10 @@ impl Limits {
         } = request;
         self.check_prompt(&prompt)?;
         let n_prompt = prompt.len();
-        if n_prompt > self.max_model_len {
+        if n_prompt > self.config.max_model_len {
             return Err(AdmitError::PromptTooLong {
                 n_prompt,
-                max_model_len: self.max_model_len,
+                max_model_len: self.config.max_model_len,
             });
         }
         if !token_types.is_empty() && token_types.len() != n_prompt {
@@ -301,17 +257,11 @@ impl Limits {
         })
     }
 
-    /// Sequences that run at once at most. Every running sequence gets at least one token of each step,
-    /// so there can be no more of them than the step has tokens.
-    pub fn n_running_max(&self) -> usize {
-        self.max_num_seqs.min(self.max_num_batched_tokens)
-    }
-
     fn eos_token_ids(&self, ignore_eos: bool) -> Arc<[u32]> {
         if ignore_eos {
             Arc::default()
         } else {
-            Arc::clone(&self.eos_token_ids)
+            Arc::clone(&self.config.eos_token_ids)
         }
     }
 
@@ -332,7 +282,7 @@ impl Limits {
     }
 
     fn check_priority(&self, priority: i32) -> Result<(), AdmitError> {
-        match self.scheduling_policy {
+        match self.config.scheduling_policy {
             SchedulingPolicy::Fcfs if priority != 0 => Err(AdmitError::NoPriorities { priority }),
             SchedulingPolicy::Fcfs | SchedulingPolicy::Priority => Ok(()),
         }
@@ -341,10 +291,10 @@ impl Limits {
     /// Checks a prompt that is to be continued, so that the context must have room for more.
     fn check_continued(&self, prompt: &[u32]) -> Result<(), AdmitError> {
         self.check_prompt(prompt)?;
-        if prompt.len() >= self.max_model_len {
+        if prompt.len() >= self.config.max_model_len {
             return Err(AdmitError::PromptTooLong {
                 n_prompt: prompt.len(),
-                max_model_len: self.max_model_len,
+                max_model_len: self.config.max_model_len,
             });
         }
         Ok(())
@@ -360,17 +310,17 @@ impl Limits {
                 vocab_size: self.vocab_size,
             });
         }
-        if self.whole_prompts && prompt.len() > self.max_num_batched_tokens {
+        if self.whole_prompts && prompt.len() > self.config.max_num_batched_tokens {
             return Err(AdmitError::PromptAboveStep {
                 n_prompt: prompt.len(),
-                max_num_batched_tokens: self.max_num_batched_tokens,
+                max_num_batched_tokens: self.config.max_num_batched_tokens,
             });
         }
         Ok(())
     }
 
     fn resolve_max_tokens(&self, n_prompt: usize, wanted: Option<usize>) -> Result<usize, AdmitError> {
-        let max_model_len = self.max_model_len;
+        let max_model_len = self.config.max_model_len;
         let max_tokens = match wanted {
             Some(0) => return Err(AdmitError::NoTokensWanted),
             Some(max_tokens) if max_tokens > max_model_len - n_prompt => {
@@ -395,14 +345,14 @@ impl Limits {
     fn check_fits(&self, n_prompt: usize, n_tokens: usize) -> Result<(), AdmitError> {
         let n_whole = if self.whole_prompts { n_prompt } else { 0 };
         let of_group = |group: &KvGroup| {
-            let n_seen = group.n_blocks_min(n_tokens, self.block_size);
-            n_seen.max(n_whole.div_ceil(self.block_size))
+            let n_seen = group.n_blocks_min(n_tokens, self.config.block_size);
+            n_seen.max(n_whole.div_ceil(self.config.block_size))
         };
         let n_blocks_needed = self.groups.iter().map(of_group).sum();
-        if n_blocks_needed > self.n_blocks {
+        if n_blocks_needed > self.config.n_blocks {
             return Err(AdmitError::NeverFits {
                 n_blocks_needed,
-                n_blocks: self.n_blocks,
+                n_blocks: self.config.n_blocks,
             });
         }
         Ok(())
@@ -412,16 +362,16 @@ impl Limits {
     fn n_tokens_max(&self) -> usize {
         let windows = self.groups.iter().filter(|group| group.window.is_some());
         let n_windowed: usize = windows
-            .map(|group| group.n_blocks_min(usize::MAX, self.block_size))
+            .map(|group| group.n_blocks_min(usize::MAX, self.config.block_size))
             .sum();
         let n_full = self.groups.iter().filter(|group| group.window.is_none()).count();
-        let n_blocks_each = match self.n_blocks.checked_sub(n_windowed) {
+        let n_blocks_each = match self.config.n_blocks.checked_sub(n_windowed) {
             // Every window is full: the other groups share the rest.
-            Some(n_left) if n_full > 0 => (n_left / n_full).max(self.n_blocks / self.groups.len()),
+            Some(n_left) if n_full > 0 => (n_left / n_full).max(self.config.n_blocks / self.groups.len()),
             Some(_) => return usize::MAX,
-            None => self.n_blocks / self.groups.len(),
+            None => self.config.n_blocks / self.groups.len(),
         };
-        n_blocks_each.saturating_mul(self.block_size)
+        n_blocks_each.saturating_mul(self.config.block_size)
     }
 }
 

@@ -3,45 +3,9 @@
 //! As `generate` of transformers 4.5x defines it (`GenerationMixin._beam_search`). Owns scores; must not know
 //! blocks, sequences or tickets.
 
+use super::request::{BeamParams, EarlyStopping, FinishReason, StopRules};
 use super::sampler::{SampleError, top_logprobs};
-use super::sequence::StopRules;
-use super::ticket::FinishReason;
-
-/// How to search.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BeamParams {
-    /// Texts that go on in parallel, and answers; at least 1.
-    pub width: usize,
-    /// A text's score is the sum of its log-probabilities divided by its length to this power.
-    pub length_penalty: f64,
-    /// When to stop.
-    pub early_stopping: EarlyStopping,
-}
-
-/// When a search stops that has as many finished texts as beams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EarlyStopping {
-    /// At once: transformers' `True`.
-    AtOnce,
-    /// When the best running text, were it to end now, is no better than the worst finished one: `False`.
-    #[default]
-    Heuristic,
-    /// When no running text can become better than the worst finished one: `"never"`.
-    Never,
-}
-
-/// A finished text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Beam {
-    /// Its tokens; one that ended it is carried by `reason`.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub reason: FinishReason,
-    /// Sum of its tokens' log-probabilities, the one that ended it included.
-    pub cumulative_logprob: f64,
-    /// What it is ranked by.
-    pub score: f64,
-}
+use super::ticket::Beam;
 
 /// A running text and one more token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

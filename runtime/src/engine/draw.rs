@@ -7,9 +7,10 @@ use std::ops::Range;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
+use super::request::Task;
 use super::sampler::{Draw, SampleError, Sampled, TokenLogprobs, given_logprobs, sample};
-use super::scheduler::{Next, Scheduler, Step, StepRow};
-use super::sequence::{Branch, Sequence, SequenceId, Task};
+use super::scheduler::{Scheduler, Step, StepRow};
+use super::sequence::{Branch, Next, Sequence, SequenceId};
 use super::ticket::RequestFailure;
 use crate::batch::Logits;
 use crate::grammar::{FollowError, Followed, Follower, Grammar, Mask};

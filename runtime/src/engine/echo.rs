@@ -5,10 +5,18 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 
-use super::Phase;
-use super::sequence::Task;
-use super::thread::{Links, Submission};
-use super::ticket::{Event, FinishReason, RequestFailure, Stamped};
+use super::channels::{Channels, Phase, Submission};
+use super::request::{FinishReason, Task};
+use super::ticket::{Event, RequestFailure, Stamped};
+
+/// What every answer consists of.
+#[derive(Clone, Copy, Debug)]
+pub struct Echo {
+    /// The one token.
+    pub token: u32,
+    /// Time between two tokens of an answer; zero: all tokens come at once.
+    pub step: Duration,
+}
 
 /// An answer that goes on.
 struct Answer {
@@ -20,15 +28,15 @@ struct Answer {
 
 /// Answers until the intake is closed. The first token of an answer is there at once, and all that go on get another at
 /// each step; with steps of no length all tokens are there at once.
-pub(super) fn run(token: u32, step: Duration, links: Links) {
+pub(super) fn run(Echo { token, step }: Echo, channels: Channels) {
     let mut answers: Vec<Answer> = Vec::new();
     let mut next_step_at = Instant::now();
     loop {
         let received = if answers.is_empty() {
-            links.intake.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            channels.intake.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             let wait = next_step_at.saturating_duration_since(Instant::now());
-            links.intake.recv_timeout(wait)
+            channels.intake.recv_timeout(wait)
         };
         match received {
             Ok(submissions) => {
@@ -51,10 +59,10 @@ pub(super) fn run(token: u32, step: Duration, links: Links) {
             Err(RecvTimeoutError::Disconnected) => break,
         }
         for ended in answers.extract_if(.., |answer| answer.n_left == 0) {
-            links.pulse.ended(Some(ended.began_at));
+            channels.gauge.ended(Some(ended.began_at));
         }
     }
-    links.phase.send_replace(Phase::Stopped);
+    channels.phase.send_replace(Phase::Stopped);
 }
 
 /// The answers of a submission; what asks for no text fails with its first token.
@@ -84,7 +92,6 @@ impl Answer {
                 last: Some((token, logprobs)),
                 ended_by: None,
                 n_generated,
-                cumulative_logprob: None,
             },
             _ => Event::Token { token, logprobs },
         };

@@ -5,8 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::admission::Limits;
-use super::ticket::FinishReason;
+use super::config::Limits;
 
 /// The engine's load at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,20 +35,10 @@ pub struct Counters {
     pub prefix_cache_queries: Count,
     /// Those that it had.
     pub prefix_cache_hits: Count,
-    /// Pooled vectors.
-    pub finished_pooling: Count,
     /// Times a sequence lost its blocks.
     pub preemptions: Count,
     /// Steps computed.
     pub steps: Count,
-    /// Requests ended by an end-of-sequence or stop token.
-    pub finished_stop: Count,
-    /// Requests ended by their length.
-    pub finished_length: Count,
-    /// Requests ended because the engine was told to stop.
-    pub finished_abort: Count,
-    /// Requests that failed.
-    pub failed: Count,
     /// Requests whose ticket was dropped before their end.
     pub cancelled: Count,
     /// Tokens computed per step.
@@ -75,7 +64,7 @@ const RETRY_AFTER_S: std::ops::RangeInclusive<u64> = 1..=60;
 
 /// The state that the engine thread publishes and the handle reads.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct LoadGauge {
     pub(super) counters: Counters,
     started_at: Instant,
     /// Milliseconds from `started_at` to the beginning of the latest turn.
@@ -89,9 +78,9 @@ pub(super) struct Pulse {
     is_aborting: AtomicBool,
 }
 
-impl Pulse {
-    pub(super) fn new(n_held_max: usize) -> Pulse {
-        Pulse {
+impl LoadGauge {
+    pub(super) fn new(n_held_max: usize) -> LoadGauge {
+        LoadGauge {
             counters: Counters::default(),
             started_at: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -150,8 +139,8 @@ impl Pulse {
             n_waiting: self.n_held.load(Ordering::Acquire).saturating_sub(n_running),
             n_running_max: limits.n_running_max(),
             n_blocks_used: self.n_blocks_used.load(Ordering::Acquire),
-            n_blocks: limits.n_blocks,
-            block_size: limits.block_size,
+            n_blocks: limits.config.n_blocks,
+            block_size: limits.config.block_size,
         }
     }
 
@@ -196,18 +185,6 @@ impl StepTokens {
     pub(super) fn observe(&self, n_tokens: usize) {
         self.sum.add(n_tokens);
         self.counts[STEP_TOKENS_BOUNDS.partition_point(|&bound| bound < n_tokens)].add(1);
-    }
-}
-
-impl Counters {
-    pub(super) fn finished(&self, reason: FinishReason) {
-        match reason {
-            FinishReason::Eos(_) | FinishReason::StopToken(_) | FinishReason::Complete => {
-                self.finished_stop.add(1);
-            }
-            FinishReason::Length => self.finished_length.add(1),
-            FinishReason::Abort => self.finished_abort.add(1),
-        }
     }
 }
 

@@ -5,8 +5,8 @@
 
 mod swap;
 
-use super::admission::Limits;
 use super::blocks::BlockPool;
+use super::config::Limits;
 use super::prefix_cache::{NodeId, PrefixCache};
 use crate::batch::{BlockId, BlockMove, HostBlockId, KvGroup};
 
@@ -55,15 +55,16 @@ pub struct Hit {
 impl PagedCache {
     /// An empty cache of the sizes that `limits` say.
     pub fn new(limits: &Limits) -> PagedCache {
-        let is_caching = limits.enable_prefix_caching && !limits.whole_prompts;
-        let n_groups = limits.groups.len();
+        let Limits { config, groups, .. } = limits;
         PagedCache {
-            block_size: limits.block_size,
-            n_step_tokens_max: limits.max_num_batched_tokens,
-            groups: limits.groups.clone(),
-            pool: BlockPool::new(limits.n_blocks),
-            host: HostPool::new(limits.n_host_blocks),
-            prefixes: is_caching.then(|| PrefixCache::new(limits.n_blocks, n_groups)),
+            block_size: config.block_size,
+            n_step_tokens_max: config.max_num_batched_tokens,
+            groups: groups.clone(),
+            pool: BlockPool::new(config.n_blocks),
+            host: HostPool::new(config.n_host_blocks),
+            prefixes: limits
+                .caches_prefixes()
+                .then(|| PrefixCache::new(config.n_blocks, groups.len())),
             n_releases: 0,
         }
     }

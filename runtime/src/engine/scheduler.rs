@@ -15,11 +15,11 @@ mod simulator;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::admission::{Limits, PreemptionMode};
 use super::beam::Continuation;
+use super::config::Limits;
 use super::paged_cache::{Hit, PagedCache};
-use super::sequence::{Branch, Sequence, SequenceId, Task};
-use super::ticket::FinishReason;
+use super::request::{FinishReason, Task};
+use super::sequence::{Branch, Next, Sequence, SequenceId};
 use crate::batch::{Batch, BatchRow, BlockMove};
 
 /// Positions of prompts whose log-probabilities one step computes at most: their logits are as many as those of a
@@ -32,7 +32,7 @@ pub struct Scheduler {
     n_running_max: usize,
     n_step_tokens_max: usize,
     whole_prompts: bool,
-    preemption_mode: PreemptionMode,
+    swaps: bool,
     cache: PagedCache,
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
@@ -92,15 +92,6 @@ pub struct Admission {
     pub n_cached: usize,
 }
 
-/// The next token of a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// Its id.
-    pub token: u32,
-    /// By the request's grammar nothing but the end may follow.
-    pub is_complete: bool,
-}
-
 /// What a step did to one branch that drew.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -139,9 +130,9 @@ impl Scheduler {
     pub fn new(limits: &Limits) -> Scheduler {
         Scheduler {
             n_running_max: limits.n_running_max(),
-            n_step_tokens_max: limits.max_num_batched_tokens,
+            n_step_tokens_max: limits.config.max_num_batched_tokens,
             whole_prompts: limits.whole_prompts,
-            preemption_mode: limits.preemption_mode,
+            swaps: limits.swaps(),
             cache: PagedCache::new(limits),
             running: Vec::new(),
             waiting: VecDeque::new(),
@@ -615,7 +606,7 @@ impl Scheduler {
             step.n_tokens -= step.rows.remove(idx).n_tokens;
         }
         let n_computed = sequence.n_computed();
-        let is_swapped = self.preemption_mode == PreemptionMode::Swap
+        let is_swapped = self.swaps
             && self
                 .cache
                 .swap_out(&mut sequence.tables, n_computed, &mut step.moves);
@@ -673,16 +664,6 @@ impl Scheduler {
     fn running_idx(&self, id: SequenceId) -> usize {
         let found = self.running.binary_search_by_key(&id, Sequence::id);
         found.expect("a scheduled sequence runs until its step is committed")
-    }
-}
-
-impl From<u32> for Next {
-    /// A token that anything may follow.
-    fn from(token: u32) -> Next {
-        Next {
-            token,
-            is_complete: false,
-        }
     }
 }
 

@@ -1,93 +1,13 @@
-//! A request as the engine sees it, and the sequence it becomes.
+//! A sequence: the tokens of one answer, or of a prompt that becomes several.
 //!
 //! Owns a sequence's tokens and when it ends. Must not know other sequences, time or text.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::beam::BeamParams;
 use super::paged_cache::BlockTables;
-use super::sampler::{SamplingParams, TokenLogprobs};
-use super::scheduler::Next;
-use super::ticket::FinishReason;
-use crate::grammar::Grammar;
-
-/// What to generate.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GenerateRequest {
-    /// Token ids of the prompt, at least one.
-    pub prompt: Vec<u32>,
-    /// Answers. The prompt is computed once for all of them; answer `i` draws with the seed plus `i`.
-    pub n: usize,
-    /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
-    pub priority: i32,
-    /// How to draw tokens.
-    pub sampling: SamplingParams,
-    /// Tokens to generate at most; `None`: as many as the context has room for.
-    pub max_tokens: Option<usize>,
-    /// Tokens to generate before a stop token may end the answer.
-    pub min_tokens: usize,
-    /// Tokens that end the answer, besides the model's own end-of-sequence tokens.
-    pub stop_token_ids: Vec<u32>,
-    /// The model's end-of-sequence tokens are tokens like any other.
-    pub ignore_eos: bool,
-    /// Return the log-probabilities of the prompt's tokens and of this many most probable ones in their places. Such
-    /// a request does not read the prefix cache.
-    pub prompt_logprobs: Option<usize>,
-    /// What the answer must look like; each of several answers follows it on its own.
-    pub grammar: Option<Grammar>,
-    /// The prompt shares cached blocks only with prompts of the same salt.
-    pub cache_salt: u64,
-}
-
-impl Default for GenerateRequest {
-    /// One answer, as long as it gets; only the prompt is missing.
-    fn default() -> GenerateRequest {
-        GenerateRequest {
-            prompt: Vec::new(),
-            n: 1,
-            priority: 0,
-            sampling: SamplingParams::default(),
-            max_tokens: None,
-            min_tokens: 0,
-            stop_token_ids: Vec::new(),
-            ignore_eos: false,
-            prompt_logprobs: None,
-            grammar: None,
-            cache_salt: 0,
-        }
-    }
-}
-
-/// What to make a vector of.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PoolRequest {
-    /// Token ids, at least one.
-    pub prompt: Vec<u32>,
-    /// Segment of each token, for models that tell segments apart; empty: all 0.
-    pub token_types: Vec<u32>,
-    /// See [`GenerateRequest::cache_salt`].
-    pub cache_salt: u64,
-}
-
-/// A prompt to search continuations of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BeamRequest {
-    /// Token ids of the prompt, at least one.
-    pub prompt: Vec<u32>,
-    /// How to search.
-    pub params: BeamParams,
-    /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
-    pub priority: i32,
-    /// Tokens of a text at most; `None`: as many as the context has room for.
-    pub max_tokens: Option<usize>,
-    /// Tokens before a stop token may end a text.
-    pub min_tokens: usize,
-    /// Tokens that end a text, besides the model's own end-of-sequence tokens.
-    pub stop_token_ids: Vec<u32>,
-    /// The model's end-of-sequence tokens are tokens like any other.
-    pub ignore_eos: bool,
-}
+use super::request::{Admitted, FinishReason, Task};
+use super::sampler::TokenLogprobs;
 
 /// Identity of a sequence. Ids sort in the order in which sequences are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,50 +25,6 @@ pub struct Branch {
     pub id: SequenceId,
     /// Decides its draws, together with the position.
     pub seed: u64,
-}
-
-/// A request that passed [`super::admission::Limits`]: it fits, and its limits are resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Admitted {
-    /// Token ids of the prompt, at least one.
-    pub prompt: Vec<u32>,
-    /// Sequences that it becomes.
-    pub n_branches: usize,
-    /// The smaller goes first.
-    pub priority: i32,
-    /// What to do with the prompt.
-    pub task: Task,
-    /// The prompt shares cached blocks only with prompts of the same salt.
-    pub cache_salt: u64,
-}
-
-/// What to do with a prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Task {
-    /// Continue it.
-    Generate {
-        /// How to draw tokens.
-        sampling: SamplingParams,
-        /// When the answer ends.
-        stop: StopRules,
-        /// See [`GenerateRequest::prompt_logprobs`].
-        prompt_logprobs: Option<usize>,
-        /// See [`GenerateRequest::grammar`].
-        grammar: Option<Grammar>,
-    },
-    /// Continue it in several ways at once; the sequences of one search compute their next tokens in the same
-    /// step or not at all, and lose their blocks together.
-    Search {
-        /// How to search.
-        params: BeamParams,
-        /// When a text ends.
-        stop: StopRules,
-    },
-    /// Make a vector of it.
-    Pool {
-        /// Segment of each token; empty: all 0.
-        token_types: Vec<u32>,
-    },
 }
 
 /// A request on its way through the scheduler: its prompt first, then, for a request of several answers, one
@@ -174,27 +50,23 @@ pub struct Sequence {
     scores: Vec<TokenLogprobs>,
 }
 
-impl Admitted {
-    /// Answers that are waited for: a search has one, however many sequences it becomes.
-    pub fn n_tickets(&self) -> usize {
-        match self.task {
-            Task::Search { .. } => 1,
-            Task::Generate { .. } | Task::Pool { .. } => self.n_branches,
-        }
-    }
+/// The next token of a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Its id.
+    pub token: u32,
+    /// By the request's grammar nothing but the end may follow.
+    pub is_complete: bool,
 }
 
-/// When a sequence ends.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StopRules {
-    /// Tokens to generate at most.
-    pub max_tokens: usize,
-    /// Tokens to generate before a stop token may end the answer.
-    pub min_tokens: usize,
-    /// The model's end-of-sequence tokens; empty if the request ignores them.
-    pub eos_token_ids: Arc<[u32]>,
-    /// Tokens that end the answer, besides those.
-    pub stop_token_ids: Vec<u32>,
+impl From<u32> for Next {
+    /// A token that anything may follow.
+    fn from(token: u32) -> Next {
+        Next {
+            token,
+            is_complete: false,
+        }
+    }
 }
 
 impl Sequence {
@@ -399,33 +271,11 @@ impl Sequence {
     }
 }
 
-impl StopRules {
-    /// Whether `token`, drawn after `n_generated` others, ends the answer.
-    pub fn finish(&self, n_generated: usize, token: u32) -> Option<FinishReason> {
-        let may_stop = n_generated >= self.min_tokens;
-        if may_stop && self.eos_token_ids.contains(&token) {
-            Some(FinishReason::Eos(token))
-        } else if may_stop && self.stop_token_ids.contains(&token) {
-            Some(FinishReason::StopToken(token))
-        } else if n_generated + 1 >= self.max_tokens {
-            Some(FinishReason::Length)
-        } else {
-            None
-        }
-    }
-
-    /// Tokens that may not be drawn after `n_generated`: those that would end the answer before `min_tokens`.
-    pub fn forbidden(&self, n_generated: usize) -> Vec<u32> {
-        if n_generated >= self.min_tokens {
-            return Vec::new();
-        }
-        [&self.eos_token_ids[..], &self.stop_token_ids].concat()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::request::StopRules;
+    use crate::engine::sampler::SamplingParams;
 
     fn sequence(stop: StopRules) -> Sequence {
         let sampling = SamplingParams::default();

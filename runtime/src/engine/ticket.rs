@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::beam::Beam;
+use super::request::FinishReason;
 use super::sampler::{SampleError, TokenLogprobs};
 use crate::grammar::FollowError;
 
@@ -46,8 +46,6 @@ pub enum Event {
         ended_by: Option<TokenLogprobs>,
         /// Tokens the model generated, the one that ended the answer included.
         n_generated: usize,
-        /// Sum of the log-probabilities of those tokens, where the request asked for log-probabilities.
-        cumulative_logprob: Option<f64>,
     },
     /// The beam search has ended; the best text comes first.
     Beams(Vec<Beam>),
@@ -57,19 +55,17 @@ pub enum Event {
     Failed(RequestFailure),
 }
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model generated this end-of-sequence token.
-    Eos(u32),
-    /// The model generated this one of the request's `stop_token_ids`.
-    StopToken(u32),
-    /// The answer is all that the request's grammar allows.
-    Complete,
-    /// The answer reached `max_tokens`, or the context its end.
-    Length,
-    /// The engine was told to stop before the answer was complete.
-    Abort,
+/// A finished text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beam {
+    /// Its tokens; one that ended it is carried by `reason`.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Sum of its tokens' log-probabilities, the one that ended it included.
+    pub cumulative_logprob: f64,
+    /// What it is ranked by.
+    pub score: f64,
 }
 
 /// Why one request failed while others may go on.
@@ -164,16 +160,5 @@ impl Ticket {
     /// When the stages of this request's life happened, as far as its events have been read.
     pub fn timing(&self) -> Timing {
         self.timing
-    }
-}
-
-impl FinishReason {
-    /// OpenAI's `finish_reason`, also the metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            FinishReason::Eos(_) | FinishReason::StopToken(_) | FinishReason::Complete => "stop",
-            FinishReason::Length => "length",
-            FinishReason::Abort => "abort",
-        }
     }
 }

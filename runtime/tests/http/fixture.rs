@@ -12,7 +12,7 @@ use runtime::batch::{Batch, BatchRow, Forward, Logits, StepError, StepOutput};
 use runtime::chat_template::sandbox;
 use runtime::cli::ServeArguments;
 use runtime::config;
-use runtime::engine::{Engine, EngineConfig, PreemptionMode, SchedulingPolicy};
+use runtime::engine::{Engine, EngineConfig};
 use runtime::loading::load;
 use runtime::model::Task;
 use runtime::routes;
@@ -121,17 +121,12 @@ pub(crate) async fn with_task(
     let mut serving = load(Arc::clone(&server.app)).await.unwrap();
     let config = EngineConfig {
         n_blocks: 64,
-        n_host_blocks: 0,
-        block_size: 16,
-        enable_prefix_caching: true,
-        preemption_mode: PreemptionMode::default(),
-        scheduling_policy: SchedulingPolicy::default(),
         max_num_seqs: 4,
         max_num_batched_tokens: 64,
         max_model_len: 256,
         max_waiting: 2,
-        seed: 0,
-        eos_token_ids: vec![2],
+        eos_token_ids: [2].into(),
+        ..EngineConfig::default()
     };
     serving.engine = Engine::start(Box::new(model), config).unwrap();
     serving.info.task = task;

@@ -79,6 +79,12 @@ async fn the_load_and_the_metrics_follow_the_requests() {
     ] {
         assert_eq!(counter(&metrics, name), value, "{name} in\n{metrics}");
     }
+    let (n_steps, n_computed) = (
+        counter(&metrics, "vllm:iteration_tokens_total_count"),
+        counter(&metrics, "vllm:iteration_tokens_total_sum"),
+    );
+    assert_eq!(n_steps, counter(&metrics, "slipway_engine_steps_total"));
+    assert!(n_computed > n_steps, "prompts have several tokens");
     // The engine learns of a stop string on its next turn.
     let engine = &server.app.serving.get().unwrap().engine;
     until("nothing runs", || engine.load().n_running == 0).await;

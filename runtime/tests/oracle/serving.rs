@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use runtime::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
 use runtime::engine::{
-    Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
-    SchedulingPolicy, Ticket,
+    Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
 };
 use runtime::model::{LoadOptions, Model};
 
@@ -135,14 +134,13 @@ impl Serving {
             block_size: BLOCK_SIZE,
             enable_prefix_caching: setup.caches_prefixes,
             preemption_mode: setup.preempts.unwrap_or(PreemptionMode::Recompute),
-            scheduling_policy: SchedulingPolicy::Fcfs,
             max_num_seqs: 8,
             max_num_batched_tokens: setup.n_step_tokens,
             // As long as the fixtures need: their contexts are longer than a scarce cache.
             max_model_len: (info.max_model_len as usize).min(SCARCE_BLOCKS * BLOCK_SIZE),
             max_waiting: 8,
-            seed: 0,
-            eos_token_ids: info.eos_token_ids,
+            eos_token_ids: info.eos_token_ids.into(),
+            ..EngineConfig::default()
         };
         Serving {
             setup,

@@ -5,20 +5,27 @@ use proptest::prelude::*;
 use super::*;
 
 fn limits() -> Limits {
-    Limits {
+    sized(config())
+}
+
+fn config() -> EngineConfig {
+    EngineConfig {
         n_blocks: 4,
-        n_host_blocks: 0,
         block_size: 8,
-        groups: vec![KvGroup::default()],
-        whole_prompts: false,
-        enable_prefix_caching: true,
-        preemption_mode: PreemptionMode::Recompute,
-        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 4,
         max_num_batched_tokens: 16,
         max_model_len: 24,
-        vocab_size: 100,
         eos_token_ids: [2].into(),
+        ..EngineConfig::default()
+    }
+}
+
+fn sized(config: EngineConfig) -> Limits {
+    Limits {
+        config,
+        groups: vec![KvGroup::default()],
+        whole_prompts: false,
+        vocab_size: 100,
     }
 }
 
@@ -61,10 +68,10 @@ fn max_tokens_is_clamped_only_when_absent() {
 
 #[test]
 fn what_the_cache_can_never_hold_is_refused() {
-    let tight = Limits {
+    let tight = sized(EngineConfig {
         n_blocks: 2,
-        ..limits()
-    };
+        ..config()
+    });
     // 16 slots hold 16 computed tokens; the 17th is drawn and not computed.
     assert_eq!(stop(&tight, request(10, None)).max_tokens, 7);
     assert_eq!(stop(&tight, request(16, None)).max_tokens, 1);
@@ -179,10 +186,12 @@ fn malformed_requests_are_refused_by_name() {
 #[test]
 fn windows_need_no_more_than_they_see_and_groups_share_one_pool() {
     let grouped = |windows: &[Option<usize>]| Limits {
-        n_blocks: 10,
-        max_model_len: 1000,
         groups: windows.iter().map(|&window| KvGroup { window }).collect(),
-        ..limits()
+        ..sized(EngineConfig {
+            n_blocks: 10,
+            max_model_len: 1000,
+            ..config()
+        })
     };
     // 10 blocks of 8: five for each of two groups; a window of 9 needs two blocks, however they lie.
     assert_eq!(stop(&grouped(&[None, None]), request(10, None)).max_tokens, 31);
@@ -246,7 +255,7 @@ proptest! {
         n_prompt in 0..120usize,
         max_tokens in prop::option::of(0..120usize),
     ) {
-        let limits = Limits { n_blocks, block_size, max_model_len, ..limits() };
+        let limits = sized(EngineConfig { n_blocks, block_size, max_model_len, ..config() });
         if let Ok(admitted) = limits.admit(request(n_prompt, max_tokens)) {
             let stop = rules(admitted);
             let n_tokens = n_prompt + stop.max_tokens;

@@ -8,15 +8,20 @@
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crds::settings::{PreemptionMode, SchedulingPolicy};
 use proptest::prelude::*;
 
 use super::*;
 use crate::batch::Forward;
 use crate::batch::{BlockId, KvGroup};
-use crate::engine::admission::{AdmitError, SchedulingPolicy};
-use crate::engine::beam::{Beam, BeamParams, BeamSearch, EarlyStopping};
+use crate::engine::admission::AdmitError;
+use crate::engine::beam::BeamSearch;
+use crate::engine::config::EngineConfig;
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
-use crate::engine::sequence::{Admitted, BeamRequest, Branch, GenerateRequest, PoolRequest, StopRules};
+use crate::engine::request::{
+    Admitted, BeamParams, BeamRequest, EarlyStopping, GenerateRequest, PoolRequest, StopRules,
+};
+use crate::engine::ticket::Beam;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;
@@ -135,13 +140,13 @@ impl World {
     fn new(limits: Limits) -> World {
         let shape = Shape {
             vocab_size: VOCAB_SIZE,
-            block_size: limits.block_size,
+            block_size: limits.config.block_size,
             groups: limits.groups.clone(),
             whole_prompts: limits.whole_prompts,
         };
         World {
             scheduler: Scheduler::new(&limits),
-            model: HashModel::new(shape, limits.n_blocks, limits.n_host_blocks),
+            model: HashModel::new(shape, limits.config.n_blocks, limits.config.n_host_blocks),
             limits,
             batch: Batch::default(),
             tickets: BTreeMap::new(),
@@ -356,7 +361,10 @@ impl World {
         );
         let n_tokens: usize = step.rows.iter().map(|row| row.n_tokens).sum();
         assert_eq!(n_tokens, step.n_tokens);
-        assert!(n_tokens <= self.limits.max_num_batched_tokens, "over budget");
+        assert!(
+            n_tokens <= self.limits.config.max_num_batched_tokens,
+            "over budget"
+        );
         assert!(
             scheduler.running.len() <= self.limits.n_running_max(),
             "too many run"
@@ -402,8 +410,8 @@ impl World {
             ..
         } = &self.scheduler;
         let pool = cache.pool();
-        assert_eq!(pool.n_free() + pool.n_used(), self.limits.n_blocks);
-        let mut n_owners = vec![0; self.limits.n_blocks];
+        assert_eq!(pool.n_free() + pool.n_used(), self.limits.config.n_blocks);
+        let mut n_owners = vec![0; self.limits.config.n_blocks];
         for sequence in running.iter().chain(waiting) {
             for (blocks, group) in sequence.tables.groups().zip(&self.limits.groups) {
                 let n_freed = blocks
@@ -415,7 +423,7 @@ impl World {
                     .window
                     .map_or(0, |window| (sequence.n_computed() + 1).saturating_sub(window));
                 assert!(
-                    n_freed * self.limits.block_size <= first_seen,
+                    n_freed * self.limits.config.block_size <= first_seen,
                     "a block inside a window was freed"
                 );
                 for block in &blocks[n_freed..] {
@@ -425,7 +433,7 @@ impl World {
         }
         let counted = (0..)
             .map(BlockId)
-            .take(self.limits.n_blocks)
+            .take(self.limits.config.n_blocks)
             .map(|block| pool.n_owners(block));
         assert!(
             counted.eq(n_owners.iter().copied()),
@@ -438,7 +446,10 @@ impl World {
                 assert!(swapped.insert(block), "a host block has two owners");
             }
         }
-        assert_eq!(swapped.len() + cache.n_host_free(), self.limits.n_host_blocks);
+        assert_eq!(
+            swapped.len() + cache.n_host_free(),
+            self.limits.config.n_host_blocks
+        );
         assert!(
             waiting
                 .iter()
@@ -471,7 +482,10 @@ impl World {
             (0, 0)
         );
         assert_eq!(self.scheduler.n_waiting(), 0);
-        assert_eq!(self.scheduler.cache.n_host_free(), self.limits.n_host_blocks);
+        assert_eq!(
+            self.scheduler.cache.n_host_free(),
+            self.limits.config.n_host_blocks
+        );
     }
 }
 
@@ -522,20 +536,25 @@ fn random_limits(dice: &mut Dice) -> Limits {
             .map(|_| KvGroup { window: window(dice) })
             .collect(),
     };
-    Limits {
+    let whole_prompts = dice.one_in(12);
+    let config = EngineConfig {
         n_blocks: dice.within(1..=24) * groups.len(),
         n_host_blocks: dice.below(3) * dice.within(1..=16),
         block_size: dice.within(1..=6),
-        groups,
-        whole_prompts: dice.one_in(12),
         enable_prefix_caching: !dice.one_in(4),
         preemption_mode: [PreemptionMode::Recompute, PreemptionMode::Swap][dice.below(2)],
         scheduling_policy: SchedulingPolicy::Priority,
         max_num_seqs: dice.within(1..=8),
         max_num_batched_tokens: dice.within(1..=20),
         max_model_len: dice.within(2..=60),
-        vocab_size: VOCAB_SIZE,
         eos_token_ids: [EOS].into(),
+        ..EngineConfig::default()
+    };
+    Limits {
+        config,
+        groups,
+        whole_prompts,
+        vocab_size: VOCAB_SIZE,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::batch::KvGroup;
-use crate::engine::admission::SchedulingPolicy;
-use crate::engine::sequence::{Branch, GenerateRequest};
+use crate::engine::config::EngineConfig;
+use crate::engine::request::GenerateRequest;
 
 const TOKEN: Option<Next> = Some(Next {
     token: 7,
@@ -11,20 +11,28 @@ const TOKEN: Option<Next> = Some(Next {
 });
 
 fn limits() -> Limits {
-    Limits {
+    sized(config())
+}
+
+fn config() -> EngineConfig {
+    EngineConfig {
         n_blocks: 100,
-        n_host_blocks: 0,
         block_size: 4,
-        groups: vec![KvGroup::default()],
-        whole_prompts: false,
         enable_prefix_caching: false,
-        preemption_mode: PreemptionMode::Recompute,
-        scheduling_policy: SchedulingPolicy::Fcfs,
         max_num_seqs: 8,
         max_num_batched_tokens: 8,
         max_model_len: 100,
-        vocab_size: 10,
         eos_token_ids: [9].into(),
+        ..EngineConfig::default()
+    }
+}
+
+fn sized(config: EngineConfig) -> Limits {
+    Limits {
+        config,
+        groups: vec![KvGroup::default()],
+        whole_prompts: false,
+        vocab_size: 10,
     }
 }
 
@@ -80,10 +88,10 @@ fn decodes_come_first_and_prompts_are_chunked() {
 
 #[test]
 fn no_more_run_than_a_step_has_tokens() {
-    let limits = Limits {
+    let limits = sized(EngineConfig {
         max_num_batched_tokens: 2,
-        ..limits()
-    };
+        ..config()
+    });
     let mut scheduler = scheduler(&limits, &[1, 1, 1]);
     assert_eq!(course(&mut scheduler, 2), "0:1* 1:1* | 0:1* 1:1*");
     assert_eq!(scheduler.n_waiting(), 1);
@@ -91,10 +99,10 @@ fn no_more_run_than_a_step_has_tokens() {
 
 #[test]
 fn the_youngest_is_preempted_and_recomputed_with_what_it_generated() {
-    let limits = Limits {
+    let limits = sized(EngineConfig {
         n_blocks: 4,
-        ..limits()
-    };
+        ..config()
+    });
     let mut scheduler = scheduler(&limits, &[3, 3, 3]);
     // Three blocks for three prompts, and one more that the oldest gets.
     assert_eq!(course(&mut scheduler, 1), "0:3* 1:3* 2:2");
@@ -115,11 +123,11 @@ fn the_youngest_is_preempted_and_recomputed_with_what_it_generated() {
 
 #[test]
 fn a_waiting_sequence_that_does_not_fit_is_not_overtaken() {
-    let limits = Limits {
+    let limits = sized(EngineConfig {
         n_blocks: 6,
         max_num_batched_tokens: 32,
-        ..limits()
-    };
+        ..config()
+    });
     let mut scheduler = scheduler(&limits, &[8, 14, 1]);
     assert_eq!(course(&mut scheduler, 2), "0:8* 1:14* | 0:1* -1");
     assert_eq!((scheduler.n_running(), scheduler.n_waiting()), (1, 2));
@@ -142,10 +150,10 @@ fn what_ends_frees_its_blocks_at_once() {
 
 #[test]
 fn the_batch_of_a_second_chunk_goes_on_where_the_first_ended() {
-    let limits = Limits {
+    let limits = sized(EngineConfig {
         max_num_batched_tokens: 3,
-        ..limits()
-    };
+        ..config()
+    });
     let mut scheduler = scheduler(&limits, &[5]);
     course(&mut scheduler, 1);
     let step = scheduler.schedule();

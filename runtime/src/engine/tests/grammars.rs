@@ -134,5 +134,4 @@ async fn a_grammar_that_cannot_be_followed_fails_its_own_request() {
         "{end:?}"
     );
     assert_eq!(answer(&mut tickets[1]).await, expected_answer(&request(2)));
-    assert_eq!(engine.counters().failed.get(), 1);
 }

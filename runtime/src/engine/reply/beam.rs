@@ -1,0 +1,96 @@
+//! Beam searches: all texts at once, when the search has ended.
+//!
+//! Owns the searches under way. Must not know how a search ranks its texts.
+
+use std::time::Instant;
+
+use super::{Recipient, Replies, Reply};
+use crate::batch::Logits;
+use crate::engine::beam::{BeamSearch, Continuation};
+use crate::engine::request::{BeamParams, Task};
+use crate::engine::sampler::SampleError;
+use crate::engine::scheduler::{Scheduler, Step};
+use crate::engine::sequence::{Sequence, SequenceId};
+use crate::engine::ticket::{Event, RequestFailure};
+
+/// The reply to one beam search.
+pub(super) struct BeamReply {
+    pub(super) recipient: Recipient,
+    search: BeamSearch,
+}
+
+/// How a search goes on.
+pub(in crate::engine) struct Advanced {
+    id: SequenceId,
+    continuations: Result<Vec<Continuation>, SampleError>,
+}
+
+impl BeamReply {
+    pub(super) fn new(recipient: Recipient, params: BeamParams) -> BeamReply {
+        BeamReply {
+            recipient,
+            search: BeamSearch::new(params),
+        }
+    }
+}
+
+impl Replies {
+    /// Advances every search whose rows yield logits.
+    pub(in crate::engine) fn advance_searches(
+        &mut self,
+        scheduler: &Scheduler,
+        step: &Step,
+        logits: &Logits,
+    ) -> Vec<Advanced> {
+        let texts: Vec<(usize, &Sequence)> = step
+            .drawing()
+            .map(|(idx, row)| (idx, scheduler.sequence(row.id)))
+            .filter(|(_, sequence)| sequence.is_searching())
+            .collect();
+        let mut advanced = Vec::new();
+        for texts in texts.chunk_by(|(_, a), (_, b)| a.request == b.request) {
+            let (_, first) = texts[0];
+            let Task::Search { stop, .. } = &first.task else {
+                continue;
+            };
+            let Some(Reply::Beam(reply)) = self.due.get_mut(&first.request) else {
+                unreachable!("a search has a reply");
+            };
+            let running: Vec<_> = texts
+                .iter()
+                .map(|(idx, text)| (text.generated(), logits.row(*idx)))
+                .collect();
+            advanced.push(Advanced {
+                id: first.request,
+                continuations: reply.search.advance(&running, stop),
+            });
+        }
+        advanced
+    }
+
+    /// Lets the searches of a committed step go on, and sends the texts of those that ended.
+    pub(in crate::engine) fn send_beams(&mut self, scheduler: &mut Scheduler, advanced: Vec<Advanced>) {
+        let now = Instant::now();
+        let mut ends = Vec::new();
+        for Advanced { id, continuations } in advanced {
+            let next = continuations.as_deref().unwrap_or_default();
+            scheduler.continue_search(id, next);
+            self.gauge.counters.generation_tokens.add(next.len());
+            if next.is_empty() {
+                ends.push(self.end_of_search(id, continuations.err()));
+            }
+        }
+        self.send_ends(scheduler, ends, now);
+    }
+
+    fn end_of_search(&mut self, id: SequenceId, error: Option<SampleError>) -> (Recipient, Event) {
+        let Reply::Beam(BeamReply { recipient, search }) = self.forget(id) else {
+            unreachable!("a search has a reply");
+        };
+        if let Some(error) = error {
+            return (recipient, Event::Failed(RequestFailure::Sampling(error)));
+        }
+        self.gauge.counters.prompt_tokens.add(recipient.n_prompt);
+        (recipient, Event::Beams(search.into_beams()))
+    }
+}

@@ -1,0 +1,117 @@
+//! Texts: one token after the other, and the reason of the end.
+//!
+//! Owns where a text is in its grammar. Must not know how a token is drawn.
+
+use std::time::Instant;
+
+use super::{Recipient, Replies, Reply};
+use crate::engine::draw::{Drawn, Guide, Outcome};
+use crate::engine::request::FinishReason;
+use crate::engine::sampler::{Sampled, TokenLogprobs};
+use crate::engine::scheduler::{Progress, Scheduler};
+use crate::engine::sequence::SequenceId;
+use crate::engine::ticket::{Event, RequestFailure};
+
+/// The reply to one answer of a request that generates.
+pub(super) struct TextReply {
+    pub(super) recipient: Recipient,
+    /// Where the text is in its grammar; lent out while a step draws. It follows the tokens, so preemption does not
+    /// touch it.
+    guide: Option<Guide>,
+}
+
+impl TextReply {
+    pub(super) fn new(recipient: Recipient, guide: Option<Guide>) -> TextReply {
+        TextReply { recipient, guide }
+    }
+}
+
+impl Replies {
+    /// Lends the guide of a text, if it has one, until [`Replies::return_guide`].
+    pub(in crate::engine) fn lend_guide(&mut self, id: SequenceId) -> Option<Guide> {
+        self.text(id).and_then(|text| text.guide.take())
+    }
+
+    /// Takes a lent guide back.
+    pub(in crate::engine) fn return_guide(&mut self, id: SequenceId, guide: Option<Guide>) {
+        if let Some(text) = self.text(id) {
+            text.guide = guide;
+        }
+    }
+
+    /// Sends every drawn token to its ticket; one outcome per branch that made progress.
+    pub(in crate::engine) fn send_texts(
+        &mut self,
+        scheduler: &Scheduler,
+        progress: Vec<Progress>,
+        outcomes: Vec<Outcome>,
+    ) {
+        let now = Instant::now();
+        let mut ends = Vec::new();
+        for (progress, outcome) in progress.into_iter().zip(outcomes) {
+            let end = match outcome {
+                Ok(drawn) => self.send_token(&progress, drawn, now),
+                Err(error) => Some(failed(progress.id, error)),
+            };
+            ends.extend(end.map(|event| (self.forget(progress.id).into_recipient(), event)));
+        }
+        self.send_ends(scheduler, ends, now);
+    }
+
+    /// Sends a token, unless the text ends with it: then the event that ends the text is returned.
+    fn send_token(&mut self, progress: &Progress, drawn: Drawn, now: Instant) -> Option<Event> {
+        let counters = &self.gauge.counters;
+        counters.generation_tokens.add(1);
+        let Some(Reply::Text(TextReply { recipient, .. })) = self.due.get_mut(&progress.id) else {
+            unreachable!("every branch that draws has a text as its reply");
+        };
+        if recipient.first_token_at.is_none() {
+            recipient.first_token_at = Some(now);
+            counters.prompt_tokens.add(recipient.n_prompt);
+        }
+        let Sampled { token, logprobs } = drawn.sampled;
+        match progress.finished {
+            Some(reason) => Some(finished(reason, (token, logprobs), progress.n_generated)),
+            None => {
+                recipient.send(Event::Token { token, logprobs }, now);
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, id: SequenceId) -> Option<&mut TextReply> {
+        match self.due.get_mut(&id) {
+            Some(Reply::Text(text)) => Some(text),
+            Some(Reply::Beam(_) | Reply::Pooled(_)) | None => None,
+        }
+    }
+}
+
+/// The end of a text whose last token was drawn. A token that ended it is no part of it.
+fn finished(
+    reason: FinishReason,
+    (token, logprobs): (u32, Option<TokenLogprobs>),
+    n_generated: usize,
+) -> Event {
+    let (last, ended_by) = match reason {
+        FinishReason::Eos(_) | FinishReason::StopToken(_) => (None, logprobs),
+        FinishReason::Complete | FinishReason::Length | FinishReason::Abort => {
+            (Some((token, logprobs)), None)
+        }
+    };
+    Event::Finished {
+        reason,
+        last,
+        ended_by,
+        n_generated,
+    }
+}
+
+fn failed(id: SequenceId, error: RequestFailure) -> Event {
+    tracing::warn!(
+        id = id.arrival,
+        error = &error as &dyn std::error::Error,
+        "no token was drawn"
+    );
+    Event::Failed(error)
+}

@@ -1,0 +1,109 @@
+//! The way in: what is refused, and what goes first.
+
+use super::*;
+
+#[tokio::test]
+async fn the_smaller_priority_goes_first_where_priorities_count() {
+    for (scheduling_policy, first) in [(SchedulingPolicy::Priority, 1), (SchedulingPolicy::Fcfs, 0)] {
+        let (engine, gate) = gated(EngineConfig {
+            max_num_seqs: 1,
+            scheduling_policy,
+            ..config()
+        });
+        let urgent = GenerateRequest {
+            priority: -first,
+            ..endless(1)
+        };
+        let mut tickets = engine.submit(vec![endless(1)]).unwrap();
+        gate.send(()).unwrap();
+        assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
+        tickets.extend(engine.submit(vec![urgent]).unwrap());
+        drop(gate);
+        let mut ended_at = Vec::new();
+        for ticket in &mut tickets {
+            let (_, end) = read(ticket).await;
+            assert!(matches!(end, Event::Finished { .. }), "{end:?}");
+            ended_at.push(ticket.timing().last_event_at);
+        }
+        assert_eq!(i32::from(ended_at[1] < ended_at[0]), first);
+        assert_ends_empty(engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_all_of_a_submission_and_recovers() {
+    let (engine, gate) = gated(EngineConfig {
+        max_num_seqs: 2,
+        max_waiting: 3,
+        ..config()
+    });
+    let mut tickets = engine.submit(vec![endless(1); 4]).unwrap();
+    let full = SubmitError::QueueFull { retry_after_s: 1 };
+    assert_eq!(engine.submit(vec![endless(1); 2]).unwrap_err(), full);
+    tickets.extend(engine.submit(vec![endless(1)]).unwrap());
+    assert_eq!(engine.submit(vec![endless(1)]).unwrap_err(), full);
+    let too_many = SubmitError::TooMany {
+        n_requests: 6,
+        n_requests_max: 5,
+    };
+    assert_eq!(engine.submit(vec![endless(1); 6]).unwrap_err(), too_many);
+    drop(gate);
+    for ticket in &mut tickets {
+        assert_eq!(answer(ticket).await.1, FinishReason::Length);
+    }
+    assert_eq!(
+        answer(&mut submit_one(&engine, endless(1))).await.1,
+        FinishReason::Length
+    );
+    assert_ends_empty(engine).await;
+}
+
+#[tokio::test]
+async fn a_submission_with_one_bad_request_runs_none() {
+    let engine = engine(config());
+    let too_long = SubmitError::Refused {
+        request_idx: 1,
+        error: AdmitError::PromptTooLong {
+            n_prompt: 100,
+            max_model_len: 100,
+        },
+    };
+    assert_eq!(
+        engine.submit(vec![endless(1), endless(100)]).unwrap_err(),
+        too_long
+    );
+    assert_eq!(engine.submit(vec![]).unwrap().len(), 0);
+    assert_ends_empty(engine).await;
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_refused() {
+    let start = |config| {
+        Engine::start(Box::new(model(&self::config())), config)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        start(EngineConfig {
+            n_blocks: 0,
+            ..config()
+        }),
+        "n_blocks must be at least 1"
+    );
+    assert_eq!(
+        start(EngineConfig {
+            max_num_seqs: 0,
+            ..config()
+        }),
+        "max_num_seqs must be at least 1"
+    );
+    let huge = EngineConfig {
+        n_blocks: 1 << 30,
+        ..config()
+    };
+    assert_eq!(
+        start(huge),
+        "1073741824 blocks of 4 tokens are more than 2^32 slots"
+    );
+}
