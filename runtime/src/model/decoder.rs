@@ -13,11 +13,10 @@ use std::path::Path;
 
 use kernels::{CpuContext, Weight, embed};
 
+use super::checkpoint::{Checkpoint, Linear, Loaded, Loader};
 use super::config::{Fields, SpecialTokens};
-use super::load::{Linear, Loaded, Loader};
 use super::pooling::{Pooling, PoolingKind};
 use super::spec::{Convert as _, ModelSpec, Task as TaskSpec};
-use super::weights::Checkpoint;
 use super::{DtypeChoice, LoadProgress, ModelError, families};
 use crate::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
 

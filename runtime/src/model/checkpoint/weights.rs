@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use kernels::{DType, MappedFile};
 
-use super::ModelError;
-use super::config::{Fields, read_json};
 use super::pickle::read_checkpoint;
 use super::safetensors::{Entry, read_header};
-use super::spec::TensorSpec;
+use crate::model::config::{Fields, read_json};
+use crate::model::error::ModelError;
+use crate::model::spec::TensorSpec;
 
 /// In which dtype weights are kept, the choices of the DTYPE setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +40,7 @@ impl DtypeChoice {
     }
 
     /// The dtype in memory of weights that the checkpoint has as `stored`.
-    pub(super) fn apply(self, stored: DType) -> DType {
+    pub(in crate::model) fn apply(self, stored: DType) -> DType {
         match self {
             DtypeChoice::Auto => stored,
             DtypeChoice::Float16 => DType::F16,
@@ -61,7 +61,7 @@ pub struct LoadProgress {
 
 /// The mapped files and where in them each tensor of the description lies.
 #[derive(Debug)]
-pub(super) struct Checkpoint {
+pub(in crate::model) struct Checkpoint {
     files: Vec<MappedFile>,
     tensors: HashMap<String, Located>,
 }
@@ -76,11 +76,11 @@ struct Located {
 
 /// A tensor's bytes, little-endian and without gaps.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tensor<'a> {
+pub(in crate::model) struct Tensor<'a> {
     /// How its numbers are stored; `None` for bytes that are not numbers by themselves.
-    pub(super) dtype: Option<DType>,
+    pub(in crate::model) dtype: Option<DType>,
     /// The numbers.
-    pub(super) bytes: &'a [u8],
+    pub(in crate::model) bytes: &'a [u8],
     file: &'a MappedFile,
     /// Where in the file the bytes start.
     at: usize,
@@ -88,7 +88,7 @@ pub(super) struct Tensor<'a> {
 
 impl Tensor<'_> {
     /// Gives back the memory of bytes `part` of the tensor, which have been read; the file keeps them.
-    pub(super) fn release(&self, part: Range<usize>) {
+    pub(in crate::model) fn release(&self, part: Range<usize>) {
         self.file.release(self.at + part.start..self.at + part.end);
     }
 }
@@ -118,7 +118,7 @@ impl Checkpoint {
     /// # Errors
     /// A file is missing or broken, a wanted tensor is missing or has another shape or a dtype that cannot
     /// be computed with, or a file holds a tensor that nobody wants.
-    pub(super) fn open(
+    pub(in crate::model) fn open(
         dir: &Path,
         wanted: &[TensorSpec],
         ignored: &[String],
@@ -166,7 +166,7 @@ impl Checkpoint {
     }
 
     /// A tensor of the description this was opened with.
-    pub(super) fn tensor(&self, name: &str) -> Result<Tensor<'_>, ModelError> {
+    pub(in crate::model) fn tensor(&self, name: &str) -> Result<Tensor<'_>, ModelError> {
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
         };
@@ -185,7 +185,7 @@ impl Checkpoint {
     }
 
     /// Bytes of all tensors of the description.
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(in crate::model) fn size_bytes(&self) -> u64 {
         self.tensors
             .values()
             .map(|located| located.bytes.len() as u64)
@@ -193,7 +193,7 @@ impl Checkpoint {
     }
 
     /// Numbers in all tensors of the description.
-    pub(super) fn n_params(&self) -> u64 {
+    pub(in crate::model) fn n_params(&self) -> u64 {
         self.tensors
             .values()
             .map(|located| match located.dtype {
