@@ -2,10 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::KernelError;
-use crate::buffer::Buffer;
-use crate::error::{check_len, check_range};
-use crate::simd::LANES_MAX;
+use crate::cpu::buffer::Buffer;
+use crate::cpu::simd::LANES_MAX;
+use crate::error::{KernelError, check_len, check_range};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
