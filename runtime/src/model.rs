@@ -16,6 +16,6 @@ mod pooling;
 mod rope;
 mod spec;
 
-pub use checkpoint::{DtypeChoice, LoadProgress};
+pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
 pub use decoder::{LoadOptions, Model, ModelInfo, Task};
 pub use error::ModelError;
