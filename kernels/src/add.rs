@@ -1,8 +1,9 @@
 //! Weighted sum of two activations: the residual connection.
 
-use crate::error::check_len;
-use crate::simd::{Simd, SimdTask};
-use crate::{CpuContext, KernelError};
+mod cpu;
+
+use crate::cpu::context::CpuContext;
+use crate::error::{KernelError, check_len};
 
 /// `x += scale · y`, element by element; with a scale of 1 exact to one rounding, else to two.
 ///
@@ -10,33 +11,14 @@ use crate::{CpuContext, KernelError};
 /// The lengths differ.
 pub fn add(context: &CpuContext, x: &mut [f32], scale: f32, y: &[f32]) -> Result<(), KernelError> {
     check_len("add", "y", y.len(), x.len())?;
-    context.run(Add { x, scale, y });
+    cpu::run(context, x, scale, y);
     Ok(())
-}
-
-/// The whole sum; it is over before another thread would have woken up.
-struct Add<'a> {
-    x: &'a mut [f32],
-    scale: f32,
-    y: &'a [f32],
-}
-
-impl SimdTask for Add<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
-        // A plain loop: compiled inside the chosen set's features, it becomes that set's vectors.
-        for (x, y) in self.x.iter_mut().zip(self.y) {
-            *x += self.scale * y;
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::cpu::isa::Isa;
 
     #[test]
     fn is_the_sum_on_every_path() {

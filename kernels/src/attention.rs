@@ -1,12 +1,12 @@
 //! Attention over the paged cache: prefill chunks and single decode tokens in one call.
 
-mod tile;
+mod cpu;
 
 use std::ops::Range;
 
-use crate::disjoint::DisjointMut;
-use crate::error::{check_len, check_range};
-use crate::{CpuContext, KernelError, KvCache};
+use crate::cpu::context::CpuContext;
+use crate::error::{KernelError, check_len, check_range};
+use crate::kv_cache::KvCache;
 
 /// Operands of [`attention`].
 pub struct Attention<'a> {
@@ -87,51 +87,7 @@ pub struct AttentionRow<'a> {
 /// The shapes do not agree, or a block that is read is beyond the cache.
 pub fn attention(context: &CpuContext, op: Attention<'_>) -> Result<(), KernelError> {
     let group = check(&op)?;
-    let Attention {
-        q,
-        q_stride,
-        n_heads,
-        cache,
-        rows,
-        scores,
-        mask,
-        out,
-    } = op;
-    let shared = tile::Shared {
-        q,
-        q_stride,
-        n_heads,
-        group,
-        cache,
-        scores,
-        mask,
-        out: &DisjointMut::new(out),
-    };
-    let queries_per_tile = (TILE_ROWS / group).max(1);
-    let mut tiles = Vec::new();
-    let mut row_start = 0;
-    for row in rows {
-        for first in (0..row.query_len).step_by(queries_per_tile) {
-            let n_queries = queries_per_tile.min(row.query_len - first);
-            let queries = tile::Queries {
-                first_token: row_start + first,
-                n_queries,
-                first_position: row.context_len - row.query_len + first,
-                context_len: row.context_len,
-                block_table: row.block_table,
-            };
-            tiles.extend((0..cache.n_kv_heads()).map(|kv_head| (queries, kv_head)));
-        }
-        row_start += row.query_len;
-    }
-    context.for_each(tiles.len(), |idx| {
-        let (queries, kv_head) = tiles[idx];
-        context.run(tile::Tile {
-            shared: &shared,
-            queries,
-            kv_head,
-        });
-    });
+    cpu::run(context, op, group);
     Ok(())
 }
 
@@ -147,9 +103,6 @@ impl Mask {
         }
     }
 }
-
-/// Query rows (tokens times heads of a group) that share each pass over the keys and values.
-const TILE_ROWS: usize = 16;
 
 /// Checks the contract; answers how many query heads share a head of the cache.
 fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
@@ -219,7 +172,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Isa, KvShape, KvValues, KvWrite, kv_write};
+    use crate::cpu::isa::Isa;
+    use crate::kv_cache::{KvShape, KvValues, KvWrite, kv_write};
 
     /// Sequences with their tokens' queries, keys and values, and the sizes of heads and cache.
     #[derive(Clone, Debug)]

@@ -1,8 +1,10 @@
 //! Rows of a table, widened: token ids become activations.
 
-use crate::error::{check_len, check_range};
-use crate::weight::Rows;
-use crate::{CpuContext, KernelError, Weight};
+mod cpu;
+
+use crate::cpu::context::CpuContext;
+use crate::error::{KernelError, check_len, check_range};
+use crate::weight::Weight;
 
 /// `out[i] = table[ids[i]]`, widened to f32 (exact). `out` is `[ids.len(), table.n_cols()]`.
 ///
@@ -15,27 +17,14 @@ pub fn embed(_context: &CpuContext, table: &Weight, ids: &[u32], out: &mut [f32]
         let inside = (id as usize) < table.n_rows();
         check_range(inside, "embed", ("id", id as usize), "below the table's rows")?;
     }
-    match table.rows() {
-        Rows::F32(rows) => gather(rows, table, ids, out),
-        Rows::F16(rows) => gather(rows, table, ids, out),
-        Rows::BF16(rows) => gather(rows, table, ids, out),
-    }
+    cpu::run(table, ids, out);
     Ok(())
-}
-
-fn gather<W: Copy + Into<f32>>(rows: &[W], table: &Weight, ids: &[u32], out: &mut [f32]) {
-    for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.n_cols())) {
-        let row = &rows[id as usize * table.row_stride()..];
-        for (out, &value) in out.iter_mut().zip(row) {
-            *out = value.into();
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DType;
+    use crate::weight::DType;
     use crate::weight::tests::weight_of;
 
     #[test]

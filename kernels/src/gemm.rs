@@ -1,15 +1,10 @@
 //! Matrix product with a weight: `y[m, n] = x[m, k] · Wᵀ + bias`, activations and sums in f32.
-//!
-//! Few rows are bound by reading the weight once (`thin`); many rows are bound by arithmetic and go
-//! through blocks that stay in the caches (`blocked`). Both add the same products in the same order, so a
-//! row's result is the same bits in either.
 
-mod blocked;
-mod thin;
+mod cpu;
 
-use crate::error::{check_len, check_range};
-use crate::weight::Rows;
-use crate::{CpuContext, KernelError, Weight};
+use crate::cpu::context::CpuContext;
+use crate::error::{KernelError, check_len, check_range};
+use crate::weight::Weight;
 
 /// Operands of [`gemm`].
 pub struct Gemm<'a> {
@@ -39,71 +34,21 @@ pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
         check_len("gemm", "bias", bias.len(), n)?;
     }
     check_range(k <= K_MAX, "gemm", ("k", k), "at most 2^24")?;
-    match op.weight.rows() {
-        Rows::F32(rows) => run(context, op, rows),
-        Rows::F16(rows) => run(context, op, rows),
-        Rows::BF16(rows) => run(context, op, rows),
-    }
+    cpu::run(context, op);
     Ok(())
 }
 
 /// Beyond this many columns the error bound is no longer worth having.
 const K_MAX: usize = 1 << 24;
 
-/// Most rows for which reading the weight costs more than the arithmetic.
-const THIN_ROWS_MAX: usize = 16;
-
-fn run<W: crate::simd::Element>(context: &CpuContext, op: Gemm<'_>, rows: &[W]) {
-    let Gemm { x, weight, bias, y } = op;
-    let shape = Shape {
-        n: weight.n_rows(),
-        k: weight.n_cols(),
-        row_stride: weight.row_stride(),
-    };
-    let m = x.len() / shape.k;
-    if m <= THIN_ROWS_MAX {
-        thin::run(
-            context,
-            thin::Operands {
-                shape,
-                x,
-                rows,
-                bias,
-                y,
-            },
-        );
-    } else {
-        blocked::run(
-            context,
-            blocked::Operands {
-                shape,
-                x,
-                rows,
-                bias,
-                y,
-            },
-        );
-    }
-}
-
-/// Sizes of a product's weight.
-#[derive(Clone, Copy)]
-struct Shape {
-    /// Rows of the weight.
-    n: usize,
-    /// Columns of the weight.
-    k: usize,
-    /// Elements between its rows, at least `k` rounded up to whole vectors.
-    row_stride: usize,
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cpu::isa::Isa;
+    use crate::weight::DType;
     use crate::weight::tests::weight_of;
-    use crate::{DType, Isa};
 
     /// Pseudo-random numbers in -1..1, the same for the same seed.
     fn numbers(seed: u64, n: usize) -> Vec<f32> {
@@ -168,7 +113,7 @@ mod tests {
 
     #[test]
     fn more_rows_than_a_block() {
-        check(DType::BF16, (blocked::M_BLOCK + 3, 37, 72));
+        check(DType::BF16, (cpu::M_BLOCK + 3, 37, 72));
     }
 
     #[test]

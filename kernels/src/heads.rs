@@ -1,7 +1,6 @@
 //! Where heads lie in the rows of an activation.
 
-use crate::KernelError;
-use crate::error::{check_len, check_range};
+use crate::error::{KernelError, check_len, check_range};
 
 /// Heads side by side, somewhere in each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

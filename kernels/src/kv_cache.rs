@@ -1,9 +1,9 @@
 //! Keys and values of one layer in fixed blocks, and the op that writes them.
 
-use crate::buffer::Buffer;
-use crate::error::{check_len, check_range};
-use crate::simd::LANES_MAX;
-use crate::{CpuContext, KernelError};
+use crate::cpu::buffer::Buffer;
+use crate::cpu::context::CpuContext;
+use crate::cpu::simd::LANES_MAX;
+use crate::error::{KernelError, check_len, check_range};
 
 /// The paged cache of one layer, in f32: the scores of a long context are compared with each other, and
 /// a 16-bit cache would move them by more than the tolerance that the engine promises.

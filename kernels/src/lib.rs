@@ -10,9 +10,7 @@
 mod activation;
 mod add;
 mod attention;
-mod buffer;
-mod context;
-mod disjoint;
+mod cpu;
 mod embed;
 mod error;
 mod gemm;
@@ -22,13 +20,13 @@ mod mapped_file;
 mod norm;
 mod rope;
 mod route;
-mod simd;
 mod weight;
 
 pub use activation::{Activation, activate, activate_gated};
 pub use add::add;
 pub use attention::{Attention, AttentionRow, Mask, Scores, attention};
-pub use context::{CpuContext, Isa};
+pub use cpu::context::CpuContext;
+pub use cpu::isa::Isa;
 pub use embed::embed;
 pub use error::KernelError;
 pub use gemm::{Gemm, gemm};

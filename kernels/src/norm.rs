@@ -1,9 +1,10 @@
 //! Normalisation of rows or heads: root mean square (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016).
 
-use crate::disjoint::DisjointMut;
-use crate::error::check_range;
-use crate::simd::{Simd, SimdTask};
-use crate::{CpuContext, Heads, KernelError};
+mod cpu;
+
+use crate::cpu::context::CpuContext;
+use crate::error::{KernelError, check_range};
+use crate::heads::Heads;
 
 /// What is taken out of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +39,9 @@ pub struct Norm<'a> {
 /// # Errors
 /// The shapes do not agree.
 pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
-    let Norm {
-        x,
-        heads,
-        kind,
-        weight,
-        bias,
-        eps,
-    } = op;
-    let n_rows = heads.check("norm", x)?;
-    for (operand, vector) in [("weight", weight), ("bias", bias)] {
+    let heads = op.heads;
+    let n_rows = heads.check("norm", op.x)?;
+    for (operand, vector) in [("weight", op.weight), ("bias", op.bias)] {
         let len = vector.map_or(heads.head_dim, <[f32]>::len);
         check_range(
             len == heads.head_dim || len == heads.width(),
@@ -56,81 +50,14 @@ pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
             "as long as one head or all heads",
         )?;
     }
-    let x = DisjointMut::new(x);
-    let rows_per_task = (TASK_ELEMENTS / heads.width()).max(1);
-    context.for_each(n_rows.div_ceil(rows_per_task), |task| {
-        for row in task * rows_per_task..((task + 1) * rows_per_task).min(n_rows) {
-            // SAFETY: no other task writes this row.
-            let x = unsafe { x.part(row * heads.row_stride + heads.first, heads.width()) };
-            context.run(Row {
-                x,
-                head_dim: heads.head_dim,
-                kind,
-                weight,
-                bias,
-                eps,
-            });
-        }
-    });
+    cpu::run(context, op, n_rows);
     Ok(())
-}
-
-/// Elements worth a task of their own (some tens of microseconds of one core, an estimate).
-const TASK_ELEMENTS: usize = 1 << 17;
-
-/// The heads of one row.
-struct Row<'a> {
-    x: &'a mut [f32],
-    head_dim: usize,
-    kind: NormKind,
-    weight: Option<&'a [f32]>,
-    bias: Option<&'a [f32]>,
-    eps: f32,
-}
-
-impl<'a> SimdTask for Row<'a> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let d = self.head_dim;
-        for (head, x) in self.x.chunks_exact_mut(d).enumerate() {
-            let of_head = |vector: Option<&'a [f32]>| vector.map(|v| &v[head * d % v.len()..][..d]);
-            if self.kind == NormKind::Layer {
-                let mean = sum(simd, x, |simd, total, v| simd.add(total, v)) / d as f32;
-                x.iter_mut().for_each(|x| *x -= mean);
-            }
-            let squares = sum(simd, x, |simd, total, v| simd.mul_add(v, v, total));
-            let scale = 1.0 / (squares / d as f32 + self.eps).sqrt();
-            match of_head(self.weight) {
-                Some(weight) => {
-                    let scaled = x.iter_mut().zip(weight);
-                    scaled.for_each(|(x, weight)| *x = *x * scale * weight);
-                }
-                None => x.iter_mut().for_each(|x| *x *= scale),
-            }
-            if let Some(bias) = of_head(self.bias) {
-                x.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-            }
-        }
-    }
-}
-
-/// Adds up `x` with `add(total, element)`, lane by lane, then the lanes.
-#[inline(always)]
-fn sum<S: Simd>(simd: S, x: &[f32], add: impl Fn(S, S::V, S::V) -> S::V) -> f32 {
-    let whole = x.len() - x.len() % S::LANES;
-    let mut total = simd.splat(0.0);
-    for at in (0..whole).step_by(S::LANES) {
-        total = add(simd, total, simd.load_slice(&x[at..]));
-    }
-    simd.sum(add(simd, total, simd.load_partial(&x[whole..])))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::cpu::isa::Isa;
 
     /// One vector's norm in f64.
     fn reference(x: &[f32], op: (NormKind, f64), weight: &[f32], bias: &[f32]) -> Vec<f64> {

@@ -1,8 +1,10 @@
 //! Rotary position embedding (Su et al. 2021) of a part of each head.
 
-use crate::disjoint::DisjointMut;
-use crate::error::{check_len, check_range};
-use crate::{CpuContext, Heads, KernelError};
+mod cpu;
+
+use crate::cpu::context::CpuContext;
+use crate::error::{KernelError, check_len, check_range};
+use crate::heads::Heads;
 
 /// Cosines and sines of some tokens' positions, computed once per step and used by every layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,18 +65,12 @@ pub struct Rope<'a> {
 /// # Errors
 /// The shapes do not agree.
 pub fn rope(context: &CpuContext, op: Rope<'_>) -> Result<(), KernelError> {
-    let Rope {
-        x,
-        heads,
-        from,
-        pairs,
-        table,
-    } = op;
-    let half_dim = table.half_dim;
+    let (heads, from) = (op.heads, op.from);
+    let half_dim = op.table.half_dim;
     check_range(half_dim > 0, "rope", ("half_dim", half_dim), "at least 1")?;
-    let n_tokens = table.cos.len() / half_dim;
-    heads.check("rope", x)?;
-    check_len("rope", "x", x.len(), n_tokens * heads.row_stride)?;
+    let n_tokens = op.table.cos.len() / half_dim;
+    heads.check("rope", op.x)?;
+    check_len("rope", "x", op.x.len(), n_tokens * heads.row_stride)?;
     check_range(
         from.checked_add(2 * half_dim)
             .is_some_and(|end| end <= heads.head_dim),
@@ -82,47 +78,14 @@ pub fn rope(context: &CpuContext, op: Rope<'_>) -> Result<(), KernelError> {
         ("head_dim", heads.head_dim),
         "at least from + 2 * half_dim",
     )?;
-    let x = DisjointMut::new(x);
-    let tokens_per_task = (TASK_ELEMENTS / heads.row_stride).max(1);
-    context.for_each(n_tokens.div_ceil(tokens_per_task), |task| {
-        for token in task * tokens_per_task..((task + 1) * tokens_per_task).min(n_tokens) {
-            // SAFETY: no other task writes this row.
-            let row = unsafe { x.part(token * heads.row_stride + heads.first, heads.width()) };
-            let angles = token * half_dim..(token + 1) * half_dim;
-            let (cos, sin) = (&table.cos[angles.clone()], &table.sin[angles]);
-            for head in row.chunks_exact_mut(heads.head_dim) {
-                let part = &mut head[from..from + 2 * half_dim];
-                match pairs {
-                    RopePairs::HalfSplit => turn_halves(part, cos, sin),
-                    RopePairs::Interleaved => turn_neighbours(part, cos, sin),
-                }
-            }
-        }
-    });
+    cpu::run(context, op);
     Ok(())
-}
-
-/// Elements worth a task of their own (some tens of microseconds of one core, an estimate).
-const TASK_ELEMENTS: usize = 1 << 16;
-
-fn turn_halves(part: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let (first, second) = part.split_at_mut(cos.len());
-    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-    }
-}
-
-fn turn_neighbours(part: &mut [f32], cos: &[f32], sin: &[f32]) {
-    for ((pair, cos), sin) in part.chunks_exact_mut(2).zip(cos).zip(sin) {
-        let (a, b) = (pair[0], pair[1]);
-        (pair[0], pair[1]) = (a * cos - b * sin, b * cos + a * sin);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::cpu::isa::Isa;
 
     const HEADS: Heads = Heads {
         row_stride: 22,

@@ -2,10 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::KernelError;
-use crate::buffer::Buffer;
-use crate::error::{check_len, check_range};
-use crate::simd::LANES_MAX;
+use crate::cpu::buffer::Buffer;
+use crate::cpu::simd::LANES_MAX;
+use crate::error::{KernelError, check_len, check_range};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +155,23 @@ impl Weight {
         Ok(())
     }
 
+    /// Fills the matrix with numbers that are uniform between `-amplitude` and `amplitude`. The same seed gives the same
+    /// numbers, up to the rounding of the dtype.
+    pub fn fill_uniform(&mut self, seed: u64, amplitude: f32) {
+        let (dtype, n_cols) = (self.dtype, self.n_cols);
+        let size = dtype.size_bytes();
+        let stored: &mut [u8] = self.buffer.as_mut_slice();
+        for (row, to) in stored.chunks_exact_mut(self.row_stride * size).enumerate() {
+            let to = &mut to[..n_cols * size];
+            let seed = seed.wrapping_add(mixed(row as u64));
+            match dtype {
+                DType::F32 => write_uniform(to, seed, |v| (v * amplitude).to_ne_bytes()),
+                DType::F16 => write_uniform(to, seed, |v| f16::from_f32(v * amplitude).to_ne_bytes()),
+                DType::BF16 => write_uniform(to, seed, |v| bf16::from_f32(v * amplitude).to_ne_bytes()),
+            }
+        }
+    }
+
     /// The rows, typed, `row_stride` elements apart.
     pub(crate) fn rows(&self) -> Rows<'_> {
         match self.dtype {
@@ -170,6 +186,25 @@ impl Weight {
         debug_assert!(self.row_stride.is_multiple_of(LANES_MAX));
         self.row_stride
     }
+}
+
+/// Writes elements of `N` bytes that `stored` makes of numbers between -1 and 1: splitmix64, four numbers of 16 bits a
+/// word.
+fn write_uniform<const N: usize>(to: &mut [u8], seed: u64, stored: impl Fn(f32) -> [u8; N]) {
+    for (i, to) in to.chunks_mut(4 * N).enumerate() {
+        let word = mixed(seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        for (j, to) in to.chunks_exact_mut(N).enumerate() {
+            let bits = (word >> (16 * j)) as u16 as i16;
+            to.copy_from_slice(&stored(f32::from(bits) * (1.0 / 32_768.0)));
+        }
+    }
+}
+
+/// The finaliser of splitmix64.
+fn mixed(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 /// Converts one row between little-endian dtypes.
@@ -274,6 +309,32 @@ pub(crate) mod tests {
                     "{from:?} to {to:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_numbers_in_every_dtype_and_leaves_the_gaps_zero() {
+        let filled = |dtype, seed| {
+            let mut weight = Weight::zeroed(dtype, 50, 21).unwrap();
+            weight.fill_uniform(seed, 0.5);
+            match weight.rows() {
+                Rows::F32(rows) => rows.to_vec(),
+                Rows::F16(rows) => rows.iter().map(|v| v.to_f32()).collect(),
+                Rows::BF16(rows) => rows.iter().map(|v| v.to_f32()).collect::<Vec<_>>(),
+            }
+        };
+        let wide = filled(DType::F32, 7);
+        assert_eq!(wide, filled(DType::F32, 7));
+        assert_ne!(wide, filled(DType::F32, 8));
+        assert!(wide.iter().all(|v| v.abs() <= 0.5));
+        let mean = wide.iter().sum::<f32>() / (50.0 * 21.0);
+        assert!(mean.abs() < 0.05, "{mean}");
+        for row in wide.chunks(32) {
+            assert!(row[..21].iter().any(|&v| v != row[0]) && row[21..].iter().all(|&v| v == 0.0));
+        }
+        for (narrow, wide) in filled(DType::BF16, 7).chunks(32).zip(wide.chunks(32)) {
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 128.0;
+            assert!(narrow[..21].iter().zip(&wide[..21]).all(close));
         }
     }
 

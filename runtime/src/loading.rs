@@ -18,7 +18,7 @@ use crate::engine::{
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
-use crate::model::{DtypeChoice, LoadOptions, Model, ModelInfo, Task};
+use crate::model::{DtypeChoice, LoadFormat, LoadOptions, Model, ModelInfo, Task};
 use crate::pooling::PoolingConfig;
 use crate::server::{App, ServeError, Serving};
 use crate::startup::Stage;
@@ -113,6 +113,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         "parsers of answers"
     );
     let options = LoadOptions {
+        format: LoadFormat::Auto,
         dtype: dtype(config.dtype),
         n_threads: None,
         max_model_len: config.max_model_len,

@@ -6,20 +6,16 @@
 //! `config` reads the JSON, `families` maps it to a `spec` (one decoder described as data), `weights`
 //! checks and maps the files, `decoder` loads and runs.
 
+mod checkpoint;
 mod config;
 mod decoder;
 mod error;
 mod families;
 pub(crate) mod fuzzing;
-mod load;
-mod mxfp4;
-mod pickle;
 mod pooling;
 mod rope;
-mod safetensors;
 mod spec;
-mod weights;
 
+pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
 pub use decoder::{LoadOptions, Model, ModelInfo, Task};
 pub use error::ModelError;
-pub use weights::{DtypeChoice, LoadProgress};

@@ -6,10 +6,11 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use kernels::DType;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::ModelError;
+use super::error::ModelError;
 
 /// Largest config.json: the largest ones list a hundred thousand labels.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
@@ -255,6 +256,20 @@ impl Fields {
             )
         };
         ids.map(Some).ok_or_else(wrong)
+    }
+
+    /// The dtype in which the checkpoint's weights are, single precision if the config does not name it.
+    pub(super) fn dtype(&self) -> Result<DType, ModelError> {
+        match self.text(&["dtype", "torch_dtype"])?.unwrap_or("float32") {
+            "bfloat16" => Ok(DType::BF16),
+            "float16" => Ok(DType::F16),
+            "float32" => Ok(DType::F32),
+            other => Err(ModelError::UnsupportedOption {
+                option: "torch_dtype",
+                value: other.to_owned(),
+                supported: "bfloat16, float16, float32",
+            }),
+        }
     }
 
     /// The first of `architectures`.

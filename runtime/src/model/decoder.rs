@@ -13,11 +13,10 @@ use std::path::Path;
 
 use kernels::{CpuContext, Weight, embed};
 
+use super::checkpoint::{Checkpoint, Dummy, Linear, LoadFormat, Loaded, Loader};
 use super::config::{Fields, SpecialTokens};
-use super::load::{Linear, Loaded, Loader};
 use super::pooling::{Pooling, PoolingKind};
 use super::spec::{Convert as _, ModelSpec, Task as TaskSpec};
-use super::weights::Checkpoint;
 use super::{DtypeChoice, LoadProgress, ModelError, families};
 use crate::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
 
@@ -28,6 +27,8 @@ use step::Step;
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
+    /// Which files to read the weights from.
+    pub format: LoadFormat,
     /// In which dtype to keep the weights.
     pub dtype: DtypeChoice,
     /// Compute threads; by default as many as the process may use.
@@ -122,9 +123,21 @@ impl Model {
         let max_model_len = max_model_len(&spec, options.max_model_len)?;
         let n_threads = options.n_threads.unwrap_or_else(available_threads);
         let context = CpuContext::new(n_threads)?;
-        let checkpoint = Checkpoint::open(dir, &spec.tensors()?, &spec.ignored)?;
-        let loader = Loader::new(&checkpoint, options.dtype, progress);
-        let network = context.enter(|| loader.network(&spec))?;
+        let (network, n_params, weights_bytes) = if options.format == LoadFormat::Dummy {
+            let dummy = Dummy::new(options.dtype, config.dtype()?);
+            let network = context.enter(|| dummy.network(&spec))?;
+            let n_params = spec
+                .tensors()?
+                .iter()
+                .map(|t| t.shape.iter().product::<usize>() as u64)
+                .sum();
+            (network, n_params, dummy.weights_bytes())
+        } else {
+            let checkpoint = Checkpoint::open(dir, options.format, &spec.tensors()?, &spec.ignored)?;
+            let loader = Loader::new(&checkpoint, options.dtype, progress);
+            let network = context.enter(|| loader.network(&spec))?;
+            (network, checkpoint.n_params(), loader.weights_bytes())
+        };
         let layout = Layout::of(&network);
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
@@ -135,8 +148,8 @@ impl Model {
             eos_token_ids: tokens.eos,
             bos_token_id: tokens.bos,
             n_layers: spec.layers.len(),
-            n_params: checkpoint.n_params(),
-            weights_bytes: loader.weights_bytes(),
+            n_params,
+            weights_bytes,
             kv_bytes_per_token: layout.slot_bytes() as u64,
             dtype: network.embedding.tokens.weight.dtype().name(),
         };

@@ -1,9 +1,8 @@
 //! What the fuzz targets call of the model's readers.
 
+use super::checkpoint::{Entry, read_checkpoint, read_header};
 use super::config::Fields;
 use super::families;
-use super::pickle::read_checkpoint;
-use super::safetensors::{Entry, read_header};
 
 /// Reads the header of a safetensors file.
 pub fn safetensors(file: &[u8]) {

@@ -7,7 +7,7 @@ use kernels::{
 
 use super::step::Step;
 use crate::batch::StepError;
-use crate::model::load::Linear;
+use crate::model::checkpoint::Linear;
 use crate::model::spec::{Attention, Grouped, Latent, QkNorms};
 
 /// The cache of a layer during a step.

@@ -9,7 +9,7 @@ use kernels::{KvCache, KvShape, KvValues};
 
 use crate::batch::{BlockMove, KvGroup, StepError};
 use crate::model::ModelError;
-use crate::model::load::{Loaded, LoadedLayer};
+use crate::model::checkpoint::{Loaded, LoadedLayer};
 use crate::model::spec::Attention;
 
 /// Where layers keep keys and values.

@@ -4,7 +4,7 @@ use kernels::{Choice, Route, activate, activate_gated, add, route};
 
 use super::step::Step;
 use crate::batch::StepError;
-use crate::model::load::Linear;
+use crate::model::checkpoint::Linear;
 use crate::model::spec::{Ffn, Mlp, Moe};
 
 /// Rows that pass through at once: enough to use the weight well, few enough that the widest activation of an

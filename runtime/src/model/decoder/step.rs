@@ -7,7 +7,7 @@ use kernels::{AttentionRow, CpuContext, Gemm, Heads, Norm as NormOp, RopeTable, 
 use super::attention::LayerCache;
 use super::cache::Cache;
 use crate::batch::{Batch, BatchRow, StepError};
-use crate::model::load::{Linear, Loaded, LoadedLayer};
+use crate::model::checkpoint::{Linear, Loaded, LoadedLayer};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{Head, Norm, Task};
 

@@ -37,7 +37,7 @@ const WRAPPERS: [&str; 2] = ["state_dict", "model"];
 /// # Errors
 /// Why the file is not one of `torch.save`, asks for more than weights, or holds a tensor whose numbers do not
 /// lie one after another, in words.
-pub(super) fn read_checkpoint(file: &[u8]) -> Result<Vec<Entry>, String> {
+pub(in crate::model) fn read_checkpoint(file: &[u8]) -> Result<Vec<Entry>, String> {
     if file.starts_with(LEGACY_MAGIC) {
         read_legacy(file)
     } else if file.starts_with(b"PK\x03\x04") {

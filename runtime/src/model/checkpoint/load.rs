@@ -9,26 +9,26 @@ use kernels::{DType, Weight};
 use rayon::prelude::*;
 
 use super::mxfp4;
-use super::spec::{Convert, Layer, LayerSpec, Layout, Matrix, Network, Part, Rows, Vector};
-use super::weights::{Checkpoint, Tensor};
-use super::{DtypeChoice, LoadProgress, ModelError};
+use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor};
+use crate::model::error::ModelError;
+use crate::model::spec::{Convert, Layer, LayerSpec, Layout, Matrix, Network, Part, Rows, Vector};
 
 /// A weight with its bias.
 #[derive(Debug)]
-pub(super) struct Linear {
+pub(in crate::model) struct Linear {
     /// `[n_rows, n_cols]`
-    pub(super) weight: Weight,
+    pub(in crate::model) weight: Weight,
     /// `[n_rows]`
-    pub(super) bias: Option<Vec<f32>>,
+    pub(in crate::model) bias: Option<Vec<f32>>,
 }
 
 /// A model with its weights.
-pub(super) type Loaded = Network<Linear, Vec<f32>>;
+pub(in crate::model) type Loaded = Network<Linear, Vec<f32>>;
 /// One of its layers.
-pub(super) type LoadedLayer = Layer<Linear, Vec<f32>>;
+pub(in crate::model) type LoadedLayer = Layer<Linear, Vec<f32>>;
 
 /// Copies tensors from the mapped files.
-pub(super) struct Loader<'a> {
+pub(in crate::model) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     dtype: DtypeChoice,
     progress: &'a (dyn Fn(LoadProgress) + Sync),
@@ -45,7 +45,7 @@ const PIECE_BYTES: usize = 8 << 20;
 
 impl<'a> Loader<'a> {
     /// A loader that keeps weights as `dtype` says and tells `progress` after each tensor.
-    pub(super) fn new(
+    pub(in crate::model) fn new(
         checkpoint: &'a Checkpoint,
         dtype: DtypeChoice,
         progress: &'a (dyn Fn(LoadProgress) + Sync),
@@ -61,7 +61,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Bytes of all weights loaded so far.
-    pub(super) fn weights_bytes(&self) -> u64 {
+    pub(in crate::model) fn weights_bytes(&self) -> u64 {
         self.weights_bytes.load(Ordering::Relaxed)
     }
 

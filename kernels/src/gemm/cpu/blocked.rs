@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::Shape;
-use crate::CpuContext;
-use crate::disjoint::DisjointMut;
-use crate::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::cpu::context::CpuContext;
+use crate::cpu::disjoint::DisjointMut;
+use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
 
 /// Operands of a product.
 pub(super) struct Operands<'a, W> {
@@ -22,7 +22,7 @@ pub(super) struct Operands<'a, W> {
 
 /// Activation rows of a block: its sums take 96 KiB of the second-level cache, and widening the weight is
 /// a few percent of the work.
-pub(super) const M_BLOCK: usize = 128;
+pub(in crate::gemm) const M_BLOCK: usize = 128;
 /// Weight rows of a block.
 const N_BLOCK: usize = 12;
 /// Columns of a block: the widened weight takes 24 KiB, half of the first-level cache, and leaves the rest

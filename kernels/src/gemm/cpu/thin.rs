@@ -1,9 +1,9 @@
 //! Products with few rows: the weight streams past once, several rows of it at a time.
 
 use super::Shape;
-use crate::CpuContext;
-use crate::disjoint::DisjointMut;
-use crate::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::cpu::context::CpuContext;
+use crate::cpu::disjoint::DisjointMut;
+use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
 
 /// Operands of a product with few rows.
 pub(super) struct Operands<'a, W> {

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Mask, Scores};
-use crate::KvCache;
-use crate::disjoint::DisjointMut;
-use crate::simd::{LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::attention::{Mask, Scores};
+use crate::cpu::disjoint::DisjointMut;
+use crate::cpu::simd::{LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::kv_cache::KvCache;
 
 /// Positions whose scores are computed before the softmax moves on.
 const POSITIONS: usize = 32;

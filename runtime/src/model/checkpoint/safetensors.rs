@@ -15,22 +15,22 @@ const HEADER_BYTES_MAX: usize = 100_000_000;
 
 /// A tensor of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(in crate::model) struct Entry {
     /// Its name.
-    pub(super) name: String,
+    pub(in crate::model) name: String,
     /// Its dtype as the file spells it.
-    pub(super) dtype: String,
+    pub(in crate::model) dtype: String,
     /// Its shape.
-    pub(super) shape: Vec<usize>,
+    pub(in crate::model) shape: Vec<usize>,
     /// Its bytes within the file.
-    pub(super) bytes: Range<usize>,
+    pub(in crate::model) bytes: Range<usize>,
 }
 
 /// Reads the header of a whole file.
 ///
 /// # Errors
 /// Why the file is not one, in words.
-pub(super) fn read_header(file: &[u8]) -> Result<Vec<Entry>, String> {
+pub(in crate::model) fn read_header(file: &[u8]) -> Result<Vec<Entry>, String> {
     let (length, rest) = file
         .split_first_chunk::<8>()
         .ok_or("it is shorter than 8 bytes")?;

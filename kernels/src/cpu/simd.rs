@@ -12,7 +12,7 @@ mod portable;
 
 pub(crate) use dot::{Element, dot_tile};
 
-use crate::Isa;
+use super::isa::Isa;
 
 /// One op's work, to be compiled for every instruction set.
 pub(crate) trait SimdTask {

@@ -2,7 +2,7 @@
 
 use memmap2::MmapMut;
 
-use crate::KernelError;
+use crate::error::KernelError;
 
 /// Zeroed memory that starts on a page and is taken from the operating system page by page as it is
 /// written. Large buffers ask for huge pages, which spares misses of the address cache.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use kernels::{DType, MappedFile};
 
-use super::ModelError;
-use super::config::{Fields, read_json};
 use super::pickle::read_checkpoint;
 use super::safetensors::{Entry, read_header};
-use super::spec::TensorSpec;
+use crate::model::config::{Fields, read_json};
+use crate::model::error::ModelError;
+use crate::model::spec::TensorSpec;
 
 /// In which dtype weights are kept, the choices of the DTYPE setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +40,7 @@ impl DtypeChoice {
     }
 
     /// The dtype in memory of weights that the checkpoint has as `stored`.
-    pub(super) fn apply(self, stored: DType) -> DType {
+    pub(in crate::model) fn apply(self, stored: DType) -> DType {
         match self {
             DtypeChoice::Auto => stored,
             DtypeChoice::Float16 => DType::F16,
@@ -48,6 +48,20 @@ impl DtypeChoice {
             DtypeChoice::Float32 => DType::F32,
         }
     }
+}
+
+/// Which files weights are read from, the choices of the LOAD_FORMAT setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadFormat {
+    /// Safetensors if there are any, else PyTorch's files.
+    #[default]
+    Auto,
+    /// Safetensors only.
+    Safetensors,
+    /// PyTorch's files only.
+    Pt,
+    /// No files: seeded random weights of the shapes that config.json gives.
+    Dummy,
 }
 
 /// How far loading is.
@@ -61,7 +75,7 @@ pub struct LoadProgress {
 
 /// The mapped files and where in them each tensor of the description lies.
 #[derive(Debug)]
-pub(super) struct Checkpoint {
+pub(in crate::model) struct Checkpoint {
     files: Vec<MappedFile>,
     tensors: HashMap<String, Located>,
 }
@@ -76,11 +90,11 @@ struct Located {
 
 /// A tensor's bytes, little-endian and without gaps.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tensor<'a> {
+pub(in crate::model) struct Tensor<'a> {
     /// How its numbers are stored; `None` for bytes that are not numbers by themselves.
-    pub(super) dtype: Option<DType>,
+    pub(in crate::model) dtype: Option<DType>,
     /// The numbers.
-    pub(super) bytes: &'a [u8],
+    pub(in crate::model) bytes: &'a [u8],
     file: &'a MappedFile,
     /// Where in the file the bytes start.
     at: usize,
@@ -88,7 +102,7 @@ pub(super) struct Tensor<'a> {
 
 impl Tensor<'_> {
     /// Gives back the memory of bytes `part` of the tensor, which have been read; the file keeps them.
-    pub(super) fn release(&self, part: Range<usize>) {
+    pub(in crate::model) fn release(&self, part: Range<usize>) {
         self.file.release(self.at + part.start..self.at + part.end);
     }
 }
@@ -118,14 +132,15 @@ impl Checkpoint {
     /// # Errors
     /// A file is missing or broken, a wanted tensor is missing or has another shape or a dtype that cannot
     /// be computed with, or a file holds a tensor that nobody wants.
-    pub(super) fn open(
+    pub(in crate::model) fn open(
         dir: &Path,
+        format: LoadFormat,
         wanted: &[TensorSpec],
         ignored: &[String],
     ) -> Result<Checkpoint, ModelError> {
         let mut files = Vec::new();
         let mut stored: HashMap<String, (usize, Entry)> = HashMap::new();
-        for path in weight_files(dir)? {
+        for path in weight_files(dir, format)? {
             let file = map(&path)?;
             let broken = |reason| ModelError::WeightFile {
                 path: path.clone(),
@@ -166,7 +181,7 @@ impl Checkpoint {
     }
 
     /// A tensor of the description this was opened with.
-    pub(super) fn tensor(&self, name: &str) -> Result<Tensor<'_>, ModelError> {
+    pub(in crate::model) fn tensor(&self, name: &str) -> Result<Tensor<'_>, ModelError> {
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
         };
@@ -185,7 +200,7 @@ impl Checkpoint {
     }
 
     /// Bytes of all tensors of the description.
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(in crate::model) fn size_bytes(&self) -> u64 {
         self.tensors
             .values()
             .map(|located| located.bytes.len() as u64)
@@ -193,7 +208,7 @@ impl Checkpoint {
     }
 
     /// Numbers in all tensors of the description.
-    pub(super) fn n_params(&self) -> u64 {
+    pub(in crate::model) fn n_params(&self) -> u64 {
         self.tensors
             .values()
             .map(|located| match located.dtype {
@@ -205,16 +220,32 @@ impl Checkpoint {
     }
 }
 
-/// Where weights are: in one file, or in those that an index names. The first that is there counts, for a
-/// repository that has both kinds has the same weights twice.
-const WEIGHT_FILES: [(&str, &str); 2] = [
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-];
+/// Where weights of one format are: in one file, or in the files that an index names.
+struct WeightFiles {
+    single: &'static str,
+    index: &'static str,
+}
 
-/// The checkpoint's files.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    for (single, index) in WEIGHT_FILES {
+const SAFETENSORS: WeightFiles = WeightFiles {
+    single: "model.safetensors",
+    index: "model.safetensors.index.json",
+};
+
+const PT: WeightFiles = WeightFiles {
+    single: "pytorch_model.bin",
+    index: "pytorch_model.bin.index.json",
+};
+
+/// The checkpoint's files. The first format that is there counts: a repository that has both kinds has the same
+/// weights twice.
+fn weight_files(dir: &Path, format: LoadFormat) -> Result<Vec<PathBuf>, ModelError> {
+    let formats: &[WeightFiles] = match format {
+        LoadFormat::Auto => &[SAFETENSORS, PT],
+        LoadFormat::Safetensors => &[SAFETENSORS],
+        LoadFormat::Pt => &[PT],
+        LoadFormat::Dummy => return Ok(Vec::new()),
+    };
+    for WeightFiles { single, index } in formats {
         let single = dir.join(single);
         if single.is_file() {
             return Ok(vec![single]);
@@ -225,7 +256,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         }
     }
     Err(ModelError::MissingFile {
-        path: dir.join(WEIGHT_FILES[0].0),
+        path: dir.join(formats[0].single),
     })
 }
 
@@ -388,7 +419,7 @@ mod tests {
     #[track_caller]
     fn check_refused(files: &[(&str, &[u8])], names: &[&str], message: &str) {
         let dir = folder(files);
-        let refused = Checkpoint::open(dir.path(), &wanted(names), &[])
+        let refused = Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted(names), &[])
             .unwrap_err()
             .to_string();
         assert!(refused.contains(message), "{refused}");
@@ -403,7 +434,7 @@ mod tests {
         ];
         let dir = folder(&[("model.safetensors", &shard(&names))]);
         let wanted = wanted(&["model.norm.weight", "model.embed.weight", "layers.0.inv.weight"]);
-        let checkpoint = Checkpoint::open(dir.path(), &wanted, &[]).unwrap();
+        let checkpoint = Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted, &[]).unwrap();
         assert_eq!(checkpoint.tensor("model.embed.weight").unwrap().bytes, [1; 8]);
         assert_eq!((checkpoint.size_bytes(), checkpoint.n_params()), (24, 6));
     }
@@ -417,7 +448,7 @@ mod tests {
             ("y.safetensors", &shard(&["b"])),
         ];
         let dir = folder(files);
-        assert!(Checkpoint::open(dir.path(), &wanted(&["a", "b"]), &[]).is_ok());
+        assert!(Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted(&["a", "b"]), &[]).is_ok());
         check_refused(&files[..2], &["a", "b"], "y.safetensors is missing");
         check_refused(
             &[files[0], files[1], ("y.safetensors", &shard(&["a"]))],
@@ -432,7 +463,7 @@ mod tests {
         let wanted = wanted(&["a", "b"]);
         let of_b = |files: &[(&str, &[u8])]| {
             let dir = folder(files);
-            let checkpoint = Checkpoint::open(dir.path(), &wanted, &[]).unwrap();
+            let checkpoint = Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted, &[]).unwrap();
             checkpoint.tensor("b").unwrap().bytes.to_vec()
         };
         let saved = [2f32, 3.].map(f32::to_le_bytes).concat();
@@ -452,6 +483,24 @@ mod tests {
             &["a"],
             "pytorch_model.bin is not a usable weight file",
         );
+        let of_format = |files: &[(&str, &[u8])], format| {
+            let dir = folder(files);
+            let checkpoint = Checkpoint::open(dir.path(), format, &wanted, &[]);
+            checkpoint.map(|checkpoint| checkpoint.tensor("b").unwrap().bytes.to_vec())
+        };
+        assert_eq!(of_format(both, LoadFormat::Safetensors).unwrap(), [1; 8]);
+        assert_eq!(of_format(both, LoadFormat::Pt).unwrap(), saved);
+        for (files, format, missing) in [
+            (&both[..1], LoadFormat::Pt, "pytorch_model.bin is missing"),
+            (
+                &both[1..],
+                LoadFormat::Safetensors,
+                "model.safetensors is missing",
+            ),
+        ] {
+            let refused = of_format(files, format).unwrap_err().to_string();
+            assert!(refused.contains(missing), "{refused}");
+        }
     }
 
     #[test]
@@ -496,7 +545,7 @@ mod tests {
             name: "a.weight".to_owned(),
             shape: vec![1, 2],
         };
-        let refused = Checkpoint::open(dir.path(), &[long], &[])
+        let refused = Checkpoint::open(dir.path(), LoadFormat::Auto, &[long], &[])
             .unwrap_err()
             .to_string();
         assert_eq!(refused, "tensor a.weight has shape [2], config.json says [1, 2]");
@@ -518,7 +567,7 @@ mod tests {
             "lm_head.weight",
         ];
         let files: &[(&str, &[u8])] = &[("model.safetensors", &shard(&names))];
-        assert!(Checkpoint::open(folder(files).path(), &wanted(&["a"]), &[]).is_ok());
+        assert!(Checkpoint::open(folder(files).path(), LoadFormat::Auto, &wanted(&["a"]), &[]).is_ok());
         check_refused(files, &["lm_head.weight"], "tensor a is not part of");
     }
 }

@@ -3,55 +3,12 @@
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::KernelError;
-use crate::simd::SimdTask;
+use super::isa::Isa;
+use super::simd::{self, SimdTask};
+use crate::error::KernelError;
 
 /// Most threads a context may have; beyond it a setting is a mistake, not a wish.
 const N_THREADS_MAX: usize = 1024;
-
-/// An instruction set that the ops have a path for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    /// Plain Rust, on every processor.
-    Portable,
-    /// AVX2 with FMA and F16C (x86-64-v3).
-    Avx2,
-    /// AVX-512 F, BW, DQ and VL (x86-64-v4).
-    Avx512,
-}
-
-impl Isa {
-    /// Every instruction set this processor can run, slowest first.
-    pub fn available() -> Vec<Isa> {
-        let mut found = vec![Isa::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c")
-            {
-                found.push(Isa::Avx2);
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                {
-                    found.push(Isa::Avx512);
-                }
-            }
-        }
-        found
-    }
-
-    /// Its name in logs: `portable`, `avx2` or `avx512`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Portable => "portable",
-            Isa::Avx2 => "avx2",
-            Isa::Avx512 => "avx512",
-        }
-    }
-}
 
 /// The threads and the instruction set of one engine; the first parameter of every op.
 #[derive(Debug)]
@@ -117,7 +74,7 @@ impl CpuContext {
     /// Runs `task` with the instructions of this context.
     pub(crate) fn run<T: SimdTask>(&self, task: T) -> T::Output {
         // SAFETY: `with_isa` refused every instruction set that this processor does not have.
-        unsafe { crate::simd::run(self.isa, task) }
+        unsafe { simd::run(self.isa, task) }
     }
 
     /// Calls `each` for `0..n_tasks` with working memory that `init` makes and later tasks find as it was

@@ -1,0 +1,18 @@
+//! The files of a checkpoint: found, read without trusting them, and turned into weights in memory.
+//!
+//! `weights` finds and maps the files, `safetensors` and `pickle` read where tensors are in them, and `load` copies
+//! what a description names. Must not know families or how a model is computed.
+
+mod dummy;
+mod load;
+mod mxfp4;
+mod pickle;
+mod safetensors;
+mod weights;
+
+pub(in crate::model) use dummy::Dummy;
+pub(in crate::model) use load::{Linear, Loaded, LoadedLayer, Loader};
+pub(in crate::model) use pickle::read_checkpoint;
+pub(in crate::model) use safetensors::{Entry, read_header};
+pub(in crate::model) use weights::Checkpoint;
+pub use weights::{DtypeChoice, LoadFormat, LoadProgress};
