@@ -9,9 +9,8 @@ use crds::{
     ModelDeployment, ModelDeploymentSpec,
     failure::{Failure, Reason},
     modeldeployment::{
-        API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, DRAIN_TIMEOUT_SECONDS_DEFAULT,
-        GPU_RESOURCE_DEFAULT, HuggingFace, PullPolicy, REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT,
-        Scheduling, SettingsStatus, TOKEN_KEY_DEFAULT,
+        API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, GPU_RESOURCE_DEFAULT, HuggingFace, PullPolicy,
+        REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, Scheduling, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
     settings::{Layer, SettingError, Settings, Variable, variable},
 };
@@ -262,10 +261,7 @@ pub fn startup_timeout(object: &ModelDeployment) -> SignedDuration {
 }
 
 fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {
-    spec.rollout
-        .as_ref()
-        .and_then(|rollout| rollout.drain_timeout_seconds)
-        .unwrap_or(DRAIN_TIMEOUT_SECONDS_DEFAULT)
+    spec.settings().process.drain_timeout_seconds()
 }
 
 /// Refuses to take over what belongs to somebody else.
