@@ -40,7 +40,7 @@ pub struct ServeConfig {
     /// Jinja text of the chat template, if not the model's.
     pub chat_template: Option<String>,
     /// Name of the chat template of a model that brings none.
-    pub conv_template: Option<String>,
+    pub conv_template: Option<ConvTemplate>,
     /// What the chat template expects as contents.
     pub content_format: ContentFormat,
     /// Requests that are tokenized at a time, if not one per core.
@@ -412,7 +412,7 @@ impl Hub {
 /// TI-ONE's way to start a model: by the model's folder, or by the name of a template.
 struct TiOne {
     model_id: Option<String>,
-    conv_template: Option<String>,
+    conv_template: Option<ConvTemplate>,
     /// This way has a default of its own.
     max_concurrency: Option<u32>,
 }
@@ -425,10 +425,9 @@ impl TiOne {
             model_id,
             conv_template_name,
         } = of_folder.unwrap_or_default();
-        let chosen = conv_template.map(|template| template.name().to_string());
         Ok(Self {
             model_id,
-            conv_template: chosen.or(conv_template_name),
+            conv_template: conv_template.or(conv_template_name),
             max_concurrency: is_used.then_some(128),
         })
     }
