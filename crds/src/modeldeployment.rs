@@ -19,16 +19,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{
-    EngineSettings, ModelSettings, OpenaiSettings, ServingSettings, Settings, StreamingSettings,
-    TokenizerSettings,
+    EngineSettings, ModelSettings, OpenaiSettings, ProcessSettings, ServingSettings, Settings,
+    StreamingSettings, TokenizerSettings,
 };
 
 /// Replicas if the spec names none.
 pub const REPLICAS_DEFAULT: i32 = 1;
 /// Seconds a replica may take from start to ready, downloads not counted.
 pub const STARTUP_TIMEOUT_SECONDS_DEFAULT: u32 = 1200;
-/// Seconds a stopping replica may take to finish its requests.
-pub const DRAIN_TIMEOUT_SECONDS_DEFAULT: u32 = 90;
 /// Resource name of one GPU.
 pub const GPU_RESOURCE_DEFAULT: &str = "nvidia.com/gpu";
 /// Key of a Secret that holds the hub's token.
@@ -123,8 +121,9 @@ pub struct ModelDeploymentSpec {
 }
 
 impl ModelDeploymentSpec {
-    /// The settings that stand in typed fields.
+    /// The settings in typed fields.
     pub fn settings(&self) -> Settings {
+        let rollout = self.rollout.as_ref();
         Settings {
             model: self.model.settings.clone(),
             tokenizer: self.tokenizer.clone(),
@@ -132,7 +131,10 @@ impl ModelDeploymentSpec {
             streaming: self.streaming.clone(),
             openai: self.openai.clone(),
             serving: self.serving.clone(),
-            process: Default::default(),
+            process: ProcessSettings {
+                drain_timeout_seconds: rollout.and_then(|rollout| rollout.drain_timeout_seconds),
+                ..ProcessSettings::default()
+            },
         }
     }
 }
@@ -174,7 +176,7 @@ pub struct HuggingFace {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$')")
         .message("a repository is 'owner/name'"))]
     pub repo: String,
-    /// Branch, tag or commit. Default: `main`. The commit it stands for is in the status.
+    /// Branch, tag or commit. The status contains the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub revision: Option<String>,
@@ -374,7 +376,7 @@ pub struct Scheduling {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Longest time a stopping replica may take to finish its requests, in seconds. Default: 90.
+    /// Longest time a stopping replica may take to finish its requests, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_timeout_seconds: Option<u32>,

@@ -1,11 +1,11 @@
 //! Reading and checking the JSON schemas that the types generate.
 //!
-//! Knows the keywords that a structural schema of Kubernetes may hold, nothing of what they describe.
+//! Knows the keywords of Kubernetes' structural schemas. Must not know what the schemas describe.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-/// Deepest value that is checked; deeper ones are refused.
+/// Deepest nesting of a value; a deeper one is refused.
 const DEPTH_MAX: usize = 32;
 
 /// One way in which a value does not fit its schema.
@@ -14,7 +14,7 @@ pub enum Violation {
     /// Not the expected type.
     #[error("{path}expected {expected}, got {got}")]
     Type {
-        /// Path inside the value with a trailing `: `, or empty.
+        /// Path inside the value, followed by `: `; empty for the value itself.
         path: String,
         /// Expected type or choice.
         expected: String,
@@ -26,12 +26,12 @@ pub enum Violation {
     Bound {
         /// Path inside the value.
         path: String,
-        /// The bound in words.
+        /// The bound.
         expected: String,
         /// The value, shortened.
         got: String,
     },
-    /// A field the schema does not have.
+    /// A field that the schema does not have.
     #[error("{path}there is no field '{field}'")]
     UnknownField {
         /// Path inside the value.
@@ -47,7 +47,7 @@ pub enum Violation {
         /// The field.
         field: String,
     },
-    /// Nested deeper than any schema of ours.
+    /// Nested deeper than the bound.
     #[error("{path}nested too deeply")]
     Depth {
         /// Path inside the value.
@@ -55,7 +55,19 @@ pub enum Violation {
     },
 }
 
-/// The schema of a type in the form that a CRD has it: no references, choices as `enum`.
+impl Violation {
+    /// The same violation without the value, for a secret.
+    pub fn redacted(mut self) -> Self {
+        match &mut self {
+            Violation::Type { got, .. } | Violation::Bound { got, .. } => *got = "a secret value".into(),
+            Violation::UnknownField { field, .. } => *field = "secret".into(),
+            Violation::MissingField { .. } | Violation::Depth { .. } => {}
+        }
+        self
+    }
+}
+
+/// The schema of a type in the form of a CRD: no references, choices as `enum`.
 pub fn of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::openapi3()
         .with(|settings| settings.inline_subschemas = true)
@@ -65,7 +77,7 @@ pub fn of<T: JsonSchema>() -> Value {
     serde_json::to_value(generator.into_root_schema_for::<T>()).expect("a schema serializes")
 }
 
-/// Everything in which `value` does not fit `schema`; empty means it fits.
+/// Every way in which `value` does not fit `schema`; empty if it fits.
 pub fn check(schema: &Value, value: &Value) -> Vec<Violation> {
     let mut found = Vec::new();
     check_at(

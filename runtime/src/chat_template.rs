@@ -11,6 +11,7 @@ pub mod sandbox;
 
 use std::collections::BTreeMap;
 
+use crds::settings::ContentFormat;
 use jiff::Zoned;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind, from_args};
@@ -20,8 +21,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::tokenizer::TokenizerConfig;
 
-pub use content::{ContentFormat, text};
-pub use named::{NAMED, Named};
+pub use content::text;
+pub use named::NamedTemplate;
 
 /// Instructions that one rendering may take: 10,000 messages of a hundred instructions each. At some 30 ns each it is
 /// the time that a hostile template can cost.
@@ -144,9 +145,9 @@ impl ChatTemplate {
             source: source.to_owned(),
             body: Body::Compiled(environment),
             special_tokens,
-            content_format: ContentFormat::Text,
+            content_format: ContentFormat::Auto,
         };
-        template.content_format = ContentFormat::detect(&template);
+        template.content_format = content::detect(&template);
         template
     }
 
@@ -167,15 +168,18 @@ impl ChatTemplate {
             source: source.to_owned(),
             body: Body::Sandboxed,
             special_tokens,
-            content_format: ContentFormat::Text,
+            content_format: ContentFormat::Auto,
         })
     }
 
-    /// The same template, which expects contents in this form.
+    /// The same template, which expects contents in this form; with `Auto`, in the form that was found.
     pub fn with_content_format(self, content_format: ContentFormat) -> Self {
-        Self {
-            content_format,
-            ..self
+        match content_format {
+            ContentFormat::Auto => self,
+            ContentFormat::String | ContentFormat::Openai => Self {
+                content_format,
+                ..self
+            },
         }
     }
 
@@ -212,7 +216,7 @@ impl ChatTemplate {
         let prompt = match &self.body {
             Body::Sandboxed => sandbox::render(&self.source, &self.special_tokens, conversation)?,
             Body::Compiled(environment) => {
-                let mut messages = self.content_format.of_all(&conversation.messages);
+                let mut messages = content::with_contents(&conversation.messages, self.content_format);
                 self.rename_developers(&mut messages);
                 self.write(environment, &messages, conversation)?
             }

@@ -127,7 +127,7 @@ fn argument(setting: &Setting) -> Arg {
     if !choices.is_empty() {
         help += &format!(" One of {}.", choices.join(", "));
     }
-    help += &format!(" [default: {}] [env: {}]", setting.row.default, setting.env());
+    help += &format!(" [default: {}] [env: {}]", setting.default, setting.env());
     let kinds = schema["type"].to_string();
     let (is_list, is_bool) = (kinds.contains("array"), kinds.contains("boolean"));
     let arg = Arg::new(setting.flag())

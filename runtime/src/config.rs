@@ -40,7 +40,7 @@ pub struct ServeConfig {
     /// Jinja text of the chat template, if not the model's.
     pub chat_template: Option<String>,
     /// Name of the chat template of a model that brings none.
-    pub conv_template: Option<String>,
+    pub conv_template: Option<ConvTemplate>,
     /// What the chat template expects as contents.
     pub content_format: ContentFormat,
     /// Requests that are tokenized at a time, if not one per core.
@@ -309,56 +309,64 @@ fn with_defaults(
         process,
     } = settings;
     let hub = Hub::new(&process, hub);
-    let repo = process.model.or(hub.repo.clone()).ok_or(ConfigError::NoModel)?;
-    let revision = process.model_revision.or(hub.revision.clone());
+    let repo = process.model().or(hub.repo.clone()).ok_or(ConfigError::NoModel)?;
+    let revision = match (&process.model_revision, &hub.revision) {
+        (None, Some(revision)) => revision.clone(),
+        (Some(_), _) | (None, None) => process.model_revision(),
+    };
     let formats = formats(&openai)?;
     let ti_one = TiOne::read(Path::new(&repo), tokenizer.conv_template)?;
     let names = model.served_model_name.filter(|names| !names.is_empty());
     let names = names.or(ti_one.model_id.map(|name| vec![name]));
+    let max_concurrency = match ti_one.max_concurrency {
+        Some(n_max) => serving.max_concurrency.unwrap_or(n_max),
+        None => serving.max_concurrency(),
+    };
     Ok(ServeConfig {
         served_names: names.unwrap_or_else(|| vec![default_name(&repo)]),
         tokenizer: tokenizer
-            .tokenizer
-            .map(|name| hub.source(&name, tokenizer.tokenizer_revision))
+            .tokenizer()
+            .map(|name| hub.source(&name, tokenizer.tokenizer_revision()))
             .map(tokenizer_only),
         model: hub.source(&repo, revision),
-        chat_template: tokenizer.custom_chat_template,
+        chat_template: tokenizer.custom_chat_template(),
         conv_template: ti_one.conv_template,
-        content_format: tokenizer.chat_template_content_format.unwrap_or_default(),
-        tokenizer_threads: tokenizer
-            .tokenizer_pool_size
-            .filter(|n| *n > 0)
-            .map(|n| n as usize),
-        dtype: engine.dtype.unwrap_or_default(),
+        content_format: tokenizer.chat_template_content_format(),
+        tokenizer_threads: Some(tokenizer.tokenizer_pool_size() as usize).filter(|n| *n > 0),
+        dtype: engine.dtype(),
         max_model_len: engine.max_model_len,
-        max_num_seqs: engine.max_num_seqs.unwrap_or(256) as usize,
-        max_num_batched_tokens: engine.max_num_batched_tokens.unwrap_or(512) as usize,
-        block_size: engine.block_size.unwrap_or(16) as usize,
+        max_num_seqs: engine.max_num_seqs() as usize,
+        max_num_batched_tokens: engine.max_num_batched_tokens() as usize,
+        block_size: engine.block_size() as usize,
         n_blocks: engine.num_gpu_blocks_override.map(|n| n as usize),
-        enable_prefix_caching: engine.enable_prefix_caching.unwrap_or(true),
-        preemption_mode: engine.preemption_mode.unwrap_or_default(),
-        swap_space_bytes: u64::from(engine.swap_space.unwrap_or(4)) << 30,
-        scheduling_policy: engine.scheduling_policy.unwrap_or_default(),
-        seed: engine.seed.unwrap_or(0),
-        max_logprobs: usize::try_from(engine.max_logprobs.unwrap_or(20)).ok(),
+        enable_prefix_caching: engine.enable_prefix_caching(),
+        preemption_mode: engine.preemption_mode(),
+        swap_space_bytes: u64::from(engine.swap_space()) << 30,
+        scheduling_policy: engine.scheduling_policy(),
+        seed: engine.seed(),
+        max_logprobs: usize::try_from(engine.max_logprobs()).ok(),
         batch_rule: batch_rule(&streaming),
-        raw_openai_output: openai.raw_openai_output.unwrap_or(true),
-        response_role: openai.openai_response_role.unwrap_or_else(|| "assistant".into()),
-        strict_parameters: openai.strict_parameters.unwrap_or(false),
-        max_concurrency: serving.max_concurrency.unwrap_or(ti_one.max_concurrency) as usize,
+        raw_openai_output: openai.raw_openai_output(),
+        response_role: openai.openai_response_role(),
+        strict_parameters: openai.strict_parameters(),
+        max_concurrency: max_concurrency as usize,
         formats,
-        log_level: serving.log_level.unwrap_or_default(),
-        log_format: serving.log_format.unwrap_or_default(),
+        log_level: serving.log_level(),
+        log_format: serving.log_format(),
         cors: cors(&serving)?,
         request_log: request_log(&serving),
-        disable_log_stats: serving.disable_log_stats.unwrap_or(false),
+        disable_log_stats: serving.disable_log_stats(),
         root_path: root_path(serving.root_path.as_deref()),
-        tls: tls(process.ssl_certfile, process.ssl_keyfile, process.ssl_ca_certs)?,
-        api_keys: process.api_key.unwrap_or_default(),
-        host: process.host.unwrap_or_else(|| "0.0.0.0".into()),
-        port: process.port.unwrap_or(8000),
-        drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds.unwrap_or(90))),
-        shutdown_delay: Duration::from_secs(u64::from(process.shutdown_delay_seconds.unwrap_or(0))),
+        tls: tls(
+            process.ssl_certfile(),
+            process.ssl_keyfile(),
+            process.ssl_ca_certs(),
+        )?,
+        api_keys: process.api_key().unwrap_or_default(),
+        host: process.host(),
+        port: process.port(),
+        drain_timeout: Duration::from_secs(u64::from(process.drain_timeout_seconds())),
+        shutdown_delay: Duration::from_secs(u64::from(process.shutdown_delay_seconds())),
         accepted,
     })
 }
@@ -389,13 +397,13 @@ impl Hub {
         }
     }
 
-    fn source(&self, name: &str, revision: Option<String>) -> ModelSource {
+    fn source(&self, name: &str, revision: String) -> ModelSource {
         if Path::new(name).is_dir() {
             return ModelSource::Directory(name.into());
         }
         ModelSource::Repository(Repository {
             repo: name.to_string(),
-            revision: revision.unwrap_or_else(|| "main".into()),
+            revision,
             endpoint: self.file.endpoint.clone(),
             token: self.token.clone(),
             allow_patterns: self.file.allow_patterns.clone(),
@@ -407,9 +415,9 @@ impl Hub {
 /// TI-ONE's way to start a model: by the model's folder, or by the name of a template.
 struct TiOne {
     model_id: Option<String>,
-    conv_template: Option<String>,
+    conv_template: Option<ConvTemplate>,
     /// This way has a default of its own.
-    max_concurrency: u32,
+    max_concurrency: Option<u32>,
 }
 
 impl TiOne {
@@ -420,22 +428,20 @@ impl TiOne {
             model_id,
             conv_template_name,
         } = of_folder.unwrap_or_default();
-        let chosen = conv_template.map(|template| template.name().to_string());
         Ok(Self {
             model_id,
-            conv_template: chosen.or(conv_template_name),
-            max_concurrency: if is_used { 128 } else { 300 },
+            conv_template: conv_template.or(conv_template_name),
+            max_concurrency: is_used.then_some(128),
         })
     }
 }
 
 /// Formats of calls and thoughts, told to be unknown before anything is downloaded.
 fn formats(openai: &OpenaiSettings) -> Result<FormatNames, ConfigError> {
-    let or_auto = |name: &Option<String>| name.clone().unwrap_or_else(|| "auto".into());
     let formats = FormatNames {
-        calls: or_auto(&openai.tool_call_parser),
-        reasoning: or_auto(&openai.reasoning_parser),
-        reads_chosen_calls: openai.enable_auto_tool_choice.unwrap_or(true),
+        calls: openai.tool_call_parser(),
+        reasoning: openai.reasoning_parser(),
+        reads_chosen_calls: openai.enable_auto_tool_choice(),
     };
     formats.formats(None)?;
     Ok(formats)
@@ -443,9 +449,9 @@ fn formats(openai: &OpenaiSettings) -> Result<FormatNames, ConfigError> {
 
 fn batch_rule(streaming: &StreamingSettings) -> BatchRule {
     BatchRule {
-        n_max: streaming.default_batch_size.unwrap_or(50),
-        n_min: streaming.default_min_batch_size.unwrap_or(1),
-        growth: streaming.default_batch_size_growth_factor.unwrap_or(3.0),
+        n_max: streaming.default_batch_size(),
+        n_min: streaming.default_min_batch_size(),
+        growth: streaming.default_batch_size_growth_factor(),
     }
 }
 
@@ -453,16 +459,15 @@ fn request_log(serving: &ServingSettings) -> Option<RequestLog> {
     let log = RequestLog {
         n_chars_max: serving.max_log_len.map(|n| n as usize),
     };
-    (!serving.disable_log_requests.unwrap_or(true)).then_some(log)
+    (!serving.disable_log_requests()).then_some(log)
 }
 
 fn cors(serving: &ServingSettings) -> Result<CorsConfig, ConfigError> {
-    let or_any = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_else(|| vec!["*".into()]);
     let config = CorsConfig {
-        origins: or_any(&serving.allowed_origins),
-        methods: or_any(&serving.allowed_methods),
-        headers: or_any(&serving.allowed_headers),
-        with_credentials: serving.allow_credentials.unwrap_or(false),
+        origins: serving.allowed_origins(),
+        methods: serving.allowed_methods(),
+        headers: serving.allowed_headers(),
+        with_credentials: serving.allow_credentials(),
     };
     config.layer().map_err(|text| ConfigError::Cors { text })?;
     Ok(config)
@@ -546,11 +551,6 @@ fn layers_of(spec: &ModelDeploymentSpec, above: &Settings) -> Result<[Layer; 2],
             remedy: "Give the keys with --api-key or in OPENAI_API_KEYS.",
         });
     }
-    let mut typed = spec.settings();
-    typed.process.drain_timeout_seconds = spec
-        .rollout
-        .as_ref()
-        .and_then(|rollout| rollout.drain_timeout_seconds);
     for variable in &spec.env {
         if let Variable::Setting(Setting { row, .. }) = settings::variable(&variable.name)
             && let Place::At(place) | Place::RuntimeOnly(place) = row.place
@@ -566,7 +566,7 @@ fn layers_of(spec: &ModelDeploymentSpec, above: &Settings) -> Result<[Layer; 2],
         .iter()
         .map(|variable| (variable.name.clone(), variable.value.clone()));
     Ok([
-        Layer::from_settings(&typed),
+        Layer::from_settings(&spec.settings()),
         Layer::from_env("spec.env", variables)?,
     ])
 }

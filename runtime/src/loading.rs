@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::chain;
-use crds::settings::{self, Dtype};
+use crds::settings::Dtype;
 
 use crate::batch::Forward;
 use crate::capacity::{self, Demand};
-use crate::chat_template::{ChatTemplate, ContentFormat, Named};
+use crate::chat_template::{ChatTemplate, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
@@ -103,7 +103,7 @@ fn load_from(app: &App, directory: &Path, tokenizer: &Path) -> Result<Serving, S
         Some(n_threads) => tokenizer.with_threads(n_threads),
         None => tokenizer,
     };
-    let named = named_template(config)?;
+    let named = config.conv_template.map(NamedTemplate::of);
     let template = template(config, named, &tokenizer)?;
     let source = template.as_ref().map(ChatTemplate::source);
     let formats = config.formats.formats(source.as_deref())?;
@@ -196,19 +196,10 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
     Ok(engine)
 }
 
-/// The conversation template that is asked for by name.
-fn named_template(config: &ServeConfig) -> Result<Option<&'static Named>, ServeError> {
-    let Some(name) = &config.conv_template else {
-        return Ok(None);
-    };
-    let named = Named::get(name).ok_or_else(|| ServeError::ConvTemplate { name: name.clone() })?;
-    Ok(Some(named))
-}
-
-/// The chat template: the setting's text, the one that is named, or the checkpoint's.
+/// The chat template: the setting's text, the named one, or the checkpoint's.
 fn template(
     config: &ServeConfig,
-    named: Option<&Named>,
+    named: Option<NamedTemplate>,
     tokenizer: &Tokenizer,
 ) -> Result<Option<ChatTemplate>, ServeError> {
     let source = config.chat_template.as_deref();
@@ -216,12 +207,8 @@ fn template(
     let Some(template) = ChatTemplate::choose(source, tokenizer.config())? else {
         return Ok(None);
     };
-    let template = match config.content_format {
-        settings::ContentFormat::Auto => template,
-        settings::ContentFormat::String => template.with_content_format(ContentFormat::Text),
-        settings::ContentFormat::Openai => template.with_content_format(ContentFormat::Parts),
-    };
-    tracing::info!(format = ?template.content_format(), "what the chat template is given as contents");
+    let template = template.with_content_format(config.content_format);
+    tracing::info!(format = %template.content_format(), "the form of contents for the chat template");
     Ok(Some(template))
 }
 

@@ -67,16 +67,9 @@ async fn serve(arguments: &cli::ServeArguments) -> Result<(), Failure> {
 }
 
 fn log(level: LogLevel, format: LogFormat) {
-    let level = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    };
     // Standard output belongs to the progress lines of `fetch`.
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(level)
+        .with_env_filter(level.name())
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {

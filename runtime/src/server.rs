@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::capacity::CacheDoesNotFit;
-use crate::chat_template::{ChatTemplate, NAMED, TemplateError};
+use crate::chat_template::{ChatTemplate, TemplateError};
 use crate::config::ServeConfig;
 use crate::connection::{self, ConnectionLimits, Entrance};
 use crate::engine::{Engine, EngineError};
@@ -152,12 +152,6 @@ pub enum ServeError {
     /// The chat template is no template.
     #[error("the chat template is not valid")]
     Template(#[from] TemplateError),
-    /// There is no conversation template of this name.
-    #[error("there is no conversation template '{name}'; known are {}", names())]
-    ConvTemplate {
-        /// What `ti_model_config.json` says.
-        name: String,
-    },
     /// A parser is asked for that does not exist.
     #[error("TOOL_CALL_PARSER or REASONING_PARSER cannot be used")]
     Parser(#[from] UnknownParser),
@@ -205,10 +199,6 @@ impl ServeError {
                 Reason::InvalidSetting,
                 "Give a template with CUSTOM_CHAT_TEMPLATE.",
             ),
-            ServeError::ConvTemplate { .. } => (
-                Reason::InvalidSetting,
-                "Correct CONV_TEMPLATE or ti_model_config.json, or set CUSTOM_CHAT_TEMPLATE.",
-            ),
             ServeError::Parser(_) => (
                 Reason::InvalidSetting,
                 "Correct the value; docs/settings.md lists them all.",
@@ -222,12 +212,6 @@ impl ServeError {
         };
         Failure::new(reason, chain(self), remedy)
     }
-}
-
-/// The names of conversation templates.
-fn names() -> String {
-    let names: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
-    names.join(", ")
 }
 
 /// What an error of the model means to somebody who deploys it.

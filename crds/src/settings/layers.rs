@@ -15,12 +15,12 @@ pub enum SettingError {
     Invalid {
         /// Layer, such as `environment` or a file's name.
         source_name: String,
-        /// The setting as that layer writes it.
+        /// The name of the setting in that layer.
         setting: String,
-        /// What is wrong with its value.
+        /// Why the value does not fit.
         violation: Violation,
     },
-    /// A configuration file or a command line has a key that is no setting.
+    /// A configuration file or a command line has a key that is not a setting.
     #[error("{source_name}: there is no setting '{setting}'")]
     Unknown {
         /// Layer.
@@ -28,7 +28,7 @@ pub enum SettingError {
         /// The key.
         setting: String,
     },
-    /// A setting of the documents that this version does not have.
+    /// A variable of another server that this version refuses.
     #[error("{source_name}: {setting} is not in this version; remove it")]
     NotInThisVersion {
         /// Layer.
@@ -46,7 +46,7 @@ pub enum SettingError {
         /// The other.
         second: String,
     },
-    /// The layer is no map of settings.
+    /// The layer is not a map of settings.
     #[error("{source_name}: expected a map of settings")]
     NotAMap {
         /// Layer.
@@ -66,7 +66,8 @@ impl Layer {
     /// Sets one value.
     ///
     /// # Errors
-    /// When the value does not fit the setting's schema.
+    /// [`SettingError::Invalid`] for a value that does not fit the setting's schema. The error of a secret setting
+    /// does not contain the value.
     pub fn set(
         &mut self,
         setting: &'static Setting,
@@ -77,18 +78,22 @@ impl Layer {
             return Err(SettingError::Invalid {
                 source_name: from.source_name.to_string(),
                 setting: from.name.to_string(),
-                violation,
+                violation: if setting.row.secret {
+                    violation.redacted()
+                } else {
+                    violation
+                },
             });
         }
         self.values.insert((setting.group, setting.camel()), value);
         Ok(())
     }
 
-    /// Reads environment variables. Empty values count as absent; unknown names are none of our business.
+    /// Reads environment variables. Empty values count as absent; unknown names are ignored.
     ///
     /// # Errors
-    /// For a value that does not fit, a contradiction between two names of one setting, or a variable of the
-    /// documents that is not in this version.
+    /// For a value that does not fit, two names of one setting with different values, or a variable that this version
+    /// refuses.
     pub fn from_env<I>(source_name: &str, variables: I) -> Result<Self, SettingError>
     where
         I: IntoIterator<Item = (String, String)>,
@@ -107,8 +112,7 @@ impl Layer {
                 }
                 Variable::Setting(setting) => {
                     let key = (setting.group, setting.field);
-                    if let Some((first, earlier)) = seen.get(&key).filter(|(_, earlier)| *earlier != text) {
-                        debug_assert_ne!(earlier, &text);
+                    if let Some((first, _)) = seen.get(&key).filter(|(_, earlier)| *earlier != text) {
                         return Err(SettingError::Contradiction {
                             source_name: source_name.into(),
                             first: first.clone(),
@@ -131,10 +135,10 @@ impl Layer {
         Ok(layer)
     }
 
-    /// Reads a flat map of flag names, as a configuration file holds it.
+    /// Reads a configuration file: a flat map with flag names as keys.
     ///
     /// # Errors
-    /// For a key that is no setting or a value that does not fit.
+    /// For a key that is not a setting, or a value that does not fit.
     pub fn from_config_file(source_name: &str, file: &Value) -> Result<Self, SettingError> {
         let map = match file {
             Value::Null => return Ok(Layer::default()),
@@ -167,7 +171,7 @@ impl Layer {
         Ok(layer)
     }
 
-    /// Reads flags as the command line has them: `(name without dashes, text)`.
+    /// Reads command-line flags: `(name without dashes, text)`.
     ///
     /// # Errors
     /// As for a configuration file.
@@ -198,7 +202,7 @@ impl Layer {
         Ok(layer)
     }
 
-    /// Takes the settings out of groups that are already typed, as a custom resource has them.
+    /// The values of typed groups, as a custom resource has them. They are not checked again.
     pub fn from_settings(settings: &Settings) -> Self {
         let mut layer = Layer::default();
         let groups = serde_json::to_value(settings).expect("settings serialize");
@@ -219,7 +223,7 @@ impl Layer {
 pub struct Origin<'a> {
     /// Layer, such as `environment`.
     pub source_name: &'a str,
-    /// The setting as that layer writes it.
+    /// The name of the setting in that layer.
     pub name: &'a str,
 }
 
@@ -243,7 +247,7 @@ impl Settings {
         serde_json::from_value(Value::Object(groups)).expect("checked values fit their types")
     }
 
-    /// The flat map that a configuration file holds: flag names and values, secrets left out.
+    /// The flat map of a configuration file: flag names and values, without secrets.
     pub fn to_config_file(&self) -> Map<String, Value> {
         let layer = Layer::from_settings(self);
         SETTINGS
@@ -259,8 +263,8 @@ impl Settings {
     }
 }
 
-/// Reads text as the type that the setting's schema asks for; text that does not parse stays text, so that
-/// the schema check names what was expected.
+/// Reads text as the type of the setting's schema. Text that does not parse stays text, so that the error of the
+/// schema check names the expected type.
 fn parse(setting: &Setting, text: &str) -> Value {
     let schema = setting.schema();
     let as_text = || Value::String(text.to_string());

@@ -1,6 +1,8 @@
-//! The table's names, and what layers of it become.
+//! Names, examples and defaults of every row, and the merging of layers.
 
 use super::*;
+use crate::modeldeployment::{ModelDeploymentSpec, ModelSource, Rollout};
+use crate::schema;
 
 fn env(pairs: &[(&str, &str)]) -> Result<Layer, SettingError> {
     Layer::from_env(
@@ -50,30 +52,112 @@ fn an_earlier_layer_wins() {
     assert_eq!(settings.engine.block_size, None);
 }
 
+/// The settings of a ModelDeployment that was written as YAML, checked by the CRD's schema and read again.
+fn through_yaml(settings: &Settings) -> Result<Settings, String> {
+    let spec = ModelDeploymentSpec {
+        model: ModelSource {
+            settings: settings.model.clone(),
+            ..ModelSource::default()
+        },
+        tokenizer: settings.tokenizer.clone(),
+        engine: settings.engine.clone(),
+        streaming: settings.streaming.clone(),
+        openai: settings.openai.clone(),
+        serving: settings.serving.clone(),
+        rollout: settings.process.drain_timeout_seconds.map(|seconds| Rollout {
+            drain_timeout_seconds: Some(seconds),
+        }),
+        ..ModelDeploymentSpec::default()
+    };
+    let yaml = serde_saphyr::to_string(&spec).map_err(|error| error.to_string())?;
+    let value: Value = serde_saphyr::from_str(&yaml).map_err(|error| error.to_string())?;
+    let crd = crate::generate::crd();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    if let Some(violation) = schema::check(schema, &value).first() {
+        return Err(violation.to_string());
+    }
+    let spec: ModelDeploymentSpec = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    Ok(spec.settings())
+}
+
 #[test]
-fn every_row_takes_a_value_from_the_environment_and_gives_it_back() {
+fn every_valid_example_is_the_same_value_in_every_layer() {
     for setting in SETTINGS {
-        let schema = setting.schema();
-        let text = match (schema["type"].as_str(), schema["enum"].as_array()) {
-            (_, Some(choices)) => choices[0].to_string().replace('"', ""),
-            (Some("integer" | "number"), _) => schema["minimum"].as_f64().unwrap().to_string(),
-            (Some("array"), _) => "a,b".to_string(),
-            (Some("boolean"), _) => "true".to_string(),
-            _ => "text".to_string(),
-        };
-        let layer = env(&[(&setting.env(), &text)]).unwrap();
-        let settings = Settings::merge(&[layer]);
-        let config = settings.to_config_file();
-        assert_eq!(
-            config.contains_key(&setting.flag()),
-            !setting.row.secret,
-            "{}",
-            setting.field
-        );
-        if !setting.row.secret {
-            assert_eq!(Settings::merge(&[file(config.into()).unwrap()]), settings);
+        let name = setting.field;
+        assert!(!setting.row.valid.is_empty(), "{name} has no valid example");
+        for text in setting.row.valid {
+            let settings = Settings::merge(&[flags(&[(&setting.flag(), text)]).unwrap()]);
+            assert_ne!(settings, Settings::default(), "{name}: {text}");
+            for variable in setting.env_names() {
+                let layer = env(&[(&variable, text)]).unwrap();
+                assert_eq!(Settings::merge(&[layer]), settings, "{variable}: {text}");
+            }
+            if setting.row.secret {
+                assert_eq!(settings.to_config_file().len(), 0, "{name}");
+                continue;
+            }
+            let yaml = serde_saphyr::to_string(&settings.to_config_file()).unwrap();
+            let layer = file(serde_saphyr::from_str(&yaml).unwrap()).unwrap();
+            assert_eq!(Settings::merge(&[layer]), settings, "{name}: {text}");
+            if setting.row.place == Place::Field || setting.field == "drain_timeout_seconds" {
+                assert_eq!(through_yaml(&settings).as_ref(), Ok(&settings), "{name}: {text}");
+            }
         }
     }
+}
+
+#[test]
+fn every_invalid_example_is_refused_with_the_name_of_the_setting() {
+    for setting in SETTINGS {
+        let (variable, flag) = (setting.env(), setting.flag());
+        assert!(!setting.row.invalid.is_empty(), "{flag} has no invalid example");
+        for text in setting.row.invalid {
+            let refused = |layer: Result<Layer, SettingError>, name: &str| {
+                let error = layer
+                    .map(|_| format!("{name} takes {text:?}"))
+                    .unwrap_err()
+                    .to_string();
+                assert!(error.contains(name), "{error}");
+                assert!(!setting.row.secret || error.contains("a secret value"), "{error}");
+            };
+            refused(flags(&[(&flag, text)]), &format!("--{flag}: "));
+            refused(
+                file(serde_json::json!({flag.as_str(): text})),
+                &format!("{flag}: "),
+            );
+            match env(&[(&variable, text)]) {
+                Ok(layer) if text.is_empty() => assert_eq!(layer, Layer::default(), "{variable}"),
+                layer => refused(layer, &format!("{variable}: ")),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_default_is_a_valid_value() {
+    for setting in SETTINGS {
+        if let DefaultValue::Value(value) = setting.default {
+            assert_eq!(
+                schema::check(&setting.schema(), &value()),
+                [],
+                "{}",
+                setting.field
+            );
+        }
+    }
+}
+
+#[test]
+fn an_accessor_returns_the_given_value_or_the_default() {
+    let given = Settings::merge(&[env(&[("MAX_NUM_SEQS", "4"), ("MAX_MODEL_LEN", "128")]).unwrap()]);
+    assert_eq!(given.engine.max_num_seqs(), 4);
+    assert_eq!(given.engine.max_model_len(), Some(128));
+    let none = Settings::default();
+    assert_eq!(none.engine.max_num_seqs(), 256);
+    assert_eq!(none.engine.max_model_len(), None);
+    assert_eq!(none.engine.preemption_mode(), PreemptionMode::Recompute);
+    assert_eq!(none.serving.allowed_origins(), ["*"]);
+    assert_eq!(none.process.drain_timeout_seconds(), 90);
 }
 
 #[test]
@@ -87,7 +171,7 @@ fn two_names_of_one_setting_must_agree() {
 }
 
 #[test]
-fn a_key_is_asked_for_under_each_of_its_names() {
+fn keys_are_read_from_each_of_their_variables() {
     for name in ["API_KEY", "OPENAI_API_KEYS", "VLLM_API_KEY"] {
         let settings = Settings::merge(&[env(&[(name, "first,second")]).unwrap()]);
         assert_eq!(

@@ -8,9 +8,8 @@ use crds::{
     ModelDeployment, ModelDeploymentSpec,
     failure::{Failure, Reason},
     modeldeployment::{
-        API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, DRAIN_TIMEOUT_SECONDS_DEFAULT,
-        GPU_RESOURCE_DEFAULT, HuggingFace, REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus,
-        TOKEN_KEY_DEFAULT,
+        API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, GPU_RESOURCE_DEFAULT, HuggingFace,
+        REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
     settings::{Layer, SettingError, Settings, Variable, variable},
 };
@@ -96,10 +95,7 @@ fn api_keys(spec: &ModelDeploymentSpec) -> Option<SecretKey> {
 }
 
 fn drain_timeout_seconds(spec: &ModelDeploymentSpec) -> u32 {
-    spec.rollout
-        .as_ref()
-        .and_then(|rollout| rollout.drain_timeout_seconds)
-        .unwrap_or(DRAIN_TIMEOUT_SECONDS_DEFAULT)
+    spec.settings().process.drain_timeout_seconds()
 }
 
 /// Refuses the names of objects that somebody else owns: the operator never takes an object over.

@@ -267,7 +267,7 @@ fn a_folder_of_ti_one_says_what_it_is() {
     let model = folder.path().display().to_string();
     let of_file = config(&[], &[("MODEL_PATH", &model)], None).unwrap();
     assert_eq!(of_file.served_names, ["Baichuan2-13B-Chat"]);
-    assert_eq!(of_file.conv_template.as_deref(), Some("baichuan2-chat"));
+    assert_eq!(of_file.conv_template, Some(ConvTemplate::Baichuan2Chat));
     assert_eq!(of_file.max_concurrency, 128);
     let env = [
         ("MODEL_PATH", model.as_str()),
@@ -276,16 +276,15 @@ fn a_folder_of_ti_one_says_what_it_is() {
     ];
     let of_env = config(&[], &env, None).unwrap();
     assert_eq!(of_env.served_names, ["mine"]);
-    assert_eq!(of_env.conv_template.as_deref(), Some("llama-2"));
+    assert_eq!(of_env.conv_template, Some(ConvTemplate::Llama2));
     assert!(
         config(&[], &[("CONV_TEMPLATE", "vicuna")], None)
             .unwrap_err()
             .contains("CONV_TEMPLATE")
     );
-    std::fs::write(&path, "[").unwrap();
-    assert!(
-        config(&[], &[("MODEL_PATH", &model)], None)
-            .unwrap_err()
-            .contains("ti_model_config.json")
-    );
+    for text in ["[", r#"{"conv_template_name": "vicuna"}"#] {
+        std::fs::write(&path, text).unwrap();
+        let error = config(&[], &[("MODEL_PATH", &model)], None).unwrap_err();
+        assert!(error.contains("ti_model_config.json"), "{error}");
+    }
 }

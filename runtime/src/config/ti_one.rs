@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crds::settings::ConvTemplate;
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -9,12 +10,12 @@ use super::ConfigError;
 const FILE: &str = "ti_model_config.json";
 
 /// The file's contents. It may say more, which means nothing here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Default, Deserialize)]
 pub(super) struct TiModelConfig {
     /// Name of the model.
     pub(super) model_id: Option<String>,
     /// Name of its conversation template.
-    pub(super) conv_template_name: Option<String>,
+    pub(super) conv_template_name: Option<ConvTemplate>,
 }
 
 impl TiModelConfig {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crds::settings::{PreemptionMode, SchedulingPolicy};
+use crds::settings::{EngineSettings, PreemptionMode, SchedulingPolicy};
 
 use crate::batch::{Forward, KvGroup};
 
@@ -77,14 +77,15 @@ pub enum ConfigError {
 
 impl Default for EngineConfig {
     fn default() -> EngineConfig {
+        let defaults = EngineSettings::default();
         EngineConfig {
             n_blocks: 0,
             n_host_blocks: 0,
-            block_size: 16,
-            enable_prefix_caching: true,
-            preemption_mode: PreemptionMode::default(),
-            scheduling_policy: SchedulingPolicy::default(),
-            max_num_seqs: 256,
+            block_size: defaults.block_size() as usize,
+            enable_prefix_caching: defaults.enable_prefix_caching(),
+            preemption_mode: defaults.preemption_mode(),
+            scheduling_policy: defaults.scheduling_policy(),
+            max_num_seqs: defaults.max_num_seqs() as usize,
             max_num_batched_tokens: 512,
             max_model_len: 0,
             max_waiting: 300,

@@ -1,0 +1,125 @@
+//! Settings that are one of a few names: one enum each.
+//!
+//! A name is written once; YAML, variables, flags, documents and errors take it from here. The default of a setting
+//! is in its row, not here.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+macro_rules! choices {
+    ($(
+        $(#[doc = $doc:literal])+
+        $Name:ident { $( $(#[doc = $variant_doc:literal])+ $Variant:ident = $name:literal, )+ }
+    )*) => { $(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub enum $Name {
+            $( $(#[doc = $variant_doc])+ #[serde(rename = $name)] $Variant, )+
+        }
+
+        impl $Name {
+            /// The choice as settings write it.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$Variant => $name, )+ }
+            }
+        }
+
+        impl fmt::Display for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    )* };
+}
+
+choices! {
+    /// Number type of the weights in memory.
+    Dtype {
+        /// The checkpoint's.
+        Auto = "auto",
+        /// Same as `float16`.
+        Half = "half",
+        /// IEEE half precision.
+        Float16 = "float16",
+        /// Brain float.
+        Bfloat16 = "bfloat16",
+        /// Same as `float32`.
+        Float = "float",
+        /// IEEE single precision.
+        Float32 = "float32",
+    }
+
+    /// What happens to a sequence whose KV-cache blocks an older sequence needs.
+    PreemptionMode {
+        /// Its tokens are computed again.
+        Recompute = "recompute",
+        /// Its blocks are swapped to host memory and back.
+        Swap = "swap",
+        /// Same as `swap`.
+        Save = "save",
+    }
+
+    /// The order of waiting requests.
+    SchedulingPolicy {
+        /// By arrival.
+        Fcfs = "fcfs",
+        /// By `priority`, the smallest first; equal ones by arrival.
+        Priority = "priority",
+    }
+
+    /// Which events are logged.
+    LogLevel {
+        /// Failures only.
+        Error = "error",
+        /// Also warnings.
+        Warn = "warn",
+        /// Also the main events of the process.
+        Info = "info",
+        /// Also their details.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+
+    /// Conversation templates by the names of TI-ONE, which are FastChat's.
+    ConvTemplate {
+        /// No template: contents are joined without any marks.
+        Generate = "generate",
+        /// The model's own template; the format of this name is not public.
+        ShennongChat = "shennong_chat",
+        /// Llama 3.
+        Llama3 = "llama-3",
+        /// Llama 2.
+        Llama2 = "llama-2",
+        /// Qwen, in the ChatML format.
+        Qwen7bChat = "qwen-7b-chat",
+        /// Baichuan 2.
+        Baichuan2Chat = "baichuan2-chat",
+        /// Baichuan.
+        BaichuanChat = "baichuan-chat",
+        /// ChatGLM 3.
+        Chatglm3 = "chatglm3",
+        /// ChatGLM 2.
+        Chatglm2 = "chatglm2",
+    }
+
+    /// The form in which a chat template expects the content of a message.
+    ContentFormat {
+        /// The form that the template can read, found by trying both.
+        Auto = "auto",
+        /// A text.
+        String = "string",
+        /// A list of parts, as in OpenAI's API.
+        Openai = "openai",
+    }
+
+    /// Form of a line of the log.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}

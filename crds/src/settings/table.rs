@@ -1,0 +1,415 @@
+//! The settings table: one row per setting, in the order of the form.
+//!
+//! A row with `= value` has a default; its accessor returns the type. A row with `=> …` has none that is a value; its
+//! accessor returns an `Option`, and the words describe what holds instead.
+
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::DefaultValue::{Absent, FromMachine, FromModel};
+use super::{
+    ContentFormat, ConvTemplate, DefaultValue, Dtype, LogFormat, LogLevel, Place, PreemptionMode, Row,
+    SchedulingPolicy, Setting,
+};
+use crate::schema;
+
+const ROW: Row = Row {
+    env: None,
+    env_aliases: &[],
+    flag: None,
+    place: Place::Field,
+    secret: false,
+    valid: &[],
+    invalid: &[],
+};
+
+/// A setting that is on or off.
+const SWITCH: Row = Row {
+    valid: &["true", "false", "1", "off"],
+    invalid: &["maybe", "2"],
+    ..ROW
+};
+
+/// Why TLS has no field in the custom resource.
+const TLS_PLACE: Place = Place::RuntimeOnly("a Service or gateway ends TLS");
+
+macro_rules! settings {
+    ($(
+        $(#[$group_doc:meta])*
+        $group:ident: $Group:ident, title: $title:literal, {
+            $(
+                $(#[doc = $doc:literal])+
+                #[schemars($($schema:tt)*)]
+                $field:ident: $ty:ty $(= $value:expr)? $(=> $otherwise:expr)?, $row:expr;
+            )*
+        }
+    )*) => {
+        $(
+            $(#[$group_doc])*
+            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+            #[serde(rename_all = "camelCase")]
+            pub struct $Group {
+                $(
+                    $(#[doc = $doc])+
+                    #[schemars($($schema)*)]
+                    #[serde(default, skip_serializing_if = "Option::is_none")]
+                    pub $field: Option<$ty>,
+                )*
+            }
+
+            impl $Group {
+                $( accessor! { $field: $ty $(= $value)? } )*
+            }
+        )*
+
+        /// Every setting, in the order of the form.
+        pub const SETTINGS: &[Setting] = &[ $( $( Setting {
+            group: stringify!($group),
+            field: stringify!($field),
+            default: default_value! { $ty $(= $value)? $(=> $otherwise)? },
+            row: $row,
+            doc: &[ $($doc),+ ],
+        }, )* )* ];
+
+        /// The groups and their titles, in the order of the form.
+        pub const GROUPS: &[(&str, &str)] = &[ $( (stringify!($group), $title), )* ];
+
+        /// All settings of one process, merged from its layers.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct Settings {
+            $( $(#[$group_doc])* #[serde(default)] pub $group: $Group, )*
+        }
+
+        /// JSON schema of the group with this name.
+        pub(super) fn group_schema(group: &str) -> Value {
+            match group {
+                $( stringify!($group) => schema::of::<$Group>(), )*
+                other => unreachable!("no group {other}"),
+            }
+        }
+    };
+}
+
+macro_rules! accessor {
+    ($field:ident: $ty:ty = $value:expr) => {
+        #[doc = concat!("The given `", stringify!($field), "`, or its default.")]
+        pub fn $field(&self) -> $ty {
+            given_or(&self.$field, || $value)
+        }
+    };
+    ($field:ident: $ty:ty) => {
+        #[doc = concat!("The given `", stringify!($field), "`; it has no default value.")]
+        pub fn $field(&self) -> Option<$ty> {
+            self.$field.clone()
+        }
+    };
+}
+
+macro_rules! default_value {
+    ($ty:ty = $value:expr) => {
+        DefaultValue::Value(|| json::<$ty>($value))
+    };
+    ($ty:ty => $otherwise:expr) => {
+        $otherwise
+    };
+}
+
+fn given_or<T: Clone>(given: &Option<T>, default: impl FnOnce() -> T) -> T {
+    given.clone().unwrap_or_else(default)
+}
+
+fn json<T: Serialize>(value: T) -> Value {
+    serde_json::to_value(value).expect("a default is plain data")
+}
+
+settings! {
+    /// Names of the model for clients.
+    model: ModelSettings, title: "Model", {
+        /// Names that clients use for the model. Requests that name no model are for the first one.
+        #[schemars(title = "Served names", length(min = 1, max = 16), schema_with = "names_schema")]
+        served_model_name: Vec<String> => FromModel("the repository's name"), Row {
+            env_aliases: &["OPENAI_SERVED_MODEL_NAME_OVERRIDE", "MODEL_ID"],
+            valid: &["a", "a,b", r#"["a,b", "c"]"#],
+            invalid: &["[]", "[3]", r#"[""]"#],
+            ..ROW
+        };
+    }
+
+    /// From text to tokens, and from messages to text.
+    tokenizer: TokenizerSettings, title: "Tokenizer", {
+        /// Repository or directory of the tokenizer, if it is not the model's own.
+        #[schemars(title = "Tokenizer", length(min = 1, max = 253))]
+        tokenizer: String => FromModel("the model's"), Row {
+            env_aliases: &["TOKENIZER_NAME"], valid: &["org/name", "/models/tokenizer"], invalid: &[""], ..ROW
+        };
+        /// Branch, tag or commit of the tokenizer's repository.
+        #[schemars(title = "Tokenizer revision", length(min = 1, max = 253))]
+        tokenizer_revision: String = "main".into(), Row { valid: &["v1"], invalid: &[""], ..ROW };
+        /// Jinja template that makes a prompt from messages: its text, or the path of a file that the server can read.
+        #[schemars(title = "Chat template", length(min = 1, max = 32768))]
+        custom_chat_template: String => FromModel("the model's"), Row {
+            flag: Some("chat-template"),
+            valid: &["{% for m in messages %}{{ m.content }}\n{% endfor %}"],
+            invalid: &[""],
+            ..ROW
+        };
+        /// Chat template by its TI-ONE name, for a model that has none. `ti_model_config.json` in the model's folder
+        /// can also name it. `shennong_chat` is the model's own template, because its format is not public.
+        #[schemars(title = "Conversation template")]
+        conv_template: ConvTemplate => FromModel("the model's"), Row {
+            valid: &["generate", "llama-3"], invalid: &["vicuna"], ..ROW
+        };
+        /// Number of requests that are tokenized at the same time; the others wait. 0 means one per core.
+        #[schemars(title = "Tokenizer threads", range(min = 0, max = 1024))]
+        tokenizer_pool_size: u32 = 0, Row { valid: &["0", "1024"], invalid: &["-1", "1025", "all"], ..ROW };
+        /// Form in which the chat template expects the content of a message: a text, or a list of parts as in OpenAI's
+        /// API. `auto` tries both.
+        #[schemars(title = "Content format")]
+        chat_template_content_format: ContentFormat = ContentFormat::Auto, Row {
+            valid: &["auto", "string", "openai"], invalid: &["text"], ..ROW
+        };
+    }
+
+    /// How the engine loads and runs the model.
+    engine: EngineSettings, title: "Engine", {
+        /// Number type of the weights in memory. `auto` keeps the checkpoint's.
+        #[schemars(title = "Data type")]
+        dtype: Dtype = Dtype::Auto, Row { valid: &["auto", "half", "float32"], invalid: &["int4", "AUTO"], ..ROW };
+        /// Longest context in tokens, prompt and answer together.
+        #[schemars(title = "Context length", range(min = 1, max = 16_777_216))]
+        max_model_len: u32 => FromModel("the model's"), Row {
+            valid: &["1", "16777216"], invalid: &["0", "16777217", "8k"], ..ROW
+        };
+        /// Most sequences that run in one step.
+        #[schemars(title = "Sequences in a step", range(min = 1, max = 4096))]
+        max_num_seqs: u32 = 256, Row { valid: &["1", "4096"], invalid: &["0", "4097", "many"], ..ROW };
+        /// Most tokens that one step computes. A longer prompt is computed in chunks of at most this size.
+        #[schemars(title = "Tokens in a step", range(min = 1, max = 1_048_576))]
+        max_num_batched_tokens: u32 = 512, Row {
+            valid: &["1", "1048576"], invalid: &["0", "1048577", "2.5"], ..ROW
+        };
+        /// Tokens in one block of the KV cache.
+        #[schemars(title = "Block size", schema_with = "block_size_schema")]
+        block_size: u32 = 16, Row { valid: &["8", "16", "32"], invalid: &["0", "12", "64"], ..ROW };
+        /// Number of KV-cache blocks.
+        #[schemars(title = "KV-cache blocks", range(min = 1, max = 16_777_216))]
+        num_gpu_blocks_override: u32 => FromMachine("as many as fit into memory"), Row {
+            valid: &["1", "16777216"], invalid: &["0", "16777217"], ..ROW
+        };
+        /// Keep the KV cache of computed prompts for requests that begin with the same tokens. Answers do not change.
+        #[schemars(title = "Prefix caching")]
+        enable_prefix_caching: bool = true, SWITCH;
+        /// What happens to a sequence whose KV-cache blocks an older sequence needs: its tokens are computed again, or
+        /// its blocks are swapped to host memory and back. `save` means `swap`.
+        #[schemars(title = "Preemption mode")]
+        preemption_mode: PreemptionMode = PreemptionMode::Recompute, Row {
+            valid: &["recompute", "swap", "save"], invalid: &["abort"], ..ROW
+        };
+        /// Host memory for swapped blocks, in GiB. It is used only if `preemptionMode` is `swap`, and never more than
+        /// a fifth of the free memory.
+        #[schemars(title = "Swap space", range(min = 0, max = 4096))]
+        swap_space: u32 = 4, Row { valid: &["0", "4096"], invalid: &["-1", "4097", "4GiB"], ..ROW };
+        /// Order of waiting requests: `fcfs` by arrival, `priority` by the request's `priority`, the smallest first.
+        #[schemars(title = "Scheduling policy")]
+        scheduling_policy: SchedulingPolicy = SchedulingPolicy::Fcfs, Row {
+            valid: &["fcfs", "priority"], invalid: &["lifo"], ..ROW
+        };
+        /// Seed of requests that have none.
+        #[schemars(title = "Seed", range(min = 0, max = 9_007_199_254_740_991_i64))]
+        seed: u64 = 0, Row {
+            valid: &["0", "9007199254740991"], invalid: &["-1", "9007199254740992", "0x10"], ..ROW
+        };
+        /// Largest `logprobs` that a request may have. -1 means the size of the vocabulary.
+        #[schemars(title = "Log probabilities", range(min = -1, max = 1000))]
+        max_logprobs: i32 = 20, Row { valid: &["-1", "0", "1000"], invalid: &["-2", "1001", "all"], ..ROW };
+    }
+
+    /// Number of tokens in a stream item of a job. The first item has the minimum; each next one is larger by the
+    /// factor, up to the maximum: 1, 3, 9, 27, 50, 50 by default.
+    streaming: StreamingSettings, title: "Streaming batches", {
+        /// Most tokens in a stream item of a job.
+        #[schemars(title = "Batch size", range(min = 1, max = 1_048_576))]
+        default_batch_size: u32 = 50, Row { valid: &["1", "1048576"], invalid: &["0", "1048577"], ..ROW };
+        /// Tokens in the first stream item of a job.
+        #[schemars(title = "First batch size", range(min = 1, max = 1_048_576))]
+        default_min_batch_size: u32 = 1, Row { valid: &["1", "1048576"], invalid: &["0", "1048577"], ..ROW };
+        /// Factor from the size of one stream item of a job to the size of the next.
+        #[schemars(title = "Batch growth", range(min = 1, max = 1000))]
+        default_batch_size_growth_factor: f64 = 3.0, Row {
+            valid: &["1.5", "1000"], invalid: &["0.5", "1001", "twice"], ..ROW
+        };
+    }
+
+    /// Behaviour of the OpenAI routes.
+    openai: OpenaiSettings, title: "OpenAI API", {
+        /// Role of the messages that the model writes.
+        #[schemars(title = "Response role", length(min = 1, max = 64))]
+        openai_response_role: String = "assistant".into(), Row { valid: &["bot"], invalid: &[""], ..ROW };
+        /// Refuse requests with parameters that neither OpenAI nor vLLM has. Otherwise the response header
+        /// `x-slipway-ignored-parameters` names them.
+        #[schemars(title = "Refuse unknown parameters")]
+        strict_parameters: bool = false, SWITCH;
+        /// Format in which the model writes tool calls, by vLLM's names (`hermes`, `llama3_json`, `mistral`, …).
+        /// `auto` takes it from the chat template, `none` leaves calls in the text.
+        #[schemars(title = "Tool-call parser", length(min = 1, max = 64))]
+        tool_call_parser: String = "auto".into(), Row { valid: &["none", "hermes"], invalid: &[""], ..ROW };
+        /// Find tool calls in answers when `tool_choice` is `auto`. If this is false, only `tool_choice` `required` or
+        /// a named tool makes calls.
+        #[schemars(title = "Automatic tool choice")]
+        enable_auto_tool_choice: bool = true, SWITCH;
+        /// Format in which the model writes its reasoning, by vLLM's names (`deepseek_r1`, `qwen3`, …). `auto` takes it
+        /// from the chat template, `none` leaves the reasoning in the text.
+        #[schemars(title = "Reasoning parser", length(min = 1, max = 64))]
+        reasoning_parser: String = "auto".into(), Row { valid: &["none", "qwen3"], invalid: &[""], ..ROW };
+        /// Stream items of a job with `openai_route` are server-sent events as text. If this is false, they are the
+        /// JSON objects of the events.
+        #[schemars(title = "Raw OpenAI output")]
+        raw_openai_output: bool = true, SWITCH;
+    }
+
+    /// How one replica serves.
+    serving: ServingSettings, title: "Serving", {
+        /// Requests that one replica runs at the same time. As many again may wait; further ones get status 429. For a
+        /// model with `ti_model_config.json` or `CONV_TEMPLATE` the default is 128, as in TI-ONE.
+        #[schemars(title = "Concurrent requests", range(min = 1, max = 65_536))]
+        max_concurrency: u32 = 300, Row { valid: &["1", "65536"], invalid: &["0", "65537"], ..ROW };
+        /// Which events are logged.
+        #[schemars(title = "Log level")]
+        log_level: LogLevel = LogLevel::Info, Row { valid: &["error", "trace"], invalid: &["loud"], ..ROW };
+        /// Form of a line of the log.
+        #[schemars(title = "Log format")]
+        log_format: LogFormat = LogFormat::Text, Row { valid: &["text", "json"], invalid: &["xml"], ..ROW };
+        /// Do not log the parameters and prompts of requests. Prompts are private.
+        #[schemars(title = "No request log")]
+        disable_log_requests: bool = true, Row { env_aliases: &["DISABLE_LOGGING_REQUEST"], ..SWITCH };
+        /// Most characters of a prompt in a line of the request log.
+        #[schemars(title = "Logged prompt", range(min = 0, max = 16_777_216))]
+        max_log_len: u32 => Absent("no limit"), Row {
+            valid: &["0", "16777216"], invalid: &["-1", "16777217"], ..ROW
+        };
+        /// Do not log throughput and load. Otherwise one line is logged every 10 s while requests run.
+        #[schemars(title = "No load log")]
+        disable_log_stats: bool = false, SWITCH;
+        /// Origins of the web pages that may send requests from a browser, or `*` for all. `[]` allows none.
+        #[schemars(title = "CORS origins", length(max = 64), schema_with = "names_schema")]
+        allowed_origins: Vec<String> = vec!["*".into()], Row {
+            valid: &["*", "https://a.example,https://b.example", "[]"], invalid: &["[3]", r#"[""]"#], ..ROW
+        };
+        /// Methods that those pages may use, or `*` for all.
+        #[schemars(title = "CORS methods", length(max = 16), schema_with = "names_schema")]
+        allowed_methods: Vec<String> = vec!["*".into()], Row {
+            valid: &["*", "GET,POST"], invalid: &["[3]", r#"[""]"#], ..ROW
+        };
+        /// Headers that those pages may send, or `*` for all.
+        #[schemars(title = "CORS headers", length(max = 64), schema_with = "names_schema")]
+        allowed_headers: Vec<String> = vec!["*".into()], Row {
+            valid: &["*", "authorization,content-type"], invalid: &["[3]", r#"[""]"#], ..ROW
+        };
+        /// Allow those pages to send the cookies and credentials that the browser has stored.
+        #[schemars(title = "CORS credentials")]
+        allow_credentials: bool = false, SWITCH;
+        /// Path prefix that a proxy adds to every route, such as `/models/a`. The routes also work without it.
+        #[schemars(title = "Root path", length(min = 1, max = 253))]
+        root_path: String => Absent("no prefix"), Row { valid: &["/models/a"], invalid: &[""], ..ROW };
+    }
+
+    /// Settings of the process that the custom resource has elsewhere, or not at all.
+    process: ProcessSettings, title: "Process", {
+        /// Repository on the hub, or a directory.
+        #[schemars(title = "Model", length(min = 1, max = 4096))]
+        model: String => Absent("required"), Row {
+            env: Some("MODEL_NAME"),
+            env_aliases: &["MODEL_PATH"],
+            place: Place::At("spec.model.huggingFace.repo"),
+            valid: &["org/name", "/models/a"],
+            invalid: &[""],
+            ..ROW
+        };
+        /// Branch, tag or commit of the model's repository.
+        #[schemars(title = "Model revision", length(min = 1, max = 253))]
+        model_revision: String = "main".into(), Row {
+            flag: Some("revision"),
+            place: Place::At("spec.model.huggingFace.revision"),
+            valid: &["v1"],
+            invalid: &[""],
+            ..ROW
+        };
+        /// Token for gated and private repositories of the hub.
+        #[schemars(title = "Hub token", length(min = 1, max = 4096))]
+        hf_token: String => Absent("none"), Row {
+            place: Place::At("spec.model.tokenSecretRef"), secret: true, valid: &["hf_abc"], invalid: &[""], ..ROW
+        };
+        /// Keys for clients, one of which a client must send as a bearer token.
+        #[schemars(title = "API keys", length(min = 1, max = 256), schema_with = "keys_schema")]
+        api_key: Vec<String> => Absent("no key is required"), Row {
+            env_aliases: &["OPENAI_API_KEYS", "VLLM_API_KEY"],
+            place: Place::At("spec.auth.apiKeysSecretRef"),
+            secret: true,
+            valid: &["first", "first,second"],
+            invalid: &["[]", "[12345]"],
+            ..ROW
+        };
+        /// Address on which the server listens.
+        #[schemars(title = "Host", length(min = 1, max = 253))]
+        host: String = "0.0.0.0".into(), Row {
+            place: Place::RuntimeOnly("a pod listens on all its addresses"),
+            valid: &["127.0.0.1", "::"],
+            invalid: &[""],
+            ..ROW
+        };
+        /// Port on which the server listens.
+        #[schemars(title = "Port", range(min = 1, max = 65_535))]
+        port: u16 = 8000, Row {
+            place: Place::RuntimeOnly("the Service's target"),
+            valid: &["1", "65535"],
+            invalid: &["0", "65536", "http"],
+            ..ROW
+        };
+        /// File with the certificate chain for TLS, in PEM.
+        #[schemars(title = "TLS certificate", length(min = 1, max = 4096))]
+        ssl_certfile: String => Absent("no TLS"), Row {
+            place: TLS_PLACE, valid: &["/tls/chain.pem"], invalid: &[""], ..ROW
+        };
+        /// File with the key of that certificate, in PEM.
+        #[schemars(title = "TLS key", length(min = 1, max = 4096))]
+        ssl_keyfile: String => Absent("no TLS"), Row {
+            place: TLS_PLACE, valid: &["/tls/key.pem"], invalid: &[""], ..ROW
+        };
+        /// File with authorities, in PEM. A client must present a certificate of one of them.
+        #[schemars(title = "TLS client authorities", length(min = 1, max = 4096))]
+        ssl_ca_certs: String => Absent("clients need no certificate"), Row {
+            place: TLS_PLACE, valid: &["/tls/authorities.pem"], invalid: &[""], ..ROW
+        };
+        /// Longest time for running requests to finish after SIGTERM, in seconds.
+        #[schemars(title = "Drain timeout", range(min = 0, max = 3600))]
+        drain_timeout_seconds: u32 = 90, Row {
+            place: Place::At("spec.rollout.drainTimeoutSeconds"),
+            valid: &["0", "3600"],
+            invalid: &["-1", "3601", "1m"],
+            ..ROW
+        };
+        /// Seconds after SIGTERM in which the server still accepts requests, but is not ready and closes each connection
+        /// after its answer, so that load balancers move clients to other servers.
+        #[schemars(title = "Shutdown delay", range(min = 0, max = 600))]
+        shutdown_delay_seconds: u32 = 0, Row {
+            place: Place::RuntimeOnly("the operator sets it"),
+            valid: &["0", "5", "600"],
+            invalid: &["-1", "601", "5s"],
+            ..ROW
+        };
+    }
+}
+
+fn names_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 253}})
+}
+
+fn keys_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 4096}})
+}
+
+fn block_size_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "integer", "enum": [8, 16, 32]})
+}
