@@ -15,11 +15,11 @@ use anyhow::{Context, bail};
 use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
 use runtime::cli::ServeArguments;
 use runtime::config;
-use runtime::connection::{self, ConnectionLimits};
 use runtime::engine::{self, Engine, EngineConfig};
-use runtime::loading::load;
-use runtime::routes;
-use runtime::server::App;
+use runtime::http::app::App;
+use runtime::http::connection::{self, ConnectionLimits};
+use runtime::http::routes;
+use runtime::serving::load;
 use runtime::startup::Stage;
 use runtime::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -100,7 +100,7 @@ async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>>
         ..ServeArguments::default()
     };
     let app = Arc::new(App::new(config::resolve(&arguments, [])?));
-    let mut serving = load(Arc::clone(&app)).await?;
+    let mut serving = load(Arc::clone(&app.config), app.startup.clone()).await?;
     serving.tokenizer = Arc::new(bytes_only(folder)?);
     serving.max_model_len = CONTEXT;
     let model = Echo { step };
@@ -108,13 +108,14 @@ async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>>
         token: TOKEN_A as u32,
         step,
     };
-    serving.engine = if is_scheduled {
+    let engine = if is_scheduled {
         Engine::start(Box::new(model), sizes())?
     } else {
         Engine::start_echo(echo, &model, sizes())?
     };
+    serving.engine = Arc::new(engine);
     app.serving
-        .set(serving)
+        .set(Arc::new(serving))
         .map_err(|_| anyhow::anyhow!("the model is loaded once"))?;
     app.startup.enter(Stage::Ready);
     Ok(app)

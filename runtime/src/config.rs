@@ -19,13 +19,13 @@ use crds::settings::{
 };
 use serde_json::Value;
 
+use crate::api::jobs::batches::BatchRule;
 use crate::cli::ServeArguments;
-use crate::cors::CorsConfig;
 use crate::fetch::TOKENIZER_FILES;
-use crate::jobs::batches::BatchRule;
+use crate::http::cors::CorsConfig;
+use crate::http::tls::TlsFiles;
 use crate::parsers::{FormatNames, UnknownParser};
-use crate::request_log::RequestLog;
-use crate::tls::TlsFiles;
+use crate::telemetry::request_log::RequestLog;
 use ti_one::TiModelConfig;
 
 /// Everything `serve` needs to know, defaults filled in.

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use serde_json::{Map, json};
 
+use crate::api::request::{Defaults, Rules, chat, completion};
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
 use crate::grammar::GrammarError;
 use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
 use crate::pooling::Lengths;
-use crate::request::{Defaults, Rules, chat, completion};
 use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
 
 /// Loads a `tokenizer.json` and encodes and decodes with it.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use crds::failure::Failure;
 use crds::settings::{LogFormat, LogLevel};
+use runtime::api::openapi;
 use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
-use runtime::{config, fetch, openapi, server};
+use runtime::{config, fetch, server};
 
 /// A third of what a request costs was spent in the C library's.
 #[global_allocator]

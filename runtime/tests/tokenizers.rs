@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use runtime::text::{StopStrings, TextStream};
+use runtime::api::text::{StopStrings, TextStream};
 use runtime::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig, TokenizerError};
 use serde_json::{Value, json};
 

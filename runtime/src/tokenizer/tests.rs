@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::text::{StopStrings, TextStream};
+use crate::api::text::{StopStrings, TextStream};
 
 fn tiny_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/tiny-trained")

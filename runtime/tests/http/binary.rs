@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runtime::connection::{self, ConnectionLimits, Entrance};
-use runtime::tls::{TlsFiles, configuration};
+use runtime::http::connection::{self, ConnectionLimits, Entrance};
+use runtime::http::tls::{TlsFiles, configuration};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;

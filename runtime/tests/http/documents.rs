@@ -3,7 +3,7 @@
 //! The lists are the documents' tables: worker-vllm's README, SubModel's page on it, vLLM's page on its OpenAI server,
 //! TI-ONE's page on its inference images. `docs/api.md` says what becomes of each.
 
-use runtime::request::parameters::{Body, CHAT_COMPLETIONS, COMPLETIONS, SCORES};
+use runtime::api::request::parameters::{Body, CHAT_COMPLETIONS, COMPLETIONS, SCORES};
 use serde_json::{Value, json};
 
 use crate::fixture::{Server, tiny};

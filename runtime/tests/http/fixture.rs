@@ -13,10 +13,10 @@ use runtime::chat_template::sandbox;
 use runtime::cli::ServeArguments;
 use runtime::config;
 use runtime::engine::{Engine, EngineConfig};
-use runtime::loading::load;
+use runtime::http::app::App;
+use runtime::http::routes;
 use runtime::model::Task;
-use runtime::routes;
-use runtime::server::App;
+use runtime::serving::load;
 use runtime::startup::Stage;
 use runtime::tokenizer::{Begin, Tokenizer};
 use serde_json::{Value, json};
@@ -100,8 +100,10 @@ pub(crate) fn loading(flags: &[(&str, &str)]) -> Server {
 /// A server of the shipped model, unless the flags name another.
 pub(crate) async fn tiny(flags: &[(&str, &str)]) -> Server {
     let server = loading(flags);
-    let serving = load(Arc::clone(&server.app)).await.unwrap();
-    server.app.serving.set(serving).unwrap();
+    let serving = load(Arc::clone(&server.app.config), server.app.startup.clone())
+        .await
+        .unwrap();
+    server.app.serving.set(Arc::new(serving)).unwrap();
     server.app.startup.enter(Stage::Ready);
     server
 }
@@ -118,7 +120,9 @@ pub(crate) async fn with_task(
     flags: &[(&str, &str)],
 ) -> Server {
     let server = loading(flags);
-    let mut serving = load(Arc::clone(&server.app)).await.unwrap();
+    let mut serving = load(Arc::clone(&server.app.config), server.app.startup.clone())
+        .await
+        .unwrap();
     let config = EngineConfig {
         n_blocks: 64,
         max_num_seqs: 4,
@@ -128,9 +132,9 @@ pub(crate) async fn with_task(
         eos_token_ids: [2].into(),
         ..EngineConfig::default()
     };
-    serving.engine = Engine::start(Box::new(model), config).unwrap();
+    serving.engine = Arc::new(Engine::start(Box::new(model), config).unwrap());
     serving.info.task = task;
-    server.app.serving.set(serving).unwrap();
+    server.app.serving.set(Arc::new(serving)).unwrap();
     server.app.startup.enter(Stage::Ready);
     server
 }

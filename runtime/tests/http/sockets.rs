@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use runtime::connection::{self, ConnectionLimits};
+use runtime::http::connection::{self, ConnectionLimits};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

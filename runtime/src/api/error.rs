@@ -1,0 +1,483 @@
+//! What a client is told when a request cannot be answered.
+//!
+//! Owns the one place that knows an error's status, OpenAI body and metric label. Must not know how a request is
+//! parsed or run; what an operator is told about a process that cannot start is in `config` and `server`.
+
+use serde_json::{Value, json};
+
+use crate::engine::{AdmitError, RequestFailure, SampleError, SubmitError};
+
+/// Seconds after which a client may ask again while the process loads or drains.
+const RETRY_AFTER_S: u64 = 5;
+
+/// Longest piece of a client's own input that an error repeats, in characters.
+const ECHO_CHARS_MAX: usize = 60;
+
+/// Why a request is not answered. `Display` is the text for the client.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApiError {
+    /// The body is not JSON.
+    #[error("the body is not valid JSON: {reason}")]
+    BrokenJson {
+        /// What the parser says, with line and column.
+        reason: String,
+    },
+    /// The body is JSON but no object.
+    #[error("the body must be a JSON object")]
+    NotAnObject,
+    /// A parameter has the wrong type or is outside its range.
+    #[error("{param} must be {expected}, and is {got}")]
+    InvalidValue {
+        /// Path of the parameter, such as `messages[0].content`.
+        param: String,
+        /// The values it may have.
+        expected: String,
+        /// The value it has, shortened.
+        got: String,
+    },
+    /// A parameter without which nothing can be answered.
+    #[error("{param} is missing")]
+    Missing {
+        /// Path of the parameter.
+        param: String,
+    },
+    /// A parameter that clients of OpenAI or vLLM know and this version does not have.
+    #[error("{param} is not supported. {advice}")]
+    Unsupported {
+        /// Path of the parameter.
+        param: String,
+        /// Why, or what to do instead: a sentence.
+        advice: String,
+    },
+    /// A parameter that nobody knows, where such are refused.
+    #[error("{param} is no parameter of this route, and unknown parameters are refused here")]
+    UnknownParameter {
+        /// Its name.
+        param: String,
+    },
+    /// Two parameters contradict each other, or one contradicts the model.
+    #[error("{param}: {reason}")]
+    Contradiction {
+        /// Path of one parameter.
+        param: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Prompt and answer do not fit the model's context, or the KV cache.
+    #[error("{reason}")]
+    TooLong {
+        /// The parameter to make smaller.
+        param: String,
+        /// The limit and what exceeds it.
+        reason: String,
+    },
+    /// The chat template refuses the messages, or fails on them.
+    #[error("the chat template does not accept the messages: {reason}")]
+    Template {
+        /// Path of the messages.
+        param: String,
+        /// What the template says.
+        reason: String,
+    },
+    /// No key, or none that is known here.
+    #[error("a valid API key is required: Authorization: Bearer KEY")]
+    InvalidApiKey,
+    /// The model is not served here.
+    #[error("the model '{model}' does not exist; served are {}", served.join(", "))]
+    UnknownModel {
+        /// What was asked for, shortened.
+        model: String,
+        /// Every name that is served.
+        served: Vec<String>,
+    },
+    /// The model is served here, but is not for this.
+    #[error("the model '{model}' does not {wanted}; it {does}")]
+    WrongTask {
+        /// What was asked for.
+        model: String,
+        /// What the route needs, such as `generate text`.
+        wanted: &'static str,
+        /// What the model is for, such as `generates text`.
+        does: &'static str,
+    },
+    /// There is no such job, or its results were kept long enough.
+    #[error("there is no job '{id}' here")]
+    UnknownJob {
+        /// What was asked for, shortened.
+        id: String,
+    },
+    /// Answers are not stored here, so that none has this name.
+    #[error("Response with id '{id}' not found. Answers are not stored here.")]
+    UnknownResponse {
+        /// What was asked for, shortened.
+        id: String,
+    },
+    /// There is no such route.
+    #[error("there is no {path}")]
+    UnknownRoute {
+        /// Path of the request, shortened.
+        path: String,
+    },
+    /// The route exists, but not for this method.
+    #[error("{method} is not a method of {path}")]
+    MethodNotAllowed {
+        /// Method of the request.
+        method: String,
+        /// Path of the request, shortened.
+        path: String,
+    },
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {timeout_s} s")]
+    BodyTimeout {
+        /// Longest time for a body, seconds.
+        timeout_s: u64,
+    },
+    /// The body ended before it was whole.
+    #[error("the body broke off")]
+    BodyCut,
+    /// The body is larger than any request may be.
+    #[error("the body is larger than {bytes_max} bytes")]
+    BodyTooLarge {
+        /// Largest body, bytes.
+        bytes_max: usize,
+    },
+    /// The body is declared as something else than JSON.
+    #[error("the body must be application/json")]
+    MediaType,
+    /// The queue is full.
+    #[error("this replica has as many requests as it may hold; try again in {retry_after_s} s")]
+    QueueFull {
+        /// When a place is likely to be free, seconds.
+        retry_after_s: u64,
+    },
+    /// No more jobs can be held.
+    #[error("this replica holds as many jobs as it may; fetch results, or try again later")]
+    JobsFull,
+    /// The model is not loaded yet.
+    #[error("the model is being loaded")]
+    Loading,
+    /// The process is about to stop.
+    #[error("this replica is shutting down")]
+    Draining,
+    /// The process stopped before the answer was complete.
+    #[error("the answer was cut off because this replica is shutting down")]
+    Aborted,
+    /// The engine or the server failed. Details are in the log, not in the answer.
+    #[error("internal error; the server's log has the details")]
+    Internal,
+}
+
+/// What an error looks like over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// HTTP status code.
+    pub status: u16,
+    /// OpenAI's `error.type`.
+    pub kind: &'static str,
+    /// OpenAI's `error.code`.
+    pub code: Option<&'static str>,
+    /// Metric label: one per variant, so that there are few.
+    pub label: &'static str,
+}
+
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+
+impl ApiError {
+    /// A value of the wrong type or range.
+    pub fn invalid(param: impl Into<String>, expected: impl Into<String>, got: &Value) -> Self {
+        Self::InvalidValue {
+            param: param.into(),
+            expected: expected.into(),
+            got: shortened(&got.to_string()),
+        }
+    }
+
+    /// Status, type, code and label.
+    pub fn facts(&self) -> Facts {
+        let (status, kind, code, label) = match self {
+            Self::BrokenJson { .. } => (400, INVALID, Some("invalid_json"), "broken_json"),
+            Self::NotAnObject => (400, INVALID, Some("invalid_type"), "not_an_object"),
+            Self::InvalidValue { .. } => (400, INVALID, Some("invalid_value"), "invalid_value"),
+            Self::Missing { .. } => (400, INVALID, Some("missing_required_parameter"), "missing"),
+            Self::Unsupported { .. } => (400, INVALID, Some("unsupported_parameter"), "unsupported"),
+            Self::UnknownParameter { .. } => (400, INVALID, Some("unknown_parameter"), "unknown_parameter"),
+            Self::Contradiction { .. } => (400, INVALID, Some("invalid_value"), "contradiction"),
+            Self::TooLong { .. } => (400, INVALID, Some("context_length_exceeded"), "too_long"),
+            Self::Template { .. } => (400, INVALID, Some("invalid_messages"), "template"),
+            Self::InvalidApiKey => (401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
+            Self::UnknownModel { .. } => (404, INVALID, Some("model_not_found"), "unknown_model"),
+            Self::UnknownJob { .. } => (404, INVALID, Some("job_not_found"), "unknown_job"),
+            Self::UnknownResponse { .. } => (404, INVALID, Some("response_not_found"), "unknown_response"),
+            Self::WrongTask { .. } => (400, INVALID, Some("unsupported_model"), "wrong_task"),
+            Self::UnknownRoute { .. } => (404, INVALID, Some("unknown_url"), "unknown_route"),
+            Self::MethodNotAllowed { .. } => (405, INVALID, Some("method_not_supported"), "method"),
+            Self::BodyTimeout { .. } => (408, INVALID, Some("body_timeout"), "body_timeout"),
+            Self::BodyCut => (400, INVALID, Some("body_cut"), "body_cut"),
+            Self::BodyTooLarge { .. } => (413, INVALID, Some("body_too_large"), "body_too_large"),
+            Self::MediaType => (415, INVALID, Some("unsupported_media_type"), "media_type"),
+            Self::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full"),
+            Self::JobsFull => (429, "rate_limit_error", Some("rate_limit_exceeded"), "jobs_full"),
+            Self::Loading => (503, SERVER, Some("model_loading"), "loading"),
+            Self::Draining => (503, SERVER, Some("shutting_down"), "draining"),
+            Self::Aborted => (503, SERVER, Some("shutting_down"), "aborted"),
+            Self::Internal => (500, SERVER, Some("internal_error"), "internal"),
+        };
+        Facts {
+            status,
+            kind,
+            code,
+            label,
+        }
+    }
+
+    /// The parameter that is to blame.
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::InvalidValue { param, .. }
+            | Self::Missing { param }
+            | Self::Unsupported { param, .. }
+            | Self::UnknownParameter { param }
+            | Self::Contradiction { param, .. }
+            | Self::TooLong { param, .. }
+            | Self::Template { param, .. } => Some(param),
+            Self::UnknownResponse { .. } => Some("response_id"),
+            Self::UnknownModel { .. } | Self::WrongTask { .. } => Some("model"),
+            Self::BrokenJson { .. }
+            | Self::NotAnObject
+            | Self::InvalidApiKey
+            | Self::UnknownRoute { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::BodyTimeout { .. }
+            | Self::BodyCut
+            | Self::BodyTooLarge { .. }
+            | Self::MediaType
+            | Self::QueueFull { .. }
+            | Self::UnknownJob { .. }
+            | Self::JobsFull
+            | Self::Loading
+            | Self::Draining
+            | Self::Aborted
+            | Self::Internal => None,
+        }
+    }
+
+    /// The same about a parameter of another name.
+    pub fn about(mut self, name: impl FnOnce(&str) -> String) -> Self {
+        if let Self::InvalidValue { param, .. }
+        | Self::Missing { param }
+        | Self::Unsupported { param, .. }
+        | Self::UnknownParameter { param }
+        | Self::Contradiction { param, .. }
+        | Self::TooLong { param, .. }
+        | Self::Template { param, .. } = &mut self
+        {
+            *param = name(param);
+        }
+        self
+    }
+
+    /// OpenAI's body.
+    pub fn body(&self) -> Value {
+        let Facts { kind, code, .. } = self.facts();
+        json!({"error": {"message": self.to_string(), "type": kind, "param": self.param(), "code": code}})
+    }
+
+    /// Seconds after which the client may try again.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::QueueFull { retry_after_s } => Some(*retry_after_s),
+            Self::JobsFull | Self::Loading | Self::Draining | Self::Aborted => Some(RETRY_AFTER_S),
+            _ => None,
+        }
+    }
+
+    /// A refused submission; `prompt` is the parameter the prompt came from.
+    pub fn from_submit(error: SubmitError, prompt: &str) -> Self {
+        match error {
+            SubmitError::Refused {
+                request_idx: _,
+                error,
+            } => Self::from_admit(error, prompt),
+            SubmitError::QueueFull { retry_after_s } => Self::QueueFull { retry_after_s },
+            SubmitError::TooMany {
+                n_requests,
+                n_requests_max,
+            } => Self::Contradiction {
+                param: "n".into(),
+                reason: format!(
+                    "{n_requests} answers at once are asked for, where this replica holds {n_requests_max}"
+                ),
+            },
+            SubmitError::Draining => Self::Draining,
+            SubmitError::EngineDead => Self::Internal,
+        }
+    }
+
+    fn from_admit(error: AdmitError, prompt: &str) -> Self {
+        let reason = error.to_string();
+        let param = prompt.to_string();
+        match error {
+            AdmitError::EmptyPrompt
+            | AdmitError::TokenOutOfVocabulary { .. }
+            | AdmitError::TokenTypes { .. } => Self::Contradiction { param, reason },
+            AdmitError::PromptTooLong { .. } => Self::TooLong {
+                param,
+                reason: format!("{reason}. Please reduce the length of the input."),
+            },
+            AdmitError::PromptAboveStep { .. } | AdmitError::NeverFits { .. } => {
+                Self::TooLong { param, reason }
+            }
+            AdmitError::AnswerTooLong { .. } => Self::TooLong {
+                param: "max_tokens".into(),
+                reason,
+            },
+            AdmitError::NoPriorities { .. } => Self::Contradiction {
+                param: "priority".into(),
+                reason,
+            },
+            AdmitError::NoAnswersWanted | AdmitError::TooManyBeams { .. } => Self::Contradiction {
+                param: "n".into(),
+                reason,
+            },
+            AdmitError::NoTokensWanted => Self::Contradiction {
+                param: "max_tokens".into(),
+                reason,
+            },
+            AdmitError::MinAboveMax { .. } => Self::Contradiction {
+                param: "min_tokens".into(),
+                reason,
+            },
+            AdmitError::ParameterOutOfVocabulary { parameter, .. } => Self::Contradiction {
+                param: parameter.into(),
+                reason,
+            },
+            AdmitError::Sampling(invalid) => Self::InvalidValue {
+                param: invalid.parameter.into(),
+                expected: invalid.range.into(),
+                got: invalid.value.to_string(),
+            },
+        }
+    }
+}
+
+impl From<&RequestFailure> for ApiError {
+    fn from(failure: &RequestFailure) -> Self {
+        match failure {
+            // What the request allows and forbids leaves nothing.
+            RequestFailure::Sampling(SampleError::NoCandidate) => Self::Contradiction {
+                param: "allowed_token_ids".into(),
+                reason: "no token is left to draw: allowed_token_ids, bad_words, logit_bias, min_tokens and the form of \
+                         the answer forbid them all"
+                    .into(),
+            },
+            RequestFailure::Sampling(_) | RequestFailure::Grammar(_) | RequestFailure::EngineDead => {
+                Self::Internal
+            }
+        }
+    }
+}
+
+/// A piece of a client's input that is short enough to be repeated.
+pub fn shortened(text: &str) -> String {
+    if text.chars().count() <= ECHO_CHARS_MAX {
+        return text.to_string();
+    }
+    text.chars().take(ECHO_CHARS_MAX).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all() -> Vec<ApiError> {
+        let text = || "x".to_string();
+        vec![
+            ApiError::BrokenJson { reason: text() },
+            ApiError::NotAnObject,
+            ApiError::invalid("n", "a whole number", &json!("x")),
+            ApiError::Missing { param: text() },
+            ApiError::Unsupported {
+                param: text(),
+                advice: text(),
+            },
+            ApiError::UnknownParameter { param: text() },
+            ApiError::Contradiction {
+                param: text(),
+                reason: text(),
+            },
+            ApiError::TooLong {
+                param: text(),
+                reason: text(),
+            },
+            ApiError::Template {
+                param: text(),
+                reason: text(),
+            },
+            ApiError::InvalidApiKey,
+            ApiError::UnknownModel {
+                model: text(),
+                served: vec![text()],
+            },
+            ApiError::WrongTask {
+                model: text(),
+                wanted: "generate text",
+                does: "makes embeddings",
+            },
+            ApiError::UnknownResponse { id: text() },
+            ApiError::UnknownRoute { path: text() },
+            ApiError::MethodNotAllowed {
+                method: text(),
+                path: text(),
+            },
+            ApiError::BodyTimeout { timeout_s: 1 },
+            ApiError::BodyCut,
+            ApiError::BodyTooLarge { bytes_max: 1 },
+            ApiError::MediaType,
+            ApiError::QueueFull { retry_after_s: 7 },
+            ApiError::UnknownJob { id: text() },
+            ApiError::JobsFull,
+            ApiError::Loading,
+            ApiError::Draining,
+            ApiError::Aborted,
+            ApiError::Internal,
+        ]
+    }
+
+    #[test]
+    fn every_label_is_one_variants_own() {
+        let labels: BTreeSet<&str> = all().iter().map(|error| error.facts().label).collect();
+        assert_eq!(labels.len(), all().len());
+    }
+
+    #[test]
+    fn every_error_is_a_4xx_or_5xx_with_openais_four_fields() {
+        for error in all() {
+            let status = error.facts().status;
+            assert!((400..600).contains(&status), "{error:?}");
+            let body = error.body();
+            let fields: Vec<&String> = body["error"].as_object().unwrap().keys().collect();
+            assert_eq!(fields, ["message", "type", "param", "code"]);
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_come_back() {
+        for error in all() {
+            let status = error.facts().status;
+            assert_eq!(
+                error.retry_after_s().is_some(),
+                status == 429 || status == 503,
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clients_input_is_repeated_only_in_part() {
+        let error = ApiError::invalid("n", "a whole number", &json!("ä".repeat(10_000)));
+        assert!(error.to_string().chars().count() < 150, "{error}");
+    }
+}

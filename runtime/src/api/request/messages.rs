@@ -1,0 +1,296 @@
+//! Chat messages: checked, and brought into the one form that templates know.
+//!
+//! A content is a text or a list of text parts, arguments of calls are objects as templates of the Hub expect them,
+//! OpenAI's older `function_call` is a call like any other.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::error::ApiError;
+
+/// Longest name of a role, in bytes. Which roles there are is the template's business.
+const ROLE_BYTES_MAX: usize = 64;
+
+/// The messages as they came.
+pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
+    match value {
+        Value::Array(items) if !items.is_empty() => Ok(items),
+        other => {
+            let expected = "a non-empty list of messages";
+            Err(ApiError::invalid("messages", expected, &other))
+        }
+    }
+}
+
+/// The messages as the template sees them: every `content` is a text or a list of text parts.
+pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
+    let items = listed(value)?;
+    let mut messages = Vec::with_capacity(items.len());
+    for (idx, item) in items.into_iter().enumerate() {
+        let message = message(&format!("messages[{idx}]"), item, &messages)?;
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError> {
+    let Value::Object(mut fields) = value else {
+        return Err(ApiError::invalid(path, "an object with role and content", &value));
+    };
+    check_role(path, &fields)?;
+    if !fields.shift_remove("audio").unwrap_or_default().is_null() {
+        return Err(ApiError::Unsupported {
+            param: format!("{path}.audio"),
+            advice: "Send its text as content.".into(),
+        });
+    }
+    let calls = calls(path, &mut fields)?;
+    let content_path = format!("{path}.content");
+    let refusal = fields.shift_remove("refusal").filter(Value::is_string);
+    let content = match fields.get_mut("content").map(Value::take) {
+        Some(Value::String(text)) => Value::String(text),
+        Some(Value::Array(parts)) => text_parts(&content_path, parts)?,
+        None | Some(Value::Null) => match refusal {
+            Some(refusal) => refusal,
+            None if !calls.is_empty() => json!(""),
+            None => return Err(ApiError::Missing { param: content_path }),
+        },
+        Some(other) => {
+            return Err(ApiError::invalid(
+                content_path,
+                "a text or a list of parts",
+                &other,
+            ));
+        }
+    };
+    fields.insert("content".into(), content);
+    if !calls.is_empty() {
+        fields.insert("tool_calls".into(), Value::Array(calls));
+    }
+    if let (None, Some(thoughts)) = (fields.get("reasoning_content"), fields.get("reasoning")) {
+        let thoughts = thoughts.clone();
+        fields.insert("reasoning_content".into(), thoughts);
+    }
+    name_result(&mut fields, before);
+    Ok(Value::Object(fields))
+}
+
+/// The calls that a message makes, in the older way or the newer.
+fn calls(path: &str, fields: &mut Map<String, Value>) -> Result<Vec<Value>, ApiError> {
+    let older = fields.shift_remove("function_call").unwrap_or_default();
+    let newer = fields.shift_remove("tool_calls").unwrap_or_default();
+    let newer_path = format!("{path}.tool_calls");
+    let mut calls = match newer {
+        Value::Null => Vec::new(),
+        Value::Array(calls) => calls,
+        other => return Err(ApiError::invalid(newer_path, "a list of calls", &other)),
+    };
+    for (idx, call) in calls.iter_mut().enumerate() {
+        let path = format!("{newer_path}[{idx}].function");
+        match call.get_mut("function") {
+            Some(function) => check_function(&path, function)?,
+            None => return Err(ApiError::Missing { param: path }),
+        }
+        call["type"] = json!("function");
+    }
+    if !older.is_null() {
+        let mut function = older;
+        check_function(&format!("{path}.function_call"), &mut function)?;
+        calls.push(json!({"type": "function", "function": function}));
+    }
+    Ok(calls)
+}
+
+/// Makes the arguments an object.
+fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
+    if !function.is_object() {
+        return Err(ApiError::invalid(
+            path,
+            "an object with name and arguments",
+            function,
+        ));
+    }
+    if !function["name"].is_string() {
+        return Err(ApiError::Missing {
+            param: format!("{path}.name"),
+        });
+    }
+    let arguments = match &function["arguments"] {
+        Value::Null => json!({}),
+        Value::String(text) if text.trim().is_empty() => json!({}),
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        other => other.clone(),
+    };
+    if !arguments.is_object() {
+        let expected = "a JSON object, written as a text";
+        return Err(ApiError::invalid(
+            format!("{path}.arguments"),
+            expected,
+            &function["arguments"],
+        ));
+    }
+    function["arguments"] = arguments;
+    Ok(())
+}
+
+/// Some templates show the result of a call by the tool's name, which clients tell with the call only.
+fn name_result(fields: &mut Map<String, Value>, before: &[Value]) {
+    if fields["role"] == "function" {
+        fields.insert("role".into(), json!("tool"));
+    }
+    if fields["role"] != "tool" || fields.contains_key("name") {
+        return;
+    }
+    let Some(id) = fields.get("tool_call_id").and_then(Value::as_str) else {
+        return;
+    };
+    let calls = before
+        .iter()
+        .rev()
+        .filter_map(|message| message["tool_calls"].as_array());
+    let call = calls.flatten().find(|call| call["id"] == id);
+    if let Some(name) = call.map(|call| call["function"]["name"].clone()) {
+        fields.insert("name".into(), name);
+    }
+}
+
+fn check_role(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
+    let path = format!("{path}.role");
+    match fields.get("role") {
+        Some(Value::String(role)) if (1..=ROLE_BYTES_MAX).contains(&role.len()) => Ok(()),
+        None | Some(Value::Null) => Err(ApiError::Missing { param: path }),
+        Some(other) => Err(ApiError::invalid(path, "a text of 1 to 64 bytes", other)),
+    }
+}
+
+/// Parts of type text; a bare text is one, and so is a refusal.
+fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
+    let text = |(idx, part): (usize, Value)| {
+        let path = format!("{path}[{idx}]");
+        let kind = part["type"].as_str().map(str::to_string);
+        let name = match kind.as_deref() {
+            Some("refusal") => "refusal",
+            _ => "text",
+        };
+        match (kind.as_deref(), &part[name], &part) {
+            (_, _, Value::String(text))
+            | (Some("text" | "input_text" | "output_text" | "refusal"), Value::String(text), _) => {
+                Ok(json!({"type": "text", "text": text}))
+            }
+            (Some("text" | "refusal"), Value::Null, _) => Err(ApiError::Missing {
+                param: format!("{path}.{name}"),
+            }),
+            (Some("text" | "refusal"), other, _) => {
+                Err(ApiError::invalid(format!("{path}.{name}"), "a text", other))
+            }
+            (Some(_), _, _) => Err(ApiError::Unsupported {
+                param: path,
+                advice: "Models here read text: send parts of type text.".into(),
+            }),
+            (None, _, other) => Err(ApiError::invalid(path, "a part with a type", other)),
+        }
+    };
+    parts.into_iter().enumerate().map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(messages: Value) -> (String, &'static str) {
+        let error = checked(messages).unwrap_err();
+        (error.param().unwrap().to_string(), error.facts().label)
+    }
+
+    #[test]
+    fn contents_are_texts_or_parts_and_other_fields_stay() {
+        let parts = json!([{"type": "text", "text": "a"}, "b"]);
+        let messages = json!([{"role": "user", "name": "x", "content": parts, "tool_calls": []}]);
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+        let expected = json!([{"role": "user", "name": "x", "content": parts}]);
+        assert_eq!(Value::Array(checked(messages).unwrap()), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        let with =
+            |content: Value| json!([{"role": "user", "content": "a"}, {"role": "user", "content": content}]);
+        assert_eq!(refused(json!([])), ("messages".into(), "invalid_value"));
+        assert_eq!(refused(json!("Hi")), ("messages".into(), "invalid_value"));
+        assert_eq!(refused(json!(["hi"])), ("messages[0]".into(), "invalid_value"));
+        assert_eq!(
+            refused(json!([{"content": "a"}])),
+            ("messages[0].role".into(), "missing")
+        );
+        assert_eq!(
+            refused(json!([{"role": 1, "content": "a"}])),
+            ("messages[0].role".into(), "invalid_value")
+        );
+        assert_eq!(
+            refused(with(json!(null))),
+            ("messages[1].content".into(), "missing")
+        );
+        assert_eq!(
+            refused(with(json!(7))),
+            ("messages[1].content".into(), "invalid_value")
+        );
+        let image = json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]);
+        assert_eq!(
+            refused(with(image)),
+            ("messages[1].content[1]".into(), "unsupported")
+        );
+        let call = |function: Value| json!([{"role": "assistant", "tool_calls": [{"id": "1", "function": function}]}]);
+        let of = |path: &str, label| (format!("messages[0].tool_calls[0].function{path}"), label);
+        assert_eq!(refused(call(json!(1))), of("", "invalid_value"));
+        assert_eq!(refused(call(json!({}))), of(".name", "missing"));
+        let broken = json!({"name": "f", "arguments": "{\"a\": "});
+        assert_eq!(refused(call(broken)), of(".arguments", "invalid_value"));
+        let without = json!([{"role": "assistant", "tool_calls": [{"id": "1"}]}]);
+        assert_eq!(refused(without), of("", "missing"));
+    }
+
+    #[test]
+    fn a_refusal_is_what_was_said() {
+        let part = json!([{"type": "refusal", "refusal": "No."}]);
+        let messages = json!([
+            {"role": "assistant", "content": part},
+            {"role": "assistant", "content": null, "refusal": "No."},
+            {"role": "assistant", "content": "Yes.", "refusal": null},
+        ]);
+        let expected = json!([
+            {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
+            {"role": "assistant", "content": "No."},
+            {"role": "assistant", "content": "Yes."},
+        ]);
+        assert_eq!(Value::Array(checked(messages).unwrap()), expected);
+        let empty = json!([{"role": "assistant", "content": [{"type": "refusal"}]}]);
+        assert_eq!(
+            refused(empty),
+            ("messages[0].content[0].refusal".into(), "missing")
+        );
+    }
+
+    #[test]
+    fn calls_and_results_are_as_templates_expect_them() {
+        let messages = json!([
+            {"role": "assistant", "content": null, "reasoning": "hm", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": [1]}"}},
+                {"id": "2", "function": {"name": "g", "arguments": ""}}
+            ]},
+            {"role": "tool", "tool_call_id": "2", "content": "x"},
+            {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
+            {"role": "function", "name": "f", "content": "y"},
+        ]);
+        let expected = json!([
+            {"role": "assistant", "content": "", "reasoning": "hm", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": [1]}}},
+                {"id": "2", "type": "function", "function": {"name": "g", "arguments": {}}}
+            ], "reasoning_content": "hm"},
+            {"role": "tool", "tool_call_id": "2", "content": "x", "name": "g"},
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"type": "function", "function": {"name": "f", "arguments": {}}}
+            ]},
+            {"role": "tool", "name": "f", "content": "y"},
+        ]);
+        assert_eq!(Value::Array(checked(messages).unwrap()), expected);
+    }
+}

@@ -1,0 +1,334 @@
+//! A JSON object read parameter by parameter, each as the table says: what is taken is checked, what is left over is
+//! told.
+
+use serde_json::{Map, Value};
+
+use super::names::Names;
+use super::parameters::{Body, Fate, Kind, Parameter};
+use crate::api::error::ApiError;
+
+/// Rewrites the fields of one body to those of another.
+pub(super) type Rewrite = fn(&mut Map<String, Value>) -> Result<Names, ApiError>;
+
+/// Parameters that nobody has taken yet. `null` counts as absent, as in OpenAI's API.
+#[derive(Debug)]
+pub(super) struct Params {
+    fields: Map<String, Value>,
+    body: &'static Body,
+    /// What becomes of unknown names.
+    strict: bool,
+}
+
+impl Params {
+    /// Parses a body.
+    pub(super) fn parse(bytes: &[u8], body: &'static Body, strict: bool) -> Result<Self, ApiError> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::BrokenJson {
+            reason: error.to_string(),
+        })?;
+        match value {
+            Value::Object(fields) => Ok(Self { fields, body, strict }),
+            _ => Err(ApiError::NotAnObject),
+        }
+    }
+
+    /// Takes a parameter as it is.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.given(name).and_then(|_| take(&mut self.fields, name))
+    }
+
+    /// Whether a parameter is there that nobody has taken.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.given(name).is_some() && self.fields.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// What the table names as a parameter's default.
+    pub(super) fn default(&self, name: &str) -> &'static str {
+        self.row(name).map_or("", |row| row.default)
+    }
+
+    /// Takes a parameter that must be there.
+    pub(super) fn required(&mut self, name: &str) -> Result<Value, ApiError> {
+        self.take(name)
+            .ok_or_else(|| ApiError::Missing { param: name.into() })
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.typed(name, |value, _| value.as_bool())
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        self.typed(name, |value, kind| match (value, kind) {
+            (Value::String(text), Kind::Choice(texts)) if !texts.contains(&text.as_str()) => None,
+            (Value::String(text), _) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
+        self.typed(name, |value, _| value.as_object().cloned())
+    }
+
+    /// A number in the table's range.
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
+        self.typed(name, |value, kind| {
+            let Kind::Number { min, above, max } = kind else {
+                return None;
+            };
+            let fits = |x: &f64| if above { *x > min } else { *x >= min };
+            value.as_f64().filter(|x| x.is_finite() && fits(x) && *x <= max)
+        })
+    }
+
+    /// Checks a number, and leaves it for another body to take.
+    pub(super) fn check_number(&mut self, name: &str) -> Result<(), ApiError> {
+        let value = self.fields.get(name).cloned();
+        self.number(name)?;
+        self.fields.extend(value.map(|value| (name.to_owned(), value)));
+        Ok(())
+    }
+
+    /// A whole number in the table's range; `2.0` is one.
+    pub(super) fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.typed(name, |value, kind| {
+            let Kind::Integer { min, max } = kind else {
+                return None;
+            };
+            whole(value).filter(|n| (min..=max).contains(n))
+        })
+    }
+
+    /// A whole number whose range begins at 0 or above.
+    pub(super) fn count(&mut self, name: &str) -> Result<Option<usize>, ApiError> {
+        Ok(self.integer(name)?.and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// Takes a parameter that `read` understands.
+    pub(super) fn read<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        self.typed(name, |value, _| read(value))
+    }
+
+    /// A list of items of one form.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &str,
+        n_max: usize,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, ApiError> {
+        self.read(name, |value| {
+            let items = value.as_array().filter(|items| items.len() <= n_max)?;
+            items.iter().map(&read).collect()
+        })
+    }
+
+    /// A value that does not fit, in the words of the table.
+    pub(super) fn invalid(&self, name: &str, value: &Value) -> ApiError {
+        let expected = self.row(name).map(|row| {
+            let beyond = beyond(row.kind, value);
+            beyond.unwrap_or_else(|| row.kind.expected())
+        });
+        ApiError::invalid(name, expected.unwrap_or_else(|| "absent".into()), value)
+    }
+
+    /// What nobody has taken yet.
+    pub(super) fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    /// Goes on as another body, whose parameters `rewrite` makes of these, with their names here. Those of unknown ones
+    /// are returned too.
+    pub(super) fn into_body(
+        mut self,
+        body: &'static Body,
+        rewrite: Rewrite,
+    ) -> Result<(Self, Names, Vec<String>), ApiError> {
+        let unknown = self.sift()?;
+        let names = rewrite(&mut self.fields)?;
+        self.body = body;
+        Ok((self, names, unknown))
+    }
+
+    /// Refuses what is left and asks for something that is not done here; the names of unknown ones are returned, or
+    /// refused if they are to be.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, ApiError> {
+        let unknown = self.sift()?;
+        // Nothing is passed over in silence.
+        match self.fields.keys().next() {
+            None => Ok(unknown),
+            Some(name) => Err(ApiError::Contradiction {
+                param: name.clone(),
+                reason: "this request has no use for it".into(),
+            }),
+        }
+    }
+
+    /// Leaves only what is honoured.
+    fn sift(&mut self) -> Result<Vec<String>, ApiError> {
+        let (mut unknown, mut honoured) = (Vec::new(), Map::new());
+        for (name, value) in std::mem::take(&mut self.fields) {
+            let parameter = self.body.get(&name);
+            match parameter.map(|parameter| (parameter.fate, parameter.doc)) {
+                _ if value.is_null() => {}
+                Some((Fate::NoEffect(_), _)) => {}
+                Some((Fate::Refused(harmless), _)) if asks_nothing(&value, harmless) => {}
+                Some((Fate::Refused(_), doc)) => {
+                    return Err(ApiError::Unsupported {
+                        param: name,
+                        advice: doc.into(),
+                    });
+                }
+                Some((Fate::Honoured, _)) => {
+                    honoured.insert(name, value);
+                }
+                None if self.strict => return Err(ApiError::UnknownParameter { param: name }),
+                None => unknown.push(name),
+            }
+        }
+        self.fields = honoured;
+        Ok(unknown)
+    }
+
+    /// The table's row of a parameter. A reader that several routes share may ask one of them for a name that its table
+    /// lacks: tests fail on that, and a client's value of it counts as unknown.
+    fn row(&self, name: &str) -> Option<&'static Parameter> {
+        let row = self.body.get(name);
+        if cfg!(test) {
+            assert!(row.is_some(), "{name} is not in the table of {}", self.body.route);
+        }
+        row
+    }
+
+    /// The table's row of a parameter that the body has. Most of a table is in no body, so that looking there first is
+    /// most of the work spared.
+    fn given(&self, name: &str) -> Option<&'static Parameter> {
+        let is_given = self.fields.contains_key(name);
+        (is_given || cfg!(test)).then(|| self.row(name)).flatten()
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&Value, Kind) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some((row, value)) = self.given(name).zip(take(&mut self.fields, name)) else {
+            return Ok(None);
+        };
+        let read = read(&value, row.kind);
+        read.map(Some).ok_or_else(|| self.invalid(name, &value))
+    }
+}
+
+/// Takes a field as it is; `null` is none.
+pub(super) fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    fields.shift_remove(name).filter(|value| !value.is_null())
+}
+
+/// Whether a value means the same as none.
+fn asks_nothing(value: &Value, harmless: &[&str]) -> bool {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let is_empty = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) | Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    };
+    is_empty || harmless.contains(&text.as_str())
+}
+
+/// An item of a list that does not fit; a value that is no list is its own first item.
+pub(super) fn invalid_item(param: &str, idx: usize, expected: &str, got: &Value) -> ApiError {
+    let param = if idx == 0 {
+        param.to_string()
+    } else {
+        format!("{param}[{idx}]")
+    };
+    ApiError::invalid(param, expected, got)
+}
+
+/// A token id.
+pub(super) fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// The bound that a whole number is beyond, in words.
+fn beyond(kind: Kind, value: &Value) -> Option<String> {
+    let Kind::Integer { min, max } = kind else {
+        return None;
+    };
+    let (is_below, is_above) = match (whole(value), value.as_f64()) {
+        (Some(n), _) => (n < min, n > max),
+        // As a float, the first number beyond a bound is the bound itself.
+        (None, Some(x)) => (x <= i64::MIN as f64, x >= i64::MAX as f64),
+        (None, None) => (false, false),
+    };
+    if is_below {
+        Some(format!("a whole number greater than or equal to {min}"))
+    } else if is_above {
+        Some(format!("a whole number less than or equal to {max}"))
+    } else {
+        None
+    }
+}
+
+fn whole(value: &Value) -> Option<i64> {
+    // Beyond 2^53 a float does not say which whole number it means.
+    let exact = |x: &f64| x.fract() == 0.0 && x.abs() < 9.0e15;
+    value
+        .as_i64()
+        .or_else(|| value.as_f64().filter(exact).map(|x| x as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_asks_for_nothing_is_none() {
+        for value in [
+            json!([]),
+            json!(null),
+            json!(false),
+            json!(""),
+            json!({}),
+            json!(["text"]),
+        ] {
+            assert!(asks_nothing(&value, &["[\"text\"]"]), "{value}");
+        }
+        for value in [json!([1]), json!(true), json!("x"), json!({"a": 1}), json!(0)] {
+            assert!(!asks_nothing(&value, &["[\"text\"]"]), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_told_the_bound() {
+        let small = Kind::Integer { min: 1, max: 128 };
+        let any = Kind::Integer {
+            min: i64::MIN,
+            max: i64::MAX,
+        };
+        let told =
+            |kind: Kind, text: &str| beyond(kind, &serde_json::from_str(text).unwrap()).unwrap_or_default();
+        assert_eq!(told(small, "0"), "a whole number greater than or equal to 1");
+        assert_eq!(told(small, "129.0"), "a whole number less than or equal to 128");
+        let greatest = "a whole number less than or equal to 9223372036854775807";
+        assert_eq!(told(any, "9223372036854775808"), greatest);
+        assert_eq!(told(any, "1e30"), greatest);
+        let least = "a whole number greater than or equal to -9223372036854775808";
+        assert_eq!(told(any, "-9223372036854775809"), least);
+        for text in ["1", "1.5", "\"x\"", "1e16"] {
+            assert_eq!(told(any, text), "", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_float() {
+        let numbers = [json!(2), json!(2.0), json!(2.5), json!(1e16), json!("2")];
+        assert_eq!(numbers.map(|n| whole(&n)), [Some(2), Some(2), None, None, None]);
+    }
+}

@@ -1,0 +1,181 @@
+//! Prompts: the forms in which they come, and how they become tokens within bounds.
+
+use serde_json::Value;
+
+use super::Rules;
+use super::params::{Params, token_id};
+use crate::api::error::ApiError;
+use crate::tokenizer::{Begin, Tokenizer, TokenizerError};
+
+/// One prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Text with which the answer is to begin.
+    pub echo: Option<String>,
+}
+
+/// A prompt as it came.
+pub(super) enum PromptSource {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// How a prompt is shortened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// Tokens that are kept; `None`: all.
+    n_max: Option<usize>,
+    side: Side,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Left,
+    Right,
+}
+
+impl Cut {
+    /// `truncate_prompt_tokens` and `truncation_side`; an answer of `n_answer` tokens must find room in the context.
+    pub(super) fn read(params: &mut Params, max_model_len: usize, n_answer: usize) -> Result<Self, ApiError> {
+        let room = max_model_len.saturating_sub(n_answer).max(1);
+        let n_max = match params.integer("truncate_prompt_tokens")? {
+            None => None,
+            Some(-1) => Some(room),
+            Some(0) => {
+                let expected = "-1 or a whole number of at least 1";
+                return Err(ApiError::invalid("truncate_prompt_tokens", expected, &0.into()));
+            }
+            Some(n) if n as usize > max_model_len => {
+                return Err(ApiError::TooLong {
+                    param: "truncate_prompt_tokens".into(),
+                    reason: format!(
+                        "truncate_prompt_tokens is {n}, more than the context of {max_model_len} tokens. \
+                         Please, select a smaller truncation size."
+                    ),
+                });
+            }
+            Some(n) => Some(n as usize),
+        };
+        let default = params.default("truncation_side");
+        let side = match params.text("truncation_side")?.as_deref().unwrap_or(default) {
+            "right" => Side::Right,
+            _ => Side::Left,
+        };
+        Ok(Self { n_max, side })
+    }
+
+    /// Keeps all, however long the text.
+    pub(super) fn to_nothing_less() -> Self {
+        Self {
+            n_max: Some(usize::MAX),
+            side: Side::Left,
+        }
+    }
+
+    /// This, and no more than `n` tokens of the beginning unless it says otherwise.
+    pub(super) fn at_most(self, n: usize) -> Self {
+        let n_max = self.n_max.unwrap_or(usize::MAX).min(n);
+        Self {
+            n_max: Some(n_max),
+            ..self
+        }
+    }
+
+    /// This, with room for `n` tokens more.
+    pub(super) fn leaving(self, n: usize) -> Self {
+        let n_max = self.n_max.map(|n_max| n_max.saturating_sub(n));
+        Self { n_max, ..self }
+    }
+
+    /// Whether prompts may lose tokens.
+    pub(super) fn shortens(self) -> bool {
+        self.n_max.is_some()
+    }
+
+    /// What is kept of `ids`.
+    pub(super) fn apply<T>(self, mut ids: Vec<T>) -> Vec<T> {
+        let n_lost = ids.len().saturating_sub(self.n_max.unwrap_or(usize::MAX));
+        match self.side {
+            Side::Left => drop(ids.drain(..n_lost)),
+            Side::Right => ids.truncate(ids.len() - n_lost),
+        }
+        ids
+    }
+}
+
+/// A text, a list of texts, a list of tokens, or a list of those.
+pub(super) fn prompt_sources(
+    params: &mut Params,
+    name: &str,
+    n_max: usize,
+) -> Result<Option<Vec<PromptSource>>, ApiError> {
+    let Some(value) = params.take(name) else {
+        return Ok(None);
+    };
+    let wrong = |value: &Value| params.invalid(name, value);
+    let items = match value {
+        Value::String(text) => return Ok(Some(vec![PromptSource::Text(text)])),
+        Value::Array(items) => items,
+        other => return Err(wrong(&other)),
+    };
+    if items.first().is_some_and(Value::is_number) {
+        return Ok(Some(vec![PromptSource::Tokens(token_ids(name, &items)?)]));
+    }
+    if items.is_empty() || items.len() > n_max {
+        return Err(wrong(&format!("a list of {}", items.len()).into()));
+    }
+    let source = |item: Value| match item {
+        Value::String(text) => Ok(PromptSource::Text(text)),
+        Value::Array(ids) => Ok(PromptSource::Tokens(token_ids(name, &ids)?)),
+        other => Err(wrong(&other)),
+    };
+    items.into_iter().map(source).collect::<Result<_, _>>().map(Some)
+}
+
+fn token_ids(param: &str, items: &[Value]) -> Result<Vec<u32>, ApiError> {
+    let id = |item: &Value| token_id(item).ok_or_else(|| ApiError::invalid(param, "made of token ids", item));
+    items.iter().map(id).collect()
+}
+
+/// The tokens of a text that `param` brought.
+pub(super) fn encode(
+    text: &str,
+    (begin, cut): (Begin, Cut),
+    rules: &Rules<'_>,
+    tokenizer: &Tokenizer,
+    param: &str,
+) -> Result<Vec<u32>, ApiError> {
+    if !cut.shortens() {
+        check_length(text.len(), rules, tokenizer, param)?;
+    }
+    let ids = tokenizer.encode(text, begin).map_err(unencoded)?;
+    Ok(cut.apply(ids))
+}
+
+/// Refuses what is certainly too long before it is encoded.
+pub(super) fn check_length(
+    n_bytes: usize,
+    rules: &Rules<'_>,
+    tokenizer: &Tokenizer,
+    param: &str,
+) -> Result<(), ApiError> {
+    let n_tokens = rules.max_model_len;
+    if !tokenizer.exceeds(n_bytes, n_tokens) {
+        return Ok(());
+    }
+    let reason = format!(
+        "the prompt has {n_bytes} bytes, more than the context of {n_tokens} tokens can hold. \
+         Please reduce the length of the input."
+    );
+    Err(ApiError::TooLong {
+        param: param.into(),
+        reason,
+    })
+}
+
+pub(super) fn unencoded(error: TokenizerError) -> ApiError {
+    tracing::error!(%error, "a prompt could not be encoded");
+    ApiError::Internal
+}

@@ -1,0 +1,356 @@
+//! `/v1/responses` in terms of `/v1/chat/completions`: items become messages, and parameters get their other names.
+//!
+//! Nothing is stored, so a request carries its whole conversation. Source: OpenAI's API reference.
+
+use serde_json::{Map, Value, json};
+
+use super::missing;
+use super::names::Names;
+use super::params::take;
+use crate::api::error::ApiError;
+
+/// Items of one input.
+const ITEMS_MAX: usize = 8192;
+
+/// What `include` calls log-probabilities.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
+/// Rewrites a body's fields to those of a chat.
+///
+/// # Errors
+/// [`ApiError`] that names the path in the body as the client wrote it.
+pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
+    let mut names = messages(fields)?;
+    if let Some(limit) = take(fields, "max_output_tokens") {
+        fields.insert("max_completion_tokens".into(), limit);
+        for name in ["max_completion_tokens", "max_tokens"] {
+            names.add(name, "max_output_tokens");
+        }
+    }
+    if let Some(tools) = take(fields, "tools") {
+        fields.insert("tools".into(), nested_tools(tools, &mut names)?);
+    }
+    if let Some(choice) = take(fields, "tool_choice") {
+        fields.insert("tool_choice".into(), nested_choice(choice, &mut names));
+    }
+    if fields.get("tools").is_none_or(|tools| tools == &json!([]))
+        && fields.get("tool_choice") == Some(&json!("auto"))
+    {
+        fields.shift_remove("tool_choice");
+    }
+    if let Some(text) = take(fields, "text") {
+        format(&text, fields)?;
+        names.add("response_format", "text.format");
+        names.add("response_format.json_schema", "text.format");
+    }
+    if let Some(effort) =
+        take(fields, "reasoning").and_then(|mut reasoning| reasoning.get_mut("effort").map(Value::take))
+    {
+        fields.insert("reasoning_effort".into(), effort);
+        names.add("reasoning_effort", "reasoning.effort");
+    }
+    logprobs(fields)?;
+    Ok(names)
+}
+
+/// `include` asks for log-probabilities; without it there are none, however many alternatives are named.
+fn logprobs(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
+    let include = take(fields, "include").unwrap_or_else(|| json!([]));
+    let Some(included) = include.as_array().filter(|all| all.iter().all(Value::is_string)) else {
+        return Err(ApiError::invalid("include", "a list of texts", &include));
+    };
+    if included.iter().any(|name| name == LOGPROBS) {
+        fields.insert("logprobs".into(), json!(true));
+    } else {
+        fields.shift_remove("top_logprobs");
+    }
+    Ok(())
+}
+
+/// Makes messages of instructions and input.
+fn messages(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
+    let mut turns = Turns::default();
+    turns.names.add("messages", "input");
+    match take(fields, "instructions") {
+        None => {}
+        Some(Value::String(text)) => turns.push("instructions", json!({"role": "system", "content": text})),
+        Some(other) => return Err(ApiError::invalid("instructions", "a text", &other)),
+    }
+    match take(fields, "input").ok_or_else(|| missing("input"))? {
+        Value::String(text) => turns.push("input", json!({"role": "user", "content": text})),
+        Value::Array(items) if (1..=ITEMS_MAX).contains(&items.len()) => {
+            for (idx, item) in items.into_iter().enumerate() {
+                turns.item(&format!("input[{idx}]"), item)?;
+            }
+        }
+        other => {
+            let expected = format!("a text or a list of 1 to {ITEMS_MAX} items");
+            return Err(ApiError::invalid("input", expected, &other));
+        }
+    }
+    fields.insert("messages".into(), Value::Array(turns.messages));
+    Ok(turns.names)
+}
+
+/// The conversation so far.
+#[derive(Default)]
+struct Turns {
+    messages: Vec<Value>,
+    names: Names,
+    /// Thoughts belong to what the model says or does after them.
+    thoughts: Option<String>,
+}
+
+impl Turns {
+    /// A message that came from `path`.
+    fn push(&mut self, path: &str, message: Value) {
+        self.names.add(format!("messages[{}]", self.messages.len()), path);
+        self.messages.push(message);
+    }
+
+    fn item(&mut self, path: &str, item: Value) -> Result<(), ApiError> {
+        match item["type"].as_str().or(item["role"].as_str().map(|_| "message")) {
+            Some("message") => {
+                let mut message = message(item);
+                if message["role"] == "assistant" {
+                    add_thoughts(&mut message, self.thoughts.take());
+                }
+                self.push(path, message);
+            }
+            Some("reasoning") => {
+                let texts = texts(&item["content"]).or_else(|| texts(&item["summary"]));
+                self.thoughts = Some(texts.unwrap_or_default());
+            }
+            Some("function_call") => self.call(path, &item)?,
+            Some("function_call_output") => self.output(path, item)?,
+            Some(_) => {
+                return Err(ApiError::Contradiction {
+                    param: format!("{path}.type"),
+                    reason: "items here are message, reasoning, function_call and function_call_output"
+                        .into(),
+                });
+            }
+            None => return Err(missing(&format!("{path}.type"))),
+        }
+        Ok(())
+    }
+
+    /// A call joins the assistant's message before it.
+    fn call(&mut self, path: &str, item: &Value) -> Result<(), ApiError> {
+        for name in ["call_id", "name"] {
+            if !item[name].is_string() {
+                return Err(missing(&format!("{path}.{name}")));
+            }
+        }
+        let call = json!({
+            "id": item["call_id"],
+            "type": "function",
+            "function": {"name": item["name"], "arguments": item["arguments"]},
+        });
+        let thoughts = self.thoughts.take();
+        let joins = self
+            .messages
+            .last()
+            .is_some_and(|last| last["role"] == "assistant");
+        if thoughts.is_some() || !joins {
+            let mut message = json!({"role": "assistant", "content": null});
+            add_thoughts(&mut message, thoughts);
+            self.push(path, message);
+        }
+        let message_idx = self.messages.len() - 1;
+        let message = &mut self.messages[message_idx];
+        if message["tool_calls"].is_null() {
+            message["tool_calls"] = json!([]);
+        }
+        if let Some(calls) = message["tool_calls"].as_array_mut() {
+            let function = format!("messages[{message_idx}].tool_calls[{}].function", calls.len());
+            calls.push(call);
+            self.names.add(function, path);
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, path: &str, mut item: Value) -> Result<(), ApiError> {
+        if !item["call_id"].is_string() {
+            return Err(missing(&format!("{path}.call_id")));
+        }
+        let content = format!("messages[{}].content", self.messages.len());
+        self.names.add(content, format!("{path}.output"));
+        let output = item["output"].take();
+        self.push(
+            path,
+            json!({"role": "tool", "tool_call_id": item["call_id"], "content": output}),
+        );
+        Ok(())
+    }
+}
+
+fn message(mut item: Value) -> Value {
+    if let Some(fields) = item.as_object_mut() {
+        for name in ["type", "id", "status"] {
+            fields.shift_remove(name);
+        }
+    }
+    item
+}
+
+/// Texts of parts, joined; `None` if there are none.
+fn texts(parts: &Value) -> Option<String> {
+    let texts = parts.as_array()?.iter().filter_map(|part| part["text"].as_str());
+    let texts: Vec<&str> = texts.collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+fn add_thoughts(message: &mut Value, thoughts: Option<String>) {
+    if let Some(thoughts) = thoughts.filter(|thoughts| !thoughts.is_empty()) {
+        message["reasoning_content"] = json!(thoughts);
+    }
+}
+
+/// Tools are flat here, and in chats inside `function`.
+fn nested_tools(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
+    let Value::Array(tools) = tools else {
+        return Err(ApiError::invalid("tools", "a list of tools", &tools));
+    };
+    let nested = |(idx, mut tool): (usize, Value)| {
+        if tool["type"] != "function" || tool.get("function").is_some() {
+            return match tool["type"].as_str() {
+                Some("function") => Ok(tool),
+                _ => Err(ApiError::Contradiction {
+                    param: format!("tools[{idx}].type"),
+                    reason: "this server runs no tools of its own; function is the only type".into(),
+                }),
+            };
+        }
+        if let Some(fields) = tool.as_object_mut() {
+            fields.shift_remove("type");
+        }
+        names.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
+        Ok(json!({"type": "function", "function": tool}))
+    };
+    tools
+        .into_iter()
+        .enumerate()
+        .map(nested)
+        .collect::<Result<Vec<_>, _>>()
+        .map(Value::Array)
+}
+
+fn nested_choice(choice: Value, names: &mut Names) -> Value {
+    match (choice["type"].as_str(), choice["name"].as_str()) {
+        (Some("allowed_tools"), _) => {
+            names.add("tool_choice.allowed_tools", "tool_choice");
+            json!({"type": "allowed_tools", "allowed_tools": choice})
+        }
+        (Some("function"), Some(name)) => json!({"type": "function", "function": {"name": name}}),
+        _ => choice,
+    }
+}
+
+/// `text.format` is a chat's `response_format`, with the schema one level higher.
+fn format(text: &Value, fields: &mut Map<String, Value>) -> Result<(), ApiError> {
+    let format = &text["format"];
+    let response_format = match format["type"].as_str() {
+        None if format.is_null() => return Ok(()),
+        Some("text") => return Ok(()),
+        Some("json_schema") => {
+            let mut schema = format.clone();
+            if let Some(schema) = schema.as_object_mut() {
+                schema.shift_remove("type");
+            }
+            json!({"type": "json_schema", "json_schema": schema})
+        }
+        Some("json_object") => json!({"type": "json_object"}),
+        _ => {
+            let expected = "an object of type text, json_object or json_schema";
+            return Err(ApiError::invalid("text.format", expected, format));
+        }
+    };
+    fields.insert("response_format".into(), response_format);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(body: Value) -> Result<Value, (String, String)> {
+        let mut fields = body.as_object().unwrap().clone();
+        let told = |error: ApiError| (error.param().unwrap_or_default().to_string(), error.to_string());
+        to_chat(&mut fields).map(|_| Value::Object(fields)).map_err(told)
+    }
+
+    #[test]
+    fn items_become_messages() {
+        let body = json!({
+            "model": "m", "instructions": "Be brief.", "max_output_tokens": 5, "reasoning": {"effort": "low"},
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+                {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+                {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}"},
+                {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c1", "output": "4"},
+                {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": "Cold."}
+            ],
+            "tools": [{"type": "function", "name": "f", "parameters": {}}],
+            "tool_choice": {"type": "function", "name": "f"},
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": true}},
+        });
+        let call = |id: &str, name: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}});
+        let expected = json!({
+            "model": "m", "max_completion_tokens": 5, "reasoning_effort": "low",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+                {"role": "assistant", "content": null, "tool_calls": [call("c1", "f"), call("c2", "g")], "reasoning_content": "hm"},
+                {"role": "tool", "tool_call_id": "c1", "content": "4"},
+                {"role": "assistant", "content": "Cold."}
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": true}},
+        });
+        assert_eq!(chat(body).unwrap(), expected);
+        let text = chat(json!({"input": "Hi"})).unwrap();
+        assert_eq!(text, json!({"messages": [{"role": "user", "content": "Hi"}]}));
+    }
+
+    #[test]
+    fn log_probabilities_are_told_where_they_are_included() {
+        let with = |include: Value| {
+            let body = json!({"input": "Hi", "top_logprobs": 2, "include": include});
+            chat(body).map(|chat| (chat["logprobs"].clone(), chat["top_logprobs"].clone()))
+        };
+        let included = with(json!([
+            "reasoning.encrypted_content",
+            "message.output_text.logprobs"
+        ]));
+        assert_eq!(included.unwrap(), (json!(true), json!(2)));
+        assert_eq!(with(json!([])).unwrap(), (Value::Null, Value::Null));
+        assert_eq!(with(json!("x")).unwrap_err().0, "include");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        let refused = |name: &str, value: Value| {
+            let mut body = json!({"input": "Hi"});
+            body[name] = value;
+            chat(body).unwrap_err().0
+        };
+        assert_eq!(chat(json!({})).unwrap_err().0, "input");
+        assert_eq!(refused("tools", json!([{"type": "web_search"}])), "tools[0].type");
+        assert_eq!(
+            refused("input", json!([{"type": "item_reference", "id": "x"}])),
+            "input[0].type"
+        );
+        assert_eq!(
+            refused("input", json!([{"type": "function_call", "name": "f"}])),
+            "input[0].call_id"
+        );
+        assert_eq!(refused("input", json!([7])), "input[0].type");
+        assert_eq!(
+            refused("text", json!({"format": {"type": "grammar"}})),
+            "text.format"
+        );
+    }
+}

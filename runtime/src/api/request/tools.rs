@@ -1,0 +1,513 @@
+//! What a request says of tools: which there are, whether one must be called, and the grammar that makes it so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use openai_protocol::common::Tool;
+use serde_json::{Map, Value, json};
+
+use crate::api::error::ApiError;
+use crate::chat_template::Conversation;
+use crate::parsers::{Calls, Formats};
+
+/// Tools of one request.
+const TOOLS_MAX: usize = 512;
+/// Longest name of a tool, in bytes: OpenAI's limit.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The parameters that speak of tools, as they came.
+#[derive(Debug, Default)]
+pub(super) struct ToolParams {
+    /// `tools`.
+    pub tools: Option<Value>,
+    /// `tool_choice`.
+    pub tool_choice: Option<Value>,
+    /// `parallel_tool_calls`.
+    pub parallel_tool_calls: Option<bool>,
+    /// OpenAI's older `functions`.
+    pub functions: Option<Value>,
+    /// OpenAI's older `function_call`.
+    pub function_call: Option<Value>,
+}
+
+/// Whether an answer calls tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ToolChoice {
+    /// It does not.
+    None,
+    /// As the model likes.
+    Auto,
+    /// At least one.
+    Required,
+    /// This one.
+    Named(String),
+}
+
+/// How calls are told to the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallStyle {
+    /// The model chose to make them.
+    #[default]
+    Chosen,
+    /// It had to make one.
+    Required,
+    /// It had to make this one.
+    Named,
+    /// By OpenAI's older functions.
+    Legacy,
+}
+
+/// The tools of a request, checked.
+#[derive(Clone, Debug)]
+pub(super) struct ToolUse {
+    /// As the client wrote them, for the template.
+    pub shown: Vec<Value>,
+    /// For reading calls.
+    pub tools: Arc<[Tool]>,
+    /// Whether one must be called.
+    pub choice: ToolChoice,
+    /// At most one call is answered.
+    pub single_call: bool,
+    /// The client knows no tools, only OpenAI's older functions.
+    pub is_legacy: bool,
+}
+
+impl ToolParams {
+    /// The tools of the request; `None` if there are none to be called or shown.
+    pub(super) fn checked(self) -> Result<Option<ToolUse>, ApiError> {
+        let is_legacy = self.functions.is_some() && self.tools.is_none();
+        let has_tools = self.functions.is_some() || self.tools.is_some();
+        let asks = self.tool_choice.is_some() || self.function_call.is_some();
+        let (path, choice_path, shown) = match (self.tools, self.functions) {
+            (Some(tools), _) => ("tools", "tool_choice", tools),
+            (None, Some(functions)) => ("functions", "function_call", wrapped(functions)),
+            (None, None) => ("tools", "tool_choice", Value::Null),
+        };
+        let mut shown = match shown {
+            Value::Null => Vec::new(),
+            Value::Array(tools) if tools.len() <= TOOLS_MAX => tools,
+            other => {
+                let expected = format!("a list of at most {TOOLS_MAX} tools");
+                return Err(ApiError::invalid(path, expected, &other));
+            }
+        };
+        let tool = |(idx, tool): (usize, &Value)| checked_tool(&format!("{path}[{idx}]"), tool);
+        let mut tools: Vec<Tool> = shown.iter().enumerate().map(tool).collect::<Result<_, _>>()?;
+        let mut choice = self.tool_choice.or(self.function_call);
+        if let Some(allowed) = choice.as_ref().filter(|choice| choice["type"] == "allowed_tools") {
+            let Allowed { names, mode } = Allowed::read(choice_path, &allowed["allowed_tools"], &tools)?;
+            shown.retain(|tool| {
+                tool["function"]["name"]
+                    .as_str()
+                    .is_some_and(|name| names.contains(name))
+            });
+            tools.retain(|tool| names.contains(&tool.function.name));
+            choice = Some(mode);
+        }
+        let choice = checked_choice(choice_path, choice.as_ref(), &tools)?;
+        if !has_tools && choice != ToolChoice::None && asks {
+            return Err(no_tools(choice_path));
+        }
+        if tools.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(ToolUse {
+            shown,
+            tools: tools.into(),
+            choice,
+            single_call: is_legacy || self.parallel_tool_calls == Some(false),
+            is_legacy,
+        }))
+    }
+}
+
+impl ToolUse {
+    /// Lets the template see the tools.
+    pub(super) fn show(&self, conversation: &mut Conversation) {
+        let shown = Value::Array(self.shown.clone());
+        conversation.variables.insert("tools".into(), shown);
+    }
+
+    /// How calls are found in the answer.
+    pub(super) fn calls(&self, formats: Formats) -> Option<Calls> {
+        let tools = || Arc::clone(&self.tools);
+        match &self.choice {
+            ToolChoice::None => None,
+            ToolChoice::Auto => formats.calls.map(|format| Calls::Chosen {
+                format,
+                tools: tools(),
+            }),
+            ToolChoice::Required => Some(Calls::Listed { tools: tools() }),
+            ToolChoice::Named(name) => Some(Calls::Named { name: name.clone() }),
+        }
+    }
+
+    /// How calls are told to the client.
+    pub(super) fn style(&self) -> CallStyle {
+        match &self.choice {
+            _ if self.is_legacy => CallStyle::Legacy,
+            ToolChoice::None | ToolChoice::Auto => CallStyle::Chosen,
+            ToolChoice::Required => CallStyle::Required,
+            ToolChoice::Named(_) => CallStyle::Named,
+        }
+    }
+
+    /// The JSON schema that an answer must have so that the asked call is made: a list of calls, or the arguments of
+    /// one. `None` where the model chooses.
+    pub(super) fn schema(&self) -> Result<Option<Value>, ApiError> {
+        match &self.choice {
+            ToolChoice::None | ToolChoice::Auto => Ok(None),
+            ToolChoice::Named(name) => {
+                let tool = self.tools.iter().find(|tool| tool.function.name == *name);
+                Ok(tool.map(|tool| arguments_schema(&tool.function.parameters)))
+            }
+            ToolChoice::Required => self.list_schema().map(Some),
+        }
+    }
+
+    fn list_schema(&self) -> Result<Value, ApiError> {
+        let mut shared: Map<String, Value> = Map::new();
+        let mut calls = Vec::with_capacity(self.tools.len());
+        for (idx, tool) in self.tools.iter().enumerate() {
+            let mut parameters = arguments_schema(&tool.function.parameters);
+            // References lead from the root, which is now the list.
+            for key in ["$defs", "definitions"] {
+                let Some(definitions) = parameters.as_object_mut().and_then(|all| all.shift_remove(key))
+                else {
+                    continue;
+                };
+                merge(&mut shared, key, definitions).map_err(|name| ApiError::Contradiction {
+                    param: format!("tools[{idx}].function.parameters"),
+                    reason: format!("{key}/{name} is something else in another tool"),
+                })?;
+            }
+            calls.push(json!({
+                "type": "object",
+                "properties": {"name": {"const": tool.function.name}, "parameters": parameters},
+                "required": ["name", "parameters"],
+                "additionalProperties": false,
+            }));
+        }
+        let mut schema = json!({"type": "array", "minItems": 1, "items": {"anyOf": calls}});
+        if self.single_call {
+            schema["maxItems"] = json!(1);
+        }
+        for (key, definitions) in shared {
+            schema[key] = definitions;
+        }
+        Ok(schema)
+    }
+}
+
+/// OpenAI's `allowed_tools`: some of the tools, and whether one of these must be called.
+struct Allowed {
+    names: BTreeSet<String>,
+    /// `auto` or `required`.
+    mode: Value,
+}
+
+impl Allowed {
+    fn read(choice_path: &str, allowed: &Value, tools: &[Tool]) -> Result<Self, ApiError> {
+        let path = format!("{choice_path}.allowed_tools");
+        let mode = &allowed["mode"];
+        if mode != "auto" && mode != "required" {
+            return Err(ApiError::invalid(
+                format!("{path}.mode"),
+                "auto or required",
+                mode,
+            ));
+        }
+        let path = format!("{path}.tools");
+        let listed = match &allowed["tools"] {
+            Value::Array(listed) if !listed.is_empty() => listed,
+            other => return Err(ApiError::invalid(path, "a non-empty list of tools", other)),
+        };
+        let name = |(idx, tool): (usize, &Value)| {
+            let name = name_of(tool).filter(|name| tools.iter().any(|tool| tool.function.name == *name));
+            name.map(str::to_owned).ok_or_else(|| {
+                let path = format!("{path}[{idx}]");
+                ApiError::invalid(path, "one of the tools, by type and name", tool)
+            })
+        };
+        Ok(Self {
+            names: listed.iter().enumerate().map(name).collect::<Result<_, _>>()?,
+            mode: mode.clone(),
+        })
+    }
+}
+
+/// The name of a function, which may stand in `function`.
+fn name_of(tool: &Value) -> Option<&str> {
+    tool["function"]["name"].as_str().or(tool["name"].as_str())
+}
+
+/// Adds definitions to those that are shared; the name of one that is there already and differs.
+fn merge(shared: &mut Map<String, Value>, key: &str, definitions: Value) -> Result<(), String> {
+    let Value::Object(definitions) = definitions else {
+        return Ok(());
+    };
+    let all = &mut shared.entry(key).or_insert_with(|| json!({}));
+    for (name, definition) in definitions {
+        match all.get(&name) {
+            Some(other) if *other != definition => return Err(name),
+            _ => all[name] = definition,
+        }
+    }
+    Ok(())
+}
+
+/// A tool without parameters takes an empty object.
+fn arguments_schema(parameters: &Value) -> Value {
+    match parameters.as_object() {
+        Some(fields) if !fields.is_empty() => parameters.clone(),
+        _ => json!({"type": "object", "properties": {}, "additionalProperties": false}),
+    }
+}
+
+fn wrapped(functions: Value) -> Value {
+    match functions {
+        Value::Array(functions) => functions
+            .into_iter()
+            .map(|function| json!({"type": "function", "function": function}))
+            .collect(),
+        other => other,
+    }
+}
+
+fn checked_tool(path: &str, tool: &Value) -> Result<Tool, ApiError> {
+    if !tool.is_object() {
+        return Err(ApiError::invalid(path, "an object with type and function", tool));
+    }
+    match tool["type"].as_str() {
+        Some("function") => {}
+        Some(_) => {
+            return Err(ApiError::Unsupported {
+                param: format!("{path}.type"),
+                advice: "Describe it as a function.".into(),
+            });
+        }
+        None => {
+            return Err(ApiError::Missing {
+                param: format!("{path}.type"),
+            });
+        }
+    }
+    let function = &tool["function"];
+    let path = format!("{path}.function");
+    if !function.is_object() {
+        return Err(ApiError::invalid(
+            path,
+            "an object with name and parameters",
+            function,
+        ));
+    }
+    let is_name = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_name_char);
+    match &function["name"] {
+        Value::Null => {
+            return Err(ApiError::Missing {
+                param: format!("{path}.name"),
+            });
+        }
+        Value::String(name) if is_name(name) => {}
+        other => {
+            let expected = format!("up to {NAME_BYTES_MAX} letters, digits, _, - and .");
+            return Err(ApiError::invalid(format!("{path}.name"), expected, other));
+        }
+    }
+    let parameters = &function["parameters"];
+    if !(parameters.is_null() || parameters.is_object()) {
+        return Err(ApiError::invalid(
+            format!("{path}.parameters"),
+            "a JSON schema",
+            parameters,
+        ));
+    }
+    serde_json::from_value(tool.clone()).map_err(|_| ApiError::invalid(path, "a function", function))
+}
+
+fn no_tools(path: &str) -> ApiError {
+    ApiError::Contradiction {
+        param: path.to_string(),
+        reason: "it needs tools to choose from".into(),
+    }
+}
+
+fn is_name_char(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.')
+}
+
+fn checked_choice(path: &str, choice: Option<&Value>, tools: &[Tool]) -> Result<ToolChoice, ApiError> {
+    let word = choice.and_then(Value::as_str);
+    let name = choice.and_then(name_of);
+    let chosen = match (choice, word, name) {
+        (None | Some(Value::Null), ..) | (_, Some("auto"), _) => ToolChoice::Auto,
+        (_, Some("none"), _) => return Ok(ToolChoice::None),
+        (_, Some("required"), _) => ToolChoice::Required,
+        (_, None, Some(name)) => ToolChoice::Named(name.to_string()),
+        (Some(other), ..) => {
+            let expected = r#"auto, none, required, or {"type": "function", "function": {"name": …}}"#;
+            return Err(ApiError::invalid(path, expected, other));
+        }
+    };
+    let is_there = match &chosen {
+        ToolChoice::Named(name) => tools.iter().any(|tool| tool.function.name == *name),
+        ToolChoice::Required => !tools.is_empty(),
+        ToolChoice::Auto | ToolChoice::None => true,
+    };
+    if is_there {
+        return Ok(chosen);
+    }
+    Err(ApiError::Contradiction {
+        param: path.to_string(),
+        reason: "the tool that is to be called is not among the tools".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(name: &str) -> Value {
+        json!({"type": "function", "function": {"name": name, "parameters": {
+            "type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"type": "integer"}}
+        }}})
+    }
+
+    fn params(tools: Value, tool_choice: Value) -> ToolParams {
+        ToolParams {
+            tools: Some(tools),
+            tool_choice: Some(tool_choice),
+            ..ToolParams::default()
+        }
+    }
+
+    fn refused(tools: Value, tool_choice: Value) -> (String, &'static str) {
+        let error = params(tools, tool_choice).checked().unwrap_err();
+        (error.param().unwrap().to_string(), error.facts().label)
+    }
+
+    #[test]
+    fn a_choice_becomes_a_schema() {
+        let schema = |choice: Value| {
+            let tools = params(json!([tool("f"), tool("g")]), choice)
+                .checked()
+                .unwrap()
+                .unwrap();
+            tools.schema().unwrap()
+        };
+        assert_eq!(schema(json!("auto")), None);
+        assert_eq!(schema(json!("none")), None);
+        let named = json!({"type": "function", "function": {"name": "g"}});
+        assert_eq!(schema(named), Some(tool("g")["function"]["parameters"].clone()));
+        let required = schema(json!("required")).unwrap();
+        assert_eq!(
+            required["items"]["anyOf"][1]["properties"]["name"],
+            json!({"const": "g"})
+        );
+        assert_eq!(required["$defs"], json!({"A": {"type": "integer"}}));
+        assert!(
+            required.to_string().matches("$defs\":").count() == 1,
+            "{required}"
+        );
+    }
+
+    #[test]
+    fn only_allowed_tools_are_there() {
+        let allowed = |mode: &str, tools: Value| json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}});
+        let all = || json!([tool("f"), tool("g"), tool("h")]);
+        let some =
+            json!([{"type": "function", "function": {"name": "h"}}, {"type": "function", "name": "f"}]);
+        for (mode, choice) in [("auto", ToolChoice::Auto), ("required", ToolChoice::Required)] {
+            let tools = params(all(), allowed(mode, some.clone()))
+                .checked()
+                .unwrap()
+                .unwrap();
+            let names: Vec<&str> = tools
+                .tools
+                .iter()
+                .map(|tool| tool.function.name.as_str())
+                .collect();
+            assert_eq!((names, tools.choice), (vec!["f", "h"], choice));
+            assert_eq!(tools.shown, [tool("f"), tool("h")]);
+        }
+        let path = |of: &str| (format!("tool_choice.allowed_tools.{of}"), "invalid_value");
+        assert_eq!(refused(all(), allowed("none", some)), path("mode"));
+        assert_eq!(refused(all(), allowed("auto", json!([]))), path("tools"));
+        let other = json!([{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "x"}}]);
+        assert_eq!(refused(all(), allowed("auto", other)), path("tools[1]"));
+        assert_eq!(refused(all(), json!({"type": "allowed_tools"})), path("mode"));
+    }
+
+    #[test]
+    fn older_functions_are_tools() {
+        let older = ToolParams {
+            functions: Some(json!([{"name": "f"}])),
+            function_call: Some(json!({"name": "f"})),
+            ..ToolParams::default()
+        };
+        let tools = older.checked().unwrap().unwrap();
+        assert!(tools.is_legacy && tools.single_call);
+        assert_eq!(tools.choice, ToolChoice::Named("f".into()));
+        assert_eq!(
+            tools.shown,
+            [json!({"type": "function", "function": {"name": "f"}})]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        let auto = || json!("auto");
+        assert_eq!(refused(json!("x"), auto()), ("tools".into(), "invalid_value"));
+        assert_eq!(refused(json!([1]), auto()), ("tools[0]".into(), "invalid_value"));
+        assert_eq!(refused(json!([{}]), auto()), ("tools[0].type".into(), "missing"));
+        let custom = json!([{"type": "custom"}]);
+        assert_eq!(refused(custom, auto()), ("tools[0].type".into(), "unsupported"));
+        let nameless = json!([tool("f"), {"type": "function", "function": {}}]);
+        assert_eq!(
+            refused(nameless, auto()),
+            ("tools[1].function.name".into(), "missing")
+        );
+        let spaced = json!([tool("a b")]);
+        assert_eq!(
+            refused(spaced, auto()),
+            ("tools[0].function.name".into(), "invalid_value")
+        );
+        let listed = json!([{"type": "function", "function": {"name": "f", "parameters": []}}]);
+        let path = "tools[0].function.parameters";
+        assert_eq!(refused(listed, auto()), (path.into(), "invalid_value"));
+        let other = json!({"type": "function", "function": {"name": "g"}});
+        assert_eq!(
+            refused(json!([tool("f")]), other),
+            ("tool_choice".into(), "contradiction")
+        );
+        assert_eq!(
+            refused(json!([]), json!("required")),
+            ("tool_choice".into(), "contradiction")
+        );
+        assert_eq!(
+            refused(json!([tool("f")]), json!("some")),
+            ("tool_choice".into(), "invalid_value")
+        );
+        assert!(params(json!([]), auto()).checked().unwrap().is_none());
+        let alone = |tool_choice: Value| ToolParams {
+            tool_choice: Some(tool_choice),
+            ..ToolParams::default()
+        };
+        assert!(alone(auto()).checked().is_err());
+        assert!(alone(json!("none")).checked().unwrap().is_none());
+    }
+
+    #[test]
+    fn definitions_that_differ_are_refused() {
+        let mut other = tool("g");
+        other["function"]["parameters"]["$defs"]["A"] = json!({"type": "string"});
+        let tools = params(json!([tool("f"), other]), json!("required"))
+            .checked()
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            tools.schema().unwrap_err().param(),
+            Some("tools[1].function.parameters")
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! The web server: connections, the routes below them, and what all routes have in common.
+
+pub mod app;
+pub mod auth;
+mod body;
+mod chunks;
+pub mod connection;
+pub mod cors;
+mod error;
+mod events;
+mod generation;
+mod ignored;
+mod prefix;
+mod request_id;
+pub mod routes;
+mod shape;
+pub mod tls;
+mod typed_events;
+mod vectors;

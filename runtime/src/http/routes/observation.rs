@@ -1,0 +1,59 @@
+//! What Prometheus and the autoscaler read, and the version.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use crate::api::error::ApiError;
+use crate::http::app::App;
+
+/// Media type of the text format that the metrics are written in.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics as text.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let engine = app
+        .serving
+        .get()
+        .map(|serving| (serving.engine.load(), serving.engine.counters()));
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], app.metrics.encode(engine))
+}
+
+/// The load in numbers: what an autoscaler needs and nothing else. Before the model is loaded everything is zero.
+pub(super) async fn load(State(app): State<Arc<App>>) -> Json<Value> {
+    let load = app
+        .serving
+        .get()
+        .map(|serving| serving.engine.load())
+        .unwrap_or_default();
+    let queue_full = ApiError::QueueFull { retry_after_s: 0 }.facts().label;
+    Json(json!({
+        "running": load.n_running,
+        "waiting": load.n_waiting,
+        "capacity": load.n_running_max,
+        "kvUsage": load.n_blocks_used as f64 / load.n_blocks.max(1) as f64,
+        "arrivalsTotal": app.metrics.n_arrived(),
+        "rejectedTotal": app.metrics.n_failed(queue_full),
+        "serviceTimeSeconds": app.metrics.service_seconds(),
+        "draining": app.is_draining(),
+    }))
+}
+
+/// vLLM's `/load`: requests that run or wait.
+pub(super) async fn server_load(State(app): State<Arc<App>>) -> Json<Value> {
+    let load = app
+        .serving
+        .get()
+        .map(|serving| serving.engine.load())
+        .unwrap_or_default();
+    Json(json!({"server_load": load.n_running + load.n_waiting}))
+}
+
+/// The version of this program.
+pub(super) async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+}

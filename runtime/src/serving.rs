@@ -1,0 +1,49 @@
+//! From files to an engine that has answered once.
+//!
+//! Owns loading, the size of the KV cache, and why a process cannot serve. Must not know HTTP.
+
+pub mod capacity;
+mod error;
+mod loading;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::api::request::Defaults;
+use crate::chat_template::ChatTemplate;
+use crate::engine::Engine;
+use crate::grammar::{GrammarError, Grammars};
+use crate::model::ModelInfo;
+use crate::parsers::Formats;
+use crate::pooling::PoolingConfig;
+use crate::tokenizer::Tokenizer;
+
+pub use error::LoadError;
+pub use loading::load;
+
+/// A loaded model and what is needed to use it.
+#[derive(Debug)]
+pub struct Serving {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Messages to text; a checkpoint may have none.
+    pub template: Option<ChatTemplate>,
+    /// Grammars over its tokens, or why there can be none.
+    pub grammars: Result<Grammars, GrammarError>,
+    /// How calls and thoughts are found in answers.
+    pub formats: Formats,
+    /// What was loaded.
+    pub info: ModelInfo,
+    /// Longest context in tokens.
+    pub max_model_len: usize,
+    /// What the checkpoint says of its vectors.
+    pub pooling: PoolingConfig,
+    /// Commit that was downloaded, if the directory says so.
+    pub revision: Option<String>,
+    /// Sampling of requests that name none.
+    pub defaults: Defaults,
+    /// Directory of the model.
+    pub directory: PathBuf,
+}

@@ -1,0 +1,112 @@
+//! Why a model cannot be served, and what a user can do about it.
+
+use crds::failure::{Failure, Reason, chain};
+
+use super::capacity::CacheDoesNotFit;
+use crate::chat_template::TemplateError;
+use crate::engine::EngineError;
+use crate::fetch::FetchError;
+use crate::model::ModelError;
+use crate::parsers::UnknownParser;
+use crate::tokenizer::TokenizerError;
+
+/// Why the model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The token for the hub is none.
+    #[error("the model cannot be downloaded")]
+    Fetch(#[from] FetchError),
+    /// The model cannot be loaded.
+    #[error("the model cannot be loaded")]
+    Model(#[from] ModelError),
+    /// The tokenizer cannot be loaded.
+    #[error("the tokenizer cannot be loaded")]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template is no template.
+    #[error("the chat template is not valid")]
+    Template(#[from] TemplateError),
+    /// A parser is asked for that does not exist.
+    #[error("TOOL_CALL_PARSER or REASONING_PARSER cannot be used")]
+    Parser(#[from] UnknownParser),
+    /// The KV cache does not fit.
+    #[error("the KV cache does not fit")]
+    Capacity(#[from] CacheDoesNotFit),
+    /// The engine does not start.
+    #[error("the engine does not start")]
+    Engine(#[from] EngineError),
+    /// The model computes no answer.
+    #[error("the model answers no test request: {reason}")]
+    WarmUp {
+        /// What happened.
+        reason: String,
+    },
+    /// generation_config.json cannot be used.
+    #[error("the checkpoint's sampling cannot be used")]
+    Defaults(#[from] crate::api::request::DefaultsError),
+    /// No directory for downloads.
+    #[error("there is no directory for downloads")]
+    NoCacheDirectory,
+    /// A task of the process died.
+    #[error("loading stopped on an internal error")]
+    Panicked,
+}
+
+impl LoadError {
+    /// The failure that the process ends with.
+    pub fn failure(&self) -> Failure {
+        let lower = "Lower MAX_MODEL_LEN, or give the container more memory.";
+        let (reason, remedy) = match self {
+            LoadError::Fetch(error) => return error.failure(),
+            LoadError::Model(error) => model_failure(error),
+            LoadError::Defaults(_) => (
+                Reason::InvalidCheckpoint,
+                "Correct or remove generation_config.json.",
+            ),
+            LoadError::Tokenizer(_) => (Reason::InvalidCheckpoint, "Name a tokenizer with TOKENIZER."),
+            LoadError::Template(_) => (
+                Reason::InvalidSetting,
+                "Give a template with CUSTOM_CHAT_TEMPLATE.",
+            ),
+            LoadError::Parser(_) => (
+                Reason::InvalidSetting,
+                "Correct the value; docs/settings.md lists them all.",
+            ),
+            LoadError::Capacity(_) => (Reason::OutOfMemory, lower),
+            LoadError::Engine(_) => (Reason::InvalidSetting, "Lower the sizes of the engine."),
+            LoadError::NoCacheDirectory => (Reason::InvalidSetting, "Set HOME, XDG_CACHE_HOME or HF_HOME."),
+            LoadError::WarmUp { .. } | LoadError::Panicked => {
+                (Reason::CrashLoop, "This is a bug; the log has the details.")
+            }
+        };
+        Failure::new(reason, chain(self), remedy)
+    }
+}
+
+/// What an error of the model means to somebody who deploys it.
+fn model_failure(error: &ModelError) -> (Reason, &'static str) {
+    match error {
+        ModelError::UnsupportedArchitecture { .. } => (
+            Reason::UnsupportedArchitecture,
+            "Choose a model of a supported architecture.",
+        ),
+        ModelError::UnsupportedOption { .. } => (
+            Reason::UnsupportedArchitecture,
+            "Choose a model that does without this option.",
+        ),
+        ModelError::MaxModelLen { .. } => (Reason::InvalidSetting, "Lower MAX_MODEL_LEN."),
+        ModelError::Cache { .. } => (Reason::OutOfMemory, "Lower MAX_MODEL_LEN or MAX_NUM_SEQS."),
+        ModelError::Read { .. }
+        | ModelError::Json { .. }
+        | ModelError::Config { .. }
+        | ModelError::WeightFile { .. }
+        | ModelError::MissingFile { .. }
+        | ModelError::MissingTensor { .. }
+        | ModelError::UnknownTensor { .. }
+        | ModelError::TensorShape { .. }
+        | ModelError::TensorDtype { .. } => (
+            Reason::InvalidCheckpoint,
+            "Check the repository and its revision; delete a damaged copy from the cache.",
+        ),
+        ModelError::Kernel(_) => (Reason::CrashLoop, "This is a bug; the log has the details."),
+    }
+}
