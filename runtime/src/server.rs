@@ -83,8 +83,8 @@ impl App {
     pub fn new(config: ServeConfig) -> Self {
         App {
             startup: StartupTracker::new(),
-            metrics: Metrics::new(&config.served_names[0]),
-            jobs: Jobs::new(config.max_concurrency),
+            metrics: Metrics::new(&config.served_names.first),
+            jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config,
             serving: OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -270,7 +270,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     announce(&app.config, &serving, &address);
     app.serving.set(serving).expect("the model is loaded once");
     app.startup.enter(Stage::Ready);
-    if !app.config.disable_log_stats {
+    if !app.config.serving.disable_log_stats() {
         tokio::spawn(statistics::log(Arc::clone(&app)));
     }
     signals.next().await;
@@ -321,7 +321,7 @@ fn announce(config: &ServeConfig, serving: &Serving, address: &str) {
             "{}://{address}/v1",
             if config.tls.is_some() { "https" } else { "http" }
         ),
-        model = config.served_names.join(","),
+        model = config.served_names.to_vec().join(","),
         architecture = serving.info.architecture,
         dtype = serving.info.dtype,
         context = serving.max_model_len,

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::ServedNames;
 use crate::engine::{EarlyStopping, SamplingParams};
 use crate::text::STOP_BYTES_MAX;
 use crate::tokenizer::Special;
@@ -13,7 +14,7 @@ use crate::tokenizer::Special;
 struct Fixture {
     tokenizer: Tokenizer,
     template: ChatTemplate,
-    served: Vec<String>,
+    served: ServedNames,
     defaults: Defaults,
     grammars: Grammars,
 }
@@ -27,7 +28,10 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
         tokenizer,
         grammars,
         template,
-        served: vec!["tiny".into(), "alias".into()],
+        served: ServedNames {
+            first: "tiny".into(),
+            others: vec!["alias".into()],
+        },
         defaults: Defaults::default(),
     }
 });

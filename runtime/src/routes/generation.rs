@@ -91,7 +91,7 @@ fn rules<'a>(app: &'a App, serving: &'a Serving) -> Rules<'a> {
         template: serving.template.as_ref(),
         response_role: &app.config.response_role,
         grammars: serving.grammars.as_ref(),
-        strict: app.config.strict_parameters,
+        strict: app.config.openai.strict_parameters(),
         formats: serving.formats,
     }
 }
