@@ -6,15 +6,13 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+pub use crds::schema::shortened;
 use serde_json::{Value, json};
 
 use crate::engine::{AdmitError, RequestFailure, SampleError, SubmitError};
 
 /// Seconds after which a client may ask again while the process loads or drains.
 const RETRY_AFTER_S: u64 = 5;
-
-/// Longest piece of a client's own input that an error repeats, in characters.
-const ECHO_CHARS_MAX: usize = 60;
 
 /// Why a request is not answered. `Display` is the text for the client.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -400,14 +398,6 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(ErrorLabel(label));
         response
     }
-}
-
-/// A piece of a client's input that is short enough to be repeated.
-pub fn shortened(text: &str) -> String {
-    if text.chars().count() <= ECHO_CHARS_MAX {
-        return text.to_string();
-    }
-    text.chars().take(ECHO_CHARS_MAX).chain(['…']).collect()
 }
 
 #[cfg(test)]
