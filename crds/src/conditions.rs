@@ -1,6 +1,6 @@
 //! Condition types of a `ModelDeployment`, and the reasons that are not failures.
 
-/// The conditions, in the order a reader wants them: from the spec to the answer. Positive polarity.
+/// The conditions, in the order from the spec to the answer. Each is named after its `True` state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConditionType {
     /// The spec can be honoured.
@@ -11,16 +11,16 @@ pub enum ConditionType {
     Scheduled,
     /// Every current replica's engine has loaded the model.
     EngineReady,
-    /// A request sent now would be answered by some replica, of any generation.
+    /// Some replica, of any generation, would answer a request now.
     Available,
-    /// Something is still being changed.
+    /// A change is in progress.
     Progressing,
-    /// Everything asked for is there, and nothing else.
+    /// Every requested replica is current and ready, and there are no others.
     Ready,
 }
 
 impl ConditionType {
-    /// Every type, in reading order.
+    /// Every type, in this order.
     pub const ALL: &'static [ConditionType] = &[
         ConditionType::Accepted,
         ConditionType::ModelReady,
@@ -31,7 +31,7 @@ impl ConditionType {
         ConditionType::Ready,
     ];
 
-    /// The name as it stands in `status.conditions[].type`.
+    /// The name in `status.conditions[].type`.
     pub const fn as_str(self) -> &'static str {
         match self {
             ConditionType::Accepted => "Accepted",
@@ -49,7 +49,7 @@ impl ConditionType {
 pub mod reason {
     /// The spec was accepted.
     pub const ACCEPTED: &str = "Accepted";
-    /// All replicas are current and answer.
+    /// All replicas are current and ready.
     pub const READY: &str = "Ready";
     /// The state is not known yet.
     pub const PENDING: &str = "Pending";
@@ -63,7 +63,7 @@ pub mod reason {
     pub const SCHEDULED: &str = "Scheduled";
     /// The image is being pulled or the container created.
     pub const STARTING: &str = "Starting";
-    /// The engine reads the weights.
+    /// The engine loads the weights.
     pub const LOADING: &str = "Loading";
     /// The engine has loaded the model.
     pub const LOADED: &str = "Loaded";
@@ -71,12 +71,12 @@ pub mod reason {
     pub const ROLLING_OUT: &str = "RollingOut";
     /// The number of replicas is being changed.
     pub const SCALING: &str = "Scaling";
-    /// Nothing is being changed.
+    /// No change is in progress.
     pub const STABLE: &str = "Stable";
-    /// There are no replicas because the spec asks for none.
+    /// There are no replicas, because the spec requests none.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
-    /// At least one replica answers.
+    /// At least one replica is ready.
     pub const SERVING: &str = "Serving";
-    /// No replica answers.
+    /// No replica is ready.
     pub const NO_READY_REPLICA: &str = "NoReadyReplica";
 }

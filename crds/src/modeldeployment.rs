@@ -1,7 +1,7 @@
-//! `ModelDeployment`: one model, one endpoint, as many replicas as asked for.
+//! `ModelDeployment`: one model behind one endpoint, with the requested number of replicas.
 //!
-//! No PodSpec inside. Every string and list has a bound, so that the cost of the CEL rules passes a real API
-//! server. The schema holds only fields that have an effect.
+//! It contains no PodSpec. Every string and list has a bound, because a real API server limits the cost of CEL rules.
+//! Every field has an effect.
 
 #![allow(
     unreachable_pub,
@@ -17,24 +17,26 @@ use k8s_openapi::{
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use crate::settings::{
     EngineSettings, ModelSettings, OpenaiSettings, ProcessSettings, ServingSettings, Settings,
     StreamingSettings, TokenizerSettings,
 };
 
-/// Replicas if the spec names none.
+/// Replicas without `spec.replicas`.
 pub const REPLICAS_DEFAULT: i32 = 1;
-/// Seconds a replica may take from start to ready, downloads not counted.
+/// Seconds from the start of a replica's engine to ready, without downloads.
 pub const STARTUP_TIMEOUT_SECONDS_DEFAULT: u32 = 1200;
 /// Resource name of one GPU.
 pub const GPU_RESOURCE_DEFAULT: &str = "nvidia.com/gpu";
-/// Key of a Secret that holds the hub's token.
+/// Key of the hub's token in its Secret.
 pub const TOKEN_KEY_DEFAULT: &str = "HF_TOKEN";
-/// Key of a Secret that holds the API keys, one or a comma list.
+/// Key of the API keys in their Secret.
 pub const API_KEYS_KEY_DEFAULT: &str = "OPENAI_API_KEYS";
 
-/// What to serve and how. Everything but the model has a sensible default.
+/// What to serve and how. Only the model is required.
+#[skip_serializing_none]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "slipway.dev",
@@ -64,58 +66,50 @@ pub const API_KEYS_KEY_DEFAULT: &str = "OPENAI_API_KEYS";
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.model.revision", priority = 1),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.runtimeImage", priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("name: at most 40 of a-z, 0-9 and '-', a letter first; it becomes the name of the Service")
+        .message("name: at most 40 of a-z, 0-9 and '-', a letter first; the Service has the same name")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentSpec {
-    /// Where the weights come from and what clients call them.
+    /// Where the weights come from, and the names of the model for clients.
     pub model: ModelSource,
-    /// Text to tokens, and messages to text.
+    /// From text to tokens, and from messages to text.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tokenizer: TokenizerSettings,
-    /// How the engine loads and runs the model. Absent means the engine's default.
+    /// How the engine loads and runs the model.
     #[serde(default, skip_serializing_if = "is_default")]
     pub engine: EngineSettings,
-    /// How many tokens a stream item of a job holds.
+    /// Number of tokens in a stream item of a job.
     #[serde(default, skip_serializing_if = "is_default")]
     pub streaming: StreamingSettings,
-    /// What the OpenAI routes answer.
+    /// Behaviour of the OpenAI routes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub openai: OpenaiSettings,
     /// How one replica serves.
     #[serde(default, skip_serializing_if = "is_default")]
     pub serving: ServingSettings,
-    /// Settings as environment variables, with the names of worker-vllm and vLLM. A field above wins over
-    /// the variable of the same setting.
+    /// Settings as environment variables, with the names of worker-vllm and vLLM. The field of a setting wins over its
+    /// variable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[x_kube(validation = Rule::new("self.all(e, !(e.name in ['HOST', 'PORT', 'MODEL_NAME', 'MODEL_REVISION', 'HF_TOKEN', 'API_KEY', 'OPENAI_API_KEYS', 'VLLM_API_KEY', 'SSL_CERTFILE', 'SSL_KEYFILE', 'SSL_CA_CERTS', 'DRAIN_TIMEOUT_SECONDS']))")
-        .message("HOST and PORT are the operator's, and TLS is the gateway's; the model is spec.model.huggingFace, the hub token spec.model.tokenSecretRef, API keys spec.auth.apiKeysSecretRef, the drain timeout spec.rollout.drainTimeoutSeconds"))]
+        .message("the operator sets HOST and PORT, and a gateway ends TLS; the model is in spec.model.huggingFace, the hub token in spec.model.tokenSecretRef, the API keys in spec.auth.apiKeysSecretRef, the drain timeout in spec.rollout.drainTimeoutSeconds"))]
     pub env: Vec<EnvVar>,
-    /// Volume that keeps the downloaded model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Volume for the downloaded model.
     pub cache: Option<Cache>,
-    /// What one replica gets of a node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// CPU, memory and GPUs of one replica.
     pub resources: Option<Resources>,
     /// On which nodes replicas may run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Scheduling>,
     /// Number of replicas. Default: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
     /// How new replicas replace older ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
-    /// Who may ask.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Who may send requests.
     pub auth: Option<Auth>,
-    /// The image that serves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The image of the replicas.
     pub runtime: Option<Runtime>,
     /// Longest time from the start of a replica's engine to ready, in seconds. Default: 1200.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 86400))]
     pub startup_timeout_seconds: Option<u32>,
 }
@@ -143,7 +137,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Where the weights come from and what clients call them.
+/// Where the weights come from, and the names of the model for clients.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -154,20 +149,18 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 )]
 pub struct ModelSource {
     /// A repository of the Hugging Face Hub or of a server with its protocol.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hugging_face: Option<HuggingFace>,
-    /// A directory of an existing PersistentVolumeClaim. It is mounted read-only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A directory in an existing PersistentVolumeClaim, which is mounted read-only.
     pub pvc: Option<PvcSource>,
     /// Secret with the hub's token. It is mounted into the download container only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<TokenSecretRef>,
-    /// What clients call the model.
+    /// Names of the model for clients.
     #[serde(flatten)]
     pub settings: ModelSettings,
 }
 
 /// A repository of the Hugging Face Hub.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct HuggingFace {
@@ -177,11 +170,9 @@ pub struct HuggingFace {
         .message("a repository is 'owner/name'"))]
     pub repo: String,
     /// Branch, tag or commit. The status contains the commit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub revision: Option<String>,
     /// Address of the hub, if it is not the public one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.startsWith('http://') || self.startsWith('https://')")
         .message("an endpoint starts with http:// or https://"))]
@@ -196,22 +187,23 @@ pub struct HuggingFace {
     pub ignore_patterns: Vec<String>,
 }
 
-/// A directory of an existing claim.
+/// A directory in an existing claim.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PvcSource {
     /// Name of the PersistentVolumeClaim in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
-    /// Directory in the volume that holds `config.json`. Default: its root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Directory of the volume with `config.json`. Default: its root.
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')")
         .message("a path relative to the volume's root, without '..'"))]
     pub path: Option<String>,
 }
 
-/// Key of a Secret with the hub's token.
+/// Secret and key of the hub's token.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenSecretRef {
@@ -219,20 +211,19 @@ pub struct TokenSecretRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Key in the Secret. Default: `HF_TOKEN`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
 }
 
-/// Key of a Secret with the API keys.
+/// Secret and key of the API keys.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiKeysSecretRef {
     /// Name of the Secret in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key in the Secret; its value is one API key or a comma list. Default: `OPENAI_API_KEYS`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Key in the Secret. Its value is one API key, or several with commas between them. Default: `OPENAI_API_KEYS`.
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
 }
@@ -244,13 +235,14 @@ pub struct EnvVar {
     /// Name of the variable.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its value; an empty one counts as absent.
+    /// Its value. Empty means absent.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub value: String,
 }
 
-/// Volume that keeps the downloaded model.
+/// Volume for the downloaded model.
+#[skip_serializing_none]
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -261,27 +253,22 @@ pub struct EnvVar {
         .message("an existing claim has its own size, class, access mode and lifetime")
 )]
 pub struct Cache {
-    /// `PVC` survives the pod and is shared by replicas; `Ephemeral` goes with the pod.
+    /// `PVC` outlives the pod and is shared by the replicas; `Ephemeral` is deleted with the pod.
     #[serde(rename = "type")]
     pub type_: CacheType,
     /// Size of the volume. Default: 100Gi for `PVC`, the node's for `Ephemeral`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub size: Option<Quantity>,
     /// Storage class of the claim. Default: the cluster's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// `ReadWriteMany` lets replicas on several nodes share the volume, if the class can do it. Default:
-    /// ReadWriteOnce, one node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// `ReadWriteMany` lets replicas on several nodes share the volume, if its class supports that. Default:
+    /// `ReadWriteOnce`, one node.
     pub access_mode: Option<AccessMode>,
-    /// Existing claim to use instead of one of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Existing claim, instead of one that the operator makes.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: Option<String>,
-    /// Keep the claim when the ModelDeployment is deleted. Default: false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Keep the claim when the ModelDeployment is deleted. Default: `false`.
     pub retain: Option<bool>,
 }
 
@@ -296,13 +283,13 @@ pub enum CacheType {
     Ephemeral,
 }
 
-/// From how many nodes a volume is written.
+/// Which nodes can write to a volume.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessMode {
-    /// From one.
+    /// One node.
     #[default]
     ReadWriteOnce,
-    /// From many.
+    /// Many nodes.
     ReadWriteMany,
 }
 
@@ -316,45 +303,43 @@ impl AccessMode {
     }
 }
 
-/// What one replica gets of a node.
+/// CPU, memory and GPUs of one replica.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// GPUs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
-    /// CPU cores asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Requested CPU cores.
     #[schemars(schema_with = "optional_quantity_schema")]
     pub cpu: Option<Quantity>,
-    /// Memory asked for, which is also the limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Requested memory, which is also the limit.
     #[schemars(schema_with = "optional_quantity_schema")]
     pub memory: Option<Quantity>,
 }
 
 /// GPUs of one replica.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpu {
-    /// How many.
+    /// Number of GPUs.
     #[schemars(range(min = 0, max = 64))]
     pub count: u32,
-    /// Resource name of one. Default: `nvidia.com/gpu`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Kubernetes' resource name of one GPU. Default: `nvidia.com/gpu`.
     #[schemars(length(min = 1, max = 253))]
     pub resource_name: Option<String>,
-    /// Value that the node's label `nvidia.com/gpu.product` must have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Required value of the node's label `nvidia.com/gpu.product`.
     #[schemars(length(min = 1, max = 63))]
     pub product: Option<String>,
 }
 
 /// On which nodes replicas may run.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Scheduling {
-    /// Labels a node must have.
+    /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels_schema")]
     pub node_selector: BTreeMap<String, String>,
@@ -363,44 +348,41 @@ pub struct Scheduling {
     #[schemars(schema_with = "tolerations_schema")]
     pub tolerations: Vec<Toleration>,
     /// PriorityClass of the pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
     /// RuntimeClass of the pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
 }
 
 /// How new replicas replace older ones.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Longest time a stopping replica may take to finish its requests, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Longest time for a stopping replica to finish its requests, in seconds.
     #[schemars(range(min = 0, max = 3600))]
     pub drain_timeout_seconds: Option<u32>,
 }
 
-/// Who may ask.
+/// Who may send requests.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
-    /// Secret with the API keys; a client must present one of them as a bearer token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Secret with the API keys. A client must send one of them as a bearer token.
     pub api_keys_secret_ref: Option<ApiKeysSecretRef>,
 }
 
-/// The image that serves.
+/// The image of the replicas.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Runtime {
-    /// Image of the runtime. Default: the one the operator was installed with, kept in the status.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Image of the runtime. Default: the operator's, when it first sees the object; the status contains it.
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,
-    /// When to pull it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// When to pull the image.
     pub pull_policy: Option<PullPolicy>,
 }
 
@@ -411,7 +393,7 @@ pub enum PullPolicy {
     Always,
     /// If the node does not have it.
     IfNotPresent,
-    /// The node must have it.
+    /// Never; the node must have it.
     Never,
 }
 
@@ -426,154 +408,136 @@ impl PullPolicy {
     }
 }
 
-/// What is there, observed and not wished for.
+/// The observed state.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentStatus {
-    /// Generation of the spec that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Generation of the spec that this status describes.
     pub observed_generation: Option<i64>,
-    /// One word for where things stand, derived from the conditions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Summary of the conditions in one word.
     pub phase: Option<Phase>,
     /// Pods that exist.
     #[serde(default)]
     pub replicas: i32,
-    /// Pods that answer.
+    /// Pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
     /// Pods of the current spec.
     #[serde(default)]
     pub updated_replicas: i32,
-    /// Pods that the spec asks for.
+    /// Pods that the spec requests.
     #[serde(default)]
     pub desired_replicas: i32,
     /// Label selector of the pods, for `kubectl scale` and autoscalers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// `ready/desired`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
     /// Base URL for clients inside the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// First name under which clients ask for the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// First name of the model for clients.
     pub model_name: Option<String>,
-    /// The model as it was found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The model, as its files describe it.
     pub model: Option<ModelStatus>,
-    /// One line on a download or load that is going on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Progress of a download or load, in one line.
     pub progress: Option<String>,
-    /// Download that is going on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Download in progress.
     pub download: Option<TransferStatus>,
-    /// Load that is going on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Load in progress.
     pub load: Option<TransferStatus>,
-    /// How long the newest ready replica took to start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Duration of the newest ready replica's start.
     pub cold_start: Option<ColdStart>,
     /// The last failure of a pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
-    /// What became of variables in `spec.env` that are not honoured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Variables of `spec.env` without effect.
     pub settings: Option<SettingsStatus>,
-    /// Image that serves, pinned when the ModelDeployment was first seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Image that serves. Without `spec.runtime.image` it is fixed when the operator first sees the object.
     pub runtime_image: Option<String>,
-    /// Truths with reasons.
+    /// Conditions with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// One word for where things stand.
+/// Summary of the conditions in one word.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Waiting for a node, an image or a volume.
     Pending,
     /// The model is being downloaded.
     Downloading,
-    /// The engine reads the weights.
+    /// The engine loads the weights.
     Loading,
-    /// Everything asked for is there.
+    /// Every requested replica is current and ready.
     Ready,
-    /// It answers, while something is being changed.
+    /// It serves, while replicas are being changed.
     Updating,
-    /// Nothing runs because nothing is asked for.
+    /// No replica runs, because none is requested.
     ScaledToZero,
-    /// It does not answer as asked, and will not by itself.
+    /// It does not serve as specified, and needs a change by a person.
     Failed,
 }
 
-/// The model as it was found.
+/// The model, as its files describe it.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelStatus {
-    /// Commit that the revision stands for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Commit of the revision.
     pub revision: Option<String>,
-    /// Architecture that its configuration names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Architecture in its `config.json`.
     pub architecture: Option<String>,
     /// Size of its weights in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
     /// Longest context in tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<i64>,
 }
 
-/// Bytes under way.
+/// Progress of a download or load.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TransferStatus {
     /// Pod that reports it.
     pub pod: String,
-    /// Bytes done.
+    /// Bytes that are done.
     pub bytes_done: i64,
-    /// Bytes in all.
+    /// Bytes of the complete transfer.
     pub bytes_total: i64,
-    /// Share done, 0 to 100.
+    /// Percentage that is done, 0 to 100.
     pub percent: i32,
-    /// Bytes per second, lately.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Recent bytes per second.
     pub rate_per_second: Option<i64>,
-    /// Seconds to go at that rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Remaining seconds at that rate.
     pub eta_seconds: Option<i64>,
 }
 
-/// Where the time of a start went, in seconds.
+/// Durations of a start, in seconds.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ColdStart {
-    /// From the pod's creation to a node.
+    /// From the creation of the pod to its node.
     pub scheduled_seconds: i64,
-    /// From there to the end of the download, the images included.
+    /// From there to the end of the download, with the pull of images.
     pub download_seconds: i64,
     /// From there to ready.
     pub load_seconds: i64,
-    /// All of it.
+    /// The sum.
     pub total_seconds: i64,
 }
 
 /// The last failure of a pod.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LastFailure {
     /// Pod.
     pub pod: String,
     /// Container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// Cause.
     pub reason: String,
     /// Exit code of the container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// What happened.
     pub message: String,
@@ -581,18 +545,17 @@ pub struct LastFailure {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
     /// When.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
 
-/// Variables in `spec.env` that are not honoured.
+/// Variables of `spec.env` without effect.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SettingsStatus {
-    /// Recognised, without effect in this engine.
+    /// Recognised; without effect in this engine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<String>,
-    /// Unknown to Slipway; passed to the container as they are.
+    /// Unknown to Slipway; passed to the container unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
 }

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Deepest nesting of a value; a deeper one is refused.
 const DEPTH_MAX: usize = 32;
+/// Longest part of an input that an error repeats, characters.
+const REPEATED_CHARS_MAX: usize = 60;
 
 /// One way in which a value does not fit its schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,7 +120,7 @@ fn check_at(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
         cursor.found.push(Violation::Type {
             path: cursor.path(),
             expected: expectation(schema),
-            got: shortened(value),
+            got: shortened(&value.to_string()),
         });
         return;
     }
@@ -212,7 +214,7 @@ fn check_bounds(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
         cursor.found.push(Violation::Bound {
             path: cursor.path(),
             expected,
-            got: shortened(value),
+            got: shortened(&value.to_string()),
         });
     };
     if let Some(number) = value.as_f64() {
@@ -237,13 +239,12 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
-fn shortened(value: &Value) -> String {
-    const CHARS_MAX: usize = 60;
-    let text = value.to_string();
-    if text.chars().count() <= CHARS_MAX {
-        return text;
+/// A text that is short enough for an error to repeat it.
+pub fn shortened(text: &str) -> String {
+    if text.chars().count() <= REPEATED_CHARS_MAX {
+        return text.to_string();
     }
-    text.chars().take(CHARS_MAX).chain("…".chars()).collect()
+    text.chars().take(REPEATED_CHARS_MAX).chain(['…']).collect()
 }
 
 #[cfg(test)]

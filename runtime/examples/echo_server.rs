@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
-use runtime::cli::ServeArguments;
-use runtime::config;
+use runtime::config::{self, Environment, ServeArguments};
 use runtime::engine::{self, Engine, EngineConfig};
 use runtime::http::app::App;
 use runtime::http::connection::{self, ConnectionLimits};
@@ -99,7 +98,7 @@ async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>>
         flags: flags.map(|(name, text)| (name.to_owned(), text)).to_vec(),
         ..ServeArguments::default()
     };
-    let app = Arc::new(App::new(config::resolve(&arguments, [])?));
+    let app = Arc::new(App::new(config::resolve(&arguments, &Environment::default())?));
     let mut serving = load(Arc::clone(&app.config), app.startup.clone()).await?;
     serving.tokenizer = Arc::new(bytes_only(folder)?);
     serving.max_model_len = CONTEXT;

@@ -1,6 +1,6 @@
-//! The command line. Flags of `serve` come from the settings table; this file adds only what is no setting.
+//! The command line. Flags of `serve` come from the settings table; this file adds only those that are not settings.
 //!
-//! Must not know what a setting means: it hands texts on, and `config` checks them.
+//! Must not know what a setting means: it passes texts on, and `config` checks them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use crds::settings::{SETTINGS, Setting};
 
+use crate::config::ServeArguments;
 use crate::fetch::FetchArgs;
 
-/// What the process was asked to do.
+/// What the process does.
 #[derive(Debug)]
 pub enum Action {
     /// Serve a model.
@@ -23,21 +24,11 @@ pub enum Action {
     Parameters,
 }
 
-/// The command line of `serve`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ServeArguments {
-    /// Settings as `(flag without dashes, text)`.
-    pub flags: Vec<(String, String)>,
-    /// Configuration file.
-    pub config: Option<PathBuf>,
-    /// File with a `ModelDeployment`.
-    pub from: Option<PathBuf>,
-}
-
-/// Words after a switch of yes or no.
+/// Values of a switch.
 const YES_OR_NO: [&str; 8] = ["true", "false", "1", "0", "yes", "no", "on", "off"];
 
-/// vLLM's switches stand alone, `--no-` in front says no: each gets its word.
+/// Adds the value to each switch without one, as vLLM has them: `--name` becomes `--name true`, and `--no-name`
+/// becomes `--name false`.
 fn with_words(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let is_switch = |setting: &&Setting| setting.schema()["type"] == "boolean";
     let switches: Vec<String> = SETTINGS.iter().filter(is_switch).map(Setting::flag).collect();
@@ -64,12 +55,12 @@ fn with_words(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     words
 }
 
-/// Reads the command line; prints help, version or an error and ends the process where that is what it asks for.
+/// Reads the command line. Prints help, version or an error and ends the process if the command line requires it.
 pub fn parse() -> Action {
     action(command().get_matches_from(with_words(std::env::args_os())))
 }
 
-/// The whole command, for parsing and for `--help`.
+/// The command, for parsing and for `--help`.
 pub fn command() -> Command {
     let fetch = FetchArgs::augment_args(Command::new("fetch").about("Download a model into a folder"));
     Command::new("slipway-runtime")
@@ -97,25 +88,24 @@ fn serve_command() -> Command {
             .arg(
                 Arg::new(POSITIONAL_MODEL)
                     .value_name("MODEL")
-                    .help("Repository on the hub, or a directory; the same as --model")
+                    .help("Repository on the hub, or a directory; same as --model")
                     .conflicts_with("model"),
             )
             .arg(
                 file("config")
-                    .help("Settings by flag name, as YAML")
+                    .help("File with settings by flag name, in YAML")
                     .conflicts_with("from"),
             )
-            .arg(file("from").help("A ModelDeployment as the cluster takes it, as YAML")),
+            .arg(file("from").help("File with a ModelDeployment, in YAML")),
         |command, setting| command.arg(argument(setting)),
     )
 }
 
 const POSITIONAL_MODEL: &str = "positional-model";
 
-/// The flag of one setting, with everything its row and schema say.
+/// The flag of one setting, with a help text from its row.
 fn argument(setting: &Setting) -> Arg {
     let schema = setting.schema();
-    let description = schema["description"].as_str().unwrap_or_default();
     let choices: Vec<String> = schema["enum"]
         .as_array()
         .into_iter()
@@ -123,7 +113,7 @@ fn argument(setting: &Setting) -> Arg {
         .filter(|choice| !choice.is_null())
         .map(|choice| choice.to_string().replace('"', ""))
         .collect();
-    let mut help = description.to_string();
+    let mut help = setting.description();
     if !choices.is_empty() {
         help += &format!(" One of {}.", choices.join(", "));
     }
@@ -139,7 +129,7 @@ fn argument(setting: &Setting) -> Arg {
         } else {
             ArgAction::Set
         });
-    // A flag alone means true, as vLLM has it.
+    // A flag without a value means true, as in vLLM.
     if is_bool {
         arg.num_args(0..=1).default_missing_value("true")
     } else {
@@ -181,13 +171,13 @@ mod tests {
     use super::*;
 
     fn serve(arguments: &[&str]) -> Result<ServeArguments, String> {
-        let whole = ["slipway-runtime", "serve"].iter().chain(arguments).copied();
+        let words = ["slipway-runtime", "serve"].iter().chain(arguments).copied();
         match command()
-            .try_get_matches_from(with_words(whole.map(OsString::from)))
+            .try_get_matches_from(with_words(words.map(OsString::from)))
             .map(action)
         {
             Ok(Action::Serve(arguments)) => Ok(arguments),
-            Ok(other) => unreachable!("it says serve, and got {other:?}"),
+            Ok(other) => unreachable!("serve became {other:?}"),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -210,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_may_stand_alone() {
+    fn a_switch_without_a_value_is_true() {
         let flag = |text: &str| ("enable-prefix-caching".to_string(), text.to_string());
         let model = ("model".to_string(), "org/name".to_string());
         for (arguments, text) in [
@@ -225,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_may_be_repeated_and_the_model_may_stand_alone() {
+    fn lists_may_be_repeated_and_the_model_needs_no_flag() {
         assert_eq!(
             flags(&["org/name", "--api-key", "a,b", "--api-key", "c"]),
             [

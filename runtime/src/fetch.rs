@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use crds::settings::{ProcessSettings, TokenizerSettings};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,7 +42,7 @@ pub use hub::{DEFAULT_ENDPOINT, Identity, RemoteFile, Token};
 pub use manifest::Manifest;
 pub use progress::Progress;
 pub use retry::RetryPolicy;
-pub use select::{Patterns, TOKENIZER_FILES, matches};
+pub use select::{Patterns, matches};
 
 /// Folder below the destination for tokenizer files of another repository.
 pub const TOKENIZER_FOLDER: &str = "tokenizer";
@@ -348,7 +349,7 @@ pub struct FetchArgs {
     #[arg(long, env = "MODEL_NAME", value_name = "OWNER/NAME")]
     pub repo: String,
     /// Branch, tag or commit of the repository.
-    #[arg(long, env = "MODEL_REVISION", value_name = "REVISION", default_value = "main")]
+    #[arg(long, env = "MODEL_REVISION", value_name = "REVISION", default_value_t = ProcessSettings::default().model_revision())]
     pub revision: String,
     /// Folder to download into.
     #[arg(long, value_name = "DIR")]
@@ -379,7 +380,7 @@ pub struct FetchArgs {
         long,
         env = "TOKENIZER_REVISION",
         value_name = "REVISION",
-        default_value = "main"
+        default_value_t = TokenizerSettings::default().tokenizer_revision()
     )]
     pub tokenizer_revision: String,
     /// Address on which GET /startupz answers with the progress.
@@ -387,17 +388,17 @@ pub struct FetchArgs {
     pub progress_listen: Option<SocketAddr>,
 }
 
-/// Runs `slipway-runtime fetch`.
+/// Runs `slipway-runtime fetch`. A token file wins over the token of the environment.
 ///
 /// # Errors
 /// [`FetchError`], whose [`FetchError::failure`] is the exit code and termination message.
-pub async fn run(args: FetchArgs) -> Result<(), FetchError> {
+pub async fn run(args: FetchArgs, token_in_env: Option<String>) -> Result<(), FetchError> {
     let tracker = StartupTracker::new();
     let _server = match args.progress_listen {
         Some(address) => Some(serve_progress(address, tracker.clone()).await?),
         None => None,
     };
-    for options in args.downloads(std::env::var("HF_TOKEN").ok())? {
+    for options in args.downloads(token_in_env)? {
         let manifest = fetch(options, tracker.clone(), print_line).await?;
         let Manifest {
             repo,
@@ -434,7 +435,7 @@ impl FetchArgs {
             None => Token::parse(&token_in_env.unwrap_or_default(), "HF_TOKEN")?,
         };
         let model = FetchOptions {
-            revision: given(&self.revision).unwrap_or_else(|| "main".to_owned()),
+            revision: given(&self.revision).unwrap_or_else(|| ProcessSettings::default().model_revision()),
             token,
             endpoint: self.endpoint.as_deref().and_then(given),
             patterns: Patterns {
@@ -451,12 +452,10 @@ impl FetchArgs {
             .and_then(given)
             .map(|repo| FetchOptions {
                 repo,
-                revision: given(&self.tokenizer_revision).unwrap_or_else(|| "main".to_owned()),
+                revision: given(&self.tokenizer_revision)
+                    .unwrap_or_else(|| TokenizerSettings::default().tokenizer_revision()),
                 destination: self.destination.join(TOKENIZER_FOLDER),
-                patterns: Patterns {
-                    allow: select::TOKENIZER_FILES.map(str::to_owned).to_vec(),
-                    ignore: Vec::new(),
-                },
+                patterns: Patterns::tokenizer(),
                 ..model.clone()
             });
         let same = |other: &FetchOptions| other.repo == model.repo && other.revision == model.revision;

@@ -9,6 +9,7 @@ use serde_json::{Map, json};
 
 use crate::api::request::{Defaults, Rules, chat, completion};
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
+use crate::config::ServedNames;
 use crate::grammar::GrammarError;
 use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
@@ -49,7 +50,10 @@ pub fn vocabulary(file: &[u8]) {
 /// Checks the body of a chat completion, and of a completion.
 pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplate>) {
     let rules = Rules {
-        served: &["m".to_owned()],
+        served: &ServedNames {
+            first: "m".to_owned(),
+            others: Vec::new(),
+        },
         task: Task::Generate,
         embedding_size: 0,
         lengths: &Lengths::Whole,

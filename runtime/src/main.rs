@@ -1,7 +1,6 @@
-//! `slipway-runtime`: serves a model or downloads one, and says why when it cannot.
+//! `slipway-runtime`: serves a model or downloads one, and reports why if it cannot.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crds::failure::Failure;
@@ -9,13 +8,14 @@ use crds::settings::{LogFormat, LogLevel};
 use runtime::api::openapi;
 use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
-use runtime::{config, fetch, server};
+use runtime::config::{self, Environment, ServeArguments};
+use runtime::{fetch, server};
 
-/// A third of what a request costs was spent in the C library's.
+/// The C library's allocator took a third of a request's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Where a container leaves its last words if `TERMINATION_MESSAGE_PATH` names no other place.
+/// File for the failure of a container, if `TERMINATION_MESSAGE_PATH` names no other.
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 
 fn main() -> ExitCode {
@@ -25,23 +25,25 @@ fn main() -> ExitCode {
     {
         return sandbox::run();
     }
+    let environment = Environment::of_process();
     let action = cli::parse();
     let runtime = tokio::runtime::Runtime::new().expect("the operating system gives threads");
-    let outcome = runtime.block_on(run(action));
-    // A model that is still being loaded is no reason to stay.
+    let outcome = runtime.block_on(run(action, &environment));
+    // Do not wait for a model that is still being loaded.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => give_up(&failure),
+        Err(failure) => give_up(&failure, &environment),
     }
 }
 
-async fn run(action: Action) -> Result<(), Failure> {
+async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
     match action {
-        Action::Serve(arguments) => serve(&arguments).await,
+        Action::Serve(arguments) => serve(&arguments, environment).await,
         Action::Fetch(arguments) => {
             log(LogLevel::Info, LogFormat::Text);
-            fetch::run(*arguments).await.map_err(|error| error.failure())
+            let fetched = fetch::run(*arguments, environment.hub_token()).await;
+            fetched.map_err(|error| error.failure())
         }
         Action::OpenApi => {
             println!("{:#}", openapi::document());
@@ -54,12 +56,9 @@ async fn run(action: Action) -> Result<(), Failure> {
     }
 }
 
-async fn serve(arguments: &cli::ServeArguments) -> Result<(), Failure> {
-    // A variable that is no text is none of ours.
-    let variables = std::env::vars_os()
-        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-    let config = config::resolve(arguments, variables).map_err(|error| error.failure())?;
-    log(config.log_level, config.log_format);
+async fn serve(arguments: &ServeArguments, environment: &Environment) -> Result<(), Failure> {
+    let config = config::resolve(arguments, environment).map_err(|error| error.failure())?;
+    log(config.serving.log_level(), config.serving.log_format());
     match std::env::current_exe() {
         Ok(program) => sandbox::enable(program),
         Err(error) => tracing::warn!(%error, "templates of requests share this process"),
@@ -79,13 +78,14 @@ fn log(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// Says why on standard error and, under a kubelet, in the termination message.
-fn give_up(failure: &Failure) -> ExitCode {
+/// Writes the failure to standard error and, under a kubelet, to the termination message.
+fn give_up(failure: &Failure, environment: &Environment) -> ExitCode {
     eprintln!("{}: {}\n{}", failure.reason, failure.message, failure.remedy);
-    let named = std::env::var_os("TERMINATION_MESSAGE_PATH").map(PathBuf::from);
-    let path = named.clone().unwrap_or_else(|| TERMINATION_MESSAGE_PATH.into());
-    // The usual place exists only under a kubelet.
-    if (named.is_some() || path.exists())
+    let named = environment.termination_message_path();
+    let is_named = named.is_some();
+    let path = named.unwrap_or_else(|| TERMINATION_MESSAGE_PATH.into());
+    // The default file exists only under a kubelet.
+    if (is_named || path.exists())
         && let Err(error) = failure.write_termination_message(&path)
     {
         eprintln!("cannot write {}: {error}", path.display());

@@ -83,7 +83,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let engine = Arc::clone(&serving.engine);
     app.serving.set(serving).expect("the model is loaded once");
     app.startup.enter(Stage::Ready);
-    if !app.config.disable_log_stats {
+    if !app.config.serving.disable_log_stats() {
         tokio::spawn(statistics::log(engine));
     }
     signals.next().await;
@@ -134,7 +134,7 @@ fn announce(config: &ServeConfig, serving: &Serving, address: &str) {
             "{}://{address}/v1",
             if config.tls.is_some() { "https" } else { "http" }
         ),
-        model = config.served_names.join(","),
+        model = config.served_names.to_vec().join(","),
         architecture = serving.info.architecture,
         dtype = serving.info.dtype,
         context = serving.max_model_len,

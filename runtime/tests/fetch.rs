@@ -699,7 +699,7 @@ async fn the_command_downloads_model_and_tokenizer() {
     let words = scene.root.path().join("acme/words");
     fs::create_dir_all(&words).unwrap();
     fs::write(words.join("tokenizer.json"), "{}").unwrap();
-    runtime::fetch::run(args).await.unwrap();
+    runtime::fetch::run(args, None).await.unwrap();
     let left = files_below(scene.destination.path());
     assert!(
         left.contains(WEIGHTS) && left.contains("tokenizer/tokenizer.json"),

@@ -1,7 +1,7 @@
 //! Settings that are one of a few names: one enum each.
 //!
-//! A name is written once; YAML, variables, flags, documents and errors take it from here. The default of a setting
-//! is in its row, not here.
+//! A name is written once; YAML, variables, flags, documents and errors take it from here. The default is in the
+//! setting's row.
 
 use std::fmt;
 

@@ -116,6 +116,23 @@ macro_rules! default_value {
     };
 }
 
+/// The default of a choice is the default of its row.
+macro_rules! default_of_row {
+    ($( $Choice:ident: $Group:ident.$field:ident, )*) => { $(
+        impl Default for $Choice {
+            fn default() -> Self {
+                $Group::default().$field()
+            }
+        }
+    )* };
+}
+
+default_of_row! {
+    Dtype: EngineSettings.dtype,
+    PreemptionMode: EngineSettings.preemption_mode,
+    SchedulingPolicy: EngineSettings.scheduling_policy,
+}
+
 fn given_or<T: Clone>(given: &Option<T>, default: impl FnOnce() -> T) -> T {
     given.clone().unwrap_or_else(default)
 }

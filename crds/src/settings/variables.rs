@@ -10,10 +10,10 @@ pub const ACCEPTED: &[(&str, &str)] = &[
         "models are native; no code of a repository is run",
     ),
     ("TOKENIZER_POOL_TYPE", "tokenization runs in threads, not in Ray"),
-    ("TOKENIZER_MODE", "one implementation answers to both"),
+    ("TOKENIZER_MODE", "there is one implementation for both names"),
     (
         "GUIDED_DECODING_BACKEND",
-        "one implementation answers to all names",
+        "there is one implementation for all names",
     ),
     (
         "TOKENIZER_POOL_EXTRA_CONFIG",

@@ -3,15 +3,13 @@
 //! Owns the one place that knows an error's status, OpenAI body and metric label. Must not know how a request is
 //! parsed or run; what an operator is told about a process that cannot start is in `config` and `server`.
 
+pub use crds::schema::shortened;
 use serde_json::{Value, json};
 
 use crate::engine::{AdmitError, RequestFailure, SampleError, SubmitError};
 
 /// Seconds after which a client may ask again while the process loads or drains.
 const RETRY_AFTER_S: u64 = 5;
-
-/// Longest piece of a client's own input that an error repeats, in characters.
-const ECHO_CHARS_MAX: usize = 60;
 
 /// Why a request is not answered. `Display` is the text for the client.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -376,14 +374,6 @@ impl From<&RequestFailure> for ApiError {
             }
         }
     }
-}
-
-/// A piece of a client's input that is short enough to be repeated.
-pub fn shortened(text: &str) -> String {
-    if text.chars().count() <= ECHO_CHARS_MAX {
-        return text.to_string();
-    }
-    text.chars().take(ECHO_CHARS_MAX).chain(['…']).collect()
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use serde_json::{Map, Value};
 
 use crate::api::error::{ApiError, shortened};
 use crate::chat_template::{self, ChatTemplate, Conversation, Ending};
+use crate::config::ServedNames;
 use crate::engine::{BeamRequest, GenerateRequest};
 use crate::grammar::{Constraint, GrammarError, Grammars};
 use crate::model::Task;
@@ -61,8 +62,8 @@ const CHAT_TEMPERATURE_DEFAULT: f32 = 0.7;
 /// What requests are checked against: fixed once the model is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Names under which the model is served; the first is that of requests that name none.
-    pub served: &'a [String],
+    /// Names that clients use for the model.
+    pub served: &'a ServedNames,
     /// What the model is for.
     pub task: Task,
     /// Length of an embedding.
@@ -462,7 +463,7 @@ fn request_id(params: &mut Params) -> Result<Option<String>, ApiError> {
 /// The served model that is asked for; one that is not named is the first.
 fn served_model(params: &mut Params, rules: &Rules<'_>) -> Result<String, ApiError> {
     let Some(model) = params.text("model")?.filter(|model| !model.is_empty()) else {
-        return Ok(rules.served[0].clone());
+        return Ok(rules.served.first.clone());
     };
     if rules.served.contains(&model) {
         return Ok(model);

@@ -1,4 +1,6 @@
-//! What the layers of settings come to.
+//! Precedence of layers, and what is made of the merged settings.
+
+use crds::settings::{PreemptionMode, SchedulingPolicy};
 
 use super::*;
 
@@ -27,7 +29,8 @@ fn config(
             &mut arguments.from
         } = Some(path);
     }
-    resolve(&arguments, pairs(env)).map_err(|error| {
+    let environment = Environment::from_iter(env.iter().copied());
+    resolve(&arguments, &environment).map_err(|error| {
         error
             .failure()
             .message
@@ -59,10 +62,10 @@ spec:
 #[test]
 fn defaults_are_filled_in() {
     let config = config(&[("model", "org/name")], &[], None).unwrap();
-    assert_eq!(config.served_names, ["org/name"]);
+    assert_eq!(config.served_names.to_vec(), ["org/name"]);
     assert_eq!(
-        (config.port, config.max_num_seqs, config.block_size),
-        (8000, 256, 16)
+        (config.port, config.engine.max_num_seqs(), config.max_logprobs),
+        (8000, 256, Some(20))
     );
     assert!(
         matches!(config.model, ModelSource::Repository(Repository { ref revision, .. }) if revision == "main")
@@ -79,20 +82,18 @@ fn what_pages_may_do_and_where_tls_is_read_are_settings() {
     let plain = set(&[]).unwrap();
     assert_eq!(
         (plain.cors.origins, plain.cors.with_credentials),
-        (vec!["*".to_string()], false)
+        (Allowed::Any, false)
     );
-    assert_eq!(
-        (plain.tls, plain.request_log, plain.root_path.as_str()),
-        (None, None, "")
-    );
+    assert_eq!((plain.tls, plain.root_path.as_str()), (None, ""));
     let none = set(&[("allowed-origins", "[]")]).unwrap();
-    assert_eq!(none.cors.origins, [""; 0]);
+    assert_eq!(none.cors.origins, Allowed::Only(Vec::new()));
     let json = set(&[
         ("allowed-origins", "[\"https://a\", \"https://b\"]"),
         ("root-path", "a/b/"),
     ])
     .unwrap();
-    assert_eq!(json.cors.origins, ["https://a", "https://b"]);
+    let origins = ["https://a", "https://b"].map(http::HeaderValue::from_static);
+    assert_eq!(json.cors.origins, Allowed::Only(origins.to_vec()));
     assert_eq!(json.root_path, "/a/b");
     let said = |flags: &[(&str, &str)]| set(flags).unwrap_err();
     assert_eq!(said(&[("ssl-keyfile", "k")]), "SSL_KEYFILE needs SSL_CERTFILE");
@@ -101,15 +102,6 @@ fn what_pages_may_do_and_where_tls_is_read_are_settings() {
         "SSL_CA_CERTS needs SSL_CERTFILE and SSL_KEYFILE"
     );
     assert!(said(&[("allowed-methods", "G ET")]).contains("\"G ET\""));
-    let log = set(&[("disable-log-requests", "0"), ("max-log-len", "10")])
-        .unwrap()
-        .request_log;
-    assert_eq!(
-        log,
-        Some(RequestLog {
-            n_chars_max: Some(10)
-        })
-    );
 }
 
 #[test]
@@ -117,10 +109,10 @@ fn the_cache_and_the_order_are_chosen() {
     let chosen = |env: &[(&str, &str)]| {
         let config = config(&[("model", "a/b")], env, None).unwrap();
         (
-            config.enable_prefix_caching,
-            config.preemption_mode,
-            config.swap_space_bytes >> 30,
-            config.scheduling_policy,
+            config.engine.enable_prefix_caching(),
+            config.engine.preemption_mode(),
+            config.engine.swap_space(),
+            config.engine.scheduling_policy(),
         )
     };
     let defaults = (true, PreemptionMode::Recompute, 4, SchedulingPolicy::Fcfs);
@@ -140,7 +132,7 @@ fn a_directory_is_served_by_its_name() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
     let config = config(&[("model", model)], &[], None).unwrap();
     assert_eq!(config.model, ModelSource::Directory(model.into()));
-    assert_eq!(config.served_names, ["src"]);
+    assert_eq!(config.served_names.to_vec(), ["src"]);
 }
 
 #[test]
@@ -153,7 +145,11 @@ fn command_line_environment_file_default() {
     )
     .unwrap();
     assert_eq!(
-        (config.max_model_len, config.max_num_seqs, config.seed),
+        (
+            config.engine.max_model_len(),
+            config.engine.max_num_seqs(),
+            config.engine.seed()
+        ),
         (Some(10), 20, 3)
     );
 }
@@ -161,8 +157,11 @@ fn command_line_environment_file_default() {
 #[test]
 fn a_model_deployment_is_served_as_the_cluster_would() {
     let config = config(&[], &[("HF_TOKEN", "secret")], Some(("from", DEPLOYMENT))).unwrap();
-    assert_eq!(config.served_names, ["tiny", "alias"]);
-    assert_eq!((config.max_model_len, config.max_num_seqs), (Some(128), 3));
+    assert_eq!(config.served_names.to_vec(), ["tiny", "alias"]);
+    assert_eq!(
+        (config.engine.max_model_len(), config.engine.max_num_seqs()),
+        (Some(128), 3)
+    );
     assert_eq!(config.drain_timeout, Duration::from_secs(5));
     assert_eq!(config.accepted[0].0, "TRUST_REMOTE_CODE");
     let ModelSource::Repository(repository) = &config.model else {
@@ -182,7 +181,10 @@ fn command_line_and_environment_win_over_a_model_deployment() {
         Some(("from", DEPLOYMENT)),
     )
     .unwrap();
-    assert_eq!((config.max_model_len, config.max_num_seqs), (Some(10), 20));
+    assert_eq!(
+        (config.engine.max_model_len(), config.engine.max_num_seqs()),
+        (Some(10), 20)
+    );
     let ModelSource::Repository(repository) = &config.model else {
         panic!("{:?}", config.model)
     };
@@ -191,21 +193,6 @@ fn command_line_and_environment_win_over_a_model_deployment() {
         ("a/b", "main")
     );
     assert_eq!(repository.endpoint.as_deref(), Some("http://mirror"));
-}
-
-#[test]
-fn of_a_tokenizers_repository_no_weights_are_taken() {
-    let config = config(&[("model", "a/b"), ("tokenizer", "c/d")], &[], None).unwrap();
-    let Some(ModelSource::Repository(repository)) = &config.tokenizer else {
-        panic!("{:?}", config.tokenizer)
-    };
-    assert!(
-        repository
-            .allow_patterns
-            .iter()
-            .all(|pattern| !pattern.contains("safetensors"))
-    );
-    assert!(!repository.allow_patterns.is_empty());
 }
 
 #[test]
@@ -218,7 +205,7 @@ fn what_cannot_be_used_is_named() {
     );
     assert_eq!(
         said(("from", "kind: Pod")),
-        "DIR/file.yaml holds no ModelDeployment"
+        "DIR/file.yaml contains no ModelDeployment"
     );
     assert_eq!(
         said(("from", &DEPLOYMENT.replace("engine:", "motor:"))),
@@ -230,7 +217,7 @@ fn what_cannot_be_used_is_named() {
     );
     assert_eq!(
         said(("from", &DEPLOYMENT.replace("MAX_NUM_SEQS", "PORT"))),
-        "spec.env: PORT has no place here: the Service's target"
+        "spec.env: PORT cannot be set here: the Service's target"
     );
     let claim = DEPLOYMENT.replace(
         "huggingFace: {repo: org/tiny, revision: v1, endpoint: 'http://hub'}",
@@ -247,7 +234,7 @@ fn what_cannot_be_used_is_named() {
         ..ServeArguments::default()
     };
     assert!(
-        resolve(&missing, [])
+        resolve(&missing, &Environment::default())
             .unwrap_err()
             .failure()
             .message
@@ -256,7 +243,7 @@ fn what_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_folder_of_ti_one_says_what_it_is() {
+fn a_folder_of_ti_one_is_a_layer_of_settings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ti_model_config.json");
     std::fs::write(
@@ -266,16 +253,16 @@ fn a_folder_of_ti_one_says_what_it_is() {
     .unwrap();
     let model = folder.path().display().to_string();
     let of_file = config(&[], &[("MODEL_PATH", &model)], None).unwrap();
-    assert_eq!(of_file.served_names, ["Baichuan2-13B-Chat"]);
+    assert_eq!(of_file.served_names.to_vec(), ["Baichuan2-13B-Chat"]);
     assert_eq!(of_file.conv_template, Some(ConvTemplate::Baichuan2Chat));
-    assert_eq!(of_file.max_concurrency, 128);
+    assert_eq!(of_file.serving.max_concurrency(), 128);
     let env = [
         ("MODEL_PATH", model.as_str()),
         ("MODEL_ID", "mine"),
         ("CONV_TEMPLATE", "llama-2"),
     ];
     let of_env = config(&[], &env, None).unwrap();
-    assert_eq!(of_env.served_names, ["mine"]);
+    assert_eq!(of_env.served_names.to_vec(), ["mine"]);
     assert_eq!(of_env.conv_template, Some(ConvTemplate::Llama2));
     assert!(
         config(&[], &[("CONV_TEMPLATE", "vicuna")], None)

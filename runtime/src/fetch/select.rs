@@ -12,10 +12,20 @@ pub struct Patterns {
     pub ignore: Vec<String>,
 }
 
+impl Patterns {
+    /// Only what a tokenizer needs, from a repository that may also contain weights.
+    pub fn tokenizer() -> Self {
+        Self {
+            allow: TOKENIZER_FILES.map(str::to_owned).to_vec(),
+            ignore: Vec::new(),
+        }
+    }
+}
+
 /// Configuration, tokenizer and template files, small beside any weights.
 const TEXT_FILES: [&str; 6] = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.spm"];
 /// What a tokenizer needs of another model's repository.
-pub const TOKENIZER_FILES: [&str; 10] = [
+const TOKENIZER_FILES: [&str; 10] = [
     "tokenizer*",
     "*.model",
     "*.tiktoken",
@@ -205,11 +215,7 @@ mod tests {
         ];
         let taken = select(&paths, &Patterns::default());
         insta::assert_snapshot!(taken.join(" "), @"1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors model.safetensors modules.json qwen.tiktoken sentence_bert_config.json spiece.model vocab.txt");
-        let of_another = Patterns {
-            allow: TOKENIZER_FILES.map(String::from).into(),
-            ignore: Vec::new(),
-        };
-        let taken = select(&paths, &of_another);
+        let taken = select(&paths, &Patterns::tokenizer());
         insta::assert_snapshot!(taken.join(" "), @"qwen.tiktoken spiece.model vocab.txt");
     }
 

@@ -31,8 +31,8 @@ impl App {
     pub fn new(config: ServeConfig) -> Self {
         App {
             startup: StartupTracker::new(),
-            metrics: Arc::new(Metrics::new(&config.served_names[0])),
-            jobs: Jobs::new(config.max_concurrency),
+            metrics: Arc::new(Metrics::new(&config.served_names.first)),
+            jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config: Arc::new(config),
             serving: OnceLock::new(),
             draining: AtomicBool::new(false),

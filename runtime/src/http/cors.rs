@@ -1,62 +1,36 @@
-//! Which pages a browser may let ask: headers for CORS, with vLLM's settings.
+//! Headers for CORS, with vLLM's settings: which web pages a browser may let send requests.
 
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::HeaderName;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-/// What pages of other origins may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CorsConfig {
-    /// Origins, or `*` for any. None: no page may ask.
-    pub origins: Vec<String>,
-    /// Methods, or `*` for any.
-    pub methods: Vec<String>,
-    /// Headers, or `*` for any.
-    pub headers: Vec<String>,
-    /// With cookies and keys that the browser holds.
-    pub with_credentials: bool,
-}
+use crate::config::{Allowed, CorsConfig};
 
-impl CorsConfig {
-    /// The layer; `None` if no page may ask.
-    ///
-    /// # Errors
-    /// The text that is no origin, method or header.
-    pub fn layer(&self) -> Result<Option<CorsLayer>, String> {
-        if self.origins.is_empty() {
-            return Ok(None);
-        }
-        let any = |texts: &[String]| texts.iter().any(|text| text == "*");
-        // With credentials the standard knows no `*`, and for headers it never covers keys: what a page asks for is
-        // named back to it.
-        let origins = match any(&self.origins) {
-            true if self.with_credentials => AllowOrigin::mirror_request(),
-            true => AllowOrigin::any(),
-            false => AllowOrigin::list(parsed(&self.origins, |text| HeaderValue::from_str(text).ok())?),
-        };
-        let methods = match any(&self.methods) {
-            true => AllowMethods::mirror_request(),
-            false => AllowMethods::list(parsed(&self.methods, |text| {
-                Method::from_bytes(text.as_bytes()).ok()
-            })?),
-        };
-        let headers = match any(&self.headers) {
-            true => AllowHeaders::mirror_request(),
-            false => AllowHeaders::list(parsed(&self.headers, |text| text.parse::<HeaderName>().ok())?),
-        };
-        let shown = ["x-request-id", "x-slipway-ignored-parameters", "retry-after"];
-        let layer = CorsLayer::new()
-            .allow_origin(origins)
-            .allow_methods(methods)
-            .allow_headers(headers)
-            .allow_credentials(self.with_credentials)
-            .expose_headers(shown.map(HeaderName::from_static));
-        Ok(Some(layer))
-    }
-}
+/// Headers of responses that pages may read.
+const EXPOSED: [&str; 3] = ["x-request-id", "x-slipway-ignored-parameters", "retry-after"];
 
-fn parsed<T>(texts: &[String], parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
-    texts
-        .iter()
-        .map(|text| parse(text).ok_or_else(|| text.clone()))
-        .collect()
+/// The layer; `None` if no page may send requests.
+pub fn layer(config: &CorsConfig) -> Option<CorsLayer> {
+    // With credentials, browsers ignore `*`, and for headers `*` never covers keys: the response repeats what the page
+    // requests.
+    let origins = match &config.origins {
+        Allowed::Only(origins) if origins.is_empty() => return None,
+        Allowed::Only(origins) => AllowOrigin::list(origins.clone()),
+        Allowed::Any if config.with_credentials => AllowOrigin::mirror_request(),
+        Allowed::Any => AllowOrigin::any(),
+    };
+    let methods = match &config.methods {
+        Allowed::Any => AllowMethods::mirror_request(),
+        Allowed::Only(methods) => AllowMethods::list(methods.clone()),
+    };
+    let headers = match &config.headers {
+        Allowed::Any => AllowHeaders::mirror_request(),
+        Allowed::Only(headers) => AllowHeaders::list(headers.clone()),
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods(methods)
+        .allow_headers(headers)
+        .allow_credentials(config.with_credentials)
+        .expose_headers(EXPOSED.map(HeaderName::from_static));
+    Some(layer)
 }

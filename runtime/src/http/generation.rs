@@ -52,7 +52,7 @@ fn rules<'a>(config: &'a ServeConfig, serving: &'a Serving) -> Rules<'a> {
         template: serving.template.as_ref(),
         response_role: &config.response_role,
         grammars: serving.grammars.as_ref(),
-        strict: config.strict_parameters,
+        strict: config.openai.strict_parameters(),
         formats: serving.formats,
     }
 }

@@ -34,9 +34,11 @@ use tracing::Instrument;
 use crate::api::error::{ApiError, shortened};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
+use crate::http::cors;
 use crate::http::error::ErrorLabel;
 use crate::http::prefix;
 use crate::http::request_id::{REQUEST_ID, RequestId, request_id};
+use crate::telemetry::request_log::RequestLog;
 
 /// Largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
@@ -64,9 +66,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(keys, anthropic::require_key));
     // A page asks before it sends its key, so what it may do is told without one. Probes are not for pages.
     let api = api.merge(anthropic);
-    let api = match app.config.cors.layer() {
-        Ok(Some(layer)) => api.method_not_allowed_fallback(no_method).layer(layer),
-        Ok(None) | Err(_) => api,
+    let api = match cors::layer(&app.config.cors) {
+        Some(layer) => api.method_not_allowed_fallback(no_method).layer(layer),
+        None => api,
     };
     let routes = Router::new()
         .merge(api)
@@ -131,7 +133,7 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
 /// line of the log has any text of a prompt or an answer, unless requests are to be logged.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started_at = Instant::now();
-    if let Some(log) = app.config.request_log {
+    if let Some(log) = RequestLog::of(&app.config.serving) {
         request.extensions_mut().insert(log);
     }
     let id = request_id(request.headers());

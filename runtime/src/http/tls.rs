@@ -11,16 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
-/// Files to serve TLS with, in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate and those that lead from it to an authority.
-    pub certificates: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Authorities of which a client must present a certificate; `None` asks for none.
-    pub client_authorities: Option<PathBuf>,
-}
+use crate::config::TlsFiles;
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]

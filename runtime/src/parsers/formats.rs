@@ -4,6 +4,7 @@
 //! arguments stream; where it is a syntax of its own, each block is read when it is complete, mostly by the crate
 //! `tool-parser`. That crate's own streaming is not used: what it finds depends on where a text is cut.
 
+use crds::settings::OpenaiSettings;
 use futures::FutureExt;
 use openai_protocol::common::Tool;
 use tool_parser::parsers::{
@@ -351,7 +352,7 @@ pub struct UnknownParser {
     pub known: Vec<&'static str>,
 }
 
-/// Which formats the settings ask for, by name. `auto` is the chat template's, `none` is none.
+/// The formats of the settings, by name: `auto` means the chat template's, `none` no format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatNames {
     /// Of calls.
@@ -372,6 +373,20 @@ pub struct Formats {
 }
 
 impl FormatNames {
+    /// The names of the settings, each of which must exist.
+    ///
+    /// # Errors
+    /// [`UnknownParser`] for a name that no format has.
+    pub fn of(openai: &OpenaiSettings) -> Result<Self, UnknownParser> {
+        let names = Self {
+            calls: openai.tool_call_parser(),
+            reasoning: openai.reasoning_parser(),
+            reads_chosen_calls: openai.enable_auto_tool_choice(),
+        };
+        names.formats(None)?;
+        Ok(names)
+    }
+
     /// The formats of a model with this chat template.
     ///
     /// # Errors

@@ -20,34 +20,63 @@ use crate::engine::{
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
 use crate::model::{DtypeChoice, LoadFormat, LoadOptions, Model, ModelInfo, Task};
+use crate::parsers::FormatNames;
 use crate::pooling::PoolingConfig;
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
 use crate::tokenizer::Tokenizer;
+
+/// Bytes of a GiB.
+const GIB: u64 = 1 << 30;
 
 /// From settings to an engine that has answered once.
 ///
 /// # Errors
 /// [`LoadError`] for the first step that fails.
 pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<Serving, LoadError> {
-    let directory = directory_of(&startup, &config.model, "").await?;
+    // An unknown name is refused before the download starts.
+    let formats = FormatNames::of(&config.openai)?;
+    let load = Loading {
+        config: &config,
+        startup: &startup,
+    };
+    let directory = load.directory_of(&config.model, Files::Model).await?;
     let tokenizer = match &config.tokenizer {
-        Some(source) => directory_of(&startup, source, TOKENIZER_SUFFIX).await?,
+        Some(source) => load.directory_of(source, Files::Tokenizer).await?,
         None => own_tokenizer(&directory),
     };
-    let tracker = startup.clone();
-    let load = move || load_from(&config, &tracker, &directory, &tokenizer);
-    let loading = tokio::task::spawn_blocking(load);
+    let loading = {
+        let (config, startup) = (Arc::clone(&config), startup.clone());
+        let load = move || {
+            load_from(
+                &Loading {
+                    config: &config,
+                    startup: &startup,
+                },
+                &directory,
+                &tokenizer,
+                &formats,
+            )
+        };
+        tokio::task::spawn_blocking(load)
+    };
     let serving = loading.await.map_err(|_| LoadError::Panicked)??;
     startup.enter(Stage::WarmingUp);
     warm_up(&serving.engine, &serving.info).await?;
     Ok(serving)
 }
 
-/// A tokenizer of another repository does not share a folder with that repository's weights.
-const TOKENIZER_SUFFIX: &str = "--tokenizer";
+/// Which files of a repository are downloaded.
+#[derive(Clone, Copy)]
+enum Files {
+    /// What a model needs.
+    Model,
+    /// Only the tokenizer, into a folder of its own: the folder of the repository's name is for its weights.
+    Tokenizer,
+}
 
-/// `fetch` puts a tokenizer of another repository into a folder of its own.
+/// The directory of the tokenizer of a model that names no other: `fetch` puts a tokenizer of another repository into
+/// a folder below the model's.
 fn own_tokenizer(directory: &Path) -> PathBuf {
     let folder = directory.join(TOKENIZER_FOLDER);
     if Tokenizer::file_in(&folder).is_some() {
@@ -57,55 +86,54 @@ fn own_tokenizer(directory: &Path) -> PathBuf {
     }
 }
 
-async fn directory_of(
-    startup: &StartupTracker,
-    source: &ModelSource,
-    suffix: &str,
-) -> Result<PathBuf, LoadError> {
-    let repository = match source {
-        ModelSource::Directory(path) => return Ok(path.clone()),
-        ModelSource::Repository(repository) => repository,
-    };
-    let destination = cache_directory()
-        .ok_or(LoadError::NoCacheDirectory)?
-        .join(repository.repo.replace('/', "--") + suffix);
-    tracing::info!(repo = repository.repo, revision = repository.revision, to = %destination.display(), "downloading");
-    let options = options(repository, destination.clone())?;
-    fetch::fetch(options, startup.clone(), fetch::print_line).await?;
-    Ok(destination)
+/// What every step of loading reads and reports to.
+struct Loading<'a> {
+    config: &'a ServeConfig,
+    startup: &'a StartupTracker,
 }
 
-fn options(repository: &Repository, destination: PathBuf) -> Result<FetchOptions, FetchError> {
+impl Loading<'_> {
+    /// The directory of a model or a tokenizer, which is downloaded first if it is on the hub.
+    async fn directory_of(&self, source: &ModelSource, files: Files) -> Result<PathBuf, LoadError> {
+        let repository = match source {
+            ModelSource::Directory(path) => return Ok(path.clone()),
+            ModelSource::Repository(repository) => repository,
+        };
+        let cache = self.config.cache_directory.as_ref();
+        let options = options(repository, files, cache.ok_or(LoadError::NoCacheDirectory)?)?;
+        let destination = options.destination.clone();
+        tracing::info!(repo = repository.repo, revision = repository.revision, to = %destination.display(), "downloading");
+        fetch::fetch(options, self.startup.clone(), fetch::print_line).await?;
+        Ok(destination)
+    }
+}
+
+fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchOptions, FetchError> {
+    let folder = repository.repo.replace('/', "--");
+    let (folder, patterns) = match files {
+        Files::Model => (
+            folder,
+            Patterns {
+                allow: repository.allow_patterns.clone(),
+                ignore: repository.ignore_patterns.clone(),
+            },
+        ),
+        Files::Tokenizer => (folder + "--tokenizer", Patterns::tokenizer()),
+    };
     Ok(FetchOptions {
         revision: repository.revision.clone(),
         token: Token::parse(repository.token.as_deref().unwrap_or_default(), "HF_TOKEN")?,
         endpoint: repository.endpoint.clone(),
-        patterns: Patterns {
-            allow: repository.allow_patterns.clone(),
-            ignore: repository.ignore_patterns.clone(),
-        },
-        ..FetchOptions::new(&repository.repo, destination)
+        patterns,
+        ..FetchOptions::new(&repository.repo, cache.join(folder))
     })
 }
 
-/// Where downloads outside a cluster are kept.
-fn cache_directory() -> Option<PathBuf> {
-    let from = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = from("HF_HOME")
-        .or_else(|| from("XDG_CACHE_HOME"))
-        .or_else(|| Some(from("HOME")?.join(".cache")))?;
-    Some(base.join("slipway").join("models"))
-}
-
 fn load_from(
-    config: &ServeConfig,
-    startup: &StartupTracker,
+    Loading { config, startup }: &Loading<'_>,
     directory: &Path,
     tokenizer: &Path,
+    formats: &FormatNames,
 ) -> Result<Serving, LoadError> {
     Model::check(directory)?;
     let tokenizer = Tokenizer::load(tokenizer)?;
@@ -116,7 +144,7 @@ fn load_from(
     let named = config.conv_template.map(NamedTemplate::of);
     let template = template(config, named, &tokenizer)?;
     let source = template.as_ref().map(ChatTemplate::source);
-    let formats = config.formats.formats(source)?;
+    let formats = formats.formats(source)?;
     tracing::info!(
         tool_calls = formats.calls.map_or("none", |format| format.names[0]),
         reasoning = formats.reasoning.map_or("none", |format| format.names[0]),
@@ -124,9 +152,9 @@ fn load_from(
     );
     let options = LoadOptions {
         format: LoadFormat::Auto,
-        dtype: dtype(config.dtype),
+        dtype: dtype(config.engine.dtype()),
         n_threads: None,
-        max_model_len: config.max_model_len,
+        max_model_len: config.engine.max_model_len(),
     };
     startup.enter(Stage::Loading);
     let bytes_seen = AtomicU64::new(0);
@@ -163,27 +191,32 @@ fn load_from(
 
 /// Sizes the cache by the memory that is left, and starts the engine.
 fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Result<Engine, LoadError> {
+    let settings = &config.engine;
+    let block_size = settings.block_size() as usize;
+    let max_concurrency = config.serving.max_concurrency() as usize;
     let max_model_len = info.max_model_len as usize;
     let groups = model.kv_groups();
     let demand = Demand {
         kv_bytes_per_token: info.kv_bytes_per_token,
         groups: &groups,
-        block_size: config.block_size,
+        block_size,
         max_model_len,
-        max_num_seqs: config.max_num_seqs.min(config.max_concurrency),
+        max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
     let bytes_free = capacity::bytes_free();
-    let n_blocks = match config.n_blocks {
-        Some(n_blocks) => n_blocks,
+    let n_blocks = match settings.num_gpu_blocks_override() {
+        Some(n_blocks) => n_blocks as usize,
         None => capacity::n_blocks(demand, bytes_free)?,
     };
-    let n_host_blocks = match config.preemption_mode {
+    let preemption_mode = settings.preemption_mode();
+    let n_host_blocks = match preemption_mode {
         PreemptionMode::Recompute => 0,
         PreemptionMode::Swap | PreemptionMode::Save => {
-            capacity::n_host_blocks(demand, config.swap_space_bytes, bytes_free)
+            let swap_space_bytes = u64::from(settings.swap_space()) * GIB;
+            capacity::n_host_blocks(demand, swap_space_bytes, bytes_free)
         }
     };
-    model.allocate_cache(n_blocks, config.block_size, n_host_blocks)?;
+    model.allocate_cache(n_blocks, block_size, n_host_blocks)?;
     // A prompt that must be computed in one step would else be refused although the model can read it.
     let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
     let engine = Engine::start(
@@ -191,15 +224,15 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         EngineConfig {
             n_blocks,
             n_host_blocks,
-            block_size: config.block_size,
-            enable_prefix_caching: config.enable_prefix_caching,
-            preemption_mode: config.preemption_mode,
-            scheduling_policy: config.scheduling_policy,
+            block_size,
+            enable_prefix_caching: settings.enable_prefix_caching(),
+            preemption_mode,
+            scheduling_policy: settings.scheduling_policy(),
             max_num_seqs: demand.max_num_seqs,
-            max_num_batched_tokens: config.max_num_batched_tokens.max(n_step_tokens_min),
+            max_num_batched_tokens: n_step_tokens_min.max(settings.max_num_batched_tokens() as usize),
             max_model_len,
-            max_waiting: config.max_concurrency,
-            seed: config.seed,
+            max_waiting: max_concurrency,
+            seed: settings.seed(),
             eos_token_ids: info.eos_token_ids.as_slice().into(),
         },
     )?;
@@ -263,5 +296,30 @@ fn one_token() -> GenerateRequest {
         max_tokens: Some(1),
         ignore_eos: true,
         ..GenerateRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_weights_are_downloaded_from_a_tokenizers_repository() {
+        let repository = Repository {
+            repo: "org/name".into(),
+            revision: "main".into(),
+            endpoint: None,
+            token: None,
+            allow_patterns: Vec::new(),
+            ignore_patterns: vec!["*.txt".into()],
+        };
+        let of = |files| options(&repository, files, Path::new("/cache")).unwrap();
+        let (model, tokenizer) = (of(Files::Model), of(Files::Tokenizer));
+        assert_eq!(model.destination, Path::new("/cache/org--name"));
+        assert_eq!(model.patterns.ignore, ["*.txt"]);
+        assert_eq!(tokenizer.destination, Path::new("/cache/org--name--tokenizer"));
+        let allowed = tokenizer.patterns.allow;
+        assert!(!allowed.is_empty());
+        assert!(allowed.iter().all(|pattern| !pattern.contains("safetensors")));
     }
 }

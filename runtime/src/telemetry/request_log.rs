@@ -1,5 +1,6 @@
 //! The line that says in the log what a request brings, for those who ask for it.
 
+use crds::settings::ServingSettings;
 use serde_json::{Map, Value};
 
 /// Fields that hold what a client has to say; the others are parameters.
@@ -31,6 +32,14 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
+    /// The log of the settings; `None` if requests are not logged.
+    pub fn of(serving: &ServingSettings) -> Option<Self> {
+        let log = Self {
+            n_chars_max: serving.max_log_len().map(|n| n as usize),
+        };
+        (!serving.disable_log_requests()).then_some(log)
+    }
+
     /// Logs a body.
     pub fn write(self, body: &[u8]) {
         let (prompt, parameters) = self.parts(body);
@@ -61,6 +70,17 @@ impl RequestLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_settings_turn_the_log_on() {
+        let mut serving = ServingSettings::default();
+        assert_eq!(RequestLog::of(&serving), None);
+        serving.disable_log_requests = Some(false);
+        assert_eq!(RequestLog::of(&serving), Some(RequestLog { n_chars_max: None }));
+        serving.max_log_len = Some(10);
+        let log = RequestLog::of(&serving);
+        assert_eq!(log.and_then(|log| log.n_chars_max), Some(10));
+    }
 
     #[test]
     fn a_prompt_is_cut_and_the_parameters_stand_apart() {

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use runtime::config::TlsFiles;
 use runtime::http::connection::{self, ConnectionLimits, Entrance};
-use runtime::http::tls::{TlsFiles, configuration};
+use runtime::http::tls::configuration;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;

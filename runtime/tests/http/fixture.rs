@@ -10,8 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
 use runtime::batch::{Batch, BatchRow, Forward, Logits, StepError, StepOutput};
 use runtime::chat_template::sandbox;
-use runtime::cli::ServeArguments;
-use runtime::config;
+use runtime::config::{self, Environment, ServeArguments};
 use runtime::engine::{Engine, EngineConfig};
 use runtime::http::app::App;
 use runtime::http::routes;
@@ -92,7 +91,9 @@ pub(crate) fn loading(flags: &[(&str, &str)]) -> Server {
             .collect(),
         ..ServeArguments::default()
     };
-    let app = Arc::new(App::new(config::resolve(&arguments, []).unwrap()));
+    let app = Arc::new(App::new(
+        config::resolve(&arguments, &Environment::default()).unwrap(),
+    ));
     let router = routes::router(Arc::clone(&app));
     Server { app, router }
 }

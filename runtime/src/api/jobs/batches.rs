@@ -1,6 +1,8 @@
 //! How many tokens a stream item holds: worker-vllm's rule, by which the first words come soon and the rest in few
 //! pieces.
 
+use crds::settings::StreamingSettings;
+
 /// Sizes of the batches of one stream: the smallest first, each next one larger by the factor, none above the
 /// maximum. Where a factor or the sizes leave nothing to grow, every batch has the maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,6 +13,17 @@ pub struct BatchRule {
     pub n_min: u32,
     /// Factor from one batch to the next.
     pub growth: f64,
+}
+
+impl BatchRule {
+    /// The sizes of the settings.
+    pub fn of(streaming: &StreamingSettings) -> Self {
+        Self {
+            n_max: streaming.default_batch_size(),
+            n_min: streaming.default_min_batch_size(),
+            growth: streaming.default_batch_size_growth_factor(),
+        }
+    }
 }
 
 /// Collects what belongs into one batch.
@@ -80,7 +93,7 @@ mod tests {
     #[test]
     fn the_documented_sizes() {
         assert_eq!(
-            sizes(rule(50, 1, 3.0), 150),
+            sizes(BatchRule::of(&StreamingSettings::default()), 150),
             [1, 3, 9, 27, 50, 50, 10],
             "the defaults"
         );

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::text::STOP_BYTES_MAX;
+use crate::config::ServedNames;
 use crate::engine::{EarlyStopping, SamplingParams};
 use crate::tokenizer::Special;
 
 struct Fixture {
     tokenizer: Tokenizer,
     template: ChatTemplate,
-    served: Vec<String>,
+    served: ServedNames,
     defaults: Defaults,
     grammars: Grammars,
 }
@@ -27,7 +28,10 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
         tokenizer,
         grammars,
         template,
-        served: vec!["tiny".into(), "alias".into()],
+        served: ServedNames {
+            first: "tiny".into(),
+            others: vec!["alias".into()],
+        },
         defaults: Defaults::default(),
     }
 });

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use crate::api::error::{ApiError, shortened};
+use crate::api::jobs::batches::BatchRule;
 use crate::api::jobs::input::{self, Call};
 use crate::api::jobs::output::{self, Collector, EventFormat, EventReader};
 use crate::api::jobs::store::{Claim, End, RetryError, Status, View};
@@ -305,15 +306,19 @@ async fn work(desk: Desk, claim: Claim<Work>) {
 
 async fn perform(desk: &Desk, claim: &Claim<Work>) -> Result<(), String> {
     let config = &desk.app.config;
-    let call = input::read(&claim.work.input, &config.served_names[0], config.batch_rule)
-        .map_err(|error| error.to_string())?;
+    let call = input::read(
+        &claim.work.input,
+        &config.served_names.first,
+        BatchRule::of(&config.streaming),
+    )
+    .map_err(|error| error.to_string())?;
     let response = asked(desk, &call).await?;
     let status = response.status();
     let push = |item| {
         let pushed = desk.app.jobs.store().push(claim, item);
         pushed.map_err(|_| "the output is larger than this replica can hold".to_string())
     };
-    let format = if config.raw_openai_output {
+    let format = if config.openai.raw_openai_output() {
         EventFormat::Raw
     } else {
         EventFormat::Objects

@@ -32,7 +32,7 @@ pub(super) async fn one(
     }
     Err(ApiError::UnknownModel {
         model: shortened(&name),
-        served: app.config.served_names.clone(),
+        served: app.config.served_names.to_vec(),
     })
 }
 
@@ -42,7 +42,7 @@ fn model(app: &App, serving: &Serving, name: &str) -> Model {
         object: "model",
         created: unix_time_s(),
         owned_by: "slipway",
-        root: app.config.served_names[0].clone(),
+        root: app.config.served_names.first.clone(),
         parent: None,
         max_model_len: serving.max_model_len,
     }
