@@ -79,6 +79,7 @@ fn batch(n_groups: usize, sequences: &[(usize, usize)]) -> Batch {
                 .collect()
         };
         batch.rows.push(BatchRow {
+            place: idx as u32,
             query_start,
             query_len,
             context_len,

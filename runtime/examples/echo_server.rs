@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
+use runtime::batch::{Batch, Forward, FunctionModel, Logits, StepOutput};
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::engine::{self, Engine, EngineConfig};
 use runtime::http::app::App;
@@ -37,18 +37,10 @@ const BLOCK_SIZE: usize = 16;
 const CONTEXT: usize = 1024;
 
 /// Every token is the same, after as long as a step is to take.
-struct Echo {
-    step: Duration,
-}
-
-impl Forward for Echo {
-    fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        if !self.step.is_zero() {
-            thread::sleep(self.step);
+fn model(step: Duration) -> impl Forward + Send + 'static {
+    FunctionModel::new(VOCAB_SIZE, move |batch: &Batch| {
+        if !step.is_zero() {
+            thread::sleep(step);
         }
         let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
         for row in values.chunks_mut(VOCAB_SIZE) {
@@ -62,7 +54,7 @@ impl Forward for Echo {
             logits,
             ..StepOutput::default()
         })
-    }
+    })
 }
 
 #[tokio::main]
@@ -102,7 +94,7 @@ async fn serving(step: Duration, is_scheduled: bool) -> anyhow::Result<Arc<App>>
     let mut serving = load(Arc::clone(&app.config), app.startup.clone()).await?;
     serving.tokenizer = Arc::new(bytes_only(folder)?);
     serving.max_model_len = CONTEXT;
-    let model = Echo { step };
+    let model = model(step);
     let echo = engine::Echo {
         token: TOKEN_A as u32,
         step,

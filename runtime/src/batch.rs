@@ -1,8 +1,20 @@
 //! The seam between engine and model: one step's work as explicit arrays, and the trait that computes it.
 //!
-//! The one file that engine and model both know; neither knows the other. No globals, no hidden state.
+//! The one part that engine and model both know; neither knows the other. No globals, no hidden state.
+
+mod draw;
+mod function;
+mod tap;
+
+use std::sync::Arc;
 
 use kernels::KernelError;
+
+pub use draw::{
+    DrawSpec, LateInput, N_TOP_BY_MODEL_MAX, SampleError, Sampled, SamplingParams, TokenDraw, TokenLogprobs,
+};
+pub use function::FunctionModel;
+pub use tap::Tap;
 
 /// Index of a block of the KV cache.
 ///
@@ -72,8 +84,11 @@ pub enum BlockMove {
 pub struct Batch {
     /// Blocks to move, one after the other, before anything is computed.
     pub moves: Vec<BlockMove>,
-    /// New token ids of every row, concatenated. `[n_tokens]`
+    /// New token ids of every row, concatenated; [`Batch::PENDING`] where `from_previous` names the token.
+    /// `[n_tokens]`
     pub tokens: Vec<u32>,
+    /// The new tokens that the step before draws, and the engine does not know yet; ascending.
+    pub from_previous: Vec<PreviousDraw>,
     /// Segment of each new token, for models that tell segments apart; empty: all 0. `[n_tokens]` or `[0]`
     pub token_types: Vec<u32>,
     /// Position of each new token in its own sequence. `[n_tokens]`
@@ -86,6 +101,20 @@ pub struct Batch {
     pub pooled_rows: Vec<u32>,
 }
 
+/// A new token that is drawn by the step submitted before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousDraw {
+    /// Index of the token in [`Batch::tokens`].
+    pub token: u32,
+    /// Index of its draw among the draws of that step.
+    pub draw: u32,
+}
+
+impl Batch {
+    /// Holds the place of a token that is not known yet; no token has this id.
+    pub const PENDING: u32 = u32::MAX;
+}
+
 /// One sequence of a [`Batch`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BatchRow {
@@ -95,6 +124,9 @@ pub struct BatchRow {
     pub query_len: usize,
     /// Tokens in the cache after this step, the new ones included.
     pub context_len: usize,
+    /// Number of the sequence's place, below the largest number of sequences: its own as long as the sequence runs,
+    /// so that a model can keep what it knows of the sequence there.
+    pub place: u32,
     /// Tokens of the prompt that the request came with, the same in every step: models whose rotary
     /// frequencies depend on the length choose them by it.
     pub prompt_len: usize,
@@ -106,13 +138,15 @@ pub struct BatchRow {
 /// What a step computed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOutput {
-    /// Logits at [`Batch::logits_at`].
+    /// Logits of the draws that are [`DrawSpec::Logits`].
     pub logits: Logits,
+    /// Tokens of the draws that are [`DrawSpec::Token`]; an error fails only its own request.
+    pub drawn: Vec<Result<Sampled, SampleError>>,
     /// One vector per entry of [`Batch::pooled_rows`].
     pub pooled: Vec<Vec<f32>>,
 }
 
-/// Logits of one step, row-major `[n_logits, vocab_size]` in fp32, in the order of [`Batch::logits_at`].
+/// Logits of one step, row-major `[n_rows, vocab_size]` in fp32, in the order of the draws.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logits {
     /// The values, row after row.
@@ -164,10 +198,44 @@ pub trait Forward {
         0
     }
 
-    /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
-    /// returns the logits and the pooled vectors that the batch asks for, in its order.
+    /// Steps that may be submitted and not collected: 1 or 2.
+    ///
+    /// With 1 the engine draws all tokens itself. With 2 it submits a step before it knows the tokens of the step
+    /// before, so the model draws them.
+    fn depth(&self) -> usize {
+        1
+    }
+
+    /// Starts a step and does not wait for it: moves blocks, writes the keys and values of the batch's tokens to
+    /// their slots, and computes what `draws` wants of [`Batch::logits_at`], one draw per entry, and the pooled
+    /// vectors. Steps take effect in the order in which they are submitted.
     ///
     /// # Errors
-    /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError>;
+    /// A batch that contradicts itself or the cache (see [`StepError::Batch`]), here or from
+    /// [`Forward::collect`]; nothing was computed then.
+    fn submit(&mut self, batch: Arc<Batch>, draws: &[DrawSpec<'_>]) -> Result<(), StepError>;
+
+    /// Gives what the step submitted last lacks for its tokens. Called once per step with a draw that is a
+    /// [`DrawSpec::Token`], before the next step is submitted; draws that lack nothing are left out.
+    ///
+    /// # Errors
+    /// As [`Forward::submit`].
+    fn late(&mut self, _inputs: &[LateInput<'_>]) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// Waits for the oldest step that is not collected, and returns what it computed.
+    ///
+    /// # Errors
+    /// As [`Forward::submit`]; also if no step was submitted.
+    fn collect(&mut self) -> Result<StepOutput, StepError>;
+}
+
+impl StepError {
+    /// A step was collected that was not submitted.
+    pub fn not_submitted() -> StepError {
+        StepError::Batch {
+            reason: "a step is collected that was not submitted".to_owned(),
+        }
+    }
 }

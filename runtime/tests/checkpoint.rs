@@ -8,7 +8,7 @@ mod fixture;
 
 use std::path::{Path, PathBuf};
 
-use runtime::batch::{Batch, BatchRow, BlockId, BlockMove, Forward, HostBlockId, Logits, StepError};
+use runtime::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits, StepError};
 use runtime::model::{DtypeChoice, LoadOptions, Model, ModelError};
 use serde::Deserialize;
 
@@ -118,6 +118,7 @@ fn step(model: &mut Model, sequences: &mut [Sequence], takes: &[(usize, usize)],
             context_len: sequence.n_done,
             prompt_len: sequence.n_prompt,
             block_tables: vec![sequence.blocks.clone()],
+            ..BatchRow::default()
         });
     }
     model.forward(&batch).unwrap().logits
@@ -481,6 +482,7 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         context_len: 2,
         prompt_len: 2,
         block_tables: vec![vec![BlockId(3)]],
+        ..BatchRow::default()
     };
     let good = Batch {
         tokens: vec![5, 6],
@@ -572,6 +574,7 @@ fn a_context_whose_blocks_were_moved_gives_the_same_bits() {
             context_len: ids.len() + 1,
             prompt_len: ids.len(),
             block_tables: vec![(0..=n_blocks).map(|idx| BlockId(first + idx)).collect()],
+            ..BatchRow::default()
         }],
         logits_at: vec![0],
         ..Batch::default()
@@ -585,6 +588,7 @@ fn a_context_whose_blocks_were_moved_gives_the_same_bits() {
             context_len: ids.len(),
             prompt_len: ids.len(),
             block_tables: vec![(0..n_blocks).map(BlockId).collect()],
+            ..BatchRow::default()
         }],
         ..Batch::default()
     };

@@ -3,9 +3,18 @@
 //! The model has one layer per group. A layer writes one number per token to the paged cache and reads all
 //! those that its window shows back through the block tables, as attention does, so that a wrong table, a
 //! forgotten copy or a stale block changes the text. [`Reference`] computes the same without pages.
+//!
+//! With depth 2 it draws for itself, as a device does: a step is computed when it is submitted, with the tokens of the
+//! step before, and its tokens are drawn when its late inputs are there.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::philox::{halves, philox4x32};
-use crate::batch::{Batch, BatchRow, BlockMove, Forward, KvGroup, Logits, StepError, StepOutput};
+use super::sampler::{Draw, SamplingParams, sample};
+use crate::batch::{
+    Batch, BatchRow, BlockMove, DrawSpec, Forward, KvGroup, LateInput, StepError, StepOutput,
+};
 
 /// Prompts longer than this have keys and values of another kind; see [`Forward::prefix_salt`].
 const LONG_PROMPT: usize = 20;
@@ -25,6 +34,36 @@ pub(super) struct HashModel {
     /// Position and number in each slot.
     slots: Vec<Option<(u32, u64)>>,
     host: Vec<Option<(u32, u64)>>,
+    depth: usize,
+    in_flight: VecDeque<InFlight>,
+    /// The draws of the step submitted last.
+    previous: Vec<PreviousToken>,
+}
+
+/// A step that is submitted and not collected.
+struct InFlight {
+    output: StepOutput,
+    draws: Vec<OwnDraw>,
+}
+
+/// A draw that waits for its late input.
+struct OwnDraw {
+    /// Index among the draws of the step.
+    draw: usize,
+    place: u32,
+    hash: ContextHash,
+    params: SamplingParams,
+    seed: u64,
+    prompt: Vec<u32>,
+    generated: Vec<u32>,
+}
+
+/// What a draw gave, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PreviousToken {
+    pub(super) draw: u32,
+    pub(super) place: u32,
+    pub(super) token: u32,
 }
 
 /// The hashes at [`Batch::logits_at`] and of [`Batch::pooled_rows`].
@@ -58,21 +97,30 @@ impl HashModel {
             slots: vec![None; n_blocks * shape.block_size],
             host: vec![None; n_host_blocks * shape.block_size],
             shape,
+            depth: 1,
+            in_flight: VecDeque::new(),
+            previous: Vec::new(),
         }
     }
 
-    /// Computes `batch`.
-    pub(super) fn run(&mut self, batch: &Batch) -> Hashes {
+    /// The same model with another number of steps in flight.
+    pub(super) fn with_depth(self, depth: usize) -> HashModel {
+        HashModel { depth, ..self }
+    }
+
+    /// Computes `batch`, in which the tokens that are not known are those of `previous`.
+    pub(super) fn run(&mut self, batch: &Batch, previous: &[PreviousToken]) -> Hashes {
         batch
             .moves
             .iter()
             .for_each(|&block_move| self.do_move(block_move));
         self.check(batch);
-        let mut hashes: Vec<u64> = Vec::with_capacity(batch.tokens.len());
+        let tokens = resolved(batch, previous);
+        let mut hashes: Vec<u64> = Vec::with_capacity(tokens.len());
         for row in &batch.rows {
             for idx in row.query_start..row.query_start + row.query_len {
                 let token_type = batch.token_types.get(idx).copied().unwrap_or(0);
-                hashes.push(embed(batch.tokens[idx], token_type, salt(row.prompt_len)));
+                hashes.push(embed(tokens[idx], token_type, salt(row.prompt_len)));
             }
         }
         for layer in 0..self.shape.groups.len() {
@@ -126,6 +174,8 @@ impl HashModel {
             );
         }
         assert_eq!([batch.tokens.len(), batch.positions.len()], [query_start; 2]);
+        let places: HashSet<u32> = batch.rows.iter().map(|row| row.place).collect();
+        assert_eq!(places.len(), batch.rows.len(), "two rows in one place");
         assert!(batch.token_types.is_empty() || batch.token_types.len() == query_start);
     }
 
@@ -176,18 +226,102 @@ impl Forward for HashModel {
         salt(prompt_len)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        let vocab_size = self.shape.vocab_size;
-        let Hashes { logits, pooled } = self.run(batch);
-        let values = logits
-            .into_iter()
-            .flat_map(|hash| hash.logits(vocab_size))
-            .collect();
-        Ok(StepOutput {
-            logits: Logits { values, vocab_size },
-            pooled: pooled.into_iter().map(ContextHash::vector).collect(),
-        })
+    fn depth(&self) -> usize {
+        self.depth
     }
+
+    fn submit(&mut self, batch: Arc<Batch>, draws: &[DrawSpec<'_>]) -> Result<(), StepError> {
+        assert!(self.in_flight.len() < self.depth, "too many steps in flight");
+        assert_eq!(draws.len(), batch.logits_at.len(), "one draw per row of logits");
+        let previous = std::mem::take(&mut self.previous);
+        let Hashes { logits, pooled } = self.run(&batch, &previous);
+        let mut output = StepOutput {
+            pooled: pooled.into_iter().map(ContextHash::vector).collect(),
+            ..StepOutput::default()
+        };
+        output.logits.vocab_size = self.shape.vocab_size;
+        let mut own_draws = Vec::new();
+        for (idx, (hash, spec)) in logits.into_iter().zip(draws).enumerate() {
+            let DrawSpec::Token(spec) = spec else {
+                output.logits.values.extend(hash.logits(self.shape.vocab_size));
+                continue;
+            };
+            let at = batch.logits_at[idx];
+            let pending = batch.from_previous.iter().find(|pending| pending.token == at);
+            let pending = pending.map(|pending| of_draw(&previous, pending.draw).token);
+            own_draws.push(OwnDraw {
+                draw: idx,
+                place: row_of(&batch, at).place,
+                hash,
+                params: spec.params.clone(),
+                seed: spec.seed,
+                prompt: spec.prompt.to_vec(),
+                generated: spec.generated.iter().copied().chain(pending).collect(),
+            });
+        }
+        self.in_flight.push_back(InFlight {
+            output,
+            draws: own_draws,
+        });
+        Ok(())
+    }
+
+    fn late(&mut self, inputs: &[LateInput<'_>]) -> Result<(), StepError> {
+        let newest = self.in_flight.back_mut().ok_or_else(StepError::not_submitted)?;
+        assert!(!newest.draws.is_empty(), "late inputs without a draw, or twice");
+        for own in newest.draws.drain(..) {
+            let late = inputs.iter().find(|late| late.draw == own.draw);
+            let draw = Draw {
+                params: &own.params,
+                prompt: &own.prompt,
+                generated: &own.generated,
+                forbidden: late.map_or(&[], |late| &late.forbidden),
+                mask: late.and_then(|late| late.mask),
+                seed: own.seed,
+            };
+            let drawn = sample(&own.hash.logits(self.shape.vocab_size), &draw);
+            self.previous.push(PreviousToken {
+                draw: own.draw as u32,
+                place: own.place,
+                // Whatever follows a failed draw is dropped.
+                token: drawn.as_ref().map_or(0, |sampled| sampled.token),
+            });
+            newest.output.drawn.push(drawn);
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, StepError> {
+        let oldest = self.in_flight.pop_front().ok_or_else(StepError::not_submitted)?;
+        assert!(oldest.draws.is_empty(), "collected before its late inputs");
+        Ok(oldest.output)
+    }
+}
+
+/// The tokens of a batch, with those of the step before where they are not known.
+fn resolved(batch: &Batch, previous: &[PreviousToken]) -> Vec<u32> {
+    let mut tokens = batch.tokens.clone();
+    for pending in &batch.from_previous {
+        assert_eq!(tokens[pending.token as usize], Batch::PENDING);
+        let drawn = of_draw(previous, pending.draw);
+        let place = row_of(batch, pending.token).place;
+        assert_eq!(drawn.place, place, "a sequence changed its place while it ran");
+        tokens[pending.token as usize] = drawn.token;
+    }
+    assert!(!tokens.contains(&Batch::PENDING), "a token that nobody draws");
+    tokens
+}
+
+fn of_draw(previous: &[PreviousToken], draw: u32) -> PreviousToken {
+    let found = previous.iter().find(|drawn| drawn.draw == draw);
+    *found.expect("a draw of the step before")
+}
+
+/// The row that contains a token.
+pub(super) fn row_of(batch: &Batch, token: u32) -> &BatchRow {
+    let token = token as usize;
+    let contains = |row: &&BatchRow| (row.query_start..row.query_start + row.query_len).contains(&token);
+    batch.rows.iter().find(contains).expect("a row for each token")
 }
 
 impl Reference {

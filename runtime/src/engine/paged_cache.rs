@@ -352,6 +352,12 @@ impl BlockTables {
         self.tables.iter().map(|table| &table.blocks[..])
     }
 
+    /// Blocks of its text that the prefix cache knows.
+    #[cfg(test)]
+    pub(super) fn n_published(&self) -> usize {
+        self.n_known
+    }
+
     /// Its blocks are on the host.
     pub fn is_swapped(&self) -> bool {
         self.tables.iter().any(|table| !table.swapped.is_empty())

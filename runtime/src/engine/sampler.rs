@@ -11,7 +11,11 @@ mod shape;
 
 use std::borrow::Cow;
 
+pub use crate::batch::{SampleError, Sampled, SamplingParams, TokenLogprobs};
+
 use shape::shape;
+
+pub(super) use shape::ends_of_bad_words;
 
 use super::philox::{halves, philox4x32};
 
@@ -19,35 +23,6 @@ use super::philox::{halves, philox4x32};
 const ARGMAX_CHUNK: usize = 1024;
 /// Below this temperature sampling is greedy.
 const GREEDY_TEMPERATURE: f32 = 1e-5;
-
-/// How to draw tokens.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingParams {
-    /// Divides the logits; below 1e-5 the most probable token is taken.
-    pub temperature: f32,
-    /// Keep the fewest most probable tokens whose probabilities reach this sum. In (0, 1].
-    pub top_p: f32,
-    /// Keep this many of the most probable tokens.
-    pub top_k: Option<usize>,
-    /// Keep tokens at least this fraction as probable as the most probable one. In [0, 1].
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens in prompt or answer. Above 0.
-    pub repetition_penalty: f32,
-    /// Subtracted from the logits of tokens in the answer. In [-2, 2].
-    pub presence_penalty: f32,
-    /// Subtracted from the logits of tokens in the answer, once per occurrence. In [-2, 2].
-    pub frequency_penalty: f32,
-    /// Fixes the draws; `None`: the engine picks a seed.
-    pub seed: Option<u64>,
-    /// Return the token's log-probability and those of this many most probable tokens.
-    pub logprobs: Option<usize>,
-    /// Added to the logits of these tokens, before penalties. Each in [-100, 100].
-    pub logit_bias: Vec<(u32, f32)>,
-    /// The only tokens that may be drawn; not empty.
-    pub allowed_token_ids: Option<Vec<u32>>,
-    /// Runs of tokens that the answer may not contain; none of them empty.
-    pub bad_words: Vec<Vec<u32>>,
-}
 
 /// A parameter outside its range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -77,42 +52,6 @@ pub struct Draw<'a> {
     pub mask: Option<&'a [u32]>,
     /// Decides the draw, together with the position.
     pub seed: u64,
-}
-
-/// A drawn token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampled {
-    /// Its id.
-    pub token: u32,
-    /// Log-probabilities, where [`SamplingParams::logprobs`] asks for them.
-    pub logprobs: Option<TokenLogprobs>,
-}
-
-/// Natural log-probabilities under the model alone: before penalties, temperature and filters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLogprobs {
-    /// Of the token that was drawn or given.
-    pub chosen: f32,
-    /// Its rank: 1 if no token is more probable.
-    pub rank: usize,
-    /// The most probable tokens, most probable first; ties by lower id.
-    pub top: Vec<(u32, f32)>,
-}
-
-/// Why no token could be drawn.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SampleError {
-    /// The model produced NaN or positive infinity, or a penalty turned a logit into it.
-    #[error("the logit of token {token} is {value}")]
-    BadLogit {
-        /// The first such token.
-        token: usize,
-        /// Its logit.
-        value: f32,
-    },
-    /// Every token is forbidden or has a logit of negative infinity.
-    #[error("no token may be drawn")]
-    NoCandidate,
 }
 
 /// Draws the next token of a sequence from its row of raw `logits`, indexed by token id.
@@ -221,26 +160,6 @@ fn ensure(
         range,
         value: f64::from(value),
     })
-}
-
-impl Default for SamplingParams {
-    /// OpenAI's defaults: the model's own distribution.
-    fn default() -> SamplingParams {
-        SamplingParams {
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: None,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            seed: None,
-            logprobs: None,
-            logit_bias: Vec::new(),
-            allowed_token_ids: None,
-            bad_words: Vec::new(),
-        }
-    }
 }
 
 /// A token with its logit, ordered by rank: the higher logit first, the lower id among equals.

@@ -2,12 +2,18 @@
 //!
 //! Continuous batching: every running sequence that decodes gets its token first, then chunks of prompts
 //! fill the rest of the token budget, then waiting sequences are admitted. A pure state machine; it must not
-//! know time, the model, sampling or who asked.
+//! know time, the model, sampling or the tickets.
+//!
+//! A step is scheduled, filled into a batch, submitted and *assumed*: its tokens count as computed, its draws as
+//! pending tokens. Later it is *committed* with the tokens that were drawn. With depth 2 the next step is scheduled
+//! between the two, so a step may contain a row of a sequence that has ended meanwhile: an overrun, which has no
+//! effect. Two kinds of steps wait for the commit: a step that is alone in flight ([`Sequence::needs_alone`]), and
+//! a step that preempts, because the commit may free the blocks.
 //!
 //! One order rules it: `running` and `waiting` are sorted by id, which is priority and then arrival. Only the
 //! first of `waiting` is ever admitted, and only the last of `running` is ever preempted, for a sequence that
-//! comes before it. So the first of all is never preempted and moves in every step, which is why none of equal
-//! priority starves.
+//! comes before it. So the first of all is never preempted and moves in every step, and no sequence starves behind
+//! others of its priority.
 
 #[cfg(test)]
 mod simulator;
@@ -20,7 +26,10 @@ use super::config::Limits;
 use super::paged_cache::{Hit, PagedCache};
 use super::request::{FinishReason, Task};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
-use crate::batch::{Batch, BatchRow, BlockMove};
+use crate::batch::{Batch, BatchRow, BlockMove, PreviousDraw};
+
+/// Steps in flight at most: with more, masks of grammars would come too late for every step.
+pub const DEPTH_MAX: usize = 2;
 
 /// Positions of prompts whose log-probabilities one step computes at most: their logits are as many as those of a
 /// step of 256 answers.
@@ -29,6 +38,12 @@ const N_SCORED_MAX: usize = 256;
 /// The sequences of one engine, from admission to their end.
 #[derive(Debug)]
 pub struct Scheduler {
+    /// Steps that may be in flight, 1 or 2.
+    depth: usize,
+    /// Steps that are assumed and not committed.
+    n_in_flight: usize,
+    /// The next step must wait until none is in flight.
+    is_draining: bool,
     n_running_max: usize,
     n_step_tokens_max: usize,
     whole_prompts: bool,
@@ -39,6 +54,8 @@ pub struct Scheduler {
     /// The first waiting sequence that found no room, and [`PagedCache::n_releases`] then: before blocks are
     /// released it need not be tried again.
     stuck: Option<(SequenceId, u64)>,
+    /// Places that no running sequence has.
+    free_places: Vec<u32>,
 }
 
 /// What to compute next.
@@ -54,6 +71,8 @@ pub struct Step {
     pub preempted: Vec<SequenceId>,
     /// Sequences that got a place for the first time.
     pub admitted: Vec<Admission>,
+    /// No other step may be in flight with it.
+    pub is_alone: bool,
 }
 
 /// One sequence's part of a step.
@@ -68,6 +87,8 @@ pub struct StepRow {
     pub scores: Range<usize>,
     /// What the last of them is for.
     pub yields: Yield,
+    /// Tokens that are drawn from its logits: one per branch, none for a search.
+    pub n_draws: usize,
 }
 
 /// What a row's last token is for.
@@ -97,6 +118,8 @@ pub struct Admission {
 pub struct Progress {
     /// The branch.
     pub id: SequenceId,
+    /// Index of its draw among those of the step.
+    pub draw: usize,
     /// The token it drew; `None`: none could be drawn, and the sequence is gone.
     pub token: Option<u32>,
     /// Why it ended; its blocks are free already. `None`: it goes on, or failed.
@@ -106,6 +129,11 @@ pub struct Progress {
 }
 
 impl Step {
+    /// Nothing to submit.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.moves.is_empty()
+    }
+
     /// The rows, each with the indices of its logits among those of the step: of the positions that it scores, then
     /// of its last token, if it yields logits.
     pub fn with_logits(&self) -> impl Iterator<Item = (Range<usize>, &StepRow)> {
@@ -126,9 +154,13 @@ impl Step {
 }
 
 impl Scheduler {
-    /// A scheduler with nothing to do.
-    pub fn new(limits: &Limits) -> Scheduler {
+    /// A scheduler with nothing to do, for a model that takes `depth` steps at once.
+    pub fn new(limits: &Limits, depth: usize) -> Scheduler {
+        let n_places = u32::try_from(limits.n_running_max()).expect("places fit 32 bits");
         Scheduler {
+            depth: depth.clamp(1, DEPTH_MAX),
+            n_in_flight: 0,
+            is_draining: false,
             n_running_max: limits.n_running_max(),
             n_step_tokens_max: limits.config.max_num_batched_tokens,
             whole_prompts: limits.whole_prompts,
@@ -137,6 +169,7 @@ impl Scheduler {
             running: Vec::new(),
             waiting: VecDeque::new(),
             stuck: None,
+            free_places: (0..n_places).rev().collect(),
         }
     }
 
@@ -181,17 +214,26 @@ impl Scheduler {
         Some(sequence.generated().len())
     }
 
-    /// Decides the next step and takes the blocks it needs; every step must be committed before the next.
-    /// Empty only if there is no sequence at all.
+    /// Decides the next step and takes the blocks it needs. A step that is not empty must be assumed before the next
+    /// one is scheduled. Empty if there is no sequence, or if a step in flight must be committed first.
+    ///
+    /// # Panics
+    /// If as many steps are in flight as may be.
     pub fn schedule(&mut self) -> Step {
+        assert!(self.n_in_flight < self.depth, "too many steps are in flight");
+        if self.n_in_flight > 0 && (self.is_draining || self.next_is_alone()) {
+            return Step::default();
+        }
+        self.is_draining = false;
         let mut step = Step::default();
         self.admit_urgent(&mut step);
         self.schedule_decodes(&mut step);
         self.schedule_prompts(&mut step);
-        // Blocks are short right after a preemption, and whoever waits comes after all that run: they go first.
-        if step.preempted.is_empty() && step.rows.len() == self.running.len() {
+        // Blocks are short right after a preemption, and the running sequences precede all that wait: they go first.
+        if step.preempted.is_empty() && self.all_have_rows(&step) {
             self.admit_waiting(&mut step);
         }
+        step.is_alone = self.depth == 1 || self.running.iter().any(Sequence::needs_alone);
         step
     }
 
@@ -200,6 +242,7 @@ impl Scheduler {
         let Batch {
             moves,
             tokens,
+            from_previous,
             token_types,
             positions,
             rows,
@@ -210,6 +253,7 @@ impl Scheduler {
         for array in [&mut *tokens, token_types, positions, logits_at, pooled_rows] {
             array.clear();
         }
+        from_previous.clear();
         rows.resize_with(step.rows.len(), BatchRow::default);
         for ((row, batch_row), row_idx) in step.rows.iter().zip(rows).zip(0..) {
             let sequence = self.sequence(row.id);
@@ -221,7 +265,7 @@ impl Scheduler {
             }
             let scored = row.scores.clone();
             logits_at.extend(scored.map(|position| (tokens.len() + position - computed.start) as u32));
-            tokens.extend_from_slice(&sequence.tokens()[computed.clone()]);
+            push_tokens(tokens, from_previous, sequence, computed.clone());
             positions.extend(computed.map(|position| position as u32));
             match row.yields {
                 Yield::Nothing => {}
@@ -234,47 +278,87 @@ impl Scheduler {
         }
     }
 
-    /// Records that `step` was computed. `tokens` has one entry per branch of each row that yields logits, in
-    /// order; `None`: no token could be drawn, and the branch is dropped. Searches have none; each of those that
-    /// yielded logits must be continued before the next step.
+    /// Records that `step` was submitted: its tokens count as computed, and its draws as tokens that are not known yet.
+    ///
+    /// # Panics
+    /// If it is not the step scheduled last.
+    pub fn assume(&mut self, step: &Step) {
+        let draws: Vec<(usize, &StepRow)> = step.drawing().collect();
+        for row in &step.rows {
+            let idx = self.running_idx(row.id);
+            self.running[idx].assume_computed(row.n_tokens);
+            self.settle(idx);
+        }
+        for (draw, row) in draws {
+            if row.n_draws > 0 {
+                self.sequence_mut(row.id).assume_drawn(draw as u32);
+            }
+        }
+        self.n_in_flight += 1;
+    }
+
+    /// Records what the oldest step in flight drew: one entry per draw of each row, in order; `None`: no token could
+    /// be drawn, and the branch is dropped. Rows of sequences that are gone have no effect. Searches draw nothing here;
+    /// each of those that yielded logits must be continued before the next step.
     ///
     /// # Panics
     /// If `tokens` does not match the step's rows.
     pub fn commit(&mut self, step: &Step, tokens: &[Option<Next>]) -> Vec<Progress> {
-        let mut tokens = tokens.iter().copied();
-        let mut progress = Vec::new();
+        self.n_in_flight -= 1;
+        let mut progress = Vec::with_capacity(tokens.len());
+        let mut n_drawn = 0;
         for row in &step.rows {
-            let idx = self.running_idx(row.id);
-            self.note_computed(idx, row.n_tokens);
+            let draws = n_drawn..n_drawn + row.n_draws;
+            n_drawn = draws.end;
+            let Ok(idx) = self.running.binary_search_by_key(&row.id, Sequence::id) else {
+                continue;
+            };
             match row.yields {
-                Yield::Nothing => {}
                 Yield::Pooled => {
                     self.remove_running(idx);
                 }
-                Yield::Logits if self.running[idx].is_searching() => {}
-                Yield::Logits => {
-                    let children = self.fork(idx);
-                    let mut draw = |sequence: &mut Sequence| {
-                        let token = tokens
-                            .next()
-                            .expect("one draw per branch of a row that yields logits");
-                        progress.push(advance(sequence, token));
-                        progress.last().is_some_and(Progress::goes_on)
-                    };
-                    if !draw(&mut self.running[idx]) {
-                        self.remove_running(idx);
-                    }
-                    for mut child in children {
-                        if draw(&mut child) {
-                            self.place(child);
-                        } else {
-                            self.cache.release(&mut child.tables);
-                        }
-                    }
+                Yield::Logits if row.n_draws > 0 => {
+                    let draws = draws.clone().zip(tokens[draws].iter().copied());
+                    progress.extend(self.commit_draws(idx, draws));
                 }
+                Yield::Nothing | Yield::Logits => {}
             }
         }
-        assert!(tokens.next().is_none(), "more draws than branches that draw");
+        assert_eq!(n_drawn, tokens.len(), "one token per draw of the step");
+        progress
+    }
+
+    /// Gives the branches of `running[idx]` their tokens, each with the index of its draw.
+    fn commit_draws(
+        &mut self,
+        idx: usize,
+        draws: impl Iterator<Item = (usize, Option<Next>)>,
+    ) -> Vec<Progress> {
+        let children = self.fork(idx);
+        assert!(
+            self.running[idx].pending_draw().is_some(),
+            "a draw that was not assumed"
+        );
+        let mut draws = draws.into_iter();
+        let mut draw = |sequence: &mut Sequence| {
+            let (draw, next) = draws.next().expect("one draw per branch");
+            advance(sequence, draw, next)
+        };
+        let mut progress = vec![draw(&mut self.running[idx])];
+        if progress[0].goes_on() {
+            self.settle(idx);
+        } else {
+            self.remove_running(idx);
+        }
+        for mut child in children {
+            let advanced = draw(&mut child);
+            if advanced.goes_on() {
+                self.place(child);
+            } else {
+                self.cache.release(&mut child.tables);
+            }
+            progress.push(advanced);
+        }
         progress
     }
 
@@ -287,6 +371,9 @@ impl Scheduler {
         let first = self.running_idx(request);
         let texts = self.of_request(first);
         let mut texts: Vec<Sequence> = self.running.drain(texts).collect();
+        self.free_places
+            .extend(texts.iter_mut().filter_map(|text| text.place.take()));
+        let (free_places, cache) = (&mut self.free_places, &mut self.cache);
         let continued = continuations
             .iter()
             .zip(request.arrival..)
@@ -294,7 +381,8 @@ impl Scheduler {
                 let text = &texts[continuation.from];
                 let id = SequenceId { arrival, ..request };
                 let mut next = text.continued(Branch { id, seed: 0 }, continuation.token);
-                next.tables = self.cache.fork(&text.tables);
+                next.tables = cache.fork(&text.tables);
+                next.place = free_places.pop();
                 next
             });
         let continued: Vec<Sequence> = continued.collect();
@@ -302,6 +390,18 @@ impl Scheduler {
         for text in &mut texts {
             self.cache.release(&mut text.tables);
         }
+    }
+
+    /// A sequence, if it runs.
+    pub fn find(&self, id: SequenceId) -> Option<&Sequence> {
+        let idx = self.running.binary_search_by_key(&id, Sequence::id).ok()?;
+        Some(&self.running[idx])
+    }
+
+    /// A sequence, if it runs.
+    pub fn find_mut(&mut self, id: SequenceId) -> Option<&mut Sequence> {
+        let idx = self.running.binary_search_by_key(&id, Sequence::id).ok()?;
+        Some(&mut self.running[idx])
     }
 
     /// A running sequence.
@@ -350,9 +450,14 @@ impl Scheduler {
             if last.is_some_and(|last| first.id().priority >= last.id().priority) {
                 return;
             }
-            if self.try_admit(step).is_none() {
-                self.preempt_last(step);
+            if self.try_admit(step).is_some() {
+                continue;
             }
+            if self.n_in_flight > 0 {
+                self.is_draining = true;
+                return;
+            }
+            self.preempt_last(step);
         }
     }
 
@@ -360,7 +465,8 @@ impl Scheduler {
     fn schedule_decodes(&mut self, step: &mut Step) {
         let mut idx = 0;
         while idx < self.running.len() {
-            if self.running[idx].n_uncomputed() == 1 && self.is_ready(idx) {
+            let sequence = &self.running[idx];
+            if sequence.n_uncomputed() == 1 && !sequence.is_full() && self.is_ready(idx) {
                 self.push_row(idx, step);
             }
             idx += 1;
@@ -392,10 +498,25 @@ impl Scheduler {
                     self.push_row(idx, step);
                 }
             }
-            if step.rows.len() < self.running.len() {
+            if !self.all_have_rows(step) {
                 return;
             }
         }
+    }
+
+    /// Every running sequence that has something to compute is part of the step.
+    fn all_have_rows(&self, step: &Step) -> bool {
+        let n_full = self.running.iter().filter(|sequence| sequence.is_full()).count();
+        step.rows.len() == self.running.len() - n_full
+    }
+
+    /// The next step must be alone in flight, for a sequence that runs or the one that would be admitted.
+    fn next_is_alone(&self) -> bool {
+        let is_next = |first: &Sequence| {
+            let attempt = Some((first.id(), self.cache.n_releases()));
+            first.needs_alone() && (self.stuck != attempt || self.running.is_empty())
+        };
+        self.running.iter().any(Sequence::needs_alone) || self.waiting.front().is_some_and(is_next)
     }
 
     /// Gives a place to the first that waits, if there are places and blocks for all its tokens. One that is
@@ -405,6 +526,9 @@ impl Scheduler {
         let first = self.waiting.front()?;
         let attempt = Some((first.id(), self.cache.n_releases()));
         if self.stuck == attempt && !self.running.is_empty() {
+            return None;
+        }
+        if self.n_in_flight > 0 && first.needs_alone() {
             return None;
         }
         let with_first = |other: &&Sequence| first.is_searching() && other.request == first.request;
@@ -428,7 +552,7 @@ impl Scheduler {
         } else {
             let hit = self.hit(&sequence);
             self.cache.adopt(&mut sequence.tables, &hit);
-            sequence.set_computed(self.cache.n_tokens(&hit));
+            sequence.set_cached(self.cache.n_tokens(&hit));
         }
         if !std::mem::replace(&mut sequence.was_admitted, true) {
             let is_queried = self.may_read(&sequence);
@@ -438,6 +562,12 @@ impl Scheduler {
                 n_cached: sequence.n_computed(),
             });
         }
+        self.enter(idx, sequence);
+    }
+
+    /// Lets a sequence run as `running[idx]`, in a place of its own.
+    fn enter(&mut self, idx: usize, mut sequence: Sequence) {
+        sequence.place = self.free_places.pop();
         self.running.insert(idx, sequence);
     }
 
@@ -449,7 +579,7 @@ impl Scheduler {
             return false;
         }
         let wanted = |sequence: &Sequence| {
-            let n_tokens = sequence.tokens().len();
+            let n_tokens = sequence.n_tokens();
             if sequence.tables.is_swapped() {
                 return self
                     .cache
@@ -458,9 +588,9 @@ impl Scheduler {
             let hit = self.hit(sequence);
             self.cache.n_missing_after(&hit, n_tokens) + self.cache.n_idle(&hit)
         };
-        // What the running ones need for the tokens they have is theirs already.
+        // Running sequences are promised blocks for all tokens they have.
         let missing = |other: &Sequence| {
-            let n_tokens = other.tokens().len();
+            let n_tokens = other.n_tokens();
             self.cache.n_missing(&other.tables, other.n_computed(), n_tokens)
         };
         let n_promised: usize = self.running.iter().map(missing).sum();
@@ -509,6 +639,7 @@ impl Scheduler {
         let is_cancelled = |sequence: &&mut Sequence| sequence.request == request;
         for sequence in running.iter_mut().chain(&mut waiting).filter(is_cancelled) {
             self.cache.release(&mut sequence.tables);
+            self.free_places.extend(sequence.place.take());
         }
         running.retain(|sequence| sequence.request != request);
         waiting.retain(|sequence| sequence.request != request);
@@ -538,18 +669,23 @@ impl Scheduler {
             Task::Generate { .. } | Task::Search { .. } => Yield::Logits,
             Task::Pool { .. } => Yield::Pooled,
         };
+        let n_draws = match yields {
+            Yield::Logits if !sequence.is_searching() => sequence.branches().len(),
+            Yield::Logits | Yield::Nothing | Yield::Pooled => 0,
+        };
         let row = StepRow {
             id: sequence.id(),
             n_tokens,
             scores: sequence.scored_by(n_tokens),
             yields,
+            n_draws,
         };
         step.n_tokens += n_tokens;
         step.rows.push(row);
     }
 
     /// Makes room for the next tokens of `running[idx]`, as many as budget and blocks allow. Where not one
-    /// fits, the last sequences give way.
+    /// fits, the last sequences give way, or the sequence waits for the steps in flight.
     fn make_room(&mut self, idx: usize, step: &mut Step) -> usize {
         while let Some(sequence) = self.running.get_mut(idx) {
             let n_computed = sequence.n_computed();
@@ -575,6 +711,10 @@ impl Scheduler {
                 self.cache.grow(&mut sequence.tables, range, &mut step.moves);
                 return n_tokens;
             }
+            if self.n_in_flight > 0 {
+                self.is_draining = true;
+                return 0;
+            }
             // The first never gives way: admission made sure that it fits alone.
             let first = self.of_request(0);
             assert!(
@@ -599,9 +739,10 @@ impl Scheduler {
         }
     }
 
-    /// Takes the blocks of a sequence. It waits again, and had no part in this step.
+    /// Takes the blocks of a sequence. It waits again, and has no part in this step.
     fn preempt(&mut self, mut sequence: Sequence, step: &mut Step) {
         let id = sequence.id();
+        self.free_places.extend(sequence.place.take());
         if let Some(idx) = step.rows.iter().rposition(|row| row.id == id) {
             step.n_tokens -= step.rows.remove(idx).n_tokens;
         }
@@ -612,7 +753,7 @@ impl Scheduler {
                 .swap_out(&mut sequence.tables, n_computed, &mut step.moves);
         if !is_swapped {
             self.cache.release(&mut sequence.tables);
-            sequence.set_computed(0);
+            sequence.set_cached(0);
         }
         step.preempted.push(id);
         self.add(sequence);
@@ -635,18 +776,19 @@ impl Scheduler {
     fn place(&mut self, mut branch: Sequence) {
         if self.n_running() < self.n_running_max {
             let at = self.running.partition_point(|other| other.id() < branch.id());
-            self.running.insert(at, branch);
+            self.enter(at, branch);
         } else {
             self.cache.release(&mut branch.tables);
-            branch.set_computed(0);
+            branch.set_cached(0);
             self.add(branch);
         }
     }
 
-    fn note_computed(&mut self, idx: usize, n_tokens: usize) {
+    /// Publishes the full blocks of `running[idx]` whose tokens are known, and gives back those that its windows have
+    /// left. Steps in flight may still compute or read them: they come before every later use.
+    fn settle(&mut self, idx: usize) {
         let may_share = self.may_share(&self.running[idx]);
         let sequence = &mut self.running[idx];
-        sequence.computed(n_tokens);
         let salt = sequence.salt;
         let (tables, computed) = sequence.tables_and_computed();
         if may_share {
@@ -657,13 +799,14 @@ impl Scheduler {
 
     fn remove_running(&mut self, idx: usize) -> Sequence {
         let mut sequence = self.running.remove(idx);
+        self.free_places.extend(sequence.place.take());
         self.cache.release(&mut sequence.tables);
         sequence
     }
 
     fn running_idx(&self, id: SequenceId) -> usize {
         let found = self.running.binary_search_by_key(&id, Sequence::id);
-        found.expect("a scheduled sequence runs until its step is committed")
+        found.expect("the sequence runs")
     }
 }
 
@@ -675,10 +818,11 @@ impl Progress {
 }
 
 /// Gives a sequence its drawn token.
-fn advance(sequence: &mut Sequence, next: Option<Next>) -> Progress {
+fn advance(sequence: &mut Sequence, draw: usize, next: Option<Next>) -> Progress {
     let finished = next.and_then(|next| sequence.push(next));
     Progress {
         id: sequence.id(),
+        draw,
         token: next.map(|next| next.token),
         finished,
         n_generated: sequence.generated().len(),
@@ -704,11 +848,30 @@ fn has_branch(sequence: &Sequence, id: SequenceId) -> bool {
     sequence.branches().iter().any(|branch| branch.id == id)
 }
 
-/// Writes a row of `query_len` new tokens; its tables keep the memory of what stood there.
+/// Appends the tokens of a sequence at `positions`. The last of them may be one that is not known yet.
+fn push_tokens(
+    tokens: &mut Vec<u32>,
+    from_previous: &mut Vec<PreviousDraw>,
+    sequence: &Sequence,
+    positions: Range<usize>,
+) {
+    let known = sequence.tokens();
+    tokens.extend_from_slice(&known[positions.start.min(known.len())..positions.end.min(known.len())]);
+    if let Some(draw) = sequence.pending_draw()
+        && positions.end > known.len()
+    {
+        let token = tokens.len() as u32;
+        from_previous.push(PreviousDraw { token, draw });
+        tokens.push(Batch::PENDING);
+    }
+}
+
+/// Writes a row of `query_len` new tokens; its tables keep the memory that they have.
 fn fill_row(row: &mut BatchRow, sequence: &Sequence, (query_start, query_len): (usize, usize)) {
     row.query_start = query_start;
     row.query_len = query_len;
     row.context_len = sequence.n_computed() + query_len;
+    row.place = sequence.place.expect("a running sequence has a place");
     row.prompt_len = sequence.prompt().len();
     row.block_tables
         .resize_with(sequence.tables.groups().len(), Vec::new);

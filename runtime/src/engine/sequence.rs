@@ -1,13 +1,17 @@
 //! A sequence: the tokens of one answer, or of a prompt that becomes several.
 //!
-//! Owns a sequence's tokens and when it ends. Must not know other sequences, time or text.
+//! Owns a sequence's tokens, how many of them are computed, and when it ends. Must not know other sequences, time or
+//! text.
+//!
+//! A token that a step in flight draws is *pending*: it counts, and has no id until the step is committed.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::paged_cache::BlockTables;
 use super::request::{Admitted, FinishReason, Task};
-use super::sampler::TokenLogprobs;
+use super::sampler::{SamplingParams, TokenLogprobs};
+use crate::batch::N_TOP_BY_MODEL_MAX;
 
 /// Identity of a sequence. Ids sort in the order in which sequences are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,10 +45,19 @@ pub struct Sequence {
     pub tables: BlockTables,
     /// It had a place before, and may have lost it.
     pub was_admitted: bool,
+    /// Its place, while it runs.
+    pub(super) place: Option<u32>,
     /// Itself, and those that fork off when the prompt is computed; ids ascend.
     branches: Vec<Branch>,
+    /// The tokens that are known.
     tokens: Vec<u32>,
     n_prompt: usize,
+    /// Tokens after those that are drawn by steps in flight.
+    n_pending: usize,
+    /// Index of the latest draw among those of its step.
+    latest_draw: u32,
+    /// Tokens that the prefix cache had when it got its place.
+    n_cached: usize,
     n_computed: usize,
     /// Log-probabilities of the prompt's tokens from the second on, as far as they are known and not yet taken.
     scores: Vec<TokenLogprobs>,
@@ -67,6 +80,11 @@ impl From<u32> for Next {
             is_complete: false,
         }
     }
+}
+
+/// Whether a model returns all that is wanted of a draw.
+fn is_drawn_by_model(sampling: &SamplingParams) -> bool {
+    sampling.logprobs.is_none_or(|n_top| n_top <= N_TOP_BY_MODEL_MAX)
 }
 
 impl Sequence {
@@ -92,9 +110,13 @@ impl Sequence {
             salt,
             tables: BlockTables::default(),
             was_admitted: false,
+            place: None,
             branches,
             n_prompt: prompt.len(),
             tokens: prompt,
+            n_pending: 0,
+            latest_draw: 0,
+            n_cached: 0,
             n_computed: 0,
             scores: Vec::new(),
         }
@@ -133,6 +155,7 @@ impl Sequence {
     pub(super) fn continued(&self, branch: Branch, token: u32) -> Sequence {
         let mut child = self.child(branch);
         child.tokens.push(token);
+        child.check_counts();
         child
     }
 
@@ -143,9 +166,13 @@ impl Sequence {
             salt: self.salt,
             tables: BlockTables::default(),
             was_admitted: true,
+            place: None,
             branches: vec![branch],
             tokens: self.tokens.clone(),
             n_prompt: self.n_prompt,
+            n_pending: self.n_pending,
+            latest_draw: self.latest_draw,
+            n_cached: self.n_cached,
             n_computed: self.n_computed,
             scores: Vec::new(),
         }
@@ -163,7 +190,44 @@ impl Sequence {
         self.n_uncomputed() - usize::from(leaves_one)
     }
 
-    /// Prompt and generated tokens.
+    /// Its answer is as long as it may get once its pending token is known, so it computes nothing more.
+    pub(super) fn is_full(&self) -> bool {
+        match &self.task {
+            Task::Generate { stop, .. } => self.n_tokens() - self.n_prompt >= stop.max_tokens,
+            Task::Search { .. } | Task::Pool { .. } => false,
+        }
+    }
+
+    /// Its steps are alone in flight, because more than its next token depends on what they compute: it searches,
+    /// forks, is scored or pooled, or the engine must see its logits.
+    pub(super) fn needs_alone(&self) -> bool {
+        match &self.task {
+            Task::Generate {
+                sampling,
+                prompt_logprobs,
+                ..
+            } => {
+                let is_scored = prompt_logprobs.is_some() && self.generated().is_empty();
+                self.branches.len() > 1 || is_scored || !is_drawn_by_model(sampling)
+            }
+            Task::Search { .. } | Task::Pool { .. } => true,
+        }
+    }
+
+    /// The model draws its next token, where models draw at all.
+    pub(super) fn is_drawn_by_model(&self) -> bool {
+        match &self.task {
+            Task::Generate { sampling, .. } => self.branches.len() == 1 && is_drawn_by_model(sampling),
+            Task::Search { .. } | Task::Pool { .. } => false,
+        }
+    }
+
+    /// Prompt and generated tokens, the pending ones included.
+    pub fn n_tokens(&self) -> usize {
+        self.tokens.len() + self.n_pending
+    }
+
+    /// Prompt and generated tokens, as far as they are known.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -173,7 +237,7 @@ impl Sequence {
         &self.tokens[..self.n_prompt]
     }
 
-    /// The generated tokens, those that will not be sent included.
+    /// The generated tokens as far as they are known, those that will not be sent included.
     pub fn generated(&self) -> &[u32] {
         &self.tokens[self.n_prompt..]
     }
@@ -183,9 +247,14 @@ impl Sequence {
         self.n_computed
     }
 
-    /// Tokens whose keys and values are not yet in the cache; at least 1.
+    /// Tokens whose keys and values are not yet in the cache; at least 1 between two steps.
     pub fn n_uncomputed(&self) -> usize {
-        self.tokens.len() - self.n_computed
+        self.n_tokens() - self.n_computed
+    }
+
+    /// Index of the draw of its latest pending token among the draws of its step; `None` if all tokens are known.
+    pub(super) fn pending_draw(&self) -> Option<u32> {
+        (self.n_pending > 0).then_some(self.latest_draw)
     }
 
     /// How many most probable tokens are wanted beside each token of the prompt; `None`: no log-probabilities are.
@@ -235,32 +304,54 @@ impl Sequence {
         }
     }
 
-    /// The next `n_tokens` tokens are in the cache now.
-    pub(super) fn computed(&mut self, n_tokens: usize) {
-        assert!(
-            n_tokens <= self.n_uncomputed(),
-            "more tokens computed than the sequence has"
-        );
+    /// A step that was submitted computes its next `n_tokens` tokens.
+    pub(super) fn assume_computed(&mut self, n_tokens: usize) {
         self.n_computed += n_tokens;
+        self.check_counts();
     }
 
-    /// Its tables, and the tokens that they hold.
+    /// A step that was submitted draws its next token, as the step's draw `draw`.
+    pub(super) fn assume_drawn(&mut self, draw: u32) {
+        self.n_pending += 1;
+        self.latest_draw = draw;
+        self.check_counts();
+    }
+
+    /// Its tables, and the known tokens that they hold.
     pub(super) fn tables_and_computed(&mut self) -> (&mut BlockTables, &[u32]) {
-        (&mut self.tables, &self.tokens[..self.n_computed])
+        let n_known = self.n_computed.min(self.tokens.len());
+        (&mut self.tables, &self.tokens[..n_known])
     }
 
-    /// Only the first `n_tokens` tokens are in the cache now.
-    pub(super) fn set_computed(&mut self, n_tokens: usize) {
+    /// Its blocks hold its first `n_tokens` tokens, which the prefix cache had.
+    pub(super) fn set_cached(&mut self, n_tokens: usize) {
+        self.n_cached = n_tokens;
         self.n_computed = n_tokens;
+        self.check_counts();
     }
 
-    /// Appends a drawn token, and says whether it ends the answer.
+    /// The order of its counts, after each change of them.
+    fn check_counts(&self) {
+        let n_tokens_max = match &self.task {
+            Task::Generate { stop, .. } | Task::Search { stop, .. } => self.n_prompt + stop.max_tokens,
+            Task::Pool { .. } => self.n_prompt,
+        };
+        let counts = [self.n_cached, self.n_computed, self.n_tokens(), n_tokens_max];
+        assert!(
+            counts.is_sorted() && self.n_prompt <= self.tokens.len(),
+            "cached <= computed <= tokens <= most tokens: {counts:?}"
+        );
+    }
+
+    /// Gives the first pending token its id; the reason if it ends the answer.
     ///
     /// # Panics
-    /// If the sequence draws none.
+    /// If no token is pending, or the sequence draws none.
     pub(super) fn push(&mut self, next: Next) -> Option<FinishReason> {
         let n_generated = self.generated().len();
+        self.n_pending = self.n_pending.checked_sub(1).expect("a token that is pending");
         self.tokens.push(next.token);
+        self.check_counts();
         let Task::Generate { stop, .. } = &self.task else {
             panic!("a token for a sequence that draws none");
         };
@@ -275,7 +366,6 @@ impl Sequence {
 mod tests {
     use super::*;
     use crate::engine::request::StopRules;
-    use crate::engine::sampler::SamplingParams;
 
     fn sequence(stop: StopRules) -> Sequence {
         let sampling = SamplingParams::default();
@@ -298,6 +388,13 @@ mod tests {
         Sequence::new(admitted, vec![Branch { id, seed: 0 }], 0)
     }
 
+    /// Draws a token and commits it.
+    fn draw(sequence: &mut Sequence, token: u32) -> Option<FinishReason> {
+        sequence.assume_computed(sequence.n_uncomputed());
+        sequence.assume_drawn(0);
+        sequence.push(Next::from(token))
+    }
+
     fn rules() -> StopRules {
         StopRules {
             max_tokens: 3,
@@ -309,18 +406,11 @@ mod tests {
 
     #[test]
     fn ends_on_eos_stop_token_or_length() {
-        assert_eq!(sequence(rules()).push(Next::from(9)), Some(FinishReason::Eos(9)));
-        assert_eq!(
-            sequence(rules()).push(Next::from(7)),
-            Some(FinishReason::StopToken(7))
-        );
+        assert_eq!(draw(&mut sequence(rules()), 9), Some(FinishReason::Eos(9)));
+        assert_eq!(draw(&mut sequence(rules()), 7), Some(FinishReason::StopToken(7)));
         let mut long = sequence(rules());
         assert_eq!(
-            [
-                long.push(Next::from(4)),
-                long.push(Next::from(5)),
-                long.push(Next::from(6))
-            ],
+            [draw(&mut long, 4), draw(&mut long, 5), draw(&mut long, 6)],
             [None, None, Some(FinishReason::Length)]
         );
         assert_eq!(
@@ -335,7 +425,7 @@ mod tests {
             max_tokens: 1,
             ..rules()
         });
-        assert_eq!(sequence.push(Next::from(7)), Some(FinishReason::StopToken(7)));
+        assert_eq!(draw(&mut sequence, 7), Some(FinishReason::StopToken(7)));
     }
 
     #[test]
@@ -346,20 +436,43 @@ mod tests {
         };
         assert_eq!([stop.forbidden(0), stop.forbidden(1)], [vec![9, 7], vec![]]);
         let mut sequence = sequence(stop);
-        assert_eq!(sequence.push(Next::from(4)), None);
-        assert_eq!(sequence.push(Next::from(9)), Some(FinishReason::Eos(9)));
+        assert_eq!(draw(&mut sequence, 4), None);
+        assert_eq!(draw(&mut sequence, 9), Some(FinishReason::Eos(9)));
     }
 
     #[test]
     fn a_preempted_sequence_keeps_its_tokens() {
         let mut sequence = sequence(rules());
-        sequence.computed(3);
-        sequence.push(Next::from(4));
+        draw(&mut sequence, 4);
         assert_eq!((sequence.n_computed(), sequence.n_uncomputed()), (3, 1));
-        sequence.set_computed(0);
+        sequence.set_cached(0);
         assert_eq!(
             (sequence.n_uncomputed(), sequence.tokens()),
             (4, &[1, 2, 3, 4][..])
         );
+    }
+    #[test]
+    fn a_pending_token_counts_and_is_not_known() {
+        let mut sequence = sequence(rules());
+        sequence.assume_computed(3);
+        sequence.assume_drawn(5);
+        assert_eq!((sequence.n_tokens(), sequence.n_uncomputed()), (4, 1));
+        assert_eq!(
+            (sequence.generated(), sequence.pending_draw()),
+            (&[][..], Some(5))
+        );
+        // The next step computes the pending token and draws another one.
+        sequence.assume_computed(1);
+        sequence.assume_drawn(2);
+        assert_eq!(sequence.tables_and_computed().1, [1, 2, 3]);
+        assert!(!sequence.is_full());
+        assert_eq!(sequence.push(Next::from(4)), None);
+        assert_eq!(
+            (sequence.generated(), sequence.pending_draw()),
+            (&[4][..], Some(2))
+        );
+        sequence.assume_computed(1);
+        sequence.assume_drawn(0);
+        assert!(sequence.is_full(), "one known token and two pending ones");
     }
 }

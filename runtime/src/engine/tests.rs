@@ -12,7 +12,7 @@ use std::sync::mpsc;
 
 use super::fake::{Dice, HashModel, Reference, Shape};
 use super::*;
-use crate::batch::{Batch, KvGroup, Logits, StepError, StepOutput};
+use crate::batch::{Batch, FunctionModel, KvGroup, Logits, StepError, StepOutput, Tap};
 use crate::engine::sampler::{Draw, SampleError, sample};
 
 const VOCAB_SIZE: usize = 48;
@@ -32,8 +32,15 @@ fn config() -> EngineConfig {
     }
 }
 
+/// Steps in flight: the engine draws, or the model does.
+const DEPTHS: [usize; 2] = [1, 2];
+
 fn engine(config: EngineConfig) -> Engine {
-    Engine::start(Box::new(model(&config)), config).unwrap()
+    engine_of_depth(1, config)
+}
+
+fn engine_of_depth(depth: usize, config: EngineConfig) -> Engine {
+    Engine::start(Box::new(model(&config).with_depth(depth)), config).unwrap()
 }
 
 fn model(config: &EngineConfig) -> HashModel {
@@ -64,13 +71,18 @@ fn request(idx: usize) -> GenerateRequest {
         top_p: [1.0, 0.9][idx % 2],
         top_k: [None, Some(10)][idx / 2 % 2],
         repetition_penalty: [1.0, 1.2][idx / 3 % 2],
+        bad_words: [vec![], vec![vec![7, 9], vec![11]]][idx / 6 % 2].clone(),
         seed: Some(idx as u64),
         ..SamplingParams::default()
     };
+    let prompt = (0..n_prompt).map(|_| dice.below(VOCAB_SIZE) as u32).collect();
+    let max_tokens = dice.within(1..=40);
     GenerateRequest {
-        prompt: (0..n_prompt).map(|_| dice.below(VOCAB_SIZE) as u32).collect(),
+        prompt,
         sampling,
-        max_tokens: Some(dice.within(1..=40)),
+        max_tokens: Some(max_tokens),
+        min_tokens: [0, 5][idx / 4 % 2].min(max_tokens),
+        stop_token_ids: [vec![], vec![13]][idx / 5 % 2].clone(),
         ..GenerateRequest::default()
     }
 }
@@ -82,19 +94,27 @@ fn expected_answer(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
 
 fn expected_of(windows: &[Option<usize>], request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
     let mut generated = Vec::new();
+    let stops = [&request.stop_token_ids[..], &[EOS]].concat();
     let (mut text, mut hash) = Reference::of(&groups(windows), &request.prompt, &[]);
     loop {
         let draw = Draw {
             params: &request.sampling,
             prompt: &request.prompt,
             generated: &generated,
-            forbidden: &[],
+            forbidden: if generated.len() < request.min_tokens {
+                &stops
+            } else {
+                &[]
+            },
             mask: None,
             seed: request.sampling.seed.unwrap(),
         };
         let token = sample(&hash.logits(VOCAB_SIZE), &draw).unwrap().token;
         if token == EOS {
             return (generated, FinishReason::Eos(EOS));
+        }
+        if request.stop_token_ids.contains(&token) {
+            return (generated, FinishReason::StopToken(token));
         }
         generated.push(token);
         hash = text.push(token, 0);
@@ -175,29 +195,16 @@ fn endless(n_prompt: usize) -> GenerateRequest {
     }
 }
 
-/// Computes one step per permit, so that a test decides how far the engine gets.
-struct Gated {
-    model: HashModel,
-    permits: mpsc::Receiver<()>,
-}
-
-impl Forward for Gated {
-    fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        // A dropped sender opens the gate for good.
-        let _ = self.permits.recv();
-        self.model.forward(batch)
-    }
-}
-
-fn gated(config: EngineConfig) -> (Engine, mpsc::SyncSender<()>) {
+/// An engine that gets the result of one step per permit, so that a test decides how far it gets. A dropped sender
+/// opens the gate for good.
+fn gated(depth: usize, config: EngineConfig) -> (Engine, mpsc::SyncSender<()>) {
     let (gate, permits) = mpsc::sync_channel(1);
-    let model = model(&config);
-    (
-        Engine::start(Box::new(Gated { model, permits }), config).unwrap(),
-        gate,
-    )
+    let model = Tap::new(
+        model(&config).with_depth(depth),
+        move |_: &Batch, _: &mut StepOutput| {
+            let _ = permits.recv();
+            Ok(())
+        },
+    );
+    (Engine::start(Box::new(model), config).unwrap(), gate)
 }

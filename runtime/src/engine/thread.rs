@@ -1,9 +1,10 @@
-//! The engine thread: receive, schedule, run, sample, commit, reply; turn after turn.
+//! The engine thread: receive, schedule, submit, collect, commit, reply; turn after turn.
 //!
 //! Owns the model and everything that changes with a step. It never waits for a reader: an event channel
 //! is as long as the answer may get, and a ticket that is gone is a request that is cancelled.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
@@ -13,11 +14,11 @@ use rayon::ThreadPool;
 
 use super::channels::{Channels, Phase, Submission};
 use super::config::Limits;
-use super::draw::{Drawing, Drawn, draw, guided, score};
+use super::draw::{DrawPlan, Drawing, Outcome, guided, late_inputs, score};
 use super::philox::{halves, philox4x32};
 use super::reply::Replies;
 use super::request::{Admitted, Task};
-use super::scheduler::{Scheduler, Step};
+use super::scheduler::{DEPTH_MAX, Scheduler, Step};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
 use crate::batch::{Batch, Forward, StepError, StepOutput};
 
@@ -30,12 +31,25 @@ pub(super) struct EngineThread {
     /// Draws the tokens of a step.
     samplers: ThreadPool,
     scheduler: Scheduler,
-    /// The arrays of the step; kept, because they are as long in the next.
-    batch: Batch,
+    /// Steps in flight at most.
+    depth: usize,
+    /// The oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// Batches of steps that are collected; kept, because the arrays are as long in the next step. At most `depth`.
+    spare: Vec<Arc<Batch>>,
     seed: u64,
     channels: Channels,
     n_arrived: u64,
     replies: Replies,
+}
+
+/// A step that is submitted and not collected.
+struct InFlight {
+    step: Step,
+    batch: Arc<Batch>,
+    plan: DrawPlan,
+    /// The model lacks what the tokens of the step before decide.
+    is_late_due: bool,
 }
 
 /// Why the engine thread cannot go on.
@@ -54,11 +68,14 @@ impl EngineThread {
         limits: &Limits,
         channels: Channels,
     ) -> EngineThread {
+        let depth = model.depth().clamp(1, DEPTH_MAX);
         EngineThread {
             model,
             samplers,
-            scheduler: Scheduler::new(limits),
-            batch: Batch::default(),
+            scheduler: Scheduler::new(limits, depth),
+            depth,
+            in_flight: VecDeque::new(),
+            spare: Vec::new(),
             seed: limits.config.seed,
             n_arrived: 0,
             replies: Replies::new(Arc::clone(&channels.gauge)),
@@ -98,56 +115,114 @@ impl EngineThread {
                 self.replies.abort_all(&mut self.scheduler);
             }
             self.replies.cancel_dropped(&mut self.scheduler);
-            if !is_open && self.replies.is_empty() {
+            if !is_open && self.is_idle() {
                 return Ok(());
             }
             self.turn()?;
         }
     }
 
-    /// One step: schedule, run, sample, commit, reply.
+    /// One turn: schedule and submit a step, collect the oldest one, give the newest what it lacks.
     fn turn(&mut self) -> Result<(), Fatal> {
         let step = self.scheduler.schedule();
-        if step.rows.is_empty() {
-            assert!(
-                self.replies.is_empty(),
-                "requests wait, and the scheduler finds nothing to do"
-            );
+        self.note_scheduled(&step);
+        let (is_new, is_alone) = (!step.is_empty(), step.is_alone);
+        assert!(
+            is_new || !self.in_flight.is_empty() || self.replies.is_empty(),
+            "requests wait, and the scheduler finds nothing to do"
+        );
+        if is_new {
+            self.submit(step)?;
+        }
+        if self.in_flight.len() > 1 || !is_new {
+            self.collect()?;
+        }
+        self.send_late()?;
+        if is_new && is_alone {
+            self.collect()?;
+        }
+        Ok(())
+    }
+
+    /// Hands a step to the model, which computes it in its own time.
+    fn submit(&mut self, step: Step) -> Result<(), Fatal> {
+        let spare = self.spare.pop().filter(|batch| Arc::strong_count(batch) == 1);
+        let mut batch = spare.unwrap_or_default();
+        self.scheduler.fill(Arc::make_mut(&mut batch), &step);
+        let plan = DrawPlan::new(&self.scheduler, &step, self.depth);
+        let specs = plan.specs(&self.scheduler);
+        self.model.submit(Arc::clone(&batch), &specs)?;
+        if plan.is_drawn_by_model() && !plan.has_late_inputs {
+            self.model.late(&[])?;
+        }
+        self.scheduler.assume(&step);
+        self.in_flight.push_back(InFlight {
+            is_late_due: plan.has_late_inputs,
+            step,
+            batch,
+            plan,
+        });
+        Ok(())
+    }
+
+    /// Gives the newest step the masks of its grammars and the tokens that may not be drawn, once. They depend on the
+    /// tokens of the step before, so that step must be committed.
+    fn send_late(&mut self) -> Result<(), Fatal> {
+        let Some(newest) = self.in_flight.back_mut() else {
+            return Ok(());
+        };
+        if !std::mem::take(&mut newest.is_late_due) {
             return Ok(());
         }
-        self.note_scheduled(&step);
-        self.scheduler.fill(&mut self.batch, &step);
-        let mut drawings = drawings(&self.scheduler, &mut self.replies, &step);
-        let compute = || self.model.forward(&self.batch);
-        let StepOutput { logits, pooled } = guided(&self.samplers, &mut drawings, compute)?;
-        let n_values =
-            step.with_logits().map(|(rows, _)| rows.len()).sum::<usize>() * self.model.vocab_size();
-        assert_eq!(
-            logits.values.len(),
-            n_values,
-            "the model returned logits of another shape"
-        );
-        let drawn = draw(&self.samplers, &mut drawings, &logits);
-        let next: Vec<Option<Next>> = drawn
-            .iter()
-            .map(|drawn| drawn.as_ref().ok().map(Drawn::next))
-            .collect();
+        let replies = &mut self.replies;
+        let mut drawings = newest.plan.drawings(&self.scheduler, |id| replies.lend_guide(id));
+        let inputs = late_inputs(&self.samplers, &mut drawings);
+        self.model.late(&inputs)?;
+        drop(inputs);
         return_guides(&mut self.replies, drawings);
+        Ok(())
+    }
+
+    /// Waits for the oldest step, commits it and replies.
+    fn collect(&mut self) -> Result<(), Fatal> {
+        let Some(InFlight {
+            step, batch, plan, ..
+        }) = self.in_flight.pop_front()
+        else {
+            return Ok(());
+        };
+        let replies = &mut self.replies;
+        let mut drawings = plan.drawings(&self.scheduler, |id| replies.lend_guide(id));
+        let StepOutput {
+            logits,
+            drawn,
+            pooled,
+        } = guided(&self.samplers, &mut drawings, || self.model.collect())?;
+        self.spare.push(batch);
+        let logits = plan.logits(&logits, self.model.vocab_size());
+        plan.hand_over(drawn, &mut drawings);
+        let outcomes = plan.draw(&self.samplers, &mut drawings, &logits);
+        return_guides(&mut self.replies, drawings);
+        let next: Vec<Option<Next>> = outcomes.iter().map(next).collect();
         let scored = score(&self.samplers, &self.scheduler, &step, &logits);
         let advanced = self.replies.advance_searches(&self.scheduler, &step, &logits);
         let unscored = self.replies.send_scores(&mut self.scheduler, &step, scored);
         let progress = self.scheduler.commit(&step, &next);
         self.replies.send_beams(&mut self.scheduler, advanced);
-        self.replies.send_texts(&self.scheduler, progress, drawn);
+        self.replies.send_texts(&self.scheduler, progress, outcomes);
         self.replies.fail_unscored(&mut self.scheduler, unscored);
         self.replies.send_pooled(&self.scheduler, &step, pooled);
         Ok(())
     }
 
+    fn is_idle(&self) -> bool {
+        self.replies.is_empty() && self.in_flight.is_empty()
+    }
+
     /// Takes what was submitted, and waits a while if there is nothing else to do; false once the intake
     /// is closed and empty.
     fn receive(&mut self) -> bool {
-        if self.replies.is_empty() {
+        if self.is_idle() {
             match self.channels.intake.recv_timeout(IDLE_TURN_MAX) {
                 Ok(submissions) => self.accept(submissions),
                 Err(RecvTimeoutError::Timeout) => return true,
@@ -221,36 +296,26 @@ impl EngineThread {
             counters.prefix_cache_hits.add(admission.n_cached);
             self.replies.note_admission(admission, now);
         }
-        counters.steps.add(1);
-        counters.step_tokens.observe(step.n_tokens);
+        if !step.is_empty() {
+            counters.steps.add(1);
+            counters.step_tokens.observe(step.n_tokens);
+        }
         counters.preemptions.add(step.preempted.len());
         self.replies.publish(&self.scheduler);
     }
 }
 
-/// The branches that draw in a step: one after the other those of each row, in the order of the rows.
-fn drawings<'a>(scheduler: &'a Scheduler, replies: &mut Replies, step: &Step) -> Vec<Drawing<'a>> {
-    let mut drawings = Vec::new();
-    for (logits_idx, row) in step.drawing() {
-        let sequence = scheduler.sequence(row.id);
-        if sequence.is_searching() {
-            continue;
-        }
-        drawings.extend(sequence.branches().iter().map(|&branch| Drawing {
-            branch,
-            sequence,
-            logits_idx,
-            guide: replies.lend_guide(branch.id),
-        }));
+/// Returns the guides that the drawings borrowed.
+fn return_guides(replies: &mut Replies, drawings: Vec<Drawing<'_>>) {
+    for (id, guide) in drawings.into_iter().map(Drawing::into_guide) {
+        replies.return_guide(id, guide);
     }
-    drawings
 }
 
-/// Returns the guides that [`drawings`] borrowed.
-fn return_guides(replies: &mut Replies, drawings: Vec<Drawing<'_>>) {
-    for Drawing { branch, guide, .. } in drawings {
-        replies.return_guide(branch.id, guide);
-    }
+/// The token of a draw, if there is one.
+fn next(outcome: &Option<Outcome>) -> Option<Next> {
+    let drawn = outcome.as_ref()?.as_ref().ok()?;
+    Some(drawn.next())
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -10,6 +10,7 @@ mod ffn;
 mod step;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kernels::{CpuContext, Weight, embed};
 
@@ -18,7 +19,7 @@ use super::config::{Fields, SpecialTokens};
 use super::pooling::{Pooling, PoolingKind};
 use super::spec::{Convert as _, ModelSpec, Task as TaskSpec};
 use super::{DtypeChoice, LoadProgress, ModelError, families};
-use crate::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
+use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
 
 use cache::{Cache, Layout};
 use check::{Limits, check_batch, inconsistent};
@@ -96,6 +97,8 @@ pub struct Model {
     /// Factors that give the head's rows length 1, where the model wants that.
     head_scales: Option<Vec<f32>>,
     cache: Cache,
+    /// The step that is computed when it is collected.
+    submitted: Option<Arc<Batch>>,
 }
 
 impl Model {
@@ -156,6 +159,7 @@ impl Model {
         Ok(Model {
             head_scales: head_scales(&context, &network)?,
             cache: Cache::empty(layout),
+            submitted: None,
             context,
             info,
             network,
@@ -190,6 +194,45 @@ impl Model {
         self.cache.allocate(n_blocks, block_size, n_host_blocks)
     }
 
+    /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
+    /// returns all the logits and the pooled vectors that the batch asks for, in its order.
+    ///
+    /// # Errors
+    /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
+    pub fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
+        self.check_batch(batch)?;
+        self.cache.move_blocks(&batch.moves)?;
+        if batch.rows.is_empty() {
+            return Ok(StepOutput::default());
+        }
+        let Model {
+            context,
+            info,
+            network,
+            pooling,
+            head_scales,
+            cache,
+            submitted: _,
+        } = self;
+        let step = Step::new(context, network, batch);
+        context.enter(|| {
+            let x = step.hidden(cache)?;
+            let mut output = StepOutput::default();
+            output.logits.vocab_size = info.vocab_size;
+            if let TaskSpec::Generate(head) = &network.task {
+                let d = network.hidden_size;
+                let wanted = batch.logits_at.iter().map(|&at| at as usize);
+                let rows = wanted.flat_map(|at| &x[at * d..(at + 1) * d]).copied().collect();
+                output.logits.values = step.logits(head, head_scales.as_deref(), rows)?;
+            }
+            if let Some(pooling) = pooling {
+                for &row in &batch.pooled_rows {
+                    output.pooled.push(step.pooled(pooling.kind, &x, row as usize)?);
+                }
+            }
+            Ok(output)
+        })
+    }
     fn check_batch(&self, batch: &Batch) -> Result<(), StepError> {
         if self.cache.n_blocks() == 0 {
             return Err(inconsistent("there is no cache".to_owned()));
@@ -229,38 +272,14 @@ impl Forward for Model {
         variants.max().unwrap_or(0)
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        self.check_batch(batch)?;
-        self.cache.move_blocks(&batch.moves)?;
-        if batch.rows.is_empty() {
-            return Ok(StepOutput::default());
-        }
-        let Model {
-            context,
-            info,
-            network,
-            pooling,
-            head_scales,
-            cache,
-        } = self;
-        let step = Step::new(context, network, batch);
-        context.enter(|| {
-            let x = step.hidden(cache)?;
-            let mut output = StepOutput::default();
-            output.logits.vocab_size = info.vocab_size;
-            if let TaskSpec::Generate(head) = &network.task {
-                let d = network.hidden_size;
-                let wanted = batch.logits_at.iter().map(|&at| at as usize);
-                let rows = wanted.flat_map(|at| &x[at * d..(at + 1) * d]).copied().collect();
-                output.logits.values = step.logits(head, head_scales.as_deref(), rows)?;
-            }
-            if let Some(pooling) = pooling {
-                for &row in &batch.pooled_rows {
-                    output.pooled.push(step.pooled(pooling.kind, &x, row as usize)?);
-                }
-            }
-            Ok(output)
-        })
+    fn submit(&mut self, batch: Arc<Batch>, _: &[DrawSpec<'_>]) -> Result<(), StepError> {
+        self.submitted = Some(batch);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, StepError> {
+        let batch = self.submitted.take().ok_or_else(StepError::not_submitted)?;
+        self.forward(&batch)
     }
 }
 

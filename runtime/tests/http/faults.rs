@@ -5,12 +5,12 @@ use std::time::Duration;
 use runtime::engine::Phase;
 use serde_json::json;
 
-use crate::fixture::{Fake, Then, until, with_model};
+use crate::fixture::{Then, fake, until, with_model};
 
 #[tokio::test]
 async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
     for then in [Then::Fail { step: 3 }, Then::Panic { step: 3 }] {
-        let server = with_model(Fake::new(then), &[]).await;
+        let server = with_model(fake(then), &[]).await;
         let reply = server.complete(json!({"stream": true, "max_tokens": 20})).await;
         assert_eq!(reply.status, 200);
         let events = reply.events();
@@ -42,7 +42,7 @@ async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
 
 #[tokio::test]
 async fn logits_that_are_no_numbers_fail_one_request_only() {
-    let server = with_model(Fake::new(Then::NotANumber { step: 2 }), &[]).await;
+    let server = with_model(fake(Then::NotANumber { step: 2 }), &[]).await;
     let failed = server.complete(json!({"max_tokens": 20})).await;
     assert_eq!(
         (failed.status, &failed.json()["error"]["code"]),
@@ -56,7 +56,7 @@ async fn logits_that_are_no_numbers_fail_one_request_only() {
 #[tokio::test]
 async fn draining_finishes_what_runs_and_refuses_what_comes() {
     let (gate, receiver) = std::sync::mpsc::channel();
-    let server = with_model(Fake::new(Then::Gate(receiver)), &[]).await;
+    let server = with_model(fake(Then::Gate(receiver)), &[]).await;
     let held = server.clone();
     let running = tokio::spawn(async move { held.complete(json!({"max_tokens": 5})).await });
     until("it runs", || {
@@ -85,7 +85,7 @@ async fn draining_finishes_what_runs_and_refuses_what_comes() {
 #[tokio::test]
 async fn a_server_that_shuts_down_sends_clients_elsewhere_and_still_answers_them() {
     let server = with_model(
-        Fake::new(Then::Fail { step: usize::MAX }),
+        fake(Then::Fail { step: usize::MAX }),
         &[("shutdown-delay-seconds", "5")],
     )
     .await;
@@ -105,7 +105,7 @@ async fn a_server_that_shuts_down_sends_clients_elsewhere_and_still_answers_them
 
 #[tokio::test]
 async fn a_server_whose_engine_stopped_by_itself_is_not_alive() {
-    let server = with_model(Fake::new(Then::Fail { step: usize::MAX }), &[]).await;
+    let server = with_model(fake(Then::Fail { step: usize::MAX }), &[]).await;
     let engine = &server.app.serving.get().unwrap().engine;
     engine.drain();
     engine.drained().await;
@@ -115,7 +115,7 @@ async fn a_server_whose_engine_stopped_by_itself_is_not_alive() {
 #[tokio::test]
 async fn what_still_runs_after_the_drain_timeout_is_cut_off_and_says_so() {
     let (gate, receiver) = std::sync::mpsc::channel();
-    let server = with_model(Fake::new(Then::Gate(receiver)), &[("drain-timeout-seconds", "0")]).await;
+    let server = with_model(fake(Then::Gate(receiver)), &[("drain-timeout-seconds", "0")]).await;
     let held = server.clone();
     let running =
         tokio::spawn(async move { held.complete(json!({"max_tokens": 200, "stream": true})).await });

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
-use runtime::batch::{Batch, BatchRow, Forward, Logits, StepError, StepOutput};
+use runtime::batch::{Batch, BatchRow, Forward, FunctionModel, Logits, StepError, StepOutput};
 use runtime::chat_template::sandbox;
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::engine::{Engine, EngineConfig};
@@ -215,12 +214,6 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     );
 }
 
-/// A model whose every token is the one for `a`, until something happens.
-pub(crate) struct Fake {
-    pub(crate) then: Then,
-    n_steps: AtomicUsize,
-}
-
 /// What happens.
 pub(crate) enum Then {
     /// The step with this number fails.
@@ -233,28 +226,17 @@ pub(crate) enum Then {
     Gate(std::sync::mpsc::Receiver<()>),
 }
 
-impl Fake {
-    pub(crate) fn new(then: Then) -> Self {
-        Self {
-            then,
-            n_steps: AtomicUsize::new(0),
-        }
-    }
-}
-
 const VOCAB_SIZE: usize = 4096;
 /// The token of `a` in the shipped tokenizer.
 pub(crate) const TOKEN_A: usize = 67;
 
-impl Forward for Fake {
-    fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        let step_now = self.n_steps.fetch_add(1, Ordering::Relaxed);
+/// A model whose every token is the one for `a`, until something happens.
+pub(crate) fn fake(then: Then) -> impl Forward + Send + 'static {
+    let mut steps = 0..;
+    FunctionModel::new(VOCAB_SIZE, move |batch: &Batch| {
+        let step_now = steps.next().unwrap();
         let mut best = 1.0;
-        match &self.then {
+        match &then {
             Then::Fail { step } if *step == step_now => {
                 return Err(StepError::Batch {
                     reason: "on purpose".into(),
@@ -267,60 +249,41 @@ impl Forward for Fake {
             }
             Then::Fail { .. } | Then::Panic { .. } | Then::NotANumber { .. } => {}
         }
-        let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
-        for row in values.chunks_mut(VOCAB_SIZE) {
-            row[TOKEN_A] = best;
-        }
-        let logits = Logits {
+        Ok(logits_of(batch, |_| (TOKEN_A, best)))
+    })
+}
+
+/// Logits that are 0 but for one token in each row, which `of_position` names with its logit.
+fn logits_of(batch: &Batch, of_position: impl Fn(usize) -> (usize, f32)) -> StepOutput {
+    let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
+    for (row, at) in values.chunks_mut(VOCAB_SIZE).zip(&batch.logits_at) {
+        let (token, logit) = of_position(*at as usize);
+        row[token] = logit;
+    }
+    StepOutput {
+        logits: Logits {
             values,
             vocab_size: VOCAB_SIZE,
-        };
-        Ok(StepOutput {
-            logits,
-            pooled: Vec::new(),
-        })
+        },
+        ..StepOutput::default()
     }
 }
 
-/// A model that says one text, whatever it is asked, and ends.
-pub(crate) struct Script {
-    tokens: Vec<u32>,
-}
-
-impl Script {
-    pub(crate) fn new(text: &str) -> Self {
-        let tokenizer = Tokenizer::load(&tiny_folder()).unwrap();
-        let mut tokens = tokenizer.encode(text, Begin::Leave).unwrap();
-        tokens.push(EOS);
-        Self { tokens }
-    }
+/// A model that answers everything with one text, and ends.
+pub(crate) fn script(text: &str) -> impl Forward + Send + 'static {
+    let tokenizer = Tokenizer::load(&tiny_folder()).unwrap();
+    let mut tokens = tokenizer.encode(text, Begin::Leave).unwrap();
+    tokens.push(EOS);
+    FunctionModel::new(VOCAB_SIZE, move |batch: &Batch| {
+        Ok(logits_of(batch, |at| {
+            let is_inside =
+                |row: &&BatchRow| (row.query_start..row.query_start + row.query_len).contains(&at);
+            let prompt_len = batch.rows.iter().find(is_inside).unwrap().prompt_len;
+            let n_before = (batch.positions[at] as usize + 1).saturating_sub(prompt_len);
+            (*tokens.get(n_before).unwrap_or(&EOS) as usize, 9.0)
+        }))
+    })
 }
 
 /// Ends an answer in [`with_model`]'s engines.
 const EOS: u32 = 2;
-
-impl Forward for Script {
-    fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        let mut values = vec![0.0; batch.logits_at.len() * VOCAB_SIZE];
-        for (row, at) in values.chunks_mut(VOCAB_SIZE).zip(&batch.logits_at) {
-            let at = *at as usize;
-            let is_inside =
-                |row: &&BatchRow| (row.query_start..row.query_start + row.query_len).contains(&at);
-            let prompt_len = batch.rows.iter().find(is_inside).unwrap().prompt_len;
-            let said = (batch.positions[at] as usize + 1).saturating_sub(prompt_len);
-            row[*self.tokens.get(said).unwrap_or(&EOS) as usize] = 9.0;
-        }
-        let logits = Logits {
-            values,
-            vocab_size: VOCAB_SIZE,
-        };
-        Ok(StepOutput {
-            logits,
-            pooled: Vec::new(),
-        })
-    }
-}

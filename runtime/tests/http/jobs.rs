@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Fake, Server, Then, loading, tiny, until, with_model};
+use crate::fixture::{Server, Then, fake, loading, tiny, until, with_model};
 
 /// The body of a job once it has ended.
 async fn ended(server: &Server, id: &str) -> Value {
@@ -270,7 +270,7 @@ async fn runsync_answers_with_the_job() {
 #[tokio::test]
 async fn jobs_wait_are_cancelled_and_purged() {
     let (gate, receiver) = std::sync::mpsc::channel();
-    let server = with_model(Fake::new(Then::Gate(receiver)), &[("max-concurrency", "1")]).await;
+    let server = with_model(fake(Then::Gate(receiver)), &[("max-concurrency", "1")]).await;
     let input = json!({"prompt": "Hello", "stream": true, "sampling_params": {"max_tokens": 3}});
     let running = submitted(&server, input.clone()).await;
     let counts = || server.app.jobs.counts();
@@ -299,7 +299,7 @@ async fn jobs_wait_are_cancelled_and_purged() {
 
 #[tokio::test]
 async fn a_failed_job_is_tried_again() {
-    let server = with_model(Fake::new(Then::NotANumber { step: 0 }), &[]).await;
+    let server = with_model(fake(Then::NotANumber { step: 0 }), &[]).await;
     let id = submitted(
         &server,
         json!({"prompt": "Hello", "sampling_params": {"max_tokens": 2}}),

@@ -3,7 +3,7 @@
 use axum::http::{Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use runtime::batch::{Batch, Forward, Logits, StepError, StepOutput};
+use runtime::batch::{Batch, Forward, FunctionModel, StepOutput};
 use runtime::model::Task;
 use serde_json::{Value, json};
 
@@ -18,59 +18,37 @@ const EMBED: Task = Task::Embed {
 const SCORE: Task = Task::Score { n_labels: 1 };
 
 /// Its vector is the first token, the last, their number and how many of them are of the second text.
-struct Telltale;
-
-impl Forward for Telltale {
-    fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
-    }
-
-    fn whole_prompts(&self) -> bool {
-        true
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        let pooled = batch.pooled_rows.iter().map(|row| {
-            let row = &batch.rows[*row as usize];
-            let range = row.query_start..row.query_start + row.query_len;
-            let tokens = &batch.tokens[range.clone()];
-            let types = batch.token_types.get(range).unwrap_or_default();
-            let numbers = [
-                tokens[0],
-                tokens[tokens.len() - 1],
-                tokens.len() as u32,
-                types.iter().sum(),
-            ];
-            numbers.map(|number| number as f32).to_vec()
-        });
-        Ok(StepOutput {
-            logits: Logits {
-                values: Vec::new(),
-                vocab_size: VOCAB_SIZE,
-            },
-            pooled: pooled.collect(),
-        })
-    }
+fn telltale() -> impl Forward + Send + 'static {
+    FunctionModel::new(VOCAB_SIZE, |batch: &Batch| {
+        Ok(pooled(batch, |numbers| numbers.to_vec()))
+    })
+    .with_whole_prompts()
 }
 
 /// A cross-encoder: the raw score is a hundredth of the number of tokens.
-struct Length;
+fn length() -> impl Forward + Send + 'static {
+    let score = |numbers: &[f32; 4]| vec![numbers[2] / 100.0];
+    FunctionModel::new(VOCAB_SIZE, move |batch: &Batch| Ok(pooled(batch, score))).with_whole_prompts()
+}
 
-impl Forward for Length {
-    fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
-    }
-
-    fn whole_prompts(&self) -> bool {
-        true
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        let mut output = Telltale.forward(batch)?;
-        for vector in &mut output.pooled {
-            *vector = vec![vector[2] / 100.0];
-        }
-        Ok(output)
+/// One vector per row, made of its first token, its last, their number and how many of them are of the second text.
+fn pooled(batch: &Batch, vector: impl Fn(&[f32; 4]) -> Vec<f32>) -> StepOutput {
+    let of_row = |row: &u32| {
+        let row = &batch.rows[*row as usize];
+        let range = row.query_start..row.query_start + row.query_len;
+        let tokens = &batch.tokens[range.clone()];
+        let types = batch.token_types.get(range).unwrap_or_default();
+        let numbers = [
+            tokens[0],
+            tokens[tokens.len() - 1],
+            tokens.len() as u32,
+            types.iter().sum(),
+        ];
+        vector(&numbers.map(|number| number as f32))
+    };
+    StepOutput {
+        pooled: batch.pooled_rows.iter().map(of_row).collect(),
+        ..StepOutput::default()
     }
 }
 
@@ -188,7 +166,7 @@ async fn scores_are_the_references() {
 
 #[tokio::test]
 async fn every_form_of_input_has_its_vectors_in_order() {
-    let server = with_task(Telltale, EMBED, &[]).await;
+    let server = with_task(telltale(), EMBED, &[]).await;
     let hello = vectors(&embed(&server, json!({})).await);
     let listed = vectors(&embed(&server, json!({"input": ["Hello", "Hello there", "Hello"]})).await);
     assert_eq!((&listed[0], &listed[2]), (&hello[0], &hello[0]));
@@ -206,7 +184,7 @@ async fn every_form_of_input_has_its_vectors_in_order() {
 
 #[tokio::test]
 async fn more_inputs_than_the_engine_holds_are_answered_in_order() {
-    let server = with_task(Telltale, EMBED, &[]).await;
+    let server = with_task(telltale(), EMBED, &[]).await;
     let input: Vec<Vec<u32>> = (0..200).map(|n| vec![n, n + 1]).collect();
     let vectors = vectors(&embed(&server, json!({"input": input})).await);
     let firsts: Vec<f32> = vectors.iter().map(|vector| vector[0]).collect();
@@ -215,7 +193,7 @@ async fn more_inputs_than_the_engine_holds_are_answered_in_order() {
 
 #[tokio::test]
 async fn base64_holds_the_same_numbers() {
-    let server = with_task(Telltale, EMBED, &[]).await;
+    let server = with_task(telltale(), EMBED, &[]).await;
     let body = embed(
         &server,
         json!({"input": [[1, 4095], [2]], "encoding_format": "base64"}),
@@ -238,7 +216,7 @@ async fn base64_holds_the_same_numbers() {
 #[tokio::test]
 async fn vectors_have_length_1_where_the_model_says_so() {
     let server = with_task(
-        Telltale,
+        telltale(),
         Task::Embed {
             normalises: true,
             closing_token: None,
@@ -254,7 +232,7 @@ async fn vectors_have_length_1_where_the_model_says_so() {
 
 #[tokio::test]
 async fn what_is_wrong_with_an_input_is_named() {
-    let server = with_task(Telltale, EMBED, &[]).await;
+    let server = with_task(telltale(), EMBED, &[]).await;
     let long = vec![1; 300];
     let cases = [
         (json!({"input": null}), "input", "missing_required_parameter"),
@@ -301,7 +279,7 @@ async fn what_is_wrong_with_an_input_is_named() {
 
 #[tokio::test]
 async fn an_embedding_model_scores_by_the_angle() {
-    let server = with_task(Telltale, EMBED, &[]).await;
+    let server = with_task(telltale(), EMBED, &[]).await;
     let one = scores(&score(&server, json!("Hello"), json!("Hello")).await);
     assert!((one[0] - 1.0).abs() < 1e-6, "{one:?}");
     let reply = score(&server, json!("Hello"), json!(["Hello", "Hello there", "Hello"])).await;
@@ -316,7 +294,7 @@ async fn an_embedding_model_scores_by_the_angle() {
 
 #[tokio::test]
 async fn a_cross_encoder_reads_both_texts_at_once() {
-    let server = with_task(Length, SCORE, &[]).await;
+    let server = with_task(length(), SCORE, &[]).await;
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let one = score(&server, json!("Hello"), json!("Hello")).await;
     let n_tokens = one.json()["usage"]["prompt_tokens"].as_u64().unwrap();
@@ -329,7 +307,7 @@ async fn a_cross_encoder_reads_both_texts_at_once() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_pair_is_named() {
-    let server = with_task(Length, SCORE, &[]).await;
+    let server = with_task(length(), SCORE, &[]).await;
     let cases = [
         (json!(null), json!("a"), "text_1", "missing_required_parameter"),
         (json!("a"), json!([]), "text_2", "invalid_value"),
@@ -374,21 +352,21 @@ async fn a_model_says_what_it_is_not_for() {
         score(&generating, json!("a"), json!("b")).await,
         "does not score pairs",
     );
-    let embedding = with_task(Telltale, EMBED, &[]).await;
+    let embedding = with_task(telltale(), EMBED, &[]).await;
     check(
         embedding.complete(json!({})).await,
         "does not generate text; it makes embeddings",
     );
     check(embedding.chat(json!({})).await, "does not generate text");
-    let scoring = with_task(Length, SCORE, &[]).await;
+    let scoring = with_task(length(), SCORE, &[]).await;
     check(embed(&scoring, json!({})).await, "it scores pairs");
-    let sorting = with_task(Telltale, Task::Score { n_labels: 3 }, &[]).await;
+    let sorting = with_task(telltale(), Task::Score { n_labels: 3 }, &[]).await;
     check(score(&sorting, json!("a"), json!("b")).await, "several classes");
 }
 
 #[tokio::test]
 async fn the_routes_need_a_key_and_a_loaded_model() {
-    let server = with_task(Telltale, EMBED, &[("api-key", "secret")]).await;
+    let server = with_task(telltale(), EMBED, &[("api-key", "secret")]).await;
     assert_eq!(embed(&server, json!({})).await.status, 401);
     assert_eq!(score(&server, json!("a"), json!("b")).await.status, 401);
     let body = json!({"model": "tiny", "input": "Hello"}).to_string();
@@ -402,7 +380,7 @@ async fn the_routes_need_a_key_and_a_loaded_model() {
 
 #[tokio::test]
 async fn documents_are_ranked() {
-    let server = with_task(Length, SCORE, &[]).await;
+    let server = with_task(length(), SCORE, &[]).await;
     let body = json!({"query": "a", "documents": ["b", "b b b b", {"text": "b b"}], "top_n": 2});
     for path in ["/rerank", "/v1/rerank", "/v2/rerank"] {
         let ranking = server.post(path, body.clone()).await.json();

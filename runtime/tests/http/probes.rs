@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Fake, Then, loading, tiny, until, with_model};
+use crate::fixture::{Then, fake, loading, tiny, until, with_model};
 
 #[tokio::test]
 async fn while_loading_it_lives_and_is_not_ready() {
@@ -118,7 +118,7 @@ fn counter(metrics: &str, name: &str) -> f64 {
 #[tokio::test]
 async fn a_full_queue_is_429_with_the_time_to_come_back() {
     let (gate, receiver) = std::sync::mpsc::channel();
-    let server = with_model(Fake::new(Then::Gate(receiver)), &[]).await;
+    let server = with_model(fake(Then::Gate(receiver)), &[]).await;
     // Four run, two wait.
     let n = 6;
     let held = server.clone();

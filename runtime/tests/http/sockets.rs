@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Fake, PATIENCE, Server, Then, tiny, until, with_model};
+use crate::fixture::{PATIENCE, Server, Then, fake, tiny, until, with_model};
 
 /// Serves on a free port; the port is free again when the token is dropped.
 async fn listening(server: &Server) -> (String, tokio_util::sync::DropGuard) {
@@ -104,7 +104,7 @@ async fn a_client_that_closes_its_half_frees_its_place_as_well() {
 
 async fn left_early(leave: impl AsyncFnOnce(TcpStream)) {
     let (gate, receiver) = std::sync::mpsc::channel();
-    let server = with_model(Fake::new(Then::Gate(receiver)), &[]).await;
+    let server = with_model(fake(Then::Gate(receiver)), &[]).await;
     let (url, _stop) = listening(&server).await;
     let body = json!({"model": "tiny", "prompt": "Hello", "max_tokens": 200}).to_string();
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))

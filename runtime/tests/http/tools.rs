@@ -3,7 +3,7 @@
 use axum::http::Request;
 use serde_json::{Value, json};
 
-use super::fixture::{Reply, Script, Server, post, with, with_model};
+use super::fixture::{Reply, Server, post, script, with, with_model};
 
 const SAID: &str = "<think>\nIt asks for weather.\n</think>\n\nSure.\n<tool_call>\n{\"name\": \"get_weather\", \
     \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"get_time\", \"arguments\": {}}\n</tool_call>";
@@ -11,7 +11,7 @@ const SAID: &str = "<think>\nIt asks for weather.\n</think>\n\nSure.\n<tool_call
 async fn saying(text: &str, flags: &[(&str, &str)]) -> Server {
     let parsers = [("tool-call-parser", "hermes"), ("reasoning-parser", "qwen3")];
     let flags: Vec<(&str, &str)> = parsers.iter().chain(flags).copied().collect();
-    with_model(Script::new(text), &flags).await
+    with_model(script(text), &flags).await
 }
 
 fn tools() -> Value {
@@ -93,7 +93,7 @@ async fn messages_of_the_harmony_format_are_told_apart() {
         ("tool-call-parser", "openai"),
         ("reasoning-parser", "openai_gptoss"),
     ];
-    let server = with_model(Script::new(SAID), &parsers).await;
+    let server = with_model(script(SAID), &parsers).await;
     let answer = server.chat(json!({"tools": tools()})).await.json();
     let message = &answer["choices"][0]["message"];
     assert_eq!(message["reasoning_content"], "Weather.", "{answer}");
@@ -237,7 +237,7 @@ async fn a_call_that_was_demanded_is_all_there_is_and_may_be_cut_off() {
 #[tokio::test]
 async fn settings_turn_parsers_off() {
     let off = [("tool-call-parser", "none"), ("reasoning-parser", "none")];
-    let server = with_model(Script::new(SAID), &off).await;
+    let server = with_model(script(SAID), &off).await;
     let reply = server.chat(json!({"tools": tools()})).await.json();
     assert_eq!(reply["choices"][0]["message"]["content"], SAID, "{reply}");
 }

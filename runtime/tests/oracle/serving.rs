@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use runtime::batch::{Batch, Forward, KvGroup, StepError, StepOutput};
+use runtime::batch::{Batch, BatchRow, Forward, KvGroup, StepOutput, Tap};
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
 };
@@ -48,41 +48,16 @@ fn scarce_blocks(group: KvGroup, n_step_tokens: usize) -> usize {
 /// Last logits of each prompt, by its length.
 type Seen = Arc<Mutex<BTreeMap<usize, Vec<f32>>>>;
 
-/// A model that keeps the logits behind each prompt.
-struct Recorder {
-    model: Model,
-    seen: Seen,
-}
-
-impl Forward for Recorder {
-    fn vocab_size(&self) -> usize {
-        self.model.vocab_size()
-    }
-
-    fn kv_groups(&self) -> Vec<KvGroup> {
-        self.model.kv_groups()
-    }
-
-    fn whole_prompts(&self) -> bool {
-        self.model.whole_prompts()
-    }
-
-    fn prefix_salt(&self, prompt_len: usize) -> u64 {
-        self.model.prefix_salt(prompt_len)
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        let output = self.model.forward(batch)?;
-        let mut seen = self.seen.lock().unwrap();
-        for (idx, &at) in batch.logits_at.iter().enumerate() {
-            let is_last = |row: &&runtime::batch::BatchRow| {
-                row.query_start + row.query_len - 1 == at as usize && row.context_len == row.prompt_len
-            };
-            if let Some(row) = batch.rows.iter().find(is_last) {
-                seen.insert(row.prompt_len, output.logits.row(idx).to_vec());
-            }
+/// Keeps the logits after each prompt that a step completes.
+fn keep(seen: &Seen, batch: &Batch, output: &StepOutput) {
+    let mut seen = seen.lock().unwrap();
+    for (idx, &at) in batch.logits_at.iter().enumerate() {
+        let is_last = |row: &&BatchRow| {
+            row.query_start + row.query_len - 1 == at as usize && row.context_len == row.prompt_len
+        };
+        if let Some(row) = batch.rows.iter().find(is_last) {
+            seen.insert(row.prompt_len, output.logits.row(idx).to_vec());
         }
-        Ok(output)
     }
 }
 
@@ -124,10 +99,11 @@ impl Serving {
         };
         model.allocate_cache(n_blocks, BLOCK_SIZE, n_host_blocks).unwrap();
         let seen = Seen::default();
-        let recorder = Recorder {
-            model,
-            seen: Arc::clone(&seen),
-        };
+        let kept = Arc::clone(&seen);
+        let recorder = Tap::new(model, move |batch: &Batch, output: &mut StepOutput| {
+            keep(&kept, batch, output);
+            Ok(())
+        });
         let config = EngineConfig {
             n_blocks,
             n_host_blocks,

@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use super::{Recipient, Replies, Reply};
-use crate::batch::Logits;
 use crate::engine::beam::{BeamSearch, Continuation};
+use crate::engine::draw::StepLogits;
 use crate::engine::request::{BeamParams, Task};
 use crate::engine::sampler::SampleError;
 use crate::engine::scheduler::{Scheduler, Step};
@@ -40,11 +40,11 @@ impl Replies {
         &mut self,
         scheduler: &Scheduler,
         step: &Step,
-        logits: &Logits,
+        logits: &StepLogits<'_>,
     ) -> Vec<Advanced> {
         let texts: Vec<(usize, &Sequence)> = step
             .drawing()
-            .map(|(idx, row)| (idx, scheduler.sequence(row.id)))
+            .filter_map(|(idx, row)| Some((idx, scheduler.find(row.id)?)))
             .filter(|(_, sequence)| sequence.is_searching())
             .collect();
         let mut advanced = Vec::new();

@@ -43,7 +43,9 @@ impl Replies {
             }
         }
         for (_, row) in step.drawing() {
-            let sequence = scheduler.sequence_mut(row.id);
+            let Some(sequence) = scheduler.find_mut(row.id) else {
+                continue;
+            };
             let is_first = sequence.prompt_logprobs().is_some() && sequence.generated().is_empty();
             if !is_first || sequence.wants_scores() {
                 continue;

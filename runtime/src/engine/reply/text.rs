@@ -39,17 +39,18 @@ impl Replies {
         }
     }
 
-    /// Sends every drawn token to its ticket; one outcome per branch that made progress.
+    /// Sends every drawn token to its ticket; `outcomes` has an entry for each draw of the step.
     pub(in crate::engine) fn send_texts(
         &mut self,
         scheduler: &Scheduler,
         progress: Vec<Progress>,
-        outcomes: Vec<Outcome>,
+        mut outcomes: Vec<Option<Outcome>>,
     ) {
         let now = Instant::now();
         let mut ends = Vec::new();
-        for (progress, outcome) in progress.into_iter().zip(outcomes) {
-            let end = match outcome {
+        for progress in progress {
+            let outcome = outcomes[progress.draw].take();
+            let end = match outcome.expect("a branch that made progress has drawn") {
                 Ok(drawn) => self.send_token(&progress, drawn, now),
                 Err(error) => Some(failed(progress.id, error)),
             };

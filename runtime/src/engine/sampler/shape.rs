@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::Draw;
+use super::{Draw, SamplingParams};
 
 /// The logits with what may not be drawn removed, and biases and penalties applied.
 pub(super) fn shape<'a>(logits: &'a [f32], draw: &Draw<'_>) -> Cow<'a, [f32]> {
@@ -14,9 +14,8 @@ pub(super) fn shape<'a>(logits: &'a [f32], draw: &Draw<'_>) -> Cow<'a, [f32]> {
     if let Some(allowed) = &draw.params.allowed_token_ids {
         shaped = Cow::Owned(keep_allowed(&shaped, allowed));
     }
-    let bad = draw.params.bad_words.iter();
-    let ended = bad.filter_map(|word| last_of_bad_word(word, draw.generated));
-    for token in ended.chain(draw.forbidden.iter().copied()) {
+    let ends = ends_of_bad_words(draw.params, draw.generated);
+    for token in ends.chain(draw.forbidden.iter().copied()) {
         if let Some(logit) = shaped.to_mut().get_mut(token as usize) {
             *logit = f32::NEG_INFINITY;
         }
@@ -59,7 +58,15 @@ fn keep_allowed(logits: &[f32], allowed: &[u32]) -> Vec<f32> {
     kept
 }
 
-/// The token that would complete a bad word.
+/// The tokens that would complete a bad word.
+pub(in crate::engine) fn ends_of_bad_words(
+    params: &SamplingParams,
+    generated: &[u32],
+) -> impl Iterator<Item = u32> {
+    let words = params.bad_words.iter();
+    words.filter_map(move |word| last_of_bad_word(word, generated))
+}
+
 fn last_of_bad_word(word: &[u32], generated: &[u32]) -> Option<u32> {
     let (&last, begun) = word.split_last()?;
     generated.ends_with(begun).then_some(last)

@@ -1,11 +1,15 @@
-//! A seeded simulator: arrivals, cancellations and failures drive the scheduler through two million steps.
+//! A seeded simulator: arrivals, cancellations and failures drive the scheduler through two million steps at each depth.
 //!
 //! After each step every invariant is checked: every block has as many owners as tables hold it, free + used =
 //! total on device and host, no window has lost a block it sees, the budget holds, decodes come first, the
 //! first in order moves, every ticket ends exactly once and in time, and every token is the one its sequence
-//! would have drawn alone, with nothing cached, shared or moved.
+//! would have drawn alone, with nothing cached, shared or moved. So the texts are the same at each depth.
+//!
+//! With steps in flight also: no placeholder reaches a ticket, no block is published before its tokens are known, a row
+//! of a sequence that has ended has no effect, a sequence keeps its place while it runs, and a step that must be alone
+//! in flight is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crds::settings::{PreemptionMode, SchedulingPolicy};
@@ -17,7 +21,7 @@ use crate::batch::{BlockId, KvGroup};
 use crate::engine::admission::AdmitError;
 use crate::engine::beam::BeamSearch;
 use crate::engine::config::EngineConfig;
-use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, Reference, Shape};
+use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, PreviousToken, Reference, Shape, row_of};
 use crate::engine::request::{
     Admitted, BeamParams, BeamRequest, EarlyStopping, GenerateRequest, PoolRequest, StopRules,
 };
@@ -34,12 +38,25 @@ struct World {
     limits: Limits,
     scheduler: Scheduler,
     model: HashModel,
-    batch: Batch,
+    /// Steps that are submitted and not committed, the oldest first.
+    in_flight: VecDeque<Submitted>,
+    /// The draws of the step submitted last.
+    previous: Vec<PreviousToken>,
+    /// Where each running sequence has its place.
+    places: BTreeMap<SequenceId, u32>,
     tickets: BTreeMap<SequenceId, Expectation>,
     n_arrived: u64,
     has_priorities: bool,
     n_steps: usize,
     seen: Seen,
+}
+
+/// A step in flight, with what the model computed for it.
+struct Submitted {
+    step: Step,
+    hashes: Hashes,
+    /// One per draw: the hash that it draws from, and the token.
+    drawn: Vec<(ContextHash, Option<u32>)>,
 }
 
 /// How often what the simulation is for has happened.
@@ -52,6 +69,12 @@ struct Seen {
     n_freed_blocks: usize,
     n_pooled: usize,
     n_searched: usize,
+    /// Steps submitted while another was in flight.
+    n_ahead: usize,
+    /// Draws of sequences that had ended.
+    n_overrun: usize,
+    /// Times that a sequence waited for blocks until no step was in flight.
+    n_drained: usize,
 }
 
 /// What one ticket has and may expect.
@@ -137,7 +160,7 @@ enum Wants {
 }
 
 impl World {
-    fn new(limits: Limits) -> World {
+    fn new(limits: Limits, depth: usize) -> World {
         let shape = Shape {
             vocab_size: VOCAB_SIZE,
             block_size: limits.config.block_size,
@@ -145,10 +168,12 @@ impl World {
             whole_prompts: limits.whole_prompts,
         };
         World {
-            scheduler: Scheduler::new(&limits),
+            scheduler: Scheduler::new(&limits, depth),
             model: HashModel::new(shape, limits.config.n_blocks, limits.config.n_host_blocks),
             limits,
-            batch: Batch::default(),
+            in_flight: VecDeque::new(),
+            previous: Vec::new(),
+            places: BTreeMap::new(),
             tickets: BTreeMap::new(),
             n_arrived: 0,
             has_priorities: false,
@@ -187,10 +212,11 @@ impl World {
             .collect();
         self.n_arrived += branches.len() as u64;
         self.has_priorities |= arrival.priority != 0;
-        // The first in order computes at least one token of each step, so all the work of those before it and
-        // its own is the longest it can take, unless others may come before it later.
+        // The first in order computes at least one token of each step, or of every other one with two in flight, so
+        // all the work of those before it and its own is the longest it can take, unless others may come before it
+        // later.
         let (reference, hash) = Reference::of(&self.limits.groups, &prompt, &types);
-        let work = prompt.len() + n_tokens_left;
+        let work = (prompt.len() + n_tokens_left) * self.scheduler.depth;
         let work_all: usize = self.tickets.values().map(|ticket| ticket.work).sum();
         let expectation = Expectation {
             reference,
@@ -221,38 +247,76 @@ impl World {
         self.check_accounting();
     }
 
-    /// One step; `fails` names the draw that fails, if that many are made.
+    /// Schedules and submits a step, and commits the oldest one if no more may be in flight; `fails` names the draw
+    /// that fails, if that many are made.
     fn step(&mut self, fails: Option<usize>) {
-        let decoding: Vec<SequenceId> = self
-            .scheduler
-            .running
-            .iter()
-            .filter(|sequence| sequence.n_uncomputed() == 1 && !sequence.is_searching())
-            .map(Sequence::id)
-            .collect();
+        let is_decoding = |sequence: &&Sequence| {
+            sequence.n_uncomputed() == 1 && !sequence.is_searching() && !sequence.is_full()
+        };
+        let running = self.scheduler.running.iter();
+        let decoding: Vec<SequenceId> = running.filter(is_decoding).map(Sequence::id).collect();
         let step = self.scheduler.schedule();
-        self.n_steps += 1;
         self.note(&step);
         self.check_step(&step, &decoding);
         self.check_accounting();
+        let (is_new, is_alone) = (!step.is_empty(), step.is_alone);
+        if is_new {
+            self.n_steps += 1;
+            self.submit(step, fails);
+        }
+        if !is_new || is_alone || self.in_flight.len() == self.scheduler.depth {
+            self.commit();
+        }
+    }
 
-        self.scheduler.fill(&mut self.batch, &step);
-        let Hashes { logits, pooled } = self.model.run(&self.batch);
-        self.deliver_pooled(&step, &pooled);
-        let searched = self.search(&step, &logits);
+    fn submit(&mut self, step: Step, fails: Option<usize>) {
+        self.seen.n_ahead += self.in_flight.len();
+        let mut batch = Batch::default();
+        self.scheduler.fill(&mut batch, &step);
+        self.check_places(&batch, &step);
+        let hashes = self.model.run(&batch, &self.previous);
         let mut drawn = Vec::new();
-        for (row, &hash) in of_yield(&step, Yield::Logits).zip(&logits) {
-            let sequence = self.scheduler.sequence(row.id);
-            for branch in sequence.branches().iter().filter(|_| !sequence.is_searching()) {
-                drawn.push((hash, Some(hash.token(VOCAB_SIZE, branch.seed))));
+        self.previous.clear();
+        for (logits_idx, row) in step.drawing() {
+            let hash = hashes.logits[logits_idx];
+            let branches = self.scheduler.sequence(row.id).branches();
+            for branch in &branches[..row.n_draws] {
+                let token = hash.token(VOCAB_SIZE, branch.seed);
+                drawn.push((hash, Some(token)));
+                self.previous.push(PreviousToken {
+                    draw: logits_idx as u32,
+                    place: row_of(&batch, batch.logits_at[logits_idx]).place,
+                    token,
+                });
             }
         }
         if let Some((_, token)) = fails.and_then(|idx| drawn.get_mut(idx)) {
             *token = None;
         }
+        self.scheduler.assume(&step);
+        self.check_accounting();
+        self.in_flight.push_back(Submitted { step, hashes, drawn });
+    }
+
+    /// Commits the oldest step in flight, if there is one.
+    fn commit(&mut self) {
+        let Some(Submitted {
+            step,
+            hashes: Hashes { logits, pooled },
+            drawn,
+        }) = self.in_flight.pop_front()
+        else {
+            return;
+        };
+        self.deliver_pooled(&step, &pooled);
+        let searched = self.search(&step, &logits);
         let tokens: Vec<Option<Next>> = drawn.iter().map(|(_, token)| token.map(Next::from)).collect();
         let progress = self.scheduler.commit(&step, &tokens);
-        assert_eq!(progress.len(), drawn.len());
+        self.seen.n_overrun += drawn.len() - progress.len();
+        assert!(
+            progress.len() == drawn.len() || !step.is_alone,
+            "a sequence ended while its step was alone in flight"
+        );
         for (id, continuations) in searched {
             self.scheduler.continue_search(id, &continuations);
             if continuations.is_empty() {
@@ -262,14 +326,49 @@ impl World {
                 self.seen.n_searched += 1;
             }
         }
-        for (progress, (hash, _)) in progress.into_iter().zip(drawn) {
+        for progress in progress {
+            let (hash, token) = drawn[progress.draw];
+            assert_eq!(progress.token, token, "another draw's token");
             self.deliver(&progress, hash);
         }
         self.check_accounting();
     }
 
+    /// A sequence keeps its place as long as it runs, and no other one has it.
+    fn check_places(&mut self, batch: &Batch, step: &Step) {
+        let running = self.scheduler.running.iter();
+        let places: BTreeMap<SequenceId, u32> = running
+            .map(|sequence| (sequence.id(), sequence.place.expect("it runs")))
+            .collect();
+        assert_eq!(
+            places.values().collect::<HashSet<_>>().len(),
+            places.len(),
+            "two sequences in one place"
+        );
+        assert!(
+            places
+                .values()
+                .all(|&place| (place as usize) < self.limits.n_running_max())
+        );
+        for (row, batch_row) in step.rows.iter().zip(&batch.rows) {
+            assert_eq!(places[&row.id], batch_row.place);
+            // Texts of a search take over the ids of those that they continue.
+            let is_searching = self.scheduler.sequence(row.id).is_searching();
+            let was_preempted = step.preempted.contains(&row.id);
+            if let Some(before) = self
+                .places
+                .get(&row.id)
+                .filter(|_| !is_searching && !was_preempted)
+            {
+                assert_eq!(*before, batch_row.place, "a running sequence changed its place");
+            }
+        }
+        self.places = places;
+    }
+
     fn note(&mut self, step: &Step) {
         self.seen.n_preempted += step.preempted.len();
+        self.seen.n_drained += usize::from(self.scheduler.is_draining && !step.is_empty());
         for block_move in &step.moves {
             match block_move {
                 BlockMove::Copy { .. } => self.seen.n_copied += 1,
@@ -290,6 +389,7 @@ impl World {
     fn deliver(&mut self, progress: &Progress, hash: ContextHash) {
         let ticket = self.tickets.get_mut(&progress.id);
         let ticket = ticket.expect("a token for a ticket that ended");
+        assert_ne!(progress.token, Some(Batch::PENDING), "a placeholder for a ticket");
         assert_eq!(
             ticket.hash, hash,
             "the cache holds another text than the sequence's"
@@ -319,8 +419,11 @@ impl World {
     /// Continues the searches that draw in this step.
     fn search(&mut self, step: &Step, logits: &[ContextHash]) -> Vec<(SequenceId, Vec<Continuation>)> {
         let mut texts: BTreeMap<SequenceId, Vec<(&Sequence, Vec<f32>)>> = BTreeMap::new();
-        for (row, hash) in of_yield(step, Yield::Logits).zip(logits) {
-            let sequence = self.scheduler.sequence(row.id);
+        for (logits_idx, row) in step.drawing() {
+            let hash = logits[logits_idx];
+            let Some(sequence) = self.scheduler.find(row.id) else {
+                continue;
+            };
             if sequence.is_searching() {
                 let of_request = texts.entry(sequence.request).or_default();
                 of_request.push((sequence, hash.logits(VOCAB_SIZE)));
@@ -354,10 +457,18 @@ impl World {
 
     fn check_step(&self, step: &Step, decoding: &[SequenceId]) {
         let scheduler = &self.scheduler;
-        assert_eq!(
-            step.rows.is_empty(),
-            self.tickets.is_empty(),
+        assert!(
+            !step.rows.is_empty() || self.tickets.is_empty() || !self.in_flight.is_empty(),
             "an empty step while sequences wait"
+        );
+        assert!(step.rows.is_empty() || !self.tickets.is_empty(), "rows of nobody");
+        assert!(
+            !step.is_alone || self.in_flight.is_empty(),
+            "a step that is not alone in flight"
+        );
+        assert!(
+            self.in_flight.is_empty() || step.preempted.is_empty(),
+            "a sequence lost its blocks while a step was in flight"
         );
         let n_tokens: usize = step.rows.iter().map(|row| row.n_tokens).sum();
         assert_eq!(n_tokens, step.n_tokens);
@@ -379,17 +490,29 @@ impl World {
             let n_uncomputed = scheduler.sequence(row.id).n_uncomputed();
             assert!(row.n_tokens >= 1 && row.n_tokens <= n_uncomputed);
             assert_eq!(row.yields == Yield::Nothing, row.n_tokens < n_uncomputed);
+            let is_plain = row.yields == Yield::Nothing || row.n_draws == 1;
+            assert!(
+                step.is_alone || (is_plain && row.scores.is_empty()),
+                "a step that must be alone is not"
+            );
+        }
+        if step.is_empty() {
+            return;
         }
         // Whoever decodes gets its token in this step, unless its blocks went to one before it.
         let is_left_out = |id: &&SequenceId| !ids.contains(id) && !step.preempted.contains(id);
-        assert_eq!(decoding.iter().find(is_left_out), None, "a decode was left out");
+        assert!(
+            scheduler.is_draining || !decoding.iter().any(|id| is_left_out(&id)),
+            "a decode was left out"
+        );
         let Some(first) = self.tickets.keys().next() else {
             return;
         };
         let moves = |id: SequenceId| tickets_of(scheduler.sequence(id)).contains(first);
+        let is_full = scheduler.find(*first).is_some_and(Sequence::is_full);
         // A whole prompt waits for those before it to leave room in the step.
         assert!(
-            self.limits.whole_prompts || ids.iter().any(|&id| moves(id)),
+            self.limits.whole_prompts || ids.iter().any(|&id| moves(id)) || is_full || scheduler.is_draining,
             "the first in order stands still"
         );
         assert!(
@@ -413,6 +536,10 @@ impl World {
         assert_eq!(pool.n_free() + pool.n_used(), self.limits.config.n_blocks);
         let mut n_owners = vec![0; self.limits.config.n_blocks];
         for sequence in running.iter().chain(waiting) {
+            assert!(
+                sequence.tables.n_published() * self.limits.config.block_size <= sequence.tokens().len(),
+                "a block was published before its tokens were known"
+            );
             for (blocks, group) in sequence.tables.groups().zip(&self.limits.groups) {
                 let n_freed = blocks
                     .iter()
@@ -455,6 +582,11 @@ impl World {
                 .iter()
                 .all(|s| s.tables.is_swapped() || s.n_computed() == 0)
         );
+        assert!(
+            waiting
+                .iter()
+                .all(|s| s.pending_draw().is_none() && s.place.is_none())
+        );
         for queue in [running.iter().collect::<Vec<_>>(), waiting.iter().collect()] {
             assert!(
                 queue.iter().is_sorted_by_key(|sequence| sequence.id()),
@@ -476,6 +608,9 @@ impl World {
         while !self.tickets.is_empty() {
             self.step(None);
             assert!(self.n_steps - n_steps_before <= n_steps_max, "somebody starves");
+        }
+        while !self.in_flight.is_empty() {
+            self.commit();
         }
         assert_eq!(
             (self.scheduler.cache.pool().n_used(), self.scheduler.n_running()),
@@ -596,9 +731,9 @@ fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
 }
 
 /// One world with its own sizes and its own weather.
-fn episode(seed: u64) -> World {
+fn episode(seed: u64, depth: usize) -> World {
     let mut dice = Dice::new(seed);
-    let mut world = World::new(random_limits(&mut dice));
+    let mut world = World::new(random_limits(&mut dice), depth);
     let steps_per_arrival = dice.within(1..=12);
     let steps_per_cancel = dice.within(5..=200);
     let has_priorities = dice.one_in(3);
@@ -618,53 +753,58 @@ fn episode(seed: u64) -> World {
 }
 
 #[test]
-fn two_million_steps() {
+fn two_million_steps_one_after_the_other() {
+    let seen = two_million_steps(1);
+    assert_eq!((seen.n_ahead, seen.n_overrun, seen.n_drained), (0, 0, 0));
+}
+
+#[test]
+fn two_million_steps_with_two_in_flight() {
+    let seen = two_million_steps(2);
+    for n_seen in [seen.n_ahead, seen.n_overrun, seen.n_drained] {
+        assert!(n_seen > N_STEPS_TOTAL / 100, "{seen:?}");
+    }
+}
+
+fn two_million_steps(depth: usize) -> Seen {
     let (mut n_steps, mut seed, mut total) = (0, 0, Seen::default());
     while n_steps < N_STEPS_TOTAL {
-        let world = catch_unwind(AssertUnwindSafe(|| episode(seed))).unwrap_or_else(|panic| {
+        let world = catch_unwind(AssertUnwindSafe(|| episode(seed, depth))).unwrap_or_else(|panic| {
             eprintln!("the episode with seed {seed} failed");
             resume_unwind(panic)
         });
         n_steps += world.n_steps;
         seed += 1;
-        let Seen {
-            n_preempted,
-            n_swapped_in,
-            n_copied,
-            n_cached_tokens,
-            n_freed_blocks,
-            n_pooled,
-            n_searched,
-        } = world.seen;
-        total.n_preempted += n_preempted;
-        total.n_swapped_in += n_swapped_in;
-        total.n_copied += n_copied;
-        total.n_cached_tokens += n_cached_tokens;
-        total.n_freed_blocks += n_freed_blocks;
-        total.n_pooled += n_pooled;
-        total.n_searched += n_searched;
+        total.add(&world.seen);
     }
     // The simulation is worth little unless all of it happens all the time.
-    let Seen {
-        n_preempted,
-        n_swapped_in,
-        n_copied,
-        n_cached_tokens,
-        n_freed_blocks,
-        n_pooled,
-        n_searched,
-    } = total;
     for n_seen in [
-        n_preempted,
-        n_swapped_in,
-        n_copied,
-        n_cached_tokens,
-        n_freed_blocks,
-        n_pooled,
+        total.n_preempted,
+        total.n_swapped_in,
+        total.n_copied,
+        total.n_cached_tokens,
+        total.n_freed_blocks,
+        total.n_pooled,
     ] {
         assert!(n_seen > N_STEPS_TOTAL / 100, "{total:?} in {n_steps} steps");
     }
-    assert!(n_searched > 100, "{total:?}");
+    assert!(total.n_searched > 100, "{total:?}");
+    total
+}
+
+impl Seen {
+    fn add(&mut self, other: &Seen) {
+        self.n_preempted += other.n_preempted;
+        self.n_swapped_in += other.n_swapped_in;
+        self.n_copied += other.n_copied;
+        self.n_cached_tokens += other.n_cached_tokens;
+        self.n_freed_blocks += other.n_freed_blocks;
+        self.n_pooled += other.n_pooled;
+        self.n_searched += other.n_searched;
+        self.n_ahead += other.n_ahead;
+        self.n_overrun += other.n_overrun;
+        self.n_drained += other.n_drained;
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -684,8 +824,12 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #[test]
-    fn any_course_of_events_keeps_the_invariants(seed in any::<u64>(), ops in prop::collection::vec(op(), 0..120)) {
-        let mut world = World::new(random_limits(&mut Dice::new(seed)));
+    fn any_course_of_events_keeps_the_invariants(
+        seed in any::<u64>(),
+        depth in 1..=2usize,
+        ops in prop::collection::vec(op(), 0..120),
+    ) {
+        let mut world = World::new(random_limits(&mut Dice::new(seed)), depth);
         for op in ops {
             match op {
                 Op::Arrive(arrival) => world.arrive(&arrival),

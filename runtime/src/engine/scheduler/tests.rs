@@ -38,7 +38,7 @@ fn sized(config: EngineConfig) -> Limits {
 
 /// A scheduler with one waiting sequence per prompt length, which all may generate 10 tokens.
 fn scheduler(limits: &Limits, n_prompts: &[usize]) -> Scheduler {
-    let mut scheduler = Scheduler::new(limits);
+    let mut scheduler = Scheduler::new(limits, 1);
     for (id, &n_prompt) in n_prompts.iter().enumerate() {
         let request = GenerateRequest {
             prompt: vec![1; n_prompt],
@@ -75,6 +75,7 @@ fn course(scheduler: &mut Scheduler, n_steps: usize) -> String {
         let preempted = step.preempted.iter().map(|id| format!("-{}", id.arrival));
         course.push(rows.chain(preempted).collect::<Vec<_>>().join(" "));
         let n_draws = step.rows.iter().filter(|row| row.yields == Yield::Logits).count();
+        scheduler.assume(&step);
         scheduler.commit(&step, &vec![TOKEN; n_draws]);
     }
     course.join(" | ")
@@ -138,6 +139,7 @@ fn what_ends_frees_its_blocks_at_once() {
     let mut scheduler = scheduler(&limits(), &[4, 4]);
     let step = scheduler.schedule();
     assert_eq!(scheduler.cache().pool().n_used(), 2);
+    scheduler.assume(&step);
     let progress = scheduler.commit(&step, &[Some(Next::from(9)), None]);
     let ended = progress
         .iter()
@@ -145,7 +147,11 @@ fn what_ends_frees_its_blocks_at_once() {
         .collect::<Vec<_>>();
     assert_eq!(ended, [(0, Some(9), Some(FinishReason::Eos(9))), (1, None, None)]);
     assert_eq!((scheduler.cache().pool().n_used(), scheduler.n_running()), (0, 0));
-    assert_eq!(scheduler.schedule(), Step::default());
+    let nothing = Step {
+        is_alone: true,
+        ..Step::default()
+    };
+    assert_eq!(scheduler.schedule(), nothing);
 }
 
 #[test]

@@ -3,14 +3,8 @@
 use super::*;
 
 /// Token 7 wins every greedy draw, then token 8, then 5, which ends.
-struct Preferring;
-
-impl Forward for Preferring {
-    fn vocab_size(&self) -> usize {
-        10
-    }
-
-    fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
+fn preferring() -> impl Forward + Send {
+    FunctionModel::new(10, |batch: &Batch| {
         let row = [0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 0.0, 6.0, 5.0, 0.0];
         let logits = Logits {
             values: row.repeat(batch.logits_at.len()),
@@ -18,9 +12,9 @@ impl Forward for Preferring {
         };
         Ok(StepOutput {
             logits,
-            pooled: Vec::new(),
+            ..StepOutput::default()
         })
-    }
+    })
 }
 
 fn greedy() -> GenerateRequest {
@@ -66,7 +60,7 @@ async fn answers_end_as_the_request_says() {
             FinishReason::Length,
         ),
     ];
-    let engine = Engine::start(Box::new(Preferring), config()).unwrap();
+    let engine = Engine::start(Box::new(preferring()), config()).unwrap();
     for (request, tokens, reason) in cases {
         assert_eq!(answer(&mut submit_one(&engine, request)).await, (tokens, reason));
     }
@@ -74,7 +68,7 @@ async fn answers_end_as_the_request_says() {
         eos_token_ids: [7].into(),
         ..config()
     };
-    let engine = Engine::start(Box::new(Preferring), ends_on_seven).unwrap();
+    let engine = Engine::start(Box::new(preferring()), ends_on_seven).unwrap();
     assert_eq!(
         answer(&mut submit_one(&engine, greedy())).await,
         (vec![], FinishReason::Eos(7))
@@ -92,7 +86,7 @@ async fn answers_end_as_the_request_says() {
 #[tokio::test]
 async fn an_echo_says_its_token_as_often_as_it_may() {
     for step in [Duration::ZERO, Duration::from_millis(1)] {
-        let engine = Engine::start_echo(Echo { token: 7, step }, &Preferring, config()).unwrap();
+        let engine = Engine::start_echo(Echo { token: 7, step }, &preferring(), config()).unwrap();
         // Whoever leaves costs nothing.
         drop(submit_one(&engine, greedy()));
         for max_tokens in [1, 5] {
@@ -113,7 +107,7 @@ async fn an_echo_says_its_token_as_often_as_it_may() {
 
 #[tokio::test]
 async fn what_ended_an_answer_has_logprobs_of_its_own() {
-    let engine = Engine::start(Box::new(Preferring), config()).unwrap();
+    let engine = Engine::start(Box::new(preferring()), config()).unwrap();
     let mut request = greedy();
     request.stop_token_ids = vec![7];
     for n_top in [None, Some(1)] {
@@ -132,7 +126,7 @@ async fn what_ended_an_answer_has_logprobs_of_its_own() {
 
 #[tokio::test]
 async fn tokens_carry_logprobs_and_tickets_their_times() {
-    let engine = Engine::start(Box::new(Preferring), config()).unwrap();
+    let engine = Engine::start(Box::new(preferring()), config()).unwrap();
     let mut request = greedy();
     request.sampling.logprobs = Some(2);
     let mut ticket = submit_one(&engine, request);

@@ -32,9 +32,14 @@ fn compiled(grammars: &Grammars) -> Vec<Grammar> {
 }
 
 fn guided_request(idx: usize, grammars: &[Grammar]) -> GenerateRequest {
+    let mut request = request(idx);
+    // What they forbid might be all that a grammar allows.
+    request.sampling.bad_words.clear();
     GenerateRequest {
         grammar: grammars.get(idx % (grammars.len() + 1)).cloned(),
-        ..request(idx)
+        min_tokens: 0,
+        stop_token_ids: Vec::new(),
+        ..request
     }
 }
 
@@ -71,67 +76,73 @@ fn expected(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
 
 #[tokio::test]
 async fn guided_answers_are_those_alone_in_batches_and_after_preemptions() {
-    let scarce = EngineConfig {
-        n_blocks: 30,
-        ..config()
-    };
-    let swapping = EngineConfig {
-        n_host_blocks: 30,
-        preemption_mode: PreemptionMode::Swap,
-        ..scarce.clone()
-    };
-    let grammars = compiled(&grammars());
-    let requests: Vec<_> = (0..60).map(|idx| guided_request(idx, &grammars)).collect();
-    let answers: Vec<_> = requests.iter().map(expected).collect();
-    assert!(
-        answers
-            .iter()
-            .any(|(_, reason)| *reason == FinishReason::Complete)
-    );
-    for (config, is_scarce) in [(config(), false), (scarce, true), (swapping, true)] {
-        let engine = engine(config);
-        let tickets = engine.submit(requests.clone()).unwrap();
-        for (mut ticket, expected) in tickets.into_iter().zip(&answers) {
-            assert_eq!(&answer(&mut ticket).await, expected);
+    for depth in DEPTHS {
+        let scarce = EngineConfig {
+            n_blocks: 30,
+            ..config()
+        };
+        let swapping = EngineConfig {
+            n_host_blocks: 30,
+            preemption_mode: PreemptionMode::Swap,
+            ..scarce.clone()
+        };
+        let grammars = compiled(&grammars());
+        let requests: Vec<_> = (0..60).map(|idx| guided_request(idx, &grammars)).collect();
+        let answers: Vec<_> = requests.iter().map(expected).collect();
+        assert!(
+            answers
+                .iter()
+                .any(|(_, reason)| *reason == FinishReason::Complete)
+        );
+        for (config, is_scarce) in [(config(), false), (scarce, true), (swapping, true)] {
+            let engine = engine_of_depth(depth, config);
+            let tickets = engine.submit(requests.clone()).unwrap();
+            for (mut ticket, expected) in tickets.into_iter().zip(&answers) {
+                assert_eq!(&answer(&mut ticket).await, expected);
+            }
+            assert_eq!(engine.counters().preemptions.get() > 0, is_scarce);
         }
-        assert_eq!(engine.counters().preemptions.get() > 0, is_scarce);
     }
 }
 
 #[tokio::test]
 async fn each_of_several_answers_follows_the_grammar_on_its_own() {
-    let engine = engine(config());
-    for grammar in compiled(&grammars()) {
-        let several = GenerateRequest {
-            n: 4,
-            grammar: Some(grammar),
-            ..request(5)
-        };
-        let tickets = engine.submit(vec![several.clone()]).unwrap();
-        for (mut ticket, idx) in tickets.into_iter().zip(0..) {
-            let mut alone = several.clone();
-            alone.sampling.seed = several.sampling.seed.map(|seed| seed + idx);
-            assert_eq!(answer(&mut ticket).await, expected(&alone));
+    for depth in DEPTHS {
+        let engine = engine_of_depth(depth, config());
+        for grammar in compiled(&grammars()) {
+            let several = GenerateRequest {
+                n: 4,
+                grammar: Some(grammar),
+                ..guided_request(5, &[])
+            };
+            let tickets = engine.submit(vec![several.clone()]).unwrap();
+            for (mut ticket, idx) in tickets.into_iter().zip(0..) {
+                let mut alone = several.clone();
+                alone.sampling.seed = several.sampling.seed.map(|seed| seed + idx);
+                assert_eq!(answer(&mut ticket).await, expected(&alone));
+            }
         }
     }
 }
 
 #[tokio::test]
 async fn a_grammar_that_cannot_be_followed_fails_its_own_request() {
-    let engine = engine(config());
-    let grammars = grammars();
-    // No token begins with x.
-    let hopeless = Constraint::Regex("(a|ab|abc)x".to_owned());
-    let guided = GenerateRequest {
-        grammar: Some(grammars.compile(&hopeless).unwrap()),
-        ..request(1)
-    };
-    let mut tickets = engine.submit(vec![guided, request(2)]).unwrap();
-    let (tokens, end) = read(&mut tickets[0]).await;
-    assert_eq!(tokens.len(), 1);
-    assert!(
-        matches!(end, Event::Failed(RequestFailure::Grammar(_))),
-        "{end:?}"
-    );
-    assert_eq!(answer(&mut tickets[1]).await, expected_answer(&request(2)));
+    for depth in DEPTHS {
+        let engine = engine_of_depth(depth, config());
+        let grammars = grammars();
+        // No token begins with x.
+        let hopeless = Constraint::Regex("(a|ab|abc)x".to_owned());
+        let guided = GenerateRequest {
+            grammar: Some(grammars.compile(&hopeless).unwrap()),
+            ..request(1)
+        };
+        let mut tickets = engine.submit(vec![guided, request(2)]).unwrap();
+        let (tokens, end) = read(&mut tickets[0]).await;
+        assert_eq!(tokens.len(), 1);
+        assert!(
+            matches!(end, Event::Failed(RequestFailure::Grammar(_))),
+            "{end:?}"
+        );
+        assert_eq!(answer(&mut tickets[1]).await, expected_answer(&request(2)));
+    }
 }

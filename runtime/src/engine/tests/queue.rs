@@ -4,39 +4,47 @@ use super::*;
 
 #[tokio::test]
 async fn the_smaller_priority_goes_first_where_priorities_count() {
-    for (scheduling_policy, first) in [(SchedulingPolicy::Priority, 1), (SchedulingPolicy::Fcfs, 0)] {
-        let (engine, gate) = gated(EngineConfig {
-            max_num_seqs: 1,
-            scheduling_policy,
-            ..config()
-        });
-        let urgent = GenerateRequest {
-            priority: -first,
-            ..endless(1)
-        };
-        let mut tickets = engine.submit(vec![endless(1)]).unwrap();
-        gate.send(()).unwrap();
-        assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
-        tickets.extend(engine.submit(vec![urgent]).unwrap());
-        drop(gate);
-        let mut ended_at = Vec::new();
-        for ticket in &mut tickets {
-            let (_, end) = read(ticket).await;
-            assert!(matches!(end, Event::Finished { .. }), "{end:?}");
-            ended_at.push(ticket.timing().last_event_at);
+    for depth in DEPTHS {
+        for (scheduling_policy, first) in [(SchedulingPolicy::Priority, 1), (SchedulingPolicy::Fcfs, 0)] {
+            let (engine, gate) = gated(
+                depth,
+                EngineConfig {
+                    max_num_seqs: 1,
+                    scheduling_policy,
+                    ..config()
+                },
+            );
+            let urgent = GenerateRequest {
+                priority: -first,
+                ..endless(1)
+            };
+            let mut tickets = engine.submit(vec![endless(1)]).unwrap();
+            gate.send(()).unwrap();
+            assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
+            tickets.extend(engine.submit(vec![urgent]).unwrap());
+            drop(gate);
+            let mut ended_at = Vec::new();
+            for ticket in &mut tickets {
+                let (_, end) = read(ticket).await;
+                assert!(matches!(end, Event::Finished { .. }), "{end:?}");
+                ended_at.push(ticket.timing().last_event_at);
+            }
+            assert_eq!(i32::from(ended_at[1] < ended_at[0]), first);
+            assert_ends_empty(engine).await;
         }
-        assert_eq!(i32::from(ended_at[1] < ended_at[0]), first);
-        assert_ends_empty(engine).await;
     }
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_all_of_a_submission_and_recovers() {
-    let (engine, gate) = gated(EngineConfig {
-        max_num_seqs: 2,
-        max_waiting: 3,
-        ..config()
-    });
+    let (engine, gate) = gated(
+        1,
+        EngineConfig {
+            max_num_seqs: 2,
+            max_waiting: 3,
+            ..config()
+        },
+    );
     let mut tickets = engine.submit(vec![endless(1); 4]).unwrap();
     let full = SubmitError::QueueFull { retry_after_s: 1 };
     assert_eq!(engine.submit(vec![endless(1); 2]).unwrap_err(), full);
