@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::{
     context::Context,
-    health::Stage,
+    health::Leadership,
     leader::Candidate,
     names::OWNER_LABEL,
     reconcile::{Guarded, children::CHILDREN, error_policy, reconcile},
@@ -48,7 +48,7 @@ pub enum Error {
 pub async fn run(
     context: Arc<Context>,
     candidate: Option<Candidate>,
-    stage: &watch::Sender<Stage>,
+    leadership: &watch::Sender<Leadership>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let shutdown = shutdown.boxed().shared();
@@ -56,16 +56,16 @@ pub async fn run(
     let version = version.map_err(|error| Error::Unreachable(Box::new(error)))?;
     tracing::info!(api_server = %version.git_version, "connected");
     let Some(mut candidate) = candidate else {
-        control(context, stage, shutdown).await;
+        control(context, leadership, shutdown).await;
         return Ok(());
     };
     tokio::select! {
-        () = candidate.acquire(|| { stage.send_replace(Stage::Standby); }) => {}
+        () = candidate.acquire(|| { leadership.send_replace(Leadership::Standby); }) => {}
         () = shutdown.clone() => return Ok(()),
     }
     tracing::info!("leading");
     tokio::select! {
-        () = control(context, stage, shutdown) => {}
+        () = control(context, leadership, shutdown) => {}
         () = candidate.hold() => return Err(Error::LeaseLost),
     }
     if let Err(error) = candidate.release().await {
@@ -76,8 +76,8 @@ pub async fn run(
 
 type Shutdown = Shared<futures::future::BoxFuture<'static, ()>>;
 
-async fn control(context: Arc<Context>, stage: &watch::Sender<Stage>, shutdown: Shutdown) {
-    stage.send_replace(Stage::Syncing);
+async fn control(context: Arc<Context>, leadership: &watch::Sender<Leadership>, shutdown: Shutdown) {
+    leadership.send_replace(Leadership::Syncing);
     let (reader, writer) = reflector::store::<Guarded>();
     let objects = watcher(
         Api::<Guarded>::all(context.client.clone()),
@@ -106,7 +106,7 @@ async fn control(context: Arc<Context>, stage: &watch::Sender<Stage>, shutdown: 
         });
     let synced = async {
         if reader.wait_until_ready().await.is_ok() {
-            stage.send_replace(Stage::Leading);
+            leadership.send_replace(Leadership::Leading);
         }
         std::future::pending::<()>().await;
     };

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use crate::metrics;
 
-/// The stage that the operator has reached. A standby counts as ready.
+/// Whether this process leads. A standby counts as ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Leadership {
     /// The API server has not answered yet.
     Connecting,
     /// Another process leads.
@@ -23,29 +23,29 @@ pub enum Stage {
 
 #[derive(Clone)]
 struct Served {
-    stage: watch::Receiver<Stage>,
+    leadership: watch::Receiver<Leadership>,
     registry: Arc<Registry>,
 }
 
 /// The routes.
-pub fn routes(stage: watch::Receiver<Stage>, registry: Registry) -> Router {
+pub fn routes(leadership: watch::Receiver<Leadership>, registry: Registry) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .with_state(Served {
-            stage,
+            leadership,
             registry: Arc::new(registry),
         })
 }
 
 async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
-    let stage = *served.stage.borrow();
-    let code = match stage {
-        Stage::Connecting | Stage::Syncing => StatusCode::SERVICE_UNAVAILABLE,
-        Stage::Standby | Stage::Leading => StatusCode::OK,
+    let leadership = *served.leadership.borrow();
+    let code = match leadership {
+        Leadership::Connecting | Leadership::Syncing => StatusCode::SERVICE_UNAVAILABLE,
+        Leadership::Standby | Leadership::Leading => StatusCode::OK,
     };
-    (code, format!("{stage:?}\n"))
+    (code, format!("{leadership:?}\n"))
 }
 
 async fn scrape(State(served): State<Served>) -> ([(&'static str, &'static str); 1], String) {
@@ -61,20 +61,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_leader_and_a_standby_are_ready() {
-        let (sender, receiver) = watch::channel(Stage::Connecting);
+        let (sender, receiver) = watch::channel(Leadership::Connecting);
         let app = routes(receiver, Registry::default());
-        for (stage, code) in [
-            (Stage::Connecting, 503),
-            (Stage::Standby, 200),
-            (Stage::Syncing, 503),
-            (Stage::Leading, 200),
+        for (leadership, code) in [
+            (Leadership::Connecting, 503),
+            (Leadership::Standby, 200),
+            (Leadership::Syncing, 503),
+            (Leadership::Leading, 200),
         ] {
-            sender.send_replace(stage);
+            sender.send_replace(leadership);
             let request = Request::get("/readyz").body(Body::empty()).unwrap();
             assert_eq!(
                 app.clone().oneshot(request).await.unwrap().status(),
                 code,
-                "{stage:?}"
+                "{leadership:?}"
             );
         }
         for path in ["/livez", "/metrics"] {

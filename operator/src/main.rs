@@ -85,14 +85,14 @@ async fn run(options: Run) -> anyhow::Result<()> {
         Candidate::new(client.clone(), namespace, identity)
     });
 
-    let (stage, seen_stage) = watch::channel(health::Stage::Connecting);
+    let (leadership, seen_leadership) = watch::channel(health::Leadership::Connecting);
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("--listen {}", options.listen))?;
-    let server = axum::serve(listener, health::routes(seen_stage, registry));
+    let server = axum::serve(listener, health::routes(seen_leadership, registry));
     tokio::select! {
         served = server.into_future() => served.context("health server"),
-        ended = controller::run(Arc::new(context), candidate, &stage, stopped()?) => Ok(ended?),
+        ended = controller::run(Arc::new(context), candidate, &leadership, stopped()?) => Ok(ended?),
     }
 }
 

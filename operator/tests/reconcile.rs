@@ -27,6 +27,15 @@ const MDEP: &str = "/apis/slipway.dev/v1alpha1/namespaces/team/modeldeployments/
 const SERVICE: &str = "/api/v1/namespaces/team/services/chat";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/chat";
 const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/chat-cache";
+/// Every child, by path.
+const CHILDREN: [&str; 6] = [
+    "/api/v1/namespaces/team/serviceaccounts/chat",
+    "/api/v1/namespaces/team/configmaps/chat-config",
+    CLAIM,
+    "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chat",
+    SERVICE,
+    DEPLOYMENT,
+];
 
 /// Objects by path, the writes so far, and the codes with which writes are refused.
 #[derive(Clone, Default)]
@@ -155,14 +164,8 @@ async fn a_new_object_gets_children_and_a_status_and_an_unchanged_status_is_not_
     let context = api.context();
     api.reconcile(&context).await.unwrap();
     let written = api.written();
-    let children = [
-        "/api/v1/namespaces/team/configmaps/chat-config",
-        "/api/v1/namespaces/team/serviceaccounts/chat",
-        SERVICE,
-        DEPLOYMENT,
-        "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chat",
-    ];
-    for child in children {
+    assert!(!written.contains(&format!("PATCH {CLAIM}")), "{written:?}");
+    for child in CHILDREN.into_iter().filter(|child| *child != CLAIM) {
         assert!(
             written.contains(&format!("PATCH {child}")),
             "{child} in {written:?}"
@@ -211,14 +214,32 @@ async fn a_child_that_is_no_longer_requested_is_deleted_and_a_retained_one_is_ke
 }
 
 #[tokio::test]
-async fn an_object_of_somebody_else_is_left_alone() {
+async fn an_object_of_somebody_else_is_left_alone_whatever_its_kind() {
+    for path in CHILDREN {
+        let api = Api::with(hub());
+        let name = path.rsplit('/').next().unwrap();
+        let foreign = json!({"metadata": {"name": name, "namespace": "team"}});
+        api.put(path, foreign.clone());
+        api.reconcile(&api.context()).await.unwrap();
+        assert_eq!(api.ready(), (json!("False"), json!("NameTaken")), "{path}");
+        assert_eq!(api.get(path), foreign);
+        let written = api.written();
+        assert!(
+            !written
+                .iter()
+                .any(|line| CHILDREN.iter().any(|child| line.ends_with(child))),
+            "{written:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_deployment_is_written_after_what_its_pods_use() {
     let api = Api::with(hub());
-    let foreign =
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": "team"}});
-    api.put(SERVICE, foreign.clone());
-    api.reconcile(&api.context()).await.unwrap();
-    assert_eq!(api.ready(), (json!("False"), json!("NameTaken")));
-    assert_eq!((api.get(SERVICE), api.get(DEPLOYMENT)), (foreign, Value::Null));
+    api.refuse(SERVICE, 500);
+    api.reconcile(&api.context()).await.unwrap_err();
+    assert_eq!(api.get(DEPLOYMENT), Value::Null);
+    assert!(!api.written().contains(&format!("PATCH {DEPLOYMENT}")));
 }
 
 #[tokio::test]
