@@ -289,7 +289,7 @@ fn dtypes_are_converted_at_load() {
     // Tolerances of 16-bit weights with fp32 activations: half of what 16-bit computation was measured at.
     for (dtype, name, tolerance) in [
         (DtypeChoice::Float16, "float16", 0.04),
-        (DtypeChoice::BFloat16, "bfloat16", 0.3),
+        (DtypeChoice::Bfloat16, "bfloat16", 0.3),
     ] {
         let dir = fixture("llama-bias-sharded-f32");
         let mut model = of("llama-bias-sharded-f32", dtype);

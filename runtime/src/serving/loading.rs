@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::chain;
-use crds::settings::Dtype;
 
 use super::capacity::{self, Demand};
 use super::{LoadError, Serving};
@@ -19,7 +18,7 @@ use crate::engine::{
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
-use crate::model::{DtypeChoice, LoadFormat, LoadOptions, Model, ModelInfo, Task};
+use crate::model::{LoadFormat, LoadOptions, Model, ModelInfo, Task};
 use crate::parsers::FormatNames;
 use crate::pooling::PoolingConfig;
 use crate::startup::Stage;
@@ -152,7 +151,7 @@ fn load_from(
     );
     let options = LoadOptions {
         format: LoadFormat::Auto,
-        dtype: dtype(config.engine.dtype()),
+        dtype: config.engine.dtype(),
         n_threads: None,
         max_model_len: config.engine.max_model_len(),
     };
@@ -253,15 +252,6 @@ fn template(
     let template = template.with_content_format(config.content_format);
     tracing::info!(format = %template.content_format(), "the form of contents for the chat template");
     Ok(Some(template))
-}
-
-fn dtype(setting: Dtype) -> DtypeChoice {
-    match setting {
-        Dtype::Auto => DtypeChoice::Auto,
-        Dtype::Half | Dtype::Float16 => DtypeChoice::Float16,
-        Dtype::Bfloat16 => DtypeChoice::BFloat16,
-        Dtype::Float | Dtype::Float32 => DtypeChoice::Float32,
-    }
 }
 
 /// One token through the whole path, so that the first client does not pay for cold pages.

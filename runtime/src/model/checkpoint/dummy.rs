@@ -6,7 +6,7 @@ use kernels::{DType, Weight};
 use rayon::prelude::*;
 
 use super::load::{Linear, LoadedLayer};
-use super::weights::DtypeChoice;
+use super::weights::{DtypeChoice, in_memory};
 use crate::model::error::ModelError;
 use crate::model::spec::{Convert, LayerSpec, Layout, Matrix, Part, Vector};
 
@@ -20,7 +20,7 @@ impl Dummy {
     /// Weights in `dtype`, or as the config's `stored` dtype if the choice is to keep that.
     pub(in crate::model) fn new(choice: DtypeChoice, stored: DType) -> Dummy {
         Dummy {
-            dtype: choice.apply(stored),
+            dtype: in_memory(choice, stored),
             weights_bytes: AtomicU64::new(0),
         }
     }

@@ -9,7 +9,7 @@ use kernels::{DType, Weight};
 use rayon::prelude::*;
 
 use super::mxfp4;
-use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor};
+use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor, in_memory};
 use crate::model::error::ModelError;
 use crate::model::spec::{Convert, Layer, LayerSpec, Layout, Matrix, Network, Part, Rows, Vector};
 
@@ -75,7 +75,7 @@ impl<'a> Loader<'a> {
                 common = DType::F32;
             }
         }
-        Ok(self.dtype.apply(common))
+        Ok(in_memory(self.dtype, common))
     }
 
     /// Writes the rows of one part from `row` on.

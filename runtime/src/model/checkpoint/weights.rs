@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+pub use crds::settings::Dtype as DtypeChoice;
 use kernels::{DType, MappedFile};
 
 use super::pickle::read_checkpoint;
@@ -12,43 +13,6 @@ use super::safetensors::{Entry, read_header};
 use crate::model::config::{Fields, read_json};
 use crate::model::error::ModelError;
 use crate::model::spec::TensorSpec;
-
-/// In which dtype weights are kept, the choices of the DTYPE setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DtypeChoice {
-    /// As the checkpoint has them.
-    #[default]
-    Auto,
-    /// IEEE half precision.
-    Float16,
-    /// Brain floating point.
-    BFloat16,
-    /// IEEE single precision.
-    Float32,
-}
-
-impl DtypeChoice {
-    /// Reads `auto`, `half`, `float16`, `bfloat16`, `float` or `float32`.
-    pub fn parse(name: &str) -> Option<DtypeChoice> {
-        match name {
-            "auto" => Some(DtypeChoice::Auto),
-            "half" | "float16" => Some(DtypeChoice::Float16),
-            "bfloat16" => Some(DtypeChoice::BFloat16),
-            "float" | "float32" => Some(DtypeChoice::Float32),
-            _ => None,
-        }
-    }
-
-    /// The dtype in memory of weights that the checkpoint has as `stored`.
-    pub(in crate::model) fn apply(self, stored: DType) -> DType {
-        match self {
-            DtypeChoice::Auto => stored,
-            DtypeChoice::Float16 => DType::F16,
-            DtypeChoice::BFloat16 => DType::BF16,
-            DtypeChoice::Float32 => DType::F32,
-        }
-    }
-}
 
 /// Which files weights are read from, the choices of the LOAD_FORMAT setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,6 +26,16 @@ pub enum LoadFormat {
     Pt,
     /// No files: seeded random weights of the shapes that config.json gives.
     Dummy,
+}
+
+/// The dtype in memory of weights that the checkpoint has as `stored`.
+pub(in crate::model) fn in_memory(choice: DtypeChoice, stored: DType) -> DType {
+    match choice {
+        DtypeChoice::Auto => stored,
+        DtypeChoice::Half | DtypeChoice::Float16 => DType::F16,
+        DtypeChoice::Bfloat16 => DType::BF16,
+        DtypeChoice::Float | DtypeChoice::Float32 => DType::F32,
+    }
 }
 
 /// How far loading is.
@@ -370,12 +344,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dtype_names() {
-        assert_eq!(DtypeChoice::parse("half"), Some(DtypeChoice::Float16));
-        assert_eq!(DtypeChoice::parse("float"), Some(DtypeChoice::Float32));
-        assert_eq!(DtypeChoice::parse("fp8"), None);
-        assert_eq!(DtypeChoice::Auto.apply(DType::BF16), DType::BF16);
-        assert_eq!(DtypeChoice::Float32.apply(DType::BF16), DType::F32);
+    fn a_chosen_dtype_replaces_the_stored_one() {
+        assert_eq!(in_memory(DtypeChoice::Auto, DType::BF16), DType::BF16);
+        assert_eq!(in_memory(DtypeChoice::Half, DType::BF16), DType::F16);
+        assert_eq!(in_memory(DtypeChoice::Float32, DType::BF16), DType::F32);
     }
 
     /// A folder with the given files.
