@@ -51,6 +51,18 @@ choices! {
         Float32 = "float32",
     }
 
+    /// Files from which the weights are read.
+    LoadFormat {
+        /// Safetensors if there are any, else PyTorch's files.
+        Auto = "auto",
+        /// Safetensors only.
+        Safetensors = "safetensors",
+        /// PyTorch's files only.
+        Pt = "pt",
+        /// No files: seeded random weights of the shapes in `config.json`.
+        Dummy = "dummy",
+    }
+
     /// What happens to a sequence whose KV-cache blocks an older sequence needs.
     PreemptionMode {
         /// Its tokens are computed again.

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::DefaultValue::{Absent, FromMachine, FromModel};
 use super::{
-    ContentFormat, ConvTemplate, DefaultValue, Dtype, LogFormat, LogLevel, Place, PreemptionMode, Row,
-    SchedulingPolicy, Setting,
+    ContentFormat, ConvTemplate, DefaultValue, Dtype, LoadFormat, LogFormat, LogLevel, Place, PreemptionMode,
+    Row, SchedulingPolicy, Setting,
 };
 use crate::schema;
 
@@ -129,6 +129,7 @@ macro_rules! default_of_row {
 
 default_of_row! {
     Dtype: EngineSettings.dtype,
+    LoadFormat: EngineSettings.load_format,
     PreemptionMode: EngineSettings.preemption_mode,
     SchedulingPolicy: EngineSettings.scheduling_policy,
 }
@@ -194,6 +195,13 @@ settings! {
         /// Number type of the weights in memory. `auto` keeps the checkpoint's.
         #[schemars(title = "Data type")]
         dtype: Dtype = Dtype::Auto, Row { valid: &["auto", "half", "float32"], invalid: &["int4", "AUTO"], ..ROW };
+        /// Files from which the weights are read: safetensors, PyTorch's (`pt`), or those that the model has (`auto`).
+        /// `dummy` reads none and makes random weights, for benchmarks. It needs `config.json` and the tokenizer, and
+        /// still downloads a repository; `ignorePatterns` of the repository can leave out the weights.
+        #[schemars(title = "Load format")]
+        load_format: LoadFormat = LoadFormat::Auto, Row {
+            valid: &["auto", "safetensors", "pt", "dummy"], invalid: &["npcache"], ..ROW
+        };
         /// Longest context in tokens, prompt and answer together.
         #[schemars(title = "Context length", range(min = 1, max = 16_777_216))]
         max_model_len: u32 => FromModel("the model's"), Row {

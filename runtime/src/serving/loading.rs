@@ -18,7 +18,7 @@ use crate::engine::{
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
-use crate::model::{LoadFormat, LoadOptions, Model, ModelInfo, Task};
+use crate::model::{LoadOptions, Model, ModelInfo, Task};
 use crate::parsers::FormatNames;
 use crate::pooling::PoolingConfig;
 use crate::startup::Stage;
@@ -150,7 +150,7 @@ fn load_from(
         "parsers of answers"
     );
     let options = LoadOptions {
-        format: LoadFormat::Auto,
+        format: config.engine.load_format(),
         dtype: config.engine.dtype(),
         n_threads: None,
         max_model_len: config.engine.max_model_len(),

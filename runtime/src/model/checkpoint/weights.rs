@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-pub use crds::settings::Dtype as DtypeChoice;
+pub use crds::settings::{Dtype as DtypeChoice, LoadFormat};
 use kernels::{DType, MappedFile};
 
 use super::pickle::read_checkpoint;
@@ -13,20 +13,6 @@ use super::safetensors::{Entry, read_header};
 use crate::model::config::{Fields, read_json};
 use crate::model::error::ModelError;
 use crate::model::spec::TensorSpec;
-
-/// Which files weights are read from, the choices of the LOAD_FORMAT setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LoadFormat {
-    /// Safetensors if there are any, else PyTorch's files.
-    #[default]
-    Auto,
-    /// Safetensors only.
-    Safetensors,
-    /// PyTorch's files only.
-    Pt,
-    /// No files: seeded random weights of the shapes that config.json gives.
-    Dummy,
-}
 
 /// The dtype in memory of weights that the checkpoint has as `stored`.
 pub(in crate::model) fn in_memory(choice: DtypeChoice, stored: DType) -> DType {
