@@ -213,10 +213,7 @@ fn unfinished(rollout: &Rollout<'_>) -> ConditionState {
             (reason::SCALING, "the number of pods is changing")
         }
         _ if !rollout.routed => (reason::PENDING, "the Service does not route to them yet"),
-        _ => (
-            reason::PENDING,
-            "the Deployment controller has not processed the newest spec yet",
-        ),
+        _ => (reason::PENDING, "the Deployment controller has not finished yet"),
     };
     ConditionState::no(reason, format!("{}; {activity}", ready_replicas(rollout)))
 }
