@@ -12,6 +12,7 @@ mod generation;
 mod ignored;
 mod prefix;
 mod request_id;
+mod route;
 pub mod routes;
 mod shape;
 pub mod tls;

@@ -9,6 +9,7 @@ use runtime::api::openapi;
 use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
 use runtime::config::{self, Environment, ServeArguments};
+use runtime::http::routes;
 use runtime::{fetch, server};
 
 /// The C library's allocator took a third of a request's time.
@@ -46,11 +47,11 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             fetched.map_err(|error| error.failure())
         }
         Action::OpenApi => {
-            println!("{:#}", openapi::document());
+            println!("{:#}", openapi::document(&routes::docs()));
             Ok(())
         }
         Action::Parameters => {
-            print!("{}", openapi::markdown());
+            print!("{}", openapi::markdown(&routes::docs()));
             Ok(())
         }
     }

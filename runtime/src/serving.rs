@@ -38,9 +38,9 @@ pub struct Serving {
     pub info: ModelInfo,
     /// Longest context in tokens.
     pub max_model_len: usize,
-    /// What the checkpoint says of its vectors.
+    /// How the checkpoint makes vectors.
     pub pooling: PoolingConfig,
-    /// Commit that was downloaded, if the directory says so.
+    /// Commit that was downloaded, if the directory records it.
     pub revision: Option<String>,
     /// Sampling of requests that name none.
     pub defaults: Defaults,

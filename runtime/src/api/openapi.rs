@@ -1,6 +1,6 @@
-//! The OpenAPI document and `docs/api.md`, written from the table of parameters and the types of answers.
+//! The OpenAPI document and `docs/api.md`, written from routes, the table of parameters and the types of answers.
 //!
-//! Nothing is described here that is not read or sent elsewhere: only which answer belongs to which body.
+//! Nothing is described here that is not read or sent elsewhere: a route names its body and its answer.
 
 use std::fmt::Write as _;
 
@@ -9,110 +9,61 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::api::jobs::input::{FIELDS, SAMPLING};
-use crate::api::request::parameters::{
-    Body, CHAT_COMPLETIONS, COMPLETIONS, DETOKENIZATION, EMBEDDINGS, Fate, Kind, MESSAGES, Parameter,
-    RERANKING, RESPONSES, SCORES, TOKENIZATION,
-};
-use crate::api::response::models::{Model, Models};
-use crate::api::response::pooled::{Embedding, List, Ranked, Score};
-use crate::api::response::tokens::{Text, Tokens};
-use crate::api::response::{Answer, ErrorBody, chat, completion};
+use crate::api::request::parameters::{Body, Fate, Kind, Parameter};
+use crate::api::response::ErrorBody;
 
 /// Writes a schema.
-type SchemaOf = fn(&mut SchemaGenerator) -> Value;
+pub type SchemaOf = fn(&mut SchemaGenerator) -> Value;
+
+/// What the documents say of a route.
+pub struct RouteDoc {
+    /// Its path; parameters of the path in braces.
+    pub path: &'static str,
+    /// Its methods, in lower case.
+    pub methods: &'static [&'static str],
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// Who may ask.
+    pub access: Access,
+    /// How the OpenAPI document describes it; `None` if it is another name of a described route, or not for clients.
+    pub operation: Option<Operation>,
+}
+
+/// Who may ask a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Clients with a key, where keys are set.
+    Key,
+    /// Everybody: the kubelet, Prometheus and the operator have no key.
+    Open,
+}
+
+/// How the OpenAPI document describes a route.
+pub enum Operation {
+    /// A route that takes a body of the table of parameters.
+    Body(BodyOperation),
+    /// A route that only reads, and the schema of its answer.
+    Reading(SchemaOf),
+    /// A route of a job.
+    Job,
+}
 
 /// A route that takes a body.
-struct Operation {
-    body: &'static Body,
-    summary: &'static str,
+pub struct BodyOperation {
+    /// Its parameters.
+    pub body: &'static Body,
     /// Schema of the answer.
-    answer: SchemaOf,
+    pub answer: SchemaOf,
     /// Schema of an event of a stream; `None`: there are no streams.
-    event: Option<SchemaOf>,
+    pub event: Option<SchemaOf>,
     /// Schema of an error.
-    error: SchemaOf,
+    pub error: SchemaOf,
 }
 
-const OPERATIONS: &[Operation] = &[
-    Operation {
-        body: &CHAT_COMPLETIONS,
-        summary: "Answer a conversation",
-        answer: schema::<Answer<'_, chat::Choice>>,
-        event: Some(schema::<Answer<'_, chat::ChunkChoice>>),
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &COMPLETIONS,
-        summary: "Continue prompts",
-        answer: schema::<Answer<'_, completion::Choice>>,
-        event: Some(schema::<Answer<'_, completion::Choice>>),
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &RESPONSES,
-        summary: "Answer items, as OpenAI's responses",
-        answer: |_| object("OpenAI's response object; nothing is stored."),
-        event: Some(|_| object("OpenAI's response events, from `response.created` to `response.completed`.")),
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &MESSAGES,
-        summary: "Answer a conversation, as Anthropic's messages",
-        answer: |_| object("Anthropic's message object."),
-        event: Some(|_| object("Anthropic's events, from `message_start` to `message_stop`.")),
-        error: |_| object("Anthropic's error object."),
-    },
-    Operation {
-        body: &EMBEDDINGS,
-        summary: "Make vectors of texts",
-        answer: schema::<List<Embedding>>,
-        event: None,
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &SCORES,
-        summary: "Tell how well texts go together",
-        answer: schema::<List<Score>>,
-        event: None,
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &RERANKING,
-        summary: "Order documents by a query",
-        answer: schema::<Ranked>,
-        event: None,
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &TOKENIZATION,
-        summary: "Turn text into tokens",
-        answer: schema::<Tokens>,
-        event: None,
-        error: schema::<ErrorBody>,
-    },
-    Operation {
-        body: &DETOKENIZATION,
-        summary: "Turn tokens into text",
-        answer: schema::<Text>,
-        event: None,
-        error: schema::<ErrorBody>,
-    },
-];
-
-fn object(description: &str) -> Value {
+/// An object that is not described further.
+pub fn object(description: &str) -> Value {
     json!({"type": "object", "description": description})
 }
-
-/// RunPod's job routes: method, path, summary.
-const JOBS: &[(&str, &str, &str)] = &[
-    ("post", "/run", "Begin a job"),
-    ("post", "/runsync", "Begin a job and wait for it"),
-    ("get", "/status/{id}", "What became of a job"),
-    ("get", "/stream/{id}", "Output of a job since the last time"),
-    ("post", "/cancel/{id}", "End a job"),
-    ("post", "/retry/{id}", "Begin a failed job again"),
-    ("post", "/purge-queue", "Drop the jobs that have not begun"),
-];
 
 /// The schema of a job's body.
 fn job_schema() -> Value {
@@ -132,70 +83,24 @@ fn job_schema() -> Value {
     json!({"type": "object", "properties": {"input": input}, "required": ["input"]})
 }
 
-/// Routes without a body: path, summary, schema of the answer.
-type Reading = (&'static str, &'static str, SchemaOf);
-
-const READINGS: &[Reading] = &[
-    ("/v1/models", "The served names", schema::<Models>),
-    ("/v1/models/{name}", "One of the served names", schema::<Model>),
-    (
-        "/version",
-        "The version of this program",
-        |_| json!({"type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]}),
-    ),
-];
-
-fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+/// The schema of a type that is sent.
+pub fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().into()
 }
 
-/// The OpenAPI 3.1 document of all routes that clients use.
-pub fn document() -> Value {
+/// The OpenAPI 3.1 document of the routes that clients use.
+pub fn document(routes: &[&RouteDoc]) -> Value {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut generator = settings.into_generator();
-    let error = schema::<ErrorBody>(&mut generator);
     let mut paths = Map::new();
-    for operation in OPERATIONS {
-        let post = operation.document(&mut generator);
-        paths.insert(operation.body.route.into(), json!({"post": post}));
-    }
-    for (path, summary, answer) in READINGS {
-        let mut get = json!({
-            "summary": summary,
-            "operationId": operation_id(path),
-            "responses": {
-                "200": {"description": "The answer", "content": json_content(&answer(&mut generator))},
-                "4XX": {"description": "A bad request", "content": json_content(&error)},
-                "503": {"description": "The model is not loaded", "content": json_content(&error)},
-            },
-        });
-        if path.contains("{name}") {
-            get["parameters"] =
-                json!([{"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}]);
+    for route in routes {
+        if let (Some(operation), Some(method)) = (&route.operation, route.methods.first()) {
+            let described = operation.document(route, &mut generator);
+            paths.insert(route.path.replace('*', ""), json!({*method: described}));
         }
-        paths.insert((*path).into(), json!({"get": get}));
-    }
-    for (method, path, summary) in JOBS {
-        let mut operation = json!({
-            "summary": summary,
-            "operationId": operation_id(path),
-            "responses": {
-                "200": {"description": "The job", "content": json_content(&json!({"type": "object"}))},
-                "4XX": {"description": "A bad request", "content": json_content(&error)},
-                "503": {"description": "The model is not loaded", "content": json_content(&error)},
-            },
-        });
-        if path.starts_with("/run") {
-            operation["requestBody"] = json!({"required": true, "content": json_content(&job_schema())});
-        }
-        if path.contains("{id}") {
-            operation["parameters"] =
-                json!([{"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}]);
-        }
-        paths.insert((*path).into(), json!({*method: operation}));
     }
     let schemas: Map<String, Value> = generator.take_definitions(true);
     json!({
@@ -215,7 +120,63 @@ pub fn document() -> Value {
 }
 
 impl Operation {
-    fn document(&self, generator: &mut SchemaGenerator) -> Value {
+    fn document(&self, route: &RouteDoc, generator: &mut SchemaGenerator) -> Value {
+        match self {
+            Operation::Body(operation) => operation.document(route, generator),
+            Operation::Reading(answer) => {
+                let answer = answer(generator);
+                described_answer(route, ("The answer", answer), generator)
+            }
+            Operation::Job => {
+                let job = json!({"type": "object"});
+                let mut operation = described_answer(route, ("The job", job), generator);
+                if route.path.starts_with("/run") {
+                    let content = json_content(&job_schema());
+                    operation["requestBody"] = json!({"required": true, "content": content});
+                }
+                operation
+            }
+        }
+    }
+}
+
+/// An operation without a body, whose answer has a description and a schema.
+fn described_answer(
+    route: &RouteDoc,
+    (description, schema): (&str, Value),
+    generator: &mut SchemaGenerator,
+) -> Value {
+    let error = self::schema::<ErrorBody>(generator);
+    let mut operation = json!({
+        "summary": route.summary,
+        "operationId": operation_id(route.path),
+        "responses": {
+            "200": {"description": description, "content": json_content(&schema)},
+            "4XX": {"description": "A bad request", "content": json_content(&error)},
+            "503": {"description": "The model is not loaded", "content": json_content(&error)},
+        },
+    });
+    let parameters = path_parameters(route.path);
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    operation
+}
+
+/// The parameters of a path, such as `{id}`.
+fn path_parameters(path: &str) -> Vec<Value> {
+    let names = path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameter = |name: &str| {
+        let name = name.trim_start_matches('*');
+        json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
+    };
+    names.map(parameter).collect()
+}
+
+impl BodyOperation {
+    fn document(&self, route: &RouteDoc, generator: &mut SchemaGenerator) -> Value {
         let error = &(self.error)(generator);
         let mut content = json_content(&(self.answer)(generator));
         if let Some(event) = self.event {
@@ -226,8 +187,8 @@ impl Operation {
             }});
         }
         json!({
-            "summary": self.summary,
-            "operationId": operation_id(self.body.route),
+            "summary": route.summary,
+            "operationId": operation_id(route.path),
             "requestBody": {"required": true, "content": json_content(&body_schema(self.body))},
             "responses": {
                 "200": {"description": "The answer", "content": content},
@@ -239,7 +200,10 @@ impl Operation {
 }
 
 fn operation_id(path: &str) -> String {
-    let words = path.trim_start_matches("/v1/").replace(['/', '{', '}'], "_");
+    let words = path
+        .trim_start_matches("/v1/")
+        .replace('*', "")
+        .replace(['/', '{', '}'], "_");
     words.trim_matches('_').to_string()
 }
 
@@ -280,36 +244,33 @@ fn described(parameter: &Parameter) -> String {
     }
 }
 
-/// `docs/api.md`: every parameter of every route, and what becomes of it.
-pub fn markdown() -> String {
+/// `docs/api.md`: every route, and every parameter of each with what becomes of it.
+pub fn markdown(routes: &[&RouteDoc]) -> String {
     let mut text = String::from(
-        "# API\n\nGenerated by `make generate` from `runtime/src/api/request/parameters.rs`. Do not edit.\n\n\
-         Every route is also there below `/openai/v1` and without `/v1`. A running server has this as \
+        "# API\n\nGenerated by `make generate` from `runtime/src/api/request/parameters.rs` and the routes below \
+         `runtime/src/http/routes`. Do not edit.\n\n\
+         A route below `/v1` is also below `/openai/v1` and without `/v1`. A running server has this as \
          `/openapi.json`, and as a page at `/docs`.\n\n\
          A parameter that is in no table is named in the header `x-slipway-ignored-parameters`; with \
-         STRICT_PARAMETERS it is a 400. `null` means absent everywhere.\n",
+         STRICT_PARAMETERS it is a 400. `null` means absent everywhere.\n\n\
+         | route | what it does | key |\n|---|---|---|\n",
     );
-    for operation in OPERATIONS {
-        let _ = write!(
+    for route in routes {
+        let methods = route.methods.join(", ").to_uppercase();
+        let key = match route.access {
+            Access::Key => "where one is set",
+            Access::Open => "never",
+        };
+        let _ = writeln!(
             text,
-            "\n## POST {}\n\n{}.\n\n| parameter | values | default | what it does |\n|---|---|---|---|\n",
-            operation.body.route, operation.summary
+            "| {methods} `{}` | {} | {key} |",
+            route.path.replace('*', ""),
+            route.summary
         );
-        for parameter in operation.body.parameters() {
-            let values = match parameter.fate {
-                Fate::Refused(_) => "–".to_string(),
-                Fate::Honoured | Fate::NoEffect(_) => match parameter.kind {
-                    Kind::Flag => "true, false".into(),
-                    kind => kind.expected().trim_start_matches("a ").replace('|', "\\|"),
-                },
-            };
-            let _ = writeln!(
-                text,
-                "| `{}` | {values} | {} | {} |",
-                parameter.name,
-                parameter.default,
-                described(parameter).replace('|', "\\|")
-            );
+    }
+    for route in routes {
+        if let Some(Operation::Body(operation)) = &route.operation {
+            text.push_str(&parameters_table(route, operation.body));
         }
     }
     text.push_str(
@@ -329,39 +290,27 @@ pub fn markdown() -> String {
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn generated_files_are_fresh() {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        let openapi = serde_json::to_string_pretty(&document()).unwrap() + "\n";
-        for (name, expected) in [("openapi.json", openapi), ("api.md", markdown())] {
-            let text = std::fs::read_to_string(docs.join(name)).unwrap_or_default();
-            assert!(text == expected, "docs/{name} is stale: run `make generate`");
-        }
+/// The parameters of a route with a body.
+fn parameters_table(route: &RouteDoc, body: &Body) -> String {
+    let mut text = format!(
+        "\n## POST {}\n\n{}.\n\n| parameter | values | default | what it does |\n|---|---|---|---|\n",
+        route.path, route.summary
+    );
+    for parameter in body.parameters() {
+        let values = match parameter.fate {
+            Fate::Refused(_) => "–".to_string(),
+            Fate::Honoured | Fate::NoEffect(_) => match parameter.kind {
+                Kind::Flag => "true, false".into(),
+                kind => kind.expected().trim_start_matches("a ").replace('|', "\\|"),
+            },
+        };
+        let _ = writeln!(
+            text,
+            "| `{}` | {values} | {} | {} |",
+            parameter.name,
+            parameter.default,
+            described(parameter).replace('|', "\\|")
+        );
     }
-
-    #[test]
-    fn every_reference_leads_somewhere() {
-        fn check(value: &Value, document: &Value) {
-            match value {
-                Value::Object(fields) => {
-                    if let Some(Value::String(reference)) = fields.get("$ref") {
-                        let pointer = reference.trim_start_matches('#');
-                        assert!(document.pointer(pointer).is_some(), "{reference}");
-                    }
-                    fields.values().for_each(|value| check(value, document));
-                }
-                Value::Array(items) => items.iter().for_each(|value| check(value, document)),
-                _ => {}
-            }
-        }
-        let document = document();
-        check(&document, &document);
-        assert_eq!(document["openapi"], "3.1.0");
-    }
+    text
 }

@@ -18,7 +18,7 @@ impl ApiKeys {
         }
     }
 
-    /// Whether a key is asked for.
+    /// Whether clients need a key.
     pub fn is_open(&self) -> bool {
         self.hashes.is_empty()
     }

@@ -7,7 +7,6 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 
-use super::routes::BODY_BYTES_MAX;
 use crate::api::error::ApiError;
 use crate::telemetry::request_log::RequestLog;
 
@@ -15,10 +14,12 @@ use crate::telemetry::request_log::RequestLog;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A body that is too large is read on to this size and thrown away. A client that sends everything before it reads
+/// Largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 8 << 20;
 /// would otherwise see a broken connection instead of the answer.
 const DISCARDED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 
-/// The bytes of a body that says it is JSON.
+/// The bytes of a body whose media type is JSON.
 #[derive(Debug)]
 pub(super) struct JsonBytes(pub(super) Vec<u8>);
 
@@ -59,8 +60,8 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_json { Ok(()) } else { Err(ApiError::MediaType) }
 }
 
-/// A body that says it is too large is not read at all where nobody gains by it: it is more than would be thrown
-/// away, or the client waits to be told to go on.
+/// A body whose announced length is too large is not read at all if that helps nobody: it is longer than what is
+/// discarded, or the client waits for the permission to send it.
 fn check_declared_size(request: &Request) -> Result<(), ApiError> {
     let bytes_max = if request.headers().contains_key(header::EXPECT) {
         BODY_BYTES_MAX

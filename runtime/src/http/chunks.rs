@@ -29,7 +29,7 @@ pub(super) struct Envelope {
     n_prompt: usize,
     /// Answers to each prompt.
     n: usize,
-    /// Nothing but prompts is asked for, so that what is generated does not count.
+    /// The request wants only prompts, so generated tokens do not count.
     only_prompt: bool,
 }
 
@@ -222,7 +222,7 @@ impl<S: Shape> ChunkWriter<S> {
         }
     }
 
-    /// An answer that breaks off says so and has no `[DONE]`.
+    /// An answer that breaks off ends with an error event and without `[DONE]`.
     fn error(&mut self, error: &ApiError, events: &mut Events) {
         self.app.metrics.failed(error.facts().label);
         events.push(&error.body());

@@ -63,7 +63,7 @@ pub(super) fn respond(events: BoxStream<'static, Events>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache"),
-        // Proxies in the manner of nginx would collect the whole answer.
+        // nginx and its kind would otherwise buffer the complete answer.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));

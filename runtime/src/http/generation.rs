@@ -1,4 +1,4 @@
-//! What the generating routes have in common: prepare, submit, and answer whole or as a stream of events.
+//! What the generating routes have in common: prepare, submit, and answer at once or as a stream of events.
 //!
 //! A route brings its reader and its [`Shape`]; the rest is here once.
 

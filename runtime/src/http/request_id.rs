@@ -21,7 +21,7 @@ pub(super) struct RequestId(pub(super) HeaderValue);
 pub(super) struct RequestName(Option<String>);
 
 impl RequestName {
-    /// The header's name, else that of the body, else a new one, behind a prefix.
+    /// A prefix, and the name of the header, else of the body, else a new one.
     pub(super) fn id(&self, prefix: &str, in_body: Option<&str>) -> String {
         match self.0.as_deref().or(in_body) {
             Some(name) => format!("{prefix}{name}"),

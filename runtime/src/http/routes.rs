@@ -1,7 +1,7 @@
-//! The HTTP surface: one line per route, and what all of them have in common.
+//! The list of all routes, and what they have in common.
 //!
 //! Owns request ids, API keys, counting of errors, and that even a panic has an answer in OpenAI's shape. Each file
-//! below is one route with its whole life. Must not know how requests are checked or run.
+//! below declares its routes and answers them. Must not know how requests are checked or run.
 
 mod anthropic;
 mod chat_completions;
@@ -22,67 +22,91 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures::FutureExt;
+use jobs::InsideRouter;
 use tracing::Instrument;
 
 use crate::api::error::{ApiError, shortened};
+use crate::api::openapi::{Access, RouteDoc};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
 use crate::http::cors;
 use crate::http::error::ErrorLabel;
 use crate::http::prefix;
 use crate::http::request_id::{REQUEST_ID, RequestId, request_id};
+use crate::http::route::{Dialect, Route};
 use crate::telemetry::request_log::RequestLog;
 
-/// Largest body of a request, in bytes.
-pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Every route, in the order of the documents.
+const ROUTES: &[&Route] = &[
+    &chat_completions::CREATE,
+    &completions::CREATE,
+    &responses::CREATE,
+    &anthropic::CREATE,
+    &anthropic::COUNT_TOKENS,
+    &embeddings::CREATE,
+    &score::CREATE,
+    &rerank::CREATE,
+    &rerank::CREATE_V2,
+    &tokens::TOKENIZE,
+    &tokens::DETOKENIZE,
+    &models::LIST,
+    &models::ONE,
+    &observation::VERSION,
+    &jobs::RUN,
+    &jobs::RUN_AND_WAIT,
+    &jobs::STATUS,
+    &jobs::STREAM,
+    &jobs::CANCEL,
+    &jobs::RETRY,
+    &jobs::PURGE,
+    &responses::UNKNOWN,
+    &responses::UNKNOWN_CANCEL,
+    &invocations::CREATE,
+    &probes::LIVE,
+    &probes::READY,
+    &probes::STARTUP,
+    &probes::HEALTH,
+    &probes::PING,
+    &observation::SERVER_LOAD,
+    &observation::METRICS,
+    &observation::LOAD,
+    &documentation::OPENAPI,
+    &documentation::PAGE,
+];
 
-/// The whole surface.
+/// The documentation of all routes.
+pub fn docs() -> Vec<&'static RouteDoc> {
+    ROUTES.iter().map(|route| &route.doc).collect()
+}
+
+/// All routes as a service.
 pub fn router(app: Arc<App>) -> Router {
     let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
-    // What jobs ask; their own routes check the key.
-    let inside = openai("/v1")
-        .merge(anthropic::routes("/v1"))
+    // The routes that jobs ask; the jobs' own routes check the key.
+    let inside = mounted(|route| route.is_versioned())
         .fallback(no_route)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
         .with_state(Arc::clone(&app));
-    let api = openai("/v1")
-        // As RunPod's endpoints have them, and as clients send them whose base URL lacks the version.
-        .merge(openai("/openai/v1"))
-        .merge(openai(""))
-        .route("/v2/rerank", post(rerank::create))
-        .route("/invocations", post(invocations::create))
-        .merge(jobs::routes(Arc::clone(&app), inside))
+    let with_key = |dialect| move |route: &Route| route.doc.access == Access::Key && route.dialect == dialect;
+    let openai = mounted(with_key(Dialect::Openai))
+        .layer(Extension(InsideRouter(inside)))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&keys), require_key));
-    let anthropic = anthropic::routes("/v1")
-        .merge(anthropic::routes("/openai/v1"))
-        .merge(anthropic::routes(""))
+    let anthropic = mounted(with_key(Dialect::Anthropic))
         .route_layer(middleware::from_fn_with_state(keys, anthropic::require_key));
-    // A page asks before it sends its key, so what it may do is told without one. Probes are not for pages.
-    let api = api.merge(anthropic);
+    // A browser sends a preflight request without the key, so its answer needs none. Probes are not for pages.
+    let api = openai.merge(anthropic);
     let api = match cors::layer(&app.config.cors) {
         Some(layer) => api.method_not_allowed_fallback(no_method).layer(layer),
         None => api,
     };
-    let routes = Router::new()
-        .merge(api)
-        .route("/livez", get(probes::live))
-        .route("/readyz", get(probes::ready))
-        .route("/startupz", get(probes::startup))
-        .route("/health", get(probes::health))
-        .route("/ping", get(probes::ready).post(probes::ready))
-        .route("/load", get(observation::server_load))
-        .route("/metrics", get(observation::metrics))
-        .route("/internal/load", get(observation::load))
-        .route("/version", get(observation::version))
-        .route("/openapi.json", get(documentation::openapi))
-        .route("/docs", get(documentation::page))
+    let routes = api
+        .merge(mounted(|route| route.doc.access == Access::Open))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
@@ -90,22 +114,15 @@ pub fn router(app: Arc<App>) -> Router {
     prefix::with_prefixes(routes, app.config.root_path.clone())
 }
 
-/// OpenAI's and vLLM's routes below a prefix.
-fn openai(prefix: &str) -> Router<Arc<App>> {
-    let at = |path: &str| format!("{prefix}{path}");
-    Router::new()
-        .route(&at("/models"), get(models::list))
-        .route(&at("/models/{*name}"), get(models::one))
-        .route(&at("/completions"), post(completions::create))
-        .route(&at("/chat/completions"), post(chat_completions::create))
-        .route(&at("/responses"), post(responses::create))
-        .route(&at("/responses/{id}"), get(responses::unknown))
-        .route(&at("/responses/{id}/cancel"), post(responses::unknown))
-        .route(&at("/embeddings"), post(embeddings::create))
-        .route(&at("/score"), post(score::create))
-        .route(&at("/rerank"), post(rerank::create))
-        .route(&at("/tokenize"), post(tokens::tokenize))
-        .route(&at("/detokenize"), post(tokens::detokenize))
+/// A router of the chosen routes, each at all of its paths.
+fn mounted(is_chosen: impl Fn(&Route) -> bool) -> Router<Arc<App>> {
+    let chosen = ROUTES.iter().filter(|route| is_chosen(route));
+    chosen.fold(Router::new(), |router, route| {
+        let paths = route.paths();
+        paths
+            .iter()
+            .fold(router, |router, path| router.route(path, (route.handler)()))
+    })
 }
 
 async fn require_key(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
@@ -129,8 +146,8 @@ async fn no_method(method: Method, uri: Uri) -> ApiError {
     }
 }
 
-/// Gives every response the request's id, counts errors, logs a line, and answers for a handler that panicked. No
-/// line of the log has any text of a prompt or an answer, unless requests are to be logged.
+/// Adds the request's id to every response, counts errors, logs a line, and answers if a handler panicked. The log
+/// contains no text of prompts or answers, unless requests are to be logged.
 async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started_at = Instant::now();
     if let Some(log) = RequestLog::of(&app.config.serving) {
@@ -173,4 +190,44 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
         tracing::debug!(parent: &span, status, ms, error, "answered");
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::api::openapi::{document, markdown};
+
+    #[test]
+    fn generated_files_are_fresh() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let openapi = serde_json::to_string_pretty(&document(&docs())).unwrap() + "\n";
+        for (name, expected) in [("openapi.json", openapi), ("api.md", markdown(&docs()))] {
+            let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            assert!(text == expected, "docs/{name} is stale: run `make generate`");
+        }
+    }
+
+    #[test]
+    fn every_reference_of_the_document_exists() {
+        fn check(value: &Value, document: &Value) {
+            match value {
+                Value::Object(fields) => {
+                    if let Some(Value::String(reference)) = fields.get("$ref") {
+                        let pointer = reference.trim_start_matches('#');
+                        assert!(document.pointer(pointer).is_some(), "{reference}");
+                    }
+                    fields.values().for_each(|value| check(value, document));
+                }
+                Value::Array(items) => items.iter().for_each(|value| check(value, document)),
+                _ => {}
+            }
+        }
+        let document = document(&docs());
+        check(&document, &document);
+        assert_eq!(document["openapi"], "3.1.0");
+    }
 }

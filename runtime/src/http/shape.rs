@@ -10,26 +10,26 @@ use crate::api::response::Answer;
 pub(super) trait Shape: Send + 'static {
     /// Beginning of an answer's id.
     const ID_PREFIX: &'static str;
-    /// `object` of a whole answer.
+    /// `object` of an answer that is not streamed.
     const WHOLE: &'static str;
     /// `object` of a chunk.
     const CHUNK: &'static str;
-    /// An entry of `choices` of a whole answer.
+    /// An entry of `choices` of an answer that is not streamed.
     type Choice: Serialize;
     /// An entry of `choices` of a chunk.
     type ChunkChoice: Serialize + Send;
 
-    /// A whole answer.
+    /// A complete answer.
     fn whole(&mut self, choice_idx: usize, whole: Whole) -> Self::Choice;
 
     /// Adds the pieces of an answer, each of which is a chunk of its own.
     fn chunks(&mut self, delta: Delta, chunks: &mut Vec<Self::ChunkChoice>);
 
-    /// Tokens of the prompt, which the first chunk of a stream tells; none from the second call on.
+    /// Tokens of the prompt for the first chunk of a stream; `None` from the second call on.
     fn take_prompt_ids(&mut self) -> Option<Vec<u32>> {
         None
     }
 
-    /// What a whole answer has beside its choices.
+    /// Adds what an answer that is not streamed has beside its choices.
     fn complete(&mut self, _prepared: &Prepared, _answer: &mut Answer<'_, Self::Choice>) {}
 }

@@ -13,7 +13,7 @@ use crate::tokenizer::TokenizerError;
 /// Why the model cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The token for the hub is none.
+    /// The token for the hub is malformed, or the download failed.
     #[error("the model cannot be downloaded")]
     Fetch(#[from] FetchError),
     /// The model cannot be loaded.
@@ -25,7 +25,7 @@ pub enum LoadError {
     /// The chat template is no template.
     #[error("the chat template is not valid")]
     Template(#[from] TemplateError),
-    /// A parser is asked for that does not exist.
+    /// A setting names a parser that does not exist.
     #[error("TOOL_CALL_PARSER or REASONING_PARSER cannot be used")]
     Parser(#[from] UnknownParser),
     /// The KV cache does not fit.

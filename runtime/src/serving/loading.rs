@@ -254,7 +254,7 @@ fn template(
     Ok(Some(template))
 }
 
-/// One token through the whole path, so that the first client does not pay for cold pages.
+/// Computes one token, so that the first client does not wait for cold pages.
 async fn warm_up(engine: &Engine, info: &ModelInfo) -> Result<(), LoadError> {
     let failed = |reason: String| LoadError::WarmUp { reason };
     let mut tickets = match info.task {

@@ -1,6 +1,6 @@
 //! What `/metrics` shows: the names that vLLM's dashboards and autoscalers read, beside our own.
 //!
-//! Owns names, buckets and labels. Must not know how a request runs; it is told when one ends.
+//! Owns names, buckets and labels. Must not know how a request runs.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ const WAIT_SECONDS: [f64; 18] = [
 const TOKEN_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.4, 0.8, 1.6, 3.2,
 ];
-/// Seconds of a whole request.
+/// Seconds from the arrival of a request to its end.
 const REQUEST_SECONDS: [f64; 15] = [
     0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0,
 ];
@@ -133,7 +133,7 @@ impl Metrics {
         );
         r.register(
             "vllm:prefix_cache_queries",
-            "Prompt tokens that the prefix cache was asked for",
+            "Prompt tokens that were looked up in the prefix cache",
             self.prefix_cache_queries.clone(),
         );
         r.register(

@@ -1,9 +1,9 @@
-//! The line that says in the log what a request brings, for those who ask for it.
+//! One line of the log for each request, if a setting enables it.
 
 use crds::settings::ServingSettings;
 use serde_json::{Map, Value};
 
-/// Fields that hold what a client has to say; the others are parameters.
+/// Fields that contain the prompt; the others are parameters.
 const PROMPT_FIELDS: [&str; 14] = [
     "prompt",
     "messages",
@@ -46,7 +46,7 @@ impl RequestLog {
         tracing::info!(prompt, parameters, "received");
     }
 
-    /// What a client says, and how it wants to be answered.
+    /// The prompt, and the parameters.
     fn parts(self, body: &[u8]) -> (String, String) {
         let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
             return ("no object".into(), String::new());

@@ -1,4 +1,4 @@
-//! The line that says in the log how much is done, as vLLM logs it.
+//! A line of the log with throughput and load, as vLLM logs it.
 
 use std::sync::Arc;
 use std::time::Duration;

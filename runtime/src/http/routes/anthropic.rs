@@ -7,19 +7,53 @@ use axum::http::HeaderName;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::api::answer::{Finish, StopReason};
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, object};
 use crate::api::request;
+use crate::api::request::parameters::MESSAGES;
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
 use crate::http::request_id::RequestId;
+use crate::http::route::{Dialect, Route};
 use crate::http::typed_events::{Counts, Writer, respond};
 use crate::parsers::Piece;
+
+/// The messages.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/messages",
+        methods: &["post"],
+        summary: "Answer a conversation, as Anthropic's messages",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &MESSAGES,
+            answer: |_| object("Anthropic's message object."),
+            event: Some(|_| object("Anthropic's events, from `message_start` to `message_stop`.")),
+            error: |_| object("Anthropic's error object."),
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Anthropic,
+};
+
+/// The count of tokens.
+pub(super) const COUNT_TOKENS: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/messages/count_tokens",
+        methods: &["post"],
+        summary: "Count the tokens of messages",
+        access: Access::Key,
+        operation: None,
+    },
+    handler: || post(count_tokens),
+    dialect: Dialect::Anthropic,
+};
 
 /// Anthropic's name of the header with a request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -52,13 +86,6 @@ fn error_body(error: &ApiError, RequestId(id): &RequestId) -> Value {
     };
     let id = id.to_str().unwrap_or_default();
     json!({"type": "error", "error": {"type": kind, "message": error.to_string()}, "request_id": id})
-}
-
-/// The routes below a prefix.
-pub(super) fn routes(prefix: &str) -> Router<Arc<App>> {
-    Router::new()
-        .route(&format!("{prefix}/messages"), post(create))
-        .route(&format!("{prefix}/messages/count_tokens"), post(count_tokens))
 }
 
 /// Lets a request with a key pass, be it in OpenAI's header or in Anthropic's.

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::post;
 
 use crate::api::answer::{Delta, Finish, PromptLogprobs, Token, Whole};
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
+use crate::api::request::parameters::CHAT_COMPLETIONS;
 use crate::api::request::{self, CallStyle, Prepared};
 use crate::api::response::Answer;
+use crate::api::response::ErrorBody;
 use crate::api::response::chat::{
     Choice, ChunkChoice, DeltaMessage, Function, FunctionDelta, Message, ToolCall, ToolCallDelta,
 };
@@ -17,9 +21,28 @@ use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::{prepare, respond};
 use crate::http::request_id::RequestName;
+use crate::http::route::{Dialect, Route};
 use crate::http::shape::Shape;
 use crate::parsers::{Call, Parts, Piece};
 use crate::tokenizer::Tokenizer;
+
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/chat/completions",
+        methods: &["post"],
+        summary: "Answer a conversation",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &CHAT_COMPLETIONS,
+            answer: schema::<Answer<'_, Choice>>,
+            event: Some(schema::<Answer<'_, ChunkChoice>>),
+            error: schema::<ErrorBody>,
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
 
 /// Answers messages.
 pub(super) async fn create(
@@ -43,12 +66,12 @@ struct Chat {
     ends_with_text: bool,
     /// Text with which answers begin.
     echo: String,
-    /// Tokens of the prompt, where asked for and not yet told.
+    /// Tokens of the prompt, if requested and not sent yet.
     prompt_ids: Option<Vec<u32>>,
     /// Log-probabilities of the prompt.
     prompt: Option<PromptLogprobs>,
     calls: CallStyle,
-    /// Per choice, whether its first chunk, which tells the role, was sent.
+    /// Per choice, whether its first chunk, which contains the role, was sent.
     has_begun: Vec<bool>,
     /// Per choice, whether it made a call.
     has_called: Vec<bool>,
@@ -60,7 +83,7 @@ impl Chat {
         let has_token_ids = answers.token_ids && !answers.parsing.hides_reasoning;
         Self {
             tokenizer,
-            // Tokens would tell the thoughts that are not to be told.
+            // Tokens would reveal the thoughts that the request hides.
             has_logprobs: answers.logprobs.is_some() && !answers.parsing.hides_reasoning,
             tokens_as_ids: answers.tokens_as_ids,
             has_token_ids,
@@ -111,7 +134,7 @@ impl Chat {
         message
     }
 
-    /// OpenAI's word for the end; a call that was asked for by name is no reason of its own.
+    /// OpenAI's `finish_reason`; a call that the request demanded by name is not a reason of its own.
     fn finish_reason(&self, finish: &Finish, has_called: bool) -> &'static str {
         match (finish, self.calls) {
             (Finish::Stop(_), CallStyle::Legacy) if has_called => "function_call",
@@ -233,7 +256,7 @@ impl Shape for Chat {
         }
         chunks.extend(pieces.into_iter().map(|piece| chunk(self.delta_message(piece))));
         if let Some(finish) = &finish {
-            // OpenAI's last piece is empty; vLLM's has the text, so that each tells of more tokens than the one before.
+            // OpenAI's last piece is empty; vLLM's has the text, so that the count of tokens grows with each chunk.
             let is_apart =
                 !self.ends_with_text || chunks.last().is_none_or(|chunk| chunk.delta.role.is_some());
             if is_apart {

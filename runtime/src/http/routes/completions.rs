@@ -4,18 +4,42 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::post;
 
 use crate::api::answer::{Delta, Finish, Whole};
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
+use crate::api::request::parameters::COMPLETIONS;
 use crate::api::request::{self, Prepared, Prompt};
+use crate::api::response::Answer;
+use crate::api::response::ErrorBody;
 use crate::api::response::completion::Choice;
 use crate::api::response::logprobs::{self, Names};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::{prepare, respond};
 use crate::http::request_id::RequestName;
+use crate::http::route::{Dialect, Route};
 use crate::http::shape::Shape;
 use crate::tokenizer::Tokenizer;
+
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/completions",
+        methods: &["post"],
+        summary: "Continue prompts",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &COMPLETIONS,
+            answer: schema::<Answer<'_, Choice>>,
+            event: Some(schema::<Answer<'_, Choice>>),
+            error: schema::<ErrorBody>,
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
 
 /// Continues prompts.
 pub(super) async fn create(
@@ -31,11 +55,11 @@ pub(super) async fn create(
 
 struct Completion {
     tokenizer: Arc<Tokenizer>,
-    /// Alternatives to the answer's tokens, where log-probabilities are asked for.
+    /// Alternatives to the answer's tokens, if their log-probabilities are requested.
     logprobs: Option<usize>,
     tokens_as_ids: bool,
     has_token_ids: bool,
-    /// Alternatives to the prompt's tokens, where its log-probabilities are asked for by their own name.
+    /// Alternatives to the prompt's tokens, if `prompt_logprobs` requests them.
     prompt_logprobs: Option<usize>,
     echoes_logprobs: bool,
     /// Nothing but the prompt is shown.

@@ -4,21 +4,45 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use half::{bf16, f16};
 
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
+use crate::api::request::parameters::EMBEDDINGS;
 use crate::api::request::{self, Encoding, Endianness, Number};
+use crate::api::response::ErrorBody;
+use crate::api::response::pooled::List;
 use crate::api::response::pooled::{Embedding, Vector};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
 use crate::http::ignored::json;
 use crate::http::request_id::RequestName;
+use crate::http::route::{Dialect, Route};
 use crate::http::vectors::{list, vectors};
 use crate::model::Task;
 use crate::pooling::normalised;
+
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/embeddings",
+        methods: &["post"],
+        summary: "Make vectors of texts",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &EMBEDDINGS,
+            answer: schema::<List<Embedding>>,
+            event: None,
+            error: schema::<ErrorBody>,
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
 
 /// Makes a vector of every input.
 pub(super) async fn create(
@@ -63,7 +87,7 @@ fn written(vector: Vec<f32>, encoding: Encoding) -> Vector {
     }
 }
 
-/// The bytes of all numbers, of which `little` tells each one's from the lowest to the highest.
+/// The bytes of all numbers; `little` returns those of one number, the lowest first.
 fn ordered<const N: usize>(
     vector: &[f32],
     endianness: Endianness,

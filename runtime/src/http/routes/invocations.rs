@@ -1,19 +1,35 @@
-//! `POST /invocations`: SageMaker's one route; the body says which other it means.
+//! `POST /invocations`: SageMaker's only route; the fields of the body select another route.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::post;
 use serde_json::{Map, Value};
 
 use super::{chat_completions, completions, embeddings, rerank, score};
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, RouteDoc};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::request_id::RequestName;
+use crate::http::route::{Dialect, Route};
 use crate::model::Task;
 
-/// Answers as the route does that has such a body.
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/invocations",
+        methods: &["post"],
+        summary: "SageMaker's route: the fields of the body select another route",
+        access: Access::Key,
+        operation: None,
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
+
+/// Answers as the route whose body has these fields.
 pub(super) async fn create(
     app: State<Arc<App>>,
     name: RequestName,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,17 +24,110 @@ use crate::api::jobs::input::{self, Call};
 use crate::api::jobs::output::{self, Collector, EventFormat, EventReader};
 use crate::api::jobs::store::{Claim, End, RetryError, Status, View};
 use crate::api::jobs::{KEPT_FOR_ASYNC, KEPT_FOR_SYNC, Work};
+use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::ignored::name_ignored;
+use crate::http::route::{Dialect, Route};
+
+/// A job in the background.
+pub(super) const RUN: Route = Route {
+    doc: RouteDoc {
+        path: "/run",
+        methods: &["post"],
+        summary: "Begin a job",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || post(run),
+    dialect: Dialect::Openai,
+};
+
+/// A job that is waited for.
+pub(super) const RUN_AND_WAIT: Route = Route {
+    doc: RouteDoc {
+        path: "/runsync",
+        methods: &["post"],
+        summary: "Begin a job and wait for it",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || post(run_and_wait),
+    dialect: Dialect::Openai,
+};
+
+/// The state of a job.
+pub(super) const STATUS: Route = Route {
+    doc: RouteDoc {
+        path: "/status/{id}",
+        methods: &["get", "post"],
+        summary: "The state of a job, and its output once it ended",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || get(status).post(status),
+    dialect: Dialect::Openai,
+};
+
+/// The output of a job.
+pub(super) const STREAM: Route = Route {
+    doc: RouteDoc {
+        path: "/stream/{id}",
+        methods: &["get", "post"],
+        summary: "The output of a job since the last call",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || get(stream).post(stream),
+    dialect: Dialect::Openai,
+};
+
+/// The end of a job.
+pub(super) const CANCEL: Route = Route {
+    doc: RouteDoc {
+        path: "/cancel/{id}",
+        methods: &["post"],
+        summary: "End a job",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || post(cancel),
+    dialect: Dialect::Openai,
+};
+
+/// Another attempt of a job.
+pub(super) const RETRY: Route = Route {
+    doc: RouteDoc {
+        path: "/retry/{id}",
+        methods: &["post"],
+        summary: "Begin a failed job again",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || post(retry),
+    dialect: Dialect::Openai,
+};
+
+/// The end of all waiting jobs.
+pub(super) const PURGE: Route = Route {
+    doc: RouteDoc {
+        path: "/purge-queue",
+        methods: &["post"],
+        summary: "Remove the jobs that have not begun",
+        access: Access::Key,
+        operation: Some(Operation::Job),
+    },
+    handler: || post(purge),
+    dialect: Dialect::Openai,
+};
 
 /// Longest wait of `/runsync` unless the client names another, and the bounds of that.
 const WAIT: Duration = Duration::from_secs(90);
 const WAIT_MS: std::ops::RangeInclusive<u64> = 1_000..=300_000;
 
-/// Longest run of a job unless its policy says otherwise.
+/// Longest run of a job without a policy.
 const EXECUTION_TIMEOUT: Duration = Duration::from_secs(600);
-/// Longest time in the queue unless its policy says otherwise.
+/// Longest time in the queue without a policy.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest either may be.
 const POLICY_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -43,30 +137,33 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Longest error that is kept, characters.
 const ERROR_CHARS_MAX: usize = 1000;
 
-/// What the job routes need: the process, and its OpenAI routes without a door.
+/// The routes that jobs ask, without a check of keys: the jobs' own routes have one.
 #[derive(Clone, Debug)]
-struct Desk {
+pub(super) struct InsideRouter(pub(super) Router);
+
+/// What the job routes need.
+#[derive(Clone, Debug)]
+struct JobsState {
     app: Arc<App>,
     openai: Router,
 }
 
-/// The routes. `openai` are those that jobs ask, without a check of keys: the jobs' own routes have one.
-pub(super) fn routes(app: Arc<App>, openai: Router) -> Router<Arc<App>> {
-    Router::new()
-        .route("/run", post(run))
-        .route("/runsync", post(run_and_wait))
-        .route("/status/{id}", get(status).post(status))
-        .route("/stream/{id}", get(stream).post(stream))
-        .route("/cancel/{id}", post(cancel))
-        .route("/retry/{id}", post(retry))
-        .route("/purge-queue", post(purge))
-        .with_state(Desk { app, openai })
+impl FromRequestParts<Arc<App>> for JobsState {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let InsideRouter(openai) = parts.extensions.get().cloned().ok_or(ApiError::Internal)?;
+        Ok(Self {
+            app: Arc::clone(app),
+            openai,
+        })
+    }
 }
 
-async fn run(State(desk): State<Desk>, body: JsonBytes) -> Result<Response, ApiError> {
-    let (claim, ignored) = submit(&desk, &body, "", KEPT_FOR_ASYNC)?;
+async fn run(state: JobsState, body: JsonBytes) -> Result<Response, ApiError> {
+    let (claim, ignored) = submit(&state, &body, "", KEPT_FOR_ASYNC)?;
     let id = claim.id.clone();
-    desk.app.jobs.tasks.spawn(work(desk.clone(), claim));
+    state.app.jobs.tasks.spawn(work(state.clone(), claim));
     let mut response = Json(json!({"id": id, "status": Status::InQueue.label()})).into_response();
     name_ignored(&mut response, &ignored);
     Ok(response)
@@ -79,7 +176,7 @@ struct WaitQuery {
 }
 
 async fn run_and_wait(
-    State(desk): State<Desk>,
+    state: JobsState,
     Query(query): Query<WaitQuery>,
     body: JsonBytes,
 ) -> Result<Response, ApiError> {
@@ -94,12 +191,12 @@ async fn run_and_wait(
             ));
         }
     };
-    let (claim, ignored) = submit(&desk, &body, "sync-", KEPT_FOR_SYNC)?;
+    let (claim, ignored) = submit(&state, &body, "sync-", KEPT_FOR_SYNC)?;
     let id = claim.id.clone();
-    let task = desk.app.jobs.tasks.spawn(work(desk.clone(), claim));
-    // Whether it is done or not: the view tells.
+    let task = state.app.jobs.tasks.spawn(work(state.clone(), claim));
+    // The view shows whether the job ended in time.
     let _in_time = tokio::time::timeout(wait, task).await;
-    let view = desk.app.jobs.store().view(&id, Instant::now());
+    let view = state.app.jobs.store().view(&id, Instant::now());
     let mut response = answer(&view.ok_or_else(|| unknown(&id))?);
     name_ignored(&mut response, &ignored);
     Ok(response)
@@ -112,11 +209,11 @@ struct TtlQuery {
 }
 
 async fn status(
-    State(desk): State<Desk>,
+    state: JobsState,
     Path(id): Path<String>,
     Query(query): Query<TtlQuery>,
 ) -> Result<Response, ApiError> {
-    let mut store = desk.app.jobs.store();
+    let mut store = state.app.jobs.store();
     if let Some(ttl) = query.ttl {
         store.keep(&id, Duration::from_millis(ttl.min(POLICY_MS_MAX)));
     }
@@ -124,8 +221,8 @@ async fn status(
     view.map(|view| answer(&view)).ok_or_else(|| unknown(&id))
 }
 
-async fn stream(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let view = desk.app.jobs.store().stream(&id, Instant::now());
+async fn stream(state: JobsState, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let view = state.app.jobs.store().stream(&id, Instant::now());
     let view = view.ok_or_else(|| unknown(&id))?;
     let items: Vec<String> = view
         .items
@@ -140,15 +237,15 @@ async fn stream(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Resp
     Ok(object(&fields))
 }
 
-async fn cancel(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let status = desk.app.jobs.store().cancel(&id, Instant::now());
+async fn cancel(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let status = state.app.jobs.store().cancel(&id, Instant::now());
     let status = status.ok_or_else(|| unknown(&id))?;
     Ok(Json(json!({"id": id, "status": status.label()})))
 }
 
-async fn retry(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    accepts(&desk.app)?;
-    let claim = desk.app.jobs.store().retry(&id, Instant::now());
+async fn retry(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    accepts(&state.app)?;
+    let claim = state.app.jobs.store().retry(&id, Instant::now());
     let claim = claim.map_err(|error| match error {
         RetryError::Unknown => unknown(&id),
         RetryError::NotFailed(status) => ApiError::Contradiction {
@@ -159,12 +256,12 @@ async fn retry(State(desk): State<Desk>, Path(id): Path<String>) -> Result<Json<
             ),
         },
     })?;
-    desk.app.jobs.tasks.spawn(work(desk.clone(), claim));
+    state.app.jobs.tasks.spawn(work(state.clone(), claim));
     Ok(Json(json!({"id": id, "status": Status::InQueue.label()})))
 }
 
-async fn purge(State(desk): State<Desk>) -> Json<Value> {
-    let removed = desk.app.jobs.store().purge(Instant::now());
+async fn purge(state: JobsState) -> Json<Value> {
+    let removed = state.app.jobs.store().purge(Instant::now());
     Json(json!({"removed": removed, "status": "completed"}))
 }
 
@@ -182,15 +279,15 @@ fn accepts(app: &App) -> Result<(), ApiError> {
 
 /// Takes a job into the store; also the names in its body that mean nothing here.
 fn submit(
-    desk: &Desk,
+    state: &JobsState,
     body: &JsonBytes,
     id_prefix: &str,
     kept_for: Duration,
 ) -> Result<(Claim<Work>, Vec<String>), ApiError> {
-    accepts(&desk.app)?;
+    accepts(&state.app)?;
     let (work, ignored) = read(&body.0)?;
     let id = format!("{id_prefix}{}-u1", uuid::Uuid::new_v4());
-    let claim = desk
+    let claim = state
         .app
         .jobs
         .store()
@@ -275,9 +372,9 @@ fn object(fields: &[(&str, String)]) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Does a job: waits for a place, asks, and writes down what comes.
-async fn work(desk: Desk, claim: Claim<Work>) {
-    let jobs = &desk.app.jobs;
+/// Runs a job: waits for a place, sends the request, and stores the output.
+async fn work(state: JobsState, claim: Claim<Work>) {
+    let jobs = &state.app.jobs;
     let places = Arc::clone(&jobs.places);
     let waiting = tokio::time::timeout(claim.work.ttl, places.acquire_owned());
     let place = tokio::select! {
@@ -292,7 +389,7 @@ async fn work(desk: Desk, claim: Claim<Work>) {
         return;
     }
     let end = tokio::select! {
-        end = tokio::time::timeout(claim.work.execution_timeout, perform(&desk, &claim)) => end,
+        end = tokio::time::timeout(claim.work.execution_timeout, perform(&state, &claim)) => end,
         // Dropping the answer cancels what the engine does for it.
         () = claim.cancelled.cancelled() => return,
     };
@@ -304,18 +401,18 @@ async fn work(desk: Desk, claim: Claim<Work>) {
     jobs.store().finish(&claim, end, Instant::now());
 }
 
-async fn perform(desk: &Desk, claim: &Claim<Work>) -> Result<(), String> {
-    let config = &desk.app.config;
+async fn perform(state: &JobsState, claim: &Claim<Work>) -> Result<(), String> {
+    let config = &state.app.config;
     let call = input::read(
         &claim.work.input,
         &config.served_names.first,
         BatchRule::of(&config.streaming),
     )
     .map_err(|error| error.to_string())?;
-    let response = asked(desk, &call).await?;
+    let response = asked(state, &call).await?;
     let status = response.status();
     let push = |item| {
-        let pushed = desk.app.jobs.store().push(claim, item);
+        let pushed = state.app.jobs.store().push(claim, item);
         pushed.map_err(|_| "the output is larger than this replica can hold".to_string())
     };
     let format = if config.openai.raw_openai_output() {
@@ -342,7 +439,7 @@ async fn perform(desk: &Desk, claim: &Claim<Work>) -> Result<(), String> {
 }
 
 /// Asks the OpenAI route; as often as it is full, because a job has time.
-async fn asked(desk: &Desk, call: &Call) -> Result<Response, String> {
+async fn asked(state: &JobsState, call: &Call) -> Result<Response, String> {
     loop {
         let (method, body) = match &call.body {
             Some(body) => (Method::POST, Body::from(body.to_string())),
@@ -354,7 +451,7 @@ async fn asked(desk: &Desk, call: &Call) -> Result<Response, String> {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| error.to_string())?;
-        let Ok(response) = desk.openai.clone().oneshot(request).await;
+        let Ok(response) = state.openai.clone().oneshot(request).await;
         if response.status() != StatusCode::TOO_MANY_REQUESTS {
             return Ok(response);
         }

@@ -4,12 +4,41 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::routing::get;
 
 use crate::api::error::{ApiError, shortened};
+use crate::api::openapi::{Access, Operation, RouteDoc, schema};
 use crate::api::response::models::{Model, Models};
 use crate::clock::unix_time_s;
 use crate::http::app::App;
+use crate::http::route::{Dialect, Route};
 use crate::serving::Serving;
+
+/// The list.
+pub(super) const LIST: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/models",
+        methods: &["get"],
+        summary: "The served names",
+        access: Access::Key,
+        operation: Some(Operation::Reading(schema::<Models>)),
+    },
+    handler: || get(list),
+    dialect: Dialect::Openai,
+};
+
+/// One of them.
+pub(super) const ONE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/models/{*name}",
+        methods: &["get"],
+        summary: "One of the served names",
+        access: Access::Key,
+        operation: Some(Operation::Reading(schema::<Model>)),
+    },
+    handler: || get(one),
+    dialect: Dialect::Openai,
+};
 
 /// Every name.
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, ApiError> {

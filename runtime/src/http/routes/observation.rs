@@ -6,10 +6,67 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use axum::routing::get;
 use serde_json::{Value, json};
 
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
+use crate::http::route::{Dialect, Route};
+
+/// The version.
+pub(super) const VERSION: Route = Route {
+    doc: RouteDoc {
+        path: "/version",
+        methods: &["get"],
+        summary: "The version of this program",
+        access: Access::Open,
+        operation: Some(Operation::Reading(
+            |_| json!({"type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]}),
+        )),
+    },
+    handler: || get(version),
+    dialect: Dialect::Openai,
+};
+
+/// The metrics.
+pub(super) const METRICS: Route = Route {
+    doc: RouteDoc {
+        path: "/metrics",
+        methods: &["get"],
+        summary: "Metrics for Prometheus",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(metrics),
+    dialect: Dialect::Openai,
+};
+
+/// vLLM's load.
+pub(super) const SERVER_LOAD: Route = Route {
+    doc: RouteDoc {
+        path: "/load",
+        methods: &["get"],
+        summary: "Requests that run or wait",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(server_load),
+    dialect: Dialect::Openai,
+};
+
+/// The load.
+pub(super) const LOAD: Route = Route {
+    doc: RouteDoc {
+        path: "/internal/load",
+        methods: &["get"],
+        summary: "The load in numbers, for the autoscaler",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(load),
+    dialect: Dialect::Openai,
+};
 
 /// Media type of the text format that the metrics are written in.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,4 +1,4 @@
-//! What the kubelet asks: does it live, is it ready, how far is the start.
+//! The probes of the kubelet: liveness, readiness and startup.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,79 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use serde_json::json;
 
+use crate::api::openapi::{Access, RouteDoc};
 use crate::engine::Phase;
 use crate::http::app::App;
+use crate::http::route::{Dialect, Route};
 use crate::startup::{self, ModelFacts};
+
+/// Liveness.
+pub(super) const LIVE: Route = Route {
+    doc: RouteDoc {
+        path: "/livez",
+        methods: &["get"],
+        summary: "200 while the process can still make progress",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(live),
+    dialect: Dialect::Openai,
+};
+
+/// Readiness.
+pub(super) const READY: Route = Route {
+    doc: RouteDoc {
+        path: "/readyz",
+        methods: &["get"],
+        summary: "200 while a request would be accepted",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(ready),
+    dialect: Dialect::Openai,
+};
+
+/// Startup.
+pub(super) const STARTUP: Route = Route {
+    doc: RouteDoc {
+        path: "/startupz",
+        methods: &["get"],
+        summary: "How far the start is; 503 until it is complete",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(startup),
+    dialect: Dialect::Openai,
+};
+
+/// RunPod's and vLLM's health.
+pub(super) const HEALTH: Route = Route {
+    doc: RouteDoc {
+        path: "/health",
+        methods: &["get"],
+        summary: "As `/readyz`, with RunPod's counts of jobs and workers",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(health),
+    dialect: Dialect::Openai,
+};
+
+/// SageMaker's and RunPod's ping.
+pub(super) const PING: Route = Route {
+    doc: RouteDoc {
+        path: "/ping",
+        methods: &["get", "post"],
+        summary: "As `/readyz`",
+        access: Access::Open,
+        operation: None,
+    },
+    handler: || get(ready).post(ready),
+    dialect: Dialect::Openai,
+};
 
 /// Silence of the engine's loop after which it counts as stuck. A step of a large model on few cores takes tens of
 /// seconds; a process that is restarted for being slow gets nothing done at all.
@@ -28,7 +96,7 @@ pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
         Phase::Serving | Phase::Draining if liveness.turned_ago > TURN_SILENCE_MAX => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the engine is stuck")
         }
-        // A process that was not told to end is of no use without its engine: the kubelet restarts it.
+        // Without SIGTERM, a process whose engine has stopped is useless: the kubelet restarts it.
         Phase::Stopped if !app.is_draining() => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
         }

@@ -4,17 +4,53 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::post;
 
 use super::score::scores;
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
+use crate::api::request::parameters::RERANKING;
 use crate::api::request::{self, RankingForm};
+use crate::api::response::ErrorBody;
 use crate::api::response::pooled::{Document, Ranked, RankedDocument, RankedText, Ranking};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
 use crate::http::ignored::json;
 use crate::http::request_id::RequestName;
+use crate::http::route::{Dialect, Route};
 use crate::http::vectors::usage;
+
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/rerank",
+        methods: &["post"],
+        summary: "Order documents by a query",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &RERANKING,
+            answer: schema::<Ranked>,
+            event: None,
+            error: schema::<ErrorBody>,
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
+
+/// The route as Cohere's clients send it.
+pub(super) const CREATE_V2: Route = Route {
+    doc: RouteDoc {
+        path: "/v2/rerank",
+        methods: &["post"],
+        summary: "As `/v1/rerank`",
+        access: Access::Key,
+        operation: None,
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
 
 /// Ranks the documents.
 pub(super) async fn create(

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
 
 use crate::api::answer::{Finish, Token};
 use crate::api::error::{ApiError, shortened};
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, object, schema};
+use crate::api::request::parameters::RESPONSES;
 use crate::api::request::{self, Method, Prepared, PreparedResponse};
+use crate::api::response::ErrorBody;
 use crate::api::response::logprobs::{self, Names};
 use crate::clock::unix_time_s;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
+use crate::http::route::{Dialect, Route};
 use crate::http::typed_events::{Counts, Writer, respond};
 use crate::parsers::Piece;
 use crate::tokenizer::Tokenizer;
@@ -36,6 +41,52 @@ const ECHOED: [(&str, &str); 15] = [
     ("truncation", "\"disabled\""),
     ("user", "null"),
 ];
+
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/responses",
+        methods: &["post"],
+        summary: "Answer items, as OpenAI's responses",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &RESPONSES,
+            answer: |_| object("OpenAI's response object; nothing is stored."),
+            event: Some(|_| {
+                object("OpenAI's response events, from `response.created` to `response.completed`.")
+            }),
+            error: schema::<ErrorBody>,
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
+
+/// Stored responses, of which there are none.
+pub(super) const UNKNOWN: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/responses/{id}",
+        methods: &["get"],
+        summary: "A stored response: always 404, nothing is stored",
+        access: Access::Key,
+        operation: None,
+    },
+    handler: || get(unknown),
+    dialect: Dialect::Openai,
+};
+
+/// The cancelling of a stored response.
+pub(super) const UNKNOWN_CANCEL: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/responses/{id}/cancel",
+        methods: &["post"],
+        summary: "Cancel a stored response: always 404",
+        access: Access::Key,
+        operation: None,
+    },
+    handler: || post(unknown),
+    dialect: Dialect::Openai,
+};
 
 /// Answers items.
 pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {

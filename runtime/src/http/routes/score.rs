@@ -4,17 +4,41 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::post;
 
 use crate::api::error::ApiError;
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
+use crate::api::request::parameters::SCORES;
 use crate::api::request::{self, Pairing, PreparedScores};
+use crate::api::response::ErrorBody;
+use crate::api::response::pooled::List;
 use crate::api::response::pooled::Score;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
 use crate::http::ignored::json;
 use crate::http::request_id::RequestName;
+use crate::http::route::{Dialect, Route};
 use crate::http::vectors::{list, vectors};
 use crate::pooling::{Activation, cosine};
+
+/// The route.
+pub(super) const CREATE: Route = Route {
+    doc: RouteDoc {
+        path: "/v1/score",
+        methods: &["post"],
+        summary: "Score how well texts match",
+        access: Access::Key,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &SCORES,
+            answer: schema::<List<Score>>,
+            event: None,
+            error: schema::<ErrorBody>,
+        })),
+    },
+    handler: || post(create),
+    dialect: Dialect::Openai,
+};
 
 /// Scores every pair.
 pub(super) async fn create(

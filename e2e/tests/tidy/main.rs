@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod imports;
+mod rooms;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

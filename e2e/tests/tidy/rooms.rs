@@ -1,0 +1,185 @@
+//! The layout of each crate: its rooms, which are files and folders below `src`, and what each may import.
+//!
+//! A room imports only rooms that stand below it in its table, so that there is no circle. A row names exactly what its
+//! room imports: an arrow that is not in the table fails, and so does one that the code no longer has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::imports::{Imports, circles};
+use super::root;
+
+/// A room, and the names of the rooms that it imports.
+type Row = (&'static str, &'static str);
+
+/// The rooms of each folder, from the top to the bottom.
+const FOLDERS: &[(&str, &[Row])] = &[
+    (
+        "runtime/src",
+        &[
+            ("server", "config http serving startup telemetry"),
+            (
+                "http",
+                "api clock config engine model parsers pooling serving startup telemetry tokenizer",
+            ),
+            (
+                "serving",
+                "api batch chat_template config engine fetch grammar model parsers pooling startup tokenizer",
+            ),
+            (
+                "fuzzing",
+                "api chat_template config grammar model parsers pooling tokenizer",
+            ),
+            ("clock", ""),
+            ("cli", "config fetch"),
+            ("fetch", "startup"),
+            ("startup", ""),
+            (
+                "api",
+                "batch chat_template config engine grammar model parsers pooling telemetry tokenizer",
+            ),
+            ("config", ""),
+            ("pooling", "model"),
+            ("model", "batch"),
+            ("telemetry", "engine"),
+            ("engine", "batch grammar"),
+            ("batch", ""),
+            ("chat_template", "tokenizer"),
+            ("parsers", "grammar"),
+            ("grammar", "tokenizer"),
+            ("tokenizer", ""),
+        ],
+    ),
+    (
+        "operator/src",
+        &[
+            ("controller", "context health leader names reconcile"),
+            ("leader", ""),
+            ("reconcile", "context names pods"),
+            ("pods", "names"),
+            ("health", "metrics"),
+            ("context", "backoff metrics names probe"),
+            ("probe", "names"),
+            ("names", ""),
+            ("metrics", ""),
+            ("backoff", ""),
+        ],
+    ),
+    (
+        "operator/src/reconcile",
+        &[
+            ("validate", "observed plan"),
+            ("status", "children observed plan"),
+            ("fetch", "children observed"),
+            ("apply", "children observed"),
+            ("children", "build plan"),
+            ("build", "plan"),
+            ("plan", ""),
+            ("observed", ""),
+        ],
+    ),
+    (
+        "crds/src",
+        &[
+            ("startup", "failure"),
+            ("generate", "modeldeployment settings"),
+            ("modeldeployment", "settings"),
+            ("settings", "schema"),
+            ("schema", ""),
+            ("failure", ""),
+            ("conditions", ""),
+        ],
+    ),
+    (
+        "kernels/src",
+        &[
+            ("route", "cpu error"),
+            ("rope", "cpu error heads"),
+            ("norm", "cpu error heads"),
+            ("mapped_file", ""),
+            ("heads", "error"),
+            ("gemm", "cpu error weight"),
+            ("embed", "cpu error weight"),
+            ("weight", "(own file) cpu error"),
+            ("attention", "cpu error kv_cache"),
+            ("kv_cache", "cpu error"),
+            ("add", "cpu error"),
+            ("activation", "cpu error"),
+            ("cpu", "error"),
+            ("error", ""),
+        ],
+    ),
+];
+
+#[test]
+fn rooms_import_only_what_is_below_them() {
+    for (folder, rows) in FOLDERS {
+        let found = rooms(folder);
+        let expected: BTreeMap<String, BTreeSet<String>> = rows
+            .iter()
+            .map(|(room, below)| ((*room).to_owned(), names(below)))
+            .collect();
+        for (room, imported) in &found {
+            assert_eq!(
+                Some(imported),
+                expected.get(room),
+                "what {folder}/{room} imports, and its row in the table"
+            );
+        }
+        for (at, (room, below)) in rows.iter().enumerate() {
+            assert!(found.contains_key(*room), "{folder} has no room {room}");
+            let is_below = |name: &String| rows[at + 1..].iter().any(|(room, _)| room == name);
+            let above: Vec<String> = names(below).into_iter().filter(|name| !is_below(name)).collect();
+            assert!(
+                above.is_empty(),
+                "{folder}/{room} imports {above:?}, which stand above it"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    for name in super::CRATES {
+        let imports = Imports::read(&root().join(name).join("src"));
+        let arrows = imports
+            .arrows()
+            .into_iter()
+            .map(|(module, to)| (module.clone(), to))
+            .collect();
+        assert_eq!(circles(&arrows), [], "circles of imports in {name}");
+    }
+}
+
+/// What each room of a folder imports of the others.
+fn rooms(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let (name, inside) = folder.split_once("/src").expect("a folder of sources");
+    let imports = Imports::read(&root().join(name).join("src"));
+    let prefix: Vec<String> = inside
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let room = |module: &Vec<String>| module.strip_prefix(prefix.as_slice())?.first().cloned();
+    let mut rooms: BTreeMap<String, BTreeSet<String>> = imports
+        .modules()
+        .filter_map(room)
+        .map(|room| (room, BTreeSet::new()))
+        .collect();
+    for (from, to) in imports.arrows() {
+        let Some(from) = room(from) else { continue };
+        // What a folder's own file defines is above the rooms of the folder.
+        let names = to
+            .iter()
+            .filter(|to| to.starts_with(&prefix))
+            .map(|to| room(to).unwrap_or_else(|| folder.to_owned()));
+        rooms
+            .get_mut(&from)
+            .expect("a room")
+            .extend(names.filter(|name| *name != from));
+    }
+    rooms
+}
+
+fn names(text: &str) -> BTreeSet<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
