@@ -31,25 +31,31 @@ pub fn activate(context: &CpuContext, activation: Activation, x: &mut [f32]) {
     cpu::activate(context, activation, x);
 }
 
-/// `out[i, j] = act(gate_up[i, j]) · gate_up[i, width + j]`.
+/// Operands of [`activate_gated`].
+pub struct ActivateGated<'a> {
+    /// The activation function.
+    pub activation: Activation,
+    /// Gates, then ups. `[m, 2 * width]`
+    pub gate_up: &'a [f32],
+    /// Elements of a row of the result.
+    pub width: usize,
+    /// Result. `[m, width]`
+    pub out: &'a mut [f32],
+}
+
+/// `out[i, j] = act(gate_up[i, j]) · gate_up[i, width + j]`; `m` may be zero.
 ///
-/// `gate_up` is `[m, 2 * width]`, gates first, and `out` is `[m, width]`; `m` may be zero. The error is
-/// below `(6 ulp + 2e-7 · |gate|) · |up|`.
+/// The error is below `(6 ulp + 2e-7 · |gate|) · |up|`.
 ///
 /// # Errors
 /// `width` is zero, or the lengths do not agree.
-pub fn activate_gated(
-    context: &CpuContext,
-    activation: Activation,
-    gate_up: &[f32],
-    width: usize,
-    out: &mut [f32],
-) -> Result<(), KernelError> {
+pub fn activate_gated(context: &CpuContext, op: ActivateGated<'_>) -> Result<(), KernelError> {
+    let width = op.width;
     check_range(width > 0, "activate_gated", ("width", width), "at least 1")?;
-    let m = out.len() / width;
-    check_len("activate_gated", "out", out.len(), m * width)?;
-    check_len("activate_gated", "gate_up", gate_up.len(), 2 * m * width)?;
-    cpu::activate_gated(context, activation, (gate_up, width), out);
+    let m = op.out.len() / width;
+    check_len("activate_gated", "out", op.out.len(), m * width)?;
+    check_len("activate_gated", "gate_up", op.gate_up.len(), 2 * m * width)?;
+    cpu::activate_gated(context, op);
     Ok(())
 }
 
@@ -66,6 +72,21 @@ mod tests {
         Activation::SquaredRelu,
         Activation::ClampedSwiglu { limit: 7.0 },
     ];
+
+    fn run_gated(
+        context: &CpuContext,
+        activation: Activation,
+        (gate_up, width): (&[f32], usize),
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        let op = ActivateGated {
+            activation,
+            gate_up,
+            width,
+            out,
+        };
+        activate_gated(context, op)
+    }
 
     /// erf by its Taylor series, and by one minus nothing where that is far.
     fn erf(z: f64) -> f64 {
@@ -118,7 +139,7 @@ mod tests {
             for (m, width) in [(0, 3), (1, 1), (3, 16), (5, 37), (40, 4000)] {
                 let gate_up: Vec<f32> = (0..2 * m * width).map(|i| (i % 61) as f32 * 0.7 - 20.0).collect();
                 let mut out = vec![f32::NAN; m * width];
-                activate_gated(&context, activation, &gate_up, width, &mut out).unwrap();
+                run_gated(&context, activation, (&gate_up, width), &mut out).unwrap();
                 for (i, &got) in out.iter().enumerate() {
                     let at = i / width * 2 * width + i % width;
                     check(got, gate_up[at], gate_up[at + width]);
@@ -139,7 +160,7 @@ mod tests {
         }) {
             let context = CpuContext::with_isa(1, isa).unwrap();
             let mut out = [f32::NAN; 2];
-            activate_gated(&context, activation, &[-1e4, 1e4, 1.0, 1.0], 2, &mut out).unwrap();
+            run_gated(&context, activation, (&[-1e4, 1e4, 1.0, 1.0], 2), &mut out).unwrap();
             assert!(
                 out[0].abs() < 1e-30 && out[1] == 1e4,
                 "{isa:?} {activation:?} {out:?}"
@@ -152,7 +173,7 @@ mod tests {
         let context = CpuContext::new(1).unwrap();
         for (gate_up, width, n_out) in [(&[0.0; 4][..], 0, 0), (&[0.0; 4], 2, 3), (&[0.0; 5], 2, 2)] {
             let mut out = vec![0.0; n_out];
-            assert!(activate_gated(&context, Activation::Silu, gate_up, width, &mut out).is_err());
+            assert!(run_gated(&context, Activation::Silu, (gate_up, width), &mut out).is_err());
         }
     }
 }

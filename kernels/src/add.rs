@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len};
+use crate::error::{KernelError, check_len, check_range};
 
 /// `x += scale · y`, element by element; with a scale of 1 exact to one rounding, else to two.
 ///
@@ -12,6 +12,38 @@ use crate::error::{KernelError, check_len};
 pub fn add(context: &CpuContext, x: &mut [f32], scale: f32, y: &[f32]) -> Result<(), KernelError> {
     check_len("add", "y", y.len(), x.len())?;
     cpu::run(context, x, scale, y);
+    Ok(())
+}
+
+/// Operands of [`add_rows`].
+pub struct AddRows<'a> {
+    /// Activations that are added to. `[m, d]`
+    pub x: &'a mut [f32],
+    /// Which rows of `x`. `[n]`
+    pub rows: &'a [u32],
+    /// Factor of each row of `y`. `[n]`
+    pub weights: &'a [f32],
+    /// Activations that are added. `[n, d]`
+    pub y: &'a [f32],
+}
+
+/// `x[rows[i]] += weights[i] · y[i]` for one `i` after the other.
+///
+/// # Errors
+/// The shapes do not agree, or a row is beyond `x`; nothing was added then.
+pub fn add_rows(context: &CpuContext, op: AddRows<'_>) -> Result<(), KernelError> {
+    check_len("add_rows", "weights", op.weights.len(), op.rows.len())?;
+    let d = op.y.len().checked_div(op.rows.len()).unwrap_or(0);
+    check_len("add_rows", "y", op.y.len(), op.rows.len() * d)?;
+    if d == 0 {
+        return Ok(());
+    }
+    check_len("add_rows", "x", op.x.len(), op.x.len() / d * d)?;
+    for &row in op.rows {
+        let inside = (row as usize) < op.x.len() / d;
+        check_range(inside, "add_rows", ("row", row as usize), "below the rows of x")?;
+    }
+    cpu::run_rows(context, op);
     Ok(())
 }
 
@@ -34,6 +66,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weighted_rows_are_added_where_they_belong() {
+        let context = CpuContext::new(1).unwrap();
+        let mut x = [1.0; 6];
+        let run = |x: &mut [f32], rows: &[u32], weights: &[f32], y: &[f32]| {
+            add_rows(&context, AddRows { x, rows, weights, y })
+        };
+        run(&mut x, &[2, 0], &[10.0, 0.5], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        assert_eq!(x, [2.5, 3.0, 1.0, 1.0, 11.0, 21.0]);
+        run(&mut x, &[], &[], &[]).unwrap();
+        assert!(run(&mut x, &[3], &[1.0], &[1.0; 2]).is_err());
+        assert!(run(&mut x, &[0], &[1.0; 2], &[1.0; 2]).is_err());
+        assert!(run(&mut x, &[0, 1], &[1.0; 2], &[1.0; 3]).is_err());
+        assert!(run(&mut x, &[0], &[1.0], &[1.0; 4]).is_err());
     }
 
     #[test]

@@ -19,11 +19,15 @@ pub struct Attention<'a> {
     /// Keys and values, those of the new tokens included.
     pub cache: &'a KvCache,
     /// The sequences, in the order of their tokens in `q`, without gaps.
-    pub rows: &'a [AttentionRow<'a>],
+    pub rows: &'a [AttentionRow],
+    /// The blocks of all sequences.
+    pub blocks: &'a [u32],
     /// How queries and keys become scores.
     pub scores: Scores<'a>,
     /// Which positions a token sees.
     pub mask: Mask,
+    /// Working memory.
+    pub tiles: &'a mut AttentionTiles,
     /// Result; overwritten. `[n_tokens, n_heads * value_dim]`
     pub out: &'a mut [f32],
 }
@@ -66,15 +70,19 @@ pub enum Mask {
     Full,
 }
 
+/// Working memory of [`attention`], kept so that a call allocates nothing.
+#[derive(Debug, Default)]
+pub struct AttentionTiles(Vec<cpu::Queries>);
+
 /// One sequence of an [`Attention`].
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionRow<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionRow {
     /// New tokens, at least one: the last ones of the context.
     pub query_len: usize,
     /// Tokens in the cache, the new ones included.
     pub context_len: usize,
-    /// The sequence's blocks in order, enough for the context.
-    pub block_table: &'a [u32],
+    /// First of the sequence's blocks in [`Attention::blocks`]; they are there in order, enough for the context.
+    pub first_block: usize,
 }
 
 /// `out = softmax(scores(q, K), masked) · V`, for every token and head.
@@ -142,12 +150,12 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
             "at least query_len",
         )?;
         let n_blocks = context_len.div_ceil(cache.block_size());
-        let blocks = row.block_table.get(..n_blocks);
-        let operand = ("block_table", row.block_table.len());
+        let end = row.first_block.saturating_add(n_blocks);
+        let blocks = op.blocks.get(row.first_block..end);
         check_range(
             blocks.is_some(),
             "attention",
-            operand,
+            ("blocks", op.blocks.len()),
             "long enough for the context",
         )?;
         let first_seen = op.mask.seen(context_len - query_len, context_len).start;
@@ -258,7 +266,7 @@ mod tests {
         }
 
         /// Fills a cache whose blocks lie in no particular order; answers it with the block tables.
-        fn cache(&self, context: &CpuContext) -> (KvCache, Vec<Vec<u32>>) {
+        fn cache(&self) -> (KvCache, Vec<Vec<u32>>) {
             let blocks_of = |len: usize| len.div_ceil(self.block_size);
             let n_blocks: usize = self.rows.iter().map(|&(_, len)| blocks_of(len)).sum();
             let mut cache = KvCache::new(n_blocks, self.block_size, self.shape()).unwrap();
@@ -282,7 +290,7 @@ mod tests {
                     keys_at: 0,
                     slots: &slots,
                 };
-                kv_write(context, &mut cache, op).unwrap();
+                kv_write(&mut cache, op).unwrap();
                 tables.push(table);
             }
             (cache, tables)
@@ -290,16 +298,18 @@ mod tests {
 
         /// Attention of the given rows: `(row, query_len, context_len)`.
         fn run(&self, context: &CpuContext, which: &[(usize, usize, usize)]) -> Vec<f32> {
-            let (cache, tables) = self.cache(context);
+            let (cache, tables) = self.cache();
             let mut q = Vec::new();
             let mut rows = Vec::new();
+            let mut blocks = Vec::new();
             for &(row, query_len, context_len) in which {
                 q.extend((context_len - query_len..context_len).flat_map(|p| self.query(row, p)));
                 rows.push(AttentionRow {
                     query_len,
                     context_len,
-                    block_table: &tables[row],
+                    first_block: blocks.len(),
                 });
+                blocks.extend(&tables[row]);
             }
             let n_tokens = q.len() / self.width();
             let mut out = vec![f32::NAN; n_tokens * self.n_heads() * self.shape().value_dim()];
@@ -310,6 +320,8 @@ mod tests {
                 n_heads: self.n_heads(),
                 cache: &cache,
                 rows: &rows,
+                blocks: &blocks,
+                tiles: &mut AttentionTiles::default(),
                 scores: Scores {
                     scale: (self.head_dim as f32).powf(-0.5),
                     softcap: self.softcap,
@@ -481,8 +493,10 @@ mod tests {
                 rows: &[AttentionRow {
                     query_len: 1,
                     context_len: 10,
-                    block_table,
+                    first_block: 0,
                 }],
+                blocks: block_table,
+                tiles: &mut AttentionTiles::default(),
                 scores: Scores::scaled(1.0),
                 mask: Mask::Causal { window },
                 out: &mut [0.0; 8],
@@ -536,61 +550,46 @@ mod tests {
         let good = AttentionRow {
             query_len: 1,
             context_len: 5,
-            block_table: &[1, 0],
+            first_block: 1,
         };
-        let run = |n_heads, window, row: AttentionRow<'_>| {
+        let run = |n_heads, window, row: AttentionRow, blocks: &[u32]| {
             let op = Attention {
                 q: &[0.0; 32],
                 q_stride: 32,
                 n_heads,
                 cache: &cache,
                 rows: &[row],
+                blocks,
+                tiles: &mut AttentionTiles::default(),
                 scores: Scores::scaled(1.0),
                 mask: Mask::Causal { window },
                 out: &mut [0.0; 32],
             };
             attention(&context, op)
         };
-        assert!(run(4, None, good).is_ok());
-        assert!(run(3, None, good).is_err(), "heads that do not divide");
-        assert!(run(8, None, good).is_err(), "a row too short");
-        assert!(run(4, Some(0), good).is_err(), "a window of nothing");
-        assert!(run(4, None, AttentionRow { query_len: 0, ..good }).is_err());
-        assert!(run(4, None, AttentionRow { query_len: 2, ..good }).is_err());
-        assert!(
-            run(
-                4,
-                None,
-                AttentionRow {
-                    context_len: 0,
-                    ..good
-                }
-            )
-            .is_err()
-        );
-        assert!(
-            run(
-                4,
-                None,
-                AttentionRow {
-                    context_len: 9,
-                    ..good
-                }
-            )
-            .is_err(),
-            "a table too short"
-        );
-        assert!(
-            run(
-                4,
-                None,
-                AttentionRow {
-                    block_table: &[1, 2],
-                    ..good
-                }
-            )
-            .is_err(),
-            "a block too far"
-        );
+        let blocks = &[7, 1, 0];
+        assert!(run(4, None, good, blocks).is_ok());
+        assert!(run(3, None, good, blocks).is_err(), "heads that do not divide");
+        assert!(run(8, None, good, blocks).is_err(), "a row too short");
+        assert!(run(4, Some(0), good, blocks).is_err(), "a window of nothing");
+        for (query_len, context_len) in [(0, 5), (2, 5), (1, 0)] {
+            let row = AttentionRow {
+                query_len,
+                context_len,
+                ..good
+            };
+            assert!(run(4, None, row, blocks).is_err(), "{row:?}");
+        }
+        let long = AttentionRow {
+            context_len: 9,
+            ..good
+        };
+        assert!(run(4, None, long, blocks).is_err(), "a table too short");
+        let beyond = AttentionRow {
+            first_block: usize::MAX,
+            ..good
+        };
+        assert!(run(4, None, beyond, blocks).is_err(), "no table");
+        assert!(run(4, None, good, &[7, 1, 2]).is_err(), "a block too far");
     }
 }

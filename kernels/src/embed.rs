@@ -4,20 +4,32 @@ mod cpu;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{KernelError, check_len, check_range};
+use crate::then::Then;
 use crate::weight::Weight;
 
-/// `out[i] = table[ids[i]]`, widened to f32 (exact). `out` is `[ids.len(), table.n_cols()]`.
+/// Operands of [`embed`].
+pub struct Embed<'a> {
+    /// The table.
+    pub table: &'a Weight,
+    /// Rows of it. `[n]`
+    pub ids: &'a [u32],
+    /// Result. `[n, table.n_cols()]`
+    pub out: &'a mut [f32],
+    /// What becomes of the rows.
+    pub then: Then,
+}
+
+/// `out[i] = table[ids[i]]`, widened to f32 (exact).
 ///
 /// # Errors
 /// An id is not below the table's rows, or `out` has another length; nothing was written then.
-pub fn embed(_context: &CpuContext, table: &Weight, ids: &[u32], out: &mut [f32]) -> Result<(), KernelError> {
-    let d = table.n_cols();
-    check_len("embed", "out", out.len(), ids.len() * d)?;
-    for &id in ids {
-        let inside = (id as usize) < table.n_rows();
+pub fn embed(context: &CpuContext, op: Embed<'_>) -> Result<(), KernelError> {
+    check_len("embed", "out", op.out.len(), op.ids.len() * op.table.n_cols())?;
+    for &id in op.ids {
+        let inside = (id as usize) < op.table.n_rows();
         check_range(inside, "embed", ("id", id as usize), "below the table's rows")?;
     }
-    cpu::run(table, ids, out);
+    cpu::run(context, op);
     Ok(())
 }
 
@@ -27,6 +39,24 @@ mod tests {
     use crate::weight::DType;
     use crate::weight::tests::weight_of;
 
+    fn run(
+        context: &CpuContext,
+        table: &Weight,
+        ids: &[u32],
+        then: Then,
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        embed(
+            context,
+            Embed {
+                table,
+                ids,
+                out,
+                then,
+            },
+        )
+    }
+
     #[test]
     fn gathers_rows_of_every_dtype() {
         let context = CpuContext::new(1).unwrap();
@@ -34,9 +64,13 @@ mod tests {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let (table, rounded) = weight_of(dtype, 5, &values);
             let mut out = [f32::NAN; 15];
-            embed(&context, &table, &[2, 0, 2], &mut out).unwrap();
+            run(&context, &table, &[2, 0, 2], Then::Store, &mut out).unwrap();
             let want = [&rounded[10..], &rounded[..5], &rounded[10..]].concat();
             assert_eq!(out.map(f64::from).to_vec(), want, "{dtype:?}");
+            let mut out = [1.0; 15];
+            run(&context, &table, &[2, 0, 2], Then::AddTo { scale: 1.0 }, &mut out).unwrap();
+            let sum = want.iter().map(|v| 1.0 + *v as f32);
+            assert_eq!(out.to_vec(), sum.collect::<Vec<_>>(), "{dtype:?}");
         }
     }
 
@@ -44,8 +78,8 @@ mod tests {
     fn refuses_an_id_beyond_the_table() {
         let context = CpuContext::new(1).unwrap();
         let (table, _) = weight_of(DType::F32, 2, &[1.0; 6]);
-        let refused = embed(&context, &table, &[1, 3], &mut [0.0; 4]);
+        let refused = run(&context, &table, &[1, 3], Then::Store, &mut [0.0; 4]);
         assert!(matches!(refused, Err(KernelError::Range { got: 3, .. })));
-        assert!(embed(&context, &table, &[1], &mut [0.0; 4]).is_err());
+        assert!(run(&context, &table, &[1], Then::Store, &mut [0.0; 4]).is_err());
     }
 }

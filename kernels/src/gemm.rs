@@ -2,20 +2,43 @@
 
 mod cpu;
 
+use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
 use crate::error::{KernelError, check_len, check_range};
+use crate::then::Then;
 use crate::weight::Weight;
 
 /// Operands of [`gemm`].
 pub struct Gemm<'a> {
-    /// Activations, row-major without gaps. `[m, k]`
+    /// Activations. `[m, x_columns.row_stride]`
     pub x: &'a [f32],
+    /// Which columns of `x` are multiplied; there are `k`.
+    pub x_columns: Columns,
     /// Weight. `[n, k]`
     pub weight: &'a Weight,
     /// Added to every row of the result. `[n]`
     pub bias: Option<&'a [f32]>,
-    /// Result, row-major without gaps; overwritten. `[m, n]`
+    /// Result. `[m, y_columns.row_stride]`
     pub y: &'a mut [f32],
+    /// Which columns of `y` are written; there are `n`.
+    pub y_columns: Columns,
+    /// What becomes of the products.
+    pub then: Then,
+}
+
+impl<'a> Gemm<'a> {
+    /// A product of whole rows that replaces `y`: `x` is `[m, k]` and `y` is `[m, n]`.
+    pub fn of_rows(x: &'a [f32], weight: &'a Weight, bias: Option<&'a [f32]>, y: &'a mut [f32]) -> Gemm<'a> {
+        Gemm {
+            x,
+            x_columns: Columns::all(weight.n_cols()),
+            weight,
+            bias,
+            y,
+            y_columns: Columns::all(weight.n_rows()),
+            then: Then::Store,
+        }
+    }
 }
 
 /// `y = x · Wᵀ + bias`; `m` follows from the length of `x` and may be zero.
@@ -27,9 +50,9 @@ pub struct Gemm<'a> {
 /// The lengths of `x`, `bias` or `y` do not agree with the weight.
 pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
     let (n, k) = (op.weight.n_rows(), op.weight.n_cols());
-    let m = op.x.len() / k;
-    check_len("gemm", "x", op.x.len(), m * k)?;
-    check_len("gemm", "y", op.y.len(), m * n)?;
+    let m = op.x_columns.check("gemm", ("x", op.x.len()), k)?;
+    op.y_columns.check("gemm", ("y", op.y.len()), n)?;
+    check_len("gemm", "y", op.y.len(), m * op.y_columns.row_stride)?;
     if let Some(bias) = op.bias {
         check_len("gemm", "bias", bias.len(), n)?;
     }
@@ -65,16 +88,7 @@ mod tests {
 
     fn product(context: &CpuContext, x: &[f32], weight: &Weight, bias: Option<&[f32]>) -> Vec<f32> {
         let mut y = vec![f32::NAN; x.len() / weight.n_cols() * weight.n_rows()];
-        gemm(
-            context,
-            Gemm {
-                x,
-                weight,
-                bias,
-                y: &mut y,
-            },
-        )
-        .unwrap();
+        gemm(context, Gemm::of_rows(x, weight, bias, &mut y)).unwrap();
         y
     }
 
@@ -137,6 +151,50 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_wider_rows_give_the_same_bits_and_leave_the_others() {
+        let (n, k) = (37, 72);
+        let (weight, _) = weight_of(DType::BF16, k, &numbers(3, n * k));
+        let bias = numbers(2, n);
+        let context = CpuContext::new(2).unwrap();
+        for m in [1, 5, 16, 17, cpu::M_BLOCK + 3] {
+            let x = numbers(1, m * (k + 9));
+            let narrow: Vec<f32> = x.chunks(k + 9).flat_map(|row| &row[4..4 + k]).copied().collect();
+            let want = product(&context, &narrow, &weight, Some(&bias));
+            let before = numbers(4, m * (n + 5));
+            for then in [Then::Store, Then::AddTo { scale: 0.7 }] {
+                let mut y = before.clone();
+                let op = Gemm {
+                    x: &x,
+                    x_columns: Columns {
+                        row_stride: k + 9,
+                        first: 4,
+                    },
+                    weight: &weight,
+                    bias: Some(&bias),
+                    y: &mut y,
+                    y_columns: Columns {
+                        row_stride: n + 5,
+                        first: 3,
+                    },
+                    then,
+                };
+                gemm(&context, op).unwrap();
+                for (i, (&got, &old)) in y.iter().zip(&before).enumerate() {
+                    let (row, column) = (i / (n + 5), i % (n + 5));
+                    let expected = match column.checked_sub(3).filter(|j| *j < n) {
+                        None => old,
+                        Some(j) => match then {
+                            Then::Store => want[row * n + j],
+                            Then::AddTo { scale } => old + scale * want[row * n + j],
+                        },
+                    };
+                    assert_eq!(got, expected, "{then:?} [{row}, {column}] of {m}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn one_bad_row_stays_one_bad_row() {
         let (weight, _) = weight_of(DType::BF16, 20, &numbers(3, 40 * 20));
         let context = CpuContext::new(2).unwrap();
@@ -154,25 +212,9 @@ mod tests {
         let (weight, _) = weight_of(DType::F32, 2, &[1.0; 6]);
         let context = CpuContext::new(1).unwrap();
         let mut y = [0.0; 3];
-        let odd = gemm(
-            &context,
-            Gemm {
-                x: &[1.0; 3],
-                weight: &weight,
-                bias: None,
-                y: &mut y,
-            },
-        );
+        let odd = gemm(&context, Gemm::of_rows(&[1.0; 3], &weight, None, &mut y));
         assert!(matches!(odd, Err(KernelError::Length { operand: "x", .. })));
-        let long = gemm(
-            &context,
-            Gemm {
-                x: &[1.0; 4],
-                weight: &weight,
-                bias: None,
-                y: &mut y,
-            },
-        );
+        let long = gemm(&context, Gemm::of_rows(&[1.0; 4], &weight, None, &mut y));
         assert!(matches!(
             long,
             Err(KernelError::Length {
@@ -181,15 +223,18 @@ mod tests {
                 ..
             })
         ));
-        let bias = gemm(
-            &context,
-            Gemm {
-                x: &[1.0; 2],
-                weight: &weight,
-                bias: Some(&[0.0]),
-                y: &mut y,
-            },
-        );
+        let bias = gemm(&context, Gemm::of_rows(&[1.0; 2], &weight, Some(&[0.0]), &mut y));
         assert!(matches!(bias, Err(KernelError::Length { operand: "bias", .. })));
+        let beyond = Gemm {
+            x_columns: Columns {
+                row_stride: 2,
+                first: 1,
+            },
+            ..Gemm::of_rows(&[1.0; 2], &weight, None, &mut y)
+        };
+        assert!(matches!(
+            gemm(&context, beyond),
+            Err(KernelError::Range { got: 2, .. })
+        ));
     }
 }

@@ -1,7 +1,6 @@
 //! Keys and values of one layer in fixed blocks, and the op that writes them.
 
 use crate::cpu::buffer::Buffer;
-use crate::cpu::context::CpuContext;
 use crate::cpu::simd::LANES_MAX;
 use crate::error::{KernelError, check_len, check_range};
 
@@ -267,7 +266,7 @@ const SIZE_MAX: usize = 1 << 31;
 ///
 /// # Errors
 /// The shapes do not agree, or a slot is beyond the cache; nothing was written then.
-pub fn kv_write(_context: &CpuContext, cache: &mut KvCache, op: KvWrite<'_>) -> Result<(), KernelError> {
+pub fn kv_write(cache: &mut KvCache, op: KvWrite<'_>) -> Result<(), KernelError> {
     let KvWrite {
         x,
         row_stride,
@@ -323,7 +322,6 @@ mod tests {
 
     #[test]
     fn writes_each_head_to_its_slot() {
-        let context = CpuContext::new(1).unwrap();
         let mut cache = KvCache::new(3, 2, KvShape::of_heads(2, 3)).unwrap();
         let x: Vec<f32> = (1..=26).map(|i| i as f32).collect();
         let op = KvWrite {
@@ -332,7 +330,7 @@ mod tests {
             keys_at: 1,
             slots: &[5, 0],
         };
-        kv_write(&context, &mut cache, op).unwrap();
+        kv_write(&mut cache, op).unwrap();
         assert_eq!(cache.key((2, 1), 1)[..3], [5.0, 6.0, 7.0]);
         assert_eq!(cache.value((2, 1), 1)[..3], [11.0, 12.0, 13.0]);
         assert_eq!(cache.key((0, 0), 0)[..3], [15.0, 16.0, 17.0]);
@@ -346,7 +344,6 @@ mod tests {
 
     #[test]
     fn refuses_a_slot_beyond_the_cache_and_writes_nothing() {
-        let context = CpuContext::new(1).unwrap();
         let mut cache = KvCache::new(1, 2, KvShape::of_heads(1, 2)).unwrap();
         let op = KvWrite {
             x: &[1.0; 8],
@@ -355,7 +352,7 @@ mod tests {
             slots: &[0, 2],
         };
         assert!(matches!(
-            kv_write(&context, &mut cache, op),
+            kv_write(&mut cache, op),
             Err(KernelError::Range { got: 2, .. })
         ));
         assert!(cache.all_keys().iter().all(|&v| v == 0.0));
@@ -365,12 +362,11 @@ mod tests {
             keys_at: 1,
             slots: &[0],
         };
-        assert!(kv_write(&context, &mut cache, op).is_err());
+        assert!(kv_write(&mut cache, op).is_err());
     }
 
     /// A cache in which every number of every slot is different.
     fn filled(n_blocks: usize, first: f32) -> KvCache {
-        let context = CpuContext::new(1).unwrap();
         let mut cache = KvCache::new(n_blocks, 2, KvShape::of_heads(2, 3)).unwrap();
         let n_slots = 2 * n_blocks;
         let x: Vec<f32> = (0..12 * n_slots).map(|i| first + i as f32).collect();
@@ -381,7 +377,7 @@ mod tests {
             keys_at: 0,
             slots: &slots,
         };
-        kv_write(&context, &mut cache, op).unwrap();
+        kv_write(&mut cache, op).unwrap();
         cache
     }
 
@@ -429,7 +425,6 @@ mod tests {
 
     #[test]
     fn a_value_may_be_the_start_of_its_key() {
-        let context = CpuContext::new(1).unwrap();
         let shape = KvShape {
             n_heads: 1,
             key_dim: 5,
@@ -442,7 +437,7 @@ mod tests {
             keys_at: 1,
             slots: &[3],
         };
-        kv_write(&context, &mut cache, op).unwrap();
+        kv_write(&mut cache, op).unwrap();
         assert_eq!(cache.key((1, 1), 0)[..5], [1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(cache.value((1, 1), 0)[..3], [1.0, 2.0, 3.0]);
         cache.copy_block(1, 0).unwrap();

@@ -3,13 +3,18 @@
 //! Owns the arithmetic, the instruction sets and every line of `unsafe` in the workspace. Must not know
 //! models, requests, files' formats or HTTP: it sees shapes, dtypes and slices.
 //!
-//! Every op takes the [`CpuContext`] first, checks its contract before it touches a number, and computes
-//! each output element in one fixed order of operations that depends neither on how many rows travel with
-//! it nor on how many threads work: a sequence gets the same bits alone, in a batch, or in chunks.
+//! Every op checks its contract before it touches a number, and computes each output element in one fixed order of
+//! operations that depends neither on how many rows travel with it nor on how many threads work: a sequence gets the
+//! same bits alone, in a batch, or in chunks. An op with operands of the same shapes as before allocates nothing.
+//!
+//! Each op has a file with its contract and a folder with a side for each device. `cpu` is below all ops.
 
 mod activation;
 mod add;
+mod allocations;
 mod attention;
+mod clamp;
+mod columns;
 mod cpu;
 mod embed;
 mod error;
@@ -20,14 +25,21 @@ mod mapped_file;
 mod norm;
 mod rope;
 mod route;
+mod rows;
+mod scale;
+mod then;
 mod weight;
 
-pub use activation::{Activation, activate, activate_gated};
-pub use add::add;
-pub use attention::{Attention, AttentionRow, Mask, Scores, attention};
+pub use activation::{ActivateGated, Activation, activate, activate_gated};
+pub use add::{AddRows, add, add_rows};
+pub use allocations::CountingAllocator;
+pub use attention::{Attention, AttentionRow, AttentionTiles, Mask, Scores, attention};
+pub use clamp::{clamp, softcap};
+pub use columns::Columns;
+pub use cpu::buffer::Buffer;
 pub use cpu::context::CpuContext;
 pub use cpu::isa::Isa;
-pub use embed::embed;
+pub use embed::{Embed, embed};
 pub use error::KernelError;
 pub use gemm::{Gemm, gemm};
 pub use heads::Heads;
@@ -35,5 +47,8 @@ pub use kv_cache::{KvCache, KvShape, KvValues, KvWrite, kv_write};
 pub use mapped_file::MappedFile;
 pub use norm::{Norm, NormKind, norm};
 pub use rope::{Rope, RopePairs, RopeTable, rope};
-pub use route::{Choice, ExpertGroups, GroupScore, Route, Scoring, route};
+pub use route::{ExpertGroups, ExpertTokens, GroupScore, Route, Routing, Scoring, route};
+pub use rows::{CopyColumns, copy_columns, gather_rows, mean_of_rows};
+pub use scale::{gate_rows, scale, scale_columns};
+pub use then::Then;
 pub use weight::{DType, Weight};

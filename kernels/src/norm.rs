@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_range};
+use crate::error::{KernelError, check_len, check_range};
 use crate::heads::Heads;
 
 /// What is taken out of a vector.
@@ -17,8 +17,10 @@ pub enum NormKind {
 
 /// Operands of [`norm`].
 pub struct Norm<'a> {
-    /// Activations, normalised in place. `[n_rows, heads.row_stride]`
-    pub x: &'a mut [f32],
+    /// Activations that are normalised; `None`: those in `out`. Only whole rows can come from elsewhere. As long as `out`
+    pub x: Option<&'a [f32]>,
+    /// Result. `[n_rows, heads.row_stride]`
+    pub out: &'a mut [f32],
     /// The vectors to normalise, each on its own.
     pub heads: Heads,
     /// What is taken out.
@@ -40,7 +42,17 @@ pub struct Norm<'a> {
 /// The shapes do not agree.
 pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
     let heads = op.heads;
-    let n_rows = heads.check("norm", op.x)?;
+    let n_rows = heads.check("norm", op.out)?;
+    if let Some(x) = op.x {
+        check_len("norm", "x", x.len(), op.out.len())?;
+        let width = heads.width();
+        check_range(
+            width == heads.row_stride,
+            "norm",
+            ("width", width),
+            "whole rows where x is not the output",
+        )?;
+    }
     for (operand, vector) in [("weight", op.weight), ("bias", op.bias)] {
         let len = vector.map_or(heads.head_dim, <[f32]>::len);
         check_range(
@@ -98,7 +110,8 @@ mod tests {
                     let bias: Vec<f32> = (0..n_weights).map(|i| (i % 5) as f32 * 0.5).collect();
                     let mut x = before.clone();
                     let op = Norm {
-                        x: &mut x,
+                        x: None,
+                        out: &mut x,
                         heads,
                         kind,
                         weight: Some(&weight),
@@ -134,7 +147,8 @@ mod tests {
             (NormKind::Layer, [1.0, 1.0, 3.0, 3.0], [-1.0, -1.0, 1.0, 1.0]),
         ] {
             let op = Norm {
-                x: &mut x,
+                x: None,
+                out: &mut x,
                 heads: Heads::whole(4),
                 kind,
                 weight: None,
@@ -147,11 +161,41 @@ mod tests {
     }
 
     #[test]
+    fn the_output_may_be_elsewhere() {
+        let context = CpuContext::new(2).unwrap();
+        let x: Vec<f32> = (0..5 * 12).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+        let run = |x: Option<&[f32]>, out: &mut [f32], heads| {
+            let op = Norm {
+                x,
+                out,
+                heads,
+                kind: NormKind::Layer,
+                weight: None,
+                bias: None,
+                eps: 1e-5,
+            };
+            norm(&context, op)
+        };
+        let mut in_place = x.clone();
+        run(None, &mut in_place, Heads::whole(12)).unwrap();
+        let mut out = vec![f32::NAN; x.len()];
+        run(Some(&x), &mut out, Heads::whole(12)).unwrap();
+        assert_eq!(out, in_place);
+        let part = Heads {
+            row_stride: 12,
+            ..Heads::whole(4)
+        };
+        assert!(run(Some(&x), &mut out, part).is_err());
+        assert!(run(Some(&x[..12]), &mut out, Heads::whole(12)).is_err());
+    }
+
+    #[test]
     fn refuses_shapes_that_disagree() {
         let context = CpuContext::new(1).unwrap();
         let refused = |x: &mut [f32], heads, weight: &[f32]| {
             let op = Norm {
-                x,
+                x: None,
+                out: x,
                 heads,
                 kind: NormKind::Rms,
                 weight: Some(weight),

@@ -7,7 +7,7 @@ use crate::error::{KernelError, check_len, check_range};
 use crate::heads::Heads;
 
 /// Cosines and sines of some tokens' positions, computed once per step and used by every layer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RopeTable {
     half_dim: usize,
     /// `[n_tokens, half_dim]`
@@ -17,23 +17,28 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// The angles `positions[t] · inv_freq_of(t)[i]` (in f32, as the reference implementations compute
+    /// Forgets all tokens and keeps their memory.
+    pub fn clear(&mut self) {
+        self.cos.clear();
+        self.sin.clear();
+    }
+
+    /// Adds tokens with the angles `positions[t] · inv_freq[i]` (in f32, as the reference implementations compute
     /// them), their cosines and sines scaled by `scale`, which is 1 but for yarn and longrope.
     ///
-    /// Frequencies are asked for by token, for models that choose them by sequence; all have the same
-    /// length.
-    pub fn new<'a>(positions: &[u32], scale: f32, inv_freq_of: impl Fn(usize) -> &'a [f32]) -> RopeTable {
-        let mut table = RopeTable {
-            half_dim: inv_freq_of(0).len(),
-            cos: Vec::new(),
-            sin: Vec::new(),
-        };
-        for (token, &position) in positions.iter().enumerate() {
-            let angles = || inv_freq_of(token).iter().map(|f| position as f32 * f);
-            table.cos.extend(angles().map(|angle| angle.cos() * scale));
-            table.sin.extend(angles().map(|angle| angle.sin() * scale));
+    /// # Errors
+    /// The table has tokens of another number of frequencies.
+    pub fn extend(&mut self, positions: &[u32], inv_freq: &[f32], scale: f32) -> Result<(), KernelError> {
+        if self.cos.is_empty() {
+            self.half_dim = inv_freq.len();
         }
-        table
+        check_len("rope_table", "inv_freq", inv_freq.len(), self.half_dim)?;
+        for &position in positions {
+            let angles = || inv_freq.iter().map(|f| position as f32 * f);
+            self.cos.extend(angles().map(|angle| angle.cos() * scale));
+            self.sin.extend(angles().map(|angle| angle.sin() * scale));
+        }
+        Ok(())
     }
 }
 
@@ -94,11 +99,17 @@ mod tests {
         head_dim: 9,
     };
 
+    fn table(positions: &[u32], inv_freq: &[f32], scale: f32) -> RopeTable {
+        let mut table = RopeTable::default();
+        table.extend(positions, inv_freq, scale).unwrap();
+        table
+    }
+
     #[test]
     fn agrees_with_wide_arithmetic_on_every_path() {
         let inv_freq: &[f32] = &[1.0, 0.1, 0.001];
         let positions = [0, 1, 7, 3000];
-        let table = RopeTable::new(&positions, 1.25, |_| inv_freq);
+        let table = table(&positions, inv_freq, 1.25);
         let before: Vec<f32> = (0..4 * HEADS.row_stride).map(|i| (i % 13) as f32 - 6.0).collect();
         for (isa, pairs) in Isa::available()
             .into_iter()
@@ -135,17 +146,21 @@ mod tests {
     }
 
     #[test]
-    fn each_token_has_its_own_frequencies() {
-        let of = |token: usize| [&[1.0_f32][..], &[0.5]][token];
-        let mixed = RopeTable::new(&[3, 4], 1.0, of);
-        let alone = RopeTable::new(&[4], 1.0, |_| of(1));
+    fn tokens_may_have_other_frequencies() {
+        let mut mixed = table(&[3], &[1.0], 1.0);
+        mixed.extend(&[4], &[0.5], 1.0).unwrap();
+        let alone = table(&[4], &[0.5], 1.0);
         assert_eq!((mixed.cos[1], mixed.sin[1]), (alone.cos[0], alone.sin[0]));
+        assert!(mixed.extend(&[5], &[0.5, 0.1], 1.0).is_err());
+        mixed.clear();
+        mixed.extend(&[4], &[0.5], 1.0).unwrap();
+        assert_eq!(mixed, alone);
     }
 
     #[test]
     fn refuses_shapes_that_disagree() {
         let context = CpuContext::new(1).unwrap();
-        let table = RopeTable::new(&[0, 1], 1.0, |_| &[1.0, 0.5]);
+        let table = table(&[0, 1], &[1.0, 0.5], 1.0);
         let mut x = [0.0; 16];
         for (row_stride, n_heads, head_dim, from) in [
             (8, 2, 3, 0),

@@ -2,7 +2,6 @@
 
 mod cpu;
 
-use crate::cpu::context::CpuContext;
 use crate::error::{KernelError, check_len, check_range};
 
 /// How scores come from a router's logits.
@@ -54,22 +53,48 @@ pub struct Route<'a> {
     pub scale: f32,
 }
 
-/// An expert for a token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Choice {
-    /// The token's row.
-    pub token: usize,
-    /// Weight of the expert's output.
-    pub weight: f32,
+/// The tokens of each expert, in ascending order, with their weights. Kept so that a call of [`route`] allocates nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// First choice of each expert, and the end of the last one's. `[n_experts + 1]`
+    starts: Vec<u32>,
+    /// `[n_tokens * n_chosen]`
+    tokens: Vec<u32>,
+    /// `[n_tokens * n_chosen]`
+    weights: Vec<f32>,
+    scratch: cpu::Scratch,
 }
 
-/// The tokens of each expert, in ascending order, with their weights; of equal scores the lower expert wins.
+/// The tokens that go to one expert.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpertTokens<'a> {
+    /// Their rows, ascending.
+    pub rows: &'a [u32],
+    /// Weight of the expert's output for each.
+    pub weights: &'a [f32],
+}
+
+impl Routing {
+    /// The tokens of each expert.
+    pub fn experts(&self) -> impl Iterator<Item = ExpertTokens<'_>> {
+        self.starts.windows(2).map(|ends| {
+            let range = ends[0] as usize..ends[1] as usize;
+            ExpertTokens {
+                rows: &self.tokens[range.clone()],
+                weights: &self.weights[range],
+            }
+        })
+    }
+}
+
+/// Chooses the experts of each token; of equal scores the lower expert wins.
 ///
 /// # Errors
-/// The shapes do not agree.
-pub fn route(_context: &CpuContext, op: &Route<'_>) -> Result<Vec<Vec<Choice>>, KernelError> {
+/// The shapes do not agree; nothing was changed then.
+pub fn route(op: &Route<'_>, routing: &mut Routing) -> Result<(), KernelError> {
     check(op)?;
-    Ok(cpu::run(op))
+    cpu::run(op, routing);
+    Ok(())
 }
 
 fn check(op: &Route<'_>) -> Result<(), KernelError> {
@@ -117,14 +142,13 @@ mod tests {
 
     /// Chosen experts of one token with their weights.
     fn chosen(op: &Route<'_>) -> Vec<(usize, f32)> {
-        let context = CpuContext::new(1).unwrap();
-        let experts = route(&context, op).unwrap();
-        let of_token = |(expert, choices): (usize, &Vec<Choice>)| {
-            choices
-                .first()
-                .map(|choice| (expert, (choice.weight * 1e4).round() / 1e4))
+        let mut routing = Routing::default();
+        route(op, &mut routing).unwrap();
+        let of_token = |(expert, tokens): (usize, ExpertTokens<'_>)| {
+            let weight = tokens.weights.first()?;
+            Some((expert, (weight * 1e4).round() / 1e4))
         };
-        experts.iter().enumerate().filter_map(of_token).collect()
+        routing.experts().enumerate().filter_map(of_token).collect()
     }
 
     /// Logits whose softmax is 0.1, 0.2, 0.3, 0.4.
@@ -192,18 +216,22 @@ mod tests {
             logits: &[1.0; 12],
             ..PLAIN
         };
-        let context = CpuContext::new(1).unwrap();
-        let experts = route(&context, &op).unwrap();
-        let tokens = |choices: &Vec<Choice>| choices.iter().map(|choice| choice.token).collect::<Vec<_>>();
-        assert_eq!(
-            experts.iter().map(tokens).collect::<Vec<_>>(),
-            [vec![0, 1, 2], vec![0, 1, 2], vec![], vec![]]
-        );
+        let mut routing = Routing::default();
+        // What an earlier call left does not show.
+        for _ in 0..2 {
+            route(&op, &mut routing).unwrap();
+            let tokens: Vec<&[u32]> = routing.experts().map(|tokens| tokens.rows).collect();
+            assert_eq!(tokens, [&[0, 1, 2][..], &[0, 1, 2], &[], &[]]);
+            assert!(
+                routing
+                    .experts()
+                    .all(|tokens| tokens.weights.len() == tokens.rows.len())
+            );
+        }
     }
 
     #[test]
     fn refuses_shapes_that_disagree() {
-        let context = CpuContext::new(1).unwrap();
         let groups = |n_groups, n_kept| {
             Some(ExpertGroups {
                 n_groups,
@@ -239,7 +267,7 @@ mod tests {
                 ..PLAIN
             },
         ] {
-            assert!(route(&context, &op).is_err());
+            assert!(route(&op, &mut Routing::default()).is_err());
         }
     }
 }

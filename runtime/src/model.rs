@@ -1,21 +1,29 @@
-//! Models: a checkpoint folder becomes something that turns a [`crate::batch::Batch`] into a [`crate::batch::StepOutput`].
+//! Models: a checkpoint folder becomes something that turns a [`crate::batch::Batch`] into a
+//! [`crate::batch::StepOutput`].
 //!
-//! Owns config.json, weight names, the decoder and its KV cache. Must not know requests, sampling, text
-//! or HTTP; it knows tokens only as numbers.
+//! Owns config.json, weight names, programs and their execution, and the KV cache. Must not know requests, sampling,
+//! text or HTTP; it knows tokens only as numbers.
 //!
-//! `config` reads the JSON, `families` maps it to a `spec` (one decoder described as data), `weights`
-//! checks and maps the files, `decoder` loads and runs.
+//! `config` reads the JSON, `families` maps it to a `spec` (one model described as data), `program` lowers that to a
+//! list of ops, `checkpoint` loads the weights, `cpu` executes the program, and `loaded` joins them.
 
+mod check;
 mod checkpoint;
 mod config;
-mod decoder;
+mod cpu;
 mod error;
 mod families;
 pub(crate) mod fuzzing;
+mod kv_layout;
+mod loaded;
+mod outline;
 mod pooling;
+mod program;
 mod rope;
 mod spec;
 
 pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
-pub use decoder::{LoadOptions, Model, ModelInfo, Task};
 pub use error::ModelError;
+pub use loaded::{LoadOptions, Model, ModelInfo, Task};
+pub use outline::{ModelKind, OpCost, Outline};
+pub use program::{Cost, StepShape};

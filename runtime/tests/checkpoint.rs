@@ -217,7 +217,7 @@ fn the_trained_model_agrees_with_transformers() {
         (info.vocab_size, info.n_layers, info.max_model_len),
         (4096, 4, 2048)
     );
-    assert_eq!((info.eos_token_ids, info.bos_token_id), (vec![0, 2], Some(0)));
+    assert_eq!(info.eos_token_ids, [0, 2]);
     assert_eq!(
         (info.n_params, info.kv_bytes_per_token),
         (4_983_040, 4 * 2 * 2 * 64 * 4)
@@ -253,6 +253,38 @@ fn the_trained_model_answers_the_same_alone_batched_and_in_chunks() {
                 answer == alone[sixteen[row]],
                 "row {row} in chunks of {chunk}: not the same bits as alone"
             );
+        }
+    }
+}
+
+/// More rows than pass through a feed-forward part at once.
+#[test]
+fn rows_beyond_a_chunk_of_the_feed_forward_part_get_the_same_bits() {
+    for name in ["llama3", "mixtral", "deepseek_v3"] {
+        let dir = fixture(name);
+        let mut model = open_auto(dir.path());
+        let prompts = reference(dir.path()).prompts;
+        let n_each = prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>();
+        let many: Vec<&[u32]> = prompts
+            .iter()
+            .cycle()
+            .take(prompts.len() * (1200 / n_each + 1))
+            .map(|prompt| prompt.ids.as_slice())
+            .collect();
+        let mut together = sequences(&many);
+        let takes: Vec<(usize, usize)> = many.iter().map(|prompt| prompt.len()).enumerate().collect();
+        let n_rows: usize = takes.iter().map(|(_, n)| n).sum();
+        assert!(n_rows > 1024, "{name}: {n_rows} rows are no more than two chunks");
+        let logits = step(&mut model, &mut together, &takes, Wanted::All);
+        let mut row = 0;
+        for prompt in many {
+            let alone = prompt_logits(&mut model, prompt);
+            let n = alone.values.len();
+            assert!(
+                logits.values[row..row + n] == alone.values,
+                "{name}: other bits than alone"
+            );
+            row += n;
         }
     }
 }

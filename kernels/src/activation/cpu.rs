@@ -1,6 +1,6 @@
 //! Activation functions on the CPU, in vectors.
 
-use super::Activation;
+use super::{ActivateGated, Activation};
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::{Simd, SimdTask};
@@ -16,12 +16,13 @@ pub(super) fn activate(context: &CpuContext, activation: Activation, x: &mut [f3
     });
 }
 
-pub(super) fn activate_gated(
-    context: &CpuContext,
-    activation: Activation,
-    (gate_up, width): (&[f32], usize),
-    out: &mut [f32],
-) {
+pub(super) fn activate_gated(context: &CpuContext, op: ActivateGated<'_>) {
+    let ActivateGated {
+        activation,
+        gate_up,
+        width,
+        out,
+    } = op;
     let m = out.len() / width;
     let out = DisjointMut::new(out);
     let rows_per_task = (TASK_ELEMENTS / width).max(1);

@@ -1,10 +1,20 @@
 //! The sum on the CPU, by the calling thread.
 
+use super::AddRows;
 use crate::cpu::context::CpuContext;
 use crate::cpu::simd::{Simd, SimdTask};
 
 pub(super) fn run(context: &CpuContext, x: &mut [f32], scale: f32, y: &[f32]) {
     context.run(Add { x, scale, y });
+}
+
+pub(super) fn run_rows(context: &CpuContext, op: AddRows<'_>) {
+    let AddRows { x, rows, weights, y } = op;
+    let d = y.len() / rows.len();
+    for ((&row, &scale), y) in rows.iter().zip(weights).zip(y.chunks_exact(d)) {
+        let x = &mut x[row as usize * d..][..d];
+        context.run(Add { x, scale, y });
+    }
 }
 
 /// The whole sum; it is over before another thread would have woken up.

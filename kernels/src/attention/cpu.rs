@@ -2,57 +2,64 @@
 
 mod tile;
 
-use super::Attention;
+use super::{Attention, AttentionTiles};
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
 
 /// Query rows (tokens times heads of a group) that share each pass over the keys and values.
 const TILE_ROWS: usize = 16;
 
+/// Neighbouring queries of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queries {
+    /// Row of the first in `q` and `out`.
+    first_token: usize,
+    /// How many.
+    n_queries: usize,
+    /// Position of the first in its sequence.
+    first_position: usize,
+    /// Positions of the sequence that are in the cache.
+    context_len: usize,
+    /// First of the sequence's blocks.
+    first_block: usize,
+}
+
 pub(super) fn run(context: &CpuContext, op: Attention<'_>, group: usize) {
-    let Attention {
-        q,
-        q_stride,
-        n_heads,
-        cache,
-        rows,
-        scores,
-        mask,
-        out,
-    } = op;
-    let shared = tile::Shared {
-        q,
-        q_stride,
-        n_heads,
-        group,
-        cache,
-        scores,
-        mask,
-        out: &DisjointMut::new(out),
-    };
     let queries_per_tile = (TILE_ROWS / group).max(1);
-    let mut tiles = Vec::new();
+    let AttentionTiles(tiles) = op.tiles;
+    tiles.clear();
     let mut row_start = 0;
-    for row in rows {
+    for row in op.rows {
         for first in (0..row.query_len).step_by(queries_per_tile) {
-            let n_queries = queries_per_tile.min(row.query_len - first);
-            let queries = tile::Queries {
+            tiles.push(Queries {
                 first_token: row_start + first,
-                n_queries,
+                n_queries: queries_per_tile.min(row.query_len - first),
                 first_position: row.context_len - row.query_len + first,
                 context_len: row.context_len,
-                block_table: row.block_table,
-            };
-            tiles.extend((0..cache.n_kv_heads()).map(|kv_head| (queries, kv_head)));
+                first_block: row.first_block,
+            });
         }
         row_start += row.query_len;
     }
-    context.for_each(tiles.len(), |idx| {
-        let (queries, kv_head) = tiles[idx];
+    let shared = tile::Shared {
+        q: op.q,
+        q_stride: op.q_stride,
+        n_heads: op.n_heads,
+        group,
+        cache: op.cache,
+        blocks: op.blocks,
+        scores: op.scores,
+        mask: op.mask,
+        out: &DisjointMut::new(op.out),
+    };
+    let n_kv_heads = op.cache.n_kv_heads();
+    let n_floats = tile::State::n_floats(queries_per_tile * group, op.cache);
+    context.for_each_with_scratch(tiles.len() * n_kv_heads, n_floats, |scratch, idx| {
         context.run(tile::Tile {
             shared: &shared,
-            queries,
-            kv_head,
+            queries: tiles[idx / n_kv_heads],
+            kv_head: idx % n_kv_heads,
+            scratch,
         });
     });
 }

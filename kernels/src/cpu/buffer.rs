@@ -7,7 +7,7 @@ use crate::error::KernelError;
 /// Zeroed memory that starts on a page and is taken from the operating system page by page as it is
 /// written. Large buffers ask for huge pages, which spares misses of the address cache.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub struct Buffer {
     map: MmapMut,
 }
 
@@ -16,7 +16,7 @@ impl Buffer {
     ///
     /// # Errors
     /// The operating system refuses; asking for nothing counts as that.
-    pub(crate) fn zeroed(what: &'static str, size_bytes: usize) -> Result<Buffer, KernelError> {
+    pub fn zeroed(what: &'static str, size_bytes: usize) -> Result<Buffer, KernelError> {
         let map = MmapMut::map_anon(size_bytes).map_err(|_| KernelError::Memory {
             what,
             size_bytes: size_bytes as u128,
@@ -27,6 +27,11 @@ impl Buffer {
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         Ok(Buffer { map })
+    }
+
+    /// The memory as f32, to write. Its size must be a whole number of them.
+    pub fn floats_mut(&mut self) -> &mut [f32] {
+        self.as_mut_slice()
     }
 
     /// The memory as numbers.

@@ -1,5 +1,8 @@
 //! Where ops run: a pool of threads and the instruction set chosen for this machine.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -15,6 +18,11 @@ const N_THREADS_MAX: usize = 1024;
 pub struct CpuContext {
     pool: ThreadPool,
     isa: Isa,
+    /// Working memory of each thread of the pool, and one more for a caller outside of it. All grow to the most that an
+    /// op has needed and are kept, so that an op that was run before allocates nothing.
+    scratch: Vec<Mutex<Vec<f32>>>,
+    /// Floats that each of them has.
+    scratch_floats: AtomicUsize,
 }
 
 impl CpuContext {
@@ -53,7 +61,13 @@ impl CpuContext {
                 n_threads,
                 reason: error.to_string(),
             })?;
-        Ok(CpuContext { pool, isa })
+        let scratch = (0..=n_threads).map(|_| Mutex::default()).collect();
+        Ok(CpuContext {
+            pool,
+            isa,
+            scratch,
+            scratch_floats: AtomicUsize::new(0),
+        })
     }
 
     /// The instruction set in use.
@@ -77,28 +91,49 @@ impl CpuContext {
         unsafe { simd::run(self.isa, task) }
     }
 
-    /// Calls `each` for `0..n_tasks` with working memory that `init` makes and later tasks find as it was
-    /// left; on the pool if there is more than one task.
-    pub(crate) fn for_each_with<T>(
-        &self,
-        n_tasks: usize,
-        init: impl Fn() -> T + Sync + Send,
-        each: impl Fn(&mut T, usize) + Sync + Send,
-    ) {
+    /// Calls `each` for `0..n_tasks`, on the pool if there is more than one task.
+    pub(crate) fn for_each(&self, n_tasks: usize, each: impl Fn(usize) + Sync + Send) {
         if n_tasks <= 1 || self.n_threads() == 1 {
-            let mut memory = init();
-            (0..n_tasks).for_each(|idx| each(&mut memory, idx));
+            (0..n_tasks).for_each(each);
         } else {
-            self.pool
-                .install(|| (0..n_tasks).into_par_iter().for_each_init(init, each));
+            self.pool.install(|| (0..n_tasks).into_par_iter().for_each(each));
         }
     }
 
-    /// Calls `each` for `0..n_tasks`, on the pool if there is more than one task.
-    pub(crate) fn for_each(&self, n_tasks: usize, each: impl Fn(usize) + Sync + Send) {
-        self.for_each_with(n_tasks, || (), |(), idx| each(idx));
+    /// The same with `n_floats` floats of working memory on a cache line, which hold what earlier tasks left.
+    pub(crate) fn for_each_with_scratch(
+        &self,
+        n_tasks: usize,
+        n_floats: usize,
+        each: impl Fn(&mut [f32], usize) + Sync + Send,
+    ) {
+        self.reserve_scratch(n_floats + LINE_FLOATS);
+        self.for_each(n_tasks, |idx| {
+            let thread = self.pool.current_thread_index();
+            let slot = &self.scratch[thread.unwrap_or(self.scratch.len() - 1)];
+            let mut memory = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = memory.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>());
+            each(&mut memory[first.min(LINE_FLOATS)..][..n_floats], idx);
+        });
+    }
+
+    /// Gives every thread working memory of at least `n_floats`.
+    fn reserve_scratch(&self, n_floats: usize) {
+        if self.scratch_floats.load(Ordering::Acquire) >= n_floats {
+            return;
+        }
+        for slot in &self.scratch {
+            let mut memory = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.len() < n_floats {
+                memory.resize(n_floats, 0.0);
+            }
+        }
+        self.scratch_floats.fetch_max(n_floats, Ordering::Release);
     }
 }
+
+/// Floats of a cache line.
+const LINE_FLOATS: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,11 @@ mod blocked;
 mod thin;
 
 use super::Gemm;
+use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
+use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::Element;
+use crate::then::Then;
 use crate::weight::Rows;
 
 #[cfg(test)]
@@ -27,45 +30,73 @@ pub(super) fn run(context: &CpuContext, op: Gemm<'_>) {
 const THIN_ROWS_MAX: usize = 16;
 
 fn run_typed<W: Element>(context: &CpuContext, op: Gemm<'_>, rows: &[W]) {
-    let Gemm { x, weight, bias, y } = op;
-    let shape = Shape {
-        n: weight.n_rows(),
-        k: weight.n_cols(),
-        row_stride: weight.row_stride(),
+    let product = Product {
+        m: op.x.len() / op.x_columns.row_stride,
+        n: op.weight.n_rows(),
+        k: op.weight.n_cols(),
+        x: op.x,
+        x_columns: op.x_columns,
+        weights: rows,
+        weight_stride: op.weight.row_stride(),
+        bias: op.bias,
+        y: DisjointMut::new(op.y),
+        y_columns: op.y_columns,
+        then: op.then,
     };
-    let m = x.len() / shape.k;
-    if m <= THIN_ROWS_MAX {
-        thin::run(
-            context,
-            thin::Operands {
-                shape,
-                x,
-                rows,
-                bias,
-                y,
-            },
-        );
+    if product.m <= THIN_ROWS_MAX {
+        thin::run(context, &product);
     } else {
-        blocked::run(
-            context,
-            blocked::Operands {
-                shape,
-                x,
-                rows,
-                bias,
-                y,
-            },
-        );
+        blocked::run(context, &product);
     }
 }
 
-/// Sizes of a product's weight.
-#[derive(Clone, Copy)]
-struct Shape {
+/// A checked product.
+struct Product<'a, W> {
+    /// Rows of the activations.
+    m: usize,
     /// Rows of the weight.
     n: usize,
     /// Columns of the weight.
     k: usize,
-    /// Elements between its rows, at least `k` rounded up to whole vectors.
-    row_stride: usize,
+    x: &'a [f32],
+    x_columns: Columns,
+    weights: &'a [W],
+    /// Elements between rows of the weight, at least `k` rounded up to whole vectors.
+    weight_stride: usize,
+    bias: Option<&'a [f32]>,
+    y: DisjointMut<'a>,
+    y_columns: Columns,
+    then: Then,
+}
+
+impl<W> Product<'_, W> {
+    /// The `k` activations of a row.
+    #[inline(always)]
+    fn x(&self, row: usize) -> &[f32] {
+        &self.x[row * self.x_columns.row_stride + self.x_columns.first..][..self.k]
+    }
+
+    /// The weights of a column of the result, up to the end of the last vector.
+    #[inline(always)]
+    fn weights(&self, column: usize) -> &[W] {
+        &self.weights[column * self.weight_stride..][..self.weight_stride]
+    }
+
+    /// The bias of a column of the result.
+    #[inline(always)]
+    fn bias(&self, column: usize) -> f32 {
+        self.bias.map_or(0.0, |bias| bias[column])
+    }
+
+    /// Columns `first .. first + n` of a row of the result.
+    ///
+    /// # Safety
+    /// No other task may write them.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    unsafe fn y(&self, row: usize, first: usize, n: usize) -> &mut [f32] {
+        let at = row * self.y_columns.row_stride + self.y_columns.first + first;
+        // SAFETY: the caller's promise.
+        unsafe { self.y.part(at, n) }
+    }
 }

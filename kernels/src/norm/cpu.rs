@@ -7,19 +7,23 @@ use crate::cpu::simd::{Simd, SimdTask};
 
 pub(super) fn run(context: &CpuContext, op: Norm<'_>, n_rows: usize) {
     let Norm {
-        x,
+        x: from,
+        out,
         heads,
         kind,
         weight,
         bias,
         eps,
     } = op;
-    let x = DisjointMut::new(x);
+    let out = DisjointMut::new(out);
     let rows_per_task = (TASK_ELEMENTS / heads.width()).max(1);
     context.for_each(n_rows.div_ceil(rows_per_task), |task| {
         for row in task * rows_per_task..((task + 1) * rows_per_task).min(n_rows) {
             // SAFETY: no other task writes this row.
-            let x = unsafe { x.part(row * heads.row_stride + heads.first, heads.width()) };
+            let x = unsafe { out.part(row * heads.row_stride + heads.first, heads.width()) };
+            if let Some(from) = from {
+                x.copy_from_slice(&from[row * heads.row_stride..][..heads.row_stride]);
+            }
             context.run(Row {
                 x,
                 head_dim: heads.head_dim,

@@ -10,8 +10,8 @@ mod pickle;
 mod safetensors;
 mod weights;
 
-pub(in crate::model) use dummy::Dummy;
-pub(in crate::model) use load::{Linear, Loaded, LoadedLayer, Loader};
+pub(in crate::model) use dummy::dummy_weights;
+pub(in crate::model) use load::{Loader, Weights};
 pub(in crate::model) use pickle::read_checkpoint;
 pub(in crate::model) use safetensors::{Entry, read_header};
 pub(in crate::model) use weights::Checkpoint;

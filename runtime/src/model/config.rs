@@ -282,31 +282,15 @@ impl Fields {
     }
 }
 
-/// Tokens that begin and end texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SpecialTokens {
-    /// Begins a text.
-    pub(super) bos: Option<u32>,
-    /// Each ends a text.
-    pub(super) eos: Vec<u32>,
-}
-
-impl SpecialTokens {
-    /// From both files; generation_config.json wins.
-    pub(super) fn from(config: &Fields, generation: Option<&Fields>) -> Result<SpecialTokens, ModelError> {
-        let of = |field| -> Result<Option<Vec<u32>>, ModelError> {
-            let own = generation
-                .map(|fields| fields.token_ids(field))
-                .transpose()?
-                .flatten();
-            Ok(own.or(config.token_ids(field)?))
-        };
-        let bos = of("bos_token_id")?.and_then(|ids| ids.first().copied());
-        Ok(SpecialTokens {
-            bos,
-            eos: of("eos_token_id")?.unwrap_or_default(),
-        })
+/// Tokens that each end a text. generation_config.json wins over config.json.
+pub(super) fn eos_token_ids(config: &Fields, generation: Option<&Fields>) -> Result<Vec<u32>, ModelError> {
+    const FIELD: &str = "eos_token_id";
+    if let Some(generation) = generation
+        && let Some(ids) = generation.token_ids(FIELD)?
+    {
+        return Ok(ids);
     }
+    Ok(config.token_ids(FIELD)?.unwrap_or_default())
 }
 
 /// An error about a field's value.
@@ -405,28 +389,15 @@ mod tests {
 
     #[test]
     fn generation_config_wins() {
-        let config = Fields::parse(r#"{"bos_token_id": 1, "eos_token_id": 2}"#);
+        let config = Fields::parse(r#"{"eos_token_id": 2}"#);
         let generation = Fields::parse(r#"{"eos_token_id": [5, 6]}"#);
-        let both = SpecialTokens::from(&config, Some(&generation)).unwrap();
-        assert_eq!(
-            both,
-            SpecialTokens {
-                bos: Some(1),
-                eos: vec![5, 6]
-            }
-        );
-        let alone = SpecialTokens::from(&config, None).unwrap();
-        assert_eq!(alone.eos, [2]);
-        let none = SpecialTokens::from(&Fields::parse("{}"), None).unwrap();
-        assert_eq!(
-            none,
-            SpecialTokens {
-                bos: None,
-                eos: vec![]
-            }
-        );
+        assert_eq!(eos_token_ids(&config, Some(&generation)).unwrap(), [5, 6]);
+        let silent = Fields::parse("{}");
+        assert_eq!(eos_token_ids(&config, Some(&silent)).unwrap(), [2]);
+        assert_eq!(eos_token_ids(&config, None).unwrap(), [2]);
+        assert!(eos_token_ids(&silent, None).unwrap().is_empty());
         let negative = Fields::parse(r#"{"eos_token_id": -1}"#);
-        assert!(SpecialTokens::from(&negative, None).is_err());
+        assert!(eos_token_ids(&negative, None).is_err());
     }
 
     #[test]

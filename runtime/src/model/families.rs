@@ -198,8 +198,9 @@ mod tests {
     }
 
     fn names(spec: &ModelSpec) -> Vec<String> {
-        spec.tensors()
-            .unwrap()
+        spec.numbered()
+            .1
+            .tensors()
             .into_iter()
             .map(|tensor| tensor.name)
             .collect()

@@ -152,30 +152,29 @@ impl RopeSpec {
         Ok(())
     }
 
-    /// Angle per position of each pair, for a sequence whose prompt has `prompt_len` tokens. `[dim / 2]`
+    /// Writes the angle per position of each pair, for a sequence whose prompt has `prompt_len` tokens. `[dim / 2]`
     ///
     /// Where frequencies depend on the length of the text, that of the prompt decides, once: keys in the
     /// cache stay right whatever is generated, chunked, or shared. In f32 where the reference
     /// implementations are in f32.
-    pub(super) fn inv_freq(&self, prompt_len: usize) -> Vec<f32> {
+    pub(super) fn write_inv_freq(&self, prompt_len: usize, out: &mut Vec<f32>) {
+        out.clear();
         let power = |theta: f64, i: usize| (theta as f32).powf((2 * i) as f32 / self.dim as f32);
         let plain = |i: usize| 1.0 / power(self.theta, i);
         let pairs = 0..self.dim / 2;
         match &self.scaling {
-            RopeScaling::Default => pairs.map(plain).collect(),
-            RopeScaling::Linear { factor } => pairs.map(|i| plain(i) / *factor as f32).collect(),
+            RopeScaling::Default => out.extend(pairs.map(plain)),
+            RopeScaling::Linear { factor } => out.extend(pairs.map(|i| plain(i) / *factor as f32)),
             RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,
                 high_freq_factor,
                 original_context_len,
-            } => pairs
-                .map(|i| {
-                    let turns = original_context_len / (TAU / f64::from(plain(i)));
-                    let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    mix(plain(i), *factor, kept)
-                })
-                .collect(),
+            } => out.extend(pairs.map(|i| {
+                let turns = original_context_len / (TAU / f64::from(plain(i)));
+                let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                mix(plain(i), *factor, kept)
+            })),
             RopeScaling::Dynamic {
                 factor,
                 trained_context_len,
@@ -185,22 +184,19 @@ impl RopeSpec {
                 // A head of two elements has one frequency, which is 1 whatever the base.
                 let exponent = dim / (dim - 2.0).max(1.0);
                 let theta = self.theta * (factor * stretched - (factor - 1.0)).powf(exponent);
-                pairs.map(|i| 1.0 / power(theta, i)).collect()
+                out.extend(pairs.map(|i| 1.0 / power(theta, i)));
             }
             RopeScaling::LongRope(long) => {
                 let divisors = match self.variant(prompt_len) {
                     0 => &long.short_factor,
                     _ => &long.long_factor,
                 };
-                pairs
-                    .map(|i| 1.0 / (divisors[i] as f32 * power(self.theta, i)))
-                    .collect()
+                out.extend(pairs.map(|i| 1.0 / (divisors[i] as f32 * power(self.theta, i))));
             }
             RopeScaling::Yarn(yarn) => {
                 let (low, high) = yarn.ramp(self.dim, self.theta);
-                pairs
-                    .map(|i| mix(plain(i), yarn.factor, 1.0 - (i as f64 - low) / (high - low)))
-                    .collect()
+                let kept = |i: usize| 1.0 - (i as f64 - low) / (high - low);
+                out.extend(pairs.map(|i| mix(plain(i), yarn.factor, kept(i))));
             }
         }
     }
@@ -389,6 +385,14 @@ mod tests {
 
     fn spec(json: &str) -> Result<RopeSpec, ModelError> {
         RopeSpec::from_config(&Fields::parse(json), 8)
+    }
+
+    impl RopeSpec {
+        fn inv_freq(&self, prompt_len: usize) -> Vec<f32> {
+            let mut out = vec![f32::NAN];
+            self.write_inv_freq(prompt_len, &mut out);
+            out
+        }
     }
 
     #[test]

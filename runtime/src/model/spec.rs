@@ -1,12 +1,12 @@
 //! One model described as data: what a family makes of config.json, and all that loading and running need.
 //!
-//! A description and a loaded model are one type: [`Network`] holds `M` for every matrix and `V` for every
-//! vector, which are names ([`Matrix`], [`Vector`]) in a description and numbers once loaded. [`Convert`] is
-//! the way from one to the other. An option stands here once a family uses it and the decoder executes it.
+//! [`Network`] holds `M` for every matrix and `V` for every vector. In a description they name tensors ([`Matrix`],
+//! [`Vector`]); a program is made of the same description with numbers in their place. [`Convert`] is the way from one
+//! to the other, and [`WeightList`] the one that gives numbers. An option is here once a family uses it and a program
+//! expresses it.
 
 use kernels::{Activation, ExpertGroups, NormKind, Scoring};
 
-use super::ModelError;
 use super::rope::RopeSpec;
 
 /// A model as a family describes it.
@@ -382,85 +382,70 @@ pub(super) trait Convert: Sized {
     type Vector;
 
     /// Converts a matrix.
-    fn matrix(&self, matrix: &Matrix) -> Result<Self::Matrix, ModelError>;
+    fn matrix(&mut self, matrix: &Matrix) -> Self::Matrix;
     /// Converts a vector.
-    fn vector(&self, vector: &Vector) -> Result<Self::Vector, ModelError>;
-
-    /// Converts all layers.
-    fn layers(&self, layers: &[LayerSpec]) -> Result<Vec<Converted<Self>>, ModelError> {
-        layers.iter().map(|layer| self.layer(layer)).collect()
-    }
+    fn vector(&mut self, vector: &Vector) -> Self::Vector;
 
     /// Converts a whole model.
-    fn network(&self, spec: &ModelSpec) -> Result<Network<Self::Matrix, Self::Vector>, ModelError> {
+    fn network(&mut self, spec: &ModelSpec) -> Network<Self::Matrix, Self::Vector> {
         let edges = &spec.embedding;
-        Ok(Network {
+        Network {
             vocab_size: spec.vocab_size,
             hidden_size: spec.hidden_size,
             context_len: spec.context_len,
             is_causal: spec.is_causal,
             embedding: Embedding {
-                tokens: self.matrix(&edges.tokens)?,
-                project_in: self.optional(edges.project_in.as_ref())?,
-                positions: self.optional(edges.positions.as_ref())?,
+                tokens: self.matrix(&edges.tokens),
+                project_in: self.optional(edges.project_in.as_ref()),
+                positions: self.optional(edges.positions.as_ref()),
                 positions_from: edges.positions_from,
-                types: self.optional(edges.types.as_ref())?,
+                types: self.optional(edges.types.as_ref()),
                 scale: edges.scale,
-                norm: self.norm(edges.norm.as_ref())?,
+                norm: self.norm(edges.norm.as_ref()),
             },
             ropes: spec.ropes.clone(),
-            layers: self.layers(&spec.layers)?,
-            final_norm: self.norm(spec.final_norm.as_ref())?,
-            project_out: self.optional(spec.project_out.as_ref())?,
+            layers: spec.layers.iter().map(|layer| self.layer(layer)).collect(),
+            final_norm: self.norm(spec.final_norm.as_ref()),
+            project_out: self.optional(spec.project_out.as_ref()),
             task: match &spec.task {
                 Task::Generate(head) => Task::Generate(Head {
-                    weight: self.optional(head.weight.as_ref())?,
+                    weight: self.optional(head.weight.as_ref()),
                     has_unit_rows: head.has_unit_rows,
                     scale: head.scale,
                     softcap: head.softcap,
                 }),
                 Task::Embed => Task::Embed,
                 Task::Classify { dense, out } => Task::Classify {
-                    dense: self.matrix(dense)?,
-                    out: self.matrix(out)?,
+                    dense: self.matrix(dense),
+                    out: self.matrix(out),
                 },
             },
             ignored: spec.ignored.clone(),
-        })
+        }
     }
 
     /// Converts a layer.
-    fn layer(&self, layer: &LayerSpec) -> Result<Converted<Self>, ModelError> {
-        Ok(Layer {
-            attention_norms: self.norms(&layer.attention_norms)?,
+    fn layer(&mut self, layer: &LayerSpec) -> Converted<Self> {
+        Layer {
+            attention_norms: self.norms(&layer.attention_norms),
             attention: match &layer.attention {
-                Attention::Grouped(grouped) => Attention::Grouped(self.grouped(grouped)?),
-                Attention::Latent(latent) => Attention::Latent(Box::new(self.latent(latent)?)),
+                Attention::Grouped(grouped) => Attention::Grouped(self.grouped(grouped)),
+                Attention::Latent(latent) => Attention::Latent(Box::new(self.latent(latent))),
             },
-            ffn_norms: self.norms(&layer.ffn_norms)?,
+            ffn_norms: self.norms(&layer.ffn_norms),
             ffn: match &layer.ffn {
-                Ffn::Dense(mlp) => Ffn::Dense(self.mlp(mlp)?),
-                Ffn::Experts(moe) => Ffn::Experts(Box::new(self.moe(moe)?)),
+                Ffn::Dense(mlp) => Ffn::Dense(self.mlp(mlp)),
+                Ffn::Experts(moe) => Ffn::Experts(Box::new(self.moe(moe))),
             },
             is_parallel: layer.is_parallel,
             adds_to_normed: layer.adds_to_normed,
             residual_scale: layer.residual_scale,
-        })
+        }
     }
 
     /// Converts grouped-query attention.
-    fn grouped(
-        &self,
-        of: &Grouped<Matrix, Vector>,
-    ) -> Result<Grouped<Self::Matrix, Self::Vector>, ModelError> {
-        let qk_norms = |norms: &QkNorms<Vector>| -> Result<_, ModelError> {
-            Ok(QkNorms {
-                over_all_heads: norms.over_all_heads,
-                q: self.some_norm(&norms.q)?,
-                k: self.some_norm(&norms.k)?,
-            })
-        };
-        Ok(Grouped {
+    fn grouped(&mut self, of: &Grouped<Matrix, Vector>) -> Grouped<Self::Matrix, Self::Vector> {
+        Grouped {
             n_heads: of.n_heads,
             n_kv_heads: of.n_kv_heads,
             head_dim: of.head_dim,
@@ -470,19 +455,20 @@ pub(super) trait Convert: Sized {
             softcap: of.softcap,
             alibi_slopes: of.alibi_slopes.clone(),
             clip: of.clip,
-            qkv: self.matrix(&of.qkv)?,
-            qk_norms: of.qk_norms.as_ref().map(qk_norms).transpose()?,
-            sinks: of.sinks.as_ref().map(|sinks| self.vector(sinks)).transpose()?,
-            out: self.matrix(&of.out)?,
-        })
+            qkv: self.matrix(&of.qkv),
+            qk_norms: of.qk_norms.as_ref().map(|norms| QkNorms {
+                over_all_heads: norms.over_all_heads,
+                q: self.some_norm(&norms.q),
+                k: self.some_norm(&norms.k),
+            }),
+            sinks: of.sinks.as_ref().map(|sinks| self.vector(sinks)),
+            out: self.matrix(&of.out),
+        }
     }
 
     /// Converts latent attention.
-    fn latent(&self, of: &Latent<Matrix, Vector>) -> Result<Latent<Self::Matrix, Self::Vector>, ModelError> {
-        let each = |matrices: &[Matrix]| -> Result<Vec<Self::Matrix>, ModelError> {
-            matrices.iter().map(|matrix| self.matrix(matrix)).collect()
-        };
-        Ok(Latent {
+    fn latent(&mut self, of: &Latent<Matrix, Vector>) -> Latent<Self::Matrix, Self::Vector> {
+        Latent {
             n_heads: of.n_heads,
             nope_dim: of.nope_dim,
             rope_dim: of.rope_dim,
@@ -491,118 +477,171 @@ pub(super) trait Convert: Sized {
             rope: of.rope,
             scale: of.scale,
             q_down: match &of.q_down {
-                Some((down, norm)) => Some((self.matrix(down)?, self.some_norm(norm)?)),
+                Some((down, norm)) => Some((self.matrix(down), self.some_norm(norm))),
                 None => None,
             },
-            q_up: self.matrix(&of.q_up)?,
-            kv_down: self.matrix(&of.kv_down)?,
-            kv_norm: self.some_norm(&of.kv_norm)?,
-            key_up: each(&of.key_up)?,
-            value_up: each(&of.value_up)?,
-            out: self.matrix(&of.out)?,
-        })
+            q_up: self.matrix(&of.q_up),
+            kv_down: self.matrix(&of.kv_down),
+            kv_norm: self.some_norm(&of.kv_norm),
+            key_up: of.key_up.iter().map(|up| self.matrix(up)).collect(),
+            value_up: of.value_up.iter().map(|up| self.matrix(up)).collect(),
+            out: self.matrix(&of.out),
+        }
     }
 
     /// Converts a mixture of experts.
-    fn moe(&self, of: &Moe<Matrix, Vector>) -> Result<Moe<Self::Matrix, Self::Vector>, ModelError> {
-        Ok(Moe {
-            router: self.matrix(&of.router)?,
+    fn moe(&mut self, of: &Moe<Matrix, Vector>) -> Moe<Self::Matrix, Self::Vector> {
+        Moe {
+            router: self.matrix(&of.router),
             scoring: of.scoring,
-            choice_bias: of
-                .choice_bias
-                .as_ref()
-                .map(|bias| self.vector(bias))
-                .transpose()?,
+            choice_bias: of.choice_bias.as_ref().map(|bias| self.vector(bias)),
             groups: of.groups,
             n_chosen: of.n_chosen,
             renormalise: of.renormalise,
             scale: of.scale,
-            experts: of
-                .experts
-                .iter()
-                .map(|mlp| self.mlp(mlp))
-                .collect::<Result<_, _>>()?,
-            shared: of.shared.as_ref().map(|mlp| self.mlp(mlp)).transpose()?,
-            shared_gate: self.optional(of.shared_gate.as_ref())?,
-        })
+            experts: of.experts.iter().map(|mlp| self.mlp(mlp)).collect(),
+            shared: of.shared.as_ref().map(|mlp| self.mlp(mlp)),
+            shared_gate: self.optional(of.shared_gate.as_ref()),
+        }
     }
 
     /// Converts two matrices and an activation.
-    fn mlp(&self, of: &Mlp<Matrix>) -> Result<Mlp<Self::Matrix>, ModelError> {
-        Ok(Mlp {
+    fn mlp(&mut self, of: &Mlp<Matrix>) -> Mlp<Self::Matrix> {
+        Mlp {
             activation: of.activation,
             width: of.width,
             is_gated: of.is_gated,
-            up: self.matrix(&of.up)?,
-            down: self.matrix(&of.down)?,
-        })
+            up: self.matrix(&of.up),
+            down: self.matrix(&of.down),
+        }
     }
 
     /// Converts the norms around a part.
-    fn norms(&self, norms: &Norms<Vector>) -> Result<Norms<Self::Vector>, ModelError> {
-        Ok(Norms {
-            input: self.norm(norms.input.as_ref())?,
-            output: self.norm(norms.output.as_ref())?,
-            sum: self.norm(norms.sum.as_ref())?,
-        })
+    fn norms(&mut self, norms: &Norms<Vector>) -> Norms<Self::Vector> {
+        Norms {
+            input: self.norm(norms.input.as_ref()),
+            output: self.norm(norms.output.as_ref()),
+            sum: self.norm(norms.sum.as_ref()),
+        }
     }
 
     /// Converts a norm that may be absent.
-    fn norm(&self, norm: Option<&Norm<Vector>>) -> Result<Option<Norm<Self::Vector>>, ModelError> {
-        norm.map(|norm| self.some_norm(norm)).transpose()
+    fn norm(&mut self, norm: Option<&Norm<Vector>>) -> Option<Norm<Self::Vector>> {
+        norm.map(|norm| self.some_norm(norm))
     }
 
     /// Converts a norm.
-    fn some_norm(&self, norm: &Norm<Vector>) -> Result<Norm<Self::Vector>, ModelError> {
-        let vector = |vector: &Option<Vector>| vector.as_ref().map(|v| self.vector(v)).transpose();
-        Ok(Norm {
+    fn some_norm(&mut self, norm: &Norm<Vector>) -> Norm<Self::Vector> {
+        let mut vector = |vector: &Option<Vector>| vector.as_ref().map(|v| self.vector(v));
+        Norm {
             kind: norm.kind,
             eps: norm.eps,
-            weight: vector(&norm.weight)?,
-            bias: vector(&norm.bias)?,
-        })
+            weight: vector(&norm.weight),
+            bias: vector(&norm.bias),
+        }
     }
 
     /// Converts a matrix that may be absent.
-    fn optional(&self, matrix: Option<&Matrix>) -> Result<Option<Self::Matrix>, ModelError> {
-        matrix.map(|matrix| self.matrix(matrix)).transpose()
+    fn optional(&mut self, matrix: Option<&Matrix>) -> Option<Self::Matrix> {
+        matrix.map(|matrix| self.matrix(matrix))
+    }
+}
+
+/// Every weight of a description. Its place in the list is its number.
+#[derive(Debug, Default)]
+pub(super) struct WeightList {
+    /// The matrices.
+    pub(super) matrices: Vec<Matrix>,
+    /// The vectors.
+    pub(super) vectors: Vec<Vector>,
+}
+
+/// Number of a matrix in a [`WeightList`], and its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MatrixId {
+    /// Its number.
+    pub(super) index: usize,
+    /// Rows.
+    pub(super) n_rows: usize,
+    /// Columns.
+    pub(super) n_cols: usize,
+}
+
+/// Number of a vector in a [`WeightList`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct VectorId {
+    /// Its number.
+    pub(super) index: usize,
+}
+
+impl Convert for WeightList {
+    type Matrix = MatrixId;
+    type Vector = VectorId;
+
+    fn matrix(&mut self, matrix: &Matrix) -> MatrixId {
+        self.matrices.push(matrix.clone());
+        MatrixId {
+            index: self.matrices.len() - 1,
+            n_rows: matrix.n_rows(),
+            n_cols: matrix.n_cols,
+        }
+    }
+
+    fn vector(&mut self, vector: &Vector) -> VectorId {
+        self.vectors.push(vector.clone());
+        VectorId {
+            index: self.vectors.len() - 1,
+        }
+    }
+}
+
+impl WeightList {
+    /// Every tensor of the checkpoint, each once, in the order of their names.
+    pub(super) fn tensors(&self) -> Vec<TensorSpec> {
+        let of_part = |part: &Part| {
+            let bias = part.bias.iter().map(|bias| bias.tensor.clone());
+            let scales = match &part.layout {
+                Layout::Mxfp4 { scales } => Some(scales.clone()),
+                Layout::Rows | Layout::Columns => None,
+            };
+            std::iter::once(part.tensor.clone())
+                .chain(bias)
+                .chain(scales)
+                .collect::<Vec<_>>()
+        };
+        let parts = self.matrices.iter().flat_map(|matrix| &matrix.parts);
+        let vectors = self.vectors.iter().flat_map(|vector| &vector.tensors);
+        let mut tensors: Vec<TensorSpec> = parts.flat_map(of_part).chain(vectors.cloned()).collect();
+        tensors.sort();
+        tensors.dedup();
+        tensors
+    }
+
+    /// Numbers in all weights. Scales of numbers in blocks are not counted.
+    pub(super) fn n_params(&self) -> u64 {
+        let of_matrix = |matrix: &Matrix| {
+            let biased = matrix.parts.iter().filter(|part| part.bias.is_some());
+            matrix.n_rows() * matrix.n_cols + biased.map(Part::n_taken).sum::<usize>()
+        };
+        let matrices = self.matrices.iter().map(of_matrix);
+        let vectors = self.vectors.iter().map(Vector::len);
+        matrices.chain(vectors).map(|n| n as u64).sum()
+    }
+}
+
+impl Vector {
+    /// Elements.
+    pub(super) fn len(&self) -> usize {
+        let of_tensor = |tensor: &TensorSpec| tensor.shape.iter().product::<usize>();
+        self.tensors.iter().map(of_tensor).sum()
     }
 }
 
 impl ModelSpec {
-    /// Every tensor of the checkpoint, each once, in the order of their names.
-    pub(super) fn tensors(&self) -> Result<Vec<TensorSpec>, ModelError> {
-        let names = Names::default();
-        names.network(self)?;
-        let mut tensors = names.0.into_inner();
-        tensors.sort();
-        tensors.dedup();
-        Ok(tensors)
-    }
-}
-
-/// Collects what a description names.
-#[derive(Default)]
-struct Names(std::cell::RefCell<Vec<TensorSpec>>);
-
-impl Convert for Names {
-    type Matrix = ();
-    type Vector = ();
-
-    fn matrix(&self, matrix: &Matrix) -> Result<(), ModelError> {
-        let mut names = self.0.borrow_mut();
-        for part in &matrix.parts {
-            names.push(part.tensor.clone());
-            names.extend(part.bias.iter().map(|bias| bias.tensor.clone()));
-            if let Layout::Mxfp4 { scales } = &part.layout {
-                names.push(scales.clone());
-            }
-        }
-        Ok(())
-    }
-
-    fn vector(&self, vector: &Vector) -> Result<(), ModelError> {
-        self.0.borrow_mut().extend(vector.tensors.iter().cloned());
-        Ok(())
+    /// The same description with numbers in the place of weights, and the weights.
+    pub(super) fn numbered(&self) -> (Network<MatrixId, VectorId>, WeightList) {
+        let mut weights = WeightList::default();
+        let network = weights.network(self);
+        (network, weights)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Queries;
 use crate::attention::{Mask, Scores};
 use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::{LANES_MAX, Simd, SimdTask, dot_tile};
@@ -18,55 +19,69 @@ pub(super) struct Shared<'a> {
     /// Query heads per head of the cache.
     pub(super) group: usize,
     pub(super) cache: &'a KvCache,
+    pub(super) blocks: &'a [u32],
     pub(super) scores: Scores<'a>,
     pub(super) mask: Mask,
     pub(super) out: &'a DisjointMut<'a>,
 }
 
-/// Neighbouring queries of one sequence.
-#[derive(Clone, Copy)]
-pub(super) struct Queries<'a> {
-    /// Row of the first in `q` and `out`.
-    pub(super) first_token: usize,
-    /// How many.
-    pub(super) n_queries: usize,
-    /// Position of the first in its sequence.
-    pub(super) first_position: usize,
-    /// Positions of the sequence that are in the cache.
-    pub(super) context_len: usize,
-    /// The sequence's blocks.
-    pub(super) block_table: &'a [u32],
-}
-
 /// The work of one task.
 pub(super) struct Tile<'a> {
     pub(super) shared: &'a Shared<'a>,
-    pub(super) queries: Queries<'a>,
+    pub(super) queries: Queries,
     pub(super) kv_head: usize,
+    pub(super) scratch: &'a mut [f32],
 }
 
 /// State of the softmax of a tile; a row is one head of one query: `query * group + head`.
-struct State {
+pub(super) struct State<'a> {
     /// Queries, scaled, zeros behind. `[n_rows, key_stride]`
-    q: Vec<f32>,
-    /// Scores, then weights, of the current positions. `[n_rows, POSITIONS]`
-    weights: Vec<f32>,
-    /// Largest score so far. `[n_rows]`
-    max: Vec<f32>,
-    /// Sum of the weights so far. `[n_rows]`
-    total: Vec<f32>,
-    /// What the last new maximum shrinks the sums by. `[n_rows]`
-    shrink: Vec<f32>,
+    q: &'a mut [f32],
     /// Weighted values so far. `[n_rows, value_stride]`
-    sums: Vec<f32>,
+    sums: &'a mut [f32],
+    /// Scores, then weights, of the current positions. `[n_rows, POSITIONS]`
+    weights: &'a mut [f32],
+    /// Largest score so far. `[n_rows]`
+    max: &'a mut [f32],
+    /// Sum of the weights so far. `[n_rows]`
+    total: &'a mut [f32],
+    /// What the last new maximum shrinks the sums by. `[n_rows]`
+    shrink: &'a mut [f32],
+}
+
+impl<'a> State<'a> {
+    /// Floats that a state of `n_rows` rows takes.
+    pub(super) fn n_floats(n_rows: usize, cache: &KvCache) -> usize {
+        n_rows * (cache.key_stride() + cache.value_stride() + POSITIONS + 3)
+    }
+
+    /// Lays out the memory; it holds anything.
+    fn within(scratch: &'a mut [f32], n_rows: usize, cache: &KvCache) -> State<'a> {
+        let (q, rest) = scratch.split_at_mut(n_rows * cache.key_stride());
+        let (sums, rest) = rest.split_at_mut(n_rows * cache.value_stride());
+        let (weights, rest) = rest.split_at_mut(n_rows * POSITIONS);
+        let (max, rest) = rest.split_at_mut(n_rows);
+        let (total, rest) = rest.split_at_mut(n_rows);
+        State {
+            q,
+            sums,
+            weights,
+            max,
+            total,
+            shrink: &mut rest[..n_rows],
+        }
+    }
 }
 
 impl SimdTask for Tile<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut state = self.state();
+    fn run<S: Simd>(mut self, simd: S) {
+        let n_rows = self.queries.n_queries * self.shared.group;
+        let scratch = std::mem::take(&mut self.scratch);
+        let mut state = State::within(scratch, n_rows, self.shared.cache);
+        self.begin(&mut state);
         let first_seen = self.seen_by(0).start;
         let end = self.seen_by(self.queries.n_queries - 1).end;
         let mut first = first_seen - first_seen % POSITIONS;
@@ -83,7 +98,8 @@ impl SimdTask for Tile<'_> {
 }
 
 impl Tile<'_> {
-    fn state(&self) -> State {
+    /// The state before any position was seen.
+    fn begin(&self, state: &mut State<'_>) {
         let Shared {
             q,
             q_stride,
@@ -93,26 +109,22 @@ impl Tile<'_> {
             ..
         } = *self.shared;
         let (key_dim, key_stride) = (cache.key_dim(), cache.key_stride());
-        let n_rows = self.queries.n_queries * group;
-        let mut scaled = vec![0.0; n_rows * key_stride];
-        for (row, to) in scaled.chunks_exact_mut(key_stride).enumerate() {
+        for (row, to) in state.q.chunks_exact_mut(key_stride).enumerate() {
             let token = self.queries.first_token + row / group;
             let from = token * q_stride + self.head(row) * key_dim;
             for (to, from) in to.iter_mut().zip(&q[from..from + key_dim]) {
                 *to = from * scores.scale;
             }
+            to[key_dim..].fill(0.0);
         }
+        state.sums.fill(0.0);
+        state.shrink.fill(1.0);
         // A sink is a score that was seen before all others: it weighs 1 relative to itself.
-        let sink = |row| scores.sinks.map(|sinks| sinks[self.head(row)]);
-        State {
-            q: scaled,
-            weights: vec![0.0; n_rows * POSITIONS],
-            max: (0..n_rows)
-                .map(|row| sink(row).unwrap_or(f32::NEG_INFINITY))
-                .collect(),
-            total: (0..n_rows).map(|row| sink(row).map_or(0.0, |_| 1.0)).collect(),
-            shrink: vec![1.0; n_rows],
-            sums: vec![0.0; n_rows * cache.value_stride()],
+        for (row, (max, total)) in state.max.iter_mut().zip(&mut *state.total).enumerate() {
+            match scores.sinks.map(|sinks| sinks[self.head(row)]) {
+                Some(sink) => (*max, *total) = (sink, 1.0),
+                None => (*max, *total) = (f32::NEG_INFINITY, 0.0),
+            }
         }
     }
 
@@ -137,13 +149,13 @@ impl Tile<'_> {
     fn slot(&self, position: usize) -> (usize, usize) {
         let block_size = self.shared.cache.block_size();
         let position = position.max(self.seen_by(0).start);
-        let block = self.queries.block_table[position / block_size] as usize;
+        let block = self.shared.blocks[self.queries.first_block + position / block_size] as usize;
         (block, position % block_size)
     }
 
     /// The scores of every row and position, as products of four rows and four keys.
     #[inline(always)]
-    fn scores<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+    fn scores<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State<'_>) {
         let n_rows = state.max.len();
         for at in (0..positions.len()).step_by(4) {
             let n_keys = 4.min(positions.len() - at);
@@ -170,7 +182,7 @@ impl Tile<'_> {
 
     /// Caps the scores, and takes off what distance takes off, where the model does.
     #[inline(always)]
-    fn reshape_scores<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+    fn reshape_scores<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State<'_>) {
         let Scores {
             softcap,
             alibi_slopes,
@@ -195,7 +207,7 @@ impl Tile<'_> {
 
     /// Masks the scores, turns them into weights relative to the largest so far, and adds those up.
     #[inline(always)]
-    fn softmax<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+    fn softmax<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State<'_>) {
         for (row, weights) in state.weights.chunks_exact_mut(POSITIONS).enumerate() {
             let seen = self.seen_by(row / self.shared.group);
             let from = seen.start.clamp(positions.start, positions.end) - positions.start;
@@ -223,7 +235,7 @@ impl Tile<'_> {
 
     /// Adds the weighted values to the sums.
     #[inline(always)]
-    fn weigh_values<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State) {
+    fn weigh_values<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State<'_>) {
         let values: [&[f32]; POSITIONS] = std::array::from_fn(|i| {
             let slot = self.slot((positions.start + i).min(positions.end - 1));
             self.shared.cache.value(slot, self.kv_head)
@@ -243,7 +255,7 @@ impl Tile<'_> {
     }
 
     /// Divides by the total weight and writes the result.
-    fn finish(&self, state: &State) {
+    fn finish(&self, state: &State<'_>) {
         let Shared {
             n_heads,
             group,
@@ -270,7 +282,7 @@ fn score_tile<S: Simd, const R: usize>(
     simd: S,
     (row, at): (usize, usize),
     keys: [&[f32]; 4],
-    state: &mut State,
+    state: &mut State<'_>,
 ) {
     let head_stride = keys[0].len();
     let q: [&[f32]; R] = std::array::from_fn(|r| &state.q[(row + r) * head_stride..][..head_stride]);
@@ -298,7 +310,7 @@ fn largest<S: Simd>(simd: S, scores: &[f32]) -> f32 {
 
 /// Adds the weighted values to the sums of rows `row .. row + R`, two vectors of the head at a time.
 #[inline(always)]
-fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], state: &mut State) {
+fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], state: &mut State<'_>) {
     let head_stride = state.sums.len() / state.max.len();
     let mut at = 0;
     while at + 2 * S::LANES <= head_stride {
@@ -317,7 +329,7 @@ fn weigh_columns<S: Simd, const R: usize, const C: usize>(
     simd: S,
     (row, at): (usize, usize),
     values: &[&[f32]],
-    state: &mut State,
+    state: &mut State<'_>,
 ) {
     let head_stride = state.sums.len() / state.max.len();
     let mut sums = [[simd.splat(0.0); C]; R];

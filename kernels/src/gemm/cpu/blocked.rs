@@ -6,19 +6,9 @@
 
 use std::ops::Range;
 
-use super::Shape;
+use super::Product;
 use crate::cpu::context::CpuContext;
-use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
-
-/// Operands of a product.
-pub(super) struct Operands<'a, W> {
-    pub(super) shape: Shape,
-    pub(super) x: &'a [f32],
-    pub(super) rows: &'a [W],
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) y: &'a mut [f32],
-}
 
 /// Activation rows of a block: its sums take 96 KiB of the second-level cache, and widening the weight is
 /// a few percent of the work.
@@ -31,61 +21,35 @@ const K_BLOCK: usize = 512;
 /// Weight rows of a register tile: with four activation rows, 24 sums and their operands fill 32 registers.
 const TILE_COLUMNS: usize = 6;
 
+/// Floats of a block's working memory.
+const SCRATCH_FLOATS: usize = N_BLOCK * K_BLOCK + M_BLOCK * N_BLOCK * LANES_MAX;
+
 /// Computes the product.
-pub(super) fn run<W: Element>(context: &CpuContext, operands: Operands<'_, W>) {
-    let Operands {
-        shape,
-        x,
-        rows,
-        bias,
-        y,
-    } = operands;
-    let m = x.len() / shape.k;
-    let n_blocks = shape.n.div_ceil(N_BLOCK);
-    let y = DisjointMut::new(y);
-    context.for_each_with(m.div_ceil(M_BLOCK) * n_blocks, Scratch::new, |scratch, task| {
+pub(super) fn run<W: Element>(context: &CpuContext, product: &Product<'_, W>) {
+    let n_blocks = product.n.div_ceil(N_BLOCK);
+    let n_tasks = product.m.div_ceil(M_BLOCK) * n_blocks;
+    context.for_each_with_scratch(n_tasks, SCRATCH_FLOATS, |scratch, task| {
         let (first_row, first_column) = (task / n_blocks * M_BLOCK, task % n_blocks * N_BLOCK);
+        let (weights, sums) = scratch.split_at_mut(N_BLOCK * K_BLOCK);
         context.run(BlockTask {
-            shape,
-            x,
-            weights: rows,
-            bias,
-            y: &y,
-            rows: first_row..(first_row + M_BLOCK).min(m),
-            columns: first_column..(first_column + N_BLOCK).min(shape.n),
-            scratch,
+            product,
+            rows: first_row..(first_row + M_BLOCK).min(product.m),
+            columns: first_column..(first_column + N_BLOCK).min(product.n),
+            weights,
+            sums,
         });
     });
 }
 
 /// One block of the result.
 struct BlockTask<'a, W> {
-    shape: Shape,
-    x: &'a [f32],
-    weights: &'a [W],
-    bias: Option<&'a [f32]>,
-    y: &'a DisjointMut<'a>,
+    product: &'a Product<'a, W>,
     rows: Range<usize>,
     columns: Range<usize>,
-    scratch: &'a mut Scratch,
-}
-
-/// A block's working memory; aligned so that vectors do not straddle cache lines.
-#[repr(C, align(64))]
-struct Scratch {
     /// The widened weight. `[N_BLOCK, K_BLOCK]`
-    weights: [f32; N_BLOCK * K_BLOCK],
+    weights: &'a mut [f32],
     /// The vectors of partial sums. `[M_BLOCK, N_BLOCK, LANES]`
-    sums: [f32; M_BLOCK * N_BLOCK * LANES_MAX],
-}
-
-impl Scratch {
-    fn new() -> Box<Scratch> {
-        Box::new(Scratch {
-            weights: [0.0; N_BLOCK * K_BLOCK],
-            sums: [0.0; M_BLOCK * N_BLOCK * LANES_MAX],
-        })
-    }
+    sums: &'a mut [f32],
 }
 
 impl<W: Element> SimdTask for BlockTask<'_, W> {
@@ -94,8 +58,8 @@ impl<W: Element> SimdTask for BlockTask<'_, W> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let mut first_k = 0;
-        while first_k < self.shape.k {
-            let k_range = first_k..(first_k + K_BLOCK).min(self.shape.k);
+        while first_k < self.product.k {
+            let k_range = first_k..(first_k + K_BLOCK).min(self.product.k);
             self.widen(simd, k_range.clone());
             match S::TILE_ROWS {
                 4 => self.all_rows::<S, 4>(simd, k_range),
@@ -115,9 +79,8 @@ impl<W: Element> BlockTask<'_, W> {
     fn widen<S: Simd>(&mut self, simd: S, k_range: Range<usize>) {
         let n_steps = k_range.len().div_ceil(S::LANES);
         for (j, column) in self.columns.clone().enumerate() {
-            let from =
-                &self.weights[column * self.shape.row_stride..][..self.shape.row_stride][k_range.start..];
-            let to = &mut self.scratch.weights[j * K_BLOCK..(j + 1) * K_BLOCK];
+            let from = &self.product.weights(column)[k_range.start..];
+            let to = &mut self.weights[j * K_BLOCK..(j + 1) * K_BLOCK];
             assert!(from.len() >= n_steps * S::LANES && to.len() >= n_steps * S::LANES);
             for step in 0..n_steps {
                 // SAFETY: both are long enough, as asserted.
@@ -147,17 +110,16 @@ impl<W: Element> BlockTask<'_, W> {
     /// The same for rows `i .. i + R` of the block.
     #[inline(always)]
     fn tile_row<S: Simd, const R: usize>(&mut self, simd: S, i: usize, k_range: Range<usize>) {
-        let k = self.shape.k;
         let n_steps = k_range.len() / S::LANES;
         let whole = n_steps * S::LANES;
         let x: [&[f32]; R] =
-            std::array::from_fn(|r| &self.x[(self.rows.start + i + r) * k..][..k][k_range.clone()]);
+            std::array::from_fn(|r| &self.product.x(self.rows.start + i + r)[k_range.clone()]);
         let mut tails = [[0.0; LANES_MAX]; R];
         for r in 0..R {
             tails[r][..x[r].len() - whole].copy_from_slice(&x[r][whole..]);
         }
         for j in (0..self.columns.len()).step_by(TILE_COLUMNS) {
-            let Scratch { weights, sums } = &mut *self.scratch;
+            let (weights, sums) = (&*self.weights, &mut *self.sums);
             let w: [&[f32]; TILE_COLUMNS] = std::array::from_fn(|c| &weights[(j + c) * K_BLOCK..][..K_BLOCK]);
             let mut tile = [[simd.splat(0.0); TILE_COLUMNS]; R];
             if k_range.start > 0 {
@@ -195,10 +157,10 @@ impl<W: Element> BlockTask<'_, W> {
         let first = self.columns.start;
         for (i, row) in self.rows.clone().enumerate() {
             // SAFETY: no other task writes these columns of these rows.
-            let y = unsafe { self.y.part(row * self.shape.n + first, self.columns.len()) };
+            let y = unsafe { self.product.y(row, first, self.columns.len()) };
             for (j, y) in y.iter_mut().enumerate() {
-                let sum = simd.sum(simd.load_slice(&self.scratch.sums[sum_at(i, j)..]));
-                *y = sum + self.bias.map_or(0.0, |bias| bias[first + j]);
+                let sum = simd.sum(simd.load_slice(&self.sums[sum_at(i, j)..]));
+                self.product.then.write(y, sum + self.product.bias(first + j));
             }
         }
     }

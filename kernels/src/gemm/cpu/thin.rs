@@ -1,18 +1,10 @@
 //! Products with few rows: the weight streams past once, several rows of it at a time.
 
-use super::Shape;
-use crate::cpu::context::CpuContext;
-use crate::cpu::disjoint::DisjointMut;
-use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
+use std::ops::Range;
 
-/// Operands of a product with few rows.
-pub(super) struct Operands<'a, W> {
-    pub(super) shape: Shape,
-    pub(super) x: &'a [f32],
-    pub(super) rows: &'a [W],
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) y: &'a mut [f32],
-}
+use super::Product;
+use crate::cpu::context::CpuContext;
+use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
 
 /// Elements of the weight that are worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_ELEMENTS: usize = 1 << 18;
@@ -22,39 +14,19 @@ const TASK_ELEMENTS: usize = 1 << 18;
 const STREAMS: usize = 8;
 
 /// Computes the product.
-pub(super) fn run<W: Element>(context: &CpuContext, operands: Operands<'_, W>) {
-    let Operands {
-        shape,
-        x,
-        rows,
-        bias,
-        y,
-    } = operands;
-    let n_per_task = (TASK_ELEMENTS / shape.k).max(1).next_multiple_of(STREAMS);
-    let y = DisjointMut::new(y);
-    context.for_each(shape.n.div_ceil(n_per_task), |task| {
+pub(super) fn run<W: Element>(context: &CpuContext, product: &Product<'_, W>) {
+    let n_per_task = (TASK_ELEMENTS / product.k).max(1).next_multiple_of(STREAMS);
+    context.for_each(product.n.div_ceil(n_per_task), |task| {
         let first = task * n_per_task;
-        let columns = first..(first + n_per_task).min(shape.n);
-        let part = Part {
-            shape,
-            x,
-            rows,
-            bias,
-            y: &y,
-            columns,
-        };
-        context.run(part);
+        let columns = first..(first + n_per_task).min(product.n);
+        context.run(Part { product, columns });
     });
 }
 
 /// The columns of the result that one task computes.
 struct Part<'a, W> {
-    shape: Shape,
-    x: &'a [f32],
-    rows: &'a [W],
-    bias: Option<&'a [f32]>,
-    y: &'a DisjointMut<'a>,
-    columns: std::ops::Range<usize>,
+    product: &'a Product<'a, W>,
+    columns: Range<usize>,
 }
 
 impl<W: Element> SimdTask for Part<'_, W> {
@@ -62,7 +34,7 @@ impl<W: Element> SimdTask for Part<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let m = self.x.len() / self.shape.k;
+        let m = self.product.m;
         let mut column = self.columns.start;
         while m == 1 && column + STREAMS <= self.columns.end {
             self.tile::<S, 1, STREAMS>(simd, 0, column);
@@ -100,13 +72,13 @@ impl<W: Element> Part<'_, W> {
     /// The rows `row .. row + M` of the columns `column .. column + N`.
     #[inline(always)]
     fn tile<S: Simd, const M: usize, const N: usize>(&self, simd: S, row: usize, column: usize) {
-        let Shape { k, row_stride, n } = self.shape;
+        let k = self.product.k;
         let n_steps = k / S::LANES;
         let whole = n_steps * S::LANES;
-        let x: [&[f32]; M] = std::array::from_fn(|i| &self.x[(row + i) * k..][..k]);
-        let w: [&[W]; N] = std::array::from_fn(|j| &self.rows[(column + j) * row_stride..][..row_stride]);
+        let x: [&[f32]; M] = std::array::from_fn(|i| self.product.x(row + i));
+        let w: [&[W]; N] = std::array::from_fn(|j| self.product.weights(column + j));
         let mut sums = [[simd.splat(0.0); N]; M];
-        // SAFETY: the slices of `x` have k elements and those of `w` row_stride ≥ k; n_steps whole vectors
+        // SAFETY: the slices of `x` have k elements and those of `w` at least as many; n_steps whole vectors
         // are within both.
         unsafe {
             dot_tile(
@@ -128,9 +100,10 @@ impl<W: Element> Part<'_, W> {
         }
         for i in 0..M {
             // SAFETY: no other task writes these columns.
-            let y = unsafe { self.y.part((row + i) * n + column, N) };
+            let y = unsafe { self.product.y(row + i, column, N) };
             for j in 0..N {
-                y[j] = simd.sum(sums[i][j]) + self.bias.map_or(0.0, |bias| bias[column + j]);
+                let value = simd.sum(sums[i][j]) + self.product.bias(column + j);
+                self.product.then.write(&mut y[j], value);
             }
         }
     }

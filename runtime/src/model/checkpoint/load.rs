@@ -3,7 +3,6 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::{DType, Weight};
 use rayon::prelude::*;
@@ -11,7 +10,7 @@ use rayon::prelude::*;
 use super::mxfp4;
 use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor, in_memory};
 use crate::model::error::ModelError;
-use crate::model::spec::{Convert, Layer, LayerSpec, Layout, Matrix, Network, Part, Rows, Vector};
+use crate::model::spec::{Layout, Matrix, MatrixId, Part, Rows, Vector, VectorId, WeightList};
 
 /// A weight with its bias.
 #[derive(Debug)]
@@ -22,10 +21,37 @@ pub(in crate::model) struct Linear {
     pub(in crate::model) bias: Option<Vec<f32>>,
 }
 
-/// A model with its weights.
-pub(in crate::model) type Loaded = Network<Linear, Vec<f32>>;
-/// One of its layers.
-pub(in crate::model) type LoadedLayer = Layer<Linear, Vec<f32>>;
+/// The weights of a model, by their numbers.
+#[derive(Debug)]
+pub(in crate::model) struct Weights {
+    /// The matrices.
+    pub(super) matrices: Vec<Linear>,
+    /// The vectors.
+    pub(super) vectors: Vec<Vec<f32>>,
+}
+
+impl Weights {
+    /// A matrix.
+    pub(in crate::model) fn matrix(&self, id: MatrixId) -> &Linear {
+        &self.matrices[id.index]
+    }
+
+    /// A vector.
+    pub(in crate::model) fn vector(&self, id: VectorId) -> &[f32] {
+        &self.vectors[id.index]
+    }
+
+    /// Bytes of all of them.
+    pub(in crate::model) fn size_bytes(&self) -> u64 {
+        let of_matrix = |linear: &Linear| {
+            let bias = linear.bias.as_deref().map_or(0, size_of_val);
+            (linear.weight.size_bytes() + bias) as u64
+        };
+        let matrices = self.matrices.iter().map(of_matrix);
+        let vectors = self.vectors.iter().map(|vector| size_of_val(&vector[..]) as u64);
+        matrices.chain(vectors).sum()
+    }
+}
 
 /// Copies tensors from the mapped files.
 pub(in crate::model) struct Loader<'a> {
@@ -34,7 +60,6 @@ pub(in crate::model) struct Loader<'a> {
     progress: &'a (dyn Fn(LoadProgress) + Sync),
     bytes_done: Mutex<u64>,
     bytes_total: u64,
-    weights_bytes: AtomicU64,
 }
 
 /// Rows that are turned from columns at once: their transposed lines fill whole cache lines of the file.
@@ -56,13 +81,17 @@ impl<'a> Loader<'a> {
             progress,
             bytes_done: Mutex::new(0),
             bytes_total: checkpoint.size_bytes(),
-            weights_bytes: AtomicU64::new(0),
         }
     }
 
-    /// Bytes of all weights loaded so far.
-    pub(in crate::model) fn weights_bytes(&self) -> u64 {
-        self.weights_bytes.load(Ordering::Relaxed)
+    /// Loads all weights of a list, with all threads.
+    pub(in crate::model) fn load(&self, list: &WeightList) -> Result<Weights, ModelError> {
+        let matrices = list.matrices.par_iter().map(|matrix| self.matrix(matrix));
+        let vectors = list.vectors.par_iter().map(|vector| self.vector(vector));
+        Ok(Weights {
+            matrices: matrices.collect::<Result<_, _>>()?,
+            vectors: vectors.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The dtype of a matrix in memory: that of its parts if it is one, else f32.
@@ -134,15 +163,6 @@ impl<'a> Loader<'a> {
         });
     }
 
-    fn count(&self, n_bytes: usize) {
-        self.weights_bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
-    }
-}
-
-impl Convert for Loader<'_> {
-    type Matrix = Linear;
-    type Vector = Vec<f32>;
-
     fn matrix(&self, matrix: &Matrix) -> Result<Linear, ModelError> {
         let parts = matrix
             .parts
@@ -157,7 +177,6 @@ impl Convert for Loader<'_> {
             biases.extend(self.bias(part)?.unwrap_or_default());
             row += part.n_taken();
         }
-        self.count(weight.size_bytes() + size_of_val(&biases[..]));
         Ok(Linear {
             weight,
             bias: (!biases.is_empty()).then_some(biases),
@@ -172,12 +191,7 @@ impl Convert for Loader<'_> {
             self.report(self.checkpoint.tensor(&tensor.name)?.bytes.len());
         }
         values.iter_mut().for_each(|value| *value += vector.offset);
-        self.count(size_of_val(&values[..]));
         Ok(values)
-    }
-
-    fn layers(&self, layers: &[LayerSpec]) -> Result<Vec<LoadedLayer>, ModelError> {
-        layers.par_iter().map(|layer| self.layer(layer)).collect()
     }
 }
 

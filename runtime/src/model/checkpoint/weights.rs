@@ -166,18 +166,6 @@ impl Checkpoint {
             .map(|located| located.bytes.len() as u64)
             .sum()
     }
-
-    /// Numbers in all tensors of the description.
-    pub(in crate::model) fn n_params(&self) -> u64 {
-        self.tensors
-            .values()
-            .map(|located| match located.dtype {
-                Some(dtype) => (located.bytes.len() / dtype.size_bytes()) as u64,
-                // Four-bit numbers; their scales are few and counted with them.
-                None => 2 * located.bytes.len() as u64,
-            })
-            .sum()
-    }
 }
 
 /// Where weights of one format are: in one file, or in the files that an index names.
@@ -394,7 +382,7 @@ mod tests {
         let wanted = wanted(&["model.norm.weight", "model.embed.weight", "layers.0.inv.weight"]);
         let checkpoint = Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted, &[]).unwrap();
         assert_eq!(checkpoint.tensor("model.embed.weight").unwrap().bytes, [1; 8]);
-        assert_eq!((checkpoint.size_bytes(), checkpoint.n_params()), (24, 6));
+        assert_eq!(checkpoint.size_bytes(), 24);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Whether a batch agrees with itself, the model and the cache: a bug of the scheduler must not become a
 //! wrong answer.
 
-use super::Cache;
-use crate::batch::{Batch, BlockId, BlockMove, HostBlockId, StepError};
+use crate::batch::{Batch, BlockId, BlockMove, HostBlockId, KvGroup, StepError};
 
 /// What a batch must agree with.
 pub(super) struct Limits<'a> {
@@ -16,8 +15,14 @@ pub(super) struct Limits<'a> {
     pub(super) generates: bool,
     /// A prompt must be computed in one step.
     pub(super) whole_prompts: bool,
-    /// The cache.
-    pub(super) cache: &'a Cache,
+    /// Groups of layers.
+    pub(super) groups: &'a [KvGroup],
+    /// Tokens per block.
+    pub(super) block_size: usize,
+    /// Blocks of the cache.
+    pub(super) n_blocks: usize,
+    /// Blocks on the host.
+    pub(super) n_host_blocks: usize,
 }
 
 pub(super) fn inconsistent(reason: String) -> StepError {
@@ -57,11 +62,7 @@ pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), Step
             "the rows cover {next} of {n_tokens} tokens"
         )));
     }
-    check_moves(
-        &batch.moves,
-        limits.cache.n_blocks(),
-        limits.cache.n_host_blocks(),
-    )
+    check_moves(&batch.moves, limits.n_blocks, limits.n_host_blocks)
 }
 
 /// Checks the kinds of segments: none, or one per token that the model has.
@@ -107,14 +108,14 @@ fn check_row(batch: &Batch, idx: usize, limits: &Limits<'_>) -> Result<(), StepE
     if limits.whole_prompts && first_position > 0 {
         return Err(inconsistent(format!("row {idx} is not a whole prompt")));
     }
-    let (groups, n_tables) = (limits.cache.groups(), row.block_tables.len());
+    let (groups, n_tables) = (limits.groups, row.block_tables.len());
     if n_tables != groups.len() {
         let n_groups = groups.len();
         return Err(inconsistent(format!(
             "row {idx} has {n_tables} block tables, the model {n_groups} groups of layers"
         )));
     }
-    let block_size = limits.cache.block_size();
+    let block_size = limits.block_size;
     for (group, table) in groups.iter().zip(&row.block_tables) {
         let Some(needed) = table.get(..row.context_len.div_ceil(block_size)) else {
             return Err(inconsistent(format!(
@@ -125,7 +126,7 @@ fn check_row(batch: &Batch, idx: usize, limits: &Limits<'_>) -> Result<(), StepE
             .window
             .map_or(0, |window| (first_position + 1).saturating_sub(window));
         let mut seen = needed.iter().skip(seen_from / block_size);
-        if seen.any(|block| block.0 as usize >= limits.cache.n_blocks()) {
+        if seen.any(|block| block.0 as usize >= limits.n_blocks) {
             return Err(inconsistent(format!("row {idx} has a block beyond the cache")));
         }
     }

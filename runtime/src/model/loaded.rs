@@ -1,29 +1,24 @@
-//! A model in memory: weights, a paged KV cache, and the step that turns a batch into logits or vectors.
+//! A model that was loaded from a checkpoint, and the step that turns a batch into logits or vectors.
 //!
-//! Executes what a description says, with the ops of `kernels`. Must not know families or files' names
-//! beyond the description.
-
-mod attention;
-mod cache;
-mod check;
-mod ffn;
-mod step;
+//! Joins what the other files make: a description, its program, the weights, and the executor.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::{CpuContext, Weight, embed};
+use kernels::CpuContext;
 
-use super::checkpoint::{Checkpoint, Dummy, Linear, LoadFormat, Loaded, Loader};
-use super::config::{Fields, SpecialTokens};
+use super::check::{Limits, check_batch, inconsistent};
+use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Weights, dummy_weights};
+use super::config::{Fields, eos_token_ids};
+use super::cpu::Cpu;
+use super::error::ModelError;
+use super::families;
+use super::kv_layout::KvLayout;
 use super::pooling::{Pooling, PoolingKind};
-use super::spec::{Convert as _, ModelSpec, Task as TaskSpec};
-use super::{DtypeChoice, LoadProgress, ModelError, families};
+use super::program::lower;
+use super::rope::RopeSpec;
+use super::spec::{ModelSpec, Task as TaskSpec, WeightList};
 use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
-
-use cache::{Cache, Layout};
-use check::{Limits, check_batch, inconsistent};
-use step::Step;
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -72,15 +67,13 @@ pub struct ModelInfo {
     pub max_model_len: u32,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
-    /// Token that begins a text.
-    pub bos_token_id: Option<u32>,
     /// Layers.
     pub n_layers: usize,
     /// Parameters, a shared embedding counted once.
     pub n_params: u64,
     /// Bytes of the weights in memory.
     pub weights_bytes: u64,
-    /// Bytes that a token takes in the KV cache, in each of the groups of [`Forward::kv_groups`].
+    /// Bytes that a token takes in the KV cache, in all groups of [`Forward::kv_groups`] together.
     pub kv_bytes_per_token: u64,
     /// Dtype of the weights in memory: `float32`, `float16` or `bfloat16`.
     pub dtype: &'static str,
@@ -89,20 +82,22 @@ pub struct ModelInfo {
 /// A loaded model with its KV cache.
 #[derive(Debug)]
 pub struct Model {
-    context: CpuContext,
     info: ModelInfo,
-    network: Loaded,
+    ropes: Vec<RopeSpec>,
+    is_causal: bool,
     /// How vectors are made, `None` if the model generates.
     pooling: Option<Pooling>,
-    /// Factors that give the head's rows length 1, where the model wants that.
-    head_scales: Option<Vec<f32>>,
-    cache: Cache,
+    /// Kinds of segments that the model tells apart.
+    n_types: Option<usize>,
+    executor: Cpu,
+    /// The pooled vectors of a step, one after another.
+    pooled: Vec<f32>,
     /// The step that is computed when it is collected.
     submitted: Option<Arc<Batch>>,
 }
 
 impl Model {
-    /// Whether the checkpoint in `dir` can be run at all, told by its configuration alone and so in no time.
+    /// Whether the checkpoint in `dir` can be run at all. Reads its configuration only, and so takes no time.
     ///
     /// # Errors
     /// [`ModelError`] for an architecture or an option that is not implemented, or a configuration that cannot be read.
@@ -110,7 +105,7 @@ impl Model {
         describe(dir, &Fields::read_config(dir)?).map(|_| ())
     }
 
-    /// Loads the checkpoint in `dir` with all threads, telling `progress` after each tensor.
+    /// Loads the checkpoint in `dir` with all threads. Calls `progress` after each tensor.
     ///
     /// # Errors
     /// See [`ModelError`]; nothing is kept then.
@@ -122,59 +117,46 @@ impl Model {
         let config = Fields::read_config(dir)?;
         let generation = Fields::read_generation_config(dir)?;
         let (spec, pooling) = describe(dir, &config)?;
-        let tokens = SpecialTokens::from(&config, generation.as_ref())?;
+        let eos_token_ids = eos_token_ids(&config, generation.as_ref())?;
         let max_model_len = max_model_len(&spec, options.max_model_len)?;
-        let n_threads = options.n_threads.unwrap_or_else(available_threads);
-        let context = CpuContext::new(n_threads)?;
-        let (network, n_params, weights_bytes) = if options.format == LoadFormat::Dummy {
-            let dummy = Dummy::new(options.dtype, config.dtype()?);
-            let network = context.enter(|| dummy.network(&spec))?;
-            let n_params = spec
-                .tensors()?
-                .iter()
-                .map(|t| t.shape.iter().product::<usize>() as u64)
-                .sum();
-            (network, n_params, dummy.weights_bytes())
+        let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
+        let (network, list) = spec.numbered();
+        let weights = if options.format == LoadFormat::Dummy {
+            let stored = config.dtype()?;
+            context.enter(|| dummy_weights(&list, options.dtype, stored))?
         } else {
-            let checkpoint = Checkpoint::open(dir, options.format, &spec.tensors()?, &spec.ignored)?;
-            let loader = Loader::new(&checkpoint, options.dtype, progress);
-            let network = context.enter(|| loader.network(&spec))?;
-            (network, checkpoint.n_params(), loader.weights_bytes())
+            load_weights(dir, (&spec, &list), (options, progress), &context)?
         };
-        let layout = Layout::of(&network);
+        let layout = KvLayout::of(&network);
+        let program = lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind);
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
-            task: task(&network, pooling, &tokens.eos),
+            task: task(&spec, pooling, &eos_token_ids),
             vocab_size: spec.vocab_size,
             embedding_size: spec.hidden_size,
             max_model_len,
-            eos_token_ids: tokens.eos,
-            bos_token_id: tokens.bos,
+            eos_token_ids,
             n_layers: spec.layers.len(),
-            n_params,
-            weights_bytes,
-            kv_bytes_per_token: layout.slot_bytes() as u64,
-            dtype: network.embedding.tokens.weight.dtype().name(),
+            n_params: list.n_params(),
+            weights_bytes: weights.size_bytes(),
+            kv_bytes_per_token: layout.token_bytes() as u64,
+            dtype: weights.matrix(network.embedding.tokens).weight.dtype().name(),
         };
         Ok(Model {
-            head_scales: head_scales(&context, &network)?,
-            cache: Cache::empty(layout),
-            submitted: None,
-            context,
             info,
-            network,
+            is_causal: network.is_causal,
             pooling,
+            n_types: network.embedding.types.map(|types| types.n_rows),
+            executor: Cpu::new(context, program, weights, layout, &network.ropes)?,
+            ropes: network.ropes,
+            pooled: Vec::new(),
+            submitted: None,
         })
     }
 
     /// What is known of it.
     pub fn info(&self) -> &ModelInfo {
         &self.info
-    }
-
-    /// The instruction set and the number of threads it computes with, for the log.
-    pub fn compute(&self) -> (&'static str, usize) {
-        (self.context.isa().name(), self.context.n_threads())
     }
 
     /// Makes room for `n_blocks` blocks of `block_size` tokens, and for `n_host_blocks` that are swapped out;
@@ -191,60 +173,67 @@ impl Model {
         block_size: usize,
         n_host_blocks: usize,
     ) -> Result<(), ModelError> {
-        self.cache.allocate(n_blocks, block_size, n_host_blocks)
+        self.executor
+            .cache_mut()
+            .allocate(n_blocks, block_size, n_host_blocks)
+    }
+
+    /// Runs one step and writes its result into `output`, whose memory is used again: a step that is not larger than
+    /// an earlier one allocates nothing.
+    ///
+    /// # Errors
+    /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
+    pub fn compute(&mut self, batch: &Batch, output: &mut StepOutput) -> Result<(), StepError> {
+        self.check_batch(batch)?;
+        self.executor.move_blocks(&batch.moves)?;
+        output.logits.vocab_size = self.info.vocab_size;
+        if batch.rows.is_empty() {
+            output.logits.values.clear();
+            output.pooled.clear();
+            return Ok(());
+        }
+        if self.pooling.is_none() {
+            output.pooled.clear();
+            return self.executor.execute(batch, &mut output.logits.values);
+        }
+        output.logits.values.clear();
+        self.executor.execute(batch, &mut self.pooled)?;
+        let n_pooled = batch.pooled_rows.len();
+        output.pooled.resize_with(n_pooled, Vec::new);
+        let width = self.pooled.len().checked_div(n_pooled).unwrap_or(1);
+        for (to, from) in output.pooled.iter_mut().zip(self.pooled.chunks_exact(width)) {
+            to.clear();
+            to.extend_from_slice(from);
+        }
+        Ok(())
     }
 
     /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
     /// returns all the logits and the pooled vectors that the batch asks for, in its order.
     ///
     /// # Errors
-    /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
+    /// As [`Model::compute`].
     pub fn forward(&mut self, batch: &Batch) -> Result<StepOutput, StepError> {
-        self.check_batch(batch)?;
-        self.cache.move_blocks(&batch.moves)?;
-        if batch.rows.is_empty() {
-            return Ok(StepOutput::default());
-        }
-        let Model {
-            context,
-            info,
-            network,
-            pooling,
-            head_scales,
-            cache,
-            submitted: _,
-        } = self;
-        let step = Step::new(context, network, batch);
-        context.enter(|| {
-            let x = step.hidden(cache)?;
-            let mut output = StepOutput::default();
-            output.logits.vocab_size = info.vocab_size;
-            if let TaskSpec::Generate(head) = &network.task {
-                let d = network.hidden_size;
-                let wanted = batch.logits_at.iter().map(|&at| at as usize);
-                let rows = wanted.flat_map(|at| &x[at * d..(at + 1) * d]).copied().collect();
-                output.logits.values = step.logits(head, head_scales.as_deref(), rows)?;
-            }
-            if let Some(pooling) = pooling {
-                for &row in &batch.pooled_rows {
-                    output.pooled.push(step.pooled(pooling.kind, &x, row as usize)?);
-                }
-            }
-            Ok(output)
-        })
+        let mut output = StepOutput::default();
+        self.compute(batch, &mut output)?;
+        Ok(output)
     }
+
     fn check_batch(&self, batch: &Batch) -> Result<(), StepError> {
-        if self.cache.n_blocks() == 0 {
+        let cache = self.executor.cache();
+        if cache.n_blocks() == 0 {
             return Err(inconsistent("there is no cache".to_owned()));
         }
-        let types = self.network.embedding.types.as_ref();
         let limits = Limits {
             vocab_size: self.info.vocab_size,
-            n_types: types.map(|types| types.weight.n_rows()),
+            n_types: self.n_types,
             pools: self.pooling.is_some(),
             generates: self.pooling.is_none(),
             whole_prompts: self.whole_prompts(),
-            cache: &self.cache,
+            groups: cache.groups(),
+            block_size: cache.block_size(),
+            n_blocks: cache.n_blocks(),
+            n_host_blocks: cache.n_host_blocks(),
         };
         check_batch(batch, &limits)
     }
@@ -256,19 +245,19 @@ impl Forward for Model {
     }
 
     fn kv_groups(&self) -> Vec<KvGroup> {
-        self.cache.groups().to_vec()
+        self.executor.cache().groups().to_vec()
     }
 
     fn whole_prompts(&self) -> bool {
         let pools_all = self
             .pooling
             .is_some_and(|pooling| pooling.kind != PoolingKind::Last);
-        !self.network.is_causal || pools_all
+        !self.is_causal || pools_all
     }
 
     fn prefix_salt(&self, prompt_len: usize) -> u64 {
         // At most one of a model's rotary positions depends on the length.
-        let variants = self.network.ropes.iter().map(|rope| rope.variant(prompt_len));
+        let variants = self.ropes.iter().map(|rope| rope.variant(prompt_len));
         variants.max().unwrap_or(0)
     }
 
@@ -283,8 +272,20 @@ impl Forward for Model {
     }
 }
 
+/// The weights of a checkpoint's files.
+fn load_weights(
+    dir: &Path,
+    (spec, list): (&ModelSpec, &WeightList),
+    (options, progress): (&LoadOptions, &(dyn Fn(LoadProgress) + Sync)),
+    context: &CpuContext,
+) -> Result<Weights, ModelError> {
+    let checkpoint = Checkpoint::open(dir, options.format, &list.tensors(), &spec.ignored)?;
+    let loader = Loader::new(&checkpoint, options.dtype, progress);
+    context.enter(|| loader.load(list))
+}
+
 /// The description of the checkpoint in `dir`, and how it makes vectors if it does.
-fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>), ModelError> {
+pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>), ModelError> {
     let mut spec = families::describe(config)?;
     let stored = Pooling::read(dir)?;
     let pooling = match &spec.task {
@@ -306,11 +307,11 @@ fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>),
 
 /// Where the last token counts, that is the end of the text: of several tokens that end an answer the last one, for
 /// those before it end a turn.
-fn task(network: &Loaded, pooling: Option<Pooling>, eos: &[u32]) -> Task {
-    match &network.task {
+fn task(spec: &ModelSpec, pooling: Option<Pooling>, eos: &[u32]) -> Task {
+    match &spec.task {
         TaskSpec::Generate(_) => Task::Generate,
         TaskSpec::Classify { out, .. } => Task::Score {
-            n_labels: out.weight.n_rows(),
+            n_labels: out.n_rows(),
         },
         TaskSpec::Embed => Task::Embed {
             normalises: pooling.is_some_and(|pooling| pooling.normalises),
@@ -319,31 +320,6 @@ fn task(network: &Loaded, pooling: Option<Pooling>, eos: &[u32]) -> Task {
                 .and_then(|_| eos.last().copied()),
         },
     }
-}
-
-/// One over the length of each row of the head, where the model wants rows of length 1.
-fn head_scales(context: &CpuContext, network: &Loaded) -> Result<Option<Vec<f32>>, ModelError> {
-    let TaskSpec::Generate(head) = &network.task else {
-        return Ok(None);
-    };
-    if !head.has_unit_rows {
-        return Ok(None);
-    }
-    let Linear { weight, .. } = head.weight.as_ref().unwrap_or(&network.embedding.tokens);
-    let mut scales = Vec::with_capacity(weight.n_rows());
-    for row in 0..weight.n_rows() as u32 {
-        scales.push(1.0 / length(context, weight, row)?);
-    }
-    Ok(Some(scales))
-}
-
-/// The Euclidean length of a row.
-fn length(context: &CpuContext, weight: &Weight, row: u32) -> Result<f32, ModelError> {
-    let mut values = vec![0.0; weight.n_cols()];
-    embed(context, weight, &[row], &mut values)?;
-    let squares: f64 = values.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-    // A row of zeros has no direction; transformers' normalize keeps it zero the same way.
-    Ok((squares.sqrt() as f32).max(1e-12))
 }
 
 /// The longest sequence: what is asked, if the model's context allows it.

@@ -1,0 +1,42 @@
+//! Where a matrix lies within wider rows.
+
+use crate::error::{KernelError, check_len, check_range};
+
+/// Neighbouring columns of every row of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Elements of a row.
+    pub row_stride: usize,
+    /// First of the columns.
+    pub first: usize,
+}
+
+impl Columns {
+    /// All columns of rows of `width` elements.
+    pub fn all(width: usize) -> Columns {
+        Columns {
+            row_stride: width,
+            first: 0,
+        }
+    }
+
+    /// Checks that `width` columns are within the rows of `n_elements`; returns the number of rows.
+    pub(crate) fn check(
+        self,
+        op: &'static str,
+        operand: (&'static str, usize),
+        width: usize,
+    ) -> Result<usize, KernelError> {
+        let (name, n_elements) = operand;
+        let end = self.first.checked_add(width);
+        check_range(
+            self.row_stride > 0 && end.is_some_and(|end| end <= self.row_stride),
+            op,
+            ("row_stride", self.row_stride),
+            "at least 1 and at least the end of the columns",
+        )?;
+        let n_rows = n_elements / self.row_stride;
+        check_len(op, name, n_elements, n_rows * self.row_stride)?;
+        Ok(n_rows)
+    }
+}

@@ -1,0 +1,147 @@
+//! A batch as the ops read it: flat arrays, kept so that a step of the same size allocates nothing.
+
+use kernels::{AttentionRow, KernelError, RopePairs, RopeTable};
+
+use crate::batch::{Batch, BatchRow};
+use crate::model::cpu::cache::Cache;
+use crate::model::program::{Index, Op, Program};
+use crate::model::rope::RopeSpec;
+
+/// What the ops read of a step beside activations.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    /// Rows of the table of positions, if the model has one. `[n_tokens]`
+    pub(super) position_rows: Vec<u32>,
+    /// Rows of the table of segments, if the model has one. `[n_tokens]`
+    pub(super) types: Vec<u32>,
+    /// For each group of layers, what its attention reads.
+    pub(super) groups: Vec<GroupInputs>,
+    /// The angles of each of the model's rotary positions.
+    pub(super) angles: Vec<Angles>,
+    /// Row of position 0 in the table of positions.
+    positions_from: Option<usize>,
+    has_types: bool,
+}
+
+/// What attention reads in the layers of a group.
+#[derive(Debug, Default)]
+pub(super) struct GroupInputs {
+    /// Slot of each new token. `[n_tokens]`
+    pub(super) slots: Vec<u32>,
+    /// The sequences.
+    pub(super) rows: Vec<AttentionRow>,
+    /// Blocks of all sequences, one table after another.
+    pub(super) blocks: Vec<u32>,
+}
+
+/// The angles of the new tokens for one rotary position.
+#[derive(Debug)]
+pub(super) struct Angles {
+    spec: RopeSpec,
+    /// Which frequencies `inv_freq` has.
+    variant: Option<u64>,
+    inv_freq: Vec<f32>,
+    /// Cosines and sines.
+    pub(super) table: RopeTable,
+}
+
+impl Inputs {
+    /// Inputs of a program whose layers refer to `ropes`.
+    pub(super) fn new(program: &Program, ropes: &[RopeSpec]) -> Inputs {
+        let indices = || {
+            program.ops.iter().filter_map(|op| match op {
+                Op::Embed(embed) => Some(embed.index),
+                _ => None,
+            })
+        };
+        let angles = |spec: &RopeSpec| Angles {
+            spec: spec.clone(),
+            variant: None,
+            inv_freq: Vec::new(),
+            table: RopeTable::default(),
+        };
+        Inputs {
+            position_rows: Vec::new(),
+            types: Vec::new(),
+            groups: Vec::new(),
+            angles: ropes.iter().map(angles).collect(),
+            positions_from: indices().find_map(|index| match index {
+                Index::Positions { from } => Some(from),
+                _ => None,
+            }),
+            has_types: indices().any(|index| index == Index::Types),
+        }
+    }
+
+    /// Takes over a checked batch.
+    pub(super) fn read(&mut self, batch: &Batch, cache: &Cache) -> Result<(), KernelError> {
+        self.position_rows.clear();
+        if let Some(from) = self.positions_from {
+            let rows = batch.positions.iter().map(|position| position + from as u32);
+            self.position_rows.extend(rows);
+        }
+        self.types.clear();
+        if self.has_types {
+            self.types.extend(&batch.token_types);
+            self.types.resize(batch.tokens.len(), 0);
+        }
+        self.groups
+            .resize_with(cache.groups().len(), GroupInputs::default);
+        for (group, inputs) in self.groups.iter_mut().enumerate() {
+            inputs.read(batch, group, cache.block_size());
+        }
+        for angles in &mut self.angles {
+            angles.read(batch)?;
+        }
+        Ok(())
+    }
+}
+
+impl GroupInputs {
+    fn read(&mut self, batch: &Batch, group: usize, block_size: usize) {
+        self.slots.clear();
+        self.rows.clear();
+        self.blocks.clear();
+        for row in &batch.rows {
+            let table = &row.block_tables[group];
+            self.rows.push(AttentionRow {
+                query_len: row.query_len,
+                context_len: row.context_len,
+                first_block: self.blocks.len(),
+            });
+            self.blocks.extend(table.iter().map(|block| block.0));
+            let slot = |&position: &u32| {
+                let block = table[position as usize / block_size];
+                block.0 * block_size as u32 + position % block_size as u32
+            };
+            self.slots.extend(positions(batch, row).iter().map(slot));
+        }
+    }
+}
+
+impl Angles {
+    /// Which elements of a head turn together.
+    pub(super) fn pairs(&self) -> RopePairs {
+        self.spec.pairs
+    }
+
+    fn read(&mut self, batch: &Batch) -> Result<(), KernelError> {
+        self.table.clear();
+        let scale = self.spec.attention_factor();
+        for row in &batch.rows {
+            // For nearly every model there is one variant, and its frequencies are computed once.
+            let variant = self.spec.variant(row.prompt_len);
+            if self.variant != Some(variant) {
+                self.spec.write_inv_freq(row.prompt_len, &mut self.inv_freq);
+                self.variant = Some(variant);
+            }
+            self.table.extend(positions(batch, row), &self.inv_freq, scale)?;
+        }
+        Ok(())
+    }
+}
+
+/// Positions of a row's new tokens.
+fn positions<'a>(batch: &'a Batch, row: &BatchRow) -> &'a [u32] {
+    &batch.positions[row.query_start..row.query_start + row.query_len]
+}

@@ -1,0 +1,193 @@
+//! What is known of a model before its weights are loaded: shapes, sizes, and the cost of a step, from its
+//! configuration alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kernels::DType;
+
+use super::checkpoint::{Checkpoint, LoadFormat};
+use super::config::Fields;
+use super::error::ModelError;
+use super::kv_layout::KvLayout;
+use super::loaded::describe;
+use super::pooling::Pooling;
+use super::program::{Cost, Op, Program, StepShape, lower};
+use super::spec::{Layout, Matrix, MatrixId, Task, WeightList};
+use crate::batch::KvGroup;
+
+/// A model without weights.
+#[derive(Debug)]
+pub struct Outline {
+    /// The name in config.json's `architectures`.
+    pub architecture: String,
+    /// What it computes.
+    pub kind: ModelKind,
+    /// Layers.
+    pub n_layers: usize,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Longest sequence.
+    pub context_len: usize,
+    /// Parameters; an embedding that is also the head counts once.
+    pub n_params: u64,
+    /// Bytes of the weights in memory, by dtype.
+    pub weights_bytes: BTreeMap<&'static str, u64>,
+    /// Bytes that a token takes in the KV cache, all groups of layers together.
+    pub kv_bytes_per_token: u64,
+    /// Groups of layers, each with its own block tables.
+    pub kv_groups: Vec<KvGroup>,
+    program: Program,
+    list: WeightList,
+    ignored: Vec<String>,
+    dtype: DType,
+}
+
+/// What a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Logits of the next token.
+    Generate,
+    /// A vector of a text.
+    Embed,
+    /// How well two texts go together.
+    Score,
+}
+
+/// What some equal ops of a program cost together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpCost {
+    /// What they compute.
+    pub op: String,
+    /// How many there are.
+    pub n: usize,
+    /// What they cost together.
+    pub cost: Cost,
+}
+
+impl Outline {
+    /// Reads the configuration in `dir`.
+    ///
+    /// # Errors
+    /// [`ModelError`] for an architecture or an option that is not implemented, or a configuration that cannot be read.
+    pub fn read(dir: &Path) -> Result<Outline, ModelError> {
+        let config = Fields::read_config(dir)?;
+        let dtype = config.dtype()?;
+        let (spec, pooling) = describe(dir, &config)?;
+        let (network, list) = spec.numbered();
+        let layout = KvLayout::of(&network);
+        Ok(Outline {
+            architecture: config.architecture()?.to_owned(),
+            kind: match &spec.task {
+                Task::Generate(_) => ModelKind::Generate,
+                Task::Embed => ModelKind::Embed,
+                Task::Classify { .. } => ModelKind::Score,
+            },
+            n_layers: spec.layers.len(),
+            vocab_size: spec.vocab_size,
+            hidden_size: spec.hidden_size,
+            context_len: spec.context_len,
+            n_params: list.n_params(),
+            weights_bytes: weights_bytes(&list, dtype),
+            kv_bytes_per_token: layout.token_bytes() as u64,
+            kv_groups: layout.groups().to_vec(),
+            program: lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind),
+            list,
+            ignored: spec.ignored,
+            dtype,
+        })
+    }
+
+    /// Whether the weight files in `dir` hold what the description names. Reads their headers only.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingFile`] where there are no weights, and what [`super::Model::load`] would refuse.
+    pub fn check_weights(&self, dir: &Path) -> Result<(), ModelError> {
+        Checkpoint::open(dir, LoadFormat::Auto, &self.list.tensors(), &self.ignored).map(|_| ())
+    }
+
+    /// The program, one op a line.
+    pub fn program(&self) -> String {
+        self.program.to_string()
+    }
+
+    /// What a step costs: one entry for all ops of the same kind and shape, in the order of their first one.
+    pub fn costs(&self, step: StepShape) -> Vec<OpCost> {
+        let mut costs: Vec<OpCost> = Vec::new();
+        for op in &self.program.ops {
+            let label = self.label(op);
+            let cost = self.program.cost(op, step, &|id| self.bytes_of(id));
+            match costs.iter_mut().find(|other| other.op == label) {
+                Some(same) => {
+                    same.n += 1;
+                    same.cost += cost;
+                }
+                None => costs.push(OpCost {
+                    op: label,
+                    n: 1,
+                    cost,
+                }),
+            }
+        }
+        costs
+    }
+
+    /// What a whole step costs.
+    pub fn total_cost(&self, step: StepShape) -> Cost {
+        self.program.total_cost(step, &|id| self.bytes_of(id))
+    }
+
+    fn bytes_of(&self, id: MatrixId) -> u64 {
+        matrix_bytes(&self.list.matrices[id.index], self.dtype)
+    }
+
+    /// The kind of an op and the shape of its weights.
+    fn label(&self, op: &Op) -> String {
+        let shape = |id: &MatrixId| format!("[{}, {}]", id.n_rows, id.n_cols);
+        let name = op.name();
+        match op {
+            Op::Embed(op) => format!("{name} {}", shape(&op.table)),
+            Op::Linear(op) => format!("{name} {}", shape(&op.weight)),
+            Op::PerHead(op) => {
+                let first = op.weights.first().map(shape).unwrap_or_default();
+                format!("{name} {} x {first}", op.weights.len())
+            }
+            Op::Experts(op) => {
+                let up = op.experts.first().map(|mlp| shape(&mlp.up)).unwrap_or_default();
+                format!("{name} {} of {} x {up}", op.n_chosen, op.experts.len())
+            }
+            Op::Attend(op) => format!("{name} {} heads of {}", op.n_heads, op.key_dim),
+            _ => name.to_owned(),
+        }
+    }
+}
+
+/// How a matrix is kept in memory: numbers of four bits are widened.
+fn kept_dtype(matrix: &Matrix, dtype: DType) -> DType {
+    let in_blocks = |layout: &Layout| matches!(layout, Layout::Mxfp4 { .. });
+    if matrix.parts.iter().any(|part| in_blocks(&part.layout)) {
+        DType::BF16
+    } else {
+        dtype
+    }
+}
+
+fn matrix_bytes(matrix: &Matrix, dtype: DType) -> u64 {
+    let n_elements = matrix.n_rows() as u64 * matrix.n_cols as u64;
+    n_elements * kept_dtype(matrix, dtype).size_bytes() as u64
+}
+
+/// Matrices in their dtype, vectors and biases in f32.
+fn weights_bytes(list: &WeightList, dtype: DType) -> BTreeMap<&'static str, u64> {
+    let mut bytes = BTreeMap::new();
+    let mut n_in_matrices = 0;
+    for matrix in &list.matrices {
+        n_in_matrices += matrix.n_rows() as u64 * matrix.n_cols as u64;
+        *bytes.entry(kept_dtype(matrix, dtype).name()).or_default() += matrix_bytes(matrix, dtype);
+    }
+    let n_others = list.n_params() - n_in_matrices;
+    *bytes.entry(DType::F32.name()).or_default() += n_others * DType::F32.size_bytes() as u64;
+    bytes
+}

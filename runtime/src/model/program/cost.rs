@@ -1,0 +1,195 @@
+//! What a step costs: bytes that are moved and operations that are computed, op by op, from the shapes alone.
+
+use kernels::Mask;
+
+use super::{Attend, BufferId, Experts, Op, Program, Rows, Then};
+use crate::model::spec::MatrixId;
+
+/// A step of equal sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepShape {
+    /// Sequences.
+    pub n_sequences: usize,
+    /// New tokens of each.
+    pub query_len: usize,
+    /// Tokens of each after the step, the new ones included.
+    pub context_len: usize,
+}
+
+/// Bytes and operations. Activations and the cache are in f32; they count once for each op that reads or writes them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes of weights that are read.
+    pub weight_bytes: u64,
+    /// Bytes of the cache that are read or written.
+    pub kv_bytes: u64,
+    /// Bytes of activations that are read or written.
+    pub activation_bytes: u64,
+    /// Floating-point operations: two for each product that is added up, none for what is not a product.
+    pub flops: u64,
+}
+
+impl Cost {
+    /// Bytes of all kinds.
+    pub fn bytes(&self) -> u64 {
+        self.weight_bytes + self.kv_bytes + self.activation_bytes
+    }
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        self.weight_bytes += other.weight_bytes;
+        self.kv_bytes += other.kv_bytes;
+        self.activation_bytes += other.activation_bytes;
+        self.flops += other.flops;
+    }
+}
+
+const FLOAT_BYTES: u64 = 4;
+
+impl Program {
+    /// What an op costs in a step. `bytes_of` returns the bytes of a matrix in memory.
+    pub(in crate::model) fn cost(
+        &self,
+        op: &Op,
+        shape: StepShape,
+        bytes_of: &dyn Fn(MatrixId) -> u64,
+    ) -> Cost {
+        let mut cost = Cost {
+            activation_bytes: self.activation_bytes(op, shape),
+            ..Cost::default()
+        };
+        let m = shape.n_rows(self.rows_of(op));
+        let products = |weight: MatrixId, m: u64| 2 * m * (weight.n_rows * weight.n_cols) as u64;
+        match op {
+            Op::Embed(op) => cost.weight_bytes = bytes_of(op.table) * m / op.table.n_rows as u64,
+            Op::Linear(op) => {
+                cost.weight_bytes = bytes_of(op.weight);
+                cost.flops = products(op.weight, m);
+            }
+            Op::PerHead(op) => {
+                cost.weight_bytes = op.weights.iter().map(|weight| bytes_of(*weight)).sum();
+                cost.flops = op.weights.iter().map(|weight| products(*weight, m)).sum();
+            }
+            Op::Experts(op) => cost += experts_cost(op, m, bytes_of),
+            Op::Keys(op) => {
+                let values = op.keys.n_heads * op.keys.head_dim;
+                cost.kv_bytes = m * 2 * values as u64 * FLOAT_BYTES;
+            }
+            Op::LatentKeys(op) => {
+                cost.kv_bytes = m * self.buffer(op.short).width as u64 * FLOAT_BYTES;
+            }
+            Op::Attend(op) => cost += self.attention_cost(op, shape),
+            _ => {}
+        }
+        cost
+    }
+
+    /// What the whole step costs.
+    pub(in crate::model) fn total_cost(&self, shape: StepShape, bytes_of: &dyn Fn(MatrixId) -> u64) -> Cost {
+        let mut total = Cost::default();
+        for op in &self.ops {
+            total += self.cost(op, shape, bytes_of);
+        }
+        total
+    }
+
+    /// Every buffer of an op once for each time that it is read or written.
+    fn activation_bytes(&self, op: &Op, shape: StepShape) -> u64 {
+        let of = |id: BufferId| {
+            let buffer = self.buffer(id);
+            shape.n_rows(buffer.rows) * buffer.width as u64 * FLOAT_BYTES
+        };
+        // What only an executor that cannot fuse needs is not counted, and an expert's rows are in its own cost.
+        let read: u64 = match op {
+            Op::Embed(op) if op.then == kernels::Then::Store => 0,
+            Op::Linear(op) => {
+                of(op.x)
+                    + if matches!(op.then, Then::AddTo { .. }) {
+                        of(op.out)
+                    } else {
+                        0
+                    }
+            }
+            Op::Norm(op) => of(op.x),
+            Op::Attend(op) => shape.n_tokens() * (op.n_heads * op.key_dim) as u64 * FLOAT_BYTES,
+            Op::LatentKeys(op) => of(op.short) + 2 * of(op.q),
+            Op::PerHead(op) => of(op.x),
+            Op::CopyHeads(op) => 2 * shape.n_tokens() * (op.n_heads * op.width) as u64 * FLOAT_BYTES,
+            Op::Experts(op) => of(op.x),
+            Op::Gate { x, gates } => of(*x) + of(*gates),
+            Op::Add { x, y, .. } => of(*x) + of(*y),
+            Op::Gather { out, .. } => of(*out),
+            Op::Pool { x, .. } => of(*x),
+            Op::Embed(_)
+            | Op::Scale { .. }
+            | Op::Keys(_)
+            | Op::Route(_)
+            | Op::UnitRows { .. }
+            | Op::Softcap { .. } => of(op.written()),
+        };
+        let written = match op {
+            Op::CopyHeads(_) | Op::Route(_) => 0,
+            op => of(op.written()),
+        };
+        read + written
+    }
+
+    fn attention_cost(&self, op: &Attend, shape: StepShape) -> Cost {
+        let value_dim = self.buffer(op.out).width / op.n_heads;
+        let window = match op.mask {
+            Mask::Causal { window } => window.unwrap_or(usize::MAX),
+            Mask::Full => usize::MAX,
+        };
+        let first = shape.context_len - shape.query_len;
+        let seen: usize = match op.mask {
+            Mask::Full => shape.query_len * shape.context_len,
+            Mask::Causal { .. } => (first..shape.context_len)
+                .map(|position| (position + 1).min(window))
+                .sum(),
+        };
+        let n_read = shape
+            .context_len
+            .min(window.saturating_add(shape.query_len.saturating_sub(1)));
+        let n_sequences = shape.n_sequences as u64;
+        Cost {
+            kv_bytes: n_sequences * (n_read * op.kv_floats) as u64 * FLOAT_BYTES,
+            flops: n_sequences * 2 * (seen * op.n_heads * (op.key_dim + value_dim)) as u64,
+            ..Cost::default()
+        }
+    }
+}
+
+/// The weights of the experts that are expected to be chosen by `m` tokens, were the choice uniform.
+fn experts_cost(op: &Experts, m: u64, bytes_of: &dyn Fn(MatrixId) -> u64) -> Cost {
+    let n_experts = op.experts.len() as f64;
+    let share = op.n_chosen as f64 / n_experts;
+    let is_chosen = 1.0 - (1.0 - share).powf(m as f64);
+    let of_all = |of: &dyn Fn(MatrixId) -> u64| -> u64 {
+        let both = op.experts.iter().flat_map(|mlp| [mlp.up, mlp.down]);
+        both.map(of).sum()
+    };
+    let products = of_all(&|weight| 2 * m * (weight.n_rows * weight.n_cols) as u64);
+    let rows = of_all(&|weight| m * (weight.n_rows + weight.n_cols) as u64 * FLOAT_BYTES);
+    Cost {
+        weight_bytes: (of_all(bytes_of) as f64 * is_chosen) as u64,
+        activation_bytes: (rows as f64 * share) as u64,
+        flops: (products as f64 * share) as u64,
+        ..Cost::default()
+    }
+}
+
+impl StepShape {
+    /// New tokens of all sequences.
+    fn n_tokens(self) -> u64 {
+        (self.n_sequences * self.query_len) as u64
+    }
+
+    /// Rows of a buffer, in all chunks together.
+    fn n_rows(self, rows: Rows) -> u64 {
+        match rows {
+            Rows::Tokens | Rows::Chunk => self.n_tokens(),
+            Rows::Logits | Rows::Pooled => self.n_sequences as u64,
+        }
+    }
+}
