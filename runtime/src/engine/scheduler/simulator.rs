@@ -567,6 +567,17 @@ impl World {
             "owners are not those of the tables"
         );
         assert_eq!(n_owners.iter().filter(|&&n| n > 0).count(), pool.n_used());
+        self.check_host();
+        self.check_queues();
+    }
+
+    fn check_host(&self) {
+        let Scheduler {
+            running,
+            waiting,
+            cache,
+            ..
+        } = &self.scheduler;
         let mut swapped = HashSet::new();
         for sequence in running.iter().chain(waiting) {
             for block in sequence.tables.host_blocks() {
@@ -577,6 +588,10 @@ impl World {
             swapped.len() + cache.n_host_free(),
             self.limits.config.n_host_blocks
         );
+    }
+
+    fn check_queues(&self) {
+        let Scheduler { running, waiting, .. } = &self.scheduler;
         assert!(
             waiting
                 .iter()
