@@ -24,7 +24,7 @@ pub use tap::Tap;
 pub struct BlockId(pub u32);
 
 impl BlockId {
-    /// Stands in a block table where a block lay wholly outside the group's window and was given back.
+    /// Marks an entry of a block table whose block lay outside the group's window and was given back.
     pub const FREED: BlockId = BlockId(u32::MAX);
 }
 
@@ -49,7 +49,7 @@ impl KvGroup {
     }
 }
 
-/// A whole block that moves before a step is computed.
+/// A block that moves before a step is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockMove {
     /// Within the cache.
@@ -75,11 +75,29 @@ pub enum BlockMove {
     },
 }
 
+/// Identity of an image or a sound: of its bytes, and of all that decides how a model reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MediaDigest(pub [u8; 32]);
+
+/// A run of tokens that stand for a piece of an image or a sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MediaPiece {
+    /// Index of the first token, in the array of tokens that the piece belongs to.
+    pub token: u32,
+    /// Number of tokens.
+    pub n_tokens: u32,
+    /// The image or sound.
+    pub digest: MediaDigest,
+    /// Index of the first token among all those of the image or sound.
+    pub first: u32,
+}
+
 /// Sequences of one step, their new tokens concatenated ("varlen").
 ///
 /// For sequence `i`, the new tokens are `tokens[r.query_start .. r.query_start + r.query_len]` with
 /// `r = rows[i]`; after this step the cache holds `r.context_len` tokens of it, the new ones included. In each
-/// group the token at `position` lies in block `block_table[position / block_size]`, at `position % block_size`.
+/// group the token with index `i` in its sequence lies in block `block_table[i / block_size]`, at `i % block_size`.
+/// The positions by which a model tells tokens apart are an array of their own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Blocks to move, one after the other, before anything is computed.
@@ -89,9 +107,11 @@ pub struct Batch {
     pub tokens: Vec<u32>,
     /// The new tokens that the step before draws, and the engine does not know yet; ascending.
     pub from_previous: Vec<PreviousDraw>,
+    /// Runs of new tokens that stand for images or sounds, ascending; empty unless [`Forward::reads_media`].
+    pub media: Vec<MediaPiece>,
     /// Segment of each new token, for models that tell segments apart; empty: all 0. `[n_tokens]` or `[0]`
     pub token_types: Vec<u32>,
-    /// Position of each new token in its own sequence. `[n_tokens]`
+    /// Position of each new token, by which a model tells tokens of a sequence apart. `[n_tokens]`
     pub positions: Vec<u32>,
     /// One row per sequence.
     pub rows: Vec<BatchRow>,
@@ -125,7 +145,7 @@ pub struct BatchRow {
     /// Tokens in the cache after this step, the new ones included.
     pub context_len: usize,
     /// Number of the sequence's place, below the largest number of sequences: its own as long as the sequence runs,
-    /// so that a model can keep what it knows of the sequence there.
+    /// so that a model can keep the sequence's state there.
     pub place: u32,
     /// Tokens of the prompt that the request came with, the same in every step: models whose rotary
     /// frequencies depend on the length choose them by it.
@@ -176,19 +196,24 @@ pub enum StepError {
     Kernel(#[from] KernelError),
 }
 
-/// What the engine needs of a model. The engine's tests bring their own.
+/// What the engine needs of a model.
 pub trait Forward {
     /// Length of a row of logits; token ids must be below it.
     fn vocab_size(&self) -> usize;
 
     /// The layers, grouped by what they see: one block table of a row for each group, in this order; at least
-    /// one. Unless a model says otherwise, one that sees the whole context.
+    /// one. By default one that sees the complete context.
     fn kv_groups(&self) -> Vec<KvGroup> {
         vec![KvGroup::default()]
     }
 
     /// A prompt must be computed in one step, because its tokens see the later ones too.
     fn whole_prompts(&self) -> bool {
+        false
+    }
+
+    /// Prompts may contain images or sounds.
+    fn reads_media(&self) -> bool {
         false
     }
 

@@ -14,6 +14,7 @@ pub mod load;
 pub mod paged_cache;
 pub mod philox;
 pub mod prefix_cache;
+pub mod prompt;
 mod reply;
 pub mod request;
 pub mod sampler;
@@ -40,6 +41,7 @@ pub use config::{ConfigError, EngineConfig};
 pub use crds::settings::{PreemptionMode, SchedulingPolicy};
 pub use echo::Echo;
 pub use load::{Counters, Load, STEP_TOKENS_BOUNDS};
+pub use prompt::{Prompt, Span};
 pub use request::{BeamParams, BeamRequest, EarlyStopping, FinishReason, GenerateRequest, PoolRequest};
 pub use sampler::{SampleError, SamplingParams, TokenLogprobs};
 pub use ticket::{Beam, Event, RequestFailure, Ticket, Timing};
@@ -262,7 +264,7 @@ impl Engine {
         let ended = phase
             .wait_for(|phase| matches!(phase, Phase::Stopped | Phase::Dead))
             .await;
-        // The sender is gone only if the thread is, and it says its last phase first.
+        // The sender is gone only after the thread, which sends its last phase first.
         ended.map_or(Phase::Dead, |phase| *phase)
     }
 

@@ -40,7 +40,7 @@ struct Expected {
 impl Case {
     fn request(&self) -> BeamRequest {
         BeamRequest {
-            prompt: self.ids.clone(),
+            prompt: self.ids.clone().into(),
             params: BeamParams {
                 width: self.width,
                 length_penalty: self.length_penalty,

@@ -245,7 +245,7 @@ fn every_architecture_scores_its_prompts_in_one_piece_and_in_chunks() {
 fn every_embedding_model_and_cross_encoder_agrees() {
     each_fixture(pools, |name, dir, reference| {
         let request = |prompt: &Prompt| PoolRequest {
-            prompt: prompt.ids.clone(),
+            prompt: prompt.ids.clone().into(),
             token_types: prompt.token_type_ids.clone(),
             cache_salt: 0,
         };

@@ -317,6 +317,7 @@ impl ApiError {
         let param = prompt.to_string();
         match error {
             AdmitError::EmptyPrompt
+            | AdmitError::NoMedia
             | AdmitError::TokenOutOfVocabulary { .. }
             | AdmitError::TokenTypes { .. } => Self::Contradiction { param, reason },
             AdmitError::PromptTooLong { .. } => Self::TooLong {

@@ -74,7 +74,7 @@ pub struct SamplingParams {
 pub struct Sampled {
     /// Its id.
     pub token: u32,
-    /// Log-probabilities, where [`SamplingParams::logprobs`] asks for them.
+    /// Log-probabilities, where [`SamplingParams::logprobs`] requests them.
     pub logprobs: Option<TokenLogprobs>,
 }
 

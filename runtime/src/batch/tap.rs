@@ -38,6 +38,10 @@ impl<M: Forward, F: FnMut(&Batch, &mut StepOutput) -> Result<(), StepError>> For
         self.model.whole_prompts()
     }
 
+    fn reads_media(&self) -> bool {
+        self.model.reads_media()
+    }
+
     fn prefix_salt(&self, prompt_len: usize) -> u64 {
         self.model.prefix_salt(prompt_len)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crds::settings::SchedulingPolicy;
 
 use super::config::{EngineConfig, Limits};
+use super::prompt::Prompt;
 use super::request::{Admitted, BeamRequest, GenerateRequest, PoolRequest, StopRules, Task};
 use super::sampler::{InvalidParam, SamplingParams};
 use crate::batch::KvGroup;
@@ -18,6 +19,9 @@ pub enum AdmitError {
     /// Nothing to continue.
     #[error("the prompt has no tokens: either prompt or prompt_embeds must be provided and non-empty")]
     EmptyPrompt,
+    /// An image or a sound for a model that reads text alone.
+    #[error("the prompt has an image or a sound, and this model reads text alone")]
+    NoMedia,
     /// A token id the model does not have.
     #[error("token id {token} is out of vocabulary, which has {vocab_size} tokens")]
     TokenOutOfVocabulary {
@@ -46,14 +50,14 @@ pub enum AdmitError {
         /// Prompt and answer at most, tokens.
         max_model_len: usize,
     },
-    /// The prompt fits, but not with an answer as long as asked for.
+    /// The prompt fits, but not with the requested length of the answer.
     #[error(
         "the prompt's {n_prompt} tokens and an answer of {max_tokens} exceed the context of {max_model_len} tokens"
     )]
     AnswerTooLong {
         /// Tokens of the prompt.
         n_prompt: usize,
-        /// Tokens asked for.
+        /// Tokens requested.
         max_tokens: usize,
         /// Prompt and answer at most, tokens.
         max_model_len: usize,
@@ -76,11 +80,11 @@ pub enum AdmitError {
         /// Token types.
         n_token_types: usize,
     },
-    /// No answer is asked for.
+    /// The request wants no answer.
     #[error("n must be at least 1")]
     NoAnswersWanted,
     /// A priority where requests are served in the order of their arrival.
-    #[error("priority is {priority}, and the scheduling policy here knows no priorities")]
+    #[error("priority is {priority}, and the scheduling policy here has no priorities")]
     NoPriorities {
         /// The request's.
         priority: i32,
@@ -93,7 +97,7 @@ pub enum AdmitError {
         /// Sequences that run at once at most.
         n_running_max: usize,
     },
-    /// The whole KV cache cannot hold it.
+    /// The empty KV cache cannot hold it.
     #[error("the request needs {n_blocks_needed} blocks of the KV cache, which has {n_blocks}")]
     NeverFits {
         /// Blocks the sequence would need at its longest.
@@ -143,7 +147,12 @@ impl Limits {
         self.check_priority(priority)?;
         self.check_continued(&prompt)?;
         let max_tokens = self.resolve_max_tokens(prompt.len(), max_tokens)?;
-        let stop = self.stop_rules((min_tokens, max_tokens), stop_token_ids, ignore_eos)?;
+        let stop = self.checked(StopRules {
+            max_tokens,
+            min_tokens,
+            eos_token_ids: self.eos_token_ids(ignore_eos),
+            stop_token_ids,
+        })?;
         Ok(Admitted {
             prompt,
             n_branches: n,
@@ -191,10 +200,16 @@ impl Limits {
             },
             groups: vec![KvGroup::default()],
             whole_prompts: self.whole_prompts,
+            reads_media: self.reads_media,
             vocab_size: self.vocab_size,
         };
         let max_tokens = one_of_all.resolve_max_tokens(prompt.len(), max_tokens)?;
-        let stop = self.stop_rules((min_tokens, max_tokens), stop_token_ids, ignore_eos)?;
+        let stop = self.checked(StopRules {
+            max_tokens,
+            min_tokens,
+            eos_token_ids: self.eos_token_ids(ignore_eos),
+            stop_token_ids,
+        })?;
         Ok(Admitted {
             prompt,
             n_branches: params.width,
@@ -204,19 +219,7 @@ impl Limits {
         })
     }
 
-    /// When an answer ends, checked.
-    fn stop_rules(
-        &self,
-        (min_tokens, max_tokens): (usize, usize),
-        stop_token_ids: Vec<u32>,
-        ignore_eos: bool,
-    ) -> Result<StopRules, AdmitError> {
-        let stop = StopRules {
-            max_tokens,
-            min_tokens,
-            eos_token_ids: self.eos_token_ids(ignore_eos),
-            stop_token_ids,
-        };
+    fn checked(&self, stop: StopRules) -> Result<StopRules, AdmitError> {
         stop.check()?;
         let ids = stop.stop_token_ids.iter();
         self.check_named(ids.map(|&token| ("stop_token_ids", token)))?;
@@ -289,7 +292,7 @@ impl Limits {
     }
 
     /// Checks a prompt that is to be continued, so that the context must have room for more.
-    fn check_continued(&self, prompt: &[u32]) -> Result<(), AdmitError> {
+    fn check_continued(&self, prompt: &Prompt) -> Result<(), AdmitError> {
         self.check_prompt(prompt)?;
         if prompt.len() >= self.config.max_model_len {
             return Err(AdmitError::PromptTooLong {
@@ -300,11 +303,14 @@ impl Limits {
         Ok(())
     }
 
-    fn check_prompt(&self, prompt: &[u32]) -> Result<(), AdmitError> {
+    fn check_prompt(&self, prompt: &Prompt) -> Result<(), AdmitError> {
         if prompt.is_empty() {
             return Err(AdmitError::EmptyPrompt);
         }
-        if let Some(&token) = prompt.iter().find(|&&token| token as usize >= self.vocab_size) {
+        if prompt.has_media() && !self.reads_media {
+            return Err(AdmitError::NoMedia);
+        }
+        if let Some(token) = prompt.ids().find(|&token| token as usize >= self.vocab_size) {
             return Err(AdmitError::TokenOutOfVocabulary {
                 token,
                 vocab_size: self.vocab_size,

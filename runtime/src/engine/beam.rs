@@ -72,7 +72,7 @@ impl BeamSearch {
                 None => going_on.push(candidate),
                 Some(reason) if rank < self.params.width => {
                     let generated = running[candidate.continuation.from].0;
-                    self.finish(candidate, (generated, reason), length);
+                    self.finish(candidate, generated, reason);
                 }
                 Some(_) => {}
             }
@@ -113,7 +113,8 @@ impl BeamSearch {
         Ok(candidates)
     }
 
-    fn finish(&mut self, candidate: Candidate, (generated, reason): (&[u32], FinishReason), length: usize) {
+    fn finish(&mut self, candidate: Candidate, generated: &[u32], reason: FinishReason) {
+        let length = generated.len() + 1;
         let mut tokens = generated.to_vec();
         if reason == FinishReason::Length {
             tokens.push(candidate.continuation.token);

@@ -5,7 +5,7 @@
 
 use crate::batch::BlockId;
 
-/// All blocks of the cache. A block is free when nobody owns it; what it holds may still be worth keeping
+/// All blocks of the cache. A block is free when it has no owner; what it holds may still be worth keeping
 /// (then it is *cached*), so free blocks are taken in the order: never used or not worth keeping, then cached
 /// ones, the one freed longest ago first. All operations take constant time.
 #[derive(Debug)]
@@ -130,12 +130,12 @@ impl BlockPool {
         self.blocks.len() - 1
     }
 
-    /// Blocks nobody owns.
+    /// Blocks without an owner.
     pub fn n_free(&self) -> usize {
         self.n_free
     }
 
-    /// Blocks somebody owns.
+    /// Blocks with an owner.
     pub fn n_used(&self) -> usize {
         self.n_blocks() - self.n_free
     }

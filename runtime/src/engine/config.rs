@@ -49,6 +49,8 @@ pub struct Limits {
     pub groups: Vec<KvGroup>,
     /// A prompt is computed in one step.
     pub whole_prompts: bool,
+    /// Prompts may contain images or sounds.
+    pub reads_media: bool,
     /// Token ids are below this.
     pub vocab_size: usize,
 }
@@ -110,6 +112,7 @@ impl EngineConfig {
             config: self,
             groups,
             whole_prompts: model.whole_prompts(),
+            reads_media: model.reads_media(),
             vocab_size: model.vocab_size(),
         })
     }

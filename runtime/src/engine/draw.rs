@@ -110,7 +110,7 @@ impl DrawPlan {
         plan
     }
 
-    /// What the model is asked for: one entry per entry of the batch's `logits_at`.
+    /// What is requested of the model: one entry per entry of the batch's `logits_at`.
     pub(super) fn specs<'a>(&self, scheduler: &'a Scheduler) -> Vec<DrawSpec<'a>> {
         let mut specs = vec![DrawSpec::Logits; self.logits_rows.len()];
         for planned in self.draws.iter().filter(|planned| planned.by_model) {
@@ -214,7 +214,7 @@ impl DrawPlan {
     }
 }
 
-/// Computes while the grammars of the drawings that are not the model's find out what they allow.
+/// Computes, and at the same time the masks of the drawings that are not the model's.
 pub(super) fn guided<R>(
     samplers: &ThreadPool,
     drawings: &mut [Drawing<'_>],

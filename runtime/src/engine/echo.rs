@@ -46,15 +46,15 @@ pub(super) fn run(Echo { token, step }: Echo, channels: Channels) {
                 let n_before = answers.len();
                 answers.extend(submissions.into_iter().flat_map(begin));
                 for answer in &mut answers[n_before..] {
-                    answer.say(token);
+                    answer.send(token);
                     while step.is_zero() && answer.n_left > 0 {
-                        answer.say(token);
+                        answer.send(token);
                     }
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
                 next_step_at += step;
-                answers.iter_mut().for_each(|answer| answer.say(token));
+                answers.iter_mut().for_each(|answer| answer.send(token));
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -65,7 +65,7 @@ pub(super) fn run(Echo { token, step }: Echo, channels: Channels) {
     channels.phase.send_replace(Phase::Stopped);
 }
 
-/// The answers of a submission; what asks for no text fails with its first token.
+/// The answers of a submission; a request that generates no text fails at once.
 fn begin(submission: Submission) -> impl Iterator<Item = Answer> {
     let n_tokens = match submission.admitted.task {
         Task::Generate { stop, .. } => stop.max_tokens,
@@ -81,8 +81,8 @@ fn begin(submission: Submission) -> impl Iterator<Item = Answer> {
 }
 
 impl Answer {
-    /// Sends one more token; a ticket that is gone needs none.
-    fn say(&mut self, token: u32) {
+    /// Sends one more token; a dropped ticket ends the answer.
+    fn send(&mut self, token: u32) {
         self.n_left -= 1;
         let logprobs = None;
         let event = match (self.n_tokens, self.n_left) {

@@ -11,9 +11,10 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::philox::{halves, philox4x32};
+use super::prompt::{Prompt, Span};
 use super::sampler::{Draw, SamplingParams, sample};
 use crate::batch::{
-    Batch, BatchRow, BlockMove, DrawSpec, Forward, KvGroup, LateInput, StepError, StepOutput,
+    Batch, BatchRow, BlockMove, DrawSpec, Forward, KvGroup, LateInput, MediaDigest, StepError, StepOutput,
 };
 
 /// Prompts longer than this have keys and values of another kind; see [`Forward::prefix_salt`].
@@ -26,12 +27,13 @@ pub(super) struct Shape {
     pub(super) block_size: usize,
     pub(super) groups: Vec<KvGroup>,
     pub(super) whole_prompts: bool,
+    pub(super) reads_media: bool,
 }
 
 /// A model that hashes its context.
 pub(super) struct HashModel {
     shape: Shape,
-    /// Position and number in each slot.
+    /// Index in its sequence and number of the token in each slot.
     slots: Vec<Option<(u32, u64)>>,
     host: Vec<Option<(u32, u64)>>,
     depth: usize,
@@ -87,6 +89,15 @@ pub(super) struct Dice {
     n_thrown: u64,
 }
 
+/// One token for the layers.
+#[derive(Clone, Copy)]
+struct Input {
+    token: u32,
+    token_type: u32,
+    medium: u64,
+    position: u32,
+}
+
 /// What the layers make of a context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ContextHash(u64);
@@ -116,19 +127,25 @@ impl HashModel {
             .for_each(|&block_move| self.do_move(block_move));
         self.check(batch);
         let tokens = resolved(batch, previous);
+        let media = media_of(batch);
         let mut hashes: Vec<u64> = Vec::with_capacity(tokens.len());
         for row in &batch.rows {
             for idx in row.query_start..row.query_start + row.query_len {
-                let token_type = batch.token_types.get(idx).copied().unwrap_or(0);
-                hashes.push(embed(tokens[idx], token_type, salt(row.prompt_len)));
+                let input = Input {
+                    token: tokens[idx],
+                    token_type: batch.token_types.get(idx).copied().unwrap_or(0),
+                    medium: media[idx],
+                    position: batch.positions[idx],
+                };
+                hashes.push(input.embed(salt(row.prompt_len)));
             }
         }
         for layer in 0..self.shape.groups.len() {
             self.write(batch, layer, &hashes);
             for row in &batch.rows {
                 let tokens = row.query_start..row.query_start + row.query_len;
-                for (hash, &position) in hashes[tokens.clone()].iter_mut().zip(&batch.positions[tokens]) {
-                    *hash = self.attend(row, layer, (position as usize, *hash));
+                for (hash, at) in hashes[tokens].iter_mut().zip(first_index(row)..) {
+                    *hash = self.attend(row, layer, at, *hash);
                 }
             }
         }
@@ -159,19 +176,12 @@ impl HashModel {
             assert_eq!(row.query_start, query_start, "rows do not tile the tokens");
             assert!(row.query_len >= 1, "a row with no tokens");
             assert_eq!(row.block_tables.len(), self.shape.groups.len());
-            let first = row.context_len - row.query_len;
+            let first = first_index(row);
             assert!(
                 !self.shape.whole_prompts || first > 0 || row.query_len >= row.prompt_len,
                 "a prompt in pieces"
             );
             query_start += row.query_len;
-            let positions = &batch.positions[row.query_start..query_start];
-            assert!(
-                positions
-                    .iter()
-                    .zip(first..)
-                    .all(|(&position, at)| position as usize == at)
-            );
         }
         assert_eq!([batch.tokens.len(), batch.positions.len()], [query_start; 2]);
         let places: HashSet<u32> = batch.rows.iter().map(|row| row.place).collect();
@@ -179,30 +189,28 @@ impl HashModel {
         assert!(batch.token_types.is_empty() || batch.token_types.len() == query_start);
     }
 
-    fn slot(&self, row: &BatchRow, layer: usize, position: usize) -> usize {
-        let block = row.block_tables[layer][position / self.shape.block_size];
-        block.0 as usize * self.shape.block_size + position % self.shape.block_size
+    /// The slot of the token with index `at` in its sequence.
+    fn slot(&self, row: &BatchRow, layer: usize, at: usize) -> usize {
+        let block = row.block_tables[layer][at / self.shape.block_size];
+        block.0 as usize * self.shape.block_size + at % self.shape.block_size
     }
 
     fn write(&mut self, batch: &Batch, layer: usize, hashes: &[u64]) {
         for row in &batch.rows {
             let tokens = row.query_start..row.query_start + row.query_len;
-            for (&hash, &position) in hashes[tokens.clone()].iter().zip(&batch.positions[tokens]) {
-                let slot = self.slot(row, layer, position as usize);
-                self.slots[slot] = Some((position, hash));
+            for (&hash, at) in hashes[tokens].iter().zip(first_index(row)..) {
+                let slot = self.slot(row, layer, at);
+                self.slots[slot] = Some((at as u32, hash));
             }
         }
     }
 
-    fn attend(&self, row: &BatchRow, layer: usize, (position, hash): (usize, u64)) -> u64 {
+    fn attend(&self, row: &BatchRow, layer: usize, at: usize, hash: u64) -> u64 {
         let mut attended = hash;
-        for seen in first_seen(self.shape.groups[layer], position)..=position {
+        for seen in first_seen(self.shape.groups[layer], at)..=at {
             let written = self.slots[self.slot(row, layer, seen)];
             let (written_at, number) = written.expect("a slot read before it was written");
-            assert_eq!(
-                written_at as usize, seen,
-                "a slot holds another position's number"
-            );
+            assert_eq!(written_at as usize, seen, "a slot holds another token's number");
             attended = mix(attended, number);
         }
         attended
@@ -220,6 +228,10 @@ impl Forward for HashModel {
 
     fn whole_prompts(&self) -> bool {
         self.shape.whole_prompts
+    }
+
+    fn reads_media(&self) -> bool {
+        self.shape.reads_media
     }
 
     fn prefix_salt(&self, prompt_len: usize) -> u64 {
@@ -333,18 +345,33 @@ impl Reference {
         }
     }
 
-    /// The hash of a whole prompt, and where it can go on.
-    pub(super) fn of(groups: &[KvGroup], prompt: &[u32], token_types: &[u32]) -> (Reference, ContextHash) {
+    /// The hash of a prompt, and the text that goes on from it.
+    pub(super) fn of(groups: &[KvGroup], prompt: &Prompt, token_types: &[u32]) -> (Reference, ContextHash) {
         let mut reference = Reference::new(groups, prompt.len());
         let mut hash = ContextHash::default();
-        for (idx, &token) in prompt.iter().enumerate() {
-            hash = reference.push(token, token_types.get(idx).copied().unwrap_or(0));
+        for (idx, (token, medium)) in contents(prompt).enumerate() {
+            hash = reference.add(Input {
+                token,
+                token_type: token_types.get(idx).copied().unwrap_or(0),
+                medium,
+                position: idx as u32,
+            });
         }
         (reference, hash)
     }
 
-    pub(super) fn push(&mut self, token: u32, token_type: u32) -> ContextHash {
-        let mut hash = embed(token, token_type, self.salt);
+    /// Adds a token of text.
+    pub(super) fn push(&mut self, token: u32) -> ContextHash {
+        self.add(Input {
+            token,
+            token_type: 0,
+            medium: 0,
+            position: self.numbers[0].len() as u32,
+        })
+    }
+
+    fn add(&mut self, input: Input) -> ContextHash {
+        let mut hash = input.embed(self.salt);
         for (group, numbers) in self.groups.iter().zip(&mut self.numbers) {
             numbers.push(hash);
             let first = first_seen(*group, numbers.len() - 1);
@@ -373,8 +400,49 @@ impl ContextHash {
     }
 }
 
-fn embed(token: u32, token_type: u32, salt: u64) -> u64 {
-    mix(mix(u64::from(token), u64::from(token_type)), salt)
+impl Input {
+    fn embed(self, salt: u64) -> u64 {
+        let token = mix(u64::from(self.token), u64::from(self.token_type));
+        mix(mix(mix(token, salt), self.medium), u64::from(self.position))
+    }
+}
+
+/// For each token of a batch what it is of a medium.
+fn media_of(batch: &Batch) -> Vec<u64> {
+    let mut media = vec![0; batch.tokens.len()];
+    for piece in &batch.media {
+        for idx in 0..piece.n_tokens {
+            media[(piece.token + idx) as usize] = medium(piece.digest, piece.first + idx);
+        }
+    }
+    media
+}
+
+/// The tokens of a prompt, each with what it is of a medium.
+fn contents(prompt: &Prompt) -> impl Iterator<Item = (u32, u64)> {
+    let of_span = |span: &Span| -> Vec<(u32, u64)> {
+        match span {
+            Span::Tokens(ids) => ids.iter().map(|&token| (token, 0)).collect(),
+            Span::Media {
+                digest,
+                n_tokens,
+                placeholder,
+            } => (0..*n_tokens as u32)
+                .map(|idx| (*placeholder, medium(*digest, idx)))
+                .collect(),
+        }
+    };
+    prompt.spans().iter().flat_map(of_span)
+}
+
+/// A number for a token of a medium; that of text is 0.
+fn medium(digest: MediaDigest, idx: u32) -> u64 {
+    mix(u64::from(digest.0[0]) + 1, u64::from(idx) + 1)
+}
+
+/// Index in its sequence of the first new token of a row.
+fn first_index(row: &BatchRow) -> usize {
+    row.context_len - row.query_len
 }
 
 fn salt(prompt_len: usize) -> u64 {

@@ -1,4 +1,4 @@
-//! What the engine tells about itself: its load now, and counts since it started.
+//! The engine's load now, and counts since it started.
 //!
 //! Owns plain numbers that any thread may read. Must not know how they are exported.
 
@@ -31,9 +31,9 @@ pub struct Counters {
     pub prompt_tokens: Count,
     /// Tokens drawn.
     pub generation_tokens: Count,
-    /// Prompt tokens that the prefix cache was asked for.
+    /// Prompt tokens looked up in the prefix cache.
     pub prefix_cache_queries: Count,
-    /// Those that it had.
+    /// Those that were found.
     pub prefix_cache_hits: Count,
     /// Times a sequence lost its blocks.
     pub preemptions: Count,

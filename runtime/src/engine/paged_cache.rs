@@ -1,14 +1,17 @@
 //! The paged cache: the blocks of every sequence, in every group of layers.
 //!
-//! Owns the tables: how they grow, share, forget what a window has left behind, and begin with what the
-//! prefix cache knows. Must not know sequences beyond their tokens, nor the order in which they run.
+//! Owns the tables: how they grow, share, give back the blocks before a window, and begin with blocks of the
+//! prefix cache. Must not know sequences beyond their tokens, nor the order in which they run.
 
 mod swap;
 
+use std::ops::Range;
+
 use super::blocks::BlockPool;
 use super::config::Limits;
-use super::prefix_cache::{NodeId, PrefixCache};
-use crate::batch::{BlockId, BlockMove, HostBlockId, KvGroup};
+use super::prefix_cache::{BlockKey, NodeId, PrefixCache};
+use super::prompt::Content;
+use crate::batch::{BlockId, BlockMove, HostBlockId, KvGroup, MediaPiece};
 
 use swap::HostPool;
 
@@ -38,13 +41,13 @@ pub struct BlockTables {
 #[derive(Clone, Debug, Default)]
 struct Table {
     blocks: Vec<BlockId>,
-    /// Blocks at the beginning that the window has left behind.
+    /// Blocks at the beginning that were given back, because the window has passed them.
     n_freed: usize,
     /// Where the blocks after those are, while they are swapped out.
     swapped: Vec<HostBlockId>,
 }
 
-/// What the prefix cache knows of a text.
+/// The beginning of a text that the prefix cache has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hit {
     /// The texts of the first block, the first two, and so on.
@@ -53,7 +56,7 @@ pub struct Hit {
 }
 
 impl PagedCache {
-    /// An empty cache of the sizes that `limits` say.
+    /// An empty cache of the sizes in `limits`.
     pub fn new(limits: &Limits) -> PagedCache {
         let Limits { config, groups, .. } = limits;
         PagedCache {
@@ -69,13 +72,13 @@ impl PagedCache {
         }
     }
 
-    /// The longest beginning of `tokens`, in full blocks, that needs not be computed again. At least one
+    /// The longest beginning of `content`, in full blocks, that needs not be computed again. At least one
     /// token is left to compute, because its logits are wanted.
-    pub fn lookup(&self, salt: u64, tokens: &[u32]) -> Hit {
+    pub fn lookup(&self, salt: u64, content: Content<'_>) -> Hit {
         let Some((prefixes, root)) = self.prefixes.as_ref().and_then(|p| Some((p, p.root(salt)?))) else {
             return Hit::default();
         };
-        let n_blocks_max = (tokens.len() - 1) / self.block_size;
+        let n_blocks_max = (content.tokens.len() - 1) / self.block_size;
         let mut hit = Hit {
             nodes: Vec::new(),
             root: Some(root),
@@ -83,8 +86,14 @@ impl PagedCache {
         // Blocks in a row, up to the latest, that each group still has.
         let mut n_in_a_row = vec![0; self.groups.len()];
         let (mut node, mut n_usable) = (root, 0);
-        for block_tokens in tokens.chunks_exact(self.block_size).take(n_blocks_max) {
-            let Some(next) = prefixes.child(node, block_tokens) else {
+        for idx in 0..n_blocks_max {
+            let range = idx * self.block_size..(idx + 1) * self.block_size;
+            let media: Vec<MediaPiece> = content.media_in(range.clone()).collect();
+            let key = BlockKey {
+                tokens: &content.tokens[range],
+                media: &media,
+            };
+            let Some(next) = prefixes.child(node, key) else {
                 break;
             };
             node = next;
@@ -109,7 +118,7 @@ impl PagedCache {
         hit.nodes.len() * self.block_size
     }
 
-    /// Blocks of a hit that nobody owns now: taking them makes them used.
+    /// Blocks of a hit that have no owner now: taking them makes them used.
     pub fn n_idle(&self, hit: &Hit) -> usize {
         let is_idle =
             |&(_, block): &(usize, BlockId)| block != BlockId::FREED && self.pool.n_owners(block) == 0;
@@ -165,44 +174,44 @@ impl PagedCache {
         n_blocks * self.block_size - n_computed
     }
 
-    /// Makes room for `n_tokens` tokens in all, of which `n_computed` are computed. A block that others share
-    /// is not written: a copy of it is.
+    /// Makes room for the tokens of `range`, which come after all that are computed. A block that others share is not
+    /// written: a copy of it is.
     ///
     /// # Panics
     /// If more tokens are wanted than fit.
-    pub fn grow(
-        &mut self,
-        tables: &mut BlockTables,
-        (n_computed, n_tokens): (usize, usize),
-        moves: &mut Vec<BlockMove>,
-    ) {
-        let tail = n_computed / self.block_size;
-        for group in self.shared_tails(tables, n_computed).collect::<Vec<_>>() {
+    pub fn grow(&mut self, tables: &mut BlockTables, range: Range<usize>, moves: &mut Vec<BlockMove>) {
+        let tail = range.start / self.block_size;
+        for group in self.shared_tails(tables, range.start).collect::<Vec<_>>() {
             let to = self.take();
             let from = std::mem::replace(&mut tables.tables[group].blocks[tail], to);
             self.pool.release(from);
             moves.push(BlockMove::Copy { from, to });
         }
-        for _ in tables.n_blocks()..n_tokens.div_ceil(self.block_size) {
+        for _ in tables.n_blocks()..range.end.div_ceil(self.block_size) {
             for table in &mut tables.tables {
                 table.blocks.push(self.take());
             }
         }
     }
 
-    /// Tells the prefix cache of the full blocks of `computed` that it does not know yet.
-    pub fn publish(&mut self, tables: &mut BlockTables, salt: u64, computed: &[u32]) {
+    /// Makes the full blocks of `computed` known to the prefix cache.
+    pub fn publish(&mut self, tables: &mut BlockTables, salt: u64, computed: Content<'_>) {
         let Some(prefixes) = &mut self.prefixes else {
             return;
         };
         if tables.text.is_none() && tables.n_known == 0 {
             tables.text = prefixes.hold_root(salt);
         }
-        let blocks = computed.chunks_exact(self.block_size);
-        for (idx, block_tokens) in blocks.enumerate().skip(tables.n_known) {
-            // Without a text there was no room for it, so there is none for what follows.
+        for idx in tables.n_known..computed.tokens.len() / self.block_size {
+            // The text before it found no room, so what follows finds none either.
             let Some(parent) = tables.text else { return };
-            tables.text = prefixes.hold_child(parent, block_tokens);
+            let range = idx * self.block_size..(idx + 1) * self.block_size;
+            let media: Vec<MediaPiece> = computed.media_in(range.clone()).collect();
+            let key = BlockKey {
+                tokens: &computed.tokens[range],
+                media: &media,
+            };
+            tables.text = prefixes.hold_child(parent, key);
             prefixes.release(parent);
             tables.n_known += 1;
             let Some(text) = tables.text else { return };
@@ -275,8 +284,9 @@ impl PagedCache {
         &self.pool
     }
 
-    /// Blocks on the host that nobody uses.
-    pub fn n_host_free(&self) -> usize {
+    /// Free blocks on the host.
+    #[cfg(test)]
+    pub(super) fn n_host_free(&self) -> usize {
         self.host.n_free()
     }
 
@@ -364,7 +374,8 @@ impl BlockTables {
     }
 
     /// Its blocks on the host.
-    pub fn host_blocks(&self) -> impl Iterator<Item = HostBlockId> {
+    #[cfg(test)]
+    pub(super) fn host_blocks(&self) -> impl Iterator<Item = HostBlockId> {
         self.tables.iter().flat_map(|table| table.swapped.iter().copied())
     }
 
@@ -381,3 +392,6 @@ impl BlockTables {
             .sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! The prefix cache: which blocks hold the keys and values of which beginnings of texts.
 //!
-//! A tree whose edges are the tokens of one full block: a node is a text, its parent the text without its last
-//! block. Owns the way from tokens to blocks and back. Must not know sequences, or who owns a block.
+//! A tree whose edges are the contents of one full block: a node is a text, its parent the text without its last
+//! block. Owns the way from contents to blocks and back. Must not know sequences, or who owns a block.
 //!
-//! A child is found by a hash of its parent and its tokens, and counts as found only if both are equal: a hash
-//! alone is never trusted. Every group keeps its own block of a node, and a node stays while anything needs
+//! The content of a token is its id, or the digest of an image or a sound and the token's index in it. A child is found
+//! by a hash of its parent and its contents, and counts as found only if both are equal: a hash alone is never trusted. Every group keeps its own block of a node, and a node stays while anything needs
 //! it: a block, a child, or a sequence whose text it is. So a window may lose the blocks before it and still
 //! know which text they belong to.
 
@@ -12,11 +12,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use super::philox::halves;
-use crate::batch::BlockId;
+use crate::batch::{BlockId, MediaPiece};
 
 /// A text of full blocks that the cache knows. Valid as long as something holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NodeId(u32);
+
+/// The contents of one full block: its tokens, and the pieces of media that some of them stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockKey<'a> {
+    /// Token ids.
+    pub tokens: &'a [u32],
+    /// Pieces of media, counted from the first token.
+    pub media: &'a [MediaPiece],
+}
 
 /// The tree.
 #[derive(Debug)]
@@ -34,6 +43,7 @@ pub struct PrefixCache<S = RandomState> {
 struct Node {
     parent: Option<NodeId>,
     tokens: Box<[u32]>,
+    media: Box<[MediaPiece]>,
     /// One per group.
     blocks: Box<[Option<BlockId>]>,
     /// Children, blocks and sequences that hold it.
@@ -66,12 +76,12 @@ impl<S: BuildHasher> PrefixCache<S> {
 
     /// The empty text of those that share `salt`, if any of them is known.
     pub fn root(&self, salt: u64) -> Option<NodeId> {
-        self.find(None, &halves(salt))
+        self.find(None, BlockKey::from(&halves(salt)[..]))
     }
 
-    /// `parent`'s text and `tokens`, if it is known.
-    pub fn child(&self, parent: NodeId, tokens: &[u32]) -> Option<NodeId> {
-        self.find(Some(parent), tokens)
+    /// `parent`'s text and one more block, if it is known.
+    pub fn child(&self, parent: NodeId, key: BlockKey<'_>) -> Option<NodeId> {
+        self.find(Some(parent), key)
     }
 
     /// The block in which `group` keeps the last block of a text.
@@ -81,13 +91,13 @@ impl<S: BuildHasher> PrefixCache<S> {
 
     /// Makes the empty text of `salt` known and holds it; `None` if there is no room.
     pub fn hold_root(&mut self, salt: u64) -> Option<NodeId> {
-        self.hold_child_of(None, &halves(salt))
+        self.hold_child_of(None, BlockKey::from(&halves(salt)[..]))
     }
 
-    /// Makes `parent`'s text and `tokens` known and holds it; `None` if there is no room, or if another text
+    /// Makes `parent`'s text and one more block known and holds it; `None` if there is no room, or if another text
     /// has the same hash.
-    pub fn hold_child(&mut self, parent: NodeId, tokens: &[u32]) -> Option<NodeId> {
-        self.hold_child_of(Some(parent), tokens)
+    pub fn hold_child(&mut self, parent: NodeId, key: BlockKey<'_>) -> Option<NodeId> {
+        self.hold_child_of(Some(parent), key)
     }
 
     /// Holds a known text, so that it stays known.
@@ -104,8 +114,9 @@ impl<S: BuildHasher> PrefixCache<S> {
             if entry.n_holders > 0 {
                 return;
             }
-            let Node { parent, tokens, .. } = std::mem::take(entry);
-            self.children.remove(&self.key(parent, &tokens));
+            let entry = std::mem::take(entry);
+            let parent = entry.parent;
+            self.children.remove(&self.hash(parent, entry.key()));
             self.unused.push(node);
             next = parent;
         }
@@ -146,29 +157,30 @@ impl<S: BuildHasher> PrefixCache<S> {
         self.nodes.len() - self.unused.len()
     }
 
-    fn find(&self, parent: Option<NodeId>, tokens: &[u32]) -> Option<NodeId> {
-        let node = *self.children.get(&self.key(parent, tokens))?;
+    fn find(&self, parent: Option<NodeId>, key: BlockKey<'_>) -> Option<NodeId> {
+        let node = *self.children.get(&self.hash(parent, key))?;
         let entry = self.node(node);
-        (entry.parent == parent && *entry.tokens == *tokens).then_some(node)
+        (entry.parent == parent && entry.key() == key).then_some(node)
     }
 
-    fn hold_child_of(&mut self, parent: Option<NodeId>, tokens: &[u32]) -> Option<NodeId> {
-        if let Some(node) = self.find(parent, tokens) {
+    fn hold_child_of(&mut self, parent: Option<NodeId>, key: BlockKey<'_>) -> Option<NodeId> {
+        if let Some(node) = self.find(parent, key) {
             self.hold(node);
             return Some(node);
         }
-        let key = self.key(parent, tokens);
-        if self.n_nodes() >= self.n_nodes_max || self.children.contains_key(&key) {
+        let hash = self.hash(parent, key);
+        if self.n_nodes() >= self.n_nodes_max || self.children.contains_key(&hash) {
             return None;
         }
         let entry = Node {
             parent,
-            tokens: tokens.into(),
+            tokens: key.tokens.into(),
+            media: key.media.into(),
             blocks: vec![None; self.n_groups].into(),
             n_holders: 1,
         };
         let node = self.insert(entry);
-        self.children.insert(key, node);
+        self.children.insert(hash, node);
         if let Some(parent) = parent {
             self.hold(parent);
         }
@@ -184,12 +196,28 @@ impl<S: BuildHasher> PrefixCache<S> {
         NodeId(self.nodes.len() as u32 - 1)
     }
 
-    fn key(&self, parent: Option<NodeId>, tokens: &[u32]) -> u64 {
-        self.children.hasher().hash_one((parent, tokens))
+    fn hash(&self, parent: Option<NodeId>, key: BlockKey<'_>) -> u64 {
+        self.children.hasher().hash_one((parent, key))
     }
 
     fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.0 as usize]
+    }
+}
+
+impl Node {
+    fn key(&self) -> BlockKey<'_> {
+        BlockKey {
+            tokens: &self.tokens,
+            media: &self.media,
+        }
+    }
+}
+
+impl<'a> From<&'a [u32]> for BlockKey<'a> {
+    /// A block of text.
+    fn from(tokens: &'a [u32]) -> BlockKey<'a> {
+        BlockKey { tokens, media: &[] }
     }
 }
 
@@ -198,6 +226,10 @@ mod tests {
     use std::hash::{BuildHasherDefault, Hasher};
 
     use super::*;
+
+    fn text(tokens: &[u32]) -> BlockKey<'_> {
+        BlockKey::from(tokens)
+    }
 
     /// Every text has the same hash.
     #[derive(Default)]
@@ -215,13 +247,13 @@ mod tests {
     fn a_text_is_known_by_its_tokens_its_parent_and_its_salt() {
         let mut cache = PrefixCache::new(8, 1);
         let roots = [1, 2].map(|salt| cache.hold_root(salt).unwrap());
-        let ab = cache.hold_child(roots[0], &[10, 11]).unwrap();
-        let abcd = cache.hold_child(ab, &[12, 13]).unwrap();
-        assert_eq!(cache.child(roots[0], &[10, 11]), Some(ab));
-        assert_eq!(cache.child(ab, &[12, 13]), Some(abcd));
-        assert_eq!(cache.child(roots[1], &[10, 11]), None, "another salt");
-        assert_eq!(cache.child(roots[0], &[12, 13]), None, "another beginning");
-        assert_eq!(cache.child(ab, &[12, 14]), None);
+        let ab = cache.hold_child(roots[0], text(&[10, 11])).unwrap();
+        let abcd = cache.hold_child(ab, text(&[12, 13])).unwrap();
+        assert_eq!(cache.child(roots[0], text(&[10, 11])), Some(ab));
+        assert_eq!(cache.child(ab, text(&[12, 13])), Some(abcd));
+        assert_eq!(cache.child(roots[1], text(&[10, 11])), None, "another salt");
+        assert_eq!(cache.child(roots[0], text(&[12, 13])), None, "another beginning");
+        assert_eq!(cache.child(ab, text(&[12, 14])), None);
         assert_eq!(cache.root(3), None);
     }
 
@@ -229,8 +261,8 @@ mod tests {
     fn a_text_is_forgotten_when_nothing_holds_it() {
         let mut cache = PrefixCache::new(8, 2);
         let root = cache.hold_root(0).unwrap();
-        let first = cache.hold_child(root, &[1]).unwrap();
-        let second = cache.hold_child(first, &[2]).unwrap();
+        let first = cache.hold_child(root, text(&[1])).unwrap();
+        let second = cache.hold_child(first, text(&[2])).unwrap();
         assert!(cache.keep(second, 1, BlockId(5)));
         assert!(!cache.keep(second, 1, BlockId(6)), "one block is enough");
         for node in [root, first, second] {
@@ -252,7 +284,7 @@ mod tests {
         let root = cache.hold_root(0).unwrap();
         assert_eq!(cache.root(1), None);
         assert_eq!(cache.hold_root(1), None, "the place is taken");
-        assert_eq!(cache.child(root, &[1]), None);
+        assert_eq!(cache.child(root, text(&[1])), None);
         cache.release(root);
         assert!(cache.hold_root(1).is_some());
     }
@@ -261,7 +293,7 @@ mod tests {
     fn the_tree_is_bounded() {
         let mut cache = PrefixCache::new(2, 1);
         let root = cache.hold_root(0).unwrap();
-        let held = (0..100).filter_map(|token| cache.hold_child(root, &[token]));
+        let held = (0..100).filter_map(|token| cache.hold_child(root, text(&[token])));
         assert_eq!(held.count(), 2 * NODES_PER_BLOCK_MAX - 1);
     }
 }

@@ -1,17 +1,18 @@
-//! Requests: what is asked of the engine, before and after admission.
+//! Requests to the engine, before and after admission.
 //!
 //! Owns their fields and the rule when an answer ends. Must not know sequences, blocks or tickets.
 
 use std::sync::Arc;
 
+use super::prompt::Prompt;
 use super::sampler::SamplingParams;
 use crate::grammar::Grammar;
 
 /// What to generate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
-    /// Token ids of the prompt, at least one.
-    pub prompt: Vec<u32>,
+    /// The prompt, of at least one token.
+    pub prompt: Prompt,
     /// Answers. The prompt is computed once for all of them; answer `i` draws with the seed plus `i`.
     pub n: usize,
     /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
@@ -39,7 +40,7 @@ impl Default for GenerateRequest {
     /// One answer, as long as it gets; only the prompt is missing.
     fn default() -> GenerateRequest {
         GenerateRequest {
-            prompt: Vec::new(),
+            prompt: Prompt::default(),
             n: 1,
             priority: 0,
             sampling: SamplingParams::default(),
@@ -57,8 +58,8 @@ impl Default for GenerateRequest {
 /// What to make a vector of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolRequest {
-    /// Token ids, at least one.
-    pub prompt: Vec<u32>,
+    /// The prompt, of at least one token.
+    pub prompt: Prompt,
     /// Segment of each token, for models that tell segments apart; empty: all 0.
     pub token_types: Vec<u32>,
     /// See [`GenerateRequest::cache_salt`].
@@ -68,8 +69,8 @@ pub struct PoolRequest {
 /// A prompt to search continuations of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamRequest {
-    /// Token ids of the prompt, at least one.
-    pub prompt: Vec<u32>,
+    /// The prompt, of at least one token.
+    pub prompt: Prompt,
     /// How to search.
     pub params: BeamParams,
     /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
@@ -118,15 +119,15 @@ pub enum FinishReason {
     Complete,
     /// The answer reached `max_tokens`, or the context its end.
     Length,
-    /// The engine was told to stop before the answer was complete.
+    /// The engine was stopped before the answer was complete.
     Abort,
 }
 
 /// A request that passed [`super::admission::Limits`]: it fits, and its limits are resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admitted {
-    /// Token ids of the prompt, at least one.
-    pub prompt: Vec<u32>,
+    /// The prompt, of at least one token.
+    pub prompt: Prompt,
     /// Sequences that it becomes.
     pub n_branches: usize,
     /// The smaller goes first.

@@ -225,7 +225,7 @@ fn check_logits(logits: &[f32]) -> Result<(), SampleError> {
 
 /// The token with the highest logit, the lowest id among equals; `None` if all are negative infinity.
 fn argmax(logits: &[f32]) -> Option<Candidate> {
-    // The order of floats, but for NaN which is none of them: a vector loop, which a comparison of floats is not.
+    // The order of floats, except for NaN, which has no place in it: a vector loop, which a comparison of floats is not.
     let ascending = |&x: &f32| {
         let bits = (x + 0.0).to_bits().cast_signed();
         bits ^ ((bits >> 31) & i32::MAX)

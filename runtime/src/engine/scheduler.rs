@@ -12,7 +12,7 @@
 //!
 //! One order rules it: `running` and `waiting` are sorted by id, which is priority and then arrival. Only the
 //! first of `waiting` is ever admitted, and only the last of `running` is ever preempted, for a sequence that
-//! comes before it. So the first of all is never preempted and moves in every step, and no sequence starves behind
+//! comes before it. So the first of all is never preempted and moves in every step, and no sequence starves for
 //! others of its priority.
 
 #[cfg(test)]
@@ -26,7 +26,7 @@ use super::config::Limits;
 use super::paged_cache::{Hit, PagedCache};
 use super::request::{FinishReason, Task};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
-use crate::batch::{Batch, BatchRow, BlockMove, PreviousDraw};
+use crate::batch::{Batch, BatchRow, BlockMove, MediaPiece, PreviousDraw};
 
 /// Steps in flight at most: with more, masks of grammars would come too late for every step.
 pub const DEPTH_MAX: usize = 2;
@@ -82,7 +82,7 @@ pub struct StepRow {
     pub id: SequenceId,
     /// Its next tokens to compute, at least 1.
     pub n_tokens: usize,
-    /// Positions of the prompt whose logits are wanted, to score the token behind each; never the last token of a row
+    /// Positions of the prompt whose logits are wanted, to score the token after each; never the last token of a row
     /// that yields logits.
     pub scores: Range<usize>,
     /// What the last of them is for.
@@ -98,7 +98,7 @@ pub enum Yield {
     Nothing,
     /// Its logits: one token is drawn for each branch.
     Logits,
-    /// The pooled vector of the whole prompt.
+    /// The pooled vector of the prompt.
     Pooled,
 }
 
@@ -107,9 +107,9 @@ pub enum Yield {
 pub struct Admission {
     /// Its branches.
     pub branches: Vec<SequenceId>,
-    /// Tokens of its prompt, where the prefix cache was asked about them.
+    /// Tokens of its prompt that were looked up in the prefix cache.
     pub n_queried: usize,
-    /// Those that the prefix cache had.
+    /// Those that were found.
     pub n_cached: usize,
 }
 
@@ -179,8 +179,8 @@ impl Scheduler {
         self.waiting.insert(at, sequence);
     }
 
-    /// Takes a branch, or a search, out and frees what only it needed; the tokens it had generated, or `None` if it is not
-    /// here.
+    /// Removes a branch or a search, and frees what only it needed; returns the number of tokens that it had generated,
+    /// or `None` if there is no such branch.
     pub fn cancel(&mut self, id: SequenceId) -> Option<usize> {
         let found = self
             .running
@@ -243,6 +243,7 @@ impl Scheduler {
             moves,
             tokens,
             from_previous,
+            media,
             token_types,
             positions,
             rows,
@@ -254,17 +255,19 @@ impl Scheduler {
             array.clear();
         }
         from_previous.clear();
+        media.clear();
         rows.resize_with(step.rows.len(), BatchRow::default);
         for ((row, batch_row), row_idx) in step.rows.iter().zip(rows).zip(0..) {
             let sequence = self.sequence(row.id);
             let computed = sequence.n_computed()..sequence.n_computed() + row.n_tokens;
-            fill_row(batch_row, sequence, (tokens.len(), row.n_tokens));
+            fill_row(batch_row, sequence, tokens.len(), row.n_tokens);
             if !sequence.token_types().is_empty() {
                 token_types.resize(tokens.len(), 0);
                 token_types.extend_from_slice(&sequence.token_types()[computed.clone()]);
             }
             let scored = row.scores.clone();
             logits_at.extend(scored.map(|position| (tokens.len() + position - computed.start) as u32));
+            push_media(media, sequence, tokens.len(), computed.clone());
             push_tokens(tokens, from_previous, sequence, computed.clone());
             positions.extend(computed.map(|position| position as u32));
             match row.yields {
@@ -283,16 +286,13 @@ impl Scheduler {
     /// # Panics
     /// If it is not the step scheduled last.
     pub fn assume(&mut self, step: &Step) {
-        let draws: Vec<(usize, &StepRow)> = step.drawing().collect();
-        for row in &step.rows {
+        for (logits, row) in step.with_logits() {
             let idx = self.running_idx(row.id);
             self.running[idx].assume_computed(row.n_tokens);
-            self.settle(idx);
-        }
-        for (draw, row) in draws {
             if row.n_draws > 0 {
-                self.sequence_mut(row.id).assume_drawn(draw as u32);
+                self.running[idx].assume_drawn(logits.end as u32 - 1);
             }
+            self.settle(idx);
         }
         self.n_in_flight += 1;
     }
@@ -319,7 +319,7 @@ impl Scheduler {
                 }
                 Yield::Logits if row.n_draws > 0 => {
                     let draws = draws.clone().zip(tokens[draws].iter().copied());
-                    progress.extend(self.commit_draws(idx, draws));
+                    self.commit_draws(idx, draws, &mut progress);
                 }
                 Yield::Nothing | Yield::Logits => {}
             }
@@ -328,28 +328,29 @@ impl Scheduler {
         progress
     }
 
-    /// Gives the branches of `running[idx]` their tokens, each with the index of its draw.
+    /// Gives the branches of `running[idx]` their tokens, each with the index of its draw, and notes their progress.
     fn commit_draws(
         &mut self,
         idx: usize,
-        draws: impl Iterator<Item = (usize, Option<Next>)>,
-    ) -> Vec<Progress> {
+        mut draws: impl Iterator<Item = (usize, Option<Next>)>,
+        progress: &mut Vec<Progress>,
+    ) {
         let children = self.fork(idx);
         assert!(
             self.running[idx].pending_draw().is_some(),
             "a draw that was not assumed"
         );
-        let mut draws = draws.into_iter();
         let mut draw = |sequence: &mut Sequence| {
             let (draw, next) = draws.next().expect("one draw per branch");
             advance(sequence, draw, next)
         };
-        let mut progress = vec![draw(&mut self.running[idx])];
-        if progress[0].goes_on() {
+        let advanced = draw(&mut self.running[idx]);
+        if advanced.goes_on() {
             self.settle(idx);
         } else {
             self.remove_running(idx);
         }
+        progress.push(advanced);
         for mut child in children {
             let advanced = draw(&mut child);
             if advanced.goes_on() {
@@ -359,7 +360,6 @@ impl Scheduler {
             }
             progress.push(advanced);
         }
-        progress
     }
 
     /// Lets a search whose texts were computed go on with `continuations`, which take the place of its texts;
@@ -601,7 +601,7 @@ impl Scheduler {
     /// What the prefix cache has of a sequence without blocks.
     fn hit(&self, sequence: &Sequence) -> Hit {
         if self.may_read(sequence) {
-            self.cache.lookup(sequence.salt, sequence.tokens())
+            self.cache.lookup(sequence.salt, sequence.content())
         } else {
             Hit::default()
         }
@@ -613,7 +613,7 @@ impl Scheduler {
         texts.iter().all(|text| text.n_uncomputed() == 1)
     }
 
-    /// The running texts of the search that `running[idx]` is one of; itself where it is none.
+    /// The running texts of the search that `running[idx]` belongs to; only itself if it does not search.
     fn of_request(&self, idx: usize) -> Range<usize> {
         let sequence = &self.running[idx];
         if !sequence.is_searching() {
@@ -707,7 +707,7 @@ impl Scheduler {
                 .n_tokens_fitting(&sequence.tables, n_computed)
                 .min(n_wanted);
             if n_tokens >= n_tokens_min {
-                let range = (n_computed, n_computed + n_tokens);
+                let range = n_computed..n_computed + n_tokens;
                 self.cache.grow(&mut sequence.tables, range, &mut step.moves);
                 return n_tokens;
             }
@@ -794,7 +794,7 @@ impl Scheduler {
         if may_share {
             self.cache.publish(tables, salt, computed);
         }
-        self.cache.free_unseen(tables, computed.len());
+        self.cache.free_unseen(tables, computed.tokens.len());
     }
 
     fn remove_running(&mut self, idx: usize) -> Sequence {
@@ -840,12 +840,21 @@ fn n_unscorable(sequence: &Sequence, n_tokens: usize, step: &Step) -> usize {
     if n_wanted <= n_left {
         return 0;
     }
-    // All of them from the first unscored one on; a token behind the last scored position needs no score.
+    // All of them from the first unscored one on; a token after the last scored position needs no score.
     n_tokens - (sequence.scored_by(n_tokens).start - sequence.n_computed() + n_left)
 }
 
 fn has_branch(sequence: &Sequence, id: SequenceId) -> bool {
     sequence.branches().iter().any(|branch| branch.id == id)
+}
+
+/// Appends the pieces of media among the tokens of a sequence at `positions`, the first of which is token `first`.
+fn push_media(media: &mut Vec<MediaPiece>, sequence: &Sequence, first: usize, positions: Range<usize>) {
+    let pieces = sequence.content().media_in(positions);
+    media.extend(pieces.map(|piece| MediaPiece {
+        token: piece.token + first as u32,
+        ..piece
+    }));
 }
 
 /// Appends the tokens of a sequence at `positions`. The last of them may be one that is not known yet.
@@ -867,7 +876,7 @@ fn push_tokens(
 }
 
 /// Writes a row of `query_len` new tokens; its tables keep the memory that they have.
-fn fill_row(row: &mut BatchRow, sequence: &Sequence, (query_start, query_len): (usize, usize)) {
+fn fill_row(row: &mut BatchRow, sequence: &Sequence, query_start: usize, query_len: usize) {
     row.query_start = query_start;
     row.query_len = query_len;
     row.context_len = sequence.n_computed() + query_len;

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::paged_cache::BlockTables;
+use super::prompt::{Content, MediaRun};
 use super::request::{Admitted, FinishReason, Task};
 use super::sampler::{SamplingParams, TokenLogprobs};
 use crate::batch::N_TOP_BY_MODEL_MAX;
@@ -51,6 +52,8 @@ pub struct Sequence {
     branches: Vec<Branch>,
     /// The tokens that are known.
     tokens: Vec<u32>,
+    /// Images and sounds of the prompt.
+    media: Arc<[MediaRun]>,
     n_prompt: usize,
     /// Tokens after those that are drawn by steps in flight.
     n_pending: usize,
@@ -104,6 +107,7 @@ impl Sequence {
             n_branches == branches.len() && n_branches > 0,
             "one branch per answer"
         );
+        let (tokens, media) = prompt.into_parts();
         Sequence {
             task,
             request: branches[0].id,
@@ -112,8 +116,9 @@ impl Sequence {
             was_admitted: false,
             place: None,
             branches,
-            n_prompt: prompt.len(),
-            tokens: prompt,
+            n_prompt: tokens.len(),
+            tokens,
+            media,
             n_pending: 0,
             latest_draw: 0,
             n_cached: 0,
@@ -169,6 +174,7 @@ impl Sequence {
             place: None,
             branches: vec![branch],
             tokens: self.tokens.clone(),
+            media: Arc::clone(&self.media),
             n_prompt: self.n_prompt,
             n_pending: self.n_pending,
             latest_draw: self.latest_draw,
@@ -232,7 +238,15 @@ impl Sequence {
         &self.tokens
     }
 
-    /// The prompt.
+    /// What its known tokens are the content of.
+    pub fn content(&self) -> Content<'_> {
+        Content {
+            tokens: &self.tokens,
+            media: &self.media,
+        }
+    }
+
+    /// The prompt's tokens.
     pub fn prompt(&self) -> &[u32] {
         &self.tokens[..self.n_prompt]
     }
@@ -272,7 +286,7 @@ impl Sequence {
     }
 
     /// Those of its next `n_tokens` positions whose logits are wanted for the log-probability of the prompt's token
-    /// behind them.
+    /// after them.
     pub(super) fn scored_by(&self, n_tokens: usize) -> Range<usize> {
         let first = self.n_computed.max(self.scores.len());
         let end = (self.n_computed + n_tokens).min(self.n_prompt - 1);
@@ -288,7 +302,7 @@ impl Sequence {
         self.scores.extend(scores);
     }
 
-    /// The log-probabilities of the whole prompt, of whose first token there is none.
+    /// The log-probabilities of the prompt's tokens; the first token has none.
     pub(super) fn take_scores(&mut self) -> Arc<[Option<TokenLogprobs>]> {
         let scores = std::mem::take(&mut self.scores);
         std::iter::once(None)
@@ -317,10 +331,13 @@ impl Sequence {
         self.check_counts();
     }
 
-    /// Its tables, and the known tokens that they hold.
-    pub(super) fn tables_and_computed(&mut self) -> (&mut BlockTables, &[u32]) {
-        let n_known = self.n_computed.min(self.tokens.len());
-        (&mut self.tables, &self.tokens[..n_known])
+    /// Its tables, and the known content that they hold.
+    pub(super) fn tables_and_computed(&mut self) -> (&mut BlockTables, Content<'_>) {
+        let computed = Content {
+            tokens: &self.tokens[..self.n_computed.min(self.tokens.len())],
+            media: &self.media,
+        };
+        (&mut self.tables, computed)
     }
 
     /// Its blocks hold its first `n_tokens` tokens, which the prefix cache had.
@@ -370,7 +387,7 @@ mod tests {
     fn sequence(stop: StopRules) -> Sequence {
         let sampling = SamplingParams::default();
         let admitted = Admitted {
-            prompt: vec![1, 2, 3],
+            prompt: vec![1, 2, 3].into(),
             n_branches: 1,
             priority: 0,
             task: Task::Generate {
@@ -464,7 +481,7 @@ mod tests {
         // The next step computes the pending token and draws another one.
         sequence.assume_computed(1);
         sequence.assume_drawn(2);
-        assert_eq!(sequence.tables_and_computed().1, [1, 2, 3]);
+        assert_eq!(sequence.tables_and_computed().1.tokens, [1, 2, 3]);
         assert!(!sequence.is_full());
         assert_eq!(sequence.push(Next::from(4)), None);
         assert_eq!(

@@ -35,6 +35,23 @@ fn config() -> EngineConfig {
 /// Steps in flight: the engine draws, or the model does.
 const DEPTHS: [usize; 2] = [1, 2];
 
+/// Too few blocks for all requests at once.
+fn scarce() -> EngineConfig {
+    EngineConfig {
+        n_blocks: 30,
+        ..config()
+    }
+}
+
+/// The same, with room on the host for sequences that lose their blocks.
+fn swapping() -> EngineConfig {
+    EngineConfig {
+        n_host_blocks: 30,
+        preemption_mode: PreemptionMode::Swap,
+        ..scarce()
+    }
+}
+
 fn engine(config: EngineConfig) -> Engine {
     engine_of_depth(1, config)
 }
@@ -54,6 +71,7 @@ fn grouped(config: &EngineConfig, windows: &[Option<usize>]) -> HashModel {
         block_size: config.block_size,
         groups: groups(windows),
         whole_prompts: false,
+        reads_media: true,
     };
     HashModel::new(shape, config.n_blocks, config.n_host_blocks)
 }
@@ -94,12 +112,13 @@ fn expected_answer(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
 
 fn expected_of(windows: &[Option<usize>], request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
     let mut generated = Vec::new();
+    let prompt: Vec<u32> = request.prompt.ids().collect();
     let stops = [&request.stop_token_ids[..], &[EOS]].concat();
     let (mut text, mut hash) = Reference::of(&groups(windows), &request.prompt, &[]);
     loop {
         let draw = Draw {
             params: &request.sampling,
-            prompt: &request.prompt,
+            prompt: &prompt,
             generated: &generated,
             forbidden: if generated.len() < request.min_tokens {
                 &stops
@@ -117,20 +136,20 @@ fn expected_of(windows: &[Option<usize>], request: &GenerateRequest) -> (Vec<u32
             return (generated, FinishReason::StopToken(token));
         }
         generated.push(token);
-        hash = text.push(token, 0);
+        hash = text.push(token);
         if Some(generated.len()) == request.max_tokens {
             return (generated, FinishReason::Length);
         }
     }
 }
 
-/// Everything a ticket has to say.
+/// Every event of a ticket.
 async fn read(ticket: &mut Ticket) -> (Vec<u32>, Event) {
     let mut tokens = Vec::new();
     loop {
         match ticket.next().await.expect("a ticket ends with an event") {
             Event::Token { token, .. } => tokens.push(token),
-            Event::Prompt(_) => assert!(tokens.is_empty(), "a prompt behind its answer"),
+            Event::Prompt(_) => assert!(tokens.is_empty(), "a prompt after its answer"),
             end @ (Event::Finished { .. } | Event::Beams(_) | Event::Pooled(_) | Event::Failed(_)) => {
                 if let Event::Finished {
                     last: Some((token, _)),
@@ -188,7 +207,7 @@ async fn assert_ends_empty(engine: Engine) {
 
 fn endless(n_prompt: usize) -> GenerateRequest {
     GenerateRequest {
-        prompt: vec![1; n_prompt],
+        prompt: vec![1; n_prompt].into(),
         max_tokens: Some(50),
         ignore_eos: true,
         ..GenerateRequest::default()

@@ -134,10 +134,12 @@ impl EngineThread {
         if is_new {
             self.submit(step)?;
         }
+        // What the newest step lacks depends on the tokens of the oldest.
         if self.in_flight.len() > 1 || !is_new {
             self.collect()?;
         }
         self.send_late()?;
+        // What comes after it depends on all that it computes.
         if is_new && is_alone {
             self.collect()?;
         }

@@ -24,7 +24,7 @@ pub struct Ticket {
 /// What happens to a request. The last one is neither [`Event::Prompt`] nor [`Event::Token`]; all others are.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The log-probabilities of the prompt's tokens, where the request asked for them; `None` for the first token.
+    /// The log-probabilities of the prompt's tokens, where the request wants them; `None` for the first token.
     /// Comes once, before any token, and to each of several answers.
     Prompt(Arc<[Option<TokenLogprobs>]>),
     /// A token that belongs to the answer. A token that ended the answer (end of sequence, stop token)
@@ -32,7 +32,7 @@ pub enum Event {
     Token {
         /// Its id.
         token: u32,
-        /// Log-probabilities, where the request asked for them.
+        /// Log-probabilities, where the request wants them.
         logprobs: Option<TokenLogprobs>,
     },
     /// The answer is complete.
@@ -42,7 +42,7 @@ pub enum Event {
         /// The last token where it belongs to the answer: of one that is complete or as long as it may get. It comes
         /// here and in no [`Event::Token`], so that a stream's last piece has both text and reason.
         last: Option<(u32, Option<TokenLogprobs>)>,
-        /// Log-probabilities of the token that ended the answer and is no part of it, where the request asked for them.
+        /// Log-probabilities of the token that ended the answer and is no part of it, where the request wants them.
         ended_by: Option<TokenLogprobs>,
         /// Tokens the model generated, the one that ended the answer included.
         n_generated: usize,
@@ -126,7 +126,7 @@ impl Ticket {
         if self.ended {
             return None;
         }
-        // The engine thread may be gone without a word: still an end, so that no caller waits for ever.
+        // The engine thread may be gone without a last event; that is an end too, so that no caller waits forever.
         let Some(stamped) = self.events.recv().await else {
             self.ended = true;
             return Some(Event::Failed(RequestFailure::EngineDead));

@@ -260,7 +260,7 @@ async fn warm_up(engine: &Engine, info: &ModelInfo) -> Result<(), LoadError> {
     let mut tickets = match info.task {
         Task::Generate => engine.submit(vec![one_token()]),
         Task::Embed { .. } | Task::Score { .. } => engine.submit_pooling(vec![PoolRequest {
-            prompt: vec![0],
+            prompt: vec![0].into(),
             ..PoolRequest::default()
         }]),
     }
@@ -278,7 +278,7 @@ async fn warm_up(engine: &Engine, info: &ModelInfo) -> Result<(), LoadError> {
 
 fn one_token() -> GenerateRequest {
     GenerateRequest {
-        prompt: vec![0],
+        prompt: vec![0].into(),
         sampling: SamplingParams {
             temperature: 0.0,
             ..SamplingParams::default()

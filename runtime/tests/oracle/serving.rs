@@ -210,7 +210,7 @@ impl Serving {
 /// A request for `n` answers of exactly `n_tokens` tokens.
 fn greedy(prompt: &[u32], (n, n_tokens): (usize, usize)) -> GenerateRequest {
     GenerateRequest {
-        prompt: prompt.to_vec(),
+        prompt: prompt.to_vec().into(),
         n,
         sampling: SamplingParams {
             temperature: 0.0,

@@ -160,7 +160,7 @@ impl Answers {
         best_of: usize,
     ) -> GenerateRequest {
         GenerateRequest {
-            prompt,
+            prompt: prompt.into(),
             n: best_of,
             priority: self.priority,
             sampling: sampling.clone(),
@@ -176,7 +176,7 @@ impl Answers {
 
     pub(super) fn search(&self, prompt: Vec<u32>, params: BeamParams) -> BeamRequest {
         BeamRequest {
-            prompt,
+            prompt: prompt.into(),
             params,
             priority: self.priority,
             max_tokens: self.max_tokens,

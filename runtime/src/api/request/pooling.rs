@@ -328,7 +328,7 @@ impl Pairs {
             }
             let Pair { ids, token_types } = tokenizer.encode_pair(first, second).map_err(unencoded)?;
             Ok(PoolRequest {
-                prompt: self.cut.apply(ids),
+                prompt: self.cut.apply(ids).into(),
                 token_types: self.cut.apply(token_types),
                 cache_salt: self.cache_salt,
             })
@@ -436,7 +436,7 @@ fn closed(mut ids: Vec<u32>, (begin, cut): (Begin, Cut), task: Task) -> Vec<u32>
 
 fn plain(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
     PoolRequest {
-        prompt,
+        prompt: prompt.into(),
         token_types: Vec::new(),
         cache_salt,
     }

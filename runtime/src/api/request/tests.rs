@@ -872,7 +872,7 @@ fn a_text_that_is_only_read_may_fill_the_context() {
         let body = json!({"input": "word ".repeat(99), "truncate_prompt_tokens": -1}).to_string();
         let prepared = embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer).unwrap();
         let prompt = prepared.requests[0].prompt.clone();
-        (prompt.len(), prompt.last().copied())
+        (prompt.len(), prompt.ids().last())
     };
     assert_eq!(n_kept(None).0, 64);
     assert_eq!(n_kept(Some(9)), (64, Some(9)));
@@ -935,7 +935,8 @@ fn a_conversation_is_embedded_as_its_flags_say() {
         );
         let prepared = embeddings(body.to_string().as_bytes(), &of_embedder, &FIXTURE.tokenizer)?;
         let prompt = &prepared.requests[0].prompt;
-        Ok::<_, ApiError>(FIXTURE.tokenizer.tokens().decode(prompt, Special::Show))
+        let ids: Vec<u32> = prompt.ids().collect();
+        Ok::<_, ApiError>(FIXTURE.tokenizer.tokens().decode(&ids, Special::Show))
     };
     let said = "<|im_start|>assistant\nHi";
     assert_eq!(embedded(json!({})).unwrap(), format!("{said}<|im_end|>\n"));

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::MediaDigest;
+use crate::engine::prompt::Span;
 
 fn limits() -> Limits {
     sized(config())
@@ -25,13 +27,14 @@ fn sized(config: EngineConfig) -> Limits {
         config,
         groups: vec![KvGroup::default()],
         whole_prompts: false,
+        reads_media: false,
         vocab_size: 100,
     }
 }
 
 fn request(n_prompt: usize, max_tokens: Option<usize>) -> GenerateRequest {
     GenerateRequest {
-        prompt: vec![1; n_prompt],
+        prompt: vec![1; n_prompt].into(),
         max_tokens,
         ..GenerateRequest::default()
     }
@@ -127,7 +130,7 @@ fn malformed_requests_are_refused_by_name() {
         refusal(
             &limits,
             GenerateRequest {
-                prompt: vec![1, 100],
+                prompt: vec![1, 100].into(),
                 ..request(1, None)
             }
         ),
@@ -217,7 +220,7 @@ fn a_whole_prompt_must_fit_a_step() {
     };
     let pool = |n_prompt, n_token_types| {
         let request = PoolRequest {
-            prompt: vec![1; n_prompt],
+            prompt: vec![1; n_prompt].into(),
             token_types: vec![0; n_token_types],
             cache_salt: 0,
         };
@@ -265,4 +268,29 @@ proptest! {
             prop_assert!(max_tokens.is_none_or(|wanted| wanted == stop.max_tokens));
         }
     }
+}
+
+#[test]
+fn media_are_refused_where_the_model_reads_text_alone() {
+    let image = |placeholder| {
+        let span = Span::Media {
+            digest: MediaDigest([7; 32]),
+            n_tokens: 3,
+            placeholder,
+        };
+        GenerateRequest {
+            prompt: vec![Span::Tokens(vec![1]), span].into(),
+            ..GenerateRequest::default()
+        }
+    };
+    assert_eq!(refusal(&limits(), image(5)), AdmitError::NoMedia);
+    let reading = Limits {
+        reads_media: true,
+        ..limits()
+    };
+    assert_eq!(reading.admit(image(5)).unwrap().prompt.len(), 4);
+    assert!(matches!(
+        refusal(&reading, image(100)),
+        AdmitError::TokenOutOfVocabulary { token: 100, .. }
+    ));
 }

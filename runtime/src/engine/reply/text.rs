@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Recipient, Replies, Reply};
 use crate::engine::draw::{Drawn, Guide, Outcome};
 use crate::engine::request::FinishReason;
-use crate::engine::sampler::{Sampled, TokenLogprobs};
+use crate::engine::sampler::Sampled;
 use crate::engine::scheduler::{Progress, Scheduler};
 use crate::engine::sequence::SequenceId;
 use crate::engine::ticket::{Event, RequestFailure};
@@ -70,10 +70,10 @@ impl Replies {
             recipient.first_token_at = Some(now);
             counters.prompt_tokens.add(recipient.n_prompt);
         }
-        let Sampled { token, logprobs } = drawn.sampled;
         match progress.finished {
-            Some(reason) => Some(finished(reason, (token, logprobs), progress.n_generated)),
+            Some(reason) => Some(finished(reason, drawn.sampled, progress.n_generated)),
             None => {
+                let Sampled { token, logprobs } = drawn.sampled;
                 recipient.send(Event::Token { token, logprobs }, now);
                 None
             }
@@ -89,11 +89,7 @@ impl Replies {
 }
 
 /// The end of a text whose last token was drawn. A token that ended it is no part of it.
-fn finished(
-    reason: FinishReason,
-    (token, logprobs): (u32, Option<TokenLogprobs>),
-    n_generated: usize,
-) -> Event {
+fn finished(reason: FinishReason, Sampled { token, logprobs }: Sampled, n_generated: usize) -> Event {
     let (last, ended_by) = match reason {
         FinishReason::Eos(_) | FinishReason::StopToken(_) => (None, logprobs),
         FinishReason::Complete | FinishReason::Length | FinishReason::Abort => {

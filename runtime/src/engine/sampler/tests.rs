@@ -221,7 +221,7 @@ fn draws_never_complete_a_bad_word() {
     };
     check_draw(&text(&[], &[]), [0.06, 0.0, 0.1, 0.04, 0.25, 0.15]);
     check_draw(&text(&[], &[3, 2]), [0.06, 0.0, 0.1, 0.04, 0.0, 0.0]);
-    // What the prompt begins is none.
+    // A bad word that begins in the prompt does not count.
     check_draw(&text(&[2, 3], &[2]), [0.06, 0.0, 0.1, 0.04, 0.0, 0.15]);
 }
 

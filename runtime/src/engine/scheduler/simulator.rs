@@ -17,11 +17,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::Forward;
-use crate::batch::{BlockId, KvGroup};
+use crate::batch::{BlockId, KvGroup, MediaDigest};
 use crate::engine::admission::AdmitError;
 use crate::engine::beam::BeamSearch;
 use crate::engine::config::EngineConfig;
 use crate::engine::fake::{ContextHash, Dice, HashModel, Hashes, PreviousToken, Reference, Shape, row_of};
+use crate::engine::prompt::{Prompt, Span};
 use crate::engine::request::{
     Admitted, BeamParams, BeamRequest, EarlyStopping, GenerateRequest, PoolRequest, StopRules,
 };
@@ -29,6 +30,7 @@ use crate::engine::ticket::Beam;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;
+const PLACEHOLDER: u32 = 4;
 const N_STEPS_TOTAL: usize = 2_000_000;
 const N_STEPS_PER_EPISODE: usize = 2_000;
 const N_WAITING_MAX: usize = 12;
@@ -89,7 +91,7 @@ struct Expectation {
     search: Option<(BeamSearch, Vec<Beam>)>,
     /// Steps that it can take were it the first in order.
     work: usize,
-    /// The step by which it must have ended, where that can be told.
+    /// The step by which it must have ended, if nothing overtakes it.
     deadline: usize,
 }
 
@@ -101,31 +103,54 @@ struct Arrival {
     n_prompt: usize,
     /// The last token of the prompt is its own.
     twist: u32,
+    /// An image before the rest of the prompt's tokens.
+    image: Option<Image>,
     n: usize,
     priority: i32,
     wants: Wants,
 }
 
+/// An image in a prompt. All images have the same placeholder.
+#[derive(Clone, Copy, Debug)]
+struct Image {
+    /// Tokens of text before it.
+    n_before: usize,
+    n_tokens: usize,
+    digest: u8,
+}
+
 impl Arrival {
-    fn prompt(&self) -> Vec<u32> {
+    fn prompt(&self) -> Prompt {
         let token = |idx: usize| ((self.text * 7 + idx * idx) % VOCAB_SIZE) as u32;
-        let mut prompt: Vec<u32> = (0..self.n_prompt).map(token).collect();
-        if let Some(last) = prompt.last_mut() {
+        let mut tokens: Vec<u32> = (0..self.n_prompt).map(token).collect();
+        if let Some(last) = tokens.last_mut() {
             *last = self.twist;
         }
-        prompt
+        let Some(image) = self.image else {
+            return tokens.into();
+        };
+        let after = tokens.split_off(image.n_before.min(tokens.len()));
+        Prompt::from(vec![
+            Span::Tokens(tokens),
+            Span::Media {
+                digest: MediaDigest([image.digest; 32]),
+                n_tokens: image.n_tokens,
+                placeholder: PLACEHOLDER,
+            },
+            Span::Tokens(after),
+        ])
     }
 
     /// Segments of a prompt, empty if the request names none.
-    fn types(&self, prompt: &[u32]) -> Vec<u32> {
+    fn types(&self, prompt: &Prompt) -> Vec<u32> {
         match self.wants {
-            Wants::Vector { has_types: true } => prompt.iter().map(|token| token % 2).collect(),
+            Wants::Vector { has_types: true } => prompt.ids().map(|token| token % 2).collect(),
             Wants::Vector { .. } | Wants::Answer { .. } | Wants::Beams { .. } => Vec::new(),
         }
     }
 
-    fn admit(&self, limits: &Limits, prompt: &[u32], types: &[u32]) -> Result<Admitted, AdmitError> {
-        let prompt = prompt.to_vec();
+    fn admit(&self, limits: &Limits, prompt: &Prompt, types: &[u32]) -> Result<Admitted, AdmitError> {
+        let prompt = prompt.clone();
         match self.wants {
             Wants::Answer { max_tokens } => limits.admit(GenerateRequest {
                 prompt,
@@ -166,6 +191,7 @@ impl World {
             block_size: limits.config.block_size,
             groups: limits.groups.clone(),
             whole_prompts: limits.whole_prompts,
+            reads_media: limits.reads_media,
         };
         World {
             scheduler: Scheduler::new(&limits, depth),
@@ -403,7 +429,7 @@ impl World {
             hash.token(VOCAB_SIZE, ticket.seed),
             "another branch's token"
         );
-        ticket.hash = ticket.reference.push(token, 0);
+        ticket.hash = ticket.reference.push(token);
         ticket.n_tokens_left -= 1;
         let expected = match token {
             EOS => Some(FinishReason::Eos(EOS)),
@@ -510,7 +536,7 @@ impl World {
         };
         let moves = |id: SequenceId| tickets_of(scheduler.sequence(id)).contains(first);
         let is_full = scheduler.find(*first).is_some_and(Sequence::is_full);
-        // A whole prompt waits for those before it to leave room in the step.
+        // A prompt that needs one step waits until those before it leave room in the step.
         assert!(
             self.limits.whole_prompts || ids.iter().any(|&id| moves(id)) || is_full || scheduler.is_draining,
             "the first in order stands still"
@@ -567,6 +593,17 @@ impl World {
             "owners are not those of the tables"
         );
         assert_eq!(n_owners.iter().filter(|&&n| n > 0).count(), pool.n_used());
+        self.check_host();
+        self.check_queues();
+    }
+
+    fn check_host(&self) {
+        let Scheduler {
+            running,
+            waiting,
+            cache,
+            ..
+        } = &self.scheduler;
         let mut swapped = HashSet::new();
         for sequence in running.iter().chain(waiting) {
             for block in sequence.tables.host_blocks() {
@@ -577,6 +614,10 @@ impl World {
             swapped.len() + cache.n_host_free(),
             self.limits.config.n_host_blocks
         );
+    }
+
+    fn check_queues(&self) {
+        let Scheduler { running, waiting, .. } = &self.scheduler;
         assert!(
             waiting
                 .iter()
@@ -600,8 +641,7 @@ impl World {
         );
     }
 
-    /// Steps until nobody waits any more. Nobody arrives, so all the work there is bounds how long that takes:
-    /// the first in order always moves, or somebody before a whole prompt does.
+    /// Steps until no ticket waits. No request arrives, so the remaining work bounds how long that takes.
     fn finish(&mut self) {
         let n_steps_max: usize = self.tickets.values().map(|ticket| ticket.work).sum();
         let n_steps_before = self.n_steps;
@@ -633,7 +673,7 @@ fn tickets_of(sequence: &Sequence) -> Vec<SequenceId> {
 }
 
 /// All that a search finds, in a model without pages.
-fn search_alone(groups: &[KvGroup], prompt: &[u32], params: BeamParams, stop: &StopRules) -> Vec<Beam> {
+fn search_alone(groups: &[KvGroup], prompt: &Prompt, params: BeamParams, stop: &StopRules) -> Vec<Beam> {
     let (reference, hash) = Reference::of(groups, prompt, &[]);
     let mut search = BeamSearch::new(params);
     let mut texts = vec![(Vec::new(), reference, hash)];
@@ -651,7 +691,7 @@ fn search_alone(groups: &[KvGroup], prompt: &[u32], params: BeamParams, stop: &S
         let continued = continuations.into_iter().map(|Continuation { from, token }| {
             let (mut generated, mut reference, _) = texts[from].clone();
             generated.push(token);
-            let hash = reference.push(token, 0);
+            let hash = reference.push(token);
             (generated, reference, hash)
         });
         texts = continued.collect();
@@ -689,6 +729,7 @@ fn random_limits(dice: &mut Dice) -> Limits {
         config,
         groups,
         whole_prompts,
+        reads_media: true,
         vocab_size: VOCAB_SIZE,
     }
 }
@@ -720,6 +761,11 @@ fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
         text: dice.below(4),
         n_prompt: dice.within(1..=40),
         twist: dice.below(VOCAB_SIZE) as u32,
+        image: dice.one_in(3).then(|| Image {
+            n_before: dice.below(20),
+            n_tokens: dice.within(1..=12),
+            digest: dice.below(2) as u8,
+        }),
         n: if dice.one_in(4) { dice.within(2..=5) } else { 1 },
         priority: if has_priorities {
             dice.below(3) as i32 - 1

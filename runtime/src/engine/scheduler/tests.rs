@@ -32,6 +32,7 @@ fn sized(config: EngineConfig) -> Limits {
         config,
         groups: vec![KvGroup::default()],
         whole_prompts: false,
+        reads_media: false,
         vocab_size: 10,
     }
 }
@@ -41,7 +42,7 @@ fn scheduler(limits: &Limits, n_prompts: &[usize]) -> Scheduler {
     let mut scheduler = Scheduler::new(limits, 1);
     for (id, &n_prompt) in n_prompts.iter().enumerate() {
         let request = GenerateRequest {
-            prompt: vec![1; n_prompt],
+            prompt: vec![1; n_prompt].into(),
             max_tokens: Some(10),
             ..GenerateRequest::default()
         };

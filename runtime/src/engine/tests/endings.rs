@@ -23,7 +23,7 @@ fn greedy() -> GenerateRequest {
         ..SamplingParams::default()
     };
     GenerateRequest {
-        prompt: vec![1, 2],
+        prompt: vec![1, 2].into(),
         sampling,
         max_tokens: Some(3),
         ..GenerateRequest::default()
@@ -31,7 +31,7 @@ fn greedy() -> GenerateRequest {
 }
 
 #[tokio::test]
-async fn answers_end_as_the_request_says() {
+async fn answers_end_as_requested() {
     let cases = [
         (greedy(), vec![7, 7, 7], FinishReason::Length),
         (
@@ -84,7 +84,7 @@ async fn answers_end_as_the_request_says() {
 }
 
 #[tokio::test]
-async fn an_echo_says_its_token_as_often_as_it_may() {
+async fn an_echo_repeats_its_token_up_to_max_tokens() {
     for step in [Duration::ZERO, Duration::from_millis(1)] {
         let engine = Engine::start_echo(Echo { token: 7, step }, &preferring(), config()).unwrap();
         // Whoever leaves costs nothing.
@@ -106,7 +106,7 @@ async fn an_echo_says_its_token_as_often_as_it_may() {
 }
 
 #[tokio::test]
-async fn what_ended_an_answer_has_logprobs_of_its_own() {
+async fn the_token_that_ended_an_answer_has_logprobs() {
     let engine = Engine::start(Box::new(preferring()), config()).unwrap();
     let mut request = greedy();
     request.stop_token_ids = vec![7];

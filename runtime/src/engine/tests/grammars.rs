@@ -4,7 +4,7 @@ use super::*;
 use crate::grammar::{Constraint, Followed, Grammar, Grammars, Mask};
 use crate::tokenizer::TokenBytes;
 
-/// What each token of the model stands for; the last ones stand for nothing.
+/// The text of each token of the model; the last ones have none.
 const WORDS: [&str; 44] = [
     "{", "}", "\"", ":", ",", "</s>", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d",
     "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "-", ".", " ", "\n", "[", "]", "true", "null", "\":",
@@ -47,12 +47,13 @@ fn guided_request(idx: usize, grammars: &[Grammar]) -> GenerateRequest {
 fn expected(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
     let mut follower = request.grammar.as_ref().map(Grammar::follow);
     let mut generated = Vec::new();
+    let prompt: Vec<u32> = request.prompt.ids().collect();
     let (mut text, mut hash) = Reference::of(&groups(&[None]), &request.prompt, &[]);
     loop {
         let mask = follower.as_mut().map(|follower| follower.mask().unwrap());
         let draw = Draw {
             params: &request.sampling,
-            prompt: &request.prompt,
+            prompt: &prompt,
             generated: &generated,
             forbidden: &[],
             mask: mask.as_ref().map(Mask::words),
@@ -64,7 +65,7 @@ fn expected(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
             return (generated, FinishReason::Eos(EOS));
         }
         generated.push(token);
-        hash = text.push(token, 0);
+        hash = text.push(token);
         if followed == Some(Followed::Complete) {
             return (generated, FinishReason::Complete);
         }
@@ -77,15 +78,6 @@ fn expected(request: &GenerateRequest) -> (Vec<u32>, FinishReason) {
 #[tokio::test]
 async fn guided_answers_are_those_alone_in_batches_and_after_preemptions() {
     for depth in DEPTHS {
-        let scarce = EngineConfig {
-            n_blocks: 30,
-            ..config()
-        };
-        let swapping = EngineConfig {
-            n_host_blocks: 30,
-            preemption_mode: PreemptionMode::Swap,
-            ..scarce.clone()
-        };
         let grammars = compiled(&grammars());
         let requests: Vec<_> = (0..60).map(|idx| guided_request(idx, &grammars)).collect();
         let answers: Vec<_> = requests.iter().map(expected).collect();
@@ -94,7 +86,7 @@ async fn guided_answers_are_those_alone_in_batches_and_after_preemptions() {
                 .iter()
                 .any(|(_, reason)| *reason == FinishReason::Complete)
         );
-        for (config, is_scarce) in [(config(), false), (scarce, true), (swapping, true)] {
+        for (config, is_scarce) in [(config(), false), (scarce(), true), (swapping(), true)] {
             let engine = engine_of_depth(depth, config);
             let tickets = engine.submit(requests.clone()).unwrap();
             for (mut ticket, expected) in tickets.into_iter().zip(&answers) {

@@ -4,17 +4,18 @@ use super::*;
 use crate::engine::sampler::given_logprobs;
 
 /// The log-probabilities of a prompt by definition.
-fn expected_scores(prompt: &[u32], n_top: usize) -> Vec<Option<TokenLogprobs>> {
+fn expected_scores(prompt: &Prompt, n_top: usize) -> Vec<Option<TokenLogprobs>> {
+    let tokens: Vec<u32> = prompt.ids().collect();
     let mut reference = Reference::new(&groups(&[None]), prompt.len());
     let mut scores = vec![None];
-    for pair in prompt.windows(2) {
-        let logits = reference.push(pair[0], 0).logits(VOCAB_SIZE);
+    for pair in tokens.windows(2) {
+        let logits = reference.push(pair[0]).logits(VOCAB_SIZE);
         scores.push(Some(given_logprobs(&logits, pair[1], n_top).unwrap()));
     }
     scores
 }
 
-/// The prompt's log-probabilities, and the answer behind them.
+/// The prompt's log-probabilities, and the answer after them.
 async fn scored(ticket: &mut Ticket) -> (Vec<Option<TokenLogprobs>>, Vec<u32>) {
     let Some(Event::Prompt(scores)) = ticket.next().await else {
         panic!("the prompt does not come first");
@@ -22,13 +23,12 @@ async fn scored(ticket: &mut Ticket) -> (Vec<Option<TokenLogprobs>>, Vec<u32>) {
     (scores.to_vec(), answer(ticket).await.0)
 }
 
-/// A crowd of which every other one wants its prompt scored; all prompts begin alike.
+/// Every other request wants its prompt scored; all prompts have a common beginning.
 fn scoring_request(idx: usize) -> GenerateRequest {
     let mut request = request(idx);
     let n = request.prompt.len();
-    request
-        .prompt
-        .splice(..n / 2, (0..n as u32 / 2).map(|token| token % 7));
+    let beginning = (0..n as u32 / 2).map(|token| token % 7);
+    request.prompt = beginning.chain(request.prompt.ids().skip(n / 2)).collect();
     request.prompt_logprobs = idx.is_multiple_of(2).then_some(idx % 4);
     request
 }
@@ -36,20 +36,11 @@ fn scoring_request(idx: usize) -> GenerateRequest {
 #[tokio::test]
 async fn prompts_are_scored_exactly_in_chunks_with_the_cache_and_after_preemptions() {
     for depth in DEPTHS {
-        let scarce = EngineConfig {
-            n_blocks: 30,
-            ..config()
-        };
-        let swapping = EngineConfig {
-            n_host_blocks: 30,
-            preemption_mode: PreemptionMode::Swap,
-            ..scarce.clone()
-        };
         let chunked = EngineConfig {
             max_num_batched_tokens: 17,
             ..config()
         };
-        for config in [config(), scarce, swapping, chunked] {
+        for config in [config(), scarce(), swapping(), chunked] {
             let engine = engine_of_depth(depth, config);
             let requests: Vec<_> = (0..60).map(scoring_request).collect();
             let tickets = engine.submit(requests.clone()).unwrap();
@@ -69,7 +60,7 @@ async fn prompts_are_scored_exactly_in_chunks_with_the_cache_and_after_preemptio
 }
 
 #[tokio::test]
-async fn each_answer_of_a_request_gets_the_prompts_scores_and_a_cancelled_one_takes_none_away() {
+async fn each_answer_gets_the_scores_of_the_prompt_although_one_is_cancelled() {
     for depth in DEPTHS {
         let engine = engine_of_depth(depth, config());
         let request = GenerateRequest {
@@ -83,7 +74,7 @@ async fn each_answer_of_a_request_gets_the_prompts_scores_and_a_cancelled_one_ta
             assert_eq!(scored(ticket).await.0, expected_scores(&request.prompt, 2));
         }
         let one_token = GenerateRequest {
-            prompt: vec![3],
+            prompt: vec![3].into(),
             n: 1,
             ..request
         };
@@ -143,7 +134,7 @@ async fn a_prompt_that_cannot_be_scored_fails_its_own_request() {
         let model = Tap::new(model(&config).with_depth(depth), spoil);
         let engine = Engine::start(Box::new(model), config).unwrap();
         let scored_request = GenerateRequest {
-            prompt: vec![1, 2, NAN_AFTER, 4],
+            prompt: vec![1, 2, NAN_AFTER, 4].into(),
             n: 2,
             prompt_logprobs: Some(1),
             ..request(1)
