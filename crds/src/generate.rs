@@ -38,6 +38,7 @@ pub fn crd() -> Value {
     let mut crd = serde_json::to_value(ModelDeployment::crd()).expect("a CRD serializes");
     strip_formats(&mut crd);
     describe_settings(&mut crd);
+    restrict_env(&mut crd);
     // It is a template of the chart, so that an upgrade changes it, and is kept, so that an uninstall deletes no model.
     crd["metadata"]["annotations"] = serde_json::json!({"helm.sh/resource-policy": "keep"});
     crd
@@ -70,6 +71,27 @@ fn describe_settings(crd: &mut Value) {
         }
         field["description"] = text.into();
     }
+}
+
+/// Why a variable cannot be in `spec.env`.
+const NOT_IN_ENV: &str = "the operator sets HOST, PORT and SHUTDOWN_DELAY_SECONDS, and a gateway ends TLS; the model is \
+     in spec.model.huggingFace, the hub token in spec.model.tokenSecretRef, the API keys in \
+     spec.auth.apiKeysSecretRef, the drain timeout in spec.rollout.drainTimeoutSeconds";
+
+/// Refuses the variables in `spec.env` whose settings have another place.
+fn restrict_env(crd: &mut Value) {
+    let elsewhere = SETTINGS
+        .iter()
+        .filter(|setting| setting.row.place != Place::Field);
+    let names: Vec<String> = elsewhere
+        .flat_map(Setting::env_names)
+        .map(|name| format!("'{name}'"))
+        .collect();
+    let root = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    root["properties"]["spec"]["properties"]["env"]["x-kubernetes-validations"] = serde_json::json!([{
+        "message": NOT_IN_ENV,
+        "rule": format!("self.all(e, !(e.name in [{}]))", names.join(", ")),
+    }]);
 }
 
 /// JSON pointer into the schema for a path such as `spec.engine.seed`.

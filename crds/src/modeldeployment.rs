@@ -91,8 +91,6 @@ pub struct ModelDeploymentSpec {
     /// variable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    #[x_kube(validation = Rule::new("self.all(e, !(e.name in ['HOST', 'PORT', 'MODEL_NAME', 'MODEL_REVISION', 'HF_TOKEN', 'API_KEY', 'OPENAI_API_KEYS', 'VLLM_API_KEY', 'SSL_CERTFILE', 'SSL_KEYFILE', 'SSL_CA_CERTS', 'DRAIN_TIMEOUT_SECONDS']))")
-        .message("the operator sets HOST and PORT, and a gateway ends TLS; the model is in spec.model.huggingFace, the hub token in spec.model.tokenSecretRef, the API keys in spec.auth.apiKeysSecretRef, the drain timeout in spec.rollout.drainTimeoutSeconds"))]
     pub env: Vec<EnvVar>,
     /// Volume for the downloaded model.
     pub cache: Option<Cache>,

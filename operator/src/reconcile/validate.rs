@@ -11,7 +11,7 @@ use crds::{
         API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, GPU_RESOURCE_DEFAULT, HuggingFace,
         REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
-    settings::{Layer, SettingError, Settings, Variable, variable},
+    settings::{Layer, ProcessSettings, SettingError, Settings, Variable, variable},
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt};
@@ -154,7 +154,11 @@ fn source(spec: &ModelDeploymentSpec) -> Result<Source, Failure> {
 }
 
 fn revision(hub: &HuggingFace) -> String {
-    hub.revision.clone().unwrap_or_else(|| "main".into())
+    let process = ProcessSettings {
+        model_revision: hub.revision.clone(),
+        ..ProcessSettings::default()
+    };
+    process.model_revision()
 }
 
 fn cache(cache: Option<&Cache>) -> CacheVolume {
@@ -282,11 +286,7 @@ fn tokenizer(settings: &Settings, source: &Source) -> Result<Option<Repository>,
     match source {
         Source::Hub(_) if !is_directory => Ok(Some(Repository {
             repo,
-            revision: settings
-                .tokenizer
-                .tokenizer_revision
-                .clone()
-                .unwrap_or_else(|| "main".into()),
+            revision: settings.tokenizer.tokenizer_revision(),
         })),
         Source::Hub(_) => Err(Failure::new(
             Reason::InvalidSetting,

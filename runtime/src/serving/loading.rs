@@ -35,32 +35,16 @@ const GIB: u64 = 1 << 30;
 pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<Serving, LoadError> {
     // An unknown name is refused before the download starts.
     let formats = FormatNames::of(&config.openai)?;
-    let load = Loading {
-        config: &config,
-        startup: &startup,
-    };
-    let directory = load.directory_of(&config.model, Files::Model).await?;
-    let tokenizer = match &config.tokenizer {
+    let load = Loading { config, startup };
+    let directory = load.directory_of(&load.config.model, Files::Model).await?;
+    let tokenizer = match &load.config.tokenizer {
         Some(source) => load.directory_of(source, Files::Tokenizer).await?,
         None => own_tokenizer(&directory),
     };
-    let loading = {
-        let (config, startup) = (Arc::clone(&config), startup.clone());
-        let load = move || {
-            load_from(
-                &Loading {
-                    config: &config,
-                    startup: &startup,
-                },
-                &directory,
-                &tokenizer,
-                &formats,
-            )
-        };
-        tokio::task::spawn_blocking(load)
-    };
+    let worker = load.clone();
+    let loading = tokio::task::spawn_blocking(move || worker.from_files(&directory, &tokenizer, &formats));
     let serving = loading.await.map_err(|_| LoadError::Panicked)??;
-    startup.enter(Stage::WarmingUp);
+    load.startup.enter(Stage::WarmingUp);
     warm_up(&serving.engine, &serving.info).await?;
     Ok(serving)
 }
@@ -86,12 +70,13 @@ fn own_tokenizer(directory: &Path) -> PathBuf {
 }
 
 /// What every step of loading reads and reports to.
-struct Loading<'a> {
-    config: &'a ServeConfig,
-    startup: &'a StartupTracker,
+#[derive(Clone)]
+struct Loading {
+    config: Arc<ServeConfig>,
+    startup: StartupTracker,
 }
 
-impl Loading<'_> {
+impl Loading {
     /// The directory of a model or a tokenizer, which is downloaded first if it is on the hub.
     async fn directory_of(&self, source: &ModelSource, files: Files) -> Result<PathBuf, LoadError> {
         let repository = match source {
@@ -104,6 +89,67 @@ impl Loading<'_> {
         tracing::info!(repo = repository.repo, revision = repository.revision, to = %destination.display(), "downloading");
         fetch::fetch(options, self.startup.clone(), fetch::print_line).await?;
         Ok(destination)
+    }
+    /// The engine and what it needs beside it, from files on this machine.
+    fn from_files(
+        &self,
+        directory: &Path,
+        tokenizer: &Path,
+        formats: &FormatNames,
+    ) -> Result<Serving, LoadError> {
+        let Self { config, startup } = self;
+        Model::check(directory)?;
+        let tokenizer = Tokenizer::load(tokenizer)?;
+        let tokenizer = match config.tokenizer_threads {
+            Some(n_threads) => tokenizer.with_threads(n_threads),
+            None => tokenizer,
+        };
+        let named = config.conv_template.map(NamedTemplate::of);
+        let template = template(config, named, &tokenizer)?;
+        let source = template.as_ref().map(ChatTemplate::source);
+        let formats = formats.formats(source)?;
+        tracing::info!(
+            tool_calls = formats.calls.map_or("none", |format| format.names[0]),
+            reasoning = formats.reasoning.map_or("none", |format| format.names[0]),
+            "parsers of answers"
+        );
+        let options = LoadOptions {
+            format: config.engine.load_format(),
+            dtype: config.engine.dtype(),
+            n_threads: None,
+            max_model_len: config.engine.max_model_len(),
+        };
+        startup.enter(Stage::Loading);
+        let bytes_seen = AtomicU64::new(0);
+        let model = Model::load(directory, &options, &|progress| {
+            let seen = bytes_seen.swap(progress.bytes_done, Ordering::Relaxed);
+            if seen == 0 {
+                startup.begin(Stage::Loading, 0, progress.bytes_total);
+            }
+            startup.add(progress.bytes_done.saturating_sub(seen));
+        })?;
+        let mut info = model.info().clone();
+        let stops = named.map_or(&[][..], |named| named.stops);
+        let stops = stops.iter().filter_map(|stop| tokenizer.tokens().id_of(stop));
+        info.eos_token_ids.extend(stops);
+        let grammars = Grammars::new(tokenizer.tokens(), &info.eos_token_ids, info.vocab_size);
+        if let Err(error) = &grammars {
+            tracing::warn!(%error, "there are no structured outputs");
+        }
+        let engine = start_engine(model, &info, config)?;
+        Ok(Serving {
+            engine: Arc::new(engine),
+            grammars,
+            tokenizer: Arc::new(tokenizer),
+            template,
+            formats,
+            defaults: crate::api::request::Defaults::load(directory)?,
+            max_model_len: info.max_model_len as usize,
+            pooling: PoolingConfig::read(directory)?,
+            revision: Manifest::read(directory).map(|manifest| manifest.commit),
+            directory: directory.to_path_buf(),
+            info,
+        })
     }
 }
 
@@ -125,66 +171,6 @@ fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchO
         endpoint: repository.endpoint.clone(),
         patterns,
         ..FetchOptions::new(&repository.repo, cache.join(folder))
-    })
-}
-
-fn load_from(
-    Loading { config, startup }: &Loading<'_>,
-    directory: &Path,
-    tokenizer: &Path,
-    formats: &FormatNames,
-) -> Result<Serving, LoadError> {
-    Model::check(directory)?;
-    let tokenizer = Tokenizer::load(tokenizer)?;
-    let tokenizer = match config.tokenizer_threads {
-        Some(n_threads) => tokenizer.with_threads(n_threads),
-        None => tokenizer,
-    };
-    let named = config.conv_template.map(NamedTemplate::of);
-    let template = template(config, named, &tokenizer)?;
-    let source = template.as_ref().map(ChatTemplate::source);
-    let formats = formats.formats(source)?;
-    tracing::info!(
-        tool_calls = formats.calls.map_or("none", |format| format.names[0]),
-        reasoning = formats.reasoning.map_or("none", |format| format.names[0]),
-        "parsers of answers"
-    );
-    let options = LoadOptions {
-        format: config.engine.load_format(),
-        dtype: config.engine.dtype(),
-        n_threads: None,
-        max_model_len: config.engine.max_model_len(),
-    };
-    startup.enter(Stage::Loading);
-    let bytes_seen = AtomicU64::new(0);
-    let model = Model::load(directory, &options, &|progress| {
-        let seen = bytes_seen.swap(progress.bytes_done, Ordering::Relaxed);
-        if seen == 0 {
-            startup.begin(Stage::Loading, 0, progress.bytes_total);
-        }
-        startup.add(progress.bytes_done.saturating_sub(seen));
-    })?;
-    let mut info = model.info().clone();
-    let stops = named.map_or(&[][..], |named| named.stops);
-    let stops = stops.iter().filter_map(|stop| tokenizer.tokens().id_of(stop));
-    info.eos_token_ids.extend(stops);
-    let grammars = Grammars::new(tokenizer.tokens(), &info.eos_token_ids, info.vocab_size);
-    if let Err(error) = &grammars {
-        tracing::warn!(%error, "there are no structured outputs");
-    }
-    let engine = start_engine(model, &info, config)?;
-    Ok(Serving {
-        engine: Arc::new(engine),
-        grammars,
-        tokenizer: Arc::new(tokenizer),
-        template,
-        formats,
-        defaults: crate::api::request::Defaults::load(directory)?,
-        max_model_len: info.max_model_len as usize,
-        pooling: PoolingConfig::read(directory)?,
-        revision: Manifest::read(directory).map(|manifest| manifest.commit),
-        directory: directory.to_path_buf(),
-        info,
     })
 }
 
@@ -292,6 +278,7 @@ fn one_token() -> GenerateRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Environment, ServeArguments};
 
     #[test]
     fn no_weights_are_downloaded_from_a_tokenizers_repository() {
@@ -311,5 +298,16 @@ mod tests {
         let allowed = tokenizer.patterns.allow;
         assert!(!allowed.is_empty());
         assert!(allowed.iter().all(|pattern| !pattern.contains("safetensors")));
+    }
+    #[tokio::test]
+    async fn an_unknown_parser_is_refused_before_the_download() {
+        let flags = [("model", "org/name"), ("tool-call-parser", "unknown")];
+        let arguments = ServeArguments {
+            flags: flags.map(|(name, text)| (name.into(), text.into())).to_vec(),
+            ..ServeArguments::default()
+        };
+        let config = config::resolve(&arguments, &Environment::default()).unwrap();
+        let loaded = load(Arc::new(config), StartupTracker::new()).await;
+        assert!(matches!(loaded, Err(LoadError::Parser(_))), "{loaded:?}");
     }
 }

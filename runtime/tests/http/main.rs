@@ -15,5 +15,6 @@ mod jobs;
 mod pooling;
 mod probes;
 mod security;
+mod settings;
 mod sockets;
 mod tools;
