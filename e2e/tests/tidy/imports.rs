@@ -102,34 +102,6 @@ impl Imports {
     }
 }
 
-/// The largest groups of nodes of which each is reached from each other one.
-pub(crate) fn circles<T: Ord + Clone>(arrows: &BTreeMap<T, BTreeSet<T>>) -> Vec<BTreeSet<T>> {
-    let reached = |from: &T| {
-        let mut found = BTreeSet::new();
-        let mut open = vec![from];
-        while let Some(node) = open.pop() {
-            for next in arrows.get(node).into_iter().flatten() {
-                if found.insert(next.clone()) {
-                    open.push(next);
-                }
-            }
-        }
-        found
-    };
-    let reached: BTreeMap<&T, BTreeSet<T>> = arrows.keys().map(|node| (node, reached(node))).collect();
-    let circle = |node: &&T| -> BTreeSet<T> {
-        let there = reached[*node].iter();
-        let back = |other: &&T| reached.get(*other).is_some_and(|back| back.contains(*node));
-        there.filter(back).cloned().collect()
-    };
-    let found: BTreeSet<BTreeSet<T>> = arrows
-        .keys()
-        .filter(|node| reached[*node].contains(*node))
-        .map(|node| circle(&node))
-        .collect();
-    found.into_iter().collect()
-}
-
 fn child(module: &Module, name: &str) -> Module {
     let mut child = module.clone();
     child.push(name.to_owned());
@@ -159,13 +131,21 @@ fn read_modules(folder: &Path, module: &mut Module, texts: &mut BTreeMap<Module,
     }
 }
 
-/// A source without comments and without its tests.
+/// A source without comments, without the paths of visibilities, and without its tests.
 fn code(text: &str) -> String {
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let lines = code
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default());
-    lines.collect::<Vec<_>>().join("\n")
+    let is_tests = |line: &&str| line.ends_with("mod tests {");
+    let lines = text.lines().take_while(|line| !is_tests(line));
+    let code = |line: &str| {
+        let line = line.split("//").next().unwrap_or_default();
+        match line
+            .split_once("pub(in ")
+            .and_then(|(before, rest)| Some((before, rest.split_once(')')?.1)))
+        {
+            Some((before, after)) => format!("{before}pub(){after}"),
+            None => line.to_owned(),
+        }
+    };
+    lines.map(code).collect::<Vec<_>>().join("\n")
 }
 
 /// The visibility and the tree of each `use`.
@@ -214,7 +194,9 @@ fn paths(tree: &str) -> Vec<Vec<String>> {
 fn named_paths(text: &str) -> Vec<Vec<String>> {
     let is_path = |char: char| char.is_alphanumeric() || matches!(char, '_' | ':');
     let words = text.split(|char| !is_path(char));
-    let is_ours = |word: &&str| word.starts_with("crate::") || word.starts_with("super::");
+    // A prefix of a tree, such as `crate::{a, b}`, is read with its tree.
+    let is_ours =
+        |word: &&str| (word.starts_with("crate::") || word.starts_with("super::")) && !word.ends_with("::");
     words.filter(is_ours).map(segments).collect()
 }
 
@@ -291,12 +273,5 @@ mod tests {
             ("c.rs", "use crate::a::X;\nuse crate::a::Y;"),
         ]);
         assert_eq!(found, [pair("c", "a"), pair("c", "a::b")]);
-    }
-
-    #[test]
-    fn circles_are_found() {
-        let arrow = |(from, to): (&str, &str)| (module(from), BTreeSet::from([module(to)]));
-        let arrows = [("a", "b"), ("b", "c"), ("c", "b"), ("d", "a")].map(arrow).into();
-        assert_eq!(circles(&arrows), [BTreeSet::from([module("b"), module("c")])]);
     }
 }
