@@ -42,7 +42,7 @@ pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<S
         None => own_tokenizer(&directory),
     };
     let worker = load.clone();
-    let loading = tokio::task::spawn_blocking(move || worker.from_files(&directory, &tokenizer, &formats));
+    let loading = tokio::task::spawn_blocking(move || worker.load_files(&directory, &tokenizer, &formats));
     let serving = loading.await.map_err(|_| LoadError::Panicked)??;
     load.startup.enter(Stage::WarmingUp);
     warm_up(&serving.engine, &serving.info).await?;
@@ -91,7 +91,7 @@ impl Loading {
         Ok(destination)
     }
     /// The engine and what it needs beside it, from files on this machine.
-    fn from_files(
+    fn load_files(
         &self,
         directory: &Path,
         tokenizer: &Path,
