@@ -50,7 +50,7 @@ pub(super) struct Drawing<'a> {
     /// The text so far.
     sequence: &'a Sequence,
     /// Where it is in its grammar, if it has one.
-    guide: Option<Guide>,
+    guide: Option<Box<Guide>>,
     /// What the model drew, if it did.
     by_model: Option<Result<Sampled, SampleError>>,
 }
@@ -135,7 +135,7 @@ impl DrawPlan {
     pub(super) fn drawings<'a>(
         &self,
         scheduler: &'a Scheduler,
-        mut lend: impl FnMut(SequenceId) -> Option<Guide>,
+        mut lend: impl FnMut(SequenceId) -> Option<Box<Guide>>,
     ) -> Vec<Drawing<'a>> {
         let drawing = |(draw, &planned): (usize, &PlannedDraw)| {
             Some(Drawing {
@@ -237,7 +237,9 @@ fn with_masks<'a, 'b: 'a, R>(
     drawings: impl Iterator<Item = &'a mut Drawing<'b>>,
     compute: impl FnOnce() -> R,
 ) -> R {
-    let guides: Vec<&mut Guide> = drawings.filter_map(|drawing| drawing.guide.as_mut()).collect();
+    let guides: Vec<&mut Guide> = drawings
+        .filter_map(|drawing| drawing.guide.as_deref_mut())
+        .collect();
     if guides.is_empty() {
         return compute();
     }
@@ -311,7 +313,7 @@ impl StepLogits<'_> {
 
 impl Drawing<'_> {
     /// Its branch, and the guide that was lent.
-    pub(super) fn into_guide(self) -> (SequenceId, Option<Guide>) {
+    pub(super) fn into_guide(self) -> (SequenceId, Option<Box<Guide>>) {
         (self.planned.branch.id, self.guide)
     }
 

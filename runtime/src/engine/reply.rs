@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::draw::Guide;
 use super::load::LoadGauge;
 use super::request::{Admitted, FinishReason, Task};
 use super::scheduler::{Admission, Scheduler};
@@ -78,9 +77,7 @@ impl Replies {
                 first_token_at: None,
             };
             let reply = match &admitted.task {
-                Task::Generate { grammar, .. } => {
-                    Reply::Text(TextReply::new(recipient, grammar.as_ref().map(Guide::new)))
-                }
+                Task::Generate { grammar, .. } => Reply::Text(TextReply::new(recipient, grammar.as_ref())),
                 Task::Search { params, .. } => Reply::Beam(BeamReply::new(recipient, *params)),
                 Task::Pool { .. } => Reply::Pooled(PooledReply::new(recipient)),
             };

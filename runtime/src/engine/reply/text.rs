@@ -11,29 +11,31 @@ use crate::engine::sampler::Sampled;
 use crate::engine::scheduler::{Progress, Scheduler};
 use crate::engine::sequence::SequenceId;
 use crate::engine::ticket::{Event, RequestFailure};
+use crate::grammar::Grammar;
 
 /// The reply to one answer of a request that generates.
 pub(super) struct TextReply {
     pub(super) recipient: Recipient,
     /// Where the text is in its grammar; lent out while a step draws. It follows the tokens, so preemption does not
     /// touch it.
-    guide: Option<Guide>,
+    guide: Option<Box<Guide>>,
 }
 
 impl TextReply {
-    pub(super) fn new(recipient: Recipient, guide: Option<Guide>) -> TextReply {
+    pub(super) fn new(recipient: Recipient, grammar: Option<&Grammar>) -> TextReply {
+        let guide = grammar.map(|grammar| Box::new(Guide::new(grammar)));
         TextReply { recipient, guide }
     }
 }
 
 impl Replies {
     /// Lends the guide of a text, if it has one, until [`Replies::return_guide`].
-    pub(in crate::engine) fn lend_guide(&mut self, id: SequenceId) -> Option<Guide> {
+    pub(in crate::engine) fn lend_guide(&mut self, id: SequenceId) -> Option<Box<Guide>> {
         self.text(id).and_then(|text| text.guide.take())
     }
 
     /// Takes a lent guide back.
-    pub(in crate::engine) fn return_guide(&mut self, id: SequenceId, guide: Option<Guide>) {
+    pub(in crate::engine) fn return_guide(&mut self, id: SequenceId, guide: Option<Box<Guide>>) {
         if let Some(text) = self.text(id) {
             text.guide = guide;
         }
