@@ -67,9 +67,10 @@ pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplat
         }),
         strict: false,
         formats: crate::parsers::Formats::default(),
+        tokenizer,
     };
     for prepare in [chat, completion] {
-        if let Ok(prepared) = prepare(body, &rules, tokenizer) {
+        if let Ok(prepared) = prepare(body, &rules) {
             assert!(!prepared.prompts.is_empty(), "{prepared:?} has no prompt");
         }
     }

@@ -1,30 +1,30 @@
-//! What a client is told when a request cannot be answered.
+//! The errors that a client receives.
 //!
-//! Owns the one place that knows an error's status, OpenAI body and metric label. Must not know how a request is
-//! parsed or run; what an operator is told about a process that cannot start is in `config` and `server`.
+//! Owns status, OpenAI body and metric label of each error. Must not know how a request is parsed or run. The errors of a
+//! process that cannot start are in `config` and `server`.
 
 pub use crds::schema::shortened;
 use serde_json::{Value, json};
 
 use crate::engine::{AdmitError, RequestFailure, SampleError, SubmitError};
 
-/// Seconds after which a client may ask again while the process loads or drains.
+/// Seconds after which a client may try again while the process loads or drains.
 const RETRY_AFTER_S: u64 = 5;
 
-/// Why a request is not answered. `Display` is the text for the client.
+/// Why a request has no answer. `Display` is the text for the client.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ApiError {
     /// The body is not JSON.
     #[error("the body is not valid JSON: {reason}")]
     BrokenJson {
-        /// What the parser says, with line and column.
+        /// The parser's error, with line and column.
         reason: String,
     },
-    /// The body is JSON but no object.
+    /// The body is JSON but not an object.
     #[error("the body must be a JSON object")]
     NotAnObject,
     /// A parameter has the wrong type or is outside its range.
-    #[error("{param} must be {expected}, and is {got}")]
+    #[error("{param} must be {expected}, but is {got}")]
     InvalidValue {
         /// Path of the parameter, such as `messages[0].content`.
         param: String,
@@ -33,22 +33,22 @@ pub enum ApiError {
         /// The value it has, shortened.
         got: String,
     },
-    /// A parameter without which nothing can be answered.
+    /// A required parameter is absent.
     #[error("{param} is missing")]
     Missing {
         /// Path of the parameter.
         param: String,
     },
-    /// A parameter that clients of OpenAI or vLLM know and this version does not have.
+    /// A parameter of OpenAI's or vLLM's API that this version does not support.
     #[error("{param} is not supported. {advice}")]
     Unsupported {
         /// Path of the parameter.
         param: String,
-        /// Why, or what to do instead: a sentence.
+        /// A sentence: why, or what to do instead.
         advice: String,
     },
-    /// A parameter that nobody knows, where such are refused.
-    #[error("{param} is no parameter of this route, and unknown parameters are refused here")]
+    /// An unknown parameter, in strict mode.
+    #[error("{param} is not a parameter of this route, and this server refuses unknown parameters")]
     UnknownParameter {
         /// Its name.
         param: String,
@@ -58,60 +58,60 @@ pub enum ApiError {
     Contradiction {
         /// Path of one parameter.
         param: String,
-        /// What does not fit.
+        /// The contradiction.
         reason: String,
     },
-    /// Prompt and answer do not fit the model's context, or the KV cache.
+    /// Prompt and answer do not fit into the model's context or the KV cache.
     #[error("{reason}")]
     TooLong {
         /// The parameter to make smaller.
         param: String,
-        /// The limit and what exceeds it.
+        /// The limit, and the value that exceeds it.
         reason: String,
     },
-    /// The chat template refuses the messages, or fails on them.
+    /// The chat template refuses the messages or fails.
     #[error("the chat template does not accept the messages: {reason}")]
     Template {
         /// Path of the messages.
         param: String,
-        /// What the template says.
+        /// The template's error.
         reason: String,
     },
-    /// No key, or none that is known here.
+    /// There is no key, or it is wrong.
     #[error("a valid API key is required: Authorization: Bearer KEY")]
     InvalidApiKey,
     /// The model is not served here.
-    #[error("the model '{model}' does not exist; served are {}", served.join(", "))]
+    #[error("the model '{model}' does not exist; this server has {}", served.join(", "))]
     UnknownModel {
-        /// What was asked for, shortened.
+        /// The requested name, shortened.
         model: String,
-        /// Every name that is served.
+        /// Every served name.
         served: Vec<String>,
     },
-    /// The model is served here, but is not for this.
+    /// The model is served here, but it is not for this route.
     #[error("the model '{model}' does not {wanted}; it {does}")]
     WrongTask {
-        /// What was asked for.
+        /// The requested name.
         model: String,
         /// What the route needs, such as `generate text`.
         wanted: &'static str,
         /// What the model is for, such as `generates text`.
         does: &'static str,
     },
-    /// There is no such job, or its results were kept long enough.
-    #[error("there is no job '{id}' here")]
+    /// There is no such job, or its results have expired.
+    #[error("there is no job '{id}' on this server")]
     UnknownJob {
-        /// What was asked for, shortened.
+        /// The requested id, shortened.
         id: String,
     },
-    /// Answers are not stored here, so that none has this name.
+    /// Answers are not stored, so no id exists.
     #[error("Response with id '{id}' not found. Answers are not stored here.")]
     UnknownResponse {
-        /// What was asked for, shortened.
+        /// The requested id, shortened.
         id: String,
     },
     /// There is no such route.
-    #[error("there is no {path}")]
+    #[error("there is no route {path}")]
     UnknownRoute {
         /// Path of the request, shortened.
         path: String,
@@ -130,8 +130,8 @@ pub enum ApiError {
         /// Longest time for a body, seconds.
         timeout_s: u64,
     },
-    /// The body ended before it was whole.
-    #[error("the body broke off")]
+    /// The connection ended before the end of the body.
+    #[error("the body is incomplete")]
     BodyCut,
     /// The body is larger than any request may be.
     #[error("the body is larger than {bytes_max} bytes")]
@@ -139,22 +139,24 @@ pub enum ApiError {
         /// Largest body, bytes.
         bytes_max: usize,
     },
-    /// The body is declared as something else than JSON.
-    #[error("the body must be application/json")]
+    /// The content type is not JSON.
+    #[error("the content type of the body must be application/json")]
     MediaType,
     /// The queue is full.
-    #[error("this replica has as many requests as it may hold; try again in {retry_after_s} s")]
+    #[error("this replica has no room for another request; try again in {retry_after_s} s")]
     QueueFull {
-        /// When a place is likely to be free, seconds.
+        /// Seconds until there is probably room.
         retry_after_s: u64,
     },
-    /// No more jobs can be held.
-    #[error("this replica holds as many jobs as it may; fetch results, or try again later")]
+    /// There is no room for another job.
+    #[error(
+        "this replica has no room for another job; fetch the results of finished jobs, or try again later"
+    )]
     JobsFull,
     /// The model is not loaded yet.
     #[error("the model is being loaded")]
     Loading,
-    /// The process is about to stop.
+    /// The process stops soon.
     #[error("this replica is shutting down")]
     Draining,
     /// The process stopped before the answer was complete.
@@ -165,7 +167,7 @@ pub enum ApiError {
     Internal,
 }
 
-/// What an error looks like over HTTP.
+/// The HTTP form of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// HTTP status code.
@@ -174,7 +176,7 @@ pub struct Facts {
     pub kind: &'static str,
     /// OpenAI's `error.code`.
     pub code: Option<&'static str>,
-    /// Metric label: one per variant, so that there are few.
+    /// Metric label, one per variant.
     pub label: &'static str,
 }
 
@@ -188,6 +190,19 @@ impl ApiError {
             param: param.into(),
             expected: expected.into(),
             got: shortened(&got.to_string()),
+        }
+    }
+
+    /// A parameter that is absent.
+    pub fn missing(param: impl Into<String>) -> Self {
+        Self::Missing { param: param.into() }
+    }
+
+    /// A parameter that contradicts another one or the model.
+    pub fn contradiction(param: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Contradiction {
+            param: param.into(),
+            reason: reason.into(),
         }
     }
 
@@ -229,7 +244,7 @@ impl ApiError {
         }
     }
 
-    /// The parameter that is to blame.
+    /// The wrong parameter.
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::InvalidValue { param, .. }
@@ -260,7 +275,7 @@ impl ApiError {
         }
     }
 
-    /// The same about a parameter of another name.
+    /// The same error about a parameter of another name.
     pub fn about(mut self, name: impl FnOnce(&str) -> String) -> Self {
         if let Self::InvalidValue { param, .. }
         | Self::Missing { param }
@@ -290,7 +305,7 @@ impl ApiError {
         }
     }
 
-    /// A refused submission; `prompt` is the parameter the prompt came from.
+    /// A refused submission; `prompt` is the parameter that contains the prompt.
     pub fn from_submit(error: SubmitError, prompt: &str) -> Self {
         match error {
             SubmitError::Refused {
@@ -304,7 +319,7 @@ impl ApiError {
             } => Self::Contradiction {
                 param: "n".into(),
                 reason: format!(
-                    "{n_requests} answers at once are asked for, where this replica holds {n_requests_max}"
+                    "the request needs {n_requests} answers; this replica runs at most {n_requests_max} at once"
                 ),
             },
             SubmitError::Draining => Self::Draining,
@@ -363,11 +378,11 @@ impl ApiError {
 impl From<&RequestFailure> for ApiError {
     fn from(failure: &RequestFailure) -> Self {
         match failure {
-            // What the request allows and forbids leaves nothing.
+            // The request's own parameters exclude all tokens.
             RequestFailure::Sampling(SampleError::NoCandidate) => Self::Contradiction {
                 param: "allowed_token_ids".into(),
-                reason: "no token is left to draw: allowed_token_ids, bad_words, logit_bias, min_tokens and the form of \
-                         the answer forbid them all"
+                reason: "allowed_token_ids, bad_words, logit_bias, min_tokens and the form of the answer together \
+                         exclude every token"
                     .into(),
             },
             RequestFailure::Sampling(_) | RequestFailure::Grammar(_) | RequestFailure::EngineDead => {
@@ -438,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn every_label_is_one_variants_own() {
+    fn every_variant_has_its_own_label() {
         let labels: BTreeSet<&str> = all().iter().map(|error| error.facts().label).collect();
         assert_eq!(labels.len(), all().len());
     }
@@ -455,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_says_when_to_come_back() {
+    fn temporary_errors_have_a_retry_time() {
         for error in all() {
             let status = error.facts().status;
             assert_eq!(
@@ -467,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clients_input_is_repeated_only_in_part() {
+    fn a_long_input_is_shortened_in_the_error() {
         let error = ApiError::invalid("n", "a whole number", &json!("ä".repeat(10_000)));
         assert!(error.to_string().chars().count() < 150, "{error}");
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::app::App;
 use super::events::{self, Events};
 use super::shape::Shape;
-use crate::api::answer::{Delta, Deltas, Whole};
+use crate::api::answer::{Delta, Deltas, TokenCounts};
 use crate::api::error::ApiError;
 use crate::api::request::{Prepared, StreamOptions};
 use crate::api::response::{Answer, CompletionTokensDetails, FINGERPRINT, PromptTokensDetails, Usage};
@@ -31,25 +31,6 @@ pub(super) struct Envelope {
     n: usize,
     /// The request wants only prompts, so generated tokens do not count.
     only_prompt: bool,
-}
-
-/// Tokens of a choice so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    n_generated: usize,
-    n_reasoning: usize,
-    /// Of its prompt, those that the prefix cache had.
-    n_cached: usize,
-}
-
-impl Counts {
-    pub(super) fn of_whole(whole: &Whole) -> Self {
-        Self {
-            n_generated: whole.n_generated,
-            n_reasoning: whole.n_reasoning,
-            n_cached: whole.n_cached,
-        }
-    }
 }
 
 impl Envelope {
@@ -78,7 +59,7 @@ impl Envelope {
         }
     }
 
-    pub(super) fn usage(&self, counts: &[Counts]) -> Usage {
+    pub(super) fn usage(&self, counts: &[TokenCounts]) -> Usage {
         let shown = counts.iter().filter(|_| !self.only_prompt);
         let n_generated: usize = shown.map(|counts| counts.n_generated).sum();
         // The answers to one prompt share it.
@@ -145,7 +126,7 @@ pub(super) struct ChunkWriter<S: Shape> {
     shape: S,
     options: StreamOptions,
     /// Per choice.
-    counts: Vec<Counts>,
+    counts: Vec<TokenCounts>,
     /// Those of the piece that is being written.
     chunks: Vec<S::ChunkChoice>,
 }
@@ -160,7 +141,7 @@ impl<S: Shape> ChunkWriter<S> {
             envelope,
             shape,
             options: prepared.answers.stream.unwrap_or_default(),
-            counts: vec![Counts::default(); prepared.prompts.len() * prepared.answers.n],
+            counts: vec![TokenCounts::default(); prepared.prompts.len() * prepared.answers.n],
             chunks: Vec::new(),
         }
     }
@@ -194,11 +175,7 @@ impl<S: Shape> ChunkWriter<S> {
 
     fn delta(&mut self, delta: Delta, events: &mut Events) {
         let idx = delta.choice_idx;
-        let counts = Counts {
-            n_generated: delta.n_generated,
-            n_reasoning: delta.n_reasoning,
-            n_cached: delta.n_cached,
-        };
+        let counts = delta.counts;
         self.shape.chunks(delta, &mut self.chunks);
         let n_before = self.chunks.len().saturating_sub(1);
         for (at, choice) in self.chunks.drain(..).enumerate() {

@@ -9,20 +9,19 @@ use axum::response::{IntoResponse, Response};
 
 use super::app::App;
 use super::body::JsonBytes;
-use super::chunks::{ChunkWriter, Counts, Envelope};
+use super::chunks::{ChunkWriter, Envelope};
 use super::ignored::name_ignored;
 use super::request_id::RequestName;
 use super::shape::Shape;
-use crate::api::answer::{Choice, ChoicePlan, Running, best};
+use crate::api::answer::{Choice, ChoicePlan, Running, TokenCounts, best};
 use crate::api::error::ApiError;
 use crate::api::request::{Prepared, Rules, Work};
 use crate::config::ServeConfig;
 use crate::engine::Ticket;
 use crate::serving::Serving;
-use crate::tokenizer::Tokenizer;
 
 /// How a route reads a body.
-pub(super) type Reader<T> = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<T, ApiError>;
+pub(super) type Reader<T> = fn(&[u8], &Rules<'_>) -> Result<T, ApiError>;
 
 /// Reads and checks a body where it may take long: off the threads that serve others.
 pub(super) async fn prepare<T: Send + 'static>(
@@ -32,8 +31,7 @@ pub(super) async fn prepare<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     let serving = app.ready()?;
     let config = Arc::clone(&app.config);
-    let prepared = Arc::clone(&serving.tokenizer)
-        .in_pool(move |tokenizer| read(&body.0, &rules(&config, &serving), tokenizer));
+    let prepared = Arc::clone(&serving.tokenizer).in_pool(move |_| read(&body.0, &rules(&config, &serving)));
     prepared.await.map_err(|error| {
         tracing::error!(%error, "a request could not be prepared");
         ApiError::Internal
@@ -54,6 +52,7 @@ fn rules<'a>(config: &'a ServeConfig, serving: &'a Serving) -> Rules<'a> {
         grammars: serving.grammars.as_ref(),
         strict: config.openai.strict_parameters(),
         formats: serving.formats,
+        tokenizer: &serving.tokenizer,
     }
 }
 
@@ -70,7 +69,7 @@ pub(super) async fn respond<S: Shape>(
             let answers = &prepared.answers;
             let wholes = best(running.wholes().await?, answers.n_generated(), answers.n);
             let envelope = Envelope::new(name.id(S::ID_PREFIX, request_id), &prepared);
-            let counts: Vec<Counts> = wholes.iter().map(Counts::of_whole).collect();
+            let counts: Vec<TokenCounts> = wholes.iter().map(|whole| whole.counts).collect();
             let wholes = wholes.into_iter().enumerate();
             let choices = wholes.map(|(idx, whole)| shape.whole(idx, whole)).collect();
             let mut answer = envelope.around(S::WHOLE, choices);
@@ -97,7 +96,7 @@ pub(super) fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, Api
         Work::Search(requests) => (serving.engine.submit_beam_searches(requests), Some(answers.n)),
     };
     let refused = |error| ApiError::from_submit(error, prepared.prompt_param);
-    let tickets = tickets.map_err(|error| prepared.names.restore(refused(error)))?;
+    let tickets = tickets.map_err(|error| prepared.renames.restore(refused(error)))?;
     let n_each = n_searched.unwrap_or(1);
     let per_prompt = answers.n_generated() / n_each;
     let choice = |(idx, ticket): (usize, Ticket)| {

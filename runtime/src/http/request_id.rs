@@ -6,8 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Longest id that is accepted from a client, in bytes.
-pub(super) const REQUEST_ID_BYTES_MAX: usize = 128;
+use crate::api::request::is_request_id;
 
 /// The header that carries it, in requests and in answers.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,7 +20,7 @@ pub(super) struct RequestId(pub(super) HeaderValue);
 pub(super) struct RequestName(Option<String>);
 
 impl RequestName {
-    /// A prefix, and the name of the header, else of the body, else a new one.
+    /// A prefix with the name in the header, or else the name in the body, or else a new name.
     pub(super) fn id(&self, prefix: &str, in_body: Option<&str>) -> String {
         match self.0.as_deref().or(in_body) {
             Some(name) => format!("{prefix}{name}"),
@@ -34,23 +33,19 @@ impl<S: Sync> FromRequestParts<S> for RequestName {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let given = sane_request_id(&parts.headers);
+        let given = given_request_id(&parts.headers);
         Ok(Self(given.and_then(|id| Some(id.to_str().ok()?.to_owned()))))
     }
 }
 
-/// The client's own id, if it is short and printable.
-fn sane_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let is_sane = |id: &&HeaderValue| {
-        let bytes = id.as_bytes();
-        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
-    };
-    headers.get(REQUEST_ID).filter(is_sane)
+/// The client's own id, if it is accepted.
+fn given_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(REQUEST_ID).filter(|id| is_request_id(id.as_bytes()))
 }
 
 /// The client's id, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    sane_request_id(headers).cloned().unwrap_or_else(|| {
+    given_request_id(headers).cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("an id is printable")
     })
 }

@@ -127,12 +127,12 @@ struct Teller<W> {
 
 impl<W: Writer> Teller<W> {
     fn delta(&mut self, delta: Delta, events: &mut Vec<Value>) {
-        self.counts.n_cached = delta.n_cached;
+        self.counts.n_cached = delta.counts.n_cached;
         if !std::mem::replace(&mut self.has_begun, true) {
             self.writer.begin(self.counts, events);
         }
-        self.counts.n_generated = delta.n_generated;
-        self.counts.n_reasoning = delta.n_reasoning;
+        self.counts.n_generated = delta.counts.n_generated;
+        self.counts.n_reasoning = delta.counts.n_reasoning;
         self.writer.tokens(&delta.tokens);
         for piece in delta.pieces {
             self.writer.piece(piece, events);

@@ -217,9 +217,9 @@ async fn error_bodies_byte_for_byte() {
     }
     bodies.push(server.send(post("/v1/completions", "{\n  nonsense")).await.text);
     insta::assert_snapshot!(bodies.join("\n"), @r#"
-    {"error":{"message":"the model 'gpt-5' does not exist; served are tiny, alias","type":"invalid_request_error","param":"model","code":"model_not_found"}}
-    {"error":{"message":"temperature must be a number from 0 to 2, and is \"warm\"","type":"invalid_request_error","param":"temperature","code":"invalid_value"}}
-    {"error":{"message":"best_of must be at least n, which is 3, and is 2","type":"invalid_request_error","param":"best_of","code":"invalid_value"}}
+    {"error":{"message":"the model 'gpt-5' does not exist; this server has tiny, alias","type":"invalid_request_error","param":"model","code":"model_not_found"}}
+    {"error":{"message":"temperature must be a number from 0 to 2, but is \"warm\"","type":"invalid_request_error","param":"temperature","code":"invalid_value"}}
+    {"error":{"message":"best_of must be at least n, which is 3, but is 2","type":"invalid_request_error","param":"best_of","code":"invalid_value"}}
     {"error":{"message":"the prompt has 2048 tokens, which leaves no room for an answer: the context holds 2048. Please reduce the length of the input.","type":"invalid_request_error","param":"prompt","code":"context_length_exceeded"}}
     {"error":{"message":"the prompt's 1 tokens and an answer of 2048 exceed the context of 2048 tokens","type":"invalid_request_error","param":"max_tokens","code":"context_length_exceeded"}}
     {"error":{"message":"the body is not valid JSON: key must be a string at line 2 column 3","type":"invalid_request_error","param":null,"code":"invalid_json"}}

@@ -18,3 +18,4 @@ mod security;
 mod settings;
 mod sockets;
 mod tools;
+mod typed_answers;

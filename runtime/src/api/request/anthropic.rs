@@ -1,29 +1,59 @@
-//! `/v1/messages` in terms of `/v1/chat/completions`: blocks become messages, and parameters get their other names.
+//! The bodies of `/v1/messages` and `/v1/messages/count_tokens`, rewritten as a chat's: blocks become messages, and
+//! parameters get their other names.
 //!
 //! Source: Anthropic's API reference.
 
 use serde_json::{Map, Value, json};
 
+use super::chat::rewritten_chat;
 use super::messages::listed;
-use super::missing;
-use super::names::Names;
-use super::params::take;
+use super::parameters::MESSAGES;
+use super::params::{Params, take};
+use super::prepared::Prepared;
+use super::renames::Renames;
+use super::rules::Rules;
 use crate::api::error::ApiError;
 
-/// Parameters by their names in a chat.
+/// Parameters, each with its name in a chat.
 const RENAMED: [(&str, &str); 2] = [
     ("max_tokens", "max_completion_tokens"),
     ("stop_sequences", "stop"),
 ];
 
-/// Rewrites a body's fields to those of a chat.
+/// Reads the body of `/v1/messages`.
 ///
 /// # Errors
-/// [`ApiError`] that names the path in the body as the client wrote it.
-pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
-    let mut names = Names::default();
-    let messages = messages(fields, &mut names)?;
-    // What the client put into the model's mouth goes on.
+/// [`ApiError`] for every error of the client.
+pub fn anthropic(body: &[u8], rules: &Rules<'_>) -> Result<Prepared, ApiError> {
+    let params = Params::parse(body, &MESSAGES, rules)?;
+    if !params.has("max_tokens") {
+        return Err(ApiError::missing("max_tokens"));
+    }
+    anthropic_chat(params, rules)
+}
+
+/// Reads the body of `/v1/messages/count_tokens`.
+///
+/// # Errors
+/// [`ApiError`] for every error of the client.
+pub fn anthropic_prompt(body: &[u8], rules: &Rules<'_>) -> Result<Prepared, ApiError> {
+    anthropic_chat(Params::parse(body, &MESSAGES, rules)?, rules)
+}
+
+fn anthropic_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiError> {
+    // The range of a chat's temperature is larger.
+    params.check_number("temperature")?;
+    rewritten_chat(params, to_chat, rules)
+}
+
+/// Rewrites a body's fields as those of a chat.
+///
+/// # Errors
+/// [`ApiError`] with the path in the client's body.
+fn to_chat(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
+    let mut renames = Renames::default();
+    let messages = messages(fields, &mut renames)?;
+    // The answer continues a last message that the client wrote for the model.
     if messages
         .last()
         .is_some_and(|last| last["role"] == "assistant" && last["tool_calls"].is_null())
@@ -34,11 +64,11 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError
     for (name, chat) in RENAMED {
         if let Some(value) = take(fields, name) {
             fields.insert(chat.into(), value);
-            names.add(chat, name);
+            renames.add(chat, name);
         }
     }
     if let Some(tools) = take(fields, "tools") {
-        fields.insert("tools".into(), functions(tools, &mut names)?);
+        fields.insert("tools".into(), functions(tools, &mut renames)?);
     }
     if let Some(choice) = take(fields, "tool_choice") {
         tool_choice(choice, fields)?;
@@ -52,41 +82,41 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError
                 return Err(ApiError::invalid("thinking", expected, &thinking));
             }
         };
-        // The name that templates of the Hub have for it.
+        // Chat templates call it so.
         fields.insert(
             "chat_template_kwargs".into(),
             json!({"enable_thinking": is_enabled}),
         );
     }
-    Ok(names)
+    Ok(renames)
 }
 
-/// The messages of a chat, of which what the system says is the first.
-fn messages(fields: &mut Map<String, Value>, names: &mut Names) -> Result<Vec<Value>, ApiError> {
+/// The messages of a chat. All system messages are joined into the first.
+fn messages(fields: &mut Map<String, Value>, renames: &mut Renames) -> Result<Vec<Value>, ApiError> {
     let mut system: Vec<String> = Vec::new();
     if let Some(value) = take(fields, "system") {
         system.push(system_text("system", &value)?);
     }
-    let turns = listed(take(fields, "messages").ok_or_else(|| missing("messages"))?)?;
-    let mut said = Vec::with_capacity(turns.len());
+    let turns = listed(take(fields, "messages").ok_or_else(|| ApiError::missing("messages"))?)?;
+    let mut others = Vec::with_capacity(turns.len());
     for (idx, turn) in turns.into_iter().enumerate() {
         let path = format!("messages[{idx}]");
-        // Most templates know a system message at the beginning only.
+        // Most templates accept a system message at the beginning only.
         if turn["role"] == "system" {
             system.push(system_text(&format!("{path}.content"), &turn["content"])?);
         } else {
-            said.push((path, turn));
+            others.push((path, turn));
         }
     }
     let mut messages = Vec::new();
     if !system.is_empty() {
         messages.push(json!({"role": "system", "content": system.join("\n")}));
     }
-    for (path, turn) in said {
+    for (path, turn) in others {
         let first_idx = messages.len();
         turn_to_messages(&path, turn, &mut messages)?;
         for message_idx in first_idx..messages.len() {
-            names.add(format!("messages[{message_idx}]"), &path);
+            renames.add(format!("messages[{message_idx}]"), &path);
         }
     }
     Ok(messages)
@@ -110,12 +140,12 @@ fn system_text(path: &str, system: &Value) -> Result<String, ApiError> {
             let texts: Vec<&str> = texts.collect::<Result<_, _>>()?;
             Ok(texts.join("\n"))
         }
-        Value::Null => Err(missing(path)),
+        Value::Null => Err(ApiError::missing(path)),
         other => Err(ApiError::invalid(path, "a text or a list of blocks", other)),
     }
 }
 
-/// What one message of the client says.
+/// The content of one of the client's messages.
 #[derive(Default)]
 struct Turn {
     texts: Vec<String>,
@@ -135,13 +165,13 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
                 &turn["role"],
             ));
         }
-        None => return Err(missing(&format!("{path}.role"))),
+        None => return Err(ApiError::missing(format!("{path}.role"))),
     };
     let path = format!("{path}.content");
     let content = turn.get_mut("content").map(Value::take).unwrap_or_default();
     let mut turn = Turn::default();
     match content {
-        Value::Null => return Err(missing(&path)),
+        Value::Null => return Err(ApiError::missing(&path)),
         Value::String(text) => turn.texts.push(text),
         Value::Array(blocks) => {
             for (idx, block) in blocks.into_iter().enumerate() {
@@ -150,7 +180,7 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
         }
         other => return Err(ApiError::invalid(path, "a text or a list of blocks", &other)),
     }
-    // Results answer the calls before, and come before what the user says.
+    // Results answer the calls of the message before, so they come before the user's text.
     let has_results = !turn.results.is_empty();
     messages.extend(turn.results);
     if turn.texts.is_empty() && turn.calls.is_empty() && has_results {
@@ -170,12 +200,12 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
 /// Beginning of the ids of calls.
 const TOOL_USE_ID: &str = "toolu_";
 
-/// The id of a call as Anthropic's clients know it.
+/// The id of a call in Anthropic's form.
 pub fn tool_use_id(id: &str) -> String {
     format!("{TOOL_USE_ID}{}", id.strip_prefix("call_").unwrap_or(id))
 }
 
-/// The id of a call as the template knows it: some accept those of one length only.
+/// The id of a call in a chat. Some templates accept ids of one length only.
 fn call_id(id: &str) -> &str {
     id.strip_prefix(TOOL_USE_ID).unwrap_or(id)
 }
@@ -183,7 +213,7 @@ fn call_id(id: &str) -> &str {
 fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiError> {
     let text = |name: &str| {
         let text = block[name].as_str().map(str::to_string);
-        text.ok_or_else(|| missing(&format!("{path}.{name}")))
+        text.ok_or_else(|| ApiError::missing(format!("{path}.{name}")))
     };
     let name = |name: &str| match text(name)? {
         empty if empty.is_empty() => {
@@ -195,12 +225,12 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
     match block["type"].as_str() {
         Some("text") => turn.texts.push(text("text")?),
         Some("thinking") => turn.thoughts.push(text("thinking")?),
-        // Only who wrote it can read it.
+        // Only the server that encrypted it can read it.
         Some("redacted_thinking") => {}
         Some("tool_use") => {
             let (id, name) = (name("id")?, name("name")?);
             if block["input"].is_null() {
-                return Err(missing(&format!("{path}.input")));
+                return Err(ApiError::missing(format!("{path}.input")));
             }
             let function = json!({"name": name, "arguments": block["input"].take()});
             turn.calls
@@ -215,10 +245,12 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
         Some(_) => {
             return Err(ApiError::Contradiction {
                 param: format!("{path}.type"),
-                reason: "models here read text; blocks are text, thinking, tool_use and tool_result".into(),
+                reason:
+                    "models here read text; supported blocks are text, thinking, tool_use and tool_result"
+                        .into(),
             });
         }
-        None => return Err(missing(&format!("{path}.type"))),
+        None => return Err(ApiError::missing(format!("{path}.type"))),
     }
     Ok(())
 }
@@ -243,7 +275,7 @@ fn result_text(path: &str, content: &Value) -> Result<String, ApiError> {
     }
 }
 
-fn functions(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
+fn functions(tools: Value, renames: &mut Renames) -> Result<Value, ApiError> {
     let Value::Array(tools) = tools else {
         return Err(ApiError::invalid("tools", "a list of tools", &tools));
     };
@@ -251,15 +283,15 @@ fn functions(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
         if !matches!(tool["type"].as_str(), None | Some("custom")) {
             return Err(ApiError::Contradiction {
                 param: format!("tools[{idx}].type"),
-                reason: "this server runs no tools of its own; custom is the only type".into(),
+                reason: "this server runs no tools of its own; the only supported type is custom".into(),
             });
         }
         let mut function = json!({"name": tool["name"], "parameters": tool["input_schema"]});
         if tool["description"].is_string() {
             function["description"] = tool["description"].clone();
         }
-        names.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
-        names.add(
+        renames.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
+        renames.add(
             format!("tools[{idx}].function.parameters"),
             format!("tools[{idx}].input_schema"),
         );
@@ -275,7 +307,7 @@ fn tool_choice(choice: Value, fields: &mut Map<String, Value>) -> Result<(), Api
         (Some("none"), _) => json!("none"),
         (Some("any"), _) => json!("required"),
         (Some("tool"), Some(name)) => json!({"type": "function", "function": {"name": name}}),
-        (Some("tool"), None) => return Err(missing("tool_choice.name")),
+        (Some("tool"), None) => return Err(ApiError::missing("tool_choice.name")),
         _ => {
             let expected = "an object of type auto, any, tool or none";
             return Err(ApiError::invalid("tool_choice", expected, &choice));
@@ -338,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_comes_first() {
+    fn system_messages_come_first() {
         let body = json!({"system": "a", "messages": [
             {"role": "user", "content": "Hi"},
             {"role": "system", "content": [{"type": "text", "text": "b"}]},
@@ -348,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_path() {
+    fn an_error_has_the_path_of_the_wrong_value() {
         let with =
             |content: Value| chat(json!({"messages": [{"role": "user", "content": content}]})).unwrap_err();
         assert_eq!(chat(json!({})).unwrap_err(), "messages");

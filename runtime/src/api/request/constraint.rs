@@ -1,14 +1,14 @@
-//! What an answer must look like: OpenAI's `response_format`, and vLLM's names for the same.
+//! The form that an answer must have: OpenAI's `response_format`, and vLLM's names for the same.
 
 use serde_json::{Map, Value};
 
 use super::params::Params;
+use super::rules::Rules;
 use super::tools::{ToolChoice, ToolUse};
-use super::{Rules, contradiction};
 use crate::api::error::ApiError;
 use crate::grammar::{Constraint, Grammar, Preamble};
 
-/// Libraries of other engines, whose names are accepted: one implementation answers to all of them.
+/// Names of other engines' libraries, which are accepted. There is one implementation for all of them.
 const BACKENDS: &[&str] = &[
     "auto",
     "guidance",
@@ -18,7 +18,7 @@ const BACKENDS: &[&str] = &[
     "xgrammar",
 ];
 
-/// Parameters that ask for the form of a text, besides `response_format`.
+/// Parameters that set the form of a text, besides `response_format`.
 const STRUCTURES: &[&str] = &[
     "structured_outputs",
     "guided_json",
@@ -29,64 +29,64 @@ const STRUCTURES: &[&str] = &[
     "grammar",
 ];
 
-/// Refuses a form of the answer beside a call that must be made, which has a form of its own. OpenAI's clients send
-/// `response_format` with every request, and mean the answer after the call.
+/// Refuses a form of the answer together with a required call, which has a form of its own. `response_format` passes,
+/// because OpenAI's clients send it with every request and mean the answer after the call.
 pub(super) fn check_calls(tools: &ToolUse, params: &Params) -> Result<(), ApiError> {
     let is_forced = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
     match STRUCTURES.iter().find(|name| is_forced && params.has(name)) {
         Some(name) => {
             let reason =
-                "a request can use structured outputs or tools, not both, where tool_choice asks for a call";
-            Err(contradiction(name, reason))
+                "a request can use structured outputs or tools, not both, if tool_choice requires a call";
+            Err(ApiError::contradiction(*name, reason))
         }
         None => Ok(()),
     }
 }
 
-/// A form that a parameter asks for.
+/// The form that a parameter requires of answers.
 #[derive(Clone, Debug)]
 pub(super) struct Form {
+    /// Name of the parameter.
     pub(super) param: &'static str,
+    /// The form.
     pub(super) constraint: Constraint,
 }
 
-/// The form that a request asks for.
+/// Reads the form that a request requires of its answers.
 pub(super) fn form(params: &mut Params) -> Result<Option<Form>, ApiError> {
     check_backend(params)?;
-    let mut asked = Vec::new();
-    asked.extend(response_format(params)?.map(|constraint| ("response_format", constraint)));
+    let mut forms = Vec::new();
+    forms.extend(response_format(params)?.map(|constraint| ("response_format", constraint)));
     for name in ["guided_json", "json_schema"] {
         let schema = params.read(name, schema)?;
-        asked.extend(schema.map(|schema| (name, Constraint::JsonSchema(schema))));
+        forms.extend(schema.map(|schema| (name, Constraint::JsonSchema(schema))));
     }
     let regex = params.text("guided_regex")?;
-    asked.extend(regex.map(|regex| ("guided_regex", Constraint::Regex(regex))));
+    forms.extend(regex.map(|regex| ("guided_regex", Constraint::Regex(regex))));
     let choices = params.read("guided_choice", choices)?;
-    asked.extend(choices.map(|choices| ("guided_choice", Constraint::Choice(choices))));
+    forms.extend(choices.map(|choices| ("guided_choice", Constraint::Choice(choices))));
     for name in ["guided_grammar", "grammar"] {
         let text = params.text(name)?;
-        asked.extend(text.map(|text| (name, Constraint::Grammar(text))));
+        forms.extend(text.map(|text| (name, Constraint::Grammar(text))));
     }
     if let Some(outputs) = params.object("structured_outputs")? {
-        asked.push(("structured_outputs", structured_outputs(&outputs)?));
+        forms.push(("structured_outputs", structured_outputs(&outputs)?));
     }
-    if let [_, (name, _), ..] = asked.as_slice() {
-        return Err(contradiction(
-            name,
-            "a request can ask for one form of its answer only",
-        ));
+    if let [(first, _), (second, _), ..] = forms.as_slice() {
+        let reason = format!("it cannot be used together with {first}; an answer has one form");
+        return Err(ApiError::contradiction(*second, reason));
     }
-    Ok(asked.pop().map(|(param, constraint)| Form { param, constraint }))
+    Ok(forms.pop().map(|(param, constraint)| Form { param, constraint }))
 }
 
 impl Form {
-    /// The grammar of answers that have this form behind `preamble`.
+    /// The grammar of answers that have this form after `preamble`.
     pub(super) fn compiled(
         &self,
         preamble: Option<Preamble>,
         rules: &Rules<'_>,
     ) -> Result<Grammar, ApiError> {
-        let refused = |reason: String| contradiction(self.param, &reason);
+        let refused = |reason: String| ApiError::contradiction(self.param, reason);
         let grammars = rules.grammars.map_err(|error| refused(error.to_string()))?;
         grammars
             .compile_behind(preamble, &self.constraint)
@@ -98,7 +98,7 @@ fn check_backend(params: &mut Params) -> Result<(), ApiError> {
     let Some(name) = params.text("guided_decoding_backend")? else {
         return Ok(());
     };
-    // vLLM writes options of a library behind a colon.
+    // vLLM writes options of a library after a colon.
     let library = name.split(':').next().unwrap_or_default();
     if BACKENDS.contains(&library) {
         return Ok(());
@@ -116,29 +116,29 @@ fn response_format(params: &mut Params) -> Result<Option<Constraint>, ApiError> 
         return Ok(None);
     };
     let schema_of = |holder: &Value, path: &str| match &holder["schema"] {
-        Value::Null => Err(ApiError::Missing { param: path.into() }),
+        Value::Null => Err(ApiError::missing(path)),
         given => schema(given)
             .map(Constraint::JsonSchema)
             .ok_or_else(|| ApiError::invalid(path, "a JSON Schema", given)),
     };
-    let whole = Value::Object(format);
-    match whole["type"].as_str() {
+    let format = Value::Object(format);
+    match format["type"].as_str() {
         Some("text") => Ok(None),
-        // Some clients send a schema along.
-        Some("json_object") if !whole["schema"].is_null() => {
-            schema_of(&whole, "response_format.schema").map(Some)
+        // Some clients send a schema with this type.
+        Some("json_object") if !format["schema"].is_null() => {
+            schema_of(&format, "response_format.schema").map(Some)
         }
         Some("json_object") => Ok(Some(Constraint::JsonObject)),
         Some("json_schema") => {
-            schema_of(&whole["json_schema"], "response_format.json_schema.schema").map(Some)
+            schema_of(&format["json_schema"], "response_format.json_schema.schema").map(Some)
         }
-        Some("structural_tag") => Ok(Some(Constraint::StructuralTag(whole))),
+        Some("structural_tag") => Ok(Some(Constraint::StructuralTag(format))),
         _ => {
             let expected = "text, json_object, json_schema or structural_tag";
             Err(ApiError::invalid(
                 "response_format.type",
                 expected,
-                &whole["type"],
+                &format["type"],
             ))
         }
     }
@@ -162,9 +162,9 @@ fn choices(value: &Value) -> Option<Vec<String>> {
     items.iter().map(text).collect()
 }
 
-/// vLLM's newer form: one object with one of these.
+/// vLLM's newer parameter: an object with one constraint.
 fn structured_outputs(fields: &Map<String, Value>) -> Result<Constraint, ApiError> {
-    let mut asked = Vec::new();
+    let mut constraints = Vec::new();
     for (name, value) in fields {
         let path = format!("structured_outputs.{name}");
         let invalid = |expected: &str| ApiError::invalid(path.clone(), expected, value);
@@ -174,7 +174,7 @@ fn structured_outputs(fields: &Map<String, Value>) -> Result<Constraint, ApiErro
                 .map(str::to_string)
                 .ok_or_else(|| invalid("a text"))
         };
-        asked.push(match name.as_str() {
+        constraints.push(match name.as_str() {
             _ if value.is_null() || *value == false => continue,
             "json" => Constraint::JsonSchema(schema(value).ok_or_else(|| invalid("a JSON Schema"))?),
             "json_object" if *value == true => Constraint::JsonObject,
@@ -189,22 +189,21 @@ fn structured_outputs(fields: &Map<String, Value>) -> Result<Constraint, ApiErro
                 }
                 other => other.clone(),
             }),
-            // White space is bounded and nothing falls back, whatever these say.
+            // Accepted without effect: white space is always bounded, and there is no fallback.
             "disable_any_whitespace" | "disable_fallback" => continue,
             _ => {
                 return Err(ApiError::Unsupported {
                     param: path,
-                    advice: "Known are json, json_object, regex, choice, grammar and structural_tag.".into(),
+                    advice: "Use json, json_object, regex, choice, grammar or structural_tag.".into(),
                 });
             }
         });
     }
-    match (asked.pop(), asked.is_empty()) {
+    match (constraints.pop(), constraints.is_empty()) {
         (Some(constraint), true) => Ok(constraint),
         _ => {
-            let reason =
-                "it needs one of json, json_object, regex, choice, grammar, structural_tag, and one only";
-            Err(contradiction("structured_outputs", reason))
+            let reason = "it needs exactly one of json, json_object, regex, choice, grammar, structural_tag";
+            Err(ApiError::contradiction("structured_outputs", reason))
         }
     }
 }

@@ -1,19 +1,19 @@
-//! `suffix`: the answer goes between two texts, which models do that were trained with tokens for it.
+//! `suffix`: an answer between two texts, by models that were trained to fill in the middle.
 
-use super::Rules;
-use super::prompt::{Cut, encode};
+use super::prompt::{Cut, PromptOptions, encode};
+use super::rules::Rules;
 use crate::api::error::ApiError;
-use crate::tokenizer::{Begin, Tokenizer};
+use crate::tokenizer::Begin;
 
 /// Tokens that mark the parts of a text.
 struct Marks {
     before: &'static str,
     after: &'static str,
-    /// Where the answer begins; `None`: behind the text before it, which then comes last.
+    /// Where the answer begins; `None`: directly after the text before it, which then comes last.
     answer: Option<&'static str>,
 }
 
-/// The families' tokens, as their model cards and papers have them.
+/// The tokens of each family, from model cards and papers.
 const MARKS: &[Marks] = &[
     // Qwen2.5-Coder, CodeGemma
     psm("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -21,7 +21,7 @@ const MARKS: &[Marks] = &[
     psm("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
     // SantaCoder
     psm("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
-    // DeepSeek-Coder: the hole stands between the two texts
+    // DeepSeek-Coder: the mark of the answer is between the two texts, and that of the end is last
     psm("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     // Code Llama
     psm("▁<PRE>", "▁<SUF>", "▁<MID>"),
@@ -35,7 +35,7 @@ const MARKS: &[Marks] = &[
     },
 ];
 
-/// Tokens with which such models end what they fill in, besides their own end of a text.
+/// Tokens with which such models end their answer, besides the model's own end token.
 const ENDS: &[&str] = &[
     "<|endoftext|>",
     "<|file_separator|>",
@@ -52,13 +52,23 @@ const fn psm(before: &'static str, after: &'static str, answer: &'static str) ->
     }
 }
 
-/// The prompt for a text between `before` and `after`, and the tokens that end it.
+/// A prompt to fill in a text.
+#[derive(Debug)]
+pub(super) struct FillIn {
+    /// Tokens of the prompt.
+    pub(super) prompt: Vec<u32>,
+    /// Tokens that end the answer.
+    pub(super) ends: Vec<u32>,
+}
+
+/// Makes the prompt for a text between `before` and `after`. Only `before` is shortened.
 pub(super) fn fill_in(
-    (before, after): (&str, &str),
-    (begin, cut): (Begin, Cut),
+    before: &str,
+    after: &str,
+    options: PromptOptions,
     rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
-) -> Result<(Vec<u32>, Vec<u32>), ApiError> {
+) -> Result<FillIn, ApiError> {
+    let tokenizer = rules.tokenizer;
     let known = MARKS.iter().find_map(|marks| {
         let answer = match marks.answer {
             Some(answer) => Some(tokenizer.tokens().id_of(answer)?),
@@ -74,10 +84,14 @@ pub(super) fn fill_in(
         param: "suffix".into(),
         advice: "The tokenizer of this model has no tokens to fill in the middle of a text.".into(),
     })?;
-    let keep_all = Cut::to_nothing_less();
-    let ids = |text: &str, param: &str| encode(text, (Begin::Leave, keep_all), rules, tokenizer, param);
-    let (before, after) = (cut.apply(ids(before, "prompt")?), ids(after, "suffix")?);
-    let mut prompt = encode("", (begin, keep_all), rules, tokenizer, "prompt")?;
+    let keep_all = |begin: Begin| PromptOptions {
+        begin,
+        cut: Cut::keep_all(),
+    };
+    let ids = |text: &str, param: &str| encode(text, keep_all(Begin::Leave), rules, param);
+    let before = options.cut.apply(ids(before, "prompt")?);
+    let after = ids(after, "suffix")?;
+    let mut prompt = encode("", keep_all(options.begin), rules, "prompt")?;
     match answer_mark {
         Some(answer) => {
             prompt.push(before_mark);
@@ -94,5 +108,8 @@ pub(super) fn fill_in(
         }
     }
     let ends = ENDS.iter().filter_map(|end| tokenizer.tokens().id_of(end));
-    Ok((prompt, ends.collect()))
+    Ok(FillIn {
+        prompt,
+        ends: ends.collect(),
+    })
 }

@@ -1,16 +1,16 @@
-//! Chat messages: checked, and brought into the one form that templates know.
+//! Chat messages: checked, and rewritten in the form that chat templates expect.
 //!
-//! A content is a text or a list of text parts, arguments of calls are objects as templates of the Hub expect them,
-//! OpenAI's older `function_call` is a call like any other.
+//! A content is a text or a list of text parts, arguments of calls are objects, and OpenAI's older `function_call` is one
+//! of the calls.
 
 use serde_json::{Map, Value, json};
 
 use crate::api::error::ApiError;
 
-/// Longest name of a role, in bytes. Which roles there are is the template's business.
+/// Longest name of a role, in bytes. The template decides which roles exist.
 const ROLE_BYTES_MAX: usize = 64;
 
-/// The messages as they came.
+/// The client's messages.
 pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
     match value {
         Value::Array(items) if !items.is_empty() => Ok(items),
@@ -21,7 +21,7 @@ pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-/// The messages as the template sees them: every `content` is a text or a list of text parts.
+/// The messages for the template: every `content` is a text or a list of text parts.
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
     let items = listed(value)?;
     let mut messages = Vec::with_capacity(items.len());
@@ -40,7 +40,7 @@ fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError
     if !fields.shift_remove("audio").unwrap_or_default().is_null() {
         return Err(ApiError::Unsupported {
             param: format!("{path}.audio"),
-            advice: "Send its text as content.".into(),
+            advice: "Send the text of the audio as content.".into(),
         });
     }
     let calls = calls(path, &mut fields)?;
@@ -52,7 +52,7 @@ fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError
         None | Some(Value::Null) => match refusal {
             Some(refusal) => refusal,
             None if !calls.is_empty() => json!(""),
-            None => return Err(ApiError::Missing { param: content_path }),
+            None => return Err(ApiError::missing(content_path)),
         },
         Some(other) => {
             return Err(ApiError::invalid(
@@ -74,7 +74,7 @@ fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError
     Ok(Value::Object(fields))
 }
 
-/// The calls that a message makes, in the older way or the newer.
+/// The calls of a message, by the older name or the newer.
 fn calls(path: &str, fields: &mut Map<String, Value>) -> Result<Vec<Value>, ApiError> {
     let older = fields.shift_remove("function_call").unwrap_or_default();
     let newer = fields.shift_remove("tool_calls").unwrap_or_default();
@@ -88,7 +88,7 @@ fn calls(path: &str, fields: &mut Map<String, Value>) -> Result<Vec<Value>, ApiE
         let path = format!("{newer_path}[{idx}].function");
         match call.get_mut("function") {
             Some(function) => check_function(&path, function)?,
-            None => return Err(ApiError::Missing { param: path }),
+            None => return Err(ApiError::missing(path)),
         }
         call["type"] = json!("function");
     }
@@ -100,7 +100,7 @@ fn calls(path: &str, fields: &mut Map<String, Value>) -> Result<Vec<Value>, ApiE
     Ok(calls)
 }
 
-/// Makes the arguments an object.
+/// Checks a function and makes its arguments an object.
 fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
     if !function.is_object() {
         return Err(ApiError::invalid(
@@ -110,9 +110,7 @@ fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
         ));
     }
     if !function["name"].is_string() {
-        return Err(ApiError::Missing {
-            param: format!("{path}.name"),
-        });
+        return Err(ApiError::missing(format!("{path}.name")));
     }
     let arguments = match &function["arguments"] {
         Value::Null => json!({}),
@@ -121,7 +119,7 @@ fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
         other => other.clone(),
     };
     if !arguments.is_object() {
-        let expected = "a JSON object, written as a text";
+        let expected = "a text that contains a JSON object";
         return Err(ApiError::invalid(
             format!("{path}.arguments"),
             expected,
@@ -132,7 +130,7 @@ fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Some templates show the result of a call by the tool's name, which clients tell with the call only.
+/// Adds the tool's name to the result of a call. Some templates need it there, and clients send it with the call only.
 fn name_result(fields: &mut Map<String, Value>, before: &[Value]) {
     if fields["role"] == "function" {
         fields.insert("role".into(), json!("tool"));
@@ -157,12 +155,12 @@ fn check_role(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
     let path = format!("{path}.role");
     match fields.get("role") {
         Some(Value::String(role)) if (1..=ROLE_BYTES_MAX).contains(&role.len()) => Ok(()),
-        None | Some(Value::Null) => Err(ApiError::Missing { param: path }),
+        None | Some(Value::Null) => Err(ApiError::missing(path)),
         Some(other) => Err(ApiError::invalid(path, "a text of 1 to 64 bytes", other)),
     }
 }
 
-/// Parts of type text; a bare text is one, and so is a refusal.
+/// Rewrites parts as parts of type text; a plain text and a refusal are accepted too.
 fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
     let text = |(idx, part): (usize, Value)| {
         let path = format!("{path}[{idx}]");
@@ -176,9 +174,7 @@ fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
             | (Some("text" | "input_text" | "output_text" | "refusal"), Value::String(text), _) => {
                 Ok(json!({"type": "text", "text": text}))
             }
-            (Some("text" | "refusal"), Value::Null, _) => Err(ApiError::Missing {
-                param: format!("{path}.{name}"),
-            }),
+            (Some("text" | "refusal"), Value::Null, _) => Err(ApiError::missing(format!("{path}.{name}"))),
             (Some("text" | "refusal"), other, _) => {
                 Err(ApiError::invalid(format!("{path}.{name}"), "a text", other))
             }
@@ -202,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_are_texts_or_parts_and_other_fields_stay() {
+    fn contents_are_texts_or_parts_and_other_fields_remain() {
         let parts = json!([{"type": "text", "text": "a"}, "b"]);
         let messages = json!([{"role": "user", "name": "x", "content": parts, "tool_calls": []}]);
         let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
@@ -211,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_path() {
+    fn an_error_has_the_path_of_the_wrong_value() {
         let with =
             |content: Value| json!([{"role": "user", "content": "a"}, {"role": "user", "content": content}]);
         assert_eq!(refused(json!([])), ("messages".into(), "invalid_value"));
@@ -249,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_what_was_said() {
+    fn a_refusal_is_a_text() {
         let part = json!([{"type": "refusal", "refusal": "No."}]);
         let messages = json!([
             {"role": "assistant", "content": part},

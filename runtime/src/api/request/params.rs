@@ -1,61 +1,78 @@
-//! A JSON object read parameter by parameter, each as the table says: what is taken is checked, what is left over is
-//! told.
+//! A JSON object that is read parameter by parameter, as the table describes them. Each value is checked, and what
+//! remains unread is reported.
 
 use serde_json::{Map, Value};
 
-use super::names::Names;
-use super::parameters::{Body, Fate, Kind, Parameter};
+use super::parameters::{Body, Kind, Parameter, Support};
+use super::renames::Renames;
+use super::rules::Rules;
 use crate::api::error::ApiError;
 
-/// Rewrites the fields of one body to those of another.
-pub(super) type Rewrite = fn(&mut Map<String, Value>) -> Result<Names, ApiError>;
+/// Rewrites the fields of one body as those of another.
+pub(super) type Rewrite = fn(&mut Map<String, Value>) -> Result<Renames, ApiError>;
 
-/// Parameters that nobody has taken yet. `null` counts as absent, as in OpenAI's API.
+/// Parameters that were not read yet. `null` counts as absent, as in OpenAI's API.
 #[derive(Debug)]
 pub(super) struct Params {
     fields: Map<String, Value>,
     body: &'static Body,
-    /// What becomes of unknown names.
+    /// Unknown names are refused.
     strict: bool,
+}
+
+/// A body that was rewritten as another.
+#[derive(Debug)]
+pub(super) struct Rewritten {
+    /// The parameters of the other body.
+    pub(super) params: Params,
+    /// The client's names of these parameters.
+    pub(super) renames: Renames,
+    /// Names that the first body does not have.
+    pub(super) unknown: Vec<String>,
 }
 
 impl Params {
     /// Parses a body.
-    pub(super) fn parse(bytes: &[u8], body: &'static Body, strict: bool) -> Result<Self, ApiError> {
+    pub(super) fn parse(bytes: &[u8], body: &'static Body, rules: &Rules<'_>) -> Result<Self, ApiError> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| ApiError::BrokenJson {
             reason: error.to_string(),
         })?;
         match value {
-            Value::Object(fields) => Ok(Self { fields, body, strict }),
+            Value::Object(fields) => Ok(Self {
+                fields,
+                body,
+                strict: rules.strict,
+            }),
             _ => Err(ApiError::NotAnObject),
         }
     }
 
-    /// Takes a parameter as it is.
+    /// Takes a parameter without a check.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.given(name).and_then(|_| take(&mut self.fields, name))
     }
 
-    /// Whether a parameter is there that nobody has taken.
+    /// Whether the body has a parameter that was not read yet.
     pub(super) fn has(&self, name: &str) -> bool {
         self.given(name).is_some() && self.fields.get(name).is_some_and(|value| !value.is_null())
     }
 
-    /// What the table names as a parameter's default.
+    /// The table's default of a parameter.
     pub(super) fn default(&self, name: &str) -> &'static str {
         self.row(name).map_or("", |row| row.default)
     }
 
-    /// Takes a parameter that must be there.
+    /// Takes a parameter that the body must have.
     pub(super) fn required(&mut self, name: &str) -> Result<Value, ApiError> {
-        self.take(name)
-            .ok_or_else(|| ApiError::Missing { param: name.into() })
+        self.take(name).ok_or_else(|| ApiError::missing(name))
     }
 
+    /// Takes `true` or `false`.
     pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         self.typed(name, |value, _| value.as_bool())
     }
 
+    /// Takes a text; of a choice, one of the table's.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         self.typed(name, |value, kind| match (value, kind) {
             (Value::String(text), Kind::Choice(texts)) if !texts.contains(&text.as_str()) => None,
@@ -64,11 +81,12 @@ impl Params {
         })
     }
 
+    /// Takes an object.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
         self.typed(name, |value, _| value.as_object().cloned())
     }
 
-    /// A number in the table's range.
+    /// Takes a number in the table's range.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         self.typed(name, |value, kind| {
             let Kind::Number { min, above, max } = kind else {
@@ -79,7 +97,7 @@ impl Params {
         })
     }
 
-    /// Checks a number, and leaves it for another body to take.
+    /// Checks a number without taking it.
     pub(super) fn check_number(&mut self, name: &str) -> Result<(), ApiError> {
         let value = self.fields.get(name).cloned();
         self.number(name)?;
@@ -87,7 +105,7 @@ impl Params {
         Ok(())
     }
 
-    /// A whole number in the table's range; `2.0` is one.
+    /// Takes a whole number in the table's range; `2.0` is one.
     pub(super) fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
         self.typed(name, |value, kind| {
             let Kind::Integer { min, max } = kind else {
@@ -97,12 +115,12 @@ impl Params {
         })
     }
 
-    /// A whole number whose range begins at 0 or above.
+    /// Takes a whole number whose range begins at 0 or above.
     pub(super) fn count(&mut self, name: &str) -> Result<Option<usize>, ApiError> {
         Ok(self.integer(name)?.and_then(|n| usize::try_from(n).ok()))
     }
 
-    /// Takes a parameter that `read` understands.
+    /// Takes a parameter that `read` accepts.
     pub(super) fn read<T>(
         &mut self,
         name: &str,
@@ -111,7 +129,7 @@ impl Params {
         self.typed(name, |value, _| read(value))
     }
 
-    /// A list of items of one form.
+    /// Takes a list of at most `n_max` items, each of which `read` accepts.
     pub(super) fn list<T>(
         &mut self,
         name: &str,
@@ -124,7 +142,7 @@ impl Params {
         })
     }
 
-    /// A value that does not fit, in the words of the table.
+    /// The error for a wrong value, with the table's description of the right ones.
     pub(super) fn invalid(&self, name: &str, value: &Value) -> ApiError {
         let expected = self.row(name).map(|row| {
             let beyond = beyond(row.kind, value);
@@ -133,54 +151,53 @@ impl Params {
         ApiError::invalid(name, expected.unwrap_or_else(|| "absent".into()), value)
     }
 
-    /// What nobody has taken yet.
+    /// The parameters that were not read yet.
     pub(super) fn fields(&self) -> &Map<String, Value> {
         &self.fields
     }
 
-    /// Goes on as another body, whose parameters `rewrite` makes of these, with their names here. Those of unknown ones
-    /// are returned too.
-    pub(super) fn into_body(
-        mut self,
-        body: &'static Body,
-        rewrite: Rewrite,
-    ) -> Result<(Self, Names, Vec<String>), ApiError> {
-        let unknown = self.sift()?;
-        let names = rewrite(&mut self.fields)?;
+    /// Rewrites the parameters as those of another body.
+    pub(super) fn into_body(mut self, body: &'static Body, rewrite: Rewrite) -> Result<Rewritten, ApiError> {
+        let unknown = self.keep_honoured()?;
+        let renames = rewrite(&mut self.fields)?;
         self.body = body;
-        Ok((self, names, unknown))
+        Ok(Rewritten {
+            params: self,
+            renames,
+            unknown,
+        })
     }
 
-    /// Refuses what is left and asks for something that is not done here; the names of unknown ones are returned, or
-    /// refused if they are to be.
+    /// Refuses parameters that this server honours and that were not read. Returns the names of unknown ones, or refuses
+    /// them in strict mode.
     pub(super) fn finish(mut self) -> Result<Vec<String>, ApiError> {
-        let unknown = self.sift()?;
-        // Nothing is passed over in silence.
+        let unknown = self.keep_honoured()?;
+        // No parameter is ignored silently.
         match self.fields.keys().next() {
             None => Ok(unknown),
-            Some(name) => Err(ApiError::Contradiction {
-                param: name.clone(),
-                reason: "this request has no use for it".into(),
-            }),
+            Some(name) => Err(ApiError::contradiction(
+                name.as_str(),
+                "not supported for this request",
+            )),
         }
     }
 
-    /// Leaves only what is honoured.
-    fn sift(&mut self) -> Result<Vec<String>, ApiError> {
+    /// Keeps only the parameters that are honoured, and returns the names of unknown ones.
+    fn keep_honoured(&mut self) -> Result<Vec<String>, ApiError> {
         let (mut unknown, mut honoured) = (Vec::new(), Map::new());
         for (name, value) in std::mem::take(&mut self.fields) {
             let parameter = self.body.get(&name);
-            match parameter.map(|parameter| (parameter.fate, parameter.doc)) {
+            match parameter.map(|parameter| (parameter.support, parameter.doc)) {
                 _ if value.is_null() => {}
-                Some((Fate::NoEffect(_), _)) => {}
-                Some((Fate::Refused(harmless), _)) if asks_nothing(&value, harmless) => {}
-                Some((Fate::Refused(_), doc)) => {
+                Some((Support::NoEffect(_), _)) => {}
+                Some((Support::Refused(harmless), _)) if is_harmless(&value, harmless) => {}
+                Some((Support::Refused(_), doc)) => {
                     return Err(ApiError::Unsupported {
                         param: name,
                         advice: doc.into(),
                     });
                 }
-                Some((Fate::Honoured, _)) => {
+                Some((Support::Honoured, _)) => {
                     honoured.insert(name, value);
                 }
                 None if self.strict => return Err(ApiError::UnknownParameter { param: name }),
@@ -191,8 +208,8 @@ impl Params {
         Ok(unknown)
     }
 
-    /// The table's row of a parameter. A reader that several routes share may ask one of them for a name that its table
-    /// lacks: tests fail on that, and a client's value of it counts as unknown.
+    /// The table's row of a parameter. If a reader that several routes share reads a name that the route's table does not
+    /// have, tests panic; in production the client's value counts as unknown.
     fn row(&self, name: &str) -> Option<&'static Parameter> {
         let row = self.body.get(name);
         if cfg!(test) {
@@ -201,8 +218,8 @@ impl Params {
         row
     }
 
-    /// The table's row of a parameter that the body has. Most of a table is in no body, so that looking there first is
-    /// most of the work spared.
+    /// The table's row of a parameter that the body has. A body has few of the table's parameters, so the body is searched
+    /// first.
     fn given(&self, name: &str) -> Option<&'static Parameter> {
         let is_given = self.fields.contains_key(name);
         (is_given || cfg!(test)).then(|| self.row(name)).flatten()
@@ -221,13 +238,13 @@ impl Params {
     }
 }
 
-/// Takes a field as it is; `null` is none.
+/// Takes a field without a check; `null` counts as absent.
 pub(super) fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
     fields.shift_remove(name).filter(|value| !value.is_null())
 }
 
-/// Whether a value means the same as none.
-fn asks_nothing(value: &Value, harmless: &[&str]) -> bool {
+/// Whether a value of a refused parameter means the same as its absence.
+fn is_harmless(value: &Value, harmless: &[&str]) -> bool {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
     let is_empty = match value {
         Value::Null | Value::Bool(false) => true,
@@ -239,7 +256,7 @@ fn asks_nothing(value: &Value, harmless: &[&str]) -> bool {
     is_empty || harmless.contains(&text.as_str())
 }
 
-/// An item of a list that does not fit; a value that is no list is its own first item.
+/// The error for a wrong item of a list; a value that is not a list counts as its own first item.
 pub(super) fn invalid_item(param: &str, idx: usize, expected: &str, got: &Value) -> ApiError {
     let param = if idx == 0 {
         param.to_string()
@@ -249,19 +266,19 @@ pub(super) fn invalid_item(param: &str, idx: usize, expected: &str, got: &Value)
     ApiError::invalid(param, expected, got)
 }
 
-/// A token id.
+/// Reads a token id.
 pub(super) fn token_id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
-/// The bound that a whole number is beyond, in words.
+/// Describes the bound that a whole number exceeds.
 fn beyond(kind: Kind, value: &Value) -> Option<String> {
     let Kind::Integer { min, max } = kind else {
         return None;
     };
     let (is_below, is_above) = match (whole(value), value.as_f64()) {
         (Some(n), _) => (n < min, n > max),
-        // As a float, the first number beyond a bound is the bound itself.
+        // As floats, a bound and the first number beyond it are equal.
         (None, Some(x)) => (x <= i64::MIN as f64, x >= i64::MAX as f64),
         (None, None) => (false, false),
     };
@@ -275,7 +292,7 @@ fn beyond(kind: Kind, value: &Value) -> Option<String> {
 }
 
 fn whole(value: &Value) -> Option<i64> {
-    // Beyond 2^53 a float does not say which whole number it means.
+    // Beyond 2^53 several whole numbers have the same float.
     let exact = |x: &f64| x.fract() == 0.0 && x.abs() < 9.0e15;
     value
         .as_i64()
@@ -289,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_asks_for_nothing_is_none() {
+    fn an_empty_value_of_a_refused_parameter_is_harmless() {
         for value in [
             json!([]),
             json!(null),
@@ -298,31 +315,34 @@ mod tests {
             json!({}),
             json!(["text"]),
         ] {
-            assert!(asks_nothing(&value, &["[\"text\"]"]), "{value}");
+            assert!(is_harmless(&value, &["[\"text\"]"]), "{value}");
         }
         for value in [json!([1]), json!(true), json!("x"), json!({"a": 1}), json!(0)] {
-            assert!(!asks_nothing(&value, &["[\"text\"]"]), "{value}");
+            assert!(!is_harmless(&value, &["[\"text\"]"]), "{value}");
         }
     }
 
     #[test]
-    fn a_number_out_of_range_is_told_the_bound() {
+    fn the_error_of_a_number_out_of_range_names_the_bound() {
         let small = Kind::Integer { min: 1, max: 128 };
         let any = Kind::Integer {
             min: i64::MIN,
             max: i64::MAX,
         };
-        let told =
+        let described =
             |kind: Kind, text: &str| beyond(kind, &serde_json::from_str(text).unwrap()).unwrap_or_default();
-        assert_eq!(told(small, "0"), "a whole number greater than or equal to 1");
-        assert_eq!(told(small, "129.0"), "a whole number less than or equal to 128");
+        assert_eq!(described(small, "0"), "a whole number greater than or equal to 1");
+        assert_eq!(
+            described(small, "129.0"),
+            "a whole number less than or equal to 128"
+        );
         let greatest = "a whole number less than or equal to 9223372036854775807";
-        assert_eq!(told(any, "9223372036854775808"), greatest);
-        assert_eq!(told(any, "1e30"), greatest);
+        assert_eq!(described(any, "9223372036854775808"), greatest);
+        assert_eq!(described(any, "1e30"), greatest);
         let least = "a whole number greater than or equal to -9223372036854775808";
-        assert_eq!(told(any, "-9223372036854775809"), least);
+        assert_eq!(described(any, "-9223372036854775809"), least);
         for text in ["1", "1.5", "\"x\"", "1e16"] {
-            assert_eq!(told(any, text), "", "{text}");
+            assert_eq!(described(any, text), "", "{text}");
         }
     }
 

@@ -1,22 +1,24 @@
-//! Bodies of `/v1/embeddings`, `/v1/score` and `/v1/rerank`: what to make vectors of.
+//! Bodies of `/v1/embeddings`, `/v1/score` and `/v1/rerank`.
 
 use serde_json::Value;
 
-use super::answers::cache_salt;
+use super::answer_options::cache_salt;
+use super::model::{served_model, wrong_task};
 use super::parameters::{EMBEDDINGS, RERANKING, SCORES};
 use super::params::{Params, invalid_item};
-use super::prompt::{Cut, PromptSource, check_length, encode, prompt_sources, unencoded};
-use super::{
-    Rules, begin, contradiction, conversation, missing, own_template, rendered, request_id, served_model,
-    wrong_task,
+use super::prompt::{
+    Cut, PromptOptions, PromptSource, begin, check_length, encode, prompt_sources, unencoded,
 };
+use super::request_id::request_id;
+use super::rules::Rules;
+use super::template::{conversation, own_template, rendered};
 use crate::api::error::ApiError;
 use crate::chat_template::Ending;
 use crate::engine::PoolRequest;
 use crate::model::Task;
-use crate::tokenizer::{Begin, Pair, Tokenizer};
+use crate::tokenizer::{Begin, Pair};
 
-/// Inputs of one request, as with OpenAI.
+/// Inputs of one request: OpenAI's limit.
 const INPUTS_MAX: usize = 2048;
 
 /// How the numbers of a vector are written.
@@ -24,7 +26,7 @@ const INPUTS_MAX: usize = 2048;
 pub enum Encoding {
     /// A list of numbers.
     Float,
-    /// Their bytes, as base64.
+    /// The bytes of the numbers, in base64.
     Base64(Number, Endianness),
 }
 
@@ -42,41 +44,41 @@ pub enum Number {
 /// Order of a number's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endianness {
-    /// This machine's.
+    /// The order of this machine.
     Native,
-    /// The lowest first.
+    /// The lowest byte first.
     Little,
-    /// The highest first.
+    /// The highest byte first.
     Big,
 }
 
 /// A checked request for embeddings.
 #[derive(Debug)]
 pub struct PreparedEmbeddings {
-    /// The served name that the client asked for.
+    /// The served name that the client uses.
     pub model: String,
-    /// One per input, in their order.
+    /// One request per input, in their order.
     pub requests: Vec<PoolRequest>,
     /// How to write the vectors.
     pub encoding: Encoding,
-    /// Length to which vectors are cut.
+    /// Length to which vectors are shortened.
     pub dimensions: Option<usize>,
-    /// Whether vectors have length 1, if not as the model says.
+    /// Whether vectors are scaled to length 1; `None`: as the model does it.
     pub normalises: Option<bool>,
     /// The client's own name for the request.
     pub request_id: Option<String>,
-    /// Parameters that mean nothing here, to be told to the client.
+    /// Names of unknown parameters, which the answer reports to the client.
     pub ignored: Vec<String>,
 }
 
-/// How the scores come out of vectors.
+/// How scores follow from vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
-    /// Each vector is a pair's raw score.
+    /// Each vector is the raw score of a pair.
     Scored,
-    /// The first vectors are those of the first texts, so many; the others those of the second.
+    /// The first vectors are those of the first texts, the others those of the second texts.
     Compared {
-        /// Texts of the first kind.
+        /// Number of first texts.
         n_first: usize,
     },
 }
@@ -84,36 +86,36 @@ pub enum Pairing {
 /// A checked request for scores.
 #[derive(Debug)]
 pub struct PreparedScores {
-    /// The served name that the client asked for.
+    /// The served name that the client uses.
     pub model: String,
     /// What to compute.
     pub requests: Vec<PoolRequest>,
-    /// What the vectors are.
+    /// What the vectors mean.
     pub pairing: Pairing,
-    /// Whether a raw score becomes what the model's activation makes of it.
+    /// Whether the model's activation is applied to raw scores.
     pub activates: bool,
     /// The client's own name for the request.
     pub request_id: Option<String>,
-    /// Parameters that mean nothing here, to be told to the client.
+    /// Names of unknown parameters, which the answer reports to the client.
     pub ignored: Vec<String>,
 }
 
-/// A checked request for an order of documents.
+/// A checked request for a ranking of documents.
 #[derive(Debug)]
 pub struct PreparedRanking {
     /// The scores by which they are ranked.
     pub scores: PreparedScores,
     /// Texts of the documents.
     pub documents: Vec<String>,
-    /// Which API's names the request has.
+    /// Which API's names the request uses.
     pub form: RankingForm,
-    /// Results at most.
+    /// Largest number of results.
     pub top_n: usize,
-    /// Whether results carry their document.
+    /// Whether results contain their document.
     pub returns_documents: bool,
 }
 
-/// Which API's names a request for a ranking has, and those of the answer.
+/// Which API's names a request for a ranking and its answer use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankingForm {
     /// Cohere's and Jina's: `documents`.
@@ -123,7 +125,7 @@ pub enum RankingForm {
 }
 
 impl RankingForm {
-    /// The parameter that the documents come from.
+    /// The parameter that contains the documents.
     pub fn param(self) -> &'static str {
         match self {
             Self::Documents => "documents",
@@ -135,13 +137,9 @@ impl RankingForm {
 /// Reads the body of `/v1/embeddings`.
 ///
 /// # Errors
-/// [`ApiError`] for everything a client can get wrong.
-pub fn embeddings(
-    body: &[u8],
-    rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
-) -> Result<PreparedEmbeddings, ApiError> {
-    let mut params = Params::parse(body, &EMBEDDINGS, rules.strict)?;
+/// [`ApiError`] for every error of the client.
+pub fn embeddings(body: &[u8], rules: &Rules<'_>) -> Result<PreparedEmbeddings, ApiError> {
+    let mut params = Params::parse(body, &EMBEDDINGS, rules)?;
     let model = served_model(&mut params, rules)?;
     if !matches!(rules.task, Task::Embed { .. }) {
         return Err(wrong_task(model, "make embeddings", rules.task));
@@ -149,7 +147,7 @@ pub fn embeddings(
     let sources = prompt_sources(&mut params, "input", INPUTS_MAX)?;
     let (sources, default) = match sources {
         Some(sources) => (sources, Begin::Add),
-        None => (vec![conversed(&mut params, rules)?], Begin::Leave),
+        None => (vec![conversation_text(&mut params, rules)?], Begin::Leave),
     };
     let begin = begin(&mut params, default)?;
     let encoding = encoding(&mut params)?;
@@ -159,15 +157,13 @@ pub fn embeddings(
     let normalises = normalises(&mut params)?;
     let request_id = request_id(&mut params)?;
     let ignored = params.finish()?;
+    let options = PromptOptions { begin, cut };
     let request = |source| {
         let prompt = match source {
-            PromptSource::Text(text) => {
-                let ids = encode(&text, (begin, cut), rules, tokenizer, "input")?;
-                closed(ids, (begin, cut), rules.task)
-            }
+            PromptSource::Text(text) => embedded(&text, options, rules, "input")?,
             PromptSource::Tokens(ids) => cut.apply(ids),
         };
-        Ok(plain(prompt, cache_salt))
+        Ok(single_text(prompt, cache_salt))
     };
     Ok(PreparedEmbeddings {
         model,
@@ -200,67 +196,75 @@ fn encoding(params: &mut Params) -> Result<Encoding, ApiError> {
     })
 }
 
-/// Whether vectors have length 1, under the older name and the newer.
+/// Whether vectors are scaled to length 1, by the older name or the newer.
 fn normalises(params: &mut Params) -> Result<Option<bool>, ApiError> {
     match (params.flag("normalize")?, params.flag("use_activation")?) {
-        (Some(older), Some(newer)) if older != newer => Err(contradiction(
+        (Some(older), Some(newer)) if older != newer => Err(ApiError::contradiction(
             "use_activation",
-            "it is another name of normalize, which says otherwise",
+            "it is another name of normalize, and the two have different values",
         )),
         (older, newer) => Ok(older.or(newer)),
     }
 }
 
-/// The text of a conversation, which stands in the place of `input`.
-fn conversed(params: &mut Params, rules: &Rules<'_>) -> Result<PromptSource, ApiError> {
+/// The text of a conversation, which a request can contain instead of `input`.
+fn conversation_text(params: &mut Params, rules: &Rules<'_>) -> Result<PromptSource, ApiError> {
     let template = own_template(params, rules)?;
-    let conversation = match params.has("messages") {
-        true => conversation(params, Ending::Messages)?,
-        false => return Err(missing("input")),
-    };
+    if !params.has("messages") {
+        return Err(ApiError::missing("input"));
+    }
+    let conversation = conversation(params, Ending::Messages)?;
     rendered(&conversation, template.as_ref(), rules).map(PromptSource::Text)
 }
 
 /// Reads the body of `/v1/score`.
 ///
 /// # Errors
-/// [`ApiError`] for everything a client can get wrong.
-pub fn scores(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<PreparedScores, ApiError> {
-    let mut params = Params::parse(body, &SCORES, rules.strict)?;
+/// [`ApiError`] for every error of the client.
+pub fn scores(body: &[u8], rules: &Rules<'_>) -> Result<PreparedScores, ApiError> {
+    let mut params = Params::parse(body, &SCORES, rules)?;
     let model = served_model(&mut params, rules)?;
     check_scores(&model, rules)?;
     let first = texts(&mut params, &["text_1", "queries", "data_1"])?;
     let second = texts(&mut params, &["text_2", "documents", "items", "data_2"])?;
     params.text("encoding_format")?;
-    let pairs = Pairs::read(&mut params, rules)?;
+    let options = PairOptions::read(&mut params, rules)?;
     let ignored = params.finish()?;
     if first.len() != 1 && first.len() != second.len() {
         return Err(ApiError::Contradiction {
             param: "text_1".into(),
             reason: format!(
-                "it has {} texts and text_2 has {}; it must have one, or as many",
+                "it has {} texts and text_2 has {}; it must have one text, or as many as text_2",
                 first.len(),
                 second.len()
             ),
         });
     }
-    pairs.prepare(
-        (model, ignored),
-        [("text_1", &first), ("text_2", &second)],
-        rules,
-        tokenizer,
-    )
+    let pairs = Pairs {
+        first_param: "text_1",
+        first: &first,
+        second_param: "text_2",
+        second: &second,
+    };
+    Ok(PreparedScores {
+        model,
+        requests: options.requests(&pairs, rules)?,
+        pairing: pairs.pairing(rules.task),
+        activates: options.activates,
+        request_id: options.request_id,
+        ignored,
+    })
 }
 
 /// Reads the body of `/v1/rerank`.
 ///
 /// # Errors
-/// [`ApiError`] for everything a client can get wrong.
-pub fn ranking(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<PreparedRanking, ApiError> {
-    let mut params = Params::parse(body, &RERANKING, rules.strict)?;
+/// [`ApiError`] for every error of the client.
+pub fn ranking(body: &[u8], rules: &Rules<'_>) -> Result<PreparedRanking, ApiError> {
+    let mut params = Params::parse(body, &RERANKING, rules)?;
     let model = served_model(&mut params, rules)?;
     check_scores(&model, rules)?;
-    let query = params.text("query")?.ok_or_else(|| missing("query"))?;
+    let query = params.text("query")?.ok_or_else(|| ApiError::missing("query"))?;
     let document = |item: &Value| item.as_str().or(item["text"].as_str()).map(str::to_string);
     let form = match params.has("texts") && !params.has("documents") {
         true => RankingForm::Texts,
@@ -268,20 +272,33 @@ pub fn ranking(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<
     };
     let documents = params
         .list(form.param(), INPUTS_MAX, document)?
-        .ok_or_else(|| missing(form.param()))?;
+        .ok_or_else(|| ApiError::missing(form.param()))?;
     if documents.is_empty() {
         return Err(params.invalid(form.param(), &Value::Array(Vec::new())));
     }
     let top_n = params.count("top_n")?.filter(|n| *n > 0).unwrap_or(usize::MAX);
     let returns_documents = params.flag("return_documents")?.unwrap_or(true);
-    let mut pairs = Pairs::read(&mut params, rules)?;
+    let mut options = PairOptions::read(&mut params, rules)?;
     if let Some(n) = params.count("max_tokens_per_doc")? {
-        pairs.cut = pairs.cut.at_most(n);
+        options.prompt.cut = options.prompt.cut.at_most(n);
     }
     let ignored = params.finish()?;
-    let texts = [("query", &vec![query]), (form.param(), &documents)];
+    let pairs = Pairs {
+        first_param: "query",
+        first: &[query],
+        second_param: form.param(),
+        second: &documents,
+    };
+    let scores = PreparedScores {
+        model,
+        requests: options.requests(&pairs, rules)?,
+        pairing: pairs.pairing(rules.task),
+        activates: options.activates,
+        request_id: options.request_id,
+        ignored,
+    };
     Ok(PreparedRanking {
-        scores: pairs.prepare((model, ignored), texts, rules, tokenizer)?,
+        scores,
         documents,
         form,
         top_n,
@@ -289,70 +306,83 @@ pub fn ranking(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<
     })
 }
 
-/// What score and rerank have in common.
-struct Pairs {
-    cut: Cut,
-    begin: Begin,
+/// The options that score and rerank share.
+struct PairOptions {
+    prompt: PromptOptions,
     activates: bool,
     cache_salt: u64,
     request_id: Option<String>,
 }
 
-impl Pairs {
+/// Pairs of texts: each of the second texts with the first text at its place, or with the only one.
+struct Pairs<'a> {
+    first_param: &'static str,
+    first: &'a [String],
+    second_param: &'static str,
+    second: &'a [String],
+}
+
+impl Pairs<'_> {
+    /// What the vectors of a model for `task` mean.
+    fn pairing(&self, task: Task) -> Pairing {
+        match task {
+            Task::Embed { .. } => Pairing::Compared {
+                n_first: self.first.len(),
+            },
+            Task::Score { .. } | Task::Generate => Pairing::Scored,
+        }
+    }
+}
+
+impl PairOptions {
     fn read(params: &mut Params, rules: &Rules<'_>) -> Result<Self, ApiError> {
+        let cut = Cut::read(params, rules.max_model_len, 0)?;
+        let begin = begin(params, Begin::Add)?;
         Ok(Self {
-            cut: Cut::read(params, rules.max_model_len, 0)?,
-            begin: begin(params, Begin::Add)?,
+            prompt: PromptOptions { begin, cut },
             activates: activates(params, rules.task)?,
             cache_salt: cache_salt(params)?,
             request_id: request_id(params)?,
         })
     }
 
-    /// One of the first texts goes with each of the second, or one with all.
-    fn prepare(
-        self,
-        (model, ignored): (String, Vec<String>),
-        [(first_param, first), (second_param, second)]: [(&str, &Vec<String>); 2],
-        rules: &Rules<'_>,
-        tokenizer: &Tokenizer,
-    ) -> Result<PreparedScores, ApiError> {
-        let embed = |text: &String, param: &str| {
-            let ids = encode(text, (self.begin, self.cut), rules, tokenizer, param)?;
-            let ids = closed(ids, (self.begin, self.cut), rules.task);
-            Ok(plain(ids, self.cache_salt))
-        };
-        let score = |(first, second): (&String, &String)| {
-            if !self.cut.shortens() {
-                check_length(first.len() + second.len(), rules, tokenizer, second_param)?;
+    /// What the engine computes for the pairs: the vector of each text, or the score of each pair.
+    fn requests(&self, pairs: &Pairs<'_>, rules: &Rules<'_>) -> Result<Vec<PoolRequest>, ApiError> {
+        let (first, second) = (pairs.first, pairs.second);
+        match pairs.pairing(rules.task) {
+            Pairing::Compared { .. } => {
+                let firsts = first
+                    .iter()
+                    .map(|text| self.embed(text, pairs.first_param, rules));
+                let seconds = second
+                    .iter()
+                    .map(|text| self.embed(text, pairs.second_param, rules));
+                firsts.chain(seconds).collect()
             }
-            let Pair { ids, token_types } = tokenizer.encode_pair(first, second).map_err(unencoded)?;
-            Ok(PoolRequest {
-                prompt: self.cut.apply(ids).into(),
-                token_types: self.cut.apply(token_types),
-                cache_salt: self.cache_salt,
-            })
-        };
-        let is_compared = matches!(rules.task, Task::Embed { .. });
-        let requests: Result<Vec<PoolRequest>, ApiError> = if is_compared {
-            let firsts = first.iter().map(|text| embed(text, first_param));
-            firsts
-                .chain(second.iter().map(|text| embed(text, second_param)))
-                .collect()
-        } else {
-            first.iter().cycle().zip(second).map(score).collect()
-        };
-        Ok(PreparedScores {
-            model,
-            requests: requests?,
-            pairing: if is_compared {
-                Pairing::Compared { n_first: first.len() }
-            } else {
-                Pairing::Scored
-            },
-            activates: self.activates,
-            request_id: self.request_id,
-            ignored,
+            Pairing::Scored => {
+                let score = |(first, second): (&String, &String)| {
+                    if !self.prompt.cut.shortens() {
+                        check_length(first.len() + second.len(), rules, pairs.second_param)?;
+                    }
+                    self.score(first, second, rules)
+                };
+                first.iter().cycle().zip(second).map(score).collect()
+            }
+        }
+    }
+
+    fn embed(&self, text: &str, param: &str, rules: &Rules<'_>) -> Result<PoolRequest, ApiError> {
+        let ids = embedded(text, self.prompt, rules, param)?;
+        Ok(single_text(ids, self.cache_salt))
+    }
+
+    fn score(&self, first: &str, second: &str, rules: &Rules<'_>) -> Result<PoolRequest, ApiError> {
+        let pair = rules.tokenizer.encode_pair(first, second);
+        let Pair { ids, token_types } = pair.map_err(unencoded)?;
+        Ok(PoolRequest {
+            prompt: self.prompt.cut.apply(ids).into(),
+            token_types: self.prompt.cut.apply(token_types),
+            cache_salt: self.cache_salt,
         })
     }
 }
@@ -366,18 +396,18 @@ fn check_scores(model: &str, rules: &Rules<'_>) -> Result<(), ApiError> {
     }
 }
 
-/// Whether a raw score goes through the model's activation, which only a cross-encoder has.
+/// Whether the model's activation is applied to raw scores; only a cross-encoder has one.
 fn activates(params: &mut Params, task: Task) -> Result<bool, ApiError> {
     match (params.flag("use_activation")?, task) {
-        (Some(true), Task::Embed { .. }) => Err(contradiction(
+        (Some(true), Task::Embed { .. }) => Err(ApiError::contradiction(
             "use_activation",
-            "this model compares vectors and has no activation; leave it out",
+            "this model compares vectors and has no activation; remove it",
         )),
-        (asked, _) => Ok(asked.unwrap_or(true)),
+        (requested, _) => Ok(requested.unwrap_or(true)),
     }
 }
 
-/// A vector may be shortened only where the model says that its vectors stand that.
+/// Reads `dimensions`. Vectors can be shortened only if the model was trained for it.
 fn dimensions(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, ApiError> {
     match params.count("dimensions")? {
         Some(n) if !rules.lengths.allow(n, rules.embedding_size) => Err(ApiError::Contradiction {
@@ -391,7 +421,7 @@ fn dimensions(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, A
     }
 }
 
-/// A text or a list of texts, under the first of its names that is given.
+/// Reads a text or a list of texts from the first of the names that the body has.
 fn texts(params: &mut Params, names: &[&str]) -> Result<Vec<String>, ApiError> {
     let name = names
         .iter()
@@ -404,7 +434,7 @@ fn texts(params: &mut Params, names: &[&str]) -> Result<Vec<String>, ApiError> {
         Value::Array(items) => {
             return Err(ApiError::InvalidValue {
                 param: name.into(),
-                got: format!("a list of {}", items.len()),
+                got: format!("a list of {} items", items.len()),
                 expected,
             });
         }
@@ -417,24 +447,30 @@ fn texts(params: &mut Params, names: &[&str]) -> Result<Vec<String>, ApiError> {
     items.into_iter().enumerate().map(text).collect()
 }
 
-/// A text with the token at its end that the model reads it by, which not every tokenizer writes.
-fn closed(mut ids: Vec<u32>, (begin, cut): (Begin, Cut), task: Task) -> Vec<u32> {
+/// The tokens of a text to embed. They end with the model's closing token, which not every tokenizer adds.
+fn embedded(
+    text: &str,
+    options: PromptOptions,
+    rules: &Rules<'_>,
+    param: &str,
+) -> Result<Vec<u32>, ApiError> {
+    let mut ids = encode(text, options, rules, param)?;
     if let (
         Begin::Add,
         Task::Embed {
             closing_token: Some(token),
             ..
         },
-    ) = (begin, task)
+    ) = (options.begin, rules.task)
         && ids.last() != Some(&token)
     {
-        ids = cut.leaving(1).apply(ids);
+        ids = options.cut.leaving(1).apply(ids);
         ids.push(token);
     }
-    ids
+    Ok(ids)
 }
 
-fn plain(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
+fn single_text(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
     PoolRequest {
         prompt: prompt.into(),
         token_types: Vec::new(),

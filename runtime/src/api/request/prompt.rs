@@ -1,31 +1,40 @@
-//! Prompts: the forms in which they come, and how they become tokens within bounds.
+//! Prompts: their forms in a request, and how they become tokens within bounds.
 
 use serde_json::Value;
 
-use super::Rules;
 use super::params::{Params, token_id};
+use super::rules::Rules;
 use crate::api::error::ApiError;
-use crate::tokenizer::{Begin, Tokenizer, TokenizerError};
+use crate::tokenizer::{Begin, TokenizerError};
 
 /// One prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// Text with which the answer is to begin.
+    /// Text with which the answer begins.
     pub echo: Option<String>,
 }
 
-/// A prompt as it came.
+/// A prompt in a request.
 pub(super) enum PromptSource {
     Text(String),
     Tokens(Vec<u32>),
 }
 
+/// How a text becomes the tokens of a prompt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PromptOptions {
+    /// Whether the tokenizer adds the tokens with which a text begins.
+    pub(super) begin: Begin,
+    /// How the prompt is shortened.
+    pub(super) cut: Cut,
+}
+
 /// How a prompt is shortened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
-    /// Tokens that are kept; `None`: all.
+    /// Number of tokens that are kept; `None`: all.
     n_max: Option<usize>,
     side: Side,
 }
@@ -37,7 +46,7 @@ enum Side {
 }
 
 impl Cut {
-    /// `truncate_prompt_tokens` and `truncation_side`; an answer of `n_answer` tokens must find room in the context.
+    /// Reads `truncate_prompt_tokens` and `truncation_side`. -1 leaves room for an answer of `n_answer` tokens.
     pub(super) fn read(params: &mut Params, max_model_len: usize, n_answer: usize) -> Result<Self, ApiError> {
         let room = max_model_len.saturating_sub(n_answer).max(1);
         let n_max = match params.integer("truncate_prompt_tokens")? {
@@ -52,7 +61,7 @@ impl Cut {
                     param: "truncate_prompt_tokens".into(),
                     reason: format!(
                         "truncate_prompt_tokens is {n}, more than the context of {max_model_len} tokens. \
-                         Please, select a smaller truncation size."
+                         Please select a smaller number."
                     ),
                 });
             }
@@ -66,15 +75,15 @@ impl Cut {
         Ok(Self { n_max, side })
     }
 
-    /// Keeps all, however long the text.
-    pub(super) fn to_nothing_less() -> Self {
+    /// Keeps all tokens, even if they do not fit into the context.
+    pub(super) fn keep_all() -> Self {
         Self {
             n_max: Some(usize::MAX),
             side: Side::Left,
         }
     }
 
-    /// This, and no more than `n` tokens of the beginning unless it says otherwise.
+    /// The same with at most `n` tokens.
     pub(super) fn at_most(self, n: usize) -> Self {
         let n_max = self.n_max.unwrap_or(usize::MAX).min(n);
         Self {
@@ -83,7 +92,7 @@ impl Cut {
         }
     }
 
-    /// This, with room for `n` tokens more.
+    /// The same with room for `n` further tokens.
     pub(super) fn leaving(self, n: usize) -> Self {
         let n_max = self.n_max.map(|n_max| n_max.saturating_sub(n));
         Self { n_max, ..self }
@@ -94,7 +103,7 @@ impl Cut {
         self.n_max.is_some()
     }
 
-    /// What is kept of `ids`.
+    /// Returns the part of `ids` that is kept.
     pub(super) fn apply<T>(self, mut ids: Vec<T>) -> Vec<T> {
         let n_lost = ids.len().saturating_sub(self.n_max.unwrap_or(usize::MAX));
         match self.side {
@@ -105,7 +114,7 @@ impl Cut {
     }
 }
 
-/// A text, a list of texts, a list of tokens, or a list of those.
+/// Reads a text, a list of texts, a list of tokens, or a list of such lists.
 pub(super) fn prompt_sources(
     params: &mut Params,
     name: &str,
@@ -124,7 +133,7 @@ pub(super) fn prompt_sources(
         return Ok(Some(vec![PromptSource::Tokens(token_ids(name, &items)?)]));
     }
     if items.is_empty() || items.len() > n_max {
-        return Err(wrong(&format!("a list of {}", items.len()).into()));
+        return Err(wrong(&format!("a list of {} items", items.len()).into()));
     }
     let source = |item: Value| match item {
         Value::String(text) => Ok(PromptSource::Text(text)),
@@ -139,30 +148,33 @@ fn token_ids(param: &str, items: &[Value]) -> Result<Vec<u32>, ApiError> {
     items.iter().map(id).collect()
 }
 
-/// The tokens of a text that `param` brought.
+/// Reads `add_special_tokens`.
+pub(super) fn begin(params: &mut Params, default: Begin) -> Result<Begin, ApiError> {
+    Ok(match params.flag("add_special_tokens")? {
+        None => default,
+        Some(true) => Begin::Add,
+        Some(false) => Begin::Leave,
+    })
+}
+
+/// Returns the tokens of a text; `param` is the parameter that contains it.
 pub(super) fn encode(
     text: &str,
-    (begin, cut): (Begin, Cut),
+    PromptOptions { begin, cut }: PromptOptions,
     rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
     param: &str,
 ) -> Result<Vec<u32>, ApiError> {
     if !cut.shortens() {
-        check_length(text.len(), rules, tokenizer, param)?;
+        check_length(text.len(), rules, param)?;
     }
-    let ids = tokenizer.encode(text, begin).map_err(unencoded)?;
+    let ids = rules.tokenizer.encode(text, begin).map_err(unencoded)?;
     Ok(cut.apply(ids))
 }
 
-/// Refuses what is certainly too long before it is encoded.
-pub(super) fn check_length(
-    n_bytes: usize,
-    rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
-    param: &str,
-) -> Result<(), ApiError> {
+/// Refuses a text that is certainly too long, before it is encoded.
+pub(super) fn check_length(n_bytes: usize, rules: &Rules<'_>, param: &str) -> Result<(), ApiError> {
     let n_tokens = rules.max_model_len;
-    if !tokenizer.exceeds(n_bytes, n_tokens) {
+    if !rules.tokenizer.exceeds(n_bytes, n_tokens) {
         return Ok(());
     }
     let reason = format!(
@@ -175,6 +187,7 @@ pub(super) fn check_length(
     })
 }
 
+/// Logs why a prompt could not be encoded; the client sees an internal error.
 pub(super) fn unencoded(error: TokenizerError) -> ApiError {
     tracing::error!(%error, "a prompt could not be encoded");
     ApiError::Internal

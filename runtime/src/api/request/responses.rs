@@ -1,37 +1,60 @@
-//! `/v1/responses` in terms of `/v1/chat/completions`: items become messages, and parameters get their other names.
+//! The body of `/v1/responses`, rewritten as a chat's: items become messages, and parameters get their other names.
 //!
-//! Nothing is stored, so a request carries its whole conversation. Source: OpenAI's API reference.
+//! Nothing is stored, so a request contains its complete conversation. Source: OpenAI's API reference.
 
 use serde_json::{Map, Value, json};
 
-use super::missing;
-use super::names::Names;
-use super::params::take;
+use super::chat::rewritten_chat;
+use super::parameters::RESPONSES;
+use super::params::{Params, take};
+use super::prepared::Prepared;
+use super::renames::Renames;
+use super::rules::Rules;
 use crate::api::error::ApiError;
 
 /// Items of one input.
 const ITEMS_MAX: usize = 8192;
 
-/// What `include` calls log-probabilities.
+/// The value of `include` that requests log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
 
-/// Rewrites a body's fields to those of a chat.
+/// A checked request to `/v1/responses`.
+#[derive(Debug)]
+pub struct PreparedResponse {
+    /// What to answer and how.
+    pub prepared: Prepared,
+    /// The client's body. The answer repeats some of its values.
+    pub given: Map<String, Value>,
+}
+
+/// Reads the body of `/v1/responses`.
 ///
 /// # Errors
-/// [`ApiError`] that names the path in the body as the client wrote it.
-pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
-    let mut names = messages(fields)?;
+/// [`ApiError`] for every error of the client.
+pub fn response(body: &[u8], rules: &Rules<'_>) -> Result<PreparedResponse, ApiError> {
+    let params = Params::parse(body, &RESPONSES, rules)?;
+    let given = params.fields().clone();
+    let prepared = rewritten_chat(params, to_chat, rules)?;
+    Ok(PreparedResponse { prepared, given })
+}
+
+/// Rewrites a body's fields as those of a chat.
+///
+/// # Errors
+/// [`ApiError`] with the path in the client's body.
+fn to_chat(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
+    let mut renames = messages(fields)?;
     if let Some(limit) = take(fields, "max_output_tokens") {
         fields.insert("max_completion_tokens".into(), limit);
         for name in ["max_completion_tokens", "max_tokens"] {
-            names.add(name, "max_output_tokens");
+            renames.add(name, "max_output_tokens");
         }
     }
     if let Some(tools) = take(fields, "tools") {
-        fields.insert("tools".into(), nested_tools(tools, &mut names)?);
+        fields.insert("tools".into(), nested_tools(tools, &mut renames)?);
     }
     if let Some(choice) = take(fields, "tool_choice") {
-        fields.insert("tool_choice".into(), nested_choice(choice, &mut names));
+        fields.insert("tool_choice".into(), nested_choice(choice, &mut renames));
     }
     if fields.get("tools").is_none_or(|tools| tools == &json!([]))
         && fields.get("tool_choice") == Some(&json!("auto"))
@@ -40,20 +63,20 @@ pub(super) fn to_chat(fields: &mut Map<String, Value>) -> Result<Names, ApiError
     }
     if let Some(text) = take(fields, "text") {
         format(&text, fields)?;
-        names.add("response_format", "text.format");
-        names.add("response_format.json_schema", "text.format");
+        renames.add("response_format", "text.format");
+        renames.add("response_format.json_schema", "text.format");
     }
     if let Some(effort) =
         take(fields, "reasoning").and_then(|mut reasoning| reasoning.get_mut("effort").map(Value::take))
     {
         fields.insert("reasoning_effort".into(), effort);
-        names.add("reasoning_effort", "reasoning.effort");
+        renames.add("reasoning_effort", "reasoning.effort");
     }
     logprobs(fields)?;
-    Ok(names)
+    Ok(renames)
 }
 
-/// `include` asks for log-probabilities; without it there are none, however many alternatives are named.
+/// Only `include` requests log-probabilities; without it `top_logprobs` has no effect.
 fn logprobs(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     let include = take(fields, "include").unwrap_or_else(|| json!([]));
     let Some(included) = include.as_array().filter(|all| all.iter().all(Value::is_string)) else {
@@ -67,16 +90,16 @@ fn logprobs(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Makes messages of instructions and input.
-fn messages(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
+/// Makes messages from instructions and input.
+fn messages(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
     let mut turns = Turns::default();
-    turns.names.add("messages", "input");
+    turns.renames.add("messages", "input");
     match take(fields, "instructions") {
         None => {}
         Some(Value::String(text)) => turns.push("instructions", json!({"role": "system", "content": text})),
         Some(other) => return Err(ApiError::invalid("instructions", "a text", &other)),
     }
-    match take(fields, "input").ok_or_else(|| missing("input"))? {
+    match take(fields, "input").ok_or_else(|| ApiError::missing("input"))? {
         Value::String(text) => turns.push("input", json!({"role": "user", "content": text})),
         Value::Array(items) if (1..=ITEMS_MAX).contains(&items.len()) => {
             for (idx, item) in items.into_iter().enumerate() {
@@ -89,22 +112,23 @@ fn messages(fields: &mut Map<String, Value>) -> Result<Names, ApiError> {
         }
     }
     fields.insert("messages".into(), Value::Array(turns.messages));
-    Ok(turns.names)
+    Ok(turns.renames)
 }
 
 /// The conversation so far.
 #[derive(Default)]
 struct Turns {
     messages: Vec<Value>,
-    names: Names,
-    /// Thoughts belong to what the model says or does after them.
+    renames: Renames,
+    /// Thoughts that belong to the model's next message or call.
     thoughts: Option<String>,
 }
 
 impl Turns {
-    /// A message that came from `path`.
+    /// Adds a message that is at `path` in the client's body.
     fn push(&mut self, path: &str, message: Value) {
-        self.names.add(format!("messages[{}]", self.messages.len()), path);
+        self.renames
+            .add(format!("messages[{}]", self.messages.len()), path);
         self.messages.push(message);
     }
 
@@ -126,11 +150,11 @@ impl Turns {
             Some(_) => {
                 return Err(ApiError::Contradiction {
                     param: format!("{path}.type"),
-                    reason: "items here are message, reasoning, function_call and function_call_output"
+                    reason: "supported items are message, reasoning, function_call and function_call_output"
                         .into(),
                 });
             }
-            None => return Err(missing(&format!("{path}.type"))),
+            None => return Err(ApiError::missing(format!("{path}.type"))),
         }
         Ok(())
     }
@@ -139,7 +163,7 @@ impl Turns {
     fn call(&mut self, path: &str, item: &Value) -> Result<(), ApiError> {
         for name in ["call_id", "name"] {
             if !item[name].is_string() {
-                return Err(missing(&format!("{path}.{name}")));
+                return Err(ApiError::missing(format!("{path}.{name}")));
             }
         }
         let call = json!({
@@ -165,17 +189,17 @@ impl Turns {
         if let Some(calls) = message["tool_calls"].as_array_mut() {
             let function = format!("messages[{message_idx}].tool_calls[{}].function", calls.len());
             calls.push(call);
-            self.names.add(function, path);
+            self.renames.add(function, path);
         }
         Ok(())
     }
 
     fn output(&mut self, path: &str, mut item: Value) -> Result<(), ApiError> {
         if !item["call_id"].is_string() {
-            return Err(missing(&format!("{path}.call_id")));
+            return Err(ApiError::missing(format!("{path}.call_id")));
         }
         let content = format!("messages[{}].content", self.messages.len());
-        self.names.add(content, format!("{path}.output"));
+        self.renames.add(content, format!("{path}.output"));
         let output = item["output"].take();
         self.push(
             path,
@@ -194,7 +218,7 @@ fn message(mut item: Value) -> Value {
     item
 }
 
-/// Texts of parts, joined; `None` if there are none.
+/// Joins the texts of parts; `None` if no part has one.
 fn texts(parts: &Value) -> Option<String> {
     let texts = parts.as_array()?.iter().filter_map(|part| part["text"].as_str());
     let texts: Vec<&str> = texts.collect();
@@ -207,8 +231,8 @@ fn add_thoughts(message: &mut Value, thoughts: Option<String>) {
     }
 }
 
-/// Tools are flat here, and in chats inside `function`.
-fn nested_tools(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
+/// Puts each tool into `function`, as in a chat.
+fn nested_tools(tools: Value, renames: &mut Renames) -> Result<Value, ApiError> {
     let Value::Array(tools) = tools else {
         return Err(ApiError::invalid("tools", "a list of tools", &tools));
     };
@@ -218,14 +242,15 @@ fn nested_tools(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
                 Some("function") => Ok(tool),
                 _ => Err(ApiError::Contradiction {
                     param: format!("tools[{idx}].type"),
-                    reason: "this server runs no tools of its own; function is the only type".into(),
+                    reason: "this server runs no tools of its own; the only supported type is function"
+                        .into(),
                 }),
             };
         }
         if let Some(fields) = tool.as_object_mut() {
             fields.shift_remove("type");
         }
-        names.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
+        renames.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
         Ok(json!({"type": "function", "function": tool}))
     };
     tools
@@ -236,10 +261,10 @@ fn nested_tools(tools: Value, names: &mut Names) -> Result<Value, ApiError> {
         .map(Value::Array)
 }
 
-fn nested_choice(choice: Value, names: &mut Names) -> Value {
+fn nested_choice(choice: Value, renames: &mut Renames) -> Value {
     match (choice["type"].as_str(), choice["name"].as_str()) {
         (Some("allowed_tools"), _) => {
-            names.add("tool_choice.allowed_tools", "tool_choice");
+            renames.add("tool_choice.allowed_tools", "tool_choice");
             json!({"type": "allowed_tools", "allowed_tools": choice})
         }
         (Some("function"), Some(name)) => json!({"type": "function", "function": {"name": name}}),
@@ -247,7 +272,7 @@ fn nested_choice(choice: Value, names: &mut Names) -> Value {
     }
 }
 
-/// `text.format` is a chat's `response_format`, with the schema one level higher.
+/// Rewrites `text.format` as a chat's `response_format`, whose schema is one level deeper.
 fn format(text: &Value, fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     let format = &text["format"];
     let response_format = match format["type"].as_str() {
@@ -316,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn log_probabilities_are_told_where_they_are_included() {
+    fn include_requests_log_probabilities() {
         let with = |include: Value| {
             let body = json!({"input": "Hi", "top_logprobs": 2, "include": include});
             chat(body).map(|chat| (chat["logprobs"].clone(), chat["top_logprobs"].clone()))
@@ -331,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_path() {
+    fn an_error_has_the_path_of_the_wrong_value() {
         let refused = |name: &str, value: Value| {
             let mut body = json!({"input": "Hi"});
             body[name] = value;

@@ -1,15 +1,22 @@
-//! Requests against the shipped tokenizer: what is accepted means what it says, what is not is named.
+//! Requests against the shipped tokenizer: accepted parameters have their documented effect, and errors name the wrong
+//! ones.
 
 use std::path::Path;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::parameters::{CHAT_COMPLETIONS, COMPLETIONS};
 use super::*;
+use crate::api::error::ApiError;
 use crate::api::text::STOP_BYTES_MAX;
+use crate::chat_template::ChatTemplate;
 use crate::config::ServedNames;
-use crate::engine::{EarlyStopping, SamplingParams};
-use crate::tokenizer::Special;
+use crate::engine::{EarlyStopping, GenerateRequest, SamplingParams};
+use crate::grammar::Grammars;
+use crate::model::Task;
+use crate::pooling::Lengths;
+use crate::tokenizer::{Begin, Special, Tokenizer};
 
 struct Fixture {
     tokenizer: Tokenizer,
@@ -50,16 +57,13 @@ fn rules(defaults: &Defaults) -> Rules<'_> {
         grammars: Ok(&FIXTURE.grammars),
         strict: false,
         formats: crate::parsers::Formats::default(),
+        tokenizer: &FIXTURE.tokenizer,
     }
 }
 
 fn completed(extra: Value) -> Result<Prepared, ApiError> {
     let body = merged(json!({"model": "tiny", "prompt": "Hello"}), extra);
-    completion(
-        body.to_string().as_bytes(),
-        &rules(&FIXTURE.defaults),
-        &FIXTURE.tokenizer,
-    )
+    completion(body.to_string().as_bytes(), &rules(&FIXTURE.defaults))
 }
 
 fn chatted(extra: Value) -> Result<Prepared, ApiError> {
@@ -67,11 +71,7 @@ fn chatted(extra: Value) -> Result<Prepared, ApiError> {
         json!({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}),
         extra,
     );
-    chat(
-        body.to_string().as_bytes(),
-        &rules(&FIXTURE.defaults),
-        &FIXTURE.tokenizer,
-    )
+    chat(body.to_string().as_bytes(), &rules(&FIXTURE.defaults))
 }
 
 fn merged(mut body: Value, extra: Value) -> Value {
@@ -137,7 +137,7 @@ fn what_the_request_names_wins_over_the_checkpoint() {
     };
     let with = |extra| {
         let body = merged(json!({"model": "tiny", "prompt": "Hello"}), extra);
-        completion(body.to_string().as_bytes(), &rules(&defaults), &FIXTURE.tokenizer).unwrap()
+        completion(body.to_string().as_bytes(), &rules(&defaults)).unwrap()
     };
     let of = |prepared: &Prepared| {
         let sampling = sampling(prepared);
@@ -205,7 +205,7 @@ fn a_model_without_template_says_what_to_do() {
         template: None,
         ..rules(&FIXTURE.defaults)
     };
-    let error = chat(body.as_bytes(), &without, &FIXTURE.tokenizer).unwrap_err();
+    let error = chat(body.as_bytes(), &without).unwrap_err();
     assert!(error.to_string().contains("CUSTOM_CHAT_TEMPLATE"), "{error}");
 }
 
@@ -406,7 +406,7 @@ fn what_is_wrong_has_the_name_that_the_client_gave_it() {
     ];
     for (extra, param) in items {
         let body = merged(json!({"input": "Hi"}), extra).to_string();
-        let error = response(body.as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
+        let error = response(body.as_bytes(), &rules).unwrap_err();
         assert_eq!(error.param(), Some(param), "{error}");
         assert!(
             param == "input" || error.to_string().starts_with(param),
@@ -435,7 +435,7 @@ fn what_is_wrong_has_the_name_that_the_client_gave_it() {
     for (extra, param) in messages {
         let least = json!({"max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}]});
         let body = merged(least, extra).to_string();
-        let error = anthropic(body.as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
+        let error = anthropic(body.as_bytes(), &rules).unwrap_err();
         assert_eq!(error.param(), Some(param), "{error}");
         assert!(error.to_string().starts_with(param), "{error}");
     }
@@ -446,7 +446,7 @@ fn what_models_do_not_know_is_taken_without_effect() {
     assert!(chatted(json!({"verbosity": "low", "prediction": {"type": "content", "content": "Hi"}})).is_ok());
     let answered = |extra: Value| {
         let body = merged(json!({"input": "Hi"}), extra).to_string();
-        response(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).map(drop)
+        response(body.as_bytes(), &rules(&FIXTURE.defaults)).map(drop)
     };
     assert_eq!(answered(json!({"text": {"verbosity": "low"}})), Ok(()));
     assert_eq!(answered(json!({"truncation": "auto"})), Ok(()));
@@ -469,7 +469,7 @@ fn a_body_that_is_no_object_is_refused() {
         "\"a\"",
         &"[".repeat(10_000),
     ] {
-        let error = completion(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).unwrap_err();
+        let error = completion(body.as_bytes(), &rules(&FIXTURE.defaults)).unwrap_err();
         assert_eq!(error.facts().status, 400, "{body:.20}");
     }
 }
@@ -495,7 +495,7 @@ fn unknown_parameters_are_refused_where_that_is_asked_for() {
         ..rules(&FIXTURE.defaults)
     };
     let body = json!({"prompt": "a", "temprature": 1}).to_string();
-    let error = completion(body.as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_err();
+    let error = completion(body.as_bytes(), &rules).unwrap_err();
     assert_eq!(
         (error.param(), error.facts().code),
         (Some("temprature"), Some("unknown_parameter"))
@@ -557,7 +557,7 @@ fn a_chat_can_have_a_template_of_its_own() {
     assert_eq!(text(&chatted(own).unwrap().prompts[0]), "D|Hi|good");
 }
 
-type Read = fn(&[u8], &Rules<'_>, &Tokenizer) -> Result<(), ApiError>;
+type Read = fn(&[u8], &Rules<'_>) -> Result<(), ApiError>;
 
 /// A route's table, the least body that it takes, what reads it, and what the model must be for.
 type Table = (&'static parameters::Body, Value, Read, Task);
@@ -574,55 +574,55 @@ fn tables() -> Vec<Table> {
         (
             &COMPLETIONS,
             text(),
-            |body, rules, tokenizer| completion(body, rules, tokenizer).map(drop),
+            |body, rules| completion(body, rules).map(drop),
             Task::Generate,
         ),
         (
             &CHAT_COMPLETIONS,
             said(),
-            |body, rules, tokenizer| chat(body, rules, tokenizer).map(drop),
+            |body, rules| chat(body, rules).map(drop),
             Task::Generate,
         ),
         (
             &parameters::RESPONSES,
             json!({"input": "Hi"}),
-            |body, rules, tokenizer| response(body, rules, tokenizer).map(drop),
+            |body, rules| response(body, rules).map(drop),
             Task::Generate,
         ),
         (
             &parameters::MESSAGES,
             merged(said(), json!({"max_tokens": 8})),
-            |body, rules, tokenizer| anthropic(body, rules, tokenizer).map(drop),
+            |body, rules| anthropic(body, rules).map(drop),
             Task::Generate,
         ),
         (
             &parameters::EMBEDDINGS,
             json!({}),
-            |body, rules, tokenizer| embeddings(body, rules, tokenizer).map(drop),
+            |body, rules| embeddings(body, rules).map(drop),
             EMBED,
         ),
         (
             &parameters::SCORES,
             json!({}),
-            |body, rules, tokenizer| scores(body, rules, tokenizer).map(drop),
+            |body, rules| scores(body, rules).map(drop),
             EMBED,
         ),
         (
             &parameters::RERANKING,
             json!({"query": "a"}),
-            |body, rules, tokenizer| ranking(body, rules, tokenizer).map(drop),
+            |body, rules| ranking(body, rules).map(drop),
             EMBED,
         ),
         (
             &parameters::TOKENIZATION,
             json!({}),
-            |body, rules, tokenizer| tokenized(body, rules, tokenizer).map(drop),
+            |body, rules| tokenized(body, rules).map(drop),
             Task::Generate,
         ),
         (
             &parameters::DETOKENIZATION,
             json!({"tokens": [5]}),
-            |body, rules, tokenizer| detokenized(body, rules, tokenizer).map(drop),
+            |body, rules| detokenized(body, rules).map(drop),
             Task::Generate,
         ),
     ]
@@ -677,23 +677,23 @@ fn the_table_is_what_is_read() {
             let example: Value = serde_json::from_str(parameter.example).expect(name);
             let mut request = merged(least.clone(), needs(body, name));
             request[name] = example;
-            let outcome = read(request.to_string().as_bytes(), &rules, &FIXTURE.tokenizer);
-            match parameter.fate {
+            let outcome = read(request.to_string().as_bytes(), &rules);
+            match parameter.support {
                 // This tokenizer has no tokens for it.
                 _ if name == "suffix" => {
                     let error = outcome.unwrap_err();
                     assert!(error.to_string().contains("fill in the middle"), "{error}");
                 }
-                parameters::Fate::Honoured | parameters::Fate::NoEffect(_) => {
+                parameters::Support::Honoured | parameters::Support::NoEffect(_) => {
                     assert_eq!(outcome, Ok(()), "{} {request}", body.route);
                 }
-                parameters::Fate::Refused(_) => {
+                parameters::Support::Refused(_) => {
                     let error = outcome.expect_err(name);
                     assert_eq!((error.param(), error.facts().label), (Some(name), "unsupported"));
                 }
             }
             assert!(
-                !parameter.doc.is_empty() || parameter.fate != parameters::Fate::Honoured,
+                !parameter.doc.is_empty() || parameter.support != parameters::Support::Honoured,
                 "{name}"
             );
             parameter.kind.schema();
@@ -728,7 +728,7 @@ fn every_name_of_every_table_can_be_sent_to_every_route() {
             request[name] = value.clone();
             let told = |error: ApiError| assert!((400..500).contains(&error.facts().status), "{error}");
             // A name that a reader asks for and the table lacks is a panic.
-            read(request.to_string().as_bytes(), &rules, &FIXTURE.tokenizer).unwrap_or_else(told);
+            read(request.to_string().as_bytes(), &rules).unwrap_or_else(told);
         }
     }
 }
@@ -770,7 +770,7 @@ fn minus_one_asks_for_the_whole_vocabulary_where_that_is_allowed() {
             ..rules(&FIXTURE.defaults)
         };
         let body = json!({"prompt": "a", "logprobs": asked, "prompt_logprobs": asked}).to_string();
-        let prepared = completion(body.as_bytes(), &rules, &FIXTURE.tokenizer)?;
+        let prepared = completion(body.as_bytes(), &rules)?;
         Ok::<_, ApiError>([prepared.answers.logprobs, prepared.prompt_logprobs])
     };
     let all = Some(FIXTURE.tokenizer.tokens().n_ids());
@@ -793,8 +793,7 @@ fn minus_one_asks_for_the_whole_vocabulary_where_that_is_allowed() {
 fn a_response_takes_what_ends_and_shapes_an_answer() {
     let responded = |extra: Value| {
         let body = merged(json!({"input": "Hi"}), extra).to_string();
-        response(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer)
-            .map(|response| response.prepared.answers)
+        response(body.as_bytes(), &rules(&FIXTURE.defaults)).map(|response| response.prepared.answers)
     };
     let answers = responded(json!({
         "stop": "a", "ignore_eos": true, "structured_outputs": {"regex": "a"}, "top_k": 3, "cache_salt": "mine",
@@ -822,8 +821,7 @@ fn two_names_of_an_embeddings_length_agree() {
     };
     let read = |extra: Value| {
         let body = merged(json!({"input": "a"}), extra).to_string();
-        embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer)
-            .map(|prepared| (prepared.normalises, prepared.encoding))
+        embeddings(body.as_bytes(), &of_embedder).map(|prepared| (prepared.normalises, prepared.encoding))
     };
     let plain = |normalises| Ok((normalises, Encoding::Float));
     assert_eq!(read(json!({})), plain(None));
@@ -870,7 +868,7 @@ fn a_text_that_is_only_read_may_fill_the_context() {
             ..rules(&FIXTURE.defaults)
         };
         let body = json!({"input": "word ".repeat(99), "truncate_prompt_tokens": -1}).to_string();
-        let prepared = embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer).unwrap();
+        let prepared = embeddings(body.as_bytes(), &of_embedder).unwrap();
         let prompt = prepared.requests[0].prompt.clone();
         (prompt.len(), prompt.ids().last())
     };
@@ -886,8 +884,7 @@ fn vectors_of_one_salt_share_a_cache() {
     };
     let salt = |extra: Value| {
         let body = merged(json!({"input": "a"}), extra).to_string();
-        embeddings(body.as_bytes(), &of_embedder, &FIXTURE.tokenizer)
-            .map(|prepared| prepared.requests[0].cache_salt)
+        embeddings(body.as_bytes(), &of_embedder).map(|prepared| prepared.requests[0].cache_salt)
     };
     assert_eq!(salt(json!({})), Ok(0));
     assert_eq!(salt(json!({"cache_salt": "a"})), salt(json!({"cache_salt": "a"})));
@@ -908,7 +905,7 @@ fn tokenized_messages_show_their_tools() {
             extra,
         )
         .to_string();
-        tokenized(body.as_bytes(), &rules(&FIXTURE.defaults), &FIXTURE.tokenizer).map(|tokenized| {
+        tokenized(body.as_bytes(), &rules(&FIXTURE.defaults)).map(|tokenized| {
             FIXTURE
                 .tokenizer
                 .tokens()
@@ -933,7 +930,7 @@ fn a_conversation_is_embedded_as_its_flags_say() {
             json!({"messages": [{"role": "assistant", "content": "Hi"}]}),
             extra,
         );
-        let prepared = embeddings(body.to_string().as_bytes(), &of_embedder, &FIXTURE.tokenizer)?;
+        let prepared = embeddings(body.to_string().as_bytes(), &of_embedder)?;
         let prompt = &prepared.requests[0].prompt;
         let ids: Vec<u32> = prompt.ids().collect();
         Ok::<_, ApiError>(FIXTURE.tokenizer.tokens().decode(&ids, Special::Show))
@@ -960,7 +957,7 @@ fn only_a_cross_encoder_has_an_activation() {
             task,
             ..rules(&FIXTURE.defaults)
         };
-        scores(body.as_bytes(), &rules, &FIXTURE.tokenizer)
+        scores(body.as_bytes(), &rules)
     };
     let encoder = Task::Score { n_labels: 1 };
     assert!(scored(encoder, true).unwrap().activates);
@@ -986,18 +983,17 @@ fn a_text_is_filled_in_where_the_tokenizer_has_marks_for_it() {
     }
     let config = crate::tokenizer::TokenizerConfig::default();
     let tokenizer = Tokenizer::from_bytes(&path, json.to_string().as_bytes(), config).unwrap();
+    let rules = Rules {
+        tokenizer: &tokenizer,
+        ..rules(&FIXTURE.defaults)
+    };
     let body = json!({"prompt": "Hello", "suffix": " there", "stop_token_ids": [3]});
-    let prepared = completion(body.to_string().as_bytes(), &rules(&FIXTURE.defaults), &tokenizer).unwrap();
+    let prepared = completion(body.to_string().as_bytes(), &rules).unwrap();
     let shown = tokenizer.tokens().decode(&prepared.prompts[0].ids, Special::Show);
     assert_eq!(shown, "<fim_prefix>Hello<fim_suffix> there<fim_middle>");
     let end = tokenizer.tokens().id_of("<|endoftext|>").unwrap();
     assert_eq!(prepared.answers.stop_token_ids, [3, end]);
     let tokens = json!({"prompt": [5], "suffix": " there"});
-    let error = completion(
-        tokens.to_string().as_bytes(),
-        &rules(&FIXTURE.defaults),
-        &tokenizer,
-    )
-    .unwrap_err();
+    let error = completion(tokens.to_string().as_bytes(), &rules).unwrap_err();
     assert_eq!(error.param(), Some("suffix"));
 }

@@ -1,15 +1,17 @@
-//! Bodies of `/tokenize` and `/detokenize`.
+//! Bodies of `/tokenize` and `/detokenize`, and the answers, which need no engine.
 
+use super::model::served_model;
 use super::parameters::{DETOKENIZATION, TOKENIZATION};
 use super::params::{Params, token_id};
-use super::prompt::{Cut, encode};
+use super::prompt::{Cut, PromptOptions, begin, encode};
+use super::rules::Rules;
+use super::template::{conversation, own_template, rendered};
 use super::tools::ToolParams;
-use super::{Rules, begin, conversation, missing, own_template, rendered, served_model};
 use crate::api::error::ApiError;
 use crate::chat_template::Ending;
-use crate::tokenizer::{Begin, Special, Tokenizer};
+use crate::tokenizer::{Begin, Special};
 
-/// Tokens of one `/detokenize` at most: a body of 8 MiB has no more.
+/// Largest number of tokens of one `/detokenize`; a body of 8 MiB has fewer.
 const TOKENS_MAX: usize = 8 << 20;
 
 /// The tokens of a text.
@@ -17,20 +19,29 @@ const TOKENS_MAX: usize = 8 << 20;
 pub struct Tokenized {
     /// Their ids.
     pub tokens: Vec<u32>,
-    /// Each token's text, where asked for.
+    /// Each token's text, if requested.
     pub texts: Option<Vec<String>>,
-    /// The tokens are to be told with their texts.
+    /// The answer contains tokens and their texts as objects.
     pub in_pieces: bool,
-    /// Parameters that mean nothing here, to be told to the client.
+    /// Names of unknown parameters, which the answer reports to the client.
     pub ignored: Vec<String>,
 }
 
-/// Reads the body of `/tokenize`, and does it.
+/// The text of tokens.
+#[derive(Debug)]
+pub struct Detokenized {
+    /// The text.
+    pub text: String,
+    /// Names of unknown parameters, which the answer reports to the client.
+    pub ignored: Vec<String>,
+}
+
+/// Reads the body of `/tokenize`, and encodes the text.
 ///
 /// # Errors
-/// [`ApiError`] for everything a client can get wrong.
-pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Result<Tokenized, ApiError> {
-    let mut params = Params::parse(body, &TOKENIZATION, rules.strict)?;
+/// [`ApiError`] for every error of the client.
+pub fn tokenized(body: &[u8], rules: &Rules<'_>) -> Result<Tokenized, ApiError> {
+    let mut params = Params::parse(body, &TOKENIZATION, rules)?;
     served_model(&mut params, rules)?;
     let template = own_template(&mut params, rules)?;
     let (prompt, content) = (params.text("prompt")?, params.text("content")?);
@@ -41,7 +52,7 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     let (text, param, default) = match (prompt, content) {
         (Some(text), _) => (text, "prompt", Begin::Add),
         (None, Some(text)) => (text, "content", added),
-        (None, None) if !params.has("messages") => return Err(missing("prompt")),
+        (None, None) if !params.has("messages") => return Err(ApiError::missing("prompt")),
         (None, None) => {
             let mut conversation = conversation(&mut params, Ending::GenerationPrompt)?;
             let tools = ToolParams {
@@ -62,9 +73,13 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     let shows_texts = params.flag("return_token_strs")?.unwrap_or(false);
     let in_pieces = params.flag("with_pieces")?.unwrap_or(false);
     let ignored = params.finish()?;
-    // A text may be longer than the context: the answer says so.
-    let tokens = encode(&text, (begin, Cut::to_nothing_less()), rules, tokenizer, param)?;
-    let shown = |token: &u32| String::from_utf8_lossy(tokenizer.tokens().get(*token)).into_owned();
+    // A text may be longer than the context; the answer contains both lengths.
+    let options = PromptOptions {
+        begin,
+        cut: Cut::keep_all(),
+    };
+    let tokens = encode(&text, options, rules, param)?;
+    let shown = |token: &u32| String::from_utf8_lossy(rules.tokenizer.tokens().get(*token)).into_owned();
     Ok(Tokenized {
         texts: (shows_texts || in_pieces).then(|| tokens.iter().map(shown).collect()),
         tokens,
@@ -73,27 +88,26 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>, tokenizer: &Tokenizer) -> Resul
     })
 }
 
-/// Reads the body of `/detokenize`, and does it.
+/// Reads the body of `/detokenize`, and decodes the tokens.
 ///
 /// # Errors
-/// [`ApiError`] for everything a client can get wrong.
-pub fn detokenized(
-    body: &[u8],
-    rules: &Rules<'_>,
-    tokenizer: &Tokenizer,
-) -> Result<(String, Vec<String>), ApiError> {
-    let mut params = Params::parse(body, &DETOKENIZATION, rules.strict)?;
+/// [`ApiError`] for every error of the client.
+pub fn detokenized(body: &[u8], rules: &Rules<'_>) -> Result<Detokenized, ApiError> {
+    let mut params = Params::parse(body, &DETOKENIZATION, rules)?;
     served_model(&mut params, rules)?;
     let tokens = params
         .list("tokens", TOKENS_MAX, token_id)?
-        .ok_or_else(|| missing("tokens"))?;
+        .ok_or_else(|| ApiError::missing("tokens"))?;
     let ignored = params.finish()?;
-    let n_ids = tokenizer.tokens().n_ids();
+    let n_ids = rules.tokenizer.tokens().n_ids();
     if let Some(token) = tokens.iter().find(|token| **token as usize >= n_ids) {
         return Err(ApiError::Contradiction {
             param: "tokens".into(),
-            reason: format!("token id {token} is out of vocabulary: it has {n_ids} tokens"),
+            reason: format!("token id {token} is out of vocabulary, which has {n_ids} tokens"),
         });
     }
-    Ok((tokenizer.tokens().decode(&tokens, Special::Show), ignored))
+    Ok(Detokenized {
+        text: rules.tokenizer.tokens().decode(&tokens, Special::Show),
+        ignored,
+    })
 }

@@ -1,4 +1,4 @@
-//! What a request says of tools: which there are, whether one must be called, and the grammar that makes it so.
+//! The tools of a request, whether the answer must call one, and the schema that enforces it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use openai_protocol::common::Tool;
 use serde_json::{Map, Value, json};
 
+use super::params::Params;
 use crate::api::error::ApiError;
 use crate::chat_template::Conversation;
 use crate::parsers::{Calls, Formats};
@@ -15,7 +16,7 @@ const TOOLS_MAX: usize = 512;
 /// Longest name of a tool, in bytes: OpenAI's limit.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The parameters that speak of tools, as they came.
+/// The parameters about tools, unchecked.
 #[derive(Debug, Default)]
 pub(super) struct ToolParams {
     /// `tools`.
@@ -30,54 +31,65 @@ pub(super) struct ToolParams {
     pub function_call: Option<Value>,
 }
 
-/// Whether an answer calls tools.
+/// Whether and which tools an answer calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ToolChoice {
-    /// It does not.
+    /// None.
     None,
-    /// As the model likes.
+    /// The model decides.
     Auto,
     /// At least one.
     Required,
-    /// This one.
+    /// The one with this name.
     Named(String),
 }
 
-/// How calls are told to the client.
+/// How an answer shows its calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CallStyle {
-    /// The model chose to make them.
+    /// As calls that the model decided to make.
     #[default]
     Chosen,
-    /// It had to make one.
+    /// As calls of which at least one was required.
     Required,
-    /// It had to make this one.
+    /// As the call that was required by name.
     Named,
-    /// By OpenAI's older functions.
+    /// As a call of OpenAI's older functions.
     Legacy,
 }
 
 /// The tools of a request, checked.
 #[derive(Clone, Debug)]
 pub(super) struct ToolUse {
-    /// As the client wrote them, for the template.
+    /// The client's tools, for the template.
     pub shown: Vec<Value>,
-    /// For reading calls.
+    /// The same for the parser of calls.
     pub tools: Arc<[Tool]>,
-    /// Whether one must be called.
+    /// Whether and which tools an answer calls.
     pub choice: ToolChoice,
-    /// At most one call is answered.
+    /// The answer contains at most one call.
     pub single_call: bool,
-    /// The client knows no tools, only OpenAI's older functions.
+    /// The client uses OpenAI's older functions instead of tools.
     pub is_legacy: bool,
 }
 
 impl ToolParams {
-    /// The tools of the request; `None` if there are none to be called or shown.
+    /// Takes the parameters of a chat.
+    pub(super) fn read(params: &mut Params) -> Result<Self, ApiError> {
+        Ok(Self {
+            tools: params.take("tools"),
+            tool_choice: params.take("tool_choice"),
+            parallel_tool_calls: params.flag("parallel_tool_calls")?,
+            functions: params.take("functions"),
+            function_call: params.take("function_call"),
+        })
+    }
+
+    /// The tools of the request; `None` if it has none.
     pub(super) fn checked(self) -> Result<Option<ToolUse>, ApiError> {
         let is_legacy = self.functions.is_some() && self.tools.is_none();
         let has_tools = self.functions.is_some() || self.tools.is_some();
-        let asks = self.tool_choice.is_some() || self.function_call.is_some();
+        let has_choice = self.tool_choice.is_some() || self.function_call.is_some();
         let (path, choice_path, shown) = match (self.tools, self.functions) {
             (Some(tools), _) => ("tools", "tool_choice", tools),
             (None, Some(functions)) => ("functions", "function_call", wrapped(functions)),
@@ -105,8 +117,8 @@ impl ToolParams {
             choice = Some(mode);
         }
         let choice = checked_choice(choice_path, choice.as_ref(), &tools)?;
-        if !has_tools && choice != ToolChoice::None && asks {
-            return Err(no_tools(choice_path));
+        if !has_tools && choice != ToolChoice::None && has_choice {
+            return Err(ApiError::contradiction(choice_path, "it needs tools"));
         }
         if tools.is_empty() {
             return Ok(None);
@@ -122,7 +134,7 @@ impl ToolParams {
 }
 
 impl ToolUse {
-    /// Lets the template see the tools.
+    /// Gives the tools to the template.
     pub(super) fn show(&self, conversation: &mut Conversation) {
         let shown = Value::Array(self.shown.clone());
         conversation.variables.insert("tools".into(), shown);
@@ -142,7 +154,7 @@ impl ToolUse {
         }
     }
 
-    /// How calls are told to the client.
+    /// How the answer shows calls.
     pub(super) fn style(&self) -> CallStyle {
         match &self.choice {
             _ if self.is_legacy => CallStyle::Legacy,
@@ -152,8 +164,8 @@ impl ToolUse {
         }
     }
 
-    /// The JSON schema that an answer must have so that the asked call is made: a list of calls, or the arguments of
-    /// one. `None` where the model chooses.
+    /// The JSON schema of an answer that makes the required call: a list of calls, or the arguments of one. `None` if the
+    /// model decides.
     pub(super) fn schema(&self) -> Result<Option<Value>, ApiError> {
         match &self.choice {
             ToolChoice::None | ToolChoice::Auto => Ok(None),
@@ -170,7 +182,7 @@ impl ToolUse {
         let mut calls = Vec::with_capacity(self.tools.len());
         for (idx, tool) in self.tools.iter().enumerate() {
             let mut parameters = arguments_schema(&tool.function.parameters);
-            // References lead from the root, which is now the list.
+            // References start at the root of the schema, which is now the list.
             for key in ["$defs", "definitions"] {
                 let Some(definitions) = parameters.as_object_mut().and_then(|all| all.shift_remove(key))
                 else {
@@ -178,7 +190,7 @@ impl ToolUse {
                 };
                 merge(&mut shared, key, definitions).map_err(|name| ApiError::Contradiction {
                     param: format!("tools[{idx}].function.parameters"),
-                    reason: format!("{key}/{name} is something else in another tool"),
+                    reason: format!("{key}/{name} has a different definition in another tool"),
                 })?;
             }
             calls.push(json!({
@@ -199,7 +211,7 @@ impl ToolUse {
     }
 }
 
-/// OpenAI's `allowed_tools`: some of the tools, and whether one of these must be called.
+/// OpenAI's `allowed_tools`: some of the tools, and whether an answer must call one of them.
 struct Allowed {
     names: BTreeSet<String>,
     /// `auto` or `required`.
@@ -236,12 +248,12 @@ impl Allowed {
     }
 }
 
-/// The name of a function, which may stand in `function`.
+/// The name of a function, which may be inside `function`.
 fn name_of(tool: &Value) -> Option<&str> {
     tool["function"]["name"].as_str().or(tool["name"].as_str())
 }
 
-/// Adds definitions to those that are shared; the name of one that is there already and differs.
+/// Adds definitions to the shared ones. Fails with the name of a definition that differs from the shared one.
 fn merge(shared: &mut Map<String, Value>, key: &str, definitions: Value) -> Result<(), String> {
     let Value::Object(definitions) = definitions else {
         return Ok(());
@@ -256,7 +268,7 @@ fn merge(shared: &mut Map<String, Value>, key: &str, definitions: Value) -> Resu
     Ok(())
 }
 
-/// A tool without parameters takes an empty object.
+/// The schema of a tool's arguments; that of a tool without parameters accepts an empty object.
 fn arguments_schema(parameters: &Value) -> Value {
     match parameters.as_object() {
         Some(fields) if !fields.is_empty() => parameters.clone(),
@@ -287,9 +299,7 @@ fn checked_tool(path: &str, tool: &Value) -> Result<Tool, ApiError> {
             });
         }
         None => {
-            return Err(ApiError::Missing {
-                param: format!("{path}.type"),
-            });
+            return Err(ApiError::missing(format!("{path}.type")));
         }
     }
     let function = &tool["function"];
@@ -304,9 +314,7 @@ fn checked_tool(path: &str, tool: &Value) -> Result<Tool, ApiError> {
     let is_name = |name: &str| (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_name_char);
     match &function["name"] {
         Value::Null => {
-            return Err(ApiError::Missing {
-                param: format!("{path}.name"),
-            });
+            return Err(ApiError::missing(format!("{path}.name")));
         }
         Value::String(name) if is_name(name) => {}
         other => {
@@ -323,13 +331,6 @@ fn checked_tool(path: &str, tool: &Value) -> Result<Tool, ApiError> {
         ));
     }
     serde_json::from_value(tool.clone()).map_err(|_| ApiError::invalid(path, "a function", function))
-}
-
-fn no_tools(path: &str) -> ApiError {
-    ApiError::Contradiction {
-        param: path.to_string(),
-        reason: "it needs tools to choose from".into(),
-    }
 }
 
 fn is_name_char(char: char) -> bool {
@@ -349,18 +350,16 @@ fn checked_choice(path: &str, choice: Option<&Value>, tools: &[Tool]) -> Result<
             return Err(ApiError::invalid(path, expected, other));
         }
     };
-    let is_there = match &chosen {
+    let exists = match &chosen {
         ToolChoice::Named(name) => tools.iter().any(|tool| tool.function.name == *name),
         ToolChoice::Required => !tools.is_empty(),
         ToolChoice::Auto | ToolChoice::None => true,
     };
-    if is_there {
+    if exists {
         return Ok(chosen);
     }
-    Err(ApiError::Contradiction {
-        param: path.to_string(),
-        reason: "the tool that is to be called is not among the tools".into(),
-    })
+    let reason = "it requires a call of a tool that is not in the list of tools";
+    Err(ApiError::contradiction(path, reason))
 }
 
 #[cfg(test)]
@@ -412,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn only_allowed_tools_are_there() {
+    fn only_allowed_tools_remain() {
         let allowed = |mode: &str, tools: Value| json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}});
         let all = || json!([tool("f"), tool("g"), tool("h")]);
         let some =
@@ -455,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_path() {
+    fn an_error_has_the_path_of_the_wrong_value() {
         let auto = || json!("auto");
         assert_eq!(refused(json!("x"), auto()), ("tools".into(), "invalid_value"));
         assert_eq!(refused(json!([1]), auto()), ("tools[0]".into(), "invalid_value"));

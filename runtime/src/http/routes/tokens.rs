@@ -78,7 +78,10 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, body: JsonBytes) -> Re
 
 /// The text of tokens.
 pub(super) async fn detokenize(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
-    let (prompt, ignored) = prepare(&app, body, request::detokenized).await?;
-    let content = prompt.clone();
-    Ok(json(&Text { prompt, content }, &ignored))
+    let detokenized = prepare(&app, body, request::detokenized).await?;
+    let answer = Text {
+        prompt: detokenized.text.clone(),
+        content: detokenized.text,
+    };
+    Ok(json(&answer, &detokenized.ignored))
 }

@@ -1,7 +1,9 @@
 //! Parameters of the routes that generate text.
 
-use super::Fate::{NoEffect, Refused};
-use super::{Body, Kind, Parameter, above, flag, inert, integer, number, object, other, refused, text};
+use super::table::Support::{NoEffect, Refused};
+use super::table::{
+    Body, Kind, Parameter, above, flag, inert, integer, number, object, other, refused, text,
+};
 
 const TOKEN_IDS: &str = r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}, "maxItems": 256}"#;
 const PROMPTS: &str = r#"{"anyOf": [
@@ -32,24 +34,24 @@ pub(super) const MODEL: &[Parameter] = &[text("model", "the served model", "\"ti
 
 const TEMPERATURE: &[Parameter] = &[number(
     "temperature",
-    (0.0, 2.0),
+    0.0..=2.0,
     "the checkpoint's, else 1 (messages: 0.7)",
     "0.5",
 )
 .doc("Divides the logits. 0 takes the most probable token.")];
 
 const SAMPLING: &[Parameter] = &[
-    number("top_p", (0.0, 1.0), "the checkpoint's, else 1", "0.9")
+    number("top_p", 0.0..=1.0, "the checkpoint's, else 1", "0.9")
         .doc("Keeps the fewest most probable tokens whose probabilities reach this sum; 0 keeps the most probable one."),
-    integer("top_k", (-1, i64::MAX), "the checkpoint's, else -1", "5")
+    integer("top_k", -1..=i64::MAX, "the checkpoint's, else -1", "5")
         .doc("Keeps so many of the most probable tokens; -1 or 0 keeps all."),
-    number("min_p", (0.0, 1.0), "0", "0.1")
+    number("min_p", 0.0..=1.0, "0", "0.1")
         .doc("Keeps tokens at least this fraction as probable as the most probable one."),
-    above("repetition_penalty", (0.0, f64::INFINITY), "the checkpoint's, else 1", "1.1")
+    above("repetition_penalty", 0.0, "the checkpoint's, else 1", "1.1")
         .doc("Above 1, tokens of prompt and answer become less probable."),
-    number("presence_penalty", (-2.0, 2.0), "0", "0.5")
+    number("presence_penalty", -2.0..=2.0, "0", "0.5")
         .doc("Subtracted from the logits of tokens that the answer has."),
-    number("frequency_penalty", (-2.0, 2.0), "0", "0.5")
+    number("frequency_penalty", -2.0..=2.0, "0", "0.5")
         .doc("Subtracted from the logits of tokens that the answer has, once per occurrence."),
     other("logit_bias", "an object of up to 1024 token ids with numbers from -100 to 100", BIASES, "{\"5\": -100}")
         .doc("Added to the logits of these tokens."),
@@ -57,22 +59,22 @@ const SAMPLING: &[Parameter] = &[
         .doc("Only these tokens are drawn."),
     other("bad_words", "a list of up to 128 non-empty texts", r#"{"type": "array", "maxItems": 128, "items": {"type": "string", "minLength": 1}}"#, "[\"never\"]")
         .doc("Texts that the answer may not have, as the tokenizer writes them."),
-    integer("seed", (i64::MIN, i64::MAX), "one that the engine picks", "7")
+    integer("seed", i64::MIN..=i64::MAX, "one that the engine picks", "7")
         .doc("Fixes the draws: the same seed gives the same text, alone or among others. Answer i of n draws with the seed plus i."),
 ];
 
 const ANSWERS: &[Parameter] = &[
-    integer("n", (1, 128), "1", "2").doc("Answers to each prompt."),
-    integer("best_of", (1, 128), "n", "3")
+    integer("n", 1..=128, "1", "2").doc("Answers to each prompt."),
+    integer("best_of", 1..=128, "n", "3")
         .doc("So many answers are generated, and the n with the highest probability returned. In a beam search the number of beams."),
     flag("use_beam_search", "false")
         .doc("Searches for the most probable texts instead of drawing, as `generate` of transformers does."),
-    number("length_penalty", (f64::NEG_INFINITY, f64::INFINITY), "1", "1")
+    number("length_penalty", f64::NEG_INFINITY..=f64::INFINITY, "1", "1")
         .doc("In a beam search, a text's score is divided by its length to this power."),
     other("early_stopping", "true, false or \"never\"", r#"{"enum": [true, false, "never"]}"#, "false")
         .doc("When a beam search ends: with enough finished texts, when no better one is likely, or when none is possible."),
-    integer("min_tokens", (0, i64::MAX), "0", "2").doc("Tokens before the model or a stop token may end an answer."),
-    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+    integer("min_tokens", 0..=i64::MAX, "0", "2").doc("Tokens before the model or a stop token may end an answer."),
+    integer("priority", i32::MIN as i64..=i32::MAX as i64, "0", "0")
         .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
 ];
 
@@ -96,17 +98,17 @@ const ENDING: &[Parameter] = &[
     flag("skip_special_tokens", "true").doc("Special tokens are left out of the text."),
     flag("spaces_between_special_tokens", "true")
         .doc("Python's slow tokenizers put spaces between special tokens.")
-        .fate(NoEffect(
+        .support(NoEffect(
             "special tokens are written as fast tokenizers write them, without spaces",
         )),
 ];
 
 const PROMPT: &[Parameter] = &[
     flag("echo", "false").doc("The answer begins with the prompt; in chats, with the last message if the answer goes on with its role."),
-    integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
+    integer("truncate_prompt_tokens", -1..=i64::MAX, "no truncation", "64")
         .doc("Keeps so many tokens of each prompt; -1: as many as the context holds with the answer."),
     Parameter::new("truncation_side", Kind::Choice(&["left", "right"]), "left", "\"right\"").doc("The side at which tokens are cut off."),
-    integer("prompt_logprobs", (-1, i64::MAX), "none", "1")
+    integer("prompt_logprobs", -1..=i64::MAX, "none", "1")
         .doc("Log-probabilities of the prompt's tokens, and so many alternatives to each; -1: all, where MAX_LOGPROBS is -1."),
 ];
 
@@ -151,15 +153,15 @@ const STRUCTURE: &[Parameter] = &[
     text("guided_grammar", "none", "\"root ::= \\\"a\\\" | \\\"b\\\"\"").doc("The answer is a text of this grammar: GBNF/EBNF or Lark."),
     text("guided_decoding_backend", "auto", "\"outlines\"")
         .doc("Names of other engines' libraries are accepted; one implementation answers to all of them."),
-    text("guided_whitespace_pattern", "none", "\" ?\"").fate(Refused(&[])).doc("White space of JSON is bounded here in one way."),
+    text("guided_whitespace_pattern", "none", "\" ?\"").support(Refused(&[])).doc("White space of JSON is bounded here in one way."),
     STRUCTURED_OUTPUTS.doc("vLLM's newer name for all of these."),
 ];
 
 const COMPLETION: &[Parameter] = &[
     other("prompt", "a text, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("What to continue."),
     text("suffix", "none", "\"end\"").doc("The answer goes between prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens."),
-    integer("max_tokens", (0, i64::MAX), "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; with 0 the answer is empty, or what `echo` makes of it."),
-    integer("logprobs", (-1, i64::MAX), "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each; -1: all, where MAX_LOGPROBS is -1."),
+    integer("max_tokens", 0..=i64::MAX, "the checkpoint's, else 16", "5").doc("Tokens of an answer at most; with 0 the answer is empty, or what `echo` makes of it."),
+    integer("logprobs", -1..=i64::MAX, "none", "2").doc("Log-probabilities of the answer's tokens, and so many alternatives to each; -1: all, where MAX_LOGPROBS is -1."),
     flag("add_special_tokens", "true").doc("Prompts begin as the tokenizer begins a text."),
 ];
 
@@ -173,15 +175,15 @@ const CHAT: &[Parameter] = &[
     .doc("The conversation."),
     integer(
         "max_completion_tokens",
-        (1, i64::MAX),
+        1..=i64::MAX,
         "what the context has room for",
         "5",
     )
     .doc("Tokens of an answer at most."),
-    integer("max_tokens", (1, i64::MAX), "what the context has room for", "5")
+    integer("max_tokens", 1..=i64::MAX, "what the context has room for", "5")
         .doc("The older name of `max_completion_tokens`."),
     flag("logprobs", "false").doc("Log-probabilities of the answer's tokens."),
-    integer("top_logprobs", (-1, i64::MAX), "0", "0")
+    integer("top_logprobs", -1..=i64::MAX, "0", "0")
         .doc("So many alternatives to each token; needs `logprobs`. -1: all, where MAX_LOGPROBS is -1."),
     flag("add_special_tokens", "false")
         .doc("The prompt begins as the tokenizer begins a text, besides what the template writes."),
@@ -286,7 +288,7 @@ const RESPONSE: &[Parameter] = &[
     other("input", "a text or a list of 1 to 8192 items", r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 8192, "items": {"type": "object"}}]}"#, "\"Hi\"")
         .doc("The conversation: messages, `reasoning`, `function_call` and `function_call_output`."),
     text("instructions", "none", "\"Be brief.\"").doc("A system message before the input."),
-    integer("max_output_tokens", (1, i64::MAX), "what the context has room for", "5").doc("Tokens of an answer at most."),
+    integer("max_output_tokens", 1..=i64::MAX, "what the context has room for", "5").doc("Tokens of an answer at most."),
     other("tools", "a list of at most 512 tools of type function", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
         .doc("What the model may call."),
     other("tool_choice", "none, auto, required, an object with a function's name, or one of type allowed_tools", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}, {"type": "object", "properties": {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}, "tools": {"type": "array", "minItems": 1, "items": {"type": "object"}}}, "required": ["type", "mode", "tools"]}]}"#, "\"auto\"")
@@ -300,7 +302,7 @@ const RESPONSE: &[Parameter] = &[
     flag("stream", "false").doc("Sends the answer as it is generated, as typed events."),
     object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
     text("request_id", "one that is made up", "\"my-request\"").doc("A name for the log."),
-    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
+    integer("priority", i32::MIN as i64..=i32::MAX as i64, "0", "0")
         .doc("The smaller goes first, where SCHEDULING_POLICY is `priority`."),
     refused("previous_response_id", &[]).doc("Answers are not stored here; send the whole conversation as input."),
     refused("conversation", &[]).doc("Answers are not stored here; send the whole conversation as input."),
@@ -312,7 +314,7 @@ const RESPONSE: &[Parameter] = &[
     CACHE_SALT,
     other("include", "a list of texts", r#"{"type": "array", "items": {"type": "string"}}"#, "[\"message.output_text.logprobs\"]")
         .doc("`message.output_text.logprobs`: log-probabilities of the text's tokens. There is nothing else to add."),
-    integer("top_logprobs", (-1, i64::MAX), "0", "1")
+    integer("top_logprobs", -1..=i64::MAX, "0", "1")
         .doc("So many alternatives to each token, where `include` asks for log-probabilities; -1: all, where MAX_LOGPROBS is -1."),
     inert("stream_options", "events are not obfuscated"),
     refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
@@ -326,8 +328,8 @@ const MESSAGE: &[Parameter] = &[
         "required": ["role", "content"]
     }}"#, "[{\"role\": \"user\", \"content\": \"Hi\"}]")
         .doc("The conversation, of texts and blocks of type text, thinking, tool_use and tool_result. What the system says in between joins `system`. Where the last message is the assistant's, the answer goes on with it."),
-    integer("max_tokens", (1, i64::MAX), "none", "5").doc("Tokens of an answer at most."),
-    number("temperature", (0.0, 1.0), "the checkpoint's, else 0.7", "0.5")
+    integer("max_tokens", 1..=i64::MAX, "none", "5").doc("Tokens of an answer at most."),
+    number("temperature", 0.0..=1.0, "the checkpoint's, else 0.7", "0.5")
         .doc("Divides the logits. 0 takes the most probable token."),
     other("system", "a text or a list of blocks of type text", r#"{"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}"#, "\"Be brief.\"")
         .doc("A system message before the others."),

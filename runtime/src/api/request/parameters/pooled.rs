@@ -1,8 +1,8 @@
 //! Parameters of the routes that make vectors, and of those that only tokenize.
 
-use super::Fate::NoEffect;
 use super::generating::{ELSEWHERE, MESSAGE_LIST, MODEL, NAMES, TOOL_EXAMPLE, TOOL_LIST};
-use super::{Body, Kind, Parameter, flag, integer, object, other, text};
+use super::table::Support::NoEffect;
+use super::table::{Body, Kind, Parameter, flag, integer, object, other, text};
 
 const INPUTS: &str = r#"{"anyOf": [
     {"type": "string"},
@@ -14,7 +14,7 @@ const TEXTS: &str = r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItem
 
 const POOLED: &[Parameter] = &[
     flag("add_special_tokens", "true").doc("Texts begin and end as the tokenizer writes a text."),
-    integer("truncate_prompt_tokens", (-1, i64::MAX), "no truncation", "64")
+    integer("truncate_prompt_tokens", -1..=i64::MAX, "no truncation", "64")
         .doc("Keeps so many tokens of each text; -1: as many as the context holds."),
     Parameter::new(
         "truncation_side",
@@ -23,8 +23,8 @@ const POOLED: &[Parameter] = &[
         "\"left\"",
     )
     .doc("The side at which tokens are cut off."),
-    integer("priority", (i32::MIN as i64, i32::MAX as i64), "0", "0")
-        .fate(NoEffect("texts are computed in the order of their arrival"))
+    integer("priority", i32::MIN as i64..=i32::MAX as i64, "0", "0")
+        .support(NoEffect("texts are computed in the order of their arrival"))
         .doc("The smaller goes first."),
     text("cache_salt", "none", "\"mine\"").doc("Texts share their cache only with texts of the same salt."),
     text("request_id", "one that is made up", "\"my-request\"").doc("Part of the answer's `id`."),
@@ -67,7 +67,7 @@ const EMBEDDING: &[Parameter] = &[
         "\"big\"",
     )
     .doc("Order of a number's bytes in base64."),
-    integer("dimensions", (1, i64::MAX), "the model's", "64")
+    integer("dimensions", 1..=i64::MAX, "the model's", "64")
         .doc("Length of a vector; another than the model's only where the model says that it stands that."),
     flag("normalize", "the model's").doc("Vectors have length 1."),
     flag("use_activation", "the model's").doc("vLLM's newer name of `normalize`."),
@@ -141,9 +141,9 @@ const RERANK: &[Parameter] = &[
         .doc("What is ranked."),
     other("texts", "a non-empty list of up to 2048 texts, or objects with a text", DOCUMENTS, "[\"One\", \"Two\"]")
         .doc("Another name of `documents`, Text Embeddings Inference's; the answer is then a list of `index` and `score`."),
-    integer("top_n", (0, i64::MAX), "all", "1").doc("So many of the best; 0: all."),
+    integer("top_n", 0..=i64::MAX, "all", "1").doc("So many of the best; 0: all."),
     flag("return_documents", "true").doc("Results carry their document."),
-    integer("max_tokens_per_doc", (1, i64::MAX), "no truncation", "64").doc("Keeps so many tokens of query and document together."),
+    integer("max_tokens_per_doc", 1..=i64::MAX, "no truncation", "64").doc("Keeps so many tokens of query and document together."),
 ];
 
 const TOKENIZED: &[Parameter] = &[

@@ -1,28 +1,28 @@
-//! Bodies that are rewritten to a chat's: errors of the chat name what the client wrote.
+//! The client's names of parameters in a body that was rewritten as a chat's, for errors.
 
 use crate::api::error::ApiError;
 
-/// Paths in a rewritten body, each with the one that it has in the body as it came.
+/// Paths in a rewritten body, each with its path in the client's body.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Names(Vec<(String, String)>);
+pub struct Renames(Vec<(String, String)>);
 
-impl Names {
-    /// What is at `path`, and below it, came from `given`.
+impl Renames {
+    /// The values at `path` and below it are at `given` in the client's body.
     pub(super) fn add(&mut self, path: impl Into<String>, given: impl Into<String>) {
         self.0.push((path.into(), given.into()));
     }
 
-    /// An error that names what the client wrote.
+    /// The same error with the client's path.
     pub fn restore(&self, error: ApiError) -> ApiError {
         error.about(|path| self.given(path))
     }
 
-    /// The path as the client wrote it: of those that lead to it the longest counts.
+    /// The client's path; the longest known path above it decides.
     fn given(&self, path: &str) -> String {
         let leads = |(new, given): &(String, String)| {
             let rest = path.strip_prefix(new.as_str())?;
-            let is_whole = rest.is_empty() || rest.starts_with(['.', '[']);
-            is_whole.then(|| (new.len(), format!("{given}{rest}")))
+            let is_at_or_below = rest.is_empty() || rest.starts_with(['.', '[']);
+            is_at_or_below.then(|| (new.len(), format!("{given}{rest}")))
         };
         let longest = self.0.iter().filter_map(leads).max_by_key(|(length, _)| *length);
         longest.map_or_else(|| path.to_owned(), |(_, given)| given)
@@ -34,15 +34,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_path_that_leads_there_counts() {
-        let mut names = Names::default();
+    fn the_longest_known_path_decides() {
+        let mut renames = Renames::default();
         for (path, given) in [
             ("messages", "input"),
             ("messages[1]", "input[0]"),
             ("messages[1].content", "input[0].output"),
             ("stop", "stop_sequences"),
         ] {
-            names.add(path, given);
+            renames.add(path, given);
         }
         for (path, given) in [
             ("messages", "input"),
@@ -52,21 +52,21 @@ mod tests {
             ("stop[1]", "stop_sequences[1]"),
             ("stop_token_ids", "stop_token_ids"),
         ] {
-            assert_eq!(names.given(path), given);
+            assert_eq!(renames.given(path), given);
         }
     }
 
     #[test]
-    fn an_errors_text_and_its_parameter_are_the_clients() {
-        let mut names = Names::default();
-        names.add("tools[0].function", "tools[0]");
-        let error = names.restore(ApiError::Missing {
+    fn an_error_has_the_clients_path_in_text_and_parameter() {
+        let mut renames = Renames::default();
+        renames.add("tools[0].function", "tools[0]");
+        let error = renames.restore(ApiError::Missing {
             param: "tools[0].function.name".into(),
         });
         assert_eq!(
             (error.param(), error.to_string().as_str()),
             (Some("tools[0].name"), "tools[0].name is missing")
         );
-        assert_eq!(names.restore(ApiError::Internal), ApiError::Internal);
+        assert_eq!(renames.restore(ApiError::Internal), ApiError::Internal);
     }
 }

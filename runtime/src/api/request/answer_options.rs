@@ -1,16 +1,17 @@
-//! How to answer a prompt: draw or search, when to end, what to tell beside the text.
+//! How to answer a prompt: sampling or beam search, when to end, and what to return besides the text.
 
 use serde_json::{Map, Value};
 
+use super::logprobs::logprobs as read_logprobs;
 use super::params::{Params, invalid_item, token_id};
 use super::prompt::unencoded;
-use super::{Defaults, Rules, contradiction, logprobs as count_of_logprobs};
+use super::rules::Rules;
 use crate::api::error::ApiError;
 use crate::api::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
 use crate::engine::{BeamParams, BeamRequest, EarlyStopping, GenerateRequest, SamplingParams};
 use crate::grammar::Grammar;
 use crate::parsers::ParserPlan;
-use crate::tokenizer::{Begin, Special, Tokenizer};
+use crate::tokenizer::{Begin, Special};
 
 /// Stop strings of one request.
 const STOPS_MAX: usize = 16;
@@ -23,20 +24,20 @@ const BAD_WORDS_MAX: usize = 128;
 
 /// How to answer a prompt.
 #[derive(Clone, Debug)]
-pub struct Answers {
-    /// Answers to each prompt.
+pub struct AnswerOptions {
+    /// Number of answers to each prompt.
     pub n: usize,
-    /// How they come about.
+    /// How answers are found.
     pub method: Method,
-    /// Which request goes first, where the engine's policy asks for it: the smaller.
+    /// Requests with a smaller number run first, if the engine's policy uses priorities.
     pub priority: i32,
-    /// Tokens of an answer at most; `None`: what the context has room for.
+    /// Largest number of tokens of an answer; `None`: as many as fit into the context.
     pub max_tokens: Option<usize>,
-    /// Tokens before an answer may end.
+    /// Number of tokens before an answer may end.
     pub min_tokens: usize,
     /// Tokens that end an answer, besides the model's own.
     pub stop_token_ids: Vec<u32>,
-    /// The model's own end is a token like any other.
+    /// The model's own end token does not end an answer.
     pub ignore_eos: bool,
     /// Texts that end an answer.
     pub stops: StopStrings,
@@ -46,43 +47,43 @@ pub struct Answers {
     pub special: Special,
     /// The prompt shares cached blocks only with prompts of the same salt.
     pub cache_salt: u64,
-    /// Log-probabilities of the prompt are told, and those of so many alternatives.
+    /// Number of alternatives to each token of the prompt; `None`: the prompt's log-probabilities are not requested.
     pub prompt_logprobs: Option<usize>,
     /// The prompt's log-probabilities are also part of `logprobs`.
     pub echoes_logprobs: bool,
-    /// What answers must look like.
+    /// The grammar that answers follow.
     pub grammar: Option<Grammar>,
-    /// Log-probabilities are told, and those of so many alternatives.
+    /// Number of alternatives to each token of the answer; `None`: log-probabilities are not requested.
     pub logprobs: Option<usize>,
     /// Log-probabilities name tokens by their ids.
     pub tokens_as_ids: bool,
-    /// The tokens of prompt and answers are told.
+    /// The answer contains the token ids of prompt and answers.
     pub token_ids: bool,
-    /// Nothing but the prompt is asked for.
+    /// The answer contains only the prompt.
     pub only_prompt: bool,
-    /// A stream has a piece for each token, also for one that has no text yet.
-    pub tells_each_token: bool,
+    /// A stream has a piece for each token, even for a token without text.
+    pub sends_each_token: bool,
     /// How to stream; `None`: one answer at the end.
     pub stream: Option<StreamOptions>,
     /// How thoughts and calls are found in the text.
     pub parsing: ParserPlan,
 }
 
-/// How answers come about.
+/// How answers are found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
-    /// Tokens are drawn.
+    /// By sampling.
     Sample {
-        /// How; the seed is the first answer's.
+        /// The parameters; the seed is that of the first answer.
         sampling: SamplingParams,
-        /// Answers that are generated, of which the most probable are returned.
+        /// Number of answers that are generated. The most probable of them are returned.
         best_of: usize,
     },
-    /// The most probable texts are searched for.
+    /// By beam search.
     Search(BeamParams),
 }
 
-/// What a stream tells beside the text.
+/// What a stream contains besides the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamOptions {
     /// A last chunk with the usage.
@@ -91,20 +92,30 @@ pub struct StreamOptions {
     pub continuous_usage_stats: bool,
 }
 
-impl Answers {
-    /// Everything that both routes have in common, `max_tokens` and `grammar` excepted. `logprobs` is what is to be told,
-    /// `temperature` that of requests and checkpoints that name none, `is_formed` whether there is to be a grammar.
+/// What the routes read in their own way before the options that they share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadOptions {
+    /// Number of alternatives to each token, if log-probabilities are requested.
+    pub(super) logprobs: Option<usize>,
+    /// Temperature where neither the request nor the checkpoint sets it.
+    pub(super) temperature: f32,
+    /// Whether answers follow a grammar.
+    pub(super) has_form: bool,
+}
+
+impl AnswerOptions {
+    /// Reads the options that the routes share, without `max_tokens` and `grammar`.
     pub(super) fn read(
         params: &mut Params,
-        (rules, tokenizer): (&Rules<'_>, &Tokenizer),
-        (logprobs, temperature, is_formed): (Option<usize>, f32, bool),
+        options: ReadOptions,
+        rules: &Rules<'_>,
     ) -> Result<Self, ApiError> {
         let n = params.count("n")?.unwrap_or(1);
         let stream = stream(params)?;
-        let prompt_logprobs = count_of_logprobs(params, "prompt_logprobs", (rules, tokenizer))?;
+        let prompt_logprobs = read_logprobs(params, "prompt_logprobs", rules)?;
         if prompt_logprobs.is_some() && stream.is_some() {
-            let reason = "they are not available when `stream=True`";
-            return Err(contradiction("prompt_logprobs", reason));
+            let reason = "it is not available when stream is true";
+            return Err(ApiError::contradiction("prompt_logprobs", reason));
         }
         let is_inside = params.flag("include_stop_str_in_output")?.unwrap_or(false);
         let stop_place = if is_inside {
@@ -113,14 +124,16 @@ impl Answers {
             StopPlace::Outside
         };
         let skips = params.flag("skip_special_tokens")?.unwrap_or(true);
+        let reader = MethodReader {
+            n,
+            options,
+            scores_prompt: prompt_logprobs.is_some(),
+            is_streamed: stream.is_some(),
+            rules,
+        };
         Ok(Self {
             n,
-            method: Method::read(
-                params,
-                (rules.defaults, tokenizer),
-                (n, logprobs, temperature),
-                (stream.is_some(), is_formed || prompt_logprobs.is_some()),
-            )?,
+            method: reader.read(params)?,
             priority: params.integer("priority")?.unwrap_or(0) as i32,
             max_tokens: None,
             min_tokens: params.count("min_tokens")?.unwrap_or(0),
@@ -135,17 +148,17 @@ impl Answers {
             prompt_logprobs,
             echoes_logprobs: false,
             grammar: None,
-            logprobs,
+            logprobs: options.logprobs,
             tokens_as_ids: params.flag("return_tokens_as_token_ids")?.unwrap_or(false),
             token_ids: params.flag("return_token_ids")?.unwrap_or(false),
             only_prompt: false,
-            tells_each_token: false,
+            sends_each_token: false,
             stream,
             parsing: ParserPlan::default(),
         })
     }
 
-    /// Answers that come back from the engine for each prompt: a search returns only what was asked for.
+    /// Number of answers that the engine returns for each prompt.
     pub fn n_generated(&self) -> usize {
         match self.method {
             Method::Sample { best_of, .. } => best_of,
@@ -187,54 +200,102 @@ impl Answers {
     }
 }
 
-impl Method {
-    fn read(
-        params: &mut Params,
-        (defaults, tokenizer): (&Defaults, &Tokenizer),
-        (n, logprobs, temperature): (usize, Option<usize>, f32),
-        (is_streamed, shapes): (bool, bool),
-    ) -> Result<Self, ApiError> {
+/// Reads the parameters of sampling or of a beam search.
+struct MethodReader<'a> {
+    /// Number of answers to each prompt.
+    n: usize,
+    options: ReadOptions,
+    /// The prompt's log-probabilities are requested.
+    scores_prompt: bool,
+    is_streamed: bool,
+    rules: &'a Rules<'a>,
+}
+
+impl MethodReader<'_> {
+    fn read(&self, params: &mut Params) -> Result<Method, ApiError> {
+        let n = self.n;
         let best_of = params.count("best_of")?.unwrap_or(n);
         if best_of < n {
             let expected = format!("at least n, which is {n}");
             return Err(ApiError::invalid("best_of", expected, &best_of.into()));
         }
         let searches = params.flag("use_beam_search")?.unwrap_or(false);
-        let length_penalty = params.number("length_penalty")?;
-        let early_stopping = params.read("early_stopping", early_stopping)?;
-        if searches && shapes {
-            let reason = "a beam search cannot follow a grammar or tell a prompt's log-probabilities";
-            return Err(contradiction("use_beam_search", reason));
-        }
+        let length_penalty = params.number("length_penalty")?.unwrap_or(1.0);
+        let early_stopping = params.read("early_stopping", early_stopping)?.unwrap_or_default();
         if searches {
-            check_nothing_is_drawn(params, logprobs)?;
-            return Ok(Self::Search(BeamParams {
+            self.check_search(params)?;
+            return Ok(Method::Search(BeamParams {
                 width: best_of,
-                length_penalty: length_penalty.unwrap_or(1.0),
-                early_stopping: early_stopping.unwrap_or_default(),
+                length_penalty,
+                early_stopping,
             }));
         }
-        let is_neutral = length_penalty.unwrap_or(1.0) == 1.0
-            && early_stopping.unwrap_or_default() == EarlyStopping::Heuristic;
-        if !is_neutral {
-            return Err(contradiction(
+        if length_penalty != 1.0 || early_stopping != EarlyStopping::Heuristic {
+            return Err(ApiError::contradiction(
                 "use_beam_search",
-                "length_penalty and early_stopping are a beam search's; set use_beam_search",
+                "length_penalty and early_stopping apply to a beam search only; set use_beam_search to true",
             ));
         }
-        if best_of > n && is_streamed {
-            let reason =
-                "which answers are the best is known only at the end; it cannot be streamed unless it is n";
-            return Err(contradiction("best_of", reason));
+        if best_of > n && self.is_streamed {
+            let reason = "the best answers are known only at the end; a stream needs best_of equal to n";
+            return Err(ApiError::contradiction("best_of", reason));
         }
-        // The best answers are known by their log-probabilities.
-        let logprobs = logprobs.or((best_of > n).then_some(0));
-        let sampling = sampling(params, (defaults, tokenizer), (logprobs, temperature))?;
-        Ok(Self::Sample { sampling, best_of })
+        // The best answers are chosen by their log-probabilities.
+        let logprobs = self.options.logprobs.or((best_of > n).then_some(0));
+        Ok(Method::Sample {
+            sampling: self.sampling(params, logprobs)?,
+            best_of,
+        })
+    }
+
+    /// Refuses what a beam search cannot do.
+    fn check_search(&self, params: &mut Params) -> Result<(), ApiError> {
+        if self.options.has_form || self.scores_prompt {
+            let reason =
+                "a beam search can neither follow a grammar nor return the prompt's log-probabilities";
+            return Err(ApiError::contradiction("use_beam_search", reason));
+        }
+        check_no_sampling(params)?;
+        if self.options.logprobs.is_some() {
+            return Err(without_sampling("logprobs"));
+        }
+        // Accepted, because a search does not depend on it.
+        params.integer("seed").map(drop)
+    }
+
+    fn sampling(&self, params: &mut Params, logprobs: Option<usize>) -> Result<SamplingParams, ApiError> {
+        let defaults = self.rules.defaults;
+        let requested = params.number("temperature")?.map(|x| x as f32);
+        let top_k = params.integer("top_k")?;
+        let mut or = |name: &str, default: f32| -> Result<f32, ApiError> {
+            Ok(params.number(name)?.map_or(default, |x| x as f32))
+        };
+        // top_p = 0 keeps only the most probable token, like temperature 0.
+        let (temperature, top_p) = match or("top_p", defaults.top_p)? {
+            0.0 => (0.0, 1.0),
+            top_p => {
+                let temperature = requested.or(defaults.temperature);
+                (temperature.unwrap_or(self.options.temperature), top_p)
+            }
+        };
+        Ok(SamplingParams {
+            temperature,
+            top_p,
+            top_k: top_k.map_or(defaults.top_k, |k| usize::try_from(k).ok().filter(|k| *k > 0)),
+            min_p: or("min_p", defaults.min_p)?,
+            repetition_penalty: or("repetition_penalty", defaults.repetition_penalty)?,
+            presence_penalty: or("presence_penalty", 0.0)?,
+            frequency_penalty: or("frequency_penalty", 0.0)?,
+            seed: params.integer("seed")?.map(i64::cast_unsigned),
+            logprobs,
+            logit_bias: params.read("logit_bias", biases)?.unwrap_or_default(),
+            allowed_token_ids: allowed_token_ids(params)?,
+            bad_words: bad_words(params, self.rules)?,
+        })
     }
 }
 
-/// A secret of any length becomes a number that cannot be guessed from others.
+/// A secret of any length as a number that cannot be guessed from other numbers.
 pub(super) fn cache_salt(params: &mut Params) -> Result<u64, ApiError> {
     let Some(salt) = params.text("cache_salt")? else {
         return Ok(0);
@@ -256,73 +317,40 @@ fn early_stopping(value: &Value) -> Option<EarlyStopping> {
     }
 }
 
-/// A beam search has no use for what shapes a draw: a request that asks for both means something else.
-fn check_nothing_is_drawn(params: &mut Params, logprobs: Option<usize>) -> Result<(), ApiError> {
-    let unused = |name: &str| {
-        let reason = "a beam search draws no tokens; leave it out, or use_beam_search";
-        Err(contradiction(name, reason))
-    };
+/// Refuses sampling parameters in a beam search, because the request contradicts itself. Values without effect pass.
+fn check_no_sampling(params: &mut Params) -> Result<(), ApiError> {
     let neutral = [
-        ("temperature", [0.0, 0.0]),
-        ("top_p", [1.0, 1.0]),
-        ("min_p", [0.0, 0.0]),
-        ("repetition_penalty", [1.0, 1.0]),
-        ("presence_penalty", [0.0, 0.0]),
-        ("frequency_penalty", [0.0, 0.0]),
+        ("temperature", 0.0),
+        ("top_p", 1.0),
+        ("min_p", 0.0),
+        ("repetition_penalty", 1.0),
+        ("presence_penalty", 0.0),
+        ("frequency_penalty", 0.0),
     ];
-    for (name, [low, high]) in neutral {
-        if params.number(name)?.is_some_and(|x| x < low || x > high) {
-            return unused(name);
+    for (name, value) in neutral {
+        if params.number(name)?.is_some_and(|x| x != value) {
+            return Err(without_sampling(name));
         }
     }
     if params.integer("top_k")?.is_some_and(|k| k > 0) {
-        return unused("top_k");
+        return Err(without_sampling("top_k"));
     }
     for name in ["logit_bias", "allowed_token_ids", "bad_words"] {
         if params.take(name).is_some() {
-            return unused(name);
+            return Err(without_sampling(name));
         }
     }
-    if logprobs.is_some() {
-        return unused("logprobs");
-    }
-    // Accepted: nothing of a search depends on it.
-    params.integer("seed").map(drop)
+    Ok(())
 }
 
-fn sampling(
-    params: &mut Params,
-    (defaults, tokenizer): (&Defaults, &Tokenizer),
-    (logprobs, temperature): (Option<usize>, f32),
-) -> Result<SamplingParams, ApiError> {
-    let asked = params.number("temperature")?.map(|x| x as f32);
-    let top_k = params.integer("top_k")?;
-    let mut or = |name: &str, default: f32| -> Result<f32, ApiError> {
-        Ok(params.number(name)?.map_or(default, |x| x as f32))
-    };
-    // Of a sum of nothing only the most probable token is left, which is a temperature of 0.
-    let top_p = or("top_p", defaults.top_p)?;
-    let (temperature, top_p) = match top_p {
-        0.0 => (0.0, 1.0),
-        top_p => (asked.or(defaults.temperature).unwrap_or(temperature), top_p),
-    };
-    Ok(SamplingParams {
-        temperature,
-        top_p,
-        top_k: top_k.map_or(defaults.top_k, |k| usize::try_from(k).ok().filter(|k| *k > 0)),
-        min_p: or("min_p", defaults.min_p)?,
-        repetition_penalty: or("repetition_penalty", defaults.repetition_penalty)?,
-        presence_penalty: or("presence_penalty", 0.0)?,
-        frequency_penalty: or("frequency_penalty", 0.0)?,
-        seed: params.integer("seed")?.map(i64::cast_unsigned),
-        logprobs,
-        logit_bias: params.read("logit_bias", biases)?.unwrap_or_default(),
-        allowed_token_ids: allowed_token_ids(params)?,
-        bad_words: bad_words(params, tokenizer)?,
-    })
+fn without_sampling(name: &str) -> ApiError {
+    ApiError::contradiction(
+        name,
+        "a beam search does not sample; remove it, or use_beam_search",
+    )
 }
 
-/// Token ids, written as text as JSON wants it, with what is added to their logits.
+/// Token ids, which are texts because they are JSON keys, with the numbers that are added to their logits.
 fn biases(value: &Value) -> Option<Vec<(u32, f32)>> {
     let fields = value.as_object().filter(|fields| fields.len() <= BIASES_MAX)?;
     let bias = |(token, bias): (&String, &Value)| {
@@ -340,14 +368,17 @@ fn allowed_token_ids(params: &mut Params) -> Result<Option<Vec<u32>>, ApiError> 
     }
 }
 
-/// A word is forbidden as it is written at the beginning of a text and behind a space, as vLLM does it.
-fn bad_words(params: &mut Params, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, ApiError> {
+/// As in vLLM, a word is forbidden at the beginning of a text and after a space.
+fn bad_words(params: &mut Params, rules: &Rules<'_>) -> Result<Vec<Vec<u32>>, ApiError> {
     let word = |item: &Value| Some(item.as_str().filter(|word| !word.is_empty())?.to_string());
     let words = params.list("bad_words", BAD_WORDS_MAX, word)?.unwrap_or_default();
     let mut runs = Vec::new();
     for word in words {
         for written in [word.clone(), format!(" {}", word.trim_start())] {
-            let ids = tokenizer.encode(&written, Begin::Leave).map_err(unencoded)?;
+            let ids = rules
+                .tokenizer
+                .encode(&written, Begin::Leave)
+                .map_err(unencoded)?;
             if !ids.is_empty() && !runs.contains(&ids) {
                 runs.push(ids);
             }
@@ -363,7 +394,7 @@ fn stop_strings(params: &mut Params) -> Result<Vec<String>, ApiError> {
         None => return Ok(Vec::new()),
         Some(Value::Array(items)) if items.len() <= STOPS_MAX => items,
         Some(Value::Array(items)) => {
-            let got = format!("a list of {}", items.len());
+            let got = format!("a list of {} items", items.len());
             return Err(ApiError::InvalidValue {
                 param: "stop".into(),
                 expected,
@@ -385,7 +416,8 @@ fn stream(params: &mut Params) -> Result<Option<StreamOptions>, ApiError> {
         return Ok(is_streamed.then(StreamOptions::default));
     };
     if !is_streamed {
-        return Err(contradiction("stream_options", "it needs stream to be true"));
+        let reason = "it needs stream to be true";
+        return Err(ApiError::contradiction("stream_options", reason));
     }
     let include_usage = option(&options, "include_usage")?;
     Ok(Some(StreamOptions {
