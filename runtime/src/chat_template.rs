@@ -66,7 +66,7 @@ pub struct ChatTemplate {
 #[derive(Debug)]
 enum Body {
     /// Compiled here.
-    Compiled(Environment<'static>),
+    Compiled(Box<Environment<'static>>),
     /// Compiled and rendered in a process of its own, each time: the template of a request.
     Sandboxed,
 }
@@ -143,7 +143,7 @@ impl ChatTemplate {
     ) -> Self {
         let mut template = Self {
             source: source.to_owned(),
-            body: Body::Compiled(environment),
+            body: Body::Compiled(Box::new(environment)),
             special_tokens,
             content_format: ContentFormat::Auto,
         };

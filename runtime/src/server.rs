@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ServeConfig;
 use crate::http::app::App;
-use crate::http::connection::{self, ConnectionLimits, Entrance};
+use crate::http::connection::{self, ConnectionLimits, Listener};
 use crate::http::routes;
 use crate::http::tls::{self, TlsError};
 use crate::serving::{LoadError, Serving, load};
@@ -67,11 +67,11 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     };
     let tls = config.tls.as_ref().map(tls::configuration).transpose()?;
     let listener = TcpListener::bind(&address).await.map_err(bind)?;
-    let entrance = Entrance { listener, tls };
+    let listener = Listener { listener, tls };
     let app = Arc::new(App::new(config));
     let stop_http = CancellationToken::new();
     let router = routes::router(Arc::clone(&app));
-    let http = connection::serve(entrance, router, ConnectionLimits::default(), stop_http.clone());
+    let http = connection::serve(listener, router, ConnectionLimits::default(), stop_http.clone());
     let http = tokio::spawn(http);
     let mut signals = Signals::listen().map_err(bind)?;
     let loaded = tokio::select! {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crds::settings::{EngineSettings, PreemptionMode, SchedulingPolicy};
+use crds::settings::{EngineSettings, PreemptionMode, SchedulingPolicy, ServingSettings};
 
 use crate::batch::{Forward, KvGroup};
 
@@ -88,10 +88,10 @@ impl Default for EngineConfig {
             preemption_mode: defaults.preemption_mode(),
             scheduling_policy: defaults.scheduling_policy(),
             max_num_seqs: defaults.max_num_seqs() as usize,
-            max_num_batched_tokens: 512,
+            max_num_batched_tokens: defaults.max_num_batched_tokens() as usize,
             max_model_len: 0,
-            max_waiting: 300,
-            seed: 0,
+            max_waiting: ServingSettings::default().max_concurrency() as usize,
+            seed: defaults.seed(),
             eos_token_ids: Arc::default(),
         }
     }

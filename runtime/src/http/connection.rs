@@ -30,20 +30,20 @@ pub struct ConnectionLimits {
     pub n_max: usize,
     /// Longest silence before or inside a request's head, and of a TLS handshake.
     pub head_timeout: Duration,
-    /// Longest time in which a client takes nothing of what it is sent.
+    /// Longest time in which a client reads nothing of what is sent.
     pub stall_timeout: Duration,
 }
 
-/// Where clients come in.
+/// The port that clients connect to.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct Listener {
     /// The port.
     pub listener: TcpListener,
-    /// What TLS is spoken with; `None` speaks without.
+    /// Certificate and key; `None` serves without TLS.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-impl From<TcpListener> for Entrance {
+impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Self { listener, tls: None }
     }
@@ -62,12 +62,12 @@ impl Default for ConnectionLimits {
 /// Serves until `stop` is cancelled, then takes no more connections and returns when those there are have ended,
 /// each after the response it is at.
 pub async fn serve(
-    entrance: impl Into<Entrance>,
+    listener: impl Into<Listener>,
     router: Router,
     limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
-    let Entrance { listener, tls } = entrance.into();
+    let Listener { listener, tls } = listener.into();
     let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(limits.n_max));
     let connections = TaskTracker::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runtime::config::TlsFiles;
-use runtime::http::connection::{self, ConnectionLimits, Entrance};
+use runtime::http::connection::{self, ConnectionLimits, Listener};
 use runtime::http::tls::configuration;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -194,13 +194,13 @@ async fn secure(
         key: pem("server.key"),
         client_authorities: authorities.map(pem),
     };
-    let entrance = Entrance {
+    let listener = Listener {
         listener,
         tls: Some(configuration(&files).unwrap()),
     };
     let stop = CancellationToken::new();
     tokio::spawn(connection::serve(
-        entrance,
+        listener,
         server.router.clone(),
         limits,
         stop.clone(),
