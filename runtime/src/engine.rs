@@ -20,6 +20,7 @@ pub mod request;
 pub mod sampler;
 pub mod scheduler;
 pub mod sequence;
+pub mod step;
 mod thread;
 pub mod ticket;
 

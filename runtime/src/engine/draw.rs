@@ -11,8 +11,9 @@ use super::request::{StopRules, Task};
 use super::sampler::{
     Draw, SampleError, Sampled, SamplingParams, TokenLogprobs, ends_of_bad_words, given_logprobs, sample,
 };
-use super::scheduler::{Scheduler, Step, StepRow};
+use super::scheduler::Scheduler;
 use super::sequence::{Branch, Next, Sequence, SequenceId};
+use super::step::{Step, StepRow};
 use super::ticket::RequestFailure;
 use crate::batch::{DrawSpec, LateInput, Logits, TokenDraw};
 use crate::grammar::{FollowError, Followed, Follower, Grammar, Mask};

@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use super::load::LoadGauge;
 use super::request::{Admitted, FinishReason, Task};
-use super::scheduler::{Admission, Scheduler};
+use super::scheduler::Scheduler;
 use super::sequence::{Branch, SequenceId};
+use super::step::Admission;
 use super::ticket::{Event, RequestFailure, Stamped};
 
 use beam::BeamReply;

@@ -15,6 +15,7 @@
 //! comes before it. So the first of all is never preempted and moves in every step, and no sequence starves for
 //! others of its priority.
 
+mod fill;
 #[cfg(test)]
 mod simulator;
 
@@ -26,7 +27,7 @@ use super::config::Limits;
 use super::paged_cache::{Hit, PagedCache};
 use super::request::{FinishReason, Task};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
-use crate::batch::{Batch, BatchRow, BlockMove, MediaPiece, PreviousDraw};
+use super::step::{Admission, Step, StepRow, Yield};
 
 /// Steps in flight at most: with more, masks of grammars would come too late for every step.
 pub const DEPTH_MAX: usize = 2;
@@ -58,61 +59,6 @@ pub struct Scheduler {
     free_places: Vec<u32>,
 }
 
-/// What to compute next.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Step {
-    /// Blocks to move first, in order.
-    pub moves: Vec<BlockMove>,
-    /// One row per sequence: those that decode first.
-    pub rows: Vec<StepRow>,
-    /// Tokens of all rows.
-    pub n_tokens: usize,
-    /// Sequences that lost their blocks to others and wait again, the last in order first.
-    pub preempted: Vec<SequenceId>,
-    /// Sequences that got a place for the first time.
-    pub admitted: Vec<Admission>,
-    /// No other step may be in flight with it.
-    pub is_alone: bool,
-}
-
-/// One sequence's part of a step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepRow {
-    /// The sequence.
-    pub id: SequenceId,
-    /// Its next tokens to compute, at least 1.
-    pub n_tokens: usize,
-    /// Positions of the prompt whose logits are wanted, to score the token after each; never the last token of a row
-    /// that yields logits.
-    pub scores: Range<usize>,
-    /// What the last of them is for.
-    pub yields: Yield,
-    /// Tokens that are drawn from its logits: one per branch, none for a search.
-    pub n_draws: usize,
-}
-
-/// What a row's last token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Yield {
-    /// Nothing yet: more tokens of the sequence follow in a later step.
-    Nothing,
-    /// Its logits: one token is drawn for each branch.
-    Logits,
-    /// The pooled vector of the prompt.
-    Pooled,
-}
-
-/// A sequence that got a place for the first time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// Its branches.
-    pub branches: Vec<SequenceId>,
-    /// Tokens of its prompt that were looked up in the prefix cache.
-    pub n_queried: usize,
-    /// Those that were found.
-    pub n_cached: usize,
-}
-
 /// What a step did to one branch that drew.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -126,31 +72,6 @@ pub struct Progress {
     pub finished: Option<FinishReason>,
     /// Tokens it has generated.
     pub n_generated: usize,
-}
-
-impl Step {
-    /// Nothing to submit.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.moves.is_empty()
-    }
-
-    /// The rows, each with the indices of its logits among those of the step: of the positions that it scores, then
-    /// of its last token, if it yields logits.
-    pub fn with_logits(&self) -> impl Iterator<Item = (Range<usize>, &StepRow)> {
-        let mut n_before = 0;
-        self.rows.iter().map(move |row| {
-            let first = n_before;
-            n_before += row.scores.len() + usize::from(row.yields == Yield::Logits);
-            (first..n_before, row)
-        })
-    }
-
-    /// Rows that draw or search, each with the index of its last token's logits among those of the step.
-    pub fn drawing(&self) -> impl Iterator<Item = (usize, &StepRow)> {
-        self.with_logits()
-            .filter(|(_, row)| row.yields == Yield::Logits)
-            .map(|(logits, row)| (logits.end - 1, row))
-    }
 }
 
 impl Scheduler {
@@ -235,50 +156,6 @@ impl Scheduler {
         }
         step.is_alone = self.depth == 1 || self.running.iter().any(Sequence::needs_alone);
         step
-    }
-
-    /// Writes the arrays that the model needs for `step` into `batch`, whatever was there.
-    pub fn fill(&self, batch: &mut Batch, step: &Step) {
-        let Batch {
-            moves,
-            tokens,
-            from_previous,
-            media,
-            token_types,
-            positions,
-            rows,
-            logits_at,
-            pooled_rows,
-        } = batch;
-        moves.clone_from(&step.moves);
-        for array in [&mut *tokens, token_types, positions, logits_at, pooled_rows] {
-            array.clear();
-        }
-        from_previous.clear();
-        media.clear();
-        rows.resize_with(step.rows.len(), BatchRow::default);
-        for ((row, batch_row), row_idx) in step.rows.iter().zip(rows).zip(0..) {
-            let sequence = self.sequence(row.id);
-            let computed = sequence.n_computed()..sequence.n_computed() + row.n_tokens;
-            fill_row(batch_row, sequence, tokens.len(), row.n_tokens);
-            if !sequence.token_types().is_empty() {
-                token_types.resize(tokens.len(), 0);
-                token_types.extend_from_slice(&sequence.token_types()[computed.clone()]);
-            }
-            let scored = row.scores.clone();
-            logits_at.extend(scored.map(|position| (tokens.len() + position - computed.start) as u32));
-            push_media(media, sequence, tokens.len(), computed.clone());
-            push_tokens(tokens, from_previous, sequence, computed.clone());
-            positions.extend(computed.map(|position| position as u32));
-            match row.yields {
-                Yield::Nothing => {}
-                Yield::Logits => logits_at.push(tokens.len() as u32 - 1),
-                Yield::Pooled => pooled_rows.push(row_idx),
-            }
-        }
-        if !token_types.is_empty() {
-            token_types.resize(tokens.len(), 0);
-        }
     }
 
     /// Records that `step` was submitted: its tokens count as computed, and its draws as tokens that are not known yet.
@@ -846,48 +723,6 @@ fn n_unscorable(sequence: &Sequence, n_tokens: usize, step: &Step) -> usize {
 
 fn has_branch(sequence: &Sequence, id: SequenceId) -> bool {
     sequence.branches().iter().any(|branch| branch.id == id)
-}
-
-/// Appends the pieces of media among the tokens of a sequence at `positions`, the first of which is token `first`.
-fn push_media(media: &mut Vec<MediaPiece>, sequence: &Sequence, first: usize, positions: Range<usize>) {
-    let pieces = sequence.content().media_in(positions);
-    media.extend(pieces.map(|piece| MediaPiece {
-        token: piece.token + first as u32,
-        ..piece
-    }));
-}
-
-/// Appends the tokens of a sequence at `positions`. The last of them may be one that is not known yet.
-fn push_tokens(
-    tokens: &mut Vec<u32>,
-    from_previous: &mut Vec<PreviousDraw>,
-    sequence: &Sequence,
-    positions: Range<usize>,
-) {
-    let known = sequence.tokens();
-    tokens.extend_from_slice(&known[positions.start.min(known.len())..positions.end.min(known.len())]);
-    if let Some(draw) = sequence.pending_draw()
-        && positions.end > known.len()
-    {
-        let token = tokens.len() as u32;
-        from_previous.push(PreviousDraw { token, draw });
-        tokens.push(Batch::PENDING);
-    }
-}
-
-/// Writes a row of `query_len` new tokens; its tables keep the memory that they have.
-fn fill_row(row: &mut BatchRow, sequence: &Sequence, query_start: usize, query_len: usize) {
-    row.query_start = query_start;
-    row.query_len = query_len;
-    row.context_len = sequence.n_computed() + query_len;
-    row.place = sequence.place.expect("a running sequence has a place");
-    row.prompt_len = sequence.prompt().len();
-    row.block_tables
-        .resize_with(sequence.tables.groups().len(), Vec::new);
-    for (table, blocks) in row.block_tables.iter_mut().zip(sequence.tables.groups()) {
-        table.clear();
-        table.extend_from_slice(blocks);
-    }
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use super::draw::{DrawPlan, Drawing, Outcome, guided, late_inputs, score};
 use super::philox::{halves, philox4x32};
 use super::reply::Replies;
 use super::request::{Admitted, Task};
-use super::scheduler::{DEPTH_MAX, Scheduler, Step};
+use super::scheduler::{DEPTH_MAX, Scheduler};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
+use super::step::Step;
 use crate::batch::{Batch, Forward, StepError, StepOutput};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.

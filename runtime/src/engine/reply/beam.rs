@@ -9,8 +9,9 @@ use crate::engine::beam::{BeamSearch, Continuation};
 use crate::engine::draw::StepLogits;
 use crate::engine::request::{BeamParams, Task};
 use crate::engine::sampler::SampleError;
-use crate::engine::scheduler::{Scheduler, Step};
+use crate::engine::scheduler::Scheduler;
 use crate::engine::sequence::{Sequence, SequenceId};
+use crate::engine::step::Step;
 use crate::engine::ticket::{Event, RequestFailure};
 
 /// The reply to one beam search.

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{Recipient, Replies};
-use crate::engine::scheduler::{Scheduler, Step, Yield};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::step::{Step, Yield};
 use crate::engine::ticket::Event;
 
 /// The reply to one pooling request.

@@ -8,8 +8,9 @@ use std::time::Instant;
 use super::Replies;
 use crate::engine::draw::Scored;
 use crate::engine::sampler::SampleError;
-use crate::engine::scheduler::{Scheduler, Step};
+use crate::engine::scheduler::Scheduler;
 use crate::engine::sequence::SequenceId;
+use crate::engine::step::Step;
 use crate::engine::ticket::{Event, RequestFailure};
 
 /// An answer whose prompt could not be scored.

@@ -16,8 +16,7 @@ use crds::settings::{PreemptionMode, SchedulingPolicy};
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::Forward;
-use crate::batch::{BlockId, KvGroup, MediaDigest};
+use crate::batch::{Batch, BlockId, BlockMove, Forward, KvGroup, MediaDigest};
 use crate::engine::admission::AdmitError;
 use crate::engine::beam::BeamSearch;
 use crate::engine::config::EngineConfig;

@@ -1,7 +1,7 @@
 //! Short courses of the scheduler, step by step.
 
 use super::*;
-use crate::batch::KvGroup;
+use crate::batch::{Batch, KvGroup};
 use crate::engine::config::EngineConfig;
 use crate::engine::request::GenerateRequest;
 
