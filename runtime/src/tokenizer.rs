@@ -1,11 +1,13 @@
-//! Text to tokens, and tokens to bytes.
+//! Encodes texts as tokens, and turns tokens back into bytes.
 //!
-//! Owns `tokenizer.json`, `tokenizer.model`, `*.tiktoken` and `tokenizer_config.json`, and the bound on how many texts
-//! are encoded at a time. Must not know requests or the engine; characters out of bytes are `text`'s business.
+//! Owns the loading of `tokenizer.json`, `tokenizer.model` and `*.tiktoken`, and the bound on how many texts are
+//! encoded at once. Must not know requests or the engine.
 
+mod boundaries;
 mod bytes;
 mod config;
 mod error;
+mod file;
 mod pairs;
 mod plain;
 mod prefixes;
@@ -20,40 +22,29 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{AcquireError, Semaphore};
 
-pub use bytes::TokenBytes;
+use boundaries::{Boundaries, Boundary};
+pub use bytes::{Special, TokenBytes};
 pub use config::TokenizerConfig;
 pub use error::TokenizerError;
-use plain::{Plain, Words};
+use plain::{Plain, Vocabulary};
 use sentencepiece::SentencePiece;
 pub use special::AddedToken;
 use tiktoken::Tiktoken;
 
-/// A text that is this many times longer than the tokens that fit could ever be is refused unread. Normalisation may
-/// shorten a text, but not by so much.
+/// A text is refused unread if it is this many times longer than the longest text of the tokens that fit. Normalisation
+/// may shorten a text, but never by this much.
 const SHRINKING_MAX: usize = 4;
 
-/// Largest id of a token; the largest vocabularies have a quarter of a million.
-const ID_MAX: u32 = (1 << 21) - 1;
-
-/// Largest file of a vocabulary, in bytes.
+/// Largest vocabulary file, in bytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Whether the tokenizer adds what every sequence begins with, such as `<s>`.
+/// Whether the tokenizer adds the tokens that begin every sequence, such as `<s>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// Add it, as for a plain prompt.
+    /// Adds them, as for a plain prompt.
     Add,
-    /// Leave it away, as for a chat template that has written it.
+    /// Adds none, because a chat template has already written them.
     Leave,
-}
-
-/// Whether special tokens are part of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Special {
-    /// They are left out.
-    Skip,
-    /// They are written out.
-    Show,
 }
 
 /// Two texts as one sequence.
@@ -61,7 +52,7 @@ pub enum Special {
 pub struct Pair {
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// For each token, which text a model of BERT's kind takes it for.
+    /// The token type of each token, as BERT counts them: 0 for the first text, 1 for the second.
     pub token_types: Vec<u32>,
 }
 
@@ -70,7 +61,7 @@ pub struct Pair {
 pub struct Tokenizer {
     encoder: Encoder,
     config: TokenizerConfig,
-    frame: Frame,
+    boundaries: Boundaries,
     tokens: TokenBytes,
     pool: Arc<Semaphore>,
 }
@@ -81,25 +72,8 @@ enum Encoder {
     Plain(Box<Plain>),
 }
 
-/// What an explicit word of the configuration puts around a prompt.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Frame {
-    begin: Edge,
-    end: Edge,
-}
-
-/// One end of a [`Frame`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Edge {
-    ids: Vec<u32>,
-    /// How the same is written in a text.
-    text: Option<String>,
-    /// `None`: as the encoder has it.
-    is_wanted: Option<bool>,
-}
-
 impl Tokenizer {
-    /// The file that a folder's tokenizer is made of: `tokenizer.json` before `tokenizer.model` before `*.tiktoken`.
+    /// The tokenizer file of a folder: `tokenizer.json` before `tokenizer.model` before `*.tiktoken`.
     pub fn file_in(folder: &Path) -> Option<PathBuf> {
         let named = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
         let known = named.into_iter().find(|path| path.is_file());
@@ -121,11 +95,12 @@ impl Tokenizer {
         let path = Self::file_in(folder).ok_or_else(|| TokenizerError::NoTokenizer {
             folder: folder.to_path_buf(),
         })?;
-        let contents = read(&path, FILE_BYTES_MAX)?.unwrap_or_default();
+        let contents = file::read(&path, FILE_BYTES_MAX)?.unwrap_or_default();
         Self::from_bytes(&path, &contents, TokenizerConfig::load(folder)?)
     }
 
-    /// A tokenizer out of a file's contents. The path is not read: its last part tells the format, and errors name it.
+    /// Makes a tokenizer from the contents of a file. The path is not read: its file name determines the format, and
+    /// errors name it.
     ///
     /// # Errors
     /// [`TokenizerError`] for contents that are damaged or of an unknown kind.
@@ -135,28 +110,28 @@ impl Tokenizer {
             reason,
         };
         let extension = path.extension().and_then(|extension| extension.to_str());
-        let (encoder, frame, tokens) = if extension == Some("json") {
+        let (encoder, boundaries, tokens) = if extension == Some("json") {
             let library = library(contents).map_err(invalid)?;
             let tokens = TokenBytes::new(&library)?;
-            let frame = library_frame(&library, &config);
-            (Encoder::Library(Box::new(library)), frame, tokens)
+            let boundaries = library_boundaries(&library, &config);
+            (Encoder::Library(Box::new(library)), boundaries, tokens)
         } else {
-            let words = words(path, contents, &config).map_err(invalid)?;
-            let plain = Plain::new(words, &config);
-            let (frame, tokens) = (plain.frame(&config), plain.tokens()?);
-            (Encoder::Plain(Box::new(plain)), frame, tokens)
+            let vocabulary = vocabulary(path, contents, &config).map_err(invalid)?;
+            let plain = Plain::new(vocabulary, &config);
+            let (boundaries, tokens) = (plain.boundaries(&config), plain.tokens()?);
+            (Encoder::Plain(Box::new(plain)), boundaries, tokens)
         };
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             encoder,
             config,
-            frame,
+            boundaries,
             tokens,
             pool: Arc::new(Semaphore::new(n_threads)),
         })
     }
 
-    /// The same tokenizer, which works on at most `n_threads` requests at a time; at least one.
+    /// Limits the tokenizer to `n_threads` requests at once; at least one.
     pub fn with_threads(self, n_threads: usize) -> Self {
         Self {
             pool: Arc::new(Semaphore::new(n_threads.clamp(1, Semaphore::MAX_PERMITS))),
@@ -164,7 +139,7 @@ impl Tokenizer {
         }
     }
 
-    /// What `tokenizer_config.json` says.
+    /// The fields of `tokenizer_config.json`.
     pub fn config(&self) -> &TokenizerConfig {
         &self.config
     }
@@ -187,12 +162,12 @@ impl Tokenizer {
             }
         };
         if begin == Begin::Add {
-            self.frame.apply(text, &mut ids);
+            self.boundaries.apply(text, &mut ids);
         }
         Ok(ids)
     }
 
-    /// Encodes two texts as one sequence, joined and marked as the tokenizer's template for pairs says.
+    /// Encodes two texts as one sequence. The tokenizer's template for pairs joins them and assigns token types.
     ///
     /// # Errors
     /// [`TokenizerError::NoPairs`] without a `tokenizer.json`; [`TokenizerError::Encode`] when the library fails.
@@ -214,10 +189,11 @@ impl Tokenizer {
         n_bytes > bytes_max.saturating_mul(SHRINKING_MAX)
     }
 
-    /// Runs `work` on a thread that may be busy for long; as many at a time as there are cores.
+    /// Runs `work` on a blocking thread. At most as many run at once as there are cores, or threads of
+    /// [`Tokenizer::with_threads`].
     ///
     /// # Errors
-    /// [`TokenizerError::Pool`] if the work panicked or the process is ending.
+    /// [`TokenizerError::Pool`] if `work` panics or the process ends.
     pub async fn in_pool<T, F>(self: Arc<Self>, work: F) -> Result<T, TokenizerError>
     where
         T: Send + 'static,
@@ -236,38 +212,9 @@ impl Tokenizer {
     }
 }
 
-impl Edge {
-    fn new(id: Option<u32>, text: Option<String>, is_wanted: Option<bool>) -> Self {
-        Self {
-            ids: id.into_iter().collect(),
-            text,
-            is_wanted,
-        }
-    }
-}
-
-impl Frame {
-    /// The encoder's own marks are what a fast tokenizer was saved with; an explicit word of the configuration wins.
-    fn apply(&self, text: &str, ids: &mut Vec<u32>) {
-        let Self { begin, end } = self;
-        let is_written = begin.text.as_deref().is_some_and(|mark| text.starts_with(mark));
-        match (begin.is_wanted, ids.starts_with(&begin.ids)) {
-            (Some(true), false) => drop(ids.splice(..0, begin.ids.iter().copied())),
-            (Some(false), true) if !is_written => drop(ids.drain(..begin.ids.len())),
-            _ => {}
-        }
-        let is_written = end.text.as_deref().is_some_and(|mark| text.ends_with(mark));
-        match (end.is_wanted, ids.ends_with(&end.ids)) {
-            (Some(true), false) => ids.extend_from_slice(&end.ids),
-            (Some(false), true) if !is_written => ids.truncate(ids.len() - end.ids.len()),
-            _ => {}
-        }
-    }
-}
-
-/// The library's tokenizer, without the truncation and padding of the checkpoint's training.
+/// Parses a `tokenizer.json` and switches off the truncation and padding that training used.
 fn library(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    // The library takes for granted that what it parses is JSON.
+    // The library assumes that its input is valid JSON.
     let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     guarded(|| {
         let mut library: tokenizers::Tokenizer = serde_json::from_value(value)?;
@@ -276,7 +223,7 @@ fn library(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     })
 }
 
-/// Runs the library, which panics on some files that contradict themselves.
+/// Calls the library, which panics on some inconsistent files, and catches the panic.
 fn guarded<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, String> {
     let result = catch_unwind(AssertUnwindSafe(work));
     result
@@ -284,49 +231,32 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, 
         .map_err(|error| error.to_string())
 }
 
-fn library_frame(library: &tokenizers::Tokenizer, config: &TokenizerConfig) -> Frame {
-    let edge = |token: &Option<String>, is_wanted| {
+fn library_boundaries(library: &tokenizers::Tokenizer, config: &TokenizerConfig) -> Boundaries {
+    let boundary = |token: &Option<String>, is_wanted| {
         let id = token.as_deref().and_then(|token| library.token_to_id(token));
-        Edge::new(id, token.clone(), is_wanted)
+        Boundary::new(id, token.clone(), is_wanted)
     };
-    Frame {
-        begin: edge(&config.bos_token, config.add_bos_token),
-        end: edge(&config.eos_token, config.add_eos_token),
+    Boundaries {
+        begin: boundary(&config.bos_token, config.add_bos_token),
+        end: boundary(&config.eos_token, config.add_eos_token),
     }
 }
 
-/// A `tokenizer.model` is sentencepiece's, or with GLM-4 tiktoken's.
-fn words(path: &Path, contents: &[u8], config: &TokenizerConfig) -> Result<Words, String> {
+/// Parses a vocabulary file. A `tokenizer.model` is in sentencepiece's format, or in tiktoken's for GLM-4.
+fn vocabulary(path: &Path, contents: &[u8], config: &TokenizerConfig) -> Result<Vocabulary, String> {
     let name = path
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
-    if !name.ends_with(".tiktoken") && !Tiktoken::is_one(contents) {
+    if !name.ends_with(".tiktoken") && !Tiktoken::is_tiktoken(contents) {
         let model = SentencePiece::parse(contents)?;
-        return Ok(Words::SentencePiece(Box::new(model)));
+        return Ok(Vocabulary::SentencePiece(Box::new(model)));
     }
     let class = match name {
         "qwen.tiktoken" => tiktoken::QWEN,
         _ => config.tokenizer_class.as_deref().unwrap_or_default(),
     };
-    Tiktoken::parse(contents, class).map(Words::Tiktoken)
-}
-
-/// A file's bytes; `None` if it is not there.
-fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
-    let failed = |source| TokenizerError::Read {
-        path: path.to_path_buf(),
-        source,
-    };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error)),
-        Ok(metadata) if metadata.len() > bytes_max => Err(TokenizerError::Invalid {
-            path: path.to_path_buf(),
-            reason: format!("larger than {bytes_max} bytes"),
-        }),
-        Ok(_) => std::fs::read(path).map(Some).map_err(failed),
-    }
+    Tiktoken::parse(contents, class).map(Vocabulary::Tiktoken)
 }
 
 fn encode_error(reason: String) -> TokenizerError {

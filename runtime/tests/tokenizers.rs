@@ -1,7 +1,7 @@
-//! Vocabularies in the formats that checkpoints without a `tokenizer.json` ship, against what sentencepiece and
-//! tiktoken make of the same texts; streams of tokens in any pieces; files that are damaged.
+//! Vocabularies of checkpoints without a `tokenizer.json`, compared with sentencepiece and tiktoken on the same texts;
+//! streams of tokens in any chunks; damaged files.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue names the place")]
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -71,7 +71,7 @@ fn tiktoken_gives_the_same_ids_and_texts() {
         assert_eq!(tokenizer.encode(text, Begin::Add).unwrap(), expected, "{text:?}");
         assert_eq!(tokenizer.tokens().decode(&expected, Special::Show), text);
     }
-    // Decomposed characters are composed first.
+    // Decomposed characters are composed before they are encoded.
     let encode = |text| tokenizer.encode(text, Begin::Add).unwrap();
     assert_eq!(encode("cafe\u{301}"), encode("café"));
     assert!(tokenizer.tokens().is_special(492));
@@ -79,7 +79,7 @@ fn tiktoken_gives_the_same_ids_and_texts() {
 }
 
 #[test]
-fn ranks_in_a_tokenizer_model_need_a_class_that_is_known() {
+fn ranks_in_a_tokenizer_model_need_a_supported_class() {
     let ranks = std::fs::read(folder("qwen-tiktoken").join("qwen.tiktoken")).unwrap();
     let path = Path::new("tokenizer.model");
     let load = |class: &str| {
@@ -127,7 +127,7 @@ fn declared_tokens_are_recognised_and_a_class_adds_its_own() {
         ..config(None, Some(true))
     };
     assert_eq!(encode(with_eos, "the"), [1, the, 2]);
-    // Where only the first text begins a word, the one after a mark is its continuation: "the" without a space.
+    // Without `legacy`, only the first text gets a space: "the" after a special token has none.
     let modern = TokenizerConfig {
         legacy: Some(false),
         ..config(None, None)
@@ -138,7 +138,7 @@ fn declared_tokens_are_recognised_and_a_class_adds_its_own() {
 }
 
 #[test]
-fn chatglm_has_marks_after_its_pieces() {
+fn the_special_tokens_of_chatglm_follow_its_pieces() {
     let config = TokenizerConfig {
         tokenizer_class: Some("ChatGLMTokenizer".into()),
         ..TokenizerConfig::default()
@@ -157,7 +157,7 @@ fn chatglm_has_marks_after_its_pieces() {
 }
 
 #[test]
-fn a_pair_needs_a_rule() {
+fn a_pair_needs_a_template() {
     assert!(matches!(
         load("sp-bpe").encode_pair("a", "b").unwrap_err(),
         TokenizerError::NoPairs
@@ -215,7 +215,7 @@ fn check_prompt(tokenizer: &Tokenizer, prompt: &Value, name: &str) {
     let Some(text) = prompt["text"].as_str() else {
         return;
     };
-    // The references of these end with a token that their checkpoints do not ask for.
+    // These references end with a token that their checkpoints do not add.
     if name.contains("-lasttoken") {
         expected.pop();
     }
@@ -237,7 +237,7 @@ fn json_tokenizer(tokenizer: &Value) -> Tokenizer {
     Tokenizer::from_bytes(Path::new("tokenizer.json"), contents.as_bytes(), config).unwrap()
 }
 
-/// A tokenizer in the manner of BERT.
+/// A tokenizer like BERT's.
 static WORDS: LazyLock<Tokenizer> = LazyLock::new(|| {
     let words = [
         "[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##s", ".", "'", "##é", "日",
@@ -272,7 +272,7 @@ static WORDS: LazyLock<Tokenizer> = LazyLock::new(|| {
     }))
 });
 
-/// A tokenizer in the manner of XLM-RoBERTa.
+/// A tokenizer like XLM-RoBERTa's.
 static UNIGRAM: LazyLock<Tokenizer> = LazyLock::new(|| {
     let pieces = ["<unk>", "▁", "▁the", "he", "é", "日", "▁▁", "a", "▁a", "€"];
     let vocab: Vec<Value> = pieces
@@ -297,7 +297,7 @@ static TOKENIZERS: LazyLock<Vec<(&'static str, Tokenizer)>> = LazyLock::new(|| {
     all
 });
 
-/// The text of tokens that arrive in pieces of the given sizes.
+/// The text of a stream that receives the tokens' bytes in chunks of these sizes.
 fn streamed(tokenizer: &Tokenizer, ids: &[u32], sizes: &[usize], special: Special) -> String {
     let bytes: Vec<u8> = ids
         .iter()
@@ -311,22 +311,22 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32], sizes: &[usize], special: Specia
         if rest.is_empty() {
             break;
         }
-        let (piece, after) = rest.split_at((*size).min(rest.len()));
-        text.push_str(&stream.push(piece).text);
+        let (chunk, after) = rest.split_at((*size).min(rest.len()));
+        text.push_str(&stream.push(chunk).text);
         rest = after;
     }
     text + &stream.finish().text
 }
 
-/// Whether a stream is the whole text, except for what only the start of a text drops.
-fn is_same(stream: &str, whole: &str) -> bool {
+/// Whether a stream equals the decoded text, except for spaces that only the start of a text loses.
+fn is_same(stream: &str, decoded: &str) -> bool {
     let trimmed = |text: &str| text.trim_start_matches(' ').to_string();
-    stream == whole || trimmed(stream) == trimmed(whole)
+    stream == decoded || trimmed(stream) == trimmed(decoded)
 }
 
 proptest! {
     #[test]
-    fn streams_are_the_whole_text_in_any_pieces(
+    fn streams_equal_the_decoded_text_in_any_chunks(
         which in any::<prop::sample::Index>(),
         seeds in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
         sizes in prop::collection::vec(1..9usize, 1..8),
@@ -334,25 +334,25 @@ proptest! {
         let (name, tokenizer) = which.get(&TOKENIZERS);
         let ids: Vec<u32> = seeds.iter().map(|seed| seed.index(tokenizer.tokens().n_ids() + 2) as u32).collect();
         for special in [Special::Skip, Special::Show] {
-            let whole = tokenizer.tokens().decode(&ids, special);
+            let decoded = tokenizer.tokens().decode(&ids, special);
             let stream = streamed(tokenizer, &ids, &sizes, special);
-            prop_assert!(is_same(&stream, &whole), "{name}: {stream:?} {whole:?}");
+            prop_assert!(is_same(&stream, &decoded), "{name}: {stream:?} {decoded:?}");
         }
     }
 
     #[test]
-    fn streams_of_words_are_the_whole_text(
+    fn streams_of_words_equal_the_decoded_text(
         ids in prop::collection::vec(0..11u32, 0..20),
         sizes in prop::collection::vec(1..9usize, 1..8),
     ) {
         for tokenizer in [&*WORDS, &*UNIGRAM] {
             for special in [Special::Skip, Special::Show] {
-                let whole = tokenizer.tokens().decode(&ids, special);
+                let decoded = tokenizer.tokens().decode(&ids, special);
                 let stream = streamed(tokenizer, &ids, &sizes, special);
-                // Metaspace drops every space of the first token, WordPiece shows the first token's prefix.
-                let n_first = whole.len().min(8);
-                let end: String = whole.chars().skip(n_first).collect();
-                prop_assert!(stream.ends_with(&end), "{stream:?} {whole:?}");
+                // Metaspace removes the spaces of the first token; WordPiece writes the prefix of the first token.
+                let n_first = decoded.len().min(8);
+                let end: String = decoded.chars().skip(n_first).collect();
+                prop_assert!(stream.ends_with(&end), "{stream:?} {decoded:?}");
             }
         }
     }
@@ -367,7 +367,7 @@ proptest! {
     }
 }
 
-/// The files of all formats, to be damaged.
+/// A file of each format; the tests damage them.
 static FILES: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| {
     let folders = SENTENCEPIECE
         .iter()
@@ -392,8 +392,8 @@ static FILES: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| {
     files
 });
 
-/// What a file that loads must be able to do.
-fn use_it(path: &Path, contents: &[u8]) {
+/// Uses each function of a tokenizer, if the file loads.
+fn exercise(path: &Path, contents: &[u8]) {
     let config = TokenizerConfig {
         bos_token: Some("<s>".into()),
         add_bos_token: Some(true),
@@ -439,7 +439,7 @@ proptest! {
         if let Some(length) = length {
             contents.truncate(length.index(contents.len() + 1));
         }
-        use_it(path, &contents);
+        exercise(path, &contents);
     }
 
     #[test]
@@ -458,7 +458,7 @@ proptest! {
         pointers(&value, String::new(), &mut paths);
         let mut value = value;
         *value.pointer_mut(&paths[place.index(paths.len())]).unwrap() = serde_json::from_str(other).unwrap();
-        use_it(path, value.to_string().as_bytes());
+        exercise(path, value.to_string().as_bytes());
     }
 }
 
@@ -484,7 +484,7 @@ fn pointers(value: &Value, path: String, paths: &mut Vec<String>) {
 }
 
 #[test]
-fn hostile_files_are_refused_and_cost_nothing() {
+fn hostile_files_are_refused_and_allocate_little() {
     let refused = |path: &str, contents: &[u8]| {
         Tokenizer::from_bytes(Path::new(path), contents, TokenizerConfig::default())
             .unwrap_err()
@@ -492,7 +492,7 @@ fn hostile_files_are_refused_and_cost_nothing() {
     };
     // Deep nesting.
     assert!(refused("tokenizer.json", "[".repeat(1 << 20).as_bytes()).contains("recursion"));
-    // An id that would be a table of 16 GiB.
+    // An id that would need a table of 16 GiB.
     let (path, contents) = FILES.last().unwrap();
     let large = std::str::from_utf8(contents)
         .unwrap()
@@ -506,10 +506,10 @@ fn hostile_files_are_refused_and_cost_nothing() {
     let sentencepiece = &FILES[0];
     assert!(matches!(
         Tokenizer::from_bytes(&sentencepiece.0, &sentencepiece.1, config).unwrap_err(),
-        TokenizerError::Id { id: u32::MAX }
+        TokenizerError::Id { id: u32::MAX, .. }
     ));
-    // A message that says it is longer than the file.
-    assert!(refused("tokenizer.model", b"\x0a\xff\xff\xff\xff\x7f").contains("cut off"));
-    assert!(refused("tokenizer.model", b"").contains("unknown"));
+    // A message that claims to be longer than the file.
+    assert!(refused("tokenizer.model", b"\x0a\xff\xff\xff\xff\x7f").contains("truncated"));
+    assert!(refused("tokenizer.model", b"").contains("UNKNOWN"));
     assert!(refused("qwen.tiktoken", b"").contains("has no token"));
 }

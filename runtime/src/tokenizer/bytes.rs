@@ -1,18 +1,29 @@
-//! The bytes that each token stands for, computed once from the tokenizer's decoder.
+//! The bytes of each token, computed once from the tokenizer's decoder.
 //!
-//! Bytes, because a token may hold half a character. Decoders differ in how tokens are written (bytes as printable
-//! characters, `▁` for a space, `<0x0A>` for a byte) but each token's bytes depend on the token alone; the one
-//! exception, what some decoders do at the start of a text, is [`Leading`] and [`Continuation`].
+//! Bytes, because a token may contain half a character. Decoders differ in how they write tokens (bytes as printable
+//! characters, `▁` for a space, `<0x0A>` for a byte), but the bytes of a token depend on this token alone. There is one
+//! exception: what some decoders do at the start of a text. [`Leading`] and [`Continuation`] hold it.
 
 use serde_json::Value;
 use tokenizers::decoders::wordpiece;
 
-use super::{ID_MAX, Special, TokenizerError};
+use super::error::TokenizerError;
 
+/// Largest id of a token. The largest vocabularies have 250,000 tokens.
+pub(super) const ID_MAX: u32 = (1 << 21) - 1;
 /// Bytes of all tokens together, at most.
 const TABLE_BYTES_MAX: usize = 256 << 20;
-/// Longest text that a decoder may put in another's place, in bytes.
+/// Longest replacement of a decoder, in bytes.
 const REPLACEMENT_BYTES_MAX: usize = 64;
+
+/// Whether special tokens are part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// They are left out.
+    Skip,
+    /// They are written out.
+    Show,
+}
 
 /// The bytes of every token.
 #[derive(Debug)]
@@ -29,9 +40,9 @@ pub struct TokenBytes {
 /// One token.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Token {
-    /// What it stands for.
+    /// Its part of a text.
     pub(super) bytes: Vec<u8>,
-    /// Whether it is a mark rather than text.
+    /// Whether it is a special token.
     pub(super) is_special: bool,
 }
 
@@ -40,53 +51,59 @@ pub(super) struct Token {
 pub(super) enum Leading {
     /// Nothing.
     Kept,
-    /// So many spaces at most.
+    /// At most this many spaces.
     Spaces(usize),
-    /// Every space of the first token.
+    /// All spaces of the first token.
     FirstToken,
 }
 
-/// Tokens that go on with a word, as WordPiece's `##ing`. At the start of a text the prefix is written out.
+/// Tokens that continue a word, such as WordPiece's `##ing`. At the start of a text, the prefix is written out.
 #[derive(Debug)]
 struct Continuation {
     prefix: String,
-    is_one: Vec<bool>,
+    /// By id: whether a token continues a word.
+    continues: Vec<bool>,
 }
 
-/// One step from a token as the vocabulary writes it to the bytes it stands for.
+/// One step from a token, as the vocabulary writes it, to its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    /// Every character is a byte, by GPT-2's table.
+enum DecoderStep {
+    /// Each character is a byte in GPT-2's table.
     ByteLevel,
     /// `<0x0A>` is a byte.
     ByteFallback,
-    /// A text stands for another.
+    /// Replaces a text by another.
     Replace { from: String, to: String },
-    /// A word of its own, unless it begins with `prefix`.
+    /// Begins a word, unless the token begins with `prefix`.
     Word { prefix: String, cleanup: bool },
-    /// A word of its own.
+    /// Begins a word.
     Apart,
 }
 
-/// A decoder in `tokenizer.json`, taken apart.
+/// The steps of a decoder in `tokenizer.json`.
 #[derive(Debug)]
 struct Decoder {
-    steps: Vec<Step>,
+    steps: Vec<DecoderStep>,
     leading: Leading,
 }
 
 impl TokenBytes {
-    /// The table of a tokenizer of the library.
+    /// The table for a tokenizer of the `tokenizers` library.
     ///
     /// # Errors
-    /// [`TokenizerError`] for a decoder whose tokens have no bytes of their own, and for a vocabulary that is too large.
+    /// [`TokenizerError`] for an unknown decoder, and for a vocabulary that is too large.
     pub fn new(library: &tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
         let decoder = serde_json::to_value(library.get_decoder()).unwrap_or_default();
         let Decoder { steps, leading } = Decoder::parse(&decoder)?;
         let n_ids = match library.get_vocab(true).values().max() {
             None => 0,
             Some(id) if *id <= ID_MAX => id + 1,
-            Some(id) => return Err(TokenizerError::Id { id: *id }),
+            Some(id) => {
+                return Err(TokenizerError::Id {
+                    id: *id,
+                    id_max: ID_MAX,
+                });
+            }
         };
         let added = library.get_added_tokens_decoder();
         let table = byte_level_table();
@@ -97,15 +114,15 @@ impl TokenBytes {
             is_special: added.get(&id).is_some_and(|token| token.special),
         };
         let mut tokens = Self::gather((0..n_ids).map(token), leading)?;
-        if let Some(Step::Word { prefix, .. }) = steps.first() {
-            let is_one = |id| {
+        if let Some(DecoderStep::Word { prefix, .. }) = steps.first() {
+            let continues = |id| {
                 library
                     .id_to_token(id)
                     .is_some_and(|token| token.starts_with(prefix))
             };
             tokens.continuation = Some(Continuation {
                 prefix: prefix.clone(),
-                is_one: (0..n_ids).map(is_one).collect(),
+                continues: (0..n_ids).map(continues).collect(),
             });
         }
         Ok(tokens)
@@ -138,14 +155,14 @@ impl TokenBytes {
         Ok(tokens)
     }
 
-    /// The table of words, each with whether it is a mark.
+    /// The table for these words; the flag marks special tokens.
     #[cfg(test)]
     pub(crate) fn of_words(words: impl IntoIterator<Item = (Vec<u8>, bool)>) -> Self {
         let token = |(bytes, is_special)| Token { bytes, is_special };
         Self::gather(words.into_iter().map(token), Leading::Kept).unwrap()
     }
 
-    /// Bytes of a token; none for an id that the tokenizer does not have.
+    /// The bytes of a token; empty for an unknown id.
     pub fn get(&self, id: u32) -> &[u8] {
         let idx = id as usize;
         let Some(&end) = self.ends.get(idx) else {
@@ -163,12 +180,12 @@ impl TokenBytes {
         self.get(id)
     }
 
-    /// Whether a token is a mark rather than text.
+    /// Whether a token is special.
     pub fn is_special(&self, id: u32) -> bool {
         self.is_special.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// The first token that stands for this text. Looks at all of them.
+    /// The first token with this text. Searches all tokens.
     pub fn id_of(&self, text: &str) -> Option<u32> {
         (0..self.n_ids() as u32).find(|id| self.get(*id) == text.as_bytes())
     }
@@ -178,12 +195,12 @@ impl TokenBytes {
         self.longest_bytes
     }
 
-    /// Number of ids, unused ones included.
+    /// Number of ids, including unused ones.
     pub fn n_ids(&self) -> usize {
         self.ends.len()
     }
 
-    /// A whole text out of its tokens.
+    /// The text of these tokens.
     pub fn decode(&self, ids: &[u32], special: Special) -> String {
         let mut bytes = Vec::new();
         let is_hidden = |id: u32| special == Special::Skip && self.is_special(id);
@@ -207,20 +224,20 @@ impl TokenBytes {
         String::from_utf8_lossy(&bytes[n_dropped..]).into_owned()
     }
 
-    /// The prefix of a token that goes on with a word.
+    /// The prefix of a token that continues a word; empty for other tokens.
     fn continued(&self, id: u32) -> &str {
         let continuation = self.continuation.as_ref();
-        let of_token = continuation.filter(|tokens| tokens.is_one.get(id as usize) == Some(&true));
+        let of_token = continuation.filter(|tokens| tokens.continues.get(id as usize) == Some(&true));
         of_token.map_or("", |tokens| &tokens.prefix)
     }
 }
 
 impl Decoder {
-    /// A decoder as `tokenizer.json` writes it; null means words with a space between them.
+    /// Reads a decoder of `tokenizer.json`. Null separates words by spaces.
     fn parse(decoder: &Value) -> Result<Self, TokenizerError> {
         if decoder.is_null() {
             return Ok(Self {
-                steps: vec![Step::Apart],
+                steps: vec![DecoderStep::Apart],
                 leading: Leading::Spaces(1),
             });
         }
@@ -234,8 +251,8 @@ impl Decoder {
                 decoder: part.to_string(),
             };
             match part["type"].as_str().unwrap_or("none") {
-                "ByteLevel" => steps.push(Step::ByteLevel),
-                "ByteFallback" => steps.push(Step::ByteFallback),
+                "ByteLevel" => steps.push(DecoderStep::ByteLevel),
+                "ByteFallback" => steps.push(DecoderStep::ByteFallback),
                 "Fuse" => is_fused = true,
                 "Replace" => {
                     steps
@@ -248,13 +265,13 @@ impl Decoder {
                     }
                 }
                 "WordPiece" if parts.len() == 1 => {
-                    steps.push(Step::Word {
+                    steps.push(DecoderStep::Word {
                         prefix: part["prefix"].as_str().ok_or_else(unsupported)?.to_string(),
                         cleanup: part["cleanup"].as_bool().ok_or_else(unsupported)?,
                     });
                     leading = Leading::Spaces(1);
                 }
-                // Before the tokens are fused, each of them would be stripped.
+                // Without a preceding `Fuse`, the library would strip each token.
                 "Strip" if is_fused && part["content"] == " " && part["stop"] == 0 => {
                     leading = Leading::Spaces(part["start"].as_u64().ok_or_else(unsupported)? as usize);
                 }
@@ -265,21 +282,21 @@ impl Decoder {
     }
 }
 
-fn replace(from: &Value, to: &Value) -> Option<Step> {
+fn replace(from: &Value, to: &Value) -> Option<DecoderStep> {
     let (from, to) = (from.as_str()?, to.as_str()?);
     let is_sane = !from.is_empty() && to.len() <= REPLACEMENT_BYTES_MAX;
-    is_sane.then(|| Step::Replace {
+    is_sane.then(|| DecoderStep::Replace {
         from: from.to_string(),
         to: to.to_string(),
     })
 }
 
-fn token_bytes(token: String, steps: &[Step], table: &[Option<u8>]) -> Vec<u8> {
+fn token_bytes(token: String, steps: &[DecoderStep], table: &[Option<u8>]) -> Vec<u8> {
     let mut text = token;
     for step in steps {
         match step {
-            Step::Replace { from, to } => text = text.replace(from.as_str(), to),
-            Step::Word { prefix, cleanup } => {
+            DecoderStep::Replace { from, to } => text = text.replace(from.as_str(), to),
+            DecoderStep::Word { prefix, cleanup } => {
                 text = text
                     .strip_prefix(prefix.as_str())
                     .map_or_else(|| format!(" {text}"), String::from);
@@ -287,13 +304,13 @@ fn token_bytes(token: String, steps: &[Step], table: &[Option<u8>]) -> Vec<u8> {
                     text = wordpiece::cleanup(&text);
                 }
             }
-            Step::Apart => text.insert(0, ' '),
-            Step::ByteFallback => {
+            DecoderStep::Apart => text.insert(0, ' '),
+            DecoderStep::ByteFallback => {
                 if let Some(byte) = fallback_byte(&text) {
                     return vec![byte];
                 }
             }
-            Step::ByteLevel => {
+            DecoderStep::ByteLevel => {
                 let byte = |c: char| table.get(c as usize).copied().flatten();
                 if let Some(bytes) = text.chars().map(byte).collect() {
                     return bytes;
@@ -312,8 +329,8 @@ pub(super) fn fallback_byte(token: &str) -> Option<u8> {
         .flatten()
 }
 
-/// GPT-2's table from characters to bytes: printable Latin-1 stands for itself, the other 68 bytes for the
-/// characters from U+0100 on, in their order.
+/// GPT-2's table from characters to bytes: a printable Latin-1 character is its own byte; the characters from U+0100 on
+/// are the other 68 bytes in order.
 fn byte_level_table() -> Vec<Option<u8>> {
     let mut table = vec![None; 0x200];
     let mut n_unprintable = 0;

@@ -1,16 +1,17 @@
-//! `tokenizer_config.json`, `chat_template.jinja` and the like: what a checkpoint says about its own text.
+//! The configuration of a tokenizer: `tokenizer_config.json`, `chat_template.jinja` and related files of a checkpoint.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::error::TokenizerError;
+use super::file::read;
 use super::special::AddedToken;
-use super::{TokenizerError, read};
 
 /// Largest of these files, in bytes.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// The fields that matter here; all may be absent.
+/// The fields that this version uses. Each may be absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerConfig {
     /// Template that turns messages into a prompt.
@@ -19,24 +20,24 @@ pub struct TokenizerConfig {
     pub bos_token: Option<String>,
     /// Text of the token that ends a sequence.
     pub eos_token: Option<String>,
-    /// Text of the token that fills.
+    /// Text of the padding token.
     pub pad_token: Option<String>,
-    /// Text of the token for what is not in the vocabulary.
+    /// Text of the token for unknown text.
     pub unk_token: Option<String>,
-    /// Whether a sequence begins with `bos_token`; absent: as `tokenizer.json` says.
+    /// Whether a sequence begins with `bos_token`; `tokenizer.json` decides if absent.
     pub add_bos_token: Option<bool>,
-    /// Whether a sequence ends with `eos_token`; absent: as `tokenizer.json` says.
+    /// Whether a sequence ends with `eos_token`; `tokenizer.json` decides if absent.
     pub add_eos_token: Option<bool>,
-    /// The class that reads the vocabulary in Python.
+    /// The Python class that reads the vocabulary.
     pub tokenizer_class: Option<String>,
-    /// Whether every text between special tokens begins with a space of its own, as Python's slow tokenizers had it
-    /// at first; absent: yes.
+    /// Whether each text between special tokens begins with an added space, the older behaviour of Python's slow
+    /// tokenizers. True if absent.
     pub legacy: Option<bool>,
-    /// Tokens that are recognised in a text as they stand.
+    /// Tokens that are recognised verbatim in a text.
     pub added_tokens: Vec<AddedToken>,
 }
 
-/// Names under which single special tokens are declared.
+/// Fields that declare one special token each.
 const NAMED_TOKENS: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -48,11 +49,11 @@ const NAMED_TOKENS: [&str; 7] = [
 ];
 
 impl TokenizerConfig {
-    /// Reads the files of a folder. A `chat_template.jinja` wins over the template in the JSON file;
-    /// `special_tokens_map.json` and `added_tokens.json` tell what the JSON file does not.
+    /// Reads the files of a folder. `chat_template.jinja` replaces the template of `tokenizer_config.json`;
+    /// `special_tokens_map.json` and `added_tokens.json` fill in fields that it lacks.
     ///
     /// # Errors
-    /// For a file that is there and cannot be used.
+    /// [`TokenizerError`] for a file that exists and cannot be used.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let json = |name: &str| read_json(folder.join(name));
         let map = json("special_tokens_map.json")?;
@@ -80,7 +81,7 @@ impl TokenizerConfig {
         }
     }
 
-    /// Takes over what the older files tell and this one does not.
+    /// Fills in the fields that `tokenizer_config.json` lacks from the older files.
     fn complete(&mut self, special_tokens_map: &Value, added_tokens_json: &Value) {
         let ids = added_tokens_json.as_object().into_iter().flatten();
         let older = ids.filter_map(|(content, id)| {
@@ -111,13 +112,13 @@ impl TokenizerConfig {
     }
 }
 
-/// A token's text, written plainly or as an object.
+/// The text of a token, which is a string or an object.
 fn content(value: &Value) -> Option<String> {
     let text = value.as_str().or_else(|| value["content"].as_str());
     text.map(str::to_string)
 }
 
-/// `added_tokens_decoder`, the named special tokens and the additional ones.
+/// The tokens of `added_tokens_decoder`, the named special tokens and the additional ones.
 fn added_tokens(json: &Value) -> Vec<AddedToken> {
     let flag = |token: &Value, name: &str| token[name].as_bool().unwrap_or(false);
     let declared = |token: &Value, id: Option<u32>| {
@@ -138,7 +139,7 @@ fn added_tokens(json: &Value) -> Vec<AddedToken> {
         .collect()
 }
 
-/// One template, or of several named ones the default.
+/// The template: the only one, or the default of several named ones.
 fn chat_template(value: &Value) -> Option<String> {
     let named = |wanted: &str| {
         let entries = value.as_array()?;
@@ -153,7 +154,7 @@ fn chat_template(value: &Value) -> Option<String> {
         .map(str::to_string)
 }
 
-/// A JSON file; null if it is not there.
+/// The value of a JSON file; null if the file does not exist.
 fn read_json(path: PathBuf) -> Result<Value, TokenizerError> {
     let Some(bytes) = read(&path, BYTES_MAX)? else {
         return Ok(Value::Null);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_files_tell_what_the_config_does_not() {
+    fn older_files_fill_in_what_the_config_lacks() {
         let mut config = TokenizerConfig::from_json(&json!({
             "eos_token": "</s>",
             "added_tokens_decoder": {"7": {"content": "<m>", "lstrip": true, "special": false}, "x": {"content": "y"}},

@@ -1,10 +1,8 @@
-//! Why a tokenizer cannot be loaded or a text not be encoded.
+//! Why a tokenizer cannot be loaded, or a text cannot be encoded.
 
 use std::path::PathBuf;
 
-use super::ID_MAX;
-
-/// Why a tokenizer cannot be loaded or a text not be encoded.
+/// Why a tokenizer cannot be loaded, or a text cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// A file cannot be read.
@@ -12,16 +10,16 @@ pub enum TokenizerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The folder has no file that is known.
-    #[error("{folder} has no tokenizer: tokenizer.json, tokenizer.model or *.tiktoken")]
+    /// The folder contains no tokenizer file.
+    #[error("{folder} has no tokenizer: expected tokenizer.json, tokenizer.model or *.tiktoken")]
     NoTokenizer {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file is not what it should be.
+    /// A file is damaged or has an unknown format.
     #[error("{path}: {reason}")]
     Invalid {
         /// The file.
@@ -29,37 +27,39 @@ pub enum TokenizerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The decoder joins tokens in a way that this version does not know.
+    /// This version cannot compute the bytes of tokens for this decoder.
     #[error(
-        "decoder {decoder} is not supported; supported are WordPiece, and ByteLevel, ByteFallback, Metaspace and \
-         sequences of them"
+        "decoder {decoder} is not supported; supported are WordPiece, ByteLevel, ByteFallback, Metaspace and sequences \
+         of the last three"
     )]
     Decoder {
-        /// Its type.
+        /// The decoder, as JSON.
         decoder: String,
     },
-    /// A token's id is larger than any vocabulary.
-    #[error("the vocabulary has a token with id {id}; ids up to {ID_MAX} are supported")]
+    /// The id of a token is too large.
+    #[error("the vocabulary has a token with id {id}; ids up to {id_max} are supported")]
     Id {
         /// The id.
         id: u32,
+        /// The largest id.
+        id_max: u32,
     },
-    /// The vocabulary's texts are larger than any vocabulary's.
-    #[error("the texts of the vocabulary are together larger than {bytes_max} bytes")]
+    /// The tokens take too much memory.
+    #[error("the tokens of the vocabulary have more than {bytes_max} bytes")]
     TableTooLarge {
-        /// What they may be.
+        /// The largest size.
         bytes_max: usize,
     },
-    /// The library failed on a text.
+    /// The library failed to encode a text.
     #[error("cannot encode the text: {reason}")]
     Encode {
-        /// What the library says.
+        /// The library's error.
         reason: String,
     },
-    /// The vocabulary came without a rule for pairs.
-    #[error("cannot encode a pair of texts: only a tokenizer.json says how they are joined")]
+    /// The vocabulary has no template for pairs.
+    #[error("cannot encode a pair of texts: only a tokenizer.json defines how to join them")]
     NoPairs,
-    /// The pool of encoding threads is gone.
-    #[error("no thread to encode with")]
+    /// The work on an encoding thread did not end with a result.
+    #[error("the tokenizer's thread ended without a result")]
     Pool,
 }

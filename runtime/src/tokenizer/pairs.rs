@@ -1,22 +1,22 @@
-//! Byte pair encoding: of all neighbours that make a word together, the best merge first, until none do.
+//! Byte pair encoding: merges the best pair of neighbours that forms a word, until no pair does.
 //!
-//! Sentencepiece and tiktoken differ in where they begin (characters, bytes) and in what is best (a score, a rank);
-//! both take the leftmost of equals. Must not know vocabularies.
+//! Sentencepiece and tiktoken begin with different symbols (characters, bytes) and order merges differently (by score,
+//! by rank). Both merge the leftmost of equal pairs. Must not know vocabularies.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-/// Where the merging begins.
+/// A symbol before any merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Symbol {
     /// Length in bytes, at least 1.
     pub(super) length: usize,
-    /// Whether it may become part of a longer one.
+    /// Whether it may be merged.
     pub(super) merges: bool,
 }
 
-/// No neighbour.
+/// The index of a missing neighbour.
 const NONE: usize = usize::MAX;
 
 struct Node {
@@ -27,8 +27,8 @@ struct Node {
     next: usize,
 }
 
-/// Ranges of the text that remain of `symbols`, which cover it in order. `rank` is asked with two neighbouring ranges
-/// how good the word is that they make; less is better.
+/// The ranges of the text after all merges. `symbols` cover the text in order. `rank` returns the rank of the word that
+/// two neighbouring ranges form, or `None` if they form none; a lower rank is merged earlier.
 pub(super) fn merged(
     symbols: impl Iterator<Item = Symbol>,
     mut rank: impl FnMut(Range<usize>, Range<usize>) -> Option<u32>,
@@ -50,7 +50,7 @@ pub(super) fn merged(
     }
     while let Some(Reverse((_, left, end))) = queue.pop() {
         let next = nodes[left].next;
-        // Either of the two has changed since they were offered.
+        // One of the two has changed since this pair was queued.
         if nodes[left].range.is_empty() || next == NONE || nodes[next].range.end != end {
             continue;
         }
@@ -96,15 +96,15 @@ mod tests {
     const WORDS: [&str; 9] = ["ab", "bc", "abc", "aa", "aaa", "ca", "cab", "bcab", "aaab"];
 
     fn rank(word: &str) -> Option<u32> {
-        // Equal ranks for some, so that the leftmost has to win.
+        // Some ranks are equal, so that the leftmost pair must win.
         WORDS
             .iter()
             .position(|other| *other == word)
             .map(|idx| idx as u32 / 2)
     }
 
-    /// Looks at all neighbours in each round.
-    fn plainly(text: &str, frozen: &[bool]) -> Vec<String> {
+    /// Searches all neighbours in each round.
+    fn searched(text: &str, frozen: &[bool]) -> Vec<String> {
         let mut words: Vec<(String, bool)> = text
             .chars()
             .map(String::from)
@@ -128,14 +128,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merges_as_a_plain_search_does(text in "[abc]{0,24}", frozen in prop::collection::vec(prop::bool::weighted(0.1), 24)) {
+        fn merges_equal_those_of_a_full_search(text in "[abc]{0,24}", frozen in prop::collection::vec(prop::bool::weighted(0.1), 24)) {
             let symbols = frozen.iter().take(text.len()).map(|frozen| Symbol { length: 1, merges: !frozen });
             let ranges = merged(symbols, |left, right| {
                 assert_eq!(left.end, right.start);
                 rank(&text[left.start..right.end])
             });
             let words: Vec<&str> = ranges.into_iter().map(|range| &text[range]).collect();
-            prop_assert_eq!(words, plainly(&text, &frozen));
+            prop_assert_eq!(words, searched(&text, &frozen));
         }
     }
 }

@@ -1,15 +1,18 @@
-//! A vocabulary without the pipeline that a `tokenizer.json` would bring: what Python's slow tokenizers do around it.
+//! A vocabulary without a `tokenizer.json`, and the steps that Python's slow tokenizers do around it.
 //!
-//! Owns special tokens in a text, where texts between them begin, and what a class puts before a prompt.
+//! Owns the split of a text at special tokens, how the texts between them begin, and the tokens that a tokenizer class
+//! adds before a prompt.
 
-use super::bytes::{Leading, Token, TokenBytes};
+use super::boundaries::{Boundaries, Boundary};
+use super::bytes::{ID_MAX, Leading, Token, TokenBytes};
+use super::config::TokenizerConfig;
+use super::error::TokenizerError;
 use super::sentencepiece::{Opening, SentencePiece};
-use super::special::{AddedToken, AddedTokens, Part};
+use super::special::{AddedToken, AddedTokens, Segment};
 use super::tiktoken::Tiktoken;
-use super::{Edge, Frame, ID_MAX, TokenizerConfig, TokenizerError};
 
-/// The class of ChatGLM 1 to 3, and its marks, numbered after the pieces: from `tokenization_chatglm.py` of
-/// THUDM/chatglm3-6b.
+/// The class of ChatGLM 1 to 3, and its special tokens, whose ids follow those of the pieces. Source:
+/// `tokenization_chatglm.py` of THUDM/chatglm3-6b.
 const CHATGLM: &str = "ChatGLMTokenizer";
 const CHATGLM_MARKS: [&str; 9] = [
     "[MASK]",
@@ -23,24 +26,24 @@ const CHATGLM_MARKS: [&str; 9] = [
     "<|observation|>",
 ];
 
-/// What classes put before a prompt, whatever the configuration says.
+/// The tokens that classes always add before a prompt.
 const PREFIXES: [(&str, [&str; 2]); 2] = [
     (CHATGLM, ["[gMASK]", "sop"]),
     ("ChatGLM4Tokenizer", ["[gMASK]", "<sop>"]),
 ];
 
-/// A vocabulary and what surrounds it.
+/// A vocabulary with its special tokens.
 #[derive(Debug)]
 pub(super) struct Plain {
-    words: Words,
+    vocabulary: Vocabulary,
     added: AddedTokens,
-    /// Where a text gets the space that begins a word.
+    /// Which texts begin with the space that begins a word.
     opens: Opens,
 }
 
 /// The vocabulary.
 #[derive(Debug)]
-pub(super) enum Words {
+pub(super) enum Vocabulary {
     SentencePiece(Box<SentencePiece>),
     Tiktoken(Tiktoken),
 }
@@ -52,34 +55,38 @@ enum Opens {
 }
 
 impl Plain {
-    pub(super) fn new(words: Words, config: &TokenizerConfig) -> Self {
+    pub(super) fn new(vocabulary: Vocabulary, config: &TokenizerConfig) -> Self {
         let mut declared = config.added_tokens.clone();
-        match &words {
-            Words::SentencePiece(model) if config.tokenizer_class.as_deref() == Some(CHATGLM) => {
+        match &vocabulary {
+            Vocabulary::SentencePiece(model) if config.tokenizer_class.as_deref() == Some(CHATGLM) => {
                 let mark =
                     |(id, content): (u32, &&str)| AddedToken::special((*content).to_string(), Some(id));
                 declared.extend((model.n_ids()..).zip(&CHATGLM_MARKS).map(mark));
             }
-            Words::Tiktoken(tiktoken) if tiktoken.is_qwen() => declared.extend(tiktoken.qwen_marks()),
-            Words::SentencePiece(_) | Words::Tiktoken(_) => {}
+            Vocabulary::Tiktoken(tiktoken) if tiktoken.is_qwen() => declared.extend(tiktoken.qwen_marks()),
+            Vocabulary::SentencePiece(_) | Vocabulary::Tiktoken(_) => {}
         }
-        let added = AddedTokens::new(&declared, |content| words.id(content));
+        let added = AddedTokens::new(&declared, |content| vocabulary.id(content));
         let opens = if config.legacy == Some(false) {
             Opens::First
         } else {
             Opens::EveryText
         };
-        Self { words, added, opens }
+        Self {
+            vocabulary,
+            added,
+            opens,
+        }
     }
 
     /// The ids of a text.
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        for (idx, part) in self.added.split(text).into_iter().enumerate() {
-            match (part, &self.words) {
-                (Part::Token(id), _) => ids.push(id),
-                (Part::Text(text), Words::Tiktoken(tiktoken)) => tiktoken.encode(text, &mut ids),
-                (Part::Text(text), Words::SentencePiece(model)) => {
+        for (idx, segment) in self.added.split(text).into_iter().enumerate() {
+            match (segment, &self.vocabulary) {
+                (Segment::Token(id), _) => ids.push(id),
+                (Segment::Text(text), Vocabulary::Tiktoken(tiktoken)) => tiktoken.encode(text, &mut ids),
+                (Segment::Text(text), Vocabulary::SentencePiece(model)) => {
                     let opening = if idx == 0 || self.opens == Opens::EveryText {
                         Opening::Model
                     } else {
@@ -97,13 +104,13 @@ impl Plain {
     /// # Errors
     /// [`TokenizerError`] for a vocabulary that is too large.
     pub(super) fn tokens(&self) -> Result<TokenBytes, TokenizerError> {
-        let (mut tokens, leading): (Vec<Token>, Leading) = match &self.words {
-            Words::SentencePiece(model) => (model.tokens().collect(), model.leading()),
-            Words::Tiktoken(tiktoken) => (tiktoken.tokens(), Leading::Kept),
+        let (mut tokens, leading): (Vec<Token>, Leading) = match &self.vocabulary {
+            Vocabulary::SentencePiece(model) => (model.tokens().collect(), model.leading()),
+            Vocabulary::Tiktoken(tiktoken) => (tiktoken.tokens(), Leading::Kept),
         };
         for (token, id) in self.added.iter() {
             if id > ID_MAX {
-                return Err(TokenizerError::Id { id });
+                return Err(TokenizerError::Id { id, id_max: ID_MAX });
             }
             let idx = id as usize;
             if idx >= tokens.len() {
@@ -117,41 +124,41 @@ impl Plain {
         TokenBytes::gather(tokens.into_iter(), leading)
     }
 
-    /// What a prompt begins and ends with.
-    pub(super) fn frame(&self, config: &TokenizerConfig) -> Frame {
+    /// The tokens that a prompt begins and ends with.
+    pub(super) fn boundaries(&self, config: &TokenizerConfig) -> Boundaries {
         let class = config.tokenizer_class.as_deref();
         let prefix = PREFIXES.iter().find(|(name, _)| Some(*name) == class);
-        let model = match &self.words {
-            Words::SentencePiece(model) => Some(&**model),
-            Words::Tiktoken(_) => None,
+        let model = match &self.vocabulary {
+            Vocabulary::SentencePiece(model) => Some(&**model),
+            Vocabulary::Tiktoken(_) => None,
         };
         let id = |token: &Option<String>| self.id(token.as_deref()?);
         let bos = id(&config.bos_token).or(model.and_then(SentencePiece::bos));
         let eos = id(&config.eos_token).or(model.and_then(SentencePiece::eos));
-        // The classes of Llama, Baichuan, InternLM, Orion and Yi all add `<s>` unless they are told otherwise.
+        // The classes of Llama, Baichuan, InternLM, Orion and Yi all add `<s>` by default.
         let adds_bos = config
             .add_bos_token
             .or((model.is_some() && class.is_some()).then_some(true));
         let begin = match prefix {
-            Some((_, marks)) => Edge {
+            Some((_, marks)) => Boundary {
                 ids: marks.iter().filter_map(|mark| self.id(mark)).collect(),
                 text: None,
                 is_wanted: Some(true),
             },
-            None => Edge::new(bos, config.bos_token.clone(), adds_bos),
+            None => Boundary::new(bos, config.bos_token.clone(), adds_bos),
         };
-        Frame {
+        Boundaries {
             begin,
-            end: Edge::new(eos, config.eos_token.clone(), config.add_eos_token),
+            end: Boundary::new(eos, config.eos_token.clone(), config.add_eos_token),
         }
     }
 
     fn id(&self, token: &str) -> Option<u32> {
-        self.added.id(token).or_else(|| self.words.id(token))
+        self.added.id(token).or_else(|| self.vocabulary.id(token))
     }
 }
 
-impl Words {
+impl Vocabulary {
     fn id(&self, token: &str) -> Option<u32> {
         match self {
             Self::SentencePiece(model) => model.id(token),

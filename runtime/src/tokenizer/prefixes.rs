@@ -1,6 +1,6 @@
-//! A set of byte strings that is asked which of them a text begins with.
+//! A set of byte strings that finds the ones a text begins with.
 
-/// Byte strings, each with a number. Sorted, so that those with a common beginning are neighbours.
+/// Byte strings, each with a number. Sorted, so that strings with a common prefix are neighbours.
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
     words: Vec<(Box<[u8]>, u32)>,
@@ -9,10 +9,10 @@ pub(super) struct Prefixes {
 }
 
 impl Prefixes {
-    /// A set; empty strings begin nothing and are left out.
+    /// Makes a set. Empty strings are left out.
     ///
     /// # Errors
-    /// With a string that is there twice.
+    /// A string that occurs twice.
     pub(super) fn new(words: impl IntoIterator<Item = (Vec<u8>, u32)>) -> Result<Self, Vec<u8>> {
         let mut words: Vec<(Box<[u8]>, u32)> = words
             .into_iter()
@@ -34,12 +34,12 @@ impl Prefixes {
         idx.ok().map(|idx| self.words[idx].1)
     }
 
-    /// Every string with its number.
+    /// The strings, each with its number.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
         self.words.iter().map(|(word, number)| (&**word, *number))
     }
 
-    /// Lengths and numbers of the strings that `text` begins with, the shortest first.
+    /// Lengths and numbers of the strings that `text` begins with, shortest first.
     pub(super) fn of<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, u32)> + 'a {
         let first = text.first().map(|byte| usize::from(*byte));
         let mut candidates = match first {
@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_plain_search_finds(
+        fn finds_the_strings_of_a_full_search(
             words in prop::collection::btree_set(prop::collection::vec(97..100u8, 0..5), 0..30),
             text in prop::collection::vec(97..101u8, 0..8),
         ) {
@@ -93,13 +93,13 @@ mod tests {
             expected.sort_unstable();
             prop_assert_eq!(prefixes.of(&text).collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(prefixes.longest(&text), expected.last().copied());
-            let whole = expected.iter().find(|(length, _)| *length == text.len());
-            prop_assert_eq!(prefixes.get(&text), whole.map(|(_, number)| *number));
+            let equal = expected.iter().find(|(length, _)| *length == text.len());
+            prop_assert_eq!(prefixes.get(&text), equal.map(|(_, number)| *number));
         }
     }
 
     #[test]
-    fn a_string_that_is_there_twice_is_named() {
+    fn a_string_that_occurs_twice_is_returned() {
         let twice = [(b"a".to_vec(), 0), (b"b".to_vec(), 1), (b"a".to_vec(), 2)];
         assert_eq!(Prefixes::new(twice).unwrap_err(), b"a");
     }

@@ -1,7 +1,7 @@
-//! Sentencepiece's own model file, `tokenizer.model`, of the kinds BPE and unigram.
+//! Sentencepiece's model file, `tokenizer.model`, with BPE or unigram.
 //!
-//! Owns how a text becomes pieces: normalisation, segmentation, bytes for what no piece covers. It gives the ids that
-//! sentencepiece gives. Must not know which tokens a checkpoint recognises besides; that is `special`'s.
+//! Owns the split of a text into pieces: normalisation, segmentation, and bytes for text that no piece covers. The ids
+//! equal sentencepiece's. Must not know the added tokens of a checkpoint.
 
 mod normalizer;
 mod proto;
@@ -15,31 +15,31 @@ use super::pairs::{Symbol, merged};
 use super::prefixes::Prefixes;
 pub(super) use normalizer::Opening;
 use normalizer::{Normalizer, SPACE};
-use proto::{Algorithm, Kind, Model, Piece};
+use proto::{Algorithm, Model, Piece, PieceKind};
 use unigram::{Score, Unigram};
 
 /// A loaded `tokenizer.model`.
 #[derive(Debug)]
 pub(super) struct SentencePiece {
     pieces: Vec<Piece>,
-    /// Pieces that a text can be cut into.
+    /// Pieces that a text can be split into.
     words: Prefixes,
-    /// Pieces that are never cut.
-    whole: Prefixes,
+    /// Pieces that are never split.
+    user_defined: Prefixes,
     normalizer: Normalizer,
     segmenter: Segmenter,
-    /// The piece of each byte, where unknown characters become bytes.
+    /// The piece of each byte, if unknown characters become bytes.
     bytes: Option<Vec<u32>>,
     unknown: u32,
     bos: Option<u32>,
     eos: Option<u32>,
-    /// What decoding drops at the start of a text.
+    /// What decoding removes at the start of a text.
     leading: Leading,
 }
 
 #[derive(Debug)]
 enum Segmenter {
-    /// How early each piece is made; less is earlier.
+    /// The rank of each piece; a lower rank is merged earlier.
     Bpe(Vec<u32>),
     Unigram(Unigram),
 }
@@ -48,24 +48,24 @@ impl SentencePiece {
     /// Reads a file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
         let model = Model::parse(file)?;
         if model.has_denormalizer {
             return Err("denormalizer_spec: rules for decoded text are not supported".into());
         }
-        let of_kinds = |kinds: &[Kind]| {
+        let of_kinds = |kinds: &[PieceKind]| {
             let chosen = numbered(&model.pieces).filter(|(_, piece)| kinds.contains(&piece.kind));
             Prefixes::new(chosen.map(|(id, piece)| (piece.text.clone().into_bytes(), id)))
-                .map_err(|twice| format!("piece {:?} is there twice", String::from_utf8_lossy(&twice)))
+                .map_err(|twice| format!("piece {:?} occurs twice", String::from_utf8_lossy(&twice)))
         };
-        let words = of_kinds(&[Kind::Normal, Kind::UserDefined, Kind::Unused])?;
-        let whole = of_kinds(&[Kind::UserDefined])?;
+        let words = of_kinds(&[PieceKind::Normal, PieceKind::UserDefined, PieceKind::Unused])?;
+        let user_defined = of_kinds(&[PieceKind::UserDefined])?;
         let unknown = numbered(&model.pieces)
-            .find_map(|(id, piece)| (piece.kind == Kind::Unknown).then_some(id))
-            .ok_or("no piece is for the unknown")?;
+            .find_map(|(id, piece)| (piece.kind == PieceKind::Unknown).then_some(id))
+            .ok_or("it has no piece of the type UNKNOWN")?;
         let control = |text: &str| {
-            let is_it = |piece: &Piece| piece.kind == Kind::Control && piece.text == text;
+            let is_it = |piece: &Piece| piece.kind == PieceKind::Control && piece.text == text;
             numbered(&model.pieces).find_map(|(id, piece)| is_it(piece).then_some(id))
         };
         let leading = match (model.add_dummy_prefix, model.remove_extra_whitespaces) {
@@ -75,7 +75,7 @@ impl SentencePiece {
         };
         Ok(Self {
             words,
-            whole,
+            user_defined,
             normalizer: Normalizer::new(&model)?,
             segmenter: Segmenter::new(&model, unknown),
             bytes: byte_pieces(&model)?,
@@ -89,7 +89,7 @@ impl SentencePiece {
 
     /// The ids of a text.
     pub(super) fn encode(&self, text: &str, opening: Opening, ids: &mut Vec<u32>) {
-        let text = self.normalizer.normalize(text, &self.whole, opening);
+        let text = self.normalizer.normalize(text, &self.user_defined, opening);
         let mut follows_unknown = false;
         for (range, id) in self.segments(&text) {
             let is_unknown = id == self.unknown;
@@ -109,9 +109,9 @@ impl SentencePiece {
         }
     }
 
-    /// The id of a piece that may stand for its whole text.
+    /// The id of the piece with this text.
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
-        let is_mark = |piece: &Piece| matches!(piece.kind, Kind::Control | Kind::Unknown);
+        let is_mark = |piece: &Piece| matches!(piece.kind, PieceKind::Control | PieceKind::Unknown);
         let mark = || numbered(&self.pieces).find(|(_, other)| is_mark(other) && other.text == piece);
         self.words
             .get(piece.as_bytes())
@@ -133,20 +133,20 @@ impl SentencePiece {
         self.eos
     }
 
-    /// What decoding drops at the start of a text.
+    /// What decoding removes at the start of a text.
     pub(super) fn leading(&self) -> Leading {
         self.leading
     }
 
-    /// Every piece as decoded text has it.
+    /// The pieces as tokens of a decoded text.
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
         self.pieces.iter().map(|piece| Token {
             bytes: match (piece.kind, fallback_byte(&piece.text)) {
-                (Kind::Byte, Some(byte)) => vec![byte],
-                (Kind::Control | Kind::Unknown, _) => piece.text.clone().into_bytes(),
+                (PieceKind::Byte, Some(byte)) => vec![byte],
+                (PieceKind::Control | PieceKind::Unknown, _) => piece.text.clone().into_bytes(),
                 _ => piece.text.replace(SPACE, " ").into_bytes(),
             },
-            is_special: matches!(piece.kind, Kind::Control | Kind::Unknown),
+            is_special: matches!(piece.kind, PieceKind::Control | PieceKind::Unknown),
         })
     }
 
@@ -167,12 +167,12 @@ impl SentencePiece {
 
     fn merge(&self, text: &str, ranks: &[u32]) -> Vec<(Range<usize>, u32)> {
         let bytes = text.as_bytes();
-        // Where a piece that may not appear was merged, to be cut there again.
+        // Where an unused piece was merged, so that it can be split there again.
         let mut seams: HashMap<&[u8], usize> = HashMap::new();
         let ranges = merged(self.symbols(text), |left, right| {
             let word = &bytes[left.start..right.end];
             let id = self.words.get(word)?;
-            if self.pieces[id as usize].kind == Kind::Unused {
+            if self.pieces[id as usize].kind == PieceKind::Unused {
                 seams.insert(word, left.len());
             }
             Some(ranks[id as usize])
@@ -183,7 +183,7 @@ impl SentencePiece {
         while let Some(range) = rest.pop() {
             let word = &bytes[range.clone()];
             let id = self.words.get(word).unwrap_or(self.unknown);
-            let is_unused = self.pieces[id as usize].kind == Kind::Unused;
+            let is_unused = self.pieces[id as usize].kind == PieceKind::Unused;
             match seams.get(word) {
                 Some(seam) if is_unused => {
                     let middle = range.start + seam;
@@ -195,15 +195,15 @@ impl SentencePiece {
         segments
     }
 
-    /// Characters, and texts that are never cut.
+    /// The characters of a text, and its pieces that are never split.
     fn symbols<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Symbol> + 'a {
         let mut rest = text;
         std::iter::from_fn(move || {
             let first = rest.chars().next()?;
-            let whole = self.whole.longest(rest.as_bytes());
+            let piece = self.user_defined.longest(rest.as_bytes());
             let symbol = Symbol {
-                length: whole.map_or(first.len_utf8(), |(length, _)| length),
-                merges: whole.is_none(),
+                length: piece.map_or(first.len_utf8(), |(length, _)| length),
+                merges: piece.is_none(),
             };
             rest = &rest[symbol.length..];
             Some(symbol)
@@ -223,9 +223,9 @@ impl Segmenter {
             }
             Algorithm::Unigram => {
                 let score = |piece: &Piece| match piece.kind {
-                    Kind::Normal => Some(Score::Of(piece.score)),
-                    Kind::UserDefined => Some(Score::Always),
-                    Kind::Unknown | Kind::Control | Kind::Unused | Kind::Byte => None,
+                    PieceKind::Normal => Some(Score::Of(piece.score)),
+                    PieceKind::UserDefined => Some(Score::Always),
+                    PieceKind::Unknown | PieceKind::Control | PieceKind::Unused | PieceKind::Byte => None,
                 };
                 Self::Unigram(Unigram::new(model.pieces.iter().map(score).collect(), unknown))
             }
@@ -237,14 +237,15 @@ fn numbered(pieces: &[Piece]) -> impl Iterator<Item = (u32, &Piece)> {
     (0..).zip(pieces)
 }
 
-/// The piece of each byte; `None` if the model has none.
+/// The piece of each byte; `None` without `byte_fallback`.
 fn byte_pieces(model: &Model) -> Result<Option<Vec<u32>>, String> {
     if !model.byte_fallback {
         return Ok(None);
     }
     let mut ids: Vec<Option<u32>> = vec![None; 256];
-    for (id, piece) in numbered(&model.pieces).filter(|(_, piece)| piece.kind == Kind::Byte) {
-        let byte = fallback_byte(&piece.text).ok_or_else(|| format!("{:?} is not a byte", piece.text))?;
+    for (id, piece) in numbered(&model.pieces).filter(|(_, piece)| piece.kind == PieceKind::Byte) {
+        let byte = fallback_byte(&piece.text)
+            .ok_or_else(|| format!("piece {:?} has the type BYTE and is not a byte", piece.text))?;
         ids[usize::from(byte)] = Some(id);
     }
     let all: Option<Vec<u32>> = ids.into_iter().collect();

@@ -1,27 +1,27 @@
-//! Tokens that are recognised in a text as they stand, before anything else is: `<s>`, `<|im_start|>`.
+//! Tokens that are recognised in a text verbatim and before all others: `<s>`, `<|im_start|>`.
 //!
-//! Owns their declaration and the search for them. A `tokenizer.json` brings its own; this is for vocabularies that
-//! come without one.
+//! Owns their declaration and the search for them, for vocabularies without a `tokenizer.json`; with one, the library
+//! does this.
 
 use super::prefixes::Prefixes;
 
-/// A token as a checkpoint declares it.
+/// A token that a checkpoint declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddedToken {
     /// Its text.
     pub content: String,
-    /// Its id; `None` if the vocabulary knows.
+    /// Its id; `None` if the vocabulary defines it.
     pub id: Option<u32>,
-    /// Whether it is a mark rather than text.
+    /// Whether it is special, and not text.
     pub is_special: bool,
-    /// Whether it takes the space before it.
+    /// Whether it removes the space before it.
     pub strips_left: bool,
-    /// Whether it takes the space after it.
+    /// Whether it removes the space after it.
     pub strips_right: bool,
 }
 
 impl AddedToken {
-    /// A mark.
+    /// A special token that leaves the space around it.
     pub fn special(content: String, id: Option<u32>) -> Self {
         Self {
             content,
@@ -33,26 +33,26 @@ impl AddedToken {
     }
 }
 
-/// All such tokens of a vocabulary.
+/// The added tokens of a vocabulary.
 #[derive(Debug, Default)]
 pub(super) struct AddedTokens {
-    /// Each with its id, in no order.
+    /// Each with its id, unordered.
     tokens: Vec<(AddedToken, u32)>,
     contents: Prefixes,
 }
 
-/// A piece of a text.
+/// A part of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
-    /// Text between such tokens.
+pub(super) enum Segment<'a> {
+    /// Text between added tokens.
     Text(&'a str),
-    /// The id of one.
+    /// The id of an added token.
     Token(u32),
 }
 
 impl AddedTokens {
-    /// The declared tokens; of several declarations of one text the first counts. `id` knows the vocabulary; what
-    /// has no id at all is left out.
+    /// Collects the declared tokens; the first of several declarations of one text counts. `id` finds the id of a text
+    /// in the vocabulary; tokens without an id are left out.
     pub(super) fn new(declared: &[AddedToken], id: impl Fn(&str) -> Option<u32>) -> Self {
         let mut tokens: Vec<(AddedToken, u32)> = Vec::new();
         let mut seen = std::collections::HashSet::new();
@@ -67,58 +67,67 @@ impl AddedTokens {
         Self { tokens, contents }
     }
 
-    /// Each with its id.
+    /// The tokens, each with its id.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&AddedToken, u32)> {
         self.tokens.iter().map(|(token, id)| (token, *id))
     }
 
-    /// The id of one.
+    /// The id of a token.
     pub(super) fn id(&self, content: &str) -> Option<u32> {
         let idx = self.contents.get(content.as_bytes())?;
         Some(self.tokens[idx as usize].1)
     }
 
-    /// Cuts a text at them: the leftmost first, of those the longest. Empty pieces are left out.
-    pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
-        let mut parts = Vec::new();
+    /// Splits a text at its added tokens: at the leftmost first, and at the longest of several. Empty texts are left
+    /// out.
+    pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Segment<'a>> {
+        let mut segments = Vec::new();
         let (mut start, mut at) = (0, 0);
-        let mut strips = false;
+        let mut previous = None;
         while at < text.len() {
-            let Some((length, idx)) = self.at(text, at, at == start) else {
+            let follows_token = previous.is_some() && at == start;
+            // ChatGLM's `sop` is a plain word, so it counts only after another token: "sophisticated" contains none.
+            let candidates = self.contents.of(&text.as_bytes()[at..]);
+            let found = candidates
+                .filter(|(_, idx)| follows_token || !self.is_word(*idx))
+                .last();
+            let Some((length, idx)) = found else {
                 at += 1;
                 continue;
             };
             let (token, id) = &self.tokens[idx as usize];
-            push(&mut parts, &text[start..at], strips, token.strips_left);
-            parts.push(Part::Token(*id));
-            strips = token.strips_right;
+            segments.extend(between(&text[start..at], previous, Some(token)));
+            segments.push(Segment::Token(*id));
+            previous = Some(token);
             at += length;
             start = at;
         }
-        push(&mut parts, &text[start..], strips, false);
-        parts
+        segments.extend(between(&text[start..], previous, None));
+        segments
     }
 
-    /// The longest that stands at a place. One that is a plain word, such as ChatGLM's `sop`, counts only after
-    /// another: "sophisticated" does not begin with it.
-    fn at(&self, text: &str, at: usize, is_first: bool) -> Option<(usize, u32)> {
-        let is_word = |idx: u32| {
-            let content = &self.tokens[idx as usize].0.content;
-            content.chars().all(char::is_alphabetic)
-        };
-        let found = self.contents.of(&text.as_bytes()[at..]);
-        found
-            .filter(|(_, idx)| (is_first && at > 0) || !is_word(*idx))
-            .last()
+    /// Whether a token consists of letters.
+    fn is_word(&self, idx: u32) -> bool {
+        let content = &self.tokens[idx as usize].0.content;
+        content.chars().all(char::is_alphabetic)
     }
 }
 
-fn push<'a>(parts: &mut Vec<Part<'a>>, text: &'a str, strips_start: bool, strips_end: bool) {
-    let text = if strips_start { text.trim_start() } else { text };
-    let text = if strips_end { text.trim_end() } else { text };
-    if !text.is_empty() {
-        parts.push(Part::Text(text));
-    }
+/// The text between two tokens, without the space that they remove; `None` if nothing is left.
+fn between<'a>(
+    text: &'a str,
+    previous: Option<&AddedToken>,
+    next: Option<&AddedToken>,
+) -> Option<Segment<'a>> {
+    let text = match previous {
+        Some(token) if token.strips_right => text.trim_start(),
+        _ => text,
+    };
+    let text = match next {
+        Some(token) if token.strips_left => text.trim_end(),
+        _ => text,
+    };
+    (!text.is_empty()).then_some(Segment::Text(text))
 }
 
 #[cfg(test)]
@@ -145,13 +154,13 @@ mod tests {
         })
     }
 
-    fn check(text: &str, expected: &[Part<'_>]) {
+    fn check(text: &str, expected: &[Segment<'_>]) {
         assert_eq!(tokens().split(text), expected, "{text}");
     }
 
     #[test]
-    fn a_text_is_cut_at_the_leftmost_and_longest() {
-        use Part::{Text, Token};
+    fn a_text_is_split_at_the_leftmost_and_longest_token() {
+        use Segment::{Text, Token};
         check("", &[]);
         check("€<", &[Text("€<")]);
         check(
@@ -168,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_plain_word_counts_only_after_another_token() {
-        use Part::{Text, Token};
+        use Segment::{Text, Token};
         check(
             "sop <s>sop sophist",
             &[Text("sop "), Token(0), Token(3), Text(" sophist")],

@@ -1,4 +1,4 @@
-//! The tokenizer against the library it wraps: same tokens, same text, in any chunks.
+//! The tokenizer equals the library that it wraps: same tokens and same text, for any chunks.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ fn tiny_folder() -> PathBuf {
 
 static TINY: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::load(&tiny_folder()).unwrap());
 
-/// A tokenizer in the manner of Llama 2: `▁` for spaces, bytes for what is not in the vocabulary.
+/// A tokenizer like Llama 2's: `▁` for spaces, bytes for text outside the vocabulary.
 static LLAMA_LIKE: LazyLock<Tokenizer> = LazyLock::new(|| {
     let decoders = json!([
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
@@ -33,7 +33,7 @@ static METASPACE: LazyLock<Tokenizer> = LazyLock::new(|| {
     made(decoder, json!({}))
 });
 
-/// Words apart from each other, unless a token begins with `▁`.
+/// Separates words by spaces, unless a token begins with `▁`.
 static WORDPIECE: LazyLock<Tokenizer> = LazyLock::new(|| {
     made(
         json!({"type": "WordPiece", "prefix": "▁", "cleanup": true}),
@@ -41,7 +41,7 @@ static WORDPIECE: LazyLock<Tokenizer> = LazyLock::new(|| {
     )
 });
 
-/// Words apart from each other.
+/// Separates words by spaces.
 static NO_DECODER: LazyLock<Tokenizer> = LazyLock::new(|| made(Value::Null, json!({})));
 
 fn made(decoder: Value, config: Value) -> Tokenizer {
@@ -96,7 +96,7 @@ fn the_shipped_models_prompts_have_the_reference_ids_and_text() {
 }
 
 #[test]
-fn a_sequence_begins_as_the_config_says() {
+fn a_sequence_begins_as_the_config_requires() {
     assert_eq!(LLAMA_LIKE.encode("b", Begin::Add).unwrap()[0], 1);
     assert_eq!(
         LLAMA_LIKE
@@ -111,7 +111,7 @@ fn a_sequence_begins_as_the_config_says() {
 }
 
 #[test]
-fn a_sequence_ends_as_the_config_says() {
+fn a_sequence_ends_as_the_config_requires() {
     let encode = |config: Value, text: &str| {
         let tokenizer = made(json!({"type": "Fuse"}), config);
         tokenizer.encode(text, Begin::Add).unwrap()
@@ -123,13 +123,13 @@ fn a_sequence_ends_as_the_config_says() {
 }
 
 #[test]
-fn text_that_is_too_long_is_known_before_it_is_encoded() {
+fn a_text_that_is_too_long_is_detected_before_it_is_encoded() {
     assert!(!TINY.exceeds(10, 10));
     assert!(TINY.exceeds(1 << 20, 10));
 }
 
 #[test]
-fn what_cannot_be_loaded_is_named() {
+fn an_error_names_what_cannot_be_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let error = Tokenizer::load(folder.path()).unwrap_err();
     assert!(error.to_string().contains("has no tokenizer"), "{error}");
@@ -166,7 +166,7 @@ async fn work_in_the_pool_that_panics_is_an_error() {
 fn library_of(tokenizer: &Tokenizer) -> &tokenizers::Tokenizer {
     match &tokenizer.encoder {
         Encoder::Library(library) => library,
-        Encoder::Plain(_) => panic!("it is not the library's"),
+        Encoder::Plain(_) => panic!("not a tokenizer of the library"),
     }
 }
 
@@ -180,12 +180,12 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32], special: Special) -> String {
 }
 
 fn ids_below(tokenizer: &Tokenizer) -> impl Strategy<Value = Vec<u32>> + use<> {
-    // Two ids more than there are: the library leaves unknown ones out, and so do we.
+    // Two ids too many: the library leaves unknown ids out, and so must this.
     prop::collection::vec(0..tokenizer.tokens().n_ids() as u32 + 2, 0..40)
 }
 
-/// The library makes U+FFFD of every byte of a run as soon as one of its bytes is wrong; a stream has sent the good
-/// ones by then. So texts are compared where the library's run was whole.
+/// The library replaces each byte of a run by U+FFFD if one of them is invalid; a stream has already sent the valid
+/// ones. So texts are compared only where the library replaced none.
 fn agrees_or_is_damaged(ours: &str, library: &str) -> bool {
     ours == library || library.contains('\u{fffd}')
 }
@@ -204,11 +204,11 @@ proptest! {
     fn byte_fallback_texts_are_the_librarys(ids in ids_below(&LLAMA_LIKE)) {
         for special in [Special::Skip, Special::Show] {
             let library = library_of(&LLAMA_LIKE).decode(&ids, special == Special::Skip).unwrap();
-            let whole = LLAMA_LIKE.tokens().decode(&ids, special);
-            prop_assert!(agrees_or_is_damaged(&whole, &library), "{whole:?} {library:?}");
-            // An answer goes on from its prompt, so its first space stays.
+            let text = LLAMA_LIKE.tokens().decode(&ids, special);
+            prop_assert!(agrees_or_is_damaged(&text, &library), "{text:?} {library:?}");
+            // An answer continues its prompt, so its first space stays.
             let stream = streamed(&LLAMA_LIKE, &ids, special);
-            prop_assert_eq!(stream.strip_prefix(' ').unwrap_or(&stream), whole);
+            prop_assert_eq!(stream.strip_prefix(' ').unwrap_or(&stream), text);
         }
     }
 
@@ -232,7 +232,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn no_more_requests_are_tokenized_at_a_time_than_there_are_threads() {
+async fn at_most_as_many_requests_are_tokenized_at_once_as_there_are_threads() {
     let tokenizer = Arc::new(Tokenizer::load(&tiny_folder()).unwrap().with_threads(1));
     let (started, has_started) = std::sync::mpsc::channel();
     let (end, may_end) = std::sync::mpsc::channel::<()>();

@@ -1,6 +1,6 @@
-//! Tiktoken's vocabulary file: on each line a token in base64 and its rank, which is also its id.
+//! Tiktoken's vocabulary file: each line is a token in base64 and its rank, which is also its id.
 //!
-//! The file does not say how a text is cut before its bytes are merged; that is known per tokenizer class.
+//! The file does not define how a text is split before bytes are merged; the tokenizer class does.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,13 +8,12 @@ use tokenizers::normalizers::unicode::NFC;
 use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer};
 
-use super::ID_MAX;
-use super::bytes::Token;
+use super::bytes::{ID_MAX, Token};
 use super::pairs::{Symbol, merged};
 use super::prefixes::Prefixes;
 use super::special::AddedToken;
 
-/// How the texts of a tokenizer class are cut into words.
+/// How a tokenizer class splits texts into words.
 #[derive(Debug)]
 struct Class {
     /// `tokenizer_class` of `tokenizer_config.json`.
@@ -29,10 +28,10 @@ enum Normalization {
     Nfc,
 }
 
-/// Qwen's class, and that of a file called `qwen.tiktoken`.
+/// Qwen's class, which a file named `qwen.tiktoken` always has.
 pub(super) const QWEN: &str = "QWenTokenizer";
 
-/// From `tokenization_qwen.py` of Qwen/Qwen-7B and `tokenization_chatglm.py` of THUDM/glm-4-9b.
+/// Source: `tokenization_qwen.py` of Qwen/Qwen-7B and `tokenization_chatglm.py` of THUDM/glm-4-9b.
 static CLASSES: [Class; 2] = [
     Class {
         name: QWEN,
@@ -46,7 +45,7 @@ static CLASSES: [Class; 2] = [
     },
 ];
 
-/// Numbered marks of Qwen, after its three named ones.
+/// Number of Qwen's `<|extra_…|>` tokens, which follow its three named ones.
 const QWEN_EXTRAS: usize = 205;
 
 /// A loaded vocabulary.
@@ -59,8 +58,8 @@ pub(super) struct Tiktoken {
 }
 
 impl Tiktoken {
-    /// Whether a file is one, told by its first line.
-    pub(super) fn is_one(file: &[u8]) -> bool {
+    /// Whether the first line of a file is in this format.
+    pub(super) fn is_tiktoken(file: &[u8]) -> bool {
         let line = file.split(|byte| *byte == b'\n').next().unwrap_or_default();
         matches!(entry(line), Ok(Some(_)))
     }
@@ -68,12 +67,12 @@ impl Tiktoken {
     /// Reads a file for a tokenizer class.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub(super) fn parse(file: &[u8], class: &str) -> Result<Self, String> {
         let known = CLASSES.iter().find(|known| known.name == class).ok_or_else(|| {
             let names: Vec<&str> = CLASSES.iter().map(|known| known.name).collect();
             let names = names.join(", ");
-            format!("how tokenizer_class {class:?} cuts a text is not known; known are {names}")
+            format!("tokenizer_class {class:?} is not supported; supported are {names}")
         })?;
         let mut words = Vec::new();
         for (idx, line) in file.split(|byte| *byte == b'\n').enumerate() {
@@ -83,10 +82,10 @@ impl Tiktoken {
         let mut ranks: Vec<u32> = words.iter().map(|(_, rank)| *rank).collect();
         ranks.sort_unstable();
         if let Some(twice) = ranks.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("rank {} is there twice", twice[0]));
+            return Err(format!("rank {} occurs twice", twice[0]));
         }
         let words = Prefixes::new(words)
-            .map_err(|twice| format!("token {:?} is there twice", String::from_utf8_lossy(&twice)))?;
+            .map_err(|twice| format!("token {:?} occurs twice", String::from_utf8_lossy(&twice)))?;
         if let Some(byte) = (0..=u8::MAX).find(|byte| words.get(&[*byte]).is_none()) {
             return Err(format!("byte {byte:#04x} has no token"));
         }
@@ -110,7 +109,7 @@ impl Tiktoken {
         let text = normalized.as_ref().map_or(text, NormalizedString::get);
         let mut end = 0;
         for (start, next) in self.regex.find_iter(text) {
-            // The patterns leave nothing out, but the library may give up on a text.
+            // The patterns match every character, but the library may stop early on a text.
             self.merge(&text.as_bytes()[end..start], ids);
             self.merge(&text.as_bytes()[start..next], ids);
             end = next;
@@ -123,7 +122,7 @@ impl Tiktoken {
         self.words.get(token.as_bytes())
     }
 
-    /// Every token by its id.
+    /// The tokens in the order of their ids.
     pub(super) fn tokens(&self) -> Vec<Token> {
         let mut tokens = vec![Token::default(); self.n_ids as usize];
         for (word, id) in self.words.iter() {
@@ -137,7 +136,7 @@ impl Tiktoken {
         self.class.name == QWEN
     }
 
-    /// The marks that Qwen's class has besides the file's tokens, numbered after them.
+    /// The special tokens of Qwen's class, whose ids follow those of the file.
     pub(super) fn qwen_marks(&self) -> Vec<AddedToken> {
         let named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
         let extras = (0..QWEN_EXTRAS).map(|number| format!("<|extra_{number}|>"));
@@ -179,7 +178,10 @@ fn entry(line: &[u8]) -> Result<Option<(Vec<u8>, u32)>, &'static str> {
     let rank = rank
         .and_then(|rank| rank.parse().ok())
         .filter(|rank| *rank <= ID_MAX);
-    Ok(Some((token, rank.ok_or("the rank is no number, or too large")?)))
+    Ok(Some((
+        token,
+        rank.ok_or("the rank is not a number or is too large")?,
+    )))
 }
 
 #[cfg(test)]
@@ -187,25 +189,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn an_error_names_the_line_and_the_fault() {
         let bytes: Vec<(u32, [u8; 1])> = (0..=u8::MAX).map(|byte| (u32::from(byte), [byte])).collect();
         let line = |(rank, byte): &(u32, [u8; 1])| format!("{} {rank}\n", STANDARD.encode(byte));
-        let whole: String = bytes.iter().map(line).collect();
-        assert!(Tiktoken::parse(whole.as_bytes(), QWEN).is_ok());
+        let complete: String = bytes.iter().map(line).collect();
+        assert!(Tiktoken::parse(complete.as_bytes(), QWEN).is_ok());
         let check = |file: &str, expected: &str| {
             let reason = Tiktoken::parse(file.as_bytes(), QWEN).unwrap_err();
             assert!(reason.contains(expected), "{reason}");
         };
-        check(&(whole.clone() + "QUI= 7\n"), "rank 7 is there twice");
-        check(&(whole.clone() + "QQ== 700\n"), "token \"A\" is there twice");
-        check(&(whole.clone() + "QUI= 4294967295\n"), "line 257: the rank");
-        check(&(whole.clone() + "QUI=\n"), "line 257: no rank");
-        check(&(whole.clone() + "Q?I= 256\n"), "line 257: the token");
+        check(&(complete.clone() + "QUI= 7\n"), "rank 7 occurs twice");
+        check(&(complete.clone() + "QQ== 700\n"), "token \"A\" occurs twice");
+        check(&(complete.clone() + "QUI= 4294967295\n"), "line 257: the rank");
+        check(&(complete.clone() + "QUI=\n"), "line 257: no rank");
+        check(&(complete.clone() + "Q?I= 256\n"), "line 257: the token");
         check(
-            &whole[..whole.len() - "/w== 255\n".len()],
+            &complete[..complete.len() - "/w== 255\n".len()],
             "byte 0xff has no token",
         );
-        let unknown = Tiktoken::parse(whole.as_bytes(), "OtherTokenizer").unwrap_err();
+        let unknown = Tiktoken::parse(complete.as_bytes(), "OtherTokenizer").unwrap_err();
         assert!(unknown.contains("OtherTokenizer"), "{unknown}");
     }
 }

@@ -1,7 +1,7 @@
-//! What a text looks like before it is cut into pieces: rules of characters applied, spaces made visible.
+//! Normalises a text before it is split into pieces: applies character rules and makes spaces visible.
 //!
-//! The order of steps is that of sentencepiece's `Normalizer::Normalize`. The table of rules is a double-array trie of
-//! darts-clone, whose leaves are offsets into a block of texts that each end in a zero byte.
+//! The order of steps is that of sentencepiece's `Normalizer::Normalize`. The rules are a double-array trie of
+//! darts-clone, whose leaves are offsets into a block of zero-terminated texts.
 
 use super::super::prefixes::Prefixes;
 use super::proto::Model;
@@ -9,12 +9,12 @@ use super::proto::Model;
 /// The visible space.
 pub(super) const SPACE: &str = "▁";
 
-/// Whether a text gets the space that begins a word.
+/// Whether a text begins with an added space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Opening {
-    /// As the model says.
+pub(crate) enum Opening {
+    /// If the model adds one.
     Model,
-    /// It goes on from something, so it gets none.
+    /// No: the text continues another.
     None,
 }
 
@@ -40,11 +40,11 @@ impl Normalizer {
         })
     }
 
-    /// A text as the model wants it. `whole` are texts that no rule may touch.
-    pub(super) fn normalize(&self, text: &str, whole: &Prefixes, opening: Opening) -> String {
+    /// Normalises a text. No rule changes the texts of `user_defined`.
+    pub(super) fn normalize(&self, text: &str, user_defined: &Prefixes, opening: Opening) -> String {
         let mut rest = text;
         if self.remove_extra_whitespaces {
-            rest = self.without_leading_spaces(rest, whole);
+            rest = self.without_leading_spaces(rest, user_defined);
         }
         let mut normalized = String::with_capacity(text.len() + text.len() / 2 + SPACE.len());
         if rest.is_empty() {
@@ -56,7 +56,7 @@ impl Normalizer {
         }
         let mut follows_space = self.remove_extra_whitespaces;
         while !rest.is_empty() {
-            let (mut piece, n_bytes) = self.rules.first(rest, whole);
+            let (mut piece, n_bytes) = self.rules.first(rest, user_defined);
             rest = &rest[n_bytes..];
             if follows_space {
                 piece = piece.trim_start_matches(' ');
@@ -81,9 +81,9 @@ impl Normalizer {
         normalized
     }
 
-    fn without_leading_spaces<'a>(&self, mut text: &'a str, whole: &Prefixes) -> &'a str {
+    fn without_leading_spaces<'a>(&self, mut text: &'a str, user_defined: &Prefixes) -> &'a str {
         while !text.is_empty() {
-            let (piece, n_bytes) = self.rules.first(text, whole);
+            let (piece, n_bytes) = self.rules.first(text, user_defined);
             if piece != " " {
                 break;
             }
@@ -93,18 +93,18 @@ impl Normalizer {
     }
 }
 
-/// Texts that are replaced by others.
+/// Replacements of texts.
 #[derive(Debug, Default)]
 struct Rules {
     units: Vec<u32>,
-    /// Replacements, each up to a zero byte.
+    /// The replacements, each ended by a zero byte.
     texts: String,
 }
 
 impl Rules {
     /// Reads a `precompiled_charsmap`: the trie's length in bytes, the trie, the replacements.
     fn parse(charsmap: &[u8]) -> Result<Self, String> {
-        const CUT: &str = "precompiled_charsmap: it is cut off";
+        const CUT: &str = "precompiled_charsmap is truncated";
         if charsmap.is_empty() {
             return Ok(Self::default());
         }
@@ -120,13 +120,13 @@ impl Rules {
         })
     }
 
-    /// What the beginning of a text becomes, and how many of its bytes that takes.
-    fn first<'a>(&'a self, text: &'a str, whole: &Prefixes) -> (&'a str, usize) {
-        if let Some((n_bytes, _)) = whole.longest(text.as_bytes()) {
+    /// The replacement of the start of a text, and how many bytes it replaces.
+    fn first<'a>(&'a self, text: &'a str, user_defined: &Prefixes) -> (&'a str, usize) {
+        if let Some((n_bytes, _)) = user_defined.longest(text.as_bytes()) {
             return (&text[..n_bytes], n_bytes);
         }
         if let Some((n_bytes, offset)) = self.longest(text.as_bytes()) {
-            // A table that is damaged may point between characters, or end inside one.
+            // A damaged table may point between characters, or end inside one.
             let replacement = self
                 .texts
                 .get(offset..)
@@ -139,7 +139,7 @@ impl Rules {
         (&text[..n_bytes], n_bytes)
     }
 
-    /// Length of the longest key that a text begins with, and where its replacement starts.
+    /// Length of the longest key that a text begins with, and the offset of its replacement.
     fn longest(&self, text: &[u8]) -> Option<(usize, usize)> {
         let unit = |at: u32| self.units.get(at as usize).copied();
         let mut at = offset(unit(0)?);
@@ -158,7 +158,7 @@ impl Rules {
     }
 }
 
-/// The bits of a unit of darts-clone.
+// The bit fields of a unit of darts-clone.
 fn has_leaf(unit: u32) -> bool {
     unit >> 8 & 1 == 1
 }

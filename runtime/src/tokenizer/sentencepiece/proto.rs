@@ -1,22 +1,22 @@
 //! The `ModelProto` message of a `tokenizer.model`, as `sentencepiece_model.proto` declares it.
 //!
-//! Owns the wire format of protocol buffers as far as it occurs there. Every length is checked against what is left,
-//! so what is read is never larger than the file.
+//! Owns the part of the protocol buffers wire format that this message uses. Each length is checked against the
+//! remaining bytes, so the model is never larger than the file.
 
-use super::super::ID_MAX;
+use super::super::bytes::ID_MAX;
 
-/// What a piece is for.
+/// The type of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A piece of text.
+pub(super) enum PieceKind {
+    /// Text.
     Normal,
-    /// The piece for what no other piece covers.
+    /// For text that no other piece covers.
     Unknown,
-    /// A mark that no text has.
+    /// A special token.
     Control,
-    /// A text that is never cut.
+    /// Text that is never split.
     UserDefined,
-    /// Cut into smaller pieces where it would appear.
+    /// Split into smaller pieces.
     Unused,
     /// `<0x0A>`: one byte.
     Byte,
@@ -26,19 +26,19 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Piece {
     pub(super) text: String,
-    /// Finite; more is better.
+    /// Finite; higher is better.
     pub(super) score: f32,
-    pub(super) kind: Kind,
+    pub(super) kind: PieceKind,
 }
 
-/// How a text is cut into pieces.
+/// How a text is split into pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Unigram,
     Bpe,
 }
 
-/// What there is to know of a model. The defaults are the declaration's.
+/// The fields of a model that this version uses. The defaults are those of the declaration.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     /// In the order of their ids.
@@ -52,7 +52,7 @@ pub(super) struct Model {
     pub(super) add_dummy_prefix: bool,
     pub(super) remove_extra_whitespaces: bool,
     pub(super) escape_whitespaces: bool,
-    /// Rules that are applied to decoded text; no published model is known to have any.
+    /// Whether rules change decoded text. No known published model has any.
     pub(super) has_denormalizer: bool,
 }
 
@@ -78,7 +78,7 @@ impl Model {
     /// Reads a file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut model = Self::default();
         fields(bytes, |number, value| match number {
@@ -102,7 +102,7 @@ impl Model {
         let mut piece = Piece {
             text: String::new(),
             score: 0.0,
-            kind: Kind::Normal,
+            kind: PieceKind::Normal,
         };
         fields(message, |number, value| {
             match number {
@@ -115,7 +115,7 @@ impl Model {
         })
         .map_err(|reason| format!("piece {id}: {reason}"))?;
         if piece.text.is_empty() || !piece.score.is_finite() {
-            return Err(format!("piece {id} has no text, or a score that is no number"));
+            return Err(format!("piece {id} has no text, or its score is not a number"));
         }
         self.pieces.push(piece);
         Ok(())
@@ -129,7 +129,7 @@ impl Model {
                     2 => Algorithm::Bpe,
                     other => {
                         return Err(format!(
-                            "model_type {other} is not supported; unigram (1) and BPE (2) are"
+                            "model_type {other} is not supported; supported are unigram (1) and BPE (2)"
                         ));
                     }
                 }
@@ -155,15 +155,15 @@ impl Model {
     }
 }
 
-fn kind(number: u64) -> Result<Kind, String> {
+fn kind(number: u64) -> Result<PieceKind, String> {
     Ok(match number {
-        1 => Kind::Normal,
-        2 => Kind::Unknown,
-        3 => Kind::Control,
-        4 => Kind::UserDefined,
-        5 => Kind::Unused,
-        6 => Kind::Byte,
-        other => return Err(format!("type {other} is not known")),
+        1 => PieceKind::Normal,
+        2 => PieceKind::Unknown,
+        3 => PieceKind::Control,
+        4 => PieceKind::UserDefined,
+        5 => PieceKind::Unused,
+        6 => PieceKind::Byte,
+        other => return Err(format!("type {other} is unknown")),
     })
 }
 
@@ -180,7 +180,7 @@ impl<'a> Value<'a> {
     fn varint(self) -> Result<u64, String> {
         match self {
             Self::Varint(value) => Ok(value),
-            _ => Err("a number of another wire type".into()),
+            _ => Err("a number has another wire type".into()),
         }
     }
 
@@ -191,19 +191,19 @@ impl<'a> Value<'a> {
     fn float(self) -> Result<f32, String> {
         match self {
             Self::Fixed32(bits) => Ok(f32::from_bits(bits)),
-            _ => Err("a float of another wire type".into()),
+            _ => Err("a float has another wire type".into()),
         }
     }
 
     fn bytes(self) -> Result<&'a [u8], String> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            _ => Err("a message or text of another wire type".into()),
+            _ => Err("a message or text has another wire type".into()),
         }
     }
 
     fn text(self) -> Result<String, String> {
-        let text = std::str::from_utf8(self.bytes()?).map_err(|_| "a text that is not UTF-8")?;
+        let text = std::str::from_utf8(self.bytes()?).map_err(|_| "a text is not UTF-8")?;
         Ok(text.to_string())
     }
 }
@@ -229,7 +229,7 @@ fn fields<'a>(
                 let bytes = take(&mut message, 4)?.try_into().expect("4 bytes");
                 Value::Fixed32(u32::from_le_bytes(bytes))
             }
-            other => return Err(format!("wire type {other} is not known")),
+            other => return Err(format!("wire type {other} is unknown")),
         };
         each(tag >> 3, value)?;
     }
@@ -238,7 +238,7 @@ fn fields<'a>(
 
 fn take<'a>(message: &mut &'a [u8], length: u64) -> Result<&'a [u8], String> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let (taken, rest) = message.split_at_checked(length).ok_or("it is cut off")?;
+    let (taken, rest) = message.split_at_checked(length).ok_or("the file is truncated")?;
     *message = rest;
     Ok(taken)
 }
@@ -252,7 +252,7 @@ fn varint(message: &mut &[u8]) -> Result<u64, String> {
             return Ok(value);
         }
     }
-    Err("a number of more than 10 bytes".into())
+    Err("a number has more than 10 bytes".into())
 }
 
 #[cfg(test)]
@@ -269,32 +269,32 @@ mod tests {
         let piece = Piece {
             text: "ab".into(),
             score: -1.5,
-            kind: Kind::Control,
+            kind: PieceKind::Control,
         };
         assert_eq!(model.pieces, [piece]);
         assert_eq!((model.algorithm, model.byte_fallback), (Algorithm::Bpe, true));
         assert!(model.add_dummy_prefix);
-        // Cut in the middle of a field it is damaged; between two it is a shorter model.
+        // A file that is cut inside a field is damaged; one that is cut between fields is a shorter model.
         let cut: Vec<bool> = (0..file.len())
             .map(|n| Model::parse(&file[..n]).is_ok())
             .collect();
-        assert_eq!(cut.iter().filter(|is_whole| **is_whole).count(), 2);
+        assert_eq!(cut.iter().filter(|is_valid| **is_valid).count(), 2);
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn an_error_names_the_piece_and_the_fault() {
         let check = |file: &[u8], expected: &str| {
             let reason = Model::parse(file).unwrap_err();
             assert!(reason.contains(expected), "{reason}");
         };
-        check(b"\x0a\xff\xff\xff\xff\x0f", "cut off");
+        check(b"\x0a\xff\xff\xff\xff\x0f", "truncated");
         check(b"\x0b", "wire type 3");
         check(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "10 bytes");
         check(b"\x12\x02\x18\x03", "model_type 3");
         check(b"\x0a\x05\x0a\x01a\x18\x09", "piece 0: type 9");
         check(b"\x0a\x03\x0a\x01\xff", "UTF-8");
         check(b"\x0a\x00", "piece 0 has no text");
-        check(b"\x0a\x08\x0a\x01a\x15\x00\x00\xc0\x7f", "no number");
+        check(b"\x0a\x08\x0a\x01a\x15\x00\x00\xc0\x7f", "not a number");
     }
 
     proptest! {

@@ -1,34 +1,34 @@
-//! The best way to cut a text into pieces, by the sum of their scores.
+//! Splits a text into the pieces with the highest sum of scores.
 
 use super::super::prefixes::Prefixes;
 
-/// What an unknown character costs beyond the worst piece: sentencepiece's `kUnkPenalty`.
+/// How much lower an unknown character scores than the worst piece: sentencepiece's `kUnkPenalty`.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
 /// The score of every piece.
 #[derive(Debug)]
 pub(super) struct Unigram {
-    /// By id; `None` for pieces that may not be used.
+    /// By id; `None` for pieces that a text is never split into.
     scores: Vec<Option<Score>>,
     unknown: u32,
     unknown_score: f32,
     best_score: f32,
 }
 
-/// What a piece is worth.
+/// The score of a piece.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Score {
-    /// So much.
+    /// This number.
     Of(f32),
-    /// More than anything else of its length: a text that is never cut.
+    /// Higher than any other pieces of the same length, because the text is never split.
     Always,
 }
 
-/// The best way to a place of the text.
+/// The best pieces up to a place of the text.
 #[derive(Clone, Copy)]
 struct Arrival {
     score: f32,
-    /// Where the last piece starts, and its id.
+    /// Where the last piece starts; `id` is its id.
     from: usize,
     id: u32,
 }
@@ -43,13 +43,13 @@ impl Unigram {
         Self {
             unknown,
             unknown_score: worst - UNKNOWN_PENALTY,
-            // The smallest positive number: what sentencepiece begins its search for the largest with.
+            // Sentencepiece starts its search for the maximum with the smallest positive number.
             best_score: plain.fold(f32::MIN_POSITIVE, f32::max),
             scores,
         }
     }
 
-    /// Lengths and ids of the pieces of a text. Sums are rounded to f32, as sentencepiece 0.2.3 rounds them.
+    /// Lengths and ids of the pieces of a text. Sums are rounded to f32, as in sentencepiece 0.2.3.
     pub(super) fn cut(&self, text: &str, words: &Prefixes) -> Vec<(usize, u32)> {
         let bytes = text.as_bytes();
         let mut arrivals: Vec<Option<Arrival>> = vec![None; bytes.len() + 1];
