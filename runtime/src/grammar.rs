@@ -1,12 +1,16 @@
-//! Grammars: what an answer must look like, as the set of tokens that may come next.
+//! Grammars: the set of tokens that may come next in an answer with a required form.
 //!
-//! Owns the way from a [`Constraint`] of a request to a [`Grammar`], and the [`Follower`] that goes through one with an
-//! answer's tokens. llguidance does the parsing. Must not know requests, logits or how tokens are drawn.
+//! Compiles the [`Constraint`] of a request into a [`Grammar`], and follows it with the tokens of an answer
+//! ([`Follower`]). llguidance parses. Must not know requests, logits or how tokens are drawn.
 
-mod closed;
+mod bounds;
 mod constraint;
+mod context_free;
+mod error;
 mod gbnf;
-mod marks;
+mod lark;
+mod schema;
+mod special_tokens;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -19,103 +23,66 @@ use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, T
 use llguidance::{Matcher, ParserFactory};
 
 pub use constraint::Constraint;
-use marks::Marks;
+pub use error::{FollowError, GrammarError};
+use special_tokens::SpecialTokens;
 pub use structural::Preamble;
 
 use crate::tokenizer::TokenBytes;
 
-/// Longest token that a grammar is followed with, bytes; answers that follow one do without longer ones.
+/// Longest token that a grammar allows, in bytes. Answers under a grammar never contain a longer one.
 const TOKEN_BYTES_MAX: usize = 1000;
 /// Bytes of all tokens together, at most: the tree of tokens numbers its nodes with 22 bits.
 const VOCABULARY_BYTES_MAX: usize = 4_000_000;
-/// Stack of the thread that compiles a grammar: rules that name rules recurse, and as many as may be do so without
-/// optimisation. Only what is used of it takes memory.
+/// Stack of the thread that compiles a grammar. The compiler recurses from rule to rule; this is enough for the
+/// largest grammar in a build without optimisation. Only used pages take memory.
 const COMPILE_STACK_BYTES: usize = 256 << 20;
-/// What one grammar may cost. A state of its lexer takes up to 2 kB, so the memory of one answer stays below 40 MB; the
-/// other bounds are llguidance's own, which its authors measured to be some 20 ms.
+/// Lexer states of one grammar, at most. A state takes up to 2 kB, so one answer takes less than 40 MB. The other
+/// bounds are llguidance's defaults, which its authors measured at about 20 ms.
 const LEXER_STATES_MAX: usize = 20_000;
-/// Longest explanation of llguidance that an error repeats, in characters.
+/// Longest message of llguidance that an error repeats, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
 /// Compiles grammars over the tokens of one model.
 pub struct Grammars {
-    marks: Marks,
+    special_tokens: SpecialTokens,
     eos_token_ids: Vec<u32>,
-    /// Every token's bytes, until the first grammar is compiled.
+    /// The bytes of each token, until the first grammar is compiled.
     words: Mutex<Vec<Vec<u8>>>,
-    /// The tree of tokens. Made when it is first needed: for 150,000 tokens it takes about a second.
+    /// The tree of tokens. Built on first use: 150,000 tokens take about a second.
     factory: OnceLock<Result<ParserFactory, GrammarError>>,
 }
 
-/// A compiled constraint. Clones share what is compiled.
+/// A compiled constraint. Clones share the compiled state.
 #[derive(Clone)]
 pub struct Grammar {
     start: Arc<Mutex<Matcher>>,
 }
 
-/// Where one answer is in its grammar.
+/// The position of one answer in its grammar.
 pub struct Follower {
     grammar: Grammar,
-    /// `None` before the first mask: copying the start takes a while.
+    /// `None` before the first mask, because the copy of the start is expensive.
     matcher: Option<Matcher>,
 }
 
 /// The tokens that may come next.
 pub struct Mask(SimpleVob);
 
-/// Why there is no grammar to follow; the caller's fault but for [`GrammarError::Vocabulary`].
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum GrammarError {
-    /// The constraint is larger than any that is compiled.
-    #[error("{what} has {size} {unit}, and {size_max} are allowed")]
-    TooLarge {
-        /// Which constraint.
-        what: &'static str,
-        /// Its size.
-        size: usize,
-        /// What the size counts.
-        unit: &'static str,
-        /// The largest size.
-        size_max: usize,
-    },
-    /// The constraint is malformed, says what is not supported, or is too complex.
-    #[error("{what} cannot be followed: {reason}")]
-    Unsupported {
-        /// Which constraint.
-        what: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The model's tokens cannot be put into a tree.
-    #[error("this model's tokens cannot follow a grammar: {reason}")]
-    Vocabulary {
-        /// What is wrong with them.
-        reason: String,
-    },
-}
-
-/// A grammar could not be followed any further; only this answer is concerned.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{reason}")]
-pub struct FollowError {
-    reason: String,
-}
-
-/// Whether an answer can go on.
+/// Whether an answer can continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
     /// It can, or must.
     GoesOn,
-    /// Nothing but the end may follow.
+    /// Only the end may follow.
     Complete,
 }
 
 impl Grammars {
-    /// Takes the tokens of a model, of which logits have `vocab_size`; one of `eos_token_ids` may end an answer where its
+    /// Makes grammars over the first `vocab_size` tokens of a model. Any of `eos_token_ids` may end an answer where its
     /// grammar allows the end.
     ///
     /// # Errors
-    /// [`GrammarError::Vocabulary`] if the tokens are too many bytes.
+    /// [`GrammarError::Vocabulary`] if the tokens have too many bytes.
     pub fn new(
         tokens: &TokenBytes,
         eos_token_ids: &[u32],
@@ -131,18 +98,18 @@ impl Grammars {
         let n_bytes: usize = words.iter().map(Vec::len).sum();
         if n_bytes > VOCABULARY_BYTES_MAX {
             return Err(GrammarError::Vocabulary {
-                reason: format!("they are {n_bytes} bytes, more than {VOCABULARY_BYTES_MAX}"),
+                reason: format!("its tokens have {n_bytes} bytes, more than {VOCABULARY_BYTES_MAX}"),
             });
         }
         Ok(Grammars {
-            marks: Marks::of(tokens),
+            special_tokens: SpecialTokens::of(tokens),
             eos_token_ids: eos,
             words: Mutex::new(words),
             factory: OnceLock::new(),
         })
     }
 
-    /// What compiles, made at the first call.
+    /// The parser factory, which the first call makes.
     fn factory(&self) -> Result<&ParserFactory, GrammarError> {
         let make = || {
             let words = std::mem::take(&mut *self.words.lock().unwrap_or_else(PoisonError::into_inner));
@@ -151,39 +118,39 @@ impl Grammars {
         self.factory.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
-    /// Compiles a constraint; takes milliseconds, for hostile ones up to a few hundred of them, and at the first call a
-    /// second more.
+    /// Compiles a constraint. This takes milliseconds, up to a few hundred for hostile constraints, and a second more
+    /// for the first call.
     ///
     /// # Errors
-    /// [`GrammarError`] if it is malformed, not supported or too large, or if the tokens are.
+    /// [`GrammarError`] if the constraint is malformed, not supported or too large, or if the tokens are not usable.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
-        self.compile_behind(None, constraint)
+        self.compile_after(None, constraint)
     }
 
-    /// Compiles a constraint of what stands behind `preamble`, as [`Grammars::compile`] does.
+    /// Compiles a grammar of `preamble` followed by `constraint`, as [`Grammars::compile`] does.
     ///
     /// # Errors
     /// Those of [`Grammars::compile`].
-    pub fn compile_behind(
+    pub fn compile_after(
         &self,
         preamble: Option<Preamble>,
         constraint: &Constraint,
     ) -> Result<Grammar, GrammarError> {
-        let answer = constraint.lark(&self.marks)?;
+        let answer = constraint.lark(&self.special_tokens)?;
         let source = TopLevelGrammar::from_lark(match preamble {
-            Some(preamble) => structural::behind(preamble, &answer, &self.marks),
+            Some(preamble) => structural::after_preamble(preamble, &answer, &self.special_tokens),
             None => answer,
         });
         let factory = self.factory()?;
         let what = constraint.name();
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {
             what,
-            reason: shortened(error),
+            reason: explanation(error),
         };
         let compiled = std::thread::scope(|scope| {
             let compile = || {
                 let mut matcher = Matcher::new(factory.create_parser(source));
-                // What allows nothing is noticed here, and what every answer begins with is there already.
+                // Finds a grammar that matches no text, and prepares the mask that every answer begins with.
                 let _ = matcher.compute_mask_or_eos();
                 matcher
             };
@@ -195,7 +162,7 @@ impl Grammars {
                 .map_err(|error| unsupported(&error))?;
             compiling
                 .join()
-                .map_err(|_| unsupported(&"compiling it panicked"))
+                .map_err(|_| unsupported(&"the compiler panicked"))
         })?;
         match compiled.get_error() {
             Some(error) => Err(unsupported(&error)),
@@ -206,7 +173,7 @@ impl Grammars {
     }
 }
 
-/// The tree of tokens, and the limits of every grammar over it.
+/// The tree of tokens, and the limits of each grammar over it.
 fn factory(words: &[Vec<u8>], eos_token_ids: &[u32]) -> Result<ParserFactory, GrammarError> {
     let eos = eos_token_ids.first().copied().unwrap_or(INVALID_TOKEN);
     let mut trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, eos), words);
@@ -215,7 +182,7 @@ fn factory(words: &[Vec<u8>], eos_token_ids: &[u32]) -> Result<ParserFactory, Gr
     }
     let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
     let mut factory = ParserFactory::new_simple(&env).map_err(|error| GrammarError::Vocabulary {
-        reason: shortened(&error),
+        reason: explanation(&error),
     })?;
     *factory.quiet().limits_mut() = ParserLimits {
         max_lexer_states: LEXER_STATES_MAX,
@@ -225,7 +192,7 @@ fn factory(words: &[Vec<u8>], eos_token_ids: &[u32]) -> Result<ParserFactory, Gr
     Ok(factory)
 }
 
-/// A token as the tree of tokens wants it: marks are told from text that reads the same, and what is empty is never
+/// A token as the tree needs it: a marker distinguishes special tokens from equal text, and an empty token is never
 /// allowed.
 fn word(tokens: &TokenBytes, id: u32, eos: &[u32]) -> Vec<u8> {
     let bytes = tokens.get(id);
@@ -238,17 +205,17 @@ fn word(tokens: &TokenBytes, id: u32, eos: &[u32]) -> Vec<u8> {
     }
 }
 
-/// What llguidance says, without its state and source.
-fn shortened(error: &dyn fmt::Display) -> String {
+/// The message of an error of llguidance, without its state and the source of the grammar.
+fn explanation(error: &dyn fmt::Display) -> String {
     let text = error.to_string();
     let text = text
         .split("failed to compile JSON schema: ")
         .last()
         .unwrap_or_default();
-    // Source lines follow, with their numbers in front.
+    // Numbered lines of the source follow the message.
     let is_source = |line: &str| {
-        let behind = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
-        line.starts_with('<') || (line.len() > behind.len() && behind.starts_with(" | "))
+        let unnumbered = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+        line.starts_with('<') || (line.len() > unnumbered.len() && unnumbered.starts_with(" | "))
     };
     let lines: Vec<&str> = text.lines().take_while(|line| !is_source(line)).collect();
     let text = lines.join("\n");
@@ -267,17 +234,17 @@ impl Grammar {
 }
 
 impl PartialEq for Grammar {
-    /// Whether they share what is compiled.
+    /// Whether both share one compiled state.
     fn eq(&self, other: &Grammar) -> bool {
         Arc::ptr_eq(&self.start, &other.start)
     }
 }
 
 impl Follower {
-    /// The tokens that may come next; most often well below a millisecond.
+    /// The tokens that may come next. This mostly takes well below a millisecond.
     ///
     /// # Errors
-    /// [`FollowError`] if the grammar is too complex here, or nothing can follow.
+    /// [`FollowError`] if the grammar is too complex here, or if nothing can follow.
     pub fn mask(&mut self) -> Result<Mask, FollowError> {
         self.matcher()
             .compute_mask_or_eos()
@@ -285,10 +252,10 @@ impl Follower {
             .map_err(|error| failed(&error))
     }
 
-    /// Goes on by a token that the latest mask allows.
+    /// Advances by a token that the latest mask allows.
     ///
     /// # Errors
-    /// [`FollowError`] if it does not allow it, or the grammar becomes too complex.
+    /// [`FollowError`] if the mask does not allow the token, or if the grammar becomes too complex.
     pub fn advance(&mut self, token: u32) -> Result<Followed, FollowError> {
         let matcher = self.matcher();
         matcher.consume_token(token).map_err(|error| failed(&error))?;
@@ -302,7 +269,7 @@ impl Follower {
     fn matcher(&mut self) -> &mut Matcher {
         self.matcher.get_or_insert_with(|| {
             let start = self.grammar.start.lock().unwrap_or_else(PoisonError::into_inner);
-            // Deep: clones would share a lexer and its lock.
+            // A shallow clone would share the lexer and its lock.
             start.deep_clone()
         })
     }
@@ -310,12 +277,12 @@ impl Follower {
 
 fn failed(error: &dyn fmt::Display) -> FollowError {
     FollowError {
-        reason: shortened(error),
+        reason: explanation(error),
     }
 }
 
 impl Mask {
-    /// One bit per token, 32 to a word, the lowest first.
+    /// One bit per token, 32 in a word, lowest first.
     pub fn words(&self) -> &[u32] {
         self.0.as_slice()
     }

@@ -1,20 +1,21 @@
-//! GBNF, the notation of grammars that llama.cpp and XGrammar read (`root ::= …`), in the notation of Lark.
+//! Translates GBNF, the notation of llama.cpp and XGrammar (`root ::= …`), into Lark's.
 //!
-//! Owns the syntax and which repetitions one terminal can stand for: a terminal takes as much text as it can and never
-//! gives any back, so one is made of a repetition only where what follows cannot be mistaken for more of it.
+//! Owns the syntax, and which repetitions become one terminal. A terminal matches as much text as it can and never
+//! backtracks, so a repetition becomes one only where the text after it cannot begin with more of it.
 
 mod chars;
 mod parse;
 
 use std::fmt::Write as _;
 
+use super::lark::{EMPTY, literal};
 use chars::Chars;
 use parse::{Item, Node, Rule, parse};
 
-/// Rounds in which sets of first and following characters settle, at most; each adds to a set.
+/// Rounds until the sets of first and following characters are complete, at most. Each round adds to a set.
 const ROUNDS_MAX: usize = 100;
 
-/// Whether a grammar is in this notation rather than Lark's.
+/// Whether a grammar is in this notation, and not in Lark's.
 pub(super) fn is_gbnf(text: &str) -> bool {
     let mut without_comments = text
         .lines()
@@ -22,11 +23,11 @@ pub(super) fn is_gbnf(text: &str) -> bool {
     without_comments.any(|line| line.contains("::="))
 }
 
-/// Writes a grammar for llguidance; its start is the rule `root`.
+/// Translates a grammar, which starts with the rule `root`.
 ///
 /// # Errors
-/// What is wrong with it, and where.
-pub(super) fn to_lark(text: &str) -> Result<String, String> {
+/// What is wrong with the grammar, and in which line.
+pub(super) fn translate(text: &str) -> Result<String, String> {
     let rules = parse(text)?;
     let root = rules.iter().position(|rule| rule.name == "root");
     let root = root.ok_or_else(|| "it has no rule named root".to_owned())?;
@@ -40,20 +41,20 @@ pub(super) fn to_lark(text: &str) -> Result<String, String> {
     Ok(lark)
 }
 
-/// A name that Lark takes for a rule's.
+/// The name of a rule in Lark.
 fn rule_name(idx: usize) -> String {
     format!("r{idx}")
 }
 
-/// What texts of a rule, or a part of one, begin with.
+/// What the texts of a rule, or of a part of one, begin with.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct First {
     chars: Chars,
-    /// The empty text is one of them.
+    /// Whether the empty text is one of them.
     is_nullable: bool,
 }
 
-/// What each rule's texts begin with, and what may follow them.
+/// What the texts of each rule begin with, and which characters may follow them.
 struct Sets {
     first: Vec<First>,
     follow: Vec<Chars>,
@@ -72,7 +73,7 @@ impl Sets {
             }
             for (idx, rule) in rules.iter().enumerate() {
                 let follow = sets.follow[idx].clone();
-                sets.note_follow(&rule.alternatives, &follow);
+                sets.add_follow(&rule.alternatives, &follow);
             }
             if before == (sets.first.clone(), sets.follow.clone()) {
                 return Ok(sets);
@@ -132,36 +133,37 @@ impl Sets {
         }
     }
 
-    /// Notes what follows the rules that are named in `alternatives`, which `follow` follows.
-    fn note_follow(&mut self, alternatives: &[Vec<Item>], follow: &Chars) {
+    /// Adds what follows each rule that `alternatives` name. `follow` is what follows the alternatives.
+    fn add_follow(&mut self, alternatives: &[Vec<Item>], follow: &Chars) {
         for items in alternatives {
             for (idx, item) in items.iter().enumerate() {
-                let behind = self.behind(&items[idx + 1..], item, follow);
+                let next = self.follow_of_item(item, &items[idx + 1..], follow);
                 match &item.node {
-                    Node::Rule(rule) => self.follow[*rule].add(&behind),
-                    Node::Group(inner) => self.note_follow(inner, &behind),
+                    Node::Rule(rule) => self.follow[*rule].add(&next),
+                    Node::Group(inner) => self.add_follow(inner, &next),
                     Node::Literal(_) | Node::Class(_) => {}
                 }
             }
         }
     }
 
-    /// What may follow one text of an item: one more of it, or what comes behind it.
-    fn behind(&self, rest: &[Item], item: &Item, follow: &Chars) -> Chars {
-        let mut behind = self.after(rest, follow);
+    /// What may follow one text of an item: another text of it, or the rest of the sequence.
+    fn follow_of_item(&self, item: &Item, rest: &[Item], follow: &Chars) -> Chars {
+        let mut chars = self.first_of_rest(rest, follow);
         if item.max != Some(1) {
-            behind.add(&self.first_of_node(&item.node).chars);
+            chars.add(&self.first_of_node(&item.node).chars);
         }
-        behind
+        chars
     }
 
-    fn after(&self, rest: &[Item], follow: &Chars) -> Chars {
+    /// What the rest of a sequence begins with, or what follows the sequence if the rest may be empty.
+    fn first_of_rest(&self, rest: &[Item], follow: &Chars) -> Chars {
         let first = self.first_of_all(rest);
-        let mut after = first.chars;
+        let mut chars = first.chars;
         if first.is_nullable {
-            after.add(follow);
+            chars.add(follow);
         }
-        after
+        chars
     }
 
     fn alternatives(&self, alternatives: &[Vec<Item>], follow: &Chars) -> String {
@@ -171,14 +173,14 @@ impl Sets {
 
     fn sequence(&self, items: &[Item], follow: &Chars) -> String {
         if items.is_empty() {
-            return "\"\"".to_owned();
+            return EMPTY.to_owned();
         }
         let written = items.iter().enumerate().map(|(idx, item)| {
             let rest = &items[idx + 1..];
-            if self.is_terminal(item, &self.after(rest, follow)) {
+            if self.is_terminal(item, &self.first_of_rest(rest, follow)) {
                 terminal(item)
             } else {
-                let body = self.node(&item.node, &self.behind(rest, item, follow));
+                let body = self.node(&item.node, &self.follow_of_item(item, rest, follow));
                 format!("{body}{}", repetition(item.min, item.max))
             }
         });
@@ -194,14 +196,14 @@ impl Sets {
         }
     }
 
-    /// Whether one terminal can stand for all repetitions of an item that `after` follows.
-    fn is_terminal(&self, item: &Item, after: &Chars) -> bool {
+    /// Whether one terminal can match all repetitions of an item. `next` is what follows the last one.
+    fn is_terminal(&self, item: &Item, next: &Chars) -> bool {
         let repeats = (item.min, item.max) != (1, Some(1));
         let first = self.first_of_node(&item.node).chars;
-        repeats && self.is_prefix_free(&item.node) && !first.meets(after)
+        repeats && self.is_prefix_free(&item.node) && !first.meets(next)
     }
 
-    /// Whether no text of a node begins another of its texts, nor is empty; true only of nodes that name no rule.
+    /// Whether the node names no rule, and none of its texts is empty or a prefix of another.
     fn is_prefix_free(&self, node: &Node) -> bool {
         let is_one = |item: &Item| item.max == Some(item.min) && item.min > 0;
         match node {
@@ -212,24 +214,17 @@ impl Sets {
                 let mut seen = Chars::default();
                 alternatives.iter().all(|items| {
                     let first = self.first_of_all(items).chars;
-                    let is_apart = !seen.meets(&first);
+                    let is_disjoint = !seen.meets(&first);
                     seen.add(&first);
                     let is_free = |item: &Item| is_one(item) && self.is_prefix_free(&item.node);
-                    is_apart && !items.is_empty() && items.iter().all(is_free)
+                    is_disjoint && !items.is_empty() && items.iter().all(is_free)
                 })
             }
         }
     }
 }
 
-/// A text as Lark writes it.
-pub(super) fn literal(text: &str) -> String {
-    serde_json::Value::from(text)
-        .to_string()
-        .replace('\u{7f}', "\\u007f")
-}
-
-/// An item without rules as one regular expression that is never empty.
+/// An item without rules as one regular expression that never matches the empty text.
 fn terminal(item: &Item) -> String {
     let repeated = format!("/{}{}/", regex(&item.node), repetition(item.min.max(1), item.max));
     if item.min == 0 {
@@ -243,7 +238,7 @@ fn regex(node: &Node) -> String {
     match node {
         Node::Literal(text) => format!("(?:{})", text.chars().map(chars::escaped).collect::<String>()),
         Node::Class(chars) => chars.to_regex(),
-        Node::Rule(_) => unreachable!("terminals name no rules"),
+        Node::Rule(_) => unreachable!("a terminal names no rule"),
         Node::Group(alternatives) => {
             let item = |item: &Item| format!("{}{}", regex(&item.node), repetition(item.min, item.max));
             let all = |items: &Vec<Item>| items.iter().map(item).collect::<String>();

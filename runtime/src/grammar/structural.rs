@@ -1,75 +1,87 @@
-//! Structural tags: free text in which certain parts have a form of their own, written as a grammar of Lark.
+//! Structural tags, written in Lark's notation: free text in which certain parts have a form.
 //!
-//! Reads vLLM's older form (`structures` and `triggers`) and XGrammar's newer one (`format`), of which
-//! `qwen_xml_parameter` is refused, and whatever has to follow free text without end.
+//! Reads vLLM's older form (`structures` and `triggers`) and XGrammar's newer one (`format`). Refuses the format
+//! `qwen_xml_parameter`, and formats in which something follows free text that has no end.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::constraint::{json_grammar, lark_grammar, regex_grammar};
-use super::gbnf::literal;
-use super::marks::{Marks, Piece};
+use super::error::Refusal;
+use super::lark::{EMPTY, literal, nested};
+use super::special_tokens::{Segment, SpecialTokens};
+use super::{context_free, lark};
 
 /// Any text.
 const ANY: &str = "/(?s:.)*/";
 
-/// Writes a structural tag for llguidance.
+/// Writes a structural tag in Lark's notation.
 ///
 /// # Errors
-/// What is wrong with it, or not supported.
-pub(super) fn to_lark(tag: &Value, marks: &Marks) -> Result<String, String> {
-    let mut writer = Writer::new(marks);
+/// What is wrong with the tag, or not supported.
+pub(super) fn lark(tag: &Value, tokens: &SpecialTokens) -> Result<String, Refusal> {
+    let mut writer = Writer::new(tokens);
     let start = match (tag.get("format"), tag.get("structures")) {
         (Some(format), None) => writer.format(format)?,
         (None, Some(_)) => writer.triggered(&older(tag)?)?,
-        _ => return Err("it has either a format or structures and triggers".to_owned()),
+        _ => return Err("it must have either format, or structures and triggers".into()),
     };
     Ok(format!("start: {}\n{}", start.lark, writer.definitions))
 }
 
-/// What a model writes before the answer that a grammar describes: its thoughts.
+/// What a model writes before the answer that a grammar describes: its reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preamble {
-    /// Text up to this mark; the prompt has begun it.
-    Until(&'static str),
-    /// Text between these marks, or nothing.
-    Between(&'static str, &'static str),
-    /// Messages, each with this before and behind it, or none; then what begins the answer.
-    Messages([&'static str; 2], &'static str),
+    /// Text up to `close`, which the prompt has begun.
+    Until {
+        /// Ends the reasoning.
+        close: &'static str,
+    },
+    /// Text between `open` and `close`, or nothing.
+    Between {
+        /// Begins the reasoning.
+        open: &'static str,
+        /// Ends the reasoning.
+        close: &'static str,
+    },
+    /// Any number of messages between `open` and `close`, then `answer`.
+    Messages {
+        /// Begins a message.
+        open: &'static str,
+        /// Ends a message.
+        close: &'static str,
+        /// Begins the answer.
+        answer: &'static str,
+    },
 }
 
-/// Space between thoughts and the answer, as models write it.
+/// The space that models write between reasoning and the answer.
 const SPACE: &str = r"/[ \n]{1,4}/?";
 
-/// Writes a grammar of Lark behind a preamble.
-pub(super) fn behind(preamble: Preamble, answer: &str, marks: &Marks) -> String {
-    let mut writer = Writer::new(marks);
-    let thoughts = match preamble {
-        Preamble::Until(close) => format!("{} {SPACE}", writer.text_until(&[close], Vec::new())),
-        Preamble::Between(open, close) => {
-            let thoughts = writer.text_until(&[close], Vec::new());
-            format!("({} {thoughts} {SPACE})?", writer.text(open))
+/// Writes a grammar in Lark's notation: `preamble`, then the grammar `answer`.
+pub(super) fn after_preamble(preamble: Preamble, answer: &str, tokens: &SpecialTokens) -> String {
+    let mut writer = Writer::new(tokens);
+    let reasoning = match preamble {
+        Preamble::Until { close } => format!("{} {SPACE}", writer.text_until(&[close], Vec::new())),
+        Preamble::Between { open, close } => {
+            let reasoning = writer.text_until(&[close], Vec::new());
+            format!("({} {reasoning} {SPACE})?", writer.text(open))
         }
-        Preamble::Messages([open, close], begin) => {
-            let message = format!(
-                "{} {}",
-                writer.text(open),
-                writer.text_until(&[close], Vec::new())
-            );
+        Preamble::Messages {
+            open,
+            close,
+            answer: begin,
+        } => {
+            let reasoning = writer.text_until(&[close], Vec::new());
+            let message = format!("{} {reasoning}", writer.text(open));
             format!("{}* {}", writer.define("m", &message), writer.text(begin))
         }
     };
     let answer = writer.define("g", &nested(answer));
-    format!("start: {thoughts} {answer}\n{}", writer.definitions)
+    format!("start: {reasoning} {answer}\n{}", writer.definitions)
 }
 
-/// A grammar as an atom of another.
-fn nested(grammar: &str) -> String {
-    format!("%lark {{\n{grammar}\n}}")
-}
-
-/// The older form in terms of the newer one.
+/// Translates the older form into the newer one.
 fn older(tag: &Value) -> Result<Map<String, Value>, String> {
     let content = |structure: &Value| {
         let schema = structure.get("schema").cloned().unwrap_or(Value::Bool(true));
@@ -90,92 +102,94 @@ fn older(tag: &Value) -> Result<Map<String, Value>, String> {
 }
 
 struct Writer<'a> {
-    marks: &'a Marks,
+    tokens: &'a SpecialTokens,
     /// Rules and terminals, one per line.
     definitions: String,
     n_names: usize,
 }
 
-/// A part of a rule.
-struct Part {
+/// An expression of a rule.
+struct Expression {
     lark: String,
-    /// It may end in free text, which would swallow whatever had to follow.
+    /// Whether it may end in free text, which would also match whatever follows.
     is_open: bool,
 }
 
-impl From<String> for Part {
-    fn from(lark: String) -> Part {
-        Part { lark, is_open: false }
+impl From<String> for Expression {
+    fn from(lark: String) -> Expression {
+        Expression { lark, is_open: false }
     }
 }
 
 impl<'a> Writer<'a> {
-    fn new(marks: &'a Marks) -> Self {
+    fn new(tokens: &'a SpecialTokens) -> Self {
         Self {
-            marks,
+            tokens,
             definitions: String::new(),
             n_names: 0,
         }
     }
 
-    fn format(&mut self, format: &Value) -> Result<Part, String> {
-        let fields = format.as_object().ok_or("a format is an object")?;
-        match text(format.get("type"), "type of a format")? {
+    fn format(&mut self, format: &Value) -> Result<Expression, Refusal> {
+        let fields = format.as_object().ok_or("a format must be an object")?;
+        match text(format.get("type"), "the type of a format")? {
             "const_string" => Ok(self.text(text(format.get("value"), "value")?).into()),
             "json_schema" => {
                 let schema = format.get("json_schema").ok_or("json_schema is missing")?;
-                let rule = json_grammar(schema)?;
+                let rule = lark::json(schema)?;
                 Ok(self.define("j", &rule).into())
             }
             "regex" => {
-                let rule = regex_grammar(text(format.get("pattern"), "pattern")?)?;
+                let rule = lark::regex(text(format.get("pattern"), "pattern")?)?;
                 Ok(self.define("x", &rule).into())
             }
             "grammar" => {
-                let grammar = lark_grammar(text(format.get("grammar"), "grammar")?)?;
+                let grammar = context_free::lark(text(format.get("grammar"), "grammar")?)?;
                 Ok(self.define("g", &nested(&grammar)).into())
             }
             "any_text" => {
                 let excluded = excluded(format)?;
                 let lark = format!("{}?", self.free_text(&excluded));
-                Ok(Part { lark, is_open: true })
+                Ok(Expression { lark, is_open: true })
             }
             "sequence" => self.sequence(array(format.get("elements"), "elements")?),
             "or" => self.any_of(array(format.get("elements"), "elements")?),
             "tag" => self.tag(format, 0),
             "triggered_tags" => self.triggered(fields),
             "tags_with_separator" => self.separated(fields),
-            other => Err(format!("the format {other} is not supported")),
+            other => Err(format!("the format type {other} is not supported").into()),
         }
     }
 
-    fn sequence(&mut self, elements: &[Value]) -> Result<Part, String> {
-        let parts: Vec<Part> = elements
+    fn sequence(&mut self, elements: &[Value]) -> Result<Expression, Refusal> {
+        let parts: Vec<Expression> = elements
             .iter()
             .map(|element| self.format(element))
             .collect::<Result<_, _>>()?;
         if parts.iter().rev().skip(1).any(|part| part.is_open) {
-            return Err("nothing can follow free text that has no end; put it into a tag".to_owned());
+            return Err(
+                "free text (any_text) has no end, so nothing can follow it; put it into a tag".into(),
+            );
         }
-        Ok(Part {
+        Ok(Expression {
             is_open: parts.last().is_some_and(|part| part.is_open),
             lark: group(parts, " "),
         })
     }
 
-    fn any_of(&mut self, elements: &[Value]) -> Result<Part, String> {
-        let parts: Vec<Part> = elements
+    fn any_of(&mut self, elements: &[Value]) -> Result<Expression, Refusal> {
+        let parts: Vec<Expression> = elements
             .iter()
             .map(|element| self.format(element))
             .collect::<Result<_, _>>()?;
-        Ok(Part {
+        Ok(Expression {
             is_open: parts.iter().any(|part| part.is_open),
             lark: group(parts, " | "),
         })
     }
 
-    /// A tag, of which the first `n_begun` bytes stand there already.
-    fn tag(&mut self, tag: &Value, n_begun: usize) -> Result<Part, String> {
+    /// A tag, without the first `n_begun` bytes, which the answer already contains.
+    fn tag(&mut self, tag: &Value, n_begun: usize) -> Result<Expression, Refusal> {
         let begin = text(tag.get("begin"), "begin")?;
         let ends = match tag.get("end") {
             Some(Value::Array(ends)) => ends
@@ -192,7 +206,7 @@ impl<'a> Writer<'a> {
         } else {
             let content = self.format(content)?;
             if content.is_open {
-                return Err("in a tag, free text stands alone".to_owned());
+                return Err("free text (any_text) must be the only content of a tag".into());
             }
             let ends = ends
                 .iter()
@@ -201,13 +215,13 @@ impl<'a> Writer<'a> {
                 .join(" | ");
             (format!("{} ({ends})", content.lark), false)
         };
-        Ok(Part {
+        Ok(Expression {
             lark: format!("{begin} {rest}"),
             is_open,
         })
     }
 
-    fn triggered(&mut self, fields: &Map<String, Value>) -> Result<Part, String> {
+    fn triggered(&mut self, fields: &Map<String, Value>) -> Result<Expression, Refusal> {
         let tags = array(fields.get("tags"), "tags")?;
         let triggers = array(fields.get("triggers"), "triggers")?;
         let triggers: Vec<&str> = triggers
@@ -215,7 +229,7 @@ impl<'a> Writer<'a> {
             .map(|trigger| text(Some(trigger), "trigger"))
             .collect::<Result<_, _>>()?;
         if tags.is_empty() || triggers.is_empty() || triggers.contains(&"") {
-            return Err("tags and triggers are not empty".to_owned());
+            return Err("tags and triggers must not be empty".into());
         }
         let begins: Vec<&str> = tags
             .iter()
@@ -225,7 +239,7 @@ impl<'a> Writer<'a> {
             .iter()
             .find(|begin| !triggers.iter().any(|trigger| begin.starts_with(trigger)))
         {
-            return Err(format!("no trigger begins {begin:?}"));
+            return Err(format!("no trigger is a prefix of the begin {begin:?}").into());
         }
         let mut unwanted = list(fields.get("excludes"), "excludes")?;
         unwanted.extend(triggers.iter().filter(|trigger| self.is_text(trigger)).copied());
@@ -235,45 +249,44 @@ impl<'a> Writer<'a> {
                 .iter()
                 .zip(&begins)
                 .filter(|(_, begin)| begin.starts_with(trigger));
-            let rests: Vec<Part> = of_trigger
+            let rests: Vec<Expression> = of_trigger
                 .map(|(tag, _)| self.tag(tag, trigger.len()))
                 .collect::<Result<_, _>>()?;
             let before = self.text_before(trigger, &unwanted)?;
-            segments.push(format!("{before} {}", closed(rests)?));
+            segments.push(format!("{before} {}", alternatives(rests)?));
         }
         let segment = self.define("s", &segments.join(" | "));
         let tail = self.free_text(&unwanted);
         let first = if flag(fields, "at_least_one")? {
-            let whole: Vec<Part> = tags
+            let complete: Vec<Expression> = tags
                 .iter()
                 .map(|tag| self.tag(tag, 0))
                 .collect::<Result<_, _>>()?;
-            Some(closed(whole)?)
+            Some(alternatives(complete)?)
         } else {
             None
         };
         Ok(match (first, flag(fields, "stop_after_first")?) {
             (Some(first), true) => first.into(),
-            (None, true) => Part {
+            (None, true) => Expression {
                 lark: format!("({segment} | {tail}?)"),
                 is_open: true,
             },
-            (first, false) => Part {
+            (first, false) => Expression {
                 lark: format!("{} {segment}* {tail}?", first.unwrap_or_default()),
                 is_open: true,
             },
         })
     }
 
-    fn separated(&mut self, fields: &Map<String, Value>) -> Result<Part, String> {
+    fn separated(&mut self, fields: &Map<String, Value>) -> Result<Expression, Refusal> {
         let tags = array(fields.get("tags"), "tags")?;
         let separator = self.text(text(fields.get("separator"), "separator")?);
-        let tags: Vec<Part> = tags
+        let tags: Vec<Expression> = tags
             .iter()
             .map(|tag| self.tag(tag, 0))
             .collect::<Result<_, _>>()?;
-        let closed = closed(tags)?;
-        let tag = self.define("t", &closed);
+        let tag = self.define("t", &alternatives(tags)?);
         let tags = if flag(fields, "stop_after_first")? {
             tag
         } else {
@@ -287,24 +300,24 @@ impl<'a> Writer<'a> {
         Ok(lark.into())
     }
 
-    /// A text that must stand there; marks in it are the model's tokens for them.
+    /// Exactly this text. Special tokens in it become the model's tokens.
     fn text(&self, text: &str) -> String {
-        let pieces = self.marks.pieces(text);
-        if pieces.is_empty() {
-            return "\"\"".to_owned();
+        let segments = self.tokens.segments(text);
+        if segments.is_empty() {
+            return EMPTY.to_owned();
         }
-        let written = pieces.into_iter().map(|piece| match piece {
-            Piece::Text(text) => literal(text),
-            Piece::Mark(id) => format!("<[{id}]>"),
+        let written = segments.into_iter().map(|segment| match segment {
+            Segment::Text(text) => literal(text),
+            Segment::Token(id) => format!("<[{id}]>"),
         });
         written.collect::<Vec<_>>().join(" ")
     }
 
     fn is_text(&self, text: &str) -> bool {
-        matches!(self.marks.pieces(text).as_slice(), [Piece::Text(_)])
+        matches!(self.tokens.segments(text).as_slice(), [Segment::Text(_)])
     }
 
-    /// Text without any of `unwanted`, not empty.
+    /// Text that contains none of `unwanted` and is not empty.
     fn free_text(&mut self, unwanted: &[&str]) -> String {
         let without = without(unwanted);
         self.define("FREE", &format!("/(?s:.)+/{without}"))
@@ -312,13 +325,15 @@ impl<'a> Writer<'a> {
 
     /// Free text up to a trigger, and the trigger.
     fn text_before(&mut self, trigger: &str, unwanted: &[&str]) -> Result<String, String> {
-        match self.marks.pieces(trigger).as_slice() {
-            [Piece::Mark(id)] => Ok(format!("{}? <[{id}]>", self.free_text(unwanted))),
-            [Piece::Text(trigger)] => {
+        match self.tokens.segments(trigger).as_slice() {
+            [Segment::Token(id)] => Ok(format!("{}? <[{id}]>", self.free_text(unwanted))),
+            [Segment::Text(trigger)] => {
                 let free = format!("({ANY}{})", without(unwanted));
                 Ok(self.define("UNTIL", &format!("{free} {}", literal(trigger))))
             }
-            _ => Err(format!("the trigger {trigger:?} is neither text nor one mark")),
+            _ => Err(format!(
+                "the trigger {trigger:?} must be either text or one special token"
+            )),
         }
     }
 
@@ -326,16 +341,16 @@ impl<'a> Writer<'a> {
     fn text_until(&mut self, ends: &[&str], excluded: Vec<&str>) -> String {
         let first_texts = ends
             .iter()
-            .filter_map(|end| match self.marks.pieces(end).first() {
-                Some(Piece::Text(text)) => Some(*text),
+            .filter_map(|end| match self.tokens.segments(end).first() {
+                Some(Segment::Text(text)) => Some(*text),
                 _ => None,
             });
         let unwanted: Vec<&str> = first_texts.chain(excluded).collect();
         let mut untils = Vec::new();
         for end in ends {
-            let pieces = self.marks.pieces(end);
-            untils.push(match pieces.first() {
-                Some(Piece::Text(first)) => {
+            let segments = self.tokens.segments(end);
+            untils.push(match segments.first() {
+                Some(Segment::Text(first)) => {
                     let free = format!("({ANY}{})", without(&unwanted));
                     let until = self.define("UNTIL", &format!("{free} {}", literal(first)));
                     format!("{until} {}", self.text(&end[first.len()..]))
@@ -346,7 +361,7 @@ impl<'a> Writer<'a> {
         format!("({})", untils.join(" | "))
     }
 
-    /// Gives a body a name; one in capitals is that of a terminal.
+    /// Defines a name for a body. A name in capitals is a terminal.
     fn define(&mut self, prefix: &str, body: &str) -> String {
         let separator = if prefix.starts_with(char::is_uppercase) {
             "_"
@@ -360,7 +375,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The rest of a terminal that may contain none of `unwanted`.
+/// The end of a terminal that contains none of `unwanted`.
 fn without(unwanted: &[&str]) -> String {
     if unwanted.is_empty() {
         return String::new();
@@ -374,17 +389,17 @@ fn without(unwanted: &[&str]) -> String {
 }
 
 /// Tags as alternatives, none of which may end in free text.
-fn closed(tags: Vec<Part>) -> Result<String, String> {
+fn alternatives(tags: Vec<Expression>) -> Result<String, Refusal> {
     if tags.is_empty() || tags.iter().any(|tag| tag.is_open) {
-        return Err("every tag has an end, and every trigger a tag".to_owned());
+        return Err("every tag needs an end, and every trigger needs a tag".into());
     }
     Ok(group(tags, " | "))
 }
 
-fn group(parts: Vec<Part>, separator: &str) -> String {
+fn group(parts: Vec<Expression>, separator: &str) -> String {
     let parts: Vec<String> = parts.into_iter().map(|part| part.lark).collect();
     if parts.is_empty() {
-        return "\"\"".to_owned();
+        return EMPTY.to_owned();
     }
     format!("({})", parts.join(separator))
 }
@@ -392,14 +407,14 @@ fn group(parts: Vec<Part>, separator: &str) -> String {
 fn text<'v>(value: Option<&'v Value>, what: &str) -> Result<&'v str, String> {
     value
         .and_then(Value::as_str)
-        .ok_or_else(|| format!("{what} is a text"))
+        .ok_or_else(|| format!("{what} must be a string"))
 }
 
 fn array<'v>(value: Option<&'v Value>, what: &str) -> Result<&'v [Value], String> {
     value
         .and_then(Value::as_array)
         .map(Vec::as_slice)
-        .ok_or_else(|| format!("{what} is a list"))
+        .ok_or_else(|| format!("{what} must be a list"))
 }
 
 fn list<'v>(value: Option<&'v Value>, what: &str) -> Result<Vec<&'v str>, String> {
@@ -412,7 +427,7 @@ fn list<'v>(value: Option<&'v Value>, what: &str) -> Result<Vec<&'v str>, String
     }
 }
 
-/// What free text may not contain, by either of its names.
+/// The texts that free text must not contain, under either of their names.
 fn excluded(format: &Value) -> Result<Vec<&str>, String> {
     let mut excluded = list(format.get("excluded_str"), "excluded_str")?;
     excluded.extend(list(format.get("excludes"), "excludes")?);
@@ -422,6 +437,8 @@ fn excluded(format: &Value) -> Result<Vec<&str>, String> {
 fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool, String> {
     match fields.get(name) {
         None | Some(Value::Null) => Ok(false),
-        Some(value) => value.as_bool().ok_or_else(|| format!("{name} is true or false")),
+        Some(value) => value
+            .as_bool()
+            .ok_or_else(|| format!("{name} must be true or false")),
     }
 }

@@ -1,4 +1,4 @@
-//! Grammars followed by a random model: whatever it draws, the text is what was asked for.
+//! Grammars followed by a random model: whatever it draws, the text has the required form.
 
 mod schemas;
 mod validate;
@@ -7,16 +7,16 @@ use serde_json::json;
 
 use super::*;
 
-/// Tokens of an answer at most; from half of them on the model wants to end.
+/// Tokens of an answer, at most. The model prefers to end after half of them.
 const N_TOKENS_MAX: usize = 600;
 
-/// A tokenizer's words, and one mark that ends answers, the last id.
+/// The tokens of a model. The last one is special and ends answers.
 struct Vocabulary {
     tokens: TokenBytes,
     eos: u32,
 }
 
-/// Pieces as vocabularies have them: parts of JSON, words, numbers, text of other scripts.
+/// Typical tokens of a vocabulary: parts of JSON, words, numbers, other scripts.
 const PIECES: [&str; 60] = [
     "{\"", "\":", "\": ", "\": \"", "\",", "\", \"", "\"}", "\"]", "\"}]", "{}", "[]", "[{\"", "}}", "},",
     ", ", "true", "false", "null", "na", "name", "age", "id", "it", "items", "type", "value", "kind", "the",
@@ -26,13 +26,13 @@ const PIECES: [&str; 60] = [
 ];
 
 impl Vocabulary {
-    /// All bytes and some pieces, as byte-level tokenizers have them.
+    /// All bytes and some pieces, like a byte-level tokenizer.
     fn byte_level() -> Vocabulary {
         let bytes = (0..=255u8).map(|byte| vec![byte]);
         Vocabulary::of(bytes.chain(PIECES.iter().map(|piece| piece.as_bytes().to_vec())))
     }
 
-    /// Pieces, most with a space in front, and bytes for the rest, as SentencePiece has them.
+    /// Pieces, most of which begin with a space, and bytes, like SentencePiece.
     fn sentence_piece() -> Vocabulary {
         let spaced = PIECES.iter().map(|piece| format!(" {piece}").into_bytes());
         let letters = (b' '..=b'~').flat_map(|letter| [vec![letter], vec![b' ', letter]]);
@@ -49,7 +49,7 @@ impl Vocabulary {
     }
 
     fn grammars(&self) -> Grammars {
-        // Logits are often padded.
+        // Models often pad their logits.
         Grammars::new(&self.tokens, &[self.eos], self.tokens.n_ids() + 50).unwrap()
     }
 }
@@ -73,7 +73,7 @@ fn allowed(follower: &mut Follower, vocabulary: &Vocabulary) -> Vec<u32> {
     (0..vocabulary.tokens.n_ids() as u32).filter(is_allowed).collect()
 }
 
-/// Text of a random model, if it ended in time.
+/// The text of a random model; `None` if it did not end in time.
 fn random_text(vocabulary: &Vocabulary, grammar: &Grammar, random: &mut Random) -> Option<String> {
     let mut follower = grammar.follow();
     let mut text = Vec::new();
@@ -102,12 +102,12 @@ fn random_text(vocabulary: &Vocabulary, grammar: &Grammar, random: &mut Random) 
         if follower.advance(token).unwrap() == Followed::Complete {
             return Some(String::from_utf8(text).expect("a text in UTF-8"));
         }
-        assert_ne!(token, vocabulary.eos, "an end that is none");
+        assert_ne!(token, vocabulary.eos, "the end token did not end the answer");
     }
     None
 }
 
-/// Texts of a random model that ended in time.
+/// The texts of a random model that ended in time.
 fn random_texts(vocabulary: &Vocabulary, constraint: &Constraint, n: usize) -> Vec<String> {
     let compiled = vocabulary.grammars().compile(constraint);
     let grammar = compiled.unwrap_or_else(|error| panic!("{constraint:?}: {error}"));
@@ -130,7 +130,7 @@ fn refusal(constraint: &Constraint) -> GrammarError {
 }
 
 #[test]
-fn regular_expressions_choices_and_grammars_are_matched_as_a_whole() {
+fn regular_expressions_choices_and_grammars_match_the_complete_text() {
     let regex = |text: &str| Constraint::Regex(text.to_owned());
     let gbnf = |text: &str| Constraint::Grammar(text.to_owned());
     let is_sum = |text: &str| text.bytes().all(|byte| b"0123456789+()".contains(&byte));
@@ -181,7 +181,7 @@ fn regular_expressions_choices_and_grammars_are_matched_as_a_whole() {
     }
 }
 
-/// llama.cpp's grammar of JSON, in short.
+/// llama.cpp's grammar of JSON, shortened.
 const JSON_GBNF: &str = r#"
 root   ::= object
 value  ::= object | array | string | number | ("true" | "false" | "null") ws
@@ -197,14 +197,14 @@ fn the_grammar_of_json_gives_json() {
     for vocabulary in [Vocabulary::byte_level(), Vocabulary::sentence_piece()] {
         for text in random_texts(&vocabulary, &Constraint::Grammar(JSON_GBNF.to_owned()), 20) {
             let parsed = serde_json::from_str::<serde_json::Value>(&text);
-            // A half of a surrogate pair is none of Unicode's characters.
+            // One half of a surrogate pair is not a character.
             assert!(parsed.is_ok() || text.contains("\\u"), "{text}");
         }
     }
 }
 
 #[test]
-fn a_repetition_ends_where_what_follows_looks_like_more_of_it() {
+fn a_repetition_ends_before_text_that_looks_like_more_of_it() {
     let grammar = Constraint::Grammar("root ::= word \" end\"\nword ::= [a-z ]+".to_owned());
     for text in random_texts(&Vocabulary::byte_level(), &grammar, 10) {
         assert!(text.ends_with(" end"), "{text}");
@@ -212,7 +212,7 @@ fn a_repetition_ends_where_what_follows_looks_like_more_of_it() {
 }
 
 #[test]
-fn free_text_turns_into_form_behind_a_trigger() {
+fn a_trigger_in_free_text_begins_a_form() {
     let schema = json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": false});
     let older = json!({"type": "structural_tag", "triggers": ["<fun="],
         "structures": [{"begin": "<fun=a>", "schema": schema, "end": "</fun>"}]});
@@ -233,7 +233,7 @@ fn free_text_turns_into_form_behind_a_trigger() {
             .filter(|id| **id < 256)
             .count(),
         1,
-        "no more than an opening brace"
+        "only an opening brace"
     );
     for &byte in b"{\"x\":12}</fun> and" {
         assert!(allowed(&mut follower, &vocabulary).contains(&u32::from(byte)));
@@ -242,7 +242,7 @@ fn free_text_turns_into_form_behind_a_trigger() {
     assert!(allowed(&mut follower, &vocabulary).contains(&vocabulary.eos));
 }
 
-/// Whether an answer may be `text` and then end. `<tool>` in it is the mark.
+/// Whether an answer may be `text` and then end. `<tool>` in it is the special token.
 fn is_followed(vocabulary: &Vocabulary, grammar: &Grammar, text: &str) -> bool {
     let mut follower = grammar.follow();
     let mark = [vocabulary.eos - 1];
@@ -261,10 +261,18 @@ fn is_followed(vocabulary: &Vocabulary, grammar: &Grammar, text: &str) -> bool {
 }
 
 #[test]
-fn thoughts_stand_before_what_a_constraint_describes() {
+fn reasoning_precedes_the_constrained_answer() {
     let vocabulary = Vocabulary::byte_level();
     let grammars = vocabulary.grammars();
-    let messages = Preamble::Messages(["<tool>a", "b<tool>"], "<tool>c");
+    let between = Preamble::Between {
+        open: "<t>",
+        close: "</t>",
+    };
+    let messages = Preamble::Messages {
+        open: "<tool>a",
+        close: "b<tool>",
+        answer: "<tool>c",
+    };
     let constraints = [
         Constraint::Choice(vec!["12".into(), "7".into()]),
         Constraint::Regex("[0-9]{1,2}".into()),
@@ -276,32 +284,29 @@ fn thoughts_stand_before_what_a_constraint_describes() {
         ]}})),
     ];
     for constraint in &constraints {
-        let behind = |preamble| grammars.compile_behind(Some(preamble), constraint).unwrap();
+        let compiled = |preamble| grammars.compile_after(Some(preamble), constraint).unwrap();
         for (preamble, text, expected) in [
-            (Preamble::Until("</t>"), "hm < é</t>\n\n12", true),
-            (Preamble::Until("</t>"), "</t>7", true),
-            (Preamble::Until("</t>"), "12", false),
-            (Preamble::Until("</t>"), "a</t>b", false),
-            (Preamble::Until("<tool>"), "a <tool>7", true),
-            (Preamble::Between("<t>", "</t>"), "<t>a</t>12", true),
-            (Preamble::Between("<t>", "</t>"), "7", true),
-            (Preamble::Between("<t>", "</t>"), "<t>a7", false),
+            (Preamble::Until { close: "</t>" }, "hm < é</t>\n\n12", true),
+            (Preamble::Until { close: "</t>" }, "</t>7", true),
+            (Preamble::Until { close: "</t>" }, "12", false),
+            (Preamble::Until { close: "</t>" }, "a</t>b", false),
+            (Preamble::Until { close: "<tool>" }, "a <tool>7", true),
+            (between, "<t>a</t>12", true),
+            (between, "7", true),
+            (between, "<t>a7", false),
             (messages, "<tool>c12", true),
             (messages, "<tool>ahm b<tool><tool>ab<tool><tool>c7", true),
             (messages, "<tool>ahm 7", false),
         ] {
-            let grammar = behind(preamble);
+            let grammar = compiled(preamble);
             let is_followed = is_followed(&vocabulary, &grammar, text);
-            assert_eq!(
-                is_followed, expected,
-                "{constraint:?} behind {preamble:?}: {text}"
-            );
+            assert_eq!(is_followed, expected, "{constraint:?} after {preamble:?}: {text}");
         }
     }
 }
 
 #[test]
-fn formats_of_structural_tags_compose_and_marks_are_tokens() {
+fn formats_of_structural_tags_compose_and_special_tokens_are_tokens() {
     let digits = json!({"type": "regex", "pattern": "[0-9]{1,3}"});
     let tag = json!({"type": "tag", "begin": "<tool>x", "content": digits, "end": "."});
     let think = json!({"type": "tag", "begin": "<a>", "content": {"type": "any_text"}, "end": "</a>"});
@@ -380,7 +385,7 @@ fn malformed_constraints_are_refused() {
 }
 
 #[test]
-fn what_stands_in_a_structural_tag_is_bounded_like_what_stands_alone() {
+fn the_parts_of_a_structural_tag_have_the_bounds_of_constraints() {
     let brackets = "(".repeat(10_000);
     for content in [
         json!({"type": "regex", "pattern": brackets}),
@@ -388,8 +393,8 @@ fn what_stands_in_a_structural_tag_is_bounded_like_what_stands_alone() {
         json!({"type": "grammar", "grammar": "r: \"a\"\n".repeat(2001)}),
     ] {
         let tag = json!({"format": {"type": "tag", "begin": "<a>", "content": content, "end": "</a>"}});
-        let error = refusal(&Constraint::StructuralTag(tag)).to_string();
-        assert!(error.contains("more than"), "{error}");
+        let error = refusal(&Constraint::StructuralTag(tag));
+        assert!(matches!(error, GrammarError::TooLarge { .. }), "{error}");
     }
 }
 
@@ -415,7 +420,7 @@ fn hostile_sizes_are_refused_and_hostile_depths_do_no_harm() {
             .collect::<String>()
     };
     let grammars = Vocabulary::byte_level().grammars();
-    // Whether these compile does not matter; the process must live, and what is too much must be said.
+    // These may compile or not, but the process must survive.
     let _ = grammars.compile(&Constraint::Grammar(format!(
         "start: r0\n{}r1900: \"a\"\n",
         chain(1900)
@@ -433,7 +438,7 @@ fn hostile_sizes_are_refused_and_hostile_depths_do_no_harm() {
             continue;
         };
         let mut follower = grammar.follow();
-        // It goes on or fails by itself.
+        // It continues, or fails with an error.
         let goes_on =
             |_: &i32| follower.mask().is_ok() && follower.advance(u32::from(b'a')) == Ok(Followed::GoesOn);
         (0..100).take_while(goes_on).count();
@@ -441,7 +446,7 @@ fn hostile_sizes_are_refused_and_hostile_depths_do_no_harm() {
 }
 
 #[test]
-fn any_of_several_end_tokens_ends_and_only_where_the_grammar_does() {
+fn any_of_several_end_tokens_ends_an_answer_only_where_the_grammar_allows_it() {
     let words = [&b"a"[..], b"b", b"</s>", b"<end>"].map(|word| (word.to_vec(), word.len() > 1));
     let grammars = Grammars::new(&TokenBytes::of_words(words), &[2, 3, 900], 4).unwrap();
     let grammar = grammars.compile(&Constraint::Regex("ab*".to_owned())).unwrap();
@@ -452,6 +457,6 @@ fn any_of_several_end_tokens_ends_and_only_where_the_grammar_does() {
     assert_eq!(follower.advance(3), Ok(Followed::Complete));
     let mut other = grammar.follow();
     other.mask().unwrap();
-    assert!(other.advance(1).is_err(), "a token that the mask does not allow");
-    assert!(other.mask().is_err(), "a failed answer goes on");
+    assert!(other.advance(1).is_err(), "the mask does not allow this token");
+    assert!(other.mask().is_err(), "a failed answer continued");
 }

@@ -440,13 +440,19 @@ impl ReasoningFormat {
     /// What an answer to this prompt has before what a grammar describes; `None` where it has thought already.
     pub fn preamble(&self, prompt: &str) -> Option<Preamble> {
         if self.has_messages {
-            let thoughts = [self.open, "<|end|><|start|>assistant"];
-            return Some(Preamble::Messages(thoughts, self.close));
+            return Some(Preamble::Messages {
+                open: self.open,
+                close: "<|end|><|start|>assistant",
+                answer: self.close,
+            });
         }
         match self.begins(prompt) {
-            Begins::Inside => Some(Preamble::Until(self.close)),
+            Begins::Inside => Some(Preamble::Until { close: self.close }),
             Begins::Outside if prompt.trim_end().ends_with(self.close) => None,
-            Begins::Outside => Some(Preamble::Between(self.open, self.close)),
+            Begins::Outside => Some(Preamble::Between {
+                open: self.open,
+                close: self.close,
+            }),
         }
     }
 

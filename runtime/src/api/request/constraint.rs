@@ -89,7 +89,7 @@ impl Form {
         let refused = |reason: String| contradiction(self.param, &reason);
         let grammars = rules.grammars.map_err(|error| refused(error.to_string()))?;
         grammars
-            .compile_behind(preamble, &self.constraint)
+            .compile_after(preamble, &self.constraint)
             .map_err(|error| refused(error.to_string()))
     }
 }

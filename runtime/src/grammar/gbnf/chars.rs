@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// A set of characters, as ranges of code points that ascend and do not touch.
+/// A set of characters: ascending ranges of code points that do not touch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Chars {
     ranges: Vec<(u32, u32)>,
@@ -23,7 +23,7 @@ impl Chars {
         });
     }
 
-    /// Adds all of another set.
+    /// Adds the characters of another set.
     pub(super) fn add(&mut self, other: &Chars) {
         let mut ranges = [self.ranges.as_slice(), &other.ranges].concat();
         ranges.sort_unstable();
@@ -67,7 +67,7 @@ impl Chars {
         false
     }
 
-    /// A class of a regular expression; an empty one matches nothing.
+    /// The set as a class of a regular expression; the class of an empty set matches nothing.
     pub(super) fn to_regex(&self) -> String {
         if self.ranges.is_empty() {
             return "[^\\x{0}-\\x{10ffff}]".to_owned();
@@ -89,7 +89,7 @@ impl FromIterator<char> for Chars {
     }
 }
 
-/// A character as a regular expression names it.
+/// A character as a literal of a regular expression.
 pub(super) fn escaped(char: char) -> String {
     if char.is_ascii_alphanumeric() {
         char.to_string()

@@ -1,27 +1,27 @@
-//! GBNF as rules.
+//! Parses GBNF into rules.
 
 use std::collections::HashMap;
 
 use super::chars::Chars;
-use crate::grammar::constraint::RULES_MAX;
+use crate::grammar::bounds::RULES;
 
-/// Repetitions at most where a bound is given; llguidance writes each of them out.
+/// Largest bound of a repetition; llguidance expands each of them.
 const REPETITIONS_MAX: u32 = 1000;
 
-/// A rule: its texts are those of its alternatives.
+/// A rule.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: String,
-    /// Each is a sequence.
+    /// Each alternative is a sequence.
     pub(super) alternatives: Vec<Vec<Item>>,
 }
 
-/// A part of a sequence and how often it is repeated.
+/// A part of a sequence, and how often it is repeated.
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) node: Node,
     pub(super) min: u32,
-    /// `None`: without end.
+    /// `None` for no bound.
     pub(super) max: Option<u32>,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Node {
     Literal(String),
     /// One of these characters.
     Class(Chars),
-    /// Index of a rule.
+    /// The index of a rule.
     Rule(usize),
     /// Alternatives in brackets.
     Group(Vec<Vec<Item>>),
@@ -41,12 +41,15 @@ pub(super) enum Node {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    /// Index of each name that was seen.
+    /// The index of each name so far.
     names: HashMap<&'a str, usize>,
     rules: Vec<Option<Vec<Vec<Item>>>>,
 }
 
-/// Reads all rules; a rule's index is that of [`Node::Rule`].
+/// Parses all rules. [`Node::Rule`] is an index into them.
+///
+/// # Errors
+/// What is wrong, and in which line.
 pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
     let mut parser = Parser {
         text,
@@ -61,7 +64,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
     let mut names: Vec<(usize, &str)> = parser.names.iter().map(|(name, idx)| (*idx, *name)).collect();
     names.sort_unstable();
     let rule = |((_, name), alternatives): ((usize, &str), Option<_>)| {
-        let alternatives = alternatives.ok_or_else(|| format!("rule {name} is named and nowhere defined"))?;
+        let alternatives = alternatives.ok_or_else(|| format!("rule {name} is used but not defined"))?;
         Ok(Rule {
             name: name.to_owned(),
             alternatives,
@@ -86,7 +89,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Skips a word and the blanks behind it, if it comes next.
+    /// Skips `word` and the blanks after it, if it comes next. Returns whether it did.
     fn take(&mut self, word: &str) -> bool {
         let is_next = self.rest().starts_with(word);
         if is_next {
@@ -103,10 +106,10 @@ impl<'a> Parser<'a> {
 
     fn rule(&mut self) -> Result<(), String> {
         let Some(name) = self.name() else {
-            return self.fail("a rule's name was expected");
+            return self.fail("expected the name of a rule");
         };
         if !self.take("::=") {
-            return self.fail("::= was expected");
+            return self.fail("expected ::=");
         }
         let alternatives = self.alternatives()?;
         let idx = self.idx_of(name)?;
@@ -130,8 +133,8 @@ impl<'a> Parser<'a> {
             return Ok(idx);
         }
         let idx = self.rules.len();
-        if idx >= RULES_MAX {
-            return self.fail(&format!("more than {RULES_MAX} rules"));
+        if idx >= RULES.size_max {
+            return self.fail(&format!("more than {} rules", RULES.size_max));
         }
         self.names.insert(name, idx);
         self.rules.push(None);
@@ -170,7 +173,7 @@ impl<'a> Parser<'a> {
                 self.take("(");
                 let alternatives = self.alternatives()?;
                 if !self.take(")") {
-                    return self.fail("a closing bracket was expected");
+                    return self.fail("expected a closing bracket");
                 }
                 Node::Group(alternatives)
             }
@@ -185,7 +188,7 @@ impl<'a> Parser<'a> {
                 Node::Rule(self.idx_of(name)?)
             }
             Some('|' | ')') | None => return Ok(None),
-            Some(other) => return self.fail(&format!("{other:?} was not expected")),
+            Some(other) => return self.fail(&format!("unexpected {other:?}")),
         };
         Ok(Some(node))
     }
@@ -211,7 +214,7 @@ impl<'a> Parser<'a> {
         };
         let bounds = (min.unwrap_or(0), max);
         if !self.take("}") || bounds.1.is_some_and(|max| max < bounds.0) {
-            return self.fail("a repetition is {n}, {n,} or {n,m}");
+            return self.fail("a repetition must be {n}, {n,} or {n,m} with n <= m");
         }
         Ok(bounds)
     }
@@ -262,14 +265,14 @@ impl<'a> Parser<'a> {
     fn char(&mut self) -> Result<char, String> {
         let mut chars = self.rest().chars();
         let Some(char) = chars.next() else {
-            return self.fail("the grammar ends within a text or a class");
+            return self.fail("the grammar ends inside a string or a class");
         };
         self.at += char.len_utf8();
         if char != '\\' {
             return Ok(char);
         }
         let Some(escape) = chars.next() else {
-            return self.fail("the grammar ends within an escape");
+            return self.fail("the grammar ends inside an escape");
         };
         self.at += escape.len_utf8();
         let n_digits = match escape {
@@ -280,12 +283,12 @@ impl<'a> Parser<'a> {
             'u' => 4,
             'U' => 8,
             '\\' | '"' | '\'' | '[' | ']' | '^' | '-' | '/' => return Ok(escape),
-            _ => return self.fail(&format!("\\{escape} is no escape")),
+            _ => return self.fail(&format!("unknown escape \\{escape}")),
         };
         let digits = self.rest().get(..n_digits).unwrap_or_default();
         let code = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
         let Some(code) = code else {
-            return self.fail(&format!("\\{escape}{digits} is no character"));
+            return self.fail(&format!("\\{escape}{digits} is not a character"));
         };
         self.at += n_digits;
         Ok(code)

@@ -1,14 +1,14 @@
-//! Schemas in the manner of those that people send, and texts of a random model under each.
+//! Typical schemas of requests, and texts of a random model under each.
 
 use serde_json::{Value, json};
 
 use super::validate::is_valid;
 use super::*;
 
-/// Texts under each schema.
+/// Number of texts under each schema.
 const N_TEXTS: usize = 12;
 
-/// A person with everything required, as strict schemas of OpenAI are.
+/// A person with all members required, like OpenAI's strict schemas.
 fn person() -> Value {
     json!({
         "type": "object",
@@ -99,7 +99,7 @@ fn objects() -> Vec<Value> {
 }
 
 #[test]
-fn every_text_under_a_schema_is_valid_whatever_the_tokens_are() {
+fn every_text_under_a_schema_is_valid_for_any_vocabulary() {
     let schemas = [numbers_and_texts(), arrays_and_choices(), objects()].concat();
     assert!(schemas.len() >= 40);
     for vocabulary in [Vocabulary::byte_level(), Vocabulary::sentence_piece()] {
@@ -108,7 +108,7 @@ fn every_text_under_a_schema_is_valid_whatever_the_tokens_are() {
             for text in texts {
                 match serde_json::from_str::<Value>(&text) {
                     Ok(value) => assert!(is_valid(schema, schema, &value), "{text} under {schema}"),
-                    // JSON bounds no exponents, this reader does.
+                    // JSON does not bound exponents; this reader does.
                     Err(error) => assert!(error.to_string().contains("out of range"), "{text}: {error}"),
                 }
             }
@@ -117,7 +117,7 @@ fn every_text_under_a_schema_is_valid_whatever_the_tokens_are() {
 }
 
 #[test]
-fn an_object_has_no_members_but_those_that_its_schema_names() {
+fn an_object_has_only_the_members_that_its_schema_names() {
     let point = json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]});
     let schema = json!({"type": "object", "properties": {"p": {"$ref": "#/$defs/P"}}, "required": ["p"], "$defs": {"P": point}});
     for text in random_texts(
@@ -135,7 +135,7 @@ fn an_object_has_no_members_but_those_that_its_schema_names() {
 }
 
 #[test]
-fn the_validator_can_say_no() {
+fn the_validator_finds_invalid_values() {
     let cases = [
         (json!({"type": "integer", "maximum": 3}), json!(4)),
         (json!({"type": "integer"}), json!(1.5)),
@@ -162,7 +162,7 @@ fn the_validator_can_say_no() {
 }
 
 #[test]
-fn any_object_is_one() {
+fn the_constraint_json_object_gives_objects() {
     for text in random_texts(&Vocabulary::byte_level(), &Constraint::JsonObject, 20) {
         assert!(text.starts_with('{'));
         let parsed = serde_json::from_str::<Value>(&text);
@@ -174,7 +174,7 @@ fn any_object_is_one() {
 }
 
 #[test]
-fn blanks_come_to_an_end() {
+fn the_number_of_consecutive_blanks_is_bounded() {
     let vocabulary = Vocabulary::byte_level();
     let blank = |id: &u32| vocabulary.tokens.get(*id).iter().all(u8::is_ascii_whitespace);
     let grammar = vocabulary.grammars().compile(&Constraint::JsonObject).unwrap();
@@ -191,7 +191,7 @@ fn blanks_come_to_an_end() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused_by_name() {
+fn an_error_names_what_is_not_supported() {
     let cases = [
         (json!({"type": "array", "uniqueItems": true}), "uniqueItems"),
         (json!({"not": {"type": "string"}}), "not"),

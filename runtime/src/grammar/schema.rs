@@ -1,15 +1,15 @@
-//! Schemas whose objects have no members but those that they name.
+//! Closes the objects of JSON schemas: they have no members but those that the schema names.
 //!
-//! JSON Schema allows any further member unless a schema says otherwise, and a weak model then never closes an object.
-//! Closing one only takes answers away, so every answer stays valid under the given schema. Where schemas meet, closing
-//! one could forbid what another demands, so that those are left as they are.
+//! JSON Schema allows any further member by default, and a weak model then never ends an object. Closing an object only
+//! removes answers, so each answer is still valid under the given schema. Where several schemas apply to one value,
+//! closing one could forbid what another requires, so those schemas do not change.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-/// With one of these a schema meets others, or is asked whether it does not hold.
-const MEETING: [&str; 11] = [
+/// Keywords that combine a schema with others, or negate it.
+const COMBINING: [&str; 11] = [
     "allOf",
     "oneOf",
     "not",
@@ -23,10 +23,10 @@ const MEETING: [&str; 11] = [
     "$recursiveRef",
 ];
 
-/// These stand for other schemas; alone they meet none.
-const STANDING_FOR_OTHERS: [&str; 2] = ["$ref", "anyOf"];
+/// Keywords that refer to other schemas. They combine schemas only where other keywords are beside them.
+const REFERRING: [&str; 2] = ["$ref", "anyOf"];
 
-/// What says nothing about a value.
+/// Keywords that do not constrain a value.
 const ANNOTATIONS: [&str; 12] = [
     "$schema",
     "$id",
@@ -42,22 +42,22 @@ const ANNOTATIONS: [&str; 12] = [
     "writeOnly",
 ];
 
-/// The schema with `additionalProperties: false` in each object that names its properties and says nothing of others.
-pub(super) fn closed(mut schema: Value) -> Value {
+/// Adds `additionalProperties: false` to each object that names its properties and does not mention others.
+pub(super) fn close_objects(mut schema: Value) -> Value {
     let open: BTreeSet<String> = open_places(&schema).into_iter().map(str::to_owned).collect();
     close(&mut schema, "", &open);
     schema
 }
 
-/// The places that references lead to from schemas that meet others, and from what these lead to. A reference that
-/// cannot be followed counts as leading to the root.
+/// The places of schemas that stay open: the targets of references inside combined schemas, and the targets of
+/// references inside those. A reference that cannot be resolved counts as a reference to the root.
 ///
-/// References may form a chain of any length, so they are followed from a list and not by recursion; JSON itself
-/// bounds how deep a value is.
+/// References may form a chain of any length, so a list of them replaces recursion. The JSON reader bounds how deep a
+/// value is.
 fn open_places(root: &Value) -> BTreeSet<&str> {
     let mut open = BTreeSet::new();
     let mut targets = Vec::new();
-    references_of_meeting(root, &mut targets);
+    references_in_combined(root, &mut targets);
     while let Some(reference) = targets.pop() {
         let place = reference.strip_prefix('#').unwrap_or_default();
         let found = root.pointer(place).map(|target| (place, target));
@@ -69,19 +69,19 @@ fn open_places(root: &Value) -> BTreeSet<&str> {
     open
 }
 
-/// Collects the references inside of schemas that meet others.
-fn references_of_meeting<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+/// Collects the references inside combined schemas.
+fn references_in_combined<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
-        Value::Object(fields) if meets_others(fields) => references(value, found),
+        Value::Object(fields) if is_combined(fields) => references(value, found),
         Value::Object(fields) => fields
             .values()
-            .for_each(|field| references_of_meeting(field, found)),
-        Value::Array(items) => items.iter().for_each(|item| references_of_meeting(item, found)),
+            .for_each(|field| references_in_combined(field, found)),
+        Value::Array(items) => items.iter().for_each(|item| references_in_combined(item, found)),
         _ => {}
     }
 }
 
-/// Collects the references inside of a value.
+/// Collects the references inside a value.
 fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
@@ -101,7 +101,7 @@ fn close(schema: &mut Value, place: &str, open: &BTreeSet<String>) {
     if open.contains(place) {
         return;
     }
-    let inside: &[&str] = if meets_others(fields) {
+    let inside: &[&str] = if is_combined(fields) {
         &["$defs", "definitions"]
     } else {
         if can_be_closed(fields) {
@@ -139,21 +139,22 @@ fn close(schema: &mut Value, place: &str, open: &BTreeSet<String>) {
     }
 }
 
-fn meets_others(fields: &Map<String, Value>) -> bool {
-    let is_with = |name: &str| {
+/// Whether further schemas apply to the values of this schema.
+fn is_combined(fields: &Map<String, Value>) -> bool {
+    let has_others_beside = |name: &str| {
         let mut others = fields.keys().filter(|other| *other != name);
         fields.contains_key(name) && others.any(|other| !ANNOTATIONS.contains(&other.as_str()))
     };
-    MEETING.iter().any(|name| fields.contains_key(*name))
-        || STANDING_FOR_OTHERS.iter().any(|name| is_with(name))
+    COMBINING.iter().any(|name| fields.contains_key(*name))
+        || REFERRING.iter().any(|name| has_others_beside(name))
 }
 
-/// An object that must have more than it names stays open: nothing would be left of it.
+/// Whether an object stays satisfiable when closed: it requires no more members than it names.
 fn can_be_closed(fields: &Map<String, Value>) -> bool {
     let Some(Value::Object(properties)) = fields.get("properties") else {
         return false;
     };
-    let says_more = ["additionalProperties", "unevaluatedProperties"]
+    let mentions_others = ["additionalProperties", "unevaluatedProperties"]
         .iter()
         .any(|name| fields.contains_key(*name));
     let names_all = fields
@@ -164,7 +165,7 @@ fn can_be_closed(fields: &Map<String, Value>) -> bool {
             names.all(|name| properties.contains_key(name))
         });
     let n_min = fields.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
-    !says_more && names_all && n_min <= properties.len() as u64
+    !mentions_others && names_all && n_min <= properties.len() as u64
 }
 
 #[cfg(test)]
@@ -184,27 +185,26 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_closed_wherever_they_stand() {
+    fn objects_are_closed_at_every_place() {
         let point = || object(json!({"x": {"type": "integer"}}));
         let closed_point = || closed_object(json!({"x": {"type": "integer"}}));
         let around = |point: fn(Value) -> Value, inner: fn() -> Value| {
-            let mut whole = point(json!({
+            let mut schema = point(json!({
                 "one": inner(),
                 "many": {"type": "array", "items": inner(), "prefixItems": [inner()]},
                 "perhaps": {"title": "T", "anyOf": [inner(), {"type": "null"}]},
                 "by_name": {"$ref": "#/$defs/P", "description": "D"},
                 "map": {"type": "object", "additionalProperties": inner()},
             }));
-            whole["$defs"] = json!({"P": inner()});
-            whole
+            schema["$defs"] = json!({"P": inner()});
+            schema
         };
         let expected = around(closed_object, closed_point as fn() -> Value);
-        // What says nothing about values may stand in any order.
-        assert_eq!(closed(around(object, point)), expected);
+        assert_eq!(close_objects(around(object, point)), expected);
     }
 
     #[test]
-    fn what_says_more_or_needs_more_stays_as_it_is() {
+    fn an_object_that_mentions_or_requires_more_does_not_change() {
         for schema in [
             json!({"type": "object"}),
             json!({"properties": {"a": {}}, "additionalProperties": true}),
@@ -215,12 +215,12 @@ mod tests {
             json!({"properties": {"a": {}}, "minProperties": 2}),
             json!({"const": object(json!({})), "enum": [object(json!({}))], "default": object(json!({}))}),
         ] {
-            assert_eq!(closed(schema.clone()), schema);
+            assert_eq!(close_objects(schema.clone()), schema);
         }
     }
 
     #[test]
-    fn schemas_that_meet_stay_as_they_are() {
+    fn combined_schemas_do_not_change() {
         let point = || object(json!({"x": {}}));
         for schema in [
             json!({"allOf": [point(), object(json!({"y": {}}))]}),
@@ -229,12 +229,12 @@ mod tests {
             json!({"properties": {"a": point()}, "anyOf": [{"required": ["a"]}, point()]}),
             json!({"$ref": "#/definitions/P", "properties": {"a": point()}, "definitions": {"P": point()}}),
         ] {
-            assert_eq!(closed(schema.clone()), schema);
+            assert_eq!(close_objects(schema.clone()), schema);
         }
     }
 
     #[test]
-    fn a_chain_of_references_has_any_length() {
+    fn a_chain_of_references_may_have_any_length() {
         let n = 100_000;
         let mut schema = json!({"allOf": [{"$ref": "#/$defs/0"}], "$defs": {}});
         for idx in 0..n {
@@ -242,14 +242,14 @@ mod tests {
             schema["$defs"][idx.to_string()] = json!({"$ref": next});
         }
         schema["$defs"][n.to_string()] = object(json!({}));
-        assert_eq!(closed(schema.clone()), schema);
+        assert_eq!(close_objects(schema.clone()), schema);
         schema["allOf"][0]["$ref"] = json!("#/$defs/1");
         schema["$defs"]["0"] = object(json!({}));
-        assert_eq!(closed(schema)["$defs"]["0"], closed_object(json!({})));
+        assert_eq!(close_objects(schema)["$defs"]["0"], closed_object(json!({})));
     }
 
     #[test]
-    fn a_definition_stays_open_only_if_it_meets_others() {
+    fn a_definition_stays_open_only_if_it_is_combined() {
         let with = |of_allof: &str| {
             let mut schema = object(json!({
                 "both": {"allOf": [{"$ref": of_allof}, {"required": ["y"]}]},
@@ -257,15 +257,15 @@ mod tests {
             }));
             let link = object(json!({"next": {"$ref": "#/$defs/C~1D"}}));
             schema["$defs"] = json!({"A": object(json!({})), "B": link, "C/D": object(json!({}))});
-            closed(schema)
+            close_objects(schema)
         };
         let is_closed = |schema: &Value| schema["additionalProperties"] == false;
         let which = |schema: &Value| ["A", "B", "C/D"].map(|name| is_closed(&schema["$defs"][name]));
         assert_eq!(which(&with("#/$defs/A")), [false, true, true]);
-        // What it leads to meets others too.
+        // Schemas that it refers to are combined too.
         assert_eq!(which(&with("#/$defs/B")), [true, false, false]);
         assert!(is_closed(&with("#/$defs/A")));
-        // Nobody knows where it leads.
+        // These references cannot be resolved.
         for unknown in ["#anchor", "https://example.com/schema", "#"] {
             let schema = with(unknown);
             assert!(which(&schema) == [false; 3] && !is_closed(&schema), "{unknown}");
