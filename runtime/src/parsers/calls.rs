@@ -1,20 +1,22 @@
-//! Content and calls: finds where calls begin, and has them read.
+//! Separates calls from content.
 
 use std::sync::Arc;
 
 use openai_protocol::common::Tool;
 
 use super::formats::{Body, LISTED, ToolFormat};
-use super::json_calls::{JsonCalls, Step};
+use super::json_calls::{Effect, JsonCalls};
+use super::marks;
+use super::plan::Calls;
+use super::pythonic::ParsedCall;
 use super::sink::Sink;
-use super::{Calls, marks};
 
-/// Reads content that may have calls in it.
+/// Parses content that may contain calls.
 #[derive(Debug)]
 pub(super) enum CallReader {
-    /// Finds them by their marks.
+    /// Marks begin and end the calls.
     Marked(Marked),
-    /// Everything is the arguments of one call, which begins with the first text.
+    /// The content is the arguments of one call, which begins with the first text.
     Named { name: String, has_begun: bool },
 }
 
@@ -22,19 +24,19 @@ pub(super) enum CallReader {
 pub(super) struct Marked {
     format: &'static ToolFormat,
     tools: Arc<[Tool]>,
-    at: At,
-    /// Text that is not read yet.
+    state: State,
+    /// Text that is not parsed yet.
     input: String,
 }
 
 #[derive(Debug)]
-enum At {
-    /// Nothing but space so far.
+enum State {
+    /// Only space so far.
     Start,
     Text,
-    /// In calls written as JSON.
+    /// Inside JSON calls.
     Json(JsonCalls),
-    /// In calls that are read when their closing mark is there. They begin with `open`, and the closing mark does not
+    /// Inside a block that is parsed once its closing mark arrives. It began with `open`. The closing mark does not
     /// begin in the first `searched` bytes of the input.
     Block {
         open: &'static str,
@@ -43,13 +45,13 @@ enum At {
 }
 
 impl CallReader {
-    /// `None` where whoever finds the thoughts also finds the calls.
+    /// `None` if the parser of reasoning also parses the calls.
     pub(super) fn new(calls: Calls) -> Option<Self> {
         let marked = |format, tools| {
             Self::Marked(Marked {
                 format,
                 tools,
-                at: At::Start,
+                state: State::Start,
                 input: String::new(),
             })
         };
@@ -84,24 +86,32 @@ impl CallReader {
     }
 }
 
+/// Parses calls in `content`; without a parser of calls, all of it is content.
+pub(super) fn push_content(calls: &mut Option<CallReader>, content: &str, sink: &mut Sink) {
+    match calls {
+        Some(calls) => calls.push(content, sink),
+        None => sink.content(content),
+    }
+}
+
 impl Marked {
     fn push(&mut self, text: &str, sink: &mut Sink) {
         self.input.push_str(text);
-        while match &self.at {
-            At::Start => self.start(),
-            At::Text => self.text(sink),
-            At::Json(_) => self.json(sink),
-            At::Block { open, searched } => self.block(open, *searched, sink),
+        while match &self.state {
+            State::Start => self.start(),
+            State::Text => self.text(sink),
+            State::Json(_) => self.json(sink),
+            State::Block { open, searched } => self.block(open, *searched, sink),
         } {}
     }
 
-    /// Some formats have no opening mark: an answer that begins like a call is read as one.
+    /// Some formats have no opening mark: an answer that begins like a call is parsed as one.
     fn start(&mut self) -> bool {
         let Some(first) = self.input.trim_start().chars().next() else {
             return false;
         };
         let begins_call = self.format.starts.contains(&first);
-        self.at = if begins_call { self.opened("") } else { At::Text };
+        self.state = if begins_call { self.opened("") } else { State::Text };
         true
     }
 
@@ -114,33 +124,33 @@ impl Marked {
         };
         sink.content(&self.input[..at]);
         self.input.drain(..at + open.len());
-        self.at = self.opened(open);
+        self.state = self.opened(open);
         true
     }
 
-    fn opened(&self, open: &'static str) -> At {
+    fn opened(&self, open: &'static str) -> State {
         match self.format.body {
-            Body::Json => At::Json(JsonCalls::new(self.format, open)),
-            Body::Block(_) | Body::Messages => At::Block { open, searched: 0 },
+            Body::Json => State::Json(JsonCalls::new(self.format, open)),
+            Body::Block(_) | Body::Messages => State::Block { open, searched: 0 },
         }
     }
 
     fn json(&mut self, sink: &mut Sink) -> bool {
-        let At::Json(calls) = &mut self.at else {
+        let State::Json(calls) = &mut self.state else {
             return false;
         };
         let mut ended = None;
         for (at, char) in self.input.char_indices() {
-            match calls.step(char, &self.tools, sink) {
-                Step::Go => {}
-                Step::Closed => ended = Some(at + char.len_utf8()),
-                Step::GivenUp => {
-                    sink.content(&calls.take_unread());
+            match calls.push(char, &self.tools, sink) {
+                Effect::Continue => {}
+                Effect::Closed => ended = Some(at + char.len_utf8()),
+                Effect::NoCall => {
+                    sink.content(&calls.take_unsent());
                     ended = Some(at);
                 }
             }
             if ended.is_some() {
-                self.at = At::Text;
+                self.state = State::Text;
                 break;
             }
         }
@@ -151,7 +161,7 @@ impl Marked {
     fn block(&mut self, open: &'static str, searched: usize, sink: &mut Sink) -> bool {
         let Some((at, close)) = marks::first(&self.input[searched..], self.format.closes) else {
             let settled = searched + marks::settled(&self.input[searched..], self.format.closes);
-            self.at = At::Block {
+            self.state = State::Block {
                 open,
                 searched: settled,
             };
@@ -160,22 +170,22 @@ impl Marked {
         let rest = self.input.split_off(searched + at + close.len());
         let block = format!("{open}{}", std::mem::replace(&mut self.input, rest));
         self.decode(&block, sink);
-        self.at = At::Text;
+        self.state = State::Text;
         true
     }
 
-    /// Calls of tools that do not exist are left out; a block without any other is text.
+    /// Calls of unknown tools are left out. A block without a known one is content.
     fn decode(&self, block: &str, sink: &mut Sink) {
         let Body::Block(read) = self.format.body else {
             return;
         };
         let is_known = |name: &str| self.tools.iter().any(|tool| tool.function.name == name);
         let mut calls = read(block, &self.tools);
-        calls.retain(|(name, _)| is_known(name));
+        calls.retain(|call| is_known(&call.name));
         if calls.is_empty() {
             sink.content(block);
         }
-        for (name, arguments) in &calls {
+        for ParsedCall { name, arguments } in &calls {
             sink.call(name);
             sink.arguments(arguments);
         }
@@ -183,10 +193,10 @@ impl Marked {
 
     fn finish(&mut self, sink: &mut Sink) {
         let rest = std::mem::take(&mut self.input);
-        match &mut self.at {
-            At::Start | At::Text => sink.content(&rest),
-            At::Json(calls) => calls.finish(sink),
-            At::Block { open, .. } => {
+        match &mut self.state {
+            State::Start | State::Text => sink.content(&rest),
+            State::Json(calls) => calls.finish(sink),
+            State::Block { open, .. } => {
                 let block = format!("{open}{rest}");
                 self.decode(&block, sink);
             }

@@ -1,8 +1,8 @@
-//! The formats that models write calls and thoughts in: one row each, under the names that vLLM gives them.
+//! The formats in which models write calls and reasoning: one row each, under vLLM's names.
 //!
-//! Sources are the chat templates of the models' repositories. Where a format is JSON it is read here, so that
-//! arguments stream; where it is a syntax of its own, each block is read when it is complete, mostly by the crate
-//! `tool-parser`. That crate's own streaming is not used: what it finds depends on where a text is cut.
+//! Sources are the chat templates of the models' repositories. JSON formats are parsed incrementally, so that
+//! arguments stream. In the other formats, a block is parsed when it is complete, mostly by the crate `tool-parser`.
+//! The streaming of that crate is not used, because its result depends on how the text is split into chunks.
 
 use crds::settings::OpenaiSettings;
 use futures::FutureExt;
@@ -13,64 +13,68 @@ use tool_parser::parsers::{
 };
 use tool_parser::traits::ToolParser;
 
-use super::{Begins, pythonic};
+use super::pythonic::{self, ParsedCall};
 use crate::grammar::Preamble;
 
 /// A format of calls.
 #[derive(Debug)]
 pub struct ToolFormat {
-    /// Its names; the first is the one that is shown.
+    /// Its names; the first is the canonical one.
     pub names: &'static [&'static str],
-    /// Where a chat template has all of these, its model writes calls so. Empty: never by itself.
+    /// `auto` chooses this format for a chat template that contains all of these; never if empty.
     template_words: &'static [&'static str],
-    /// Marks that open calls.
+    /// Marks that begin calls.
     pub(super) opens: &'static [&'static str],
-    /// Characters that open calls where an answer begins with them.
+    /// Characters that begin calls at the start of an answer.
     pub(super) starts: &'static [char],
-    /// Marks that close them.
+    /// Marks that end calls.
     pub(super) closes: &'static [&'static str],
-    /// What stands between.
+    /// The syntax between the marks.
     pub(super) body: Body,
-    /// Whether JSON arguments may follow a name without quotes.
+    /// Whether a name without quotes may precede the JSON arguments.
     pub(super) has_bare_names: bool,
     /// Whether the marks are special tokens.
     pub(super) has_special_marks: bool,
-    /// Whether a grammar sees to it that there are calls, so that nothing else is text.
+    /// Whether a grammar enforces calls, so that incomplete ones are not content.
     pub(super) is_certain: bool,
-    /// Length of a call's id where the template insists on one.
+    /// Length of a call's id, if the template requires one.
     pub(super) id_length: Option<usize>,
 }
 
-/// Names and arguments of the calls in a block; none if it cannot be read.
-pub(super) type ReadBlock = fn(&str, &[Tool]) -> Vec<(String, String)>;
+/// Parses a block; returns no calls if it cannot.
+pub(super) type ReadBlock = fn(&str, &[Tool]) -> Vec<ParsedCall>;
 
-/// How calls are written between their marks.
+/// The syntax of calls between their marks.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
     /// Objects with a name and arguments, alone or listed.
     Json,
-    /// In a syntax that this function reads, marks included.
+    /// A syntax that this function parses, including the marks.
     Block(ReadBlock),
-    /// In messages, whose headers also tell what is a thought.
+    /// Messages, whose headers also mark reasoning.
     Messages,
 }
 
 impl ToolFormat {
-    /// Whether calls stand in messages, as thoughts do there.
+    /// Whether calls and reasoning are messages.
     pub(super) fn has_messages(&self) -> bool {
         matches!(self.body, Body::Messages)
     }
 }
 
-/// The calls that a parser of the crate finds.
-fn calls(parser: impl ToolParser, block: &str, tools: &[Tool]) -> Vec<(String, String)> {
-    // The parsers are futures for the sake of others; they never wait.
+/// Parses a block with a parser of the crate.
+fn calls(parser: impl ToolParser, block: &str, tools: &[Tool]) -> Vec<ParsedCall> {
+    // These parsers are futures that never wait.
     let parsed = parser.parse_complete_with_tools(block, tools).now_or_never();
     let Some(Ok((_, calls))) = parsed else {
         return Vec::new();
     };
     let functions = calls.into_iter().map(|call| call.function);
-    functions.map(|call| (call.name, call.arguments)).collect()
+    let parsed = functions.map(|call| ParsedCall {
+        name: call.name,
+        arguments: call.arguments,
+    });
+    parsed.collect()
 }
 
 const JSON: ToolFormat = ToolFormat {
@@ -86,7 +90,7 @@ const JSON: ToolFormat = ToolFormat {
     id_length: None,
 };
 
-/// What a grammar makes of `tool_choice: required`.
+/// The list of calls that a grammar enforces for `tool_choice: required`.
 pub(super) static LISTED: ToolFormat = ToolFormat {
     names: &["listed"],
     starts: &['['],
@@ -94,7 +98,7 @@ pub(super) static LISTED: ToolFormat = ToolFormat {
     ..JSON
 };
 
-/// Every format; a template's is the first that fits it.
+/// All formats. `auto` chooses the first that fits the chat template.
 static TOOL_FORMATS: &[ToolFormat] = &[
     ToolFormat {
         names: &["qwen3_coder", "qwen3_xml", "qwen_xml"],
@@ -175,7 +179,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         opens: &["[TOOL_CALLS]"],
         has_bare_names: true,
         has_special_marks: true,
-        // Mistral's templates refuse other lengths.
+        // Mistral's templates reject other lengths.
         id_length: Some(9),
         ..JSON
     },
@@ -257,23 +261,32 @@ static TOOL_FORMATS: &[ToolFormat] = &[
     },
 ];
 
-/// What only templates of the harmony format have.
+/// Words that only templates of the harmony format contain.
 const HARMONY: &[&str] = &["<|channel|>", "<|message|>", "<|start|>"];
 
-/// A format of thoughts.
+/// A format of reasoning.
 #[derive(Debug)]
 pub struct ReasoningFormat {
-    /// Its names; the first is the one that is shown.
+    /// Its names; the first is the canonical one.
     pub names: &'static [&'static str],
-    /// Where a chat template has all of these, its model thinks so. Empty: never by itself.
+    /// `auto` chooses this format for a chat template that contains all of these; never if empty.
     template_words: &'static [&'static str],
     pub(super) open: &'static str,
     pub(super) close: &'static str,
-    /// Whether they stand in messages of their own, in the harmony format.
+    /// Whether reasoning is a message of the harmony format.
     pub(super) has_messages: bool,
-    /// Whether an answer begins inside even where the prompt does not say so.
+    /// Where an answer begins if the prompt ends with neither mark.
     begins: Begins,
     pub(super) has_special_marks: bool,
+}
+
+/// Where an answer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// With content, unless the model opens its reasoning first.
+    Outside,
+    /// Inside the reasoning.
+    Inside,
 }
 
 static REASONING_FORMATS: &[ReasoningFormat] = &[
@@ -342,24 +355,24 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
     },
 ];
 
-/// A name that no format has.
+/// The name of an unknown format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no parser '{name}'; there are auto, none, {}", known.join(", "))]
+#[error("there is no parser '{name}'; available are auto, none, {}", known.join(", "))]
 pub struct UnknownParser {
-    /// What was asked for.
+    /// The requested name.
     pub name: String,
-    /// Every name there is.
+    /// All names.
     pub known: Vec<&'static str>,
 }
 
-/// The formats of the settings, by name: `auto` means the chat template's, `none` no format.
+/// The names of the formats in the settings. `auto` means the format of the chat template, `none` means no format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatNames {
     /// Of calls.
     pub calls: String,
-    /// Of thoughts.
+    /// Of reasoning.
     pub reasoning: String,
-    /// Whether calls are read where the model was free to make none.
+    /// Whether calls are parsed if the model may choose to make none.
     pub reads_chosen_calls: bool,
 }
 
@@ -368,15 +381,15 @@ pub struct FormatNames {
 pub struct Formats {
     /// Of calls that the model chooses to make.
     pub calls: Option<&'static ToolFormat>,
-    /// Of thoughts.
+    /// Of reasoning.
     pub reasoning: Option<&'static ReasoningFormat>,
 }
 
 impl FormatNames {
-    /// The names of the settings, each of which must exist.
+    /// Reads the names from the settings and checks that they exist.
     ///
     /// # Errors
-    /// [`UnknownParser`] for a name that no format has.
+    /// [`UnknownParser`] for an unknown name.
     pub fn of(openai: &OpenaiSettings) -> Result<Self, UnknownParser> {
         let names = Self {
             calls: openai.tool_call_parser(),
@@ -390,7 +403,7 @@ impl FormatNames {
     /// The formats of a model with this chat template.
     ///
     /// # Errors
-    /// [`UnknownParser`] for a name that no format has.
+    /// [`UnknownParser`] for an unknown name.
     pub fn formats(&self, template: Option<&str>) -> Result<Formats, UnknownParser> {
         let template = template.unwrap_or_default();
         let has_all = |words: &[&str]| !words.is_empty() && words.iter().all(|word| template.contains(word));
@@ -437,7 +450,8 @@ pub(super) fn tool_formats() -> Vec<&'static ToolFormat> {
 }
 
 impl ReasoningFormat {
-    /// What an answer to this prompt has before what a grammar describes; `None` where it has thought already.
+    /// What an answer to this prompt contains before the part that a grammar describes; `None` if the prompt already
+    /// contains the reasoning.
     pub fn preamble(&self, prompt: &str) -> Option<Preamble> {
         if self.has_messages {
             return Some(Preamble::Messages {

@@ -1,4 +1,4 @@
-//! OpenAI's harmony format, which gpt-oss speaks: an answer is a row of messages, each with a header that tells its
+//! OpenAI's harmony format, which gpt-oss uses: an answer is a list of messages, each with a header that names its
 //! channel and its recipient.
 //!
 //! `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`; a call is a message to
@@ -8,40 +8,40 @@ use std::sync::Arc;
 
 use openai_protocol::common::Tool;
 
-use super::calls::CallReader;
+use super::calls::{CallReader, push_content};
+use super::marks;
 use super::sink::Sink;
-use super::{content_to, marks};
 
 const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
 const START: &str = "<|start|>";
-/// With what an answer begins that has a header; the prompt has already said whose message it is.
+/// What an answer with a header begins with; the prompt already contains the author of the message.
 const BEGINNINGS: &[&str] = &[CHANNEL, MESSAGE, START, "to="];
-/// What ends a message. The last two end it where the model forgot to.
+/// What ends a message. The last two begin another one and end a message that the model did not end.
 const ENDS: &[&str] = &["<|end|>", "<|call|>", "<|return|>", START, CHANNEL];
 
-/// Takes messages apart: gives thoughts and calls to the sink, and content to whoever finds other calls in it.
+/// Parses messages: sends reasoning and calls to the sink, and content to the parser of other calls.
 #[derive(Debug)]
 pub(super) struct HarmonyReader {
-    /// What may be called; a message to anyone else is content.
+    /// The tools that may be called; a message to another recipient is content.
     tools: Arc<[Tool]>,
-    at: At,
-    /// Text that is not read yet.
+    state: State,
+    /// Text that is not parsed yet.
     input: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// Nothing but space so far.
+enum State {
+    /// Only space so far.
     Start,
     Header,
-    Body(Kind),
+    Body(MessageKind),
 }
 
-/// What a message is.
+/// What a message contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Thoughts,
+enum MessageKind {
+    Reasoning,
     Content,
     Arguments,
 }
@@ -50,31 +50,31 @@ impl HarmonyReader {
     pub(super) fn new(tools: Arc<[Tool]>) -> Self {
         Self {
             tools,
-            at: At::Start,
+            state: State::Start,
             input: String::new(),
         }
     }
 
-    /// Takes more text.
+    /// Parses more text.
     pub(super) fn push(&mut self, text: &str, calls: &mut Option<CallReader>, sink: &mut Sink) {
         self.input.push_str(text);
-        while match self.at {
-            At::Start => self.start(),
-            At::Header => self.header(sink),
-            At::Body(kind) => self.body(kind, calls, sink),
+        while match self.state {
+            State::Start => self.start(),
+            State::Header => self.header(sink),
+            State::Body(kind) => self.body(kind, calls, sink),
         } {}
     }
 
-    /// An answer without a header, as a grammar may make it, is content.
+    /// An answer without a header, which a grammar may enforce, is content.
     fn start(&mut self) -> bool {
         let text = self.input.trim_start();
         let begins = |beginning: &&str| text.starts_with(*beginning);
-        self.at = if BEGINNINGS.iter().any(begins) {
-            At::Header
+        self.state = if BEGINNINGS.iter().any(begins) {
+            State::Header
         } else if BEGINNINGS.iter().any(|beginning| beginning.starts_with(text)) {
             return false;
         } else {
-            At::Body(Kind::Content)
+            State::Body(MessageKind::Content)
         };
         true
     }
@@ -85,56 +85,56 @@ impl HarmonyReader {
         };
         let rest = self.input.split_off(end + MESSAGE.len());
         let header = std::mem::replace(&mut self.input, rest);
-        let recipient = word_behind(&header, "to=");
+        let recipient = word_after(&header, "to=");
         let name = recipient.map(|recipient| recipient.strip_prefix("functions.").unwrap_or(recipient));
         let called = name.filter(|name| self.tools.iter().any(|tool| tool.function.name == *name));
-        self.at = At::Body(match called {
+        self.state = State::Body(match called {
             Some(name) => {
                 sink.call(name);
-                Kind::Arguments
+                MessageKind::Arguments
             }
-            None if word_behind(&header, CHANNEL) == Some("analysis") => Kind::Thoughts,
-            None => Kind::Content,
+            None if word_after(&header, CHANNEL) == Some("analysis") => MessageKind::Reasoning,
+            None => MessageKind::Content,
         });
         true
     }
 
-    fn body(&mut self, kind: Kind, calls: &mut Option<CallReader>, sink: &mut Sink) -> bool {
+    fn body(&mut self, kind: MessageKind, calls: &mut Option<CallReader>, sink: &mut Sink) -> bool {
         let end = marks::first(&self.input, ENDS);
         let n_settled = end.map_or_else(|| marks::settled(&self.input, ENDS), |(at, _)| at);
-        kind.tell(&self.input[..n_settled], calls, sink);
+        kind.send(&self.input[..n_settled], calls, sink);
         self.input.drain(..n_settled);
         if end.is_some() {
-            self.at = At::Header;
+            self.state = State::Header;
         }
         end.is_some()
     }
 
-    /// Takes the end of the text. A header without a message says nothing.
+    /// Ends the text. A header without a message is dropped.
     pub(super) fn finish(&mut self, calls: &mut Option<CallReader>, sink: &mut Sink) {
-        if let At::Body(kind) = self.at {
-            kind.tell(&std::mem::take(&mut self.input), calls, sink);
+        if let State::Body(kind) = self.state {
+            kind.send(&std::mem::take(&mut self.input), calls, sink);
         }
     }
 
     pub(super) fn is_inside(&self) -> bool {
-        self.at == At::Body(Kind::Thoughts)
+        self.state == State::Body(MessageKind::Reasoning)
     }
 }
 
-impl Kind {
-    fn tell(self, text: &str, calls: &mut Option<CallReader>, sink: &mut Sink) {
+impl MessageKind {
+    fn send(self, text: &str, calls: &mut Option<CallReader>, sink: &mut Sink) {
         match self {
-            Kind::Thoughts => sink.reasoning(text),
-            Kind::Content => content_to(calls, text, sink),
-            Kind::Arguments => sink.arguments(text),
+            MessageKind::Reasoning => sink.reasoning(text),
+            MessageKind::Content => push_content(calls, text, sink),
+            MessageKind::Arguments => sink.arguments(text),
         }
     }
 }
 
-/// The word behind a mark: up to a space or the next mark.
-fn word_behind<'t>(header: &'t str, mark: &str) -> Option<&'t str> {
-    let (_, behind) = header.split_once(mark)?;
-    let end = behind.find(|char: char| char.is_whitespace() || char == '<');
-    Some(&behind[..end.unwrap_or(behind.len())])
+/// The word after a mark, up to a space or the next mark.
+fn word_after<'t>(header: &'t str, mark: &str) -> Option<&'t str> {
+    let (_, rest) = header.split_once(mark)?;
+    let end = rest.find(|char: char| char.is_whitespace() || char == '<');
+    Some(&rest[..end.unwrap_or(rest.len())])
 }

@@ -1,7 +1,7 @@
-//! Calls written as JSON objects with a name and arguments, read character by character.
+//! Parses calls that are JSON objects with a name and arguments, character by character.
 //!
-//! Arguments are given on as they arrive, in the model's own words. What is not a call of a known tool up to where its
-//! arguments begin can be taken back as text; behind that nothing can, so what the model wrote is the arguments.
+//! Sends arguments on as they arrive, exactly as the model writes them. Up to the start of the arguments, text that is
+//! not a call of a known tool becomes content again. After it, the text is part of the arguments.
 
 use openai_protocol::common::Tool;
 use serde_json::Value;
@@ -9,21 +9,21 @@ use serde_json::Value;
 use super::formats::ToolFormat;
 use super::sink::Sink;
 
-/// Longest name that may stand before arguments without quotes, with what a format puts between them, in bytes.
+/// Longest name without quotes before arguments, including what a format puts between them, in bytes.
 const BARE_NAME_BYTES_MAX: usize = 128;
 
-/// What a character meant.
+/// The effect of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// More may come.
-    Go,
+pub(super) enum Effect {
+    /// Calls continue.
+    Continue,
     /// The closing mark is complete.
     Closed,
-    /// The character, and what is unread before it, belongs to no call.
-    GivenUp,
+    /// Neither the character nor the unsent text before it is part of a call.
+    NoCall,
 }
 
-/// What a member of an object is for.
+/// The meaning of a member of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Member {
     Name,
@@ -32,42 +32,42 @@ enum Member {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum State {
     /// Between objects, or in a list of them.
     Outside,
-    /// In a name without quotes.
+    /// Inside a name without quotes.
     BareName,
-    /// In an object, between its members.
+    /// Inside an object, between its members.
     Members,
     Key,
     Colon,
-    /// Before or in the value of a member.
+    /// Before or inside the value of a member.
     Value(Member),
 }
 
 #[derive(Debug)]
 pub(super) struct JsonCalls {
     format: &'static ToolFormat,
-    at: At,
-    /// Everything since the opening mark or the last call.
-    unread: String,
+    state: State,
+    /// The text since the opening mark or the last call.
+    unsent: String,
     /// Calls since the opening mark.
     n_calls: usize,
-    /// The part of a mark that is there.
+    /// The received part of a mark.
     mark: String,
-    /// The key or value that is being read.
+    /// The current key or value.
     token: String,
     /// Brackets that are open in a value.
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// Of the call that is being read.
+    /// The name of the current call.
     name: Option<String>,
-    /// Arguments that came before the name, or as a JSON text in a text.
+    /// Arguments that came before the name, or as a JSON text inside a string.
     arguments: Option<String>,
-    /// The name had no quotes, so that the arguments end the call.
+    /// Whether the name had no quotes, so that the call ends with its arguments.
     is_bare: bool,
-    /// The call has begun for the client.
+    /// Whether the client has received the start of the call.
     is_sent: bool,
 }
 
@@ -75,8 +75,8 @@ impl JsonCalls {
     pub(super) fn new(format: &'static ToolFormat, open: &str) -> Self {
         Self {
             format,
-            at: At::Outside,
-            unread: open.to_string(),
+            state: State::Outside,
+            unsent: open.to_string(),
             n_calls: 0,
             mark: String::new(),
             token: String::new(),
@@ -90,134 +90,134 @@ impl JsonCalls {
         }
     }
 
-    pub(super) fn step(&mut self, char: char, tools: &[Tool], sink: &mut Sink) -> Step {
-        self.unread.push(char);
-        let step = match self.at {
-            At::Outside => self.outside(char),
-            At::BareName => self.bare_name(char, tools, sink),
-            At::Members => self.members(char, sink),
-            At::Key => self.key(char),
-            At::Colon => self.colon(char),
-            At::Value(member) => self.value(member, char, tools, sink),
+    pub(super) fn push(&mut self, char: char, tools: &[Tool], sink: &mut Sink) -> Effect {
+        self.unsent.push(char);
+        let effect = match self.state {
+            State::Outside => self.outside(char),
+            State::BareName => self.bare_name(char, tools, sink),
+            State::Members => self.members(char, sink),
+            State::Key => self.key(char),
+            State::Colon => self.colon(char),
+            State::Value(member) => self.value(member, char, tools, sink),
         };
-        if step == Step::GivenUp {
-            self.unread.pop();
+        if effect == Effect::NoCall {
+            self.unsent.pop();
         }
         if self.is_sent {
-            self.unread.clear();
+            self.unsent.clear();
         }
-        step
+        effect
     }
 
-    /// What was not a call.
-    pub(super) fn take_unread(&mut self) -> String {
-        std::mem::take(&mut self.unread)
+    /// Returns the text that was not a call.
+    pub(super) fn take_unsent(&mut self) -> String {
+        std::mem::take(&mut self.unsent)
     }
 
-    /// The text ends here.
+    /// Ends the text.
     pub(super) fn finish(&mut self, sink: &mut Sink) {
-        let is_between = self.at == At::Outside && self.n_calls > 0;
+        let is_between = self.state == State::Outside && self.n_calls > 0;
         if !(is_between || self.format.is_certain) {
-            sink.content(&self.take_unread());
+            sink.content(&self.take_unsent());
         }
     }
 
-    fn outside(&mut self, char: char) -> Step {
+    fn outside(&mut self, char: char) -> Effect {
         self.mark.push(char);
-        if let Some(step) = self.mark() {
-            return step;
+        if let Some(effect) = self.mark() {
+            return effect;
         }
         self.mark.pop();
         if !self.mark.chars().all(is_separator) {
-            return Step::GivenUp;
+            return Effect::NoCall;
         }
         if !self.mark.is_empty() {
             self.mark = char.to_string();
-            if let Some(step) = self.mark() {
-                return step;
+            if let Some(effect) = self.mark() {
+                return effect;
             }
         }
         self.mark.clear();
         match char {
-            '{' => self.go(At::Members),
+            '{' => self.enter(State::Members),
             ']' if self.n_calls > 0 => {
-                self.unread.clear();
-                Step::Go
+                self.unsent.clear();
+                Effect::Continue
             }
-            _ if is_separator(char) => Step::Go,
+            _ if is_separator(char) => Effect::Continue,
             _ if self.format.has_bare_names && (char.is_alphanumeric() || char == '_') => {
                 self.token.push(char);
-                self.go(At::BareName)
+                self.enter(State::BareName)
             }
-            _ => Step::GivenUp,
+            _ => Effect::NoCall,
         }
     }
 
-    /// Whether what is there begins a mark or is one.
-    fn mark(&mut self) -> Option<Step> {
+    /// Whether the received characters begin a mark or complete one.
+    fn mark(&mut self) -> Option<Effect> {
         let is_begun = |mark: &&&str| mark.starts_with(&self.mark);
         let ToolFormat { opens, closes, .. } = self.format;
         let close = closes.iter().find(is_begun).map(|mark| (mark, true));
         let (mark, closes) = close.or_else(|| Some((opens.iter().find(is_begun)?, false)))?;
         if mark.len() > self.mark.len() {
-            return Some(Step::Go);
+            return Some(Effect::Continue);
         }
         self.mark.clear();
         Some(match (closes, self.n_calls) {
-            (true, 0) => Step::GivenUp,
-            (true, _) => Step::Closed,
-            (false, _) => Step::Go,
+            (true, 0) => Effect::NoCall,
+            (true, _) => Effect::Closed,
+            (false, _) => Effect::Continue,
         })
     }
 
     /// `name{…}`, `name[ARGS]{…}` or `name[CALL_ID]id[ARGS]{…}`.
-    fn bare_name(&mut self, char: char, tools: &[Tool], sink: &mut Sink) -> Step {
+    fn bare_name(&mut self, char: char, tools: &[Tool], sink: &mut Sink) -> Effect {
         if char != '{' {
             self.token.push(char);
             return if self.token.len() > BARE_NAME_BYTES_MAX {
-                Step::GivenUp
+                Effect::NoCall
             } else {
-                Step::Go
+                Effect::Continue
             };
         }
         let token = std::mem::take(&mut self.token);
         let name = token.split('[').next().unwrap_or_default().trim();
         if !is_known(name, tools) {
-            return Step::GivenUp;
+            return Effect::NoCall;
         }
         self.name = Some(name.to_string());
         self.is_bare = true;
-        self.at = At::Value(Member::Arguments);
+        self.state = State::Value(Member::Arguments);
         self.value(Member::Arguments, char, tools, sink)
     }
 
-    fn members(&mut self, char: char, sink: &mut Sink) -> Step {
+    fn members(&mut self, char: char, sink: &mut Sink) -> Effect {
         match char {
-            '"' => self.go(At::Key),
-            ',' => Step::Go,
-            _ if char.is_whitespace() => Step::Go,
+            '"' => self.enter(State::Key),
+            ',' => Effect::Continue,
+            _ if char.is_whitespace() => Effect::Continue,
             '}' => self.end_call(sink),
-            // Small models forget the last brace.
+            // Small models omit the last brace.
             _ if self.is_sent => {
                 self.end_call(sink);
-                self.unread.push(char);
+                self.unsent.push(char);
                 self.outside(char)
             }
-            _ => Step::GivenUp,
+            _ => Effect::NoCall,
         }
     }
 
-    fn key(&mut self, char: char) -> Step {
+    fn key(&mut self, char: char) -> Effect {
         match char {
-            '"' => self.go(At::Colon),
+            '"' => self.enter(State::Colon),
             _ => {
                 self.token.push(char);
-                Step::Go
+                Effect::Continue
             }
         }
     }
 
-    fn colon(&mut self, char: char) -> Step {
+    fn colon(&mut self, char: char) -> Effect {
         match char {
             ':' => {
                 let member = match std::mem::take(&mut self.token).as_str() {
@@ -225,34 +225,34 @@ impl JsonCalls {
                     "arguments" | "parameters" if !self.has_arguments() => Member::Arguments,
                     _ => Member::Other,
                 };
-                self.go(At::Value(member))
+                self.enter(State::Value(member))
             }
-            _ if char.is_whitespace() => Step::Go,
-            _ => Step::GivenUp,
+            _ if char.is_whitespace() => Effect::Continue,
+            _ => Effect::NoCall,
         }
     }
 
-    fn value(&mut self, member: Member, char: char, tools: &[Tool], sink: &mut Sink) -> Step {
+    fn value(&mut self, member: Member, char: char, tools: &[Tool], sink: &mut Sink) -> Effect {
         let is_first = self.token.is_empty();
         match char {
             _ if !is_first => {}
-            _ if char.is_whitespace() => return Step::Go,
+            _ if char.is_whitespace() => return Effect::Continue,
             '"' | '{' | '[' | '-' | '0'..='9' | 't' | 'f' | 'n' => {}
-            _ => return Step::GivenUp,
+            _ => return Effect::NoCall,
         }
         if let (true, Member::Arguments, '{', Some(name)) = (is_first, member, char, &self.name) {
             sink.call(name);
             self.is_sent = true;
         }
-        // A value that is not in brackets or quotes ends where the object goes on.
+        // A value without brackets or quotes ends where the object continues.
         if self.depth == 0 && !self.in_string && matches!(char, ',' | '}' | ']') {
             return match self.end_value(member, tools, sink) {
-                Step::Go => self.members(char, sink),
+                Effect::Continue => self.members(char, sink),
                 other => other,
             };
         }
         if self.is_streamed(member) {
-            // All that is kept is that there was something.
+            // Only whether the value has begun matters.
             self.token.clear();
             self.token.push(char);
             sink.arguments(char.encode_utf8(&mut [0; 4]));
@@ -262,14 +262,14 @@ impl JsonCalls {
         if self.closes_value(char) {
             return self.end_value(member, tools, sink);
         }
-        Step::Go
+        Effect::Continue
     }
 
     fn is_streamed(&self, member: Member) -> bool {
         member == Member::Arguments && self.is_sent
     }
 
-    /// Follows brackets and quotes.
+    /// Tracks brackets and quotes. Returns whether this character ends a value.
     fn closes_value(&mut self, char: char) -> bool {
         if self.in_string {
             match char {
@@ -292,50 +292,50 @@ impl JsonCalls {
         false
     }
 
-    fn end_value(&mut self, member: Member, tools: &[Tool], sink: &mut Sink) -> Step {
+    fn end_value(&mut self, member: Member, tools: &[Tool], sink: &mut Sink) -> Effect {
         let text = std::mem::take(&mut self.token);
-        self.at = At::Members;
+        self.state = State::Members;
         if self.is_streamed(member) {
             return if self.is_bare {
                 self.end_call(sink)
             } else {
-                Step::Go
+                Effect::Continue
             };
         }
         match (member, serde_json::from_str::<Value>(&text)) {
             (Member::Name, Ok(Value::String(name))) if is_known(&name, tools) => self.name = Some(name),
-            (Member::Name, _) | (Member::Arguments, Err(_)) => return Step::GivenUp,
+            (Member::Name, _) | (Member::Arguments, Err(_)) => return Effect::NoCall,
             (Member::Arguments, Ok(Value::String(inner))) => self.arguments = Some(inner),
             (Member::Arguments, Ok(Value::Null)) | (Member::Other, _) => {}
             (Member::Arguments, Ok(_)) => self.arguments = Some(text),
         }
-        Step::Go
+        Effect::Continue
     }
 
-    fn end_call(&mut self, sink: &mut Sink) -> Step {
+    fn end_call(&mut self, sink: &mut Sink) -> Effect {
         let (name, arguments) = (self.name.take(), self.arguments.take());
         if !self.is_sent {
-            let Some(name) = name else { return Step::GivenUp };
+            let Some(name) = name else { return Effect::NoCall };
             sink.call(&name);
             sink.arguments(arguments.as_deref().unwrap_or("{}"));
         }
         (self.is_sent, self.is_bare) = (false, false);
         self.n_calls += 1;
-        self.unread.clear();
-        self.go(At::Outside)
+        self.unsent.clear();
+        self.enter(State::Outside)
     }
 
     fn has_arguments(&self) -> bool {
         self.is_sent || self.arguments.is_some()
     }
 
-    fn go(&mut self, at: At) -> Step {
-        self.at = at;
-        Step::Go
+    fn enter(&mut self, state: State) -> Effect {
+        self.state = state;
+        Effect::Continue
     }
 }
 
-/// What stands between calls and around lists of them.
+/// Whether a character separates calls or encloses a list of them.
 fn is_separator(char: char) -> bool {
     char.is_whitespace() || matches!(char, ',' | ';' | '[' | ']')
 }

@@ -1,20 +1,26 @@
-//! Calls written as Python: `[get_weather(city='Oslo', days=2), search(tags=['a', None])]`.
+//! Parses calls in Python's syntax: `[get_weather(city='Oslo', days=2), search(tags=['a', None])]`.
 //!
-//! Reads calls whose arguments are literals, and nothing else of Python. Nesting has a bound, because a model may write
-//! any number of brackets. Must not know tools or how pieces are sent.
-//!
-//! Literals follow Python's reference (section 2.4 to 2.6 and 6.2), as far as their values exist in JSON.
+//! Arguments must be literals. Nesting is bounded, because a model may write any number of brackets. Literals follow
+//! Python's reference (sections 2.4 to 2.6 and 6.2) where JSON has their values. Must not know tools.
 
 use serde_json::{Map, Number, Value};
 
-/// Deepest nesting of an argument. `serde_json`, which reads the arguments of all other formats, allows 128.
+/// Deepest nesting of an argument. `serde_json`, which parses the arguments of the other formats, allows 128.
 const DEPTH_MAX: usize = 64;
 
 /// Marks that may enclose the list.
 const MARKS: [&str; 2] = ["<|python_start|>", "<|python_end|>"];
 
-/// The names and arguments of the calls that `block` contains; empty if it is not a list of calls.
-pub(super) fn calls(block: &str) -> Vec<(String, String)> {
+/// A call that is parsed as a unit.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ParsedCall {
+    pub(super) name: String,
+    /// A JSON object.
+    pub(super) arguments: String,
+}
+
+/// The calls in a block; none if it is not a list of calls.
+pub(super) fn calls(block: &str) -> Vec<ParsedCall> {
     let mut text = block.trim();
     for mark in MARKS {
         text = text.strip_prefix(mark).unwrap_or(text).trim_start();
@@ -28,7 +34,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn calls(&mut self) -> Option<Vec<(String, String)>> {
+    fn calls(&mut self) -> Option<Vec<ParsedCall>> {
         self.expect('[')?;
         let mut calls = Vec::new();
         self.items(']', |reader| {
@@ -42,13 +48,16 @@ impl Reader<'_> {
                 arguments.insert(key, value);
                 Some(())
             })?;
-            calls.push((name, Value::Object(arguments).to_string()));
+            calls.push(ParsedCall {
+                name,
+                arguments: Value::Object(arguments).to_string(),
+            });
             Some(())
         })?;
         Some(calls)
     }
 
-    /// Reads items up to `close`; commas separate them, and one may follow the last. Returns whether there was a comma.
+    /// Parses items up to `close`. Commas separate them; one may follow the last. Returns whether there was a comma.
     fn items(&mut self, close: char, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<bool> {
         let mut has_comma = false;
         loop {
@@ -120,7 +129,7 @@ impl Reader<'_> {
         Some(Value::Object(fields))
     }
 
-    /// A constant, a string with a prefix, or a name without quotes, which models write where they mean a string.
+    /// A constant, a string with a prefix, or a name without quotes, which models write in place of a string.
     fn word(&mut self) -> Option<Value> {
         let name = self.name()?;
         if self.rest.starts_with(['\'', '"']) {
@@ -138,7 +147,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Neighbouring strings are one string.
+    /// Joins adjacent strings.
     fn strings(&mut self) -> Option<Value> {
         let mut text = String::new();
         while matches!(self.peek(), Some('\'' | '"')) {
@@ -184,7 +193,7 @@ impl Reader<'_> {
             'u' => self.utf16()?,
             'U' => self.code_point(8)?,
             '0'..='7' => self.octal(char)?,
-            // Python keeps the backslash of an escape that it does not know.
+            // Python keeps the backslash of an unknown escape.
             _ => {
                 text.push('\\');
                 char
@@ -233,7 +242,7 @@ impl Reader<'_> {
         Some(code)
     }
 
-    /// A number with its signs. An integer that JSON readers cannot hold becomes a string, so that no digit is lost.
+    /// A number with its signs. An integer beyond 64 bits becomes a string, so that no digit is lost.
     fn number(&mut self) -> Option<Value> {
         let mut is_negative = false;
         while let Some(sign @ ('+' | '-')) = self.peek() {
@@ -264,7 +273,7 @@ impl Reader<'_> {
         Number::from_f64(signed.parse().ok()?).map(Value::Number)
     }
 
-    /// Length of the number that the rest begins with; an exponent may have a sign.
+    /// Length of the number at the start of the rest; an exponent may have a sign.
     fn number_len(&self) -> usize {
         let bytes = self.rest.as_bytes();
         let is_hex = bytes.len() > 1 && bytes[1].eq_ignore_ascii_case(&b'x');
@@ -289,7 +298,7 @@ impl Reader<'_> {
         self.rest = self.rest.trim_start();
     }
 
-    /// The next character that is not space, which is skipped.
+    /// Skips space and returns the next character, which stays.
     fn peek(&mut self) -> Option<char> {
         self.skip_space();
         self.rest.chars().next()
@@ -313,7 +322,7 @@ impl Reader<'_> {
     }
 }
 
-/// What backslashes mean in a string.
+/// How a string treats backslashes.
 #[derive(Clone, Copy)]
 enum Escapes {
     Read,
@@ -326,9 +335,9 @@ mod tests {
 
     use super::*;
 
-    /// The value of an argument; `None` if the block has no call.
+    /// The value of an argument; `None` if the block contains no call.
     fn argument(literal: &str) -> Option<Value> {
-        let (name, arguments) = calls(&format!("[f(a={literal})]")).pop()?;
+        let ParsedCall { name, arguments } = calls(&format!("[f(a={literal})]")).pop()?;
         assert_eq!(name, "f");
         let arguments: Value = serde_json::from_str(&arguments).unwrap();
         Some(arguments["a"].clone())
@@ -372,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_literal_is_not_a_call() {
+    fn a_call_with_an_argument_that_is_not_a_literal_is_no_call() {
         for literal in [
             "",
             "1 + 1",
@@ -412,11 +421,11 @@ mod tests {
     }
 
     #[test]
-    fn calls_stand_between_marks_or_without() {
-        let expected = [
-            ("f".to_owned(), "{}".to_owned()),
-            ("g".to_owned(), r#"{"x":1}"#.to_owned()),
-        ];
+    fn calls_may_have_marks_around_them() {
+        let expected = [("f", "{}"), ("g", r#"{"x":1}"#)].map(|(name, arguments)| ParsedCall {
+            name: name.to_owned(),
+            arguments: arguments.to_owned(),
+        });
         for block in [
             "[f(), g(x=1)]",
             " <|python_start|>\n[f( ),g(x = 1,),]<|python_end|>",

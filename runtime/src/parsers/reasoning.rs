@@ -1,22 +1,24 @@
-//! Thoughts: what stands between two marks at the beginning of an answer.
+//! Reasoning between two marks at the beginning of an answer.
 
+use super::formats::Begins;
+use super::marks;
+use super::plan::Reasoning;
 use super::sink::Sink;
-use super::{Begins, Reasoning, marks};
 
 #[derive(Debug)]
-enum At {
-    /// Nothing but space so far, so that the opening mark may still come.
+enum State {
+    /// Only space so far; the opening mark may follow.
     Start(Begins),
     Inside,
-    Behind,
+    After,
 }
 
-/// Gives thoughts to the sink, and content back.
+/// Sends reasoning to the sink, and returns content.
 #[derive(Debug)]
 pub(super) struct ReasoningReader {
     open: &'static str,
     close: &'static str,
-    at: At,
+    state: State,
     /// Text that may become a mark.
     input: String,
 }
@@ -26,49 +28,49 @@ impl ReasoningReader {
         Self {
             open: reasoning.format.open,
             close: reasoning.format.close,
-            at: At::Start(reasoning.begins),
+            state: State::Start(reasoning.begins),
             input: String::new(),
         }
     }
 
-    /// Takes more text and returns what of it is content.
+    /// Parses more text and returns its content.
     pub(super) fn push(&mut self, text: &str, sink: &mut Sink) -> String {
         self.input.push_str(text);
-        if let At::Start(begins) = self.at {
+        if let State::Start(begins) = self.state {
             let trimmed = self.input.trim_start();
             if let Some(rest) = trimmed.strip_prefix(self.open) {
                 self.input = rest.to_string();
-                self.at = At::Inside;
+                self.state = State::Inside;
             } else if self.open.starts_with(trimmed) {
                 return String::new();
             } else {
-                self.at = begun(begins);
+                self.state = begun(begins);
             }
         }
-        if matches!(self.at, At::Inside) {
-            if let Some((at, mark)) = marks::first(&self.input, &[self.close]) {
-                sink.reasoning(&self.input[..at]);
-                self.input.drain(..at + mark.len());
-                self.at = At::Behind;
+        if matches!(self.state, State::Inside) {
+            if let Some((start, mark)) = marks::first(&self.input, &[self.close]) {
+                sink.reasoning(&self.input[..start]);
+                self.input.drain(..start + mark.len());
+                self.state = State::After;
             } else {
                 let settled = marks::settled(&self.input, &[self.close]);
                 sink.reasoning(&self.input[..settled]);
                 self.input.drain(..settled);
             }
         }
-        match self.at {
-            At::Behind => std::mem::take(&mut self.input),
-            At::Start(_) | At::Inside => String::new(),
+        match self.state {
+            State::After => std::mem::take(&mut self.input),
+            State::Start(_) | State::Inside => String::new(),
         }
     }
 
-    /// Takes the end of the text and returns what was held of content.
+    /// Ends the text and returns the remaining content.
     pub(super) fn finish(&mut self, sink: &mut Sink) -> String {
         let rest = std::mem::take(&mut self.input);
-        if let At::Start(begins) = self.at {
-            self.at = begun(begins);
+        if let State::Start(begins) = self.state {
+            self.state = begun(begins);
         }
-        if matches!(self.at, At::Inside) {
+        if matches!(self.state, State::Inside) {
             sink.reasoning(&rest);
             return String::new();
         }
@@ -76,13 +78,13 @@ impl ReasoningReader {
     }
 
     pub(super) fn is_inside(&self) -> bool {
-        matches!(self.at, At::Inside | At::Start(Begins::Inside))
+        matches!(self.state, State::Inside | State::Start(Begins::Inside))
     }
 }
 
-fn begun(begins: Begins) -> At {
+fn begun(begins: Begins) -> State {
     match begins {
-        Begins::Inside => At::Inside,
-        Begins::Outside => At::Behind,
+        Begins::Inside => State::Inside,
+        Begins::Outside => State::After,
     }
 }

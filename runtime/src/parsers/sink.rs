@@ -1,13 +1,14 @@
-//! Where pieces are collected: spaces between them go, neighbours of one kind are joined, calls get their numbers.
+//! Collects pieces: removes the space between them, joins adjacent pieces of one kind, and numbers calls.
 
-use super::{ParserPlan, Piece, Pieces};
+use super::piece::{Piece, Pieces};
+use super::plan::ParserPlan;
 
-/// Letters and digits of a call's id where the format asks for no other number.
+/// Letters and digits of a call's id, unless the format requires another number.
 const ID_LENGTH: usize = 24;
 
-/// What was written last.
+/// The kind of the last piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum PieceKind {
     Reasoning,
     Content,
     Call,
@@ -16,10 +17,10 @@ enum Kind {
 #[derive(Debug)]
 pub(super) struct Sink {
     pieces: Pieces,
-    kind: Option<Kind>,
-    /// Space that is written when text of the same kind follows it.
+    kind: Option<PieceKind>,
+    /// Space that is written if text of the same kind follows.
     space: String,
-    /// Space is left out until there is text.
+    /// Whether space is left out, because no text of this kind has come yet.
     trims: bool,
     n_calls: usize,
     single_call: bool,
@@ -42,20 +43,20 @@ impl Sink {
     }
 
     pub(super) fn reasoning(&mut self, text: &str) {
-        self.text(Kind::Reasoning, text);
+        self.text(PieceKind::Reasoning, text);
     }
 
     pub(super) fn content(&mut self, text: &str) {
-        self.text(Kind::Content, text);
+        self.text(PieceKind::Content, text);
     }
 
-    /// Templates put line ends between thoughts, content and calls; they belong to none of them.
-    fn text(&mut self, kind: Kind, text: &str) {
+    /// Writes text. Templates put line ends between reasoning, content and calls, which are part of none of them.
+    fn text(&mut self, kind: PieceKind, text: &str) {
         if text.is_empty() {
             return;
         }
         if self.kind != Some(kind) {
-            self.trims = kind == Kind::Reasoning || self.kind.is_some();
+            self.trims = kind == PieceKind::Reasoning || self.kind.is_some();
             self.kind = Some(kind);
             self.space.clear();
         }
@@ -70,19 +71,20 @@ impl Sink {
         self.space.push_str(&text[solid..]);
     }
 
-    fn append(&mut self, kind: Kind, text: &str) {
+    fn append(&mut self, kind: PieceKind, text: &str) {
         match (kind, self.pieces.last_mut()) {
-            _ if text.is_empty() || (kind == Kind::Reasoning && self.hides_reasoning) => {}
-            (Kind::Reasoning, Some(Piece::Reasoning(last))) | (Kind::Content, Some(Piece::Content(last))) => {
+            _ if text.is_empty() || (kind == PieceKind::Reasoning && self.hides_reasoning) => {}
+            (PieceKind::Reasoning, Some(Piece::Reasoning(last)))
+            | (PieceKind::Content, Some(Piece::Content(last))) => {
                 last.push_str(text);
             }
-            (Kind::Reasoning, _) => self.pieces.push(Piece::Reasoning(text.to_string())),
-            (Kind::Content | Kind::Call, _) => self.pieces.push(Piece::Content(text.to_string())),
+            (PieceKind::Reasoning, _) => self.pieces.push(Piece::Reasoning(text.to_string())),
+            (PieceKind::Content | PieceKind::Call, _) => self.pieces.push(Piece::Content(text.to_string())),
         }
     }
 
     pub(super) fn call(&mut self, name: &str) {
-        self.kind = Some(Kind::Call);
+        self.kind = Some(PieceKind::Call);
         self.space.clear();
         self.n_calls += 1;
         if self.is_shown() {
@@ -115,11 +117,11 @@ impl Sink {
         self.n_calls == 1 || !self.single_call
     }
 
-    /// Space at the end of content is content.
+    /// Ends the text. Space at the end of content is content.
     pub(super) fn finish(&mut self) {
         let space = std::mem::take(&mut self.space);
-        if self.kind == Some(Kind::Content) && !self.trims {
-            self.append(Kind::Content, &space);
+        if self.kind == Some(PieceKind::Content) && !self.trims {
+            self.append(PieceKind::Content, &space);
         }
     }
 

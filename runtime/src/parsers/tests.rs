@@ -1,5 +1,8 @@
-//! What each format's texts become, and that it does not matter how they were cut.
+//! The pieces of each format, which do not depend on how the text is split into chunks.
 
+use std::sync::Arc;
+
+use openai_protocol::common::Tool;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -43,7 +46,7 @@ fn thinking(name: &str, prompt: &str) -> ParserPlan {
     }
 }
 
-/// Pieces as one text: `[r]` thoughts, `[c]` content, `[name]` a call and its arguments.
+/// Pieces as one text: `[r]` reasoning, `[c]` content, `[index name]` a call and its arguments.
 fn shown(pieces: &[Piece]) -> String {
     let mut shown = String::new();
     let mut last = "";
@@ -257,7 +260,7 @@ const CASES: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn every_format_is_read() {
+fn every_format_is_parsed() {
     for (name, text, expected) in CASES {
         assert_eq!(&parsed(&chosen(name), &[text]), expected, "{name}: {text}");
     }
@@ -268,7 +271,7 @@ fn every_format_is_read() {
 }
 
 #[test]
-fn thoughts_stand_before_the_answer() {
+fn reasoning_precedes_the_answer() {
     let cases = [
         ("qwen3", "user", "<think>\nhm\n</think>\n\nHi\n", "[r]hm[c]Hi\n"),
         ("qwen3", "user", "Hi <think>no</think>", "[c]Hi <think>no</think>"),
@@ -320,7 +323,7 @@ fn thoughts_stand_before_the_answer() {
 }
 
 #[test]
-fn forced_calls_are_read_behind_thoughts() {
+fn forced_calls_follow_reasoning() {
     let think = thinking("qwen3", "<think>");
     let named = Calls::Named {
         name: "search".into(),
@@ -348,7 +351,7 @@ fn forced_calls_are_read_behind_thoughts() {
 }
 
 #[test]
-fn without_a_plan_nothing_is_touched() {
+fn an_empty_plan_changes_nothing() {
     assert_eq!(
         parsed(&ParserPlan::default(), &[" <think>", "\n", ""]),
         "[c] <think>\n"
@@ -356,7 +359,7 @@ fn without_a_plan_nothing_is_touched() {
 }
 
 #[test]
-fn templates_name_their_formats() {
+fn a_template_determines_its_formats() {
     let calls = |template: &str| {
         formats("auto", "auto", template)
             .calls
@@ -373,13 +376,13 @@ fn templates_name_their_formats() {
         Some("openai")
     );
     assert_eq!(calls("{{ message['content'] }}"), None);
-    let thoughts = |template: &str| {
+    let reasoning = |template: &str| {
         formats("auto", "auto", template)
             .reasoning
             .map(|format| format.names[0])
     };
-    assert_eq!(thoughts("content.split('</think>')"), Some("qwen3"));
-    assert_eq!(thoughts("{{ content }}"), None);
+    assert_eq!(reasoning("content.split('</think>')"), Some("qwen3"));
+    assert_eq!(reasoning("{{ content }}"), None);
     assert!(formats("none", "none", "<tool_call></think>").calls.is_none());
     let names = |calls: &str, reads_chosen_calls| FormatNames {
         calls: calls.into(),
@@ -391,7 +394,7 @@ fn templates_name_their_formats() {
     assert!(error.contains("'herms'") && error.contains("hermes"), "{error}");
 }
 
-/// The pieces of `text` between these places.
+/// The chunks of `text` between these places.
 fn cut<'a>(text: &'a str, places: &[prop::sample::Index]) -> Vec<&'a str> {
     let mut at: Vec<usize> = places
         .iter()
@@ -449,7 +452,7 @@ const FRAGMENTS: &[&str] = &[
 
 proptest! {
     #[test]
-    fn cuts_do_not_matter(
+    fn chunks_do_not_matter(
         case in prop::sample::select(CASES),
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
     ) {
@@ -458,7 +461,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_model_writes_is_the_same_in_any_cut_and_is_not_lost(
+    fn any_text_is_parsed_equally_in_any_chunks_and_is_not_lost(
         format in prop::sample::select(super::formats::tool_formats()),
         thinks in any::<bool>(),
         fragments in prop::collection::vec(prop::sample::select(FRAGMENTS), 0..16),
@@ -469,11 +472,11 @@ proptest! {
             reasoning: thinks.then(|| thinking("qwen3", "").reasoning).flatten(),
             ..chosen(format.names[0])
         };
-        let whole = parsed(&plan, &[&text]);
-        prop_assert_eq!(&parsed(&plan, &cut(&text, &places)), &whole);
-        // Headers of messages are no text.
-        if !thinks && !whole.contains("[0 ") && !format.has_messages() {
-            prop_assert_eq!(whole.strip_prefix("[c]").unwrap_or(&whole), &text);
+        let unsplit = parsed(&plan, &[&text]);
+        prop_assert_eq!(&parsed(&plan, &cut(&text, &places)), &unsplit);
+        // Headers of messages are dropped.
+        if !thinks && !unsplit.contains("[0 ") && !format.has_messages() {
+            prop_assert_eq!(unsplit.strip_prefix("[c]").unwrap_or(&unsplit), &text);
         }
     }
 }
