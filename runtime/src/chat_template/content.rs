@@ -1,42 +1,30 @@
-//! The form in which a template expects the content of a message: a text, or a list of parts.
+//! The form in which a template reads the content of a message: a text, or a list of parts.
 
 use std::borrow::Cow;
 
 use crds::settings::ContentFormat;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Body, ChatTemplate, Conversation, Ending};
-
-/// Not part of any template.
+/// A text that no template contains.
 const PROBE: &str = "qzprobezq";
 
-/// The form that a template can read, found by trying both: a template that iterates over parts writes nothing, or
-/// single letters, for a text. `Auto` for a template that is not compiled in this process.
-pub(super) fn detect(template: &ChatTemplate) -> ContentFormat {
-    let Body::Compiled(environment) = &template.body else {
-        return ContentFormat::Auto;
-    };
-    let conversation = Conversation {
-        messages: Vec::new(),
-        ending: Ending::GenerationPrompt,
-        variables: Map::new(),
-    };
-    let writes = |content: Value| {
-        let messages = [json!({"role": "user", "content": content})];
-        let text = template.write(environment, &messages, &conversation);
-        let text = text.unwrap_or_default();
-        // A template that takes parts for a text writes them as Python does.
+/// Detects the form that a template reads: `write` renders a message with a content. A template that iterates over
+/// parts writes nothing, or single letters, for a text.
+pub(super) fn detect(write: impl Fn(Value) -> String) -> ContentFormat {
+    let writes_probe = |content: Value| {
+        let text = write(content);
+        // A template that takes a list for a text writes it in Python's syntax.
         text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
     };
-    let reads_text = writes(json!(PROBE));
-    if !reads_text && writes(json!([{"type": "text", "text": PROBE}])) {
+    let reads_text = writes_probe(json!(PROBE));
+    if !reads_text && writes_probe(json!([{"type": "text", "text": PROBE}])) {
         ContentFormat::Openai
     } else {
         ContentFormat::String
     }
 }
 
-/// The messages with contents in this form; with `Auto`, as they are.
+/// The messages with their contents in this form; unchanged for `Auto`.
 pub(super) fn with_contents(messages: &[Value], format: ContentFormat) -> Vec<Value> {
     let converted = |message: &Value| {
         let content = &message["content"];
@@ -52,7 +40,7 @@ pub(super) fn with_contents(messages: &[Value], format: ContentFormat) -> Vec<Va
     messages.iter().map(converted).collect()
 }
 
-/// A content as one text; parts are joined by line ends, as vLLM does it.
+/// A content as one text. Line ends join the parts, as in vLLM.
 pub fn text(content: &Value) -> Cow<'_, str> {
     match content {
         Value::String(text) => Cow::Borrowed(text),
@@ -68,14 +56,16 @@ pub fn text(content: &Value) -> Cow<'_, str> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::compiled::CompiledTemplate;
     use super::*;
 
     fn detected(source: &str) -> ContentFormat {
-        detect(&ChatTemplate::compile(source, BTreeMap::new()).unwrap())
+        let template = CompiledTemplate::compile(source, BTreeMap::new());
+        template.unwrap().content_format()
     }
 
     #[test]
-    fn a_template_is_given_what_it_can_read() {
+    fn the_form_that_a_template_reads_is_detected() {
         let text = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
         assert_eq!(detected(text), ContentFormat::String);
         let parts = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}\
@@ -89,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_take_the_form_that_is_expected() {
+    fn contents_are_converted_to_the_form() {
         let parts = json!([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]);
         let text = json!([{"role": "user", "content": "a"}]);
         let of = |format: ContentFormat, messages: &Value| {

@@ -1,15 +1,15 @@
-//! Chat templates that `CONV_TEMPLATE` and `ti_model_config.json` name, for checkpoints without one.
+//! Chat templates by the names of `CONV_TEMPLATE` and `ti_model_config.json`, for checkpoints without a template.
 //!
 //! Formats and names are those of FastChat's `conversation.py`.
 
 use crds::settings::ConvTemplate;
 
-/// A template that a checkpoint does not need to contain.
+/// A template by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedTemplate {
-    /// The template in Jinja; `None` for a format that is not public, so that the checkpoint must contain it.
+    /// The template in Jinja; `None` for a format that is not public. The checkpoint must then contain it.
     pub source: Option<&'static str>,
-    /// Tokens that end an answer in this format, if the tokenizer has them.
+    /// Tokens that end an answer in this format. The tokenizer may lack some.
     pub stops: &'static [&'static str],
 }
 
@@ -126,8 +126,8 @@ mod tests {
         template.render(&conversation).unwrap()
     }
 
-    /// The expected texts are those of FastChat 0.2.36 for these names. It writes a trailing space between llama-2's
-    /// answers; here that is the tokenizer's end token.
+    /// The expected texts are those of FastChat 0.2.36 for these names. It writes a space after each answer of llama-2;
+    /// this template writes the tokenizer's end token.
     #[test]
     fn the_formats_are_fastchats() {
         let expected = [

@@ -1,8 +1,8 @@
-//! Templates are tried in a process of their own, and those of requests are rendered there, with little memory and
-//! little time.
+//! Compiles and renders templates in a process of its own, with little memory and little time.
 //!
-//! A template can be nested so deeply that compiling it overflows the stack. It can double a text in each of a few steps, nest lists until dropping them overflows the stack, or compare
-//! what takes ages to compare. The library bounds none of these; the operating system bounds all.
+//! A template can be nested so deeply that its compilation overflows the stack. It can double a text in each step, nest
+//! lists until their drop overflows the stack, or make slow comparisons. The library bounds none of these; the
+//! operating system bounds them all.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,44 +15,46 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{ChatTemplate, Conversation, Ending, RenderError, TemplateError};
+use super::compiled::CompiledTemplate;
+use super::conversation::{Conversation, Ending, SpecialTokens};
+use super::error::{RenderError, TemplateError};
 
-/// First argument of a process that renders.
+/// The first argument of the rendering process.
 pub const COMMAND: &str = "render";
 
-/// Address space of such a process, bytes; the program itself takes a part of it.
+/// Address space of the process, in bytes, including the program itself.
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
-/// Its processor time, seconds.
+/// Processor time of the process, in seconds.
 const CPU_SECONDS_MAX: u64 = 1;
-/// Such processes at a time.
+/// Processes at once.
 const PROCESSES_MAX: usize = 2;
 
-/// The program that renders.
+/// The program of the rendering process.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-static SEATS: Seats = Seats {
+static SLOTS: Slots = Slots {
     n_taken: Mutex::new(0),
     freed: Condvar::new(),
 };
 
-/// Renders templates of requests with `program` from now on. A process that never says so, such as a fuzz target,
-/// renders them itself.
+/// Enables the sandbox: `program` renders templates of requests from now on. Without this call, as in a fuzz target,
+/// this process renders them.
 pub fn enable(program: PathBuf) {
-    // Whoever was first is as good.
+    // A second call has no effect.
     let _already = PROGRAM.set(program);
 }
 
-/// Whether templates of requests are rendered elsewhere.
+/// Whether another process renders templates of requests.
 pub(super) fn is_enabled() -> bool {
     PROGRAM.get().is_some()
 }
 
-/// What a rendering needs.
+/// The input of the process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Job {
     source: String,
     special_tokens: BTreeMap<String, String>,
-    /// `None`: the template is only compiled and tried on one message.
+    /// `None`: the template is compiled and tried on one message, to detect the form of contents.
     conversation: Option<JobConversation>,
 }
 
@@ -65,11 +67,8 @@ struct JobConversation {
 
 type Outcome = Result<String, String>;
 
-/// Variables such as `bos_token`.
-type Tokens = BTreeMap<&'static str, String>;
-
-/// Compiles a template in a process of its own. Does nothing where there is none.
-pub(super) fn check(source: &str, special_tokens: &Tokens) -> Result<(), TemplateError> {
+/// Compiles and tries a template in a process of its own; does nothing unless the sandbox is enabled.
+pub(super) fn check(source: &str, special_tokens: &SpecialTokens) -> Result<(), TemplateError> {
     if !is_enabled() {
         return Ok(());
     }
@@ -77,10 +76,10 @@ pub(super) fn check(source: &str, special_tokens: &Tokens) -> Result<(), Templat
     compiled.map(drop).map_err(|reason| TemplateError { reason })
 }
 
-/// Renders in a process of its own.
+/// Renders a conversation in a process of its own.
 pub(super) fn render(
     source: &str,
-    special_tokens: &Tokens,
+    special_tokens: &SpecialTokens,
     conversation: &Conversation,
 ) -> Result<String, RenderError> {
     let conversation = JobConversation {
@@ -92,7 +91,7 @@ pub(super) fn render(
     rendered.map_err(|reason| RenderError { reason })
 }
 
-fn run_job(source: &str, special_tokens: &Tokens, conversation: Option<JobConversation>) -> Outcome {
+fn run_job(source: &str, special_tokens: &SpecialTokens, conversation: Option<JobConversation>) -> Outcome {
     let job = Job {
         source: source.into(),
         special_tokens: special_tokens
@@ -101,17 +100,17 @@ fn run_job(source: &str, special_tokens: &Tokens, conversation: Option<JobConver
             .collect(),
         conversation,
     };
-    let _seat = SEATS.take();
+    let _slot = SLOTS.take();
     let failed = |error: std::io::Error| {
-        tracing::error!(%error, "the process that renders a template failed");
-        "it could not be rendered; the server's log has the details".to_owned()
+        tracing::error!(%error, "the rendering process failed");
+        "the template could not be rendered; the server's log has the details".to_owned()
     };
     let mut process = spawn().map_err(failed)?;
-    let answer = ask(&mut process, &job);
+    let answer = send(&mut process, &job);
     let status = process.wait().map_err(failed)?;
     match answer.map(|answer| serde_json::from_slice::<Outcome>(&answer)) {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) | Err(_) => Err(why(status).to_owned()),
+        Ok(Err(_)) | Err(_) => Err(reason(status).to_owned()),
     }
 }
 
@@ -126,32 +125,34 @@ fn spawn() -> std::io::Result<Child> {
         .spawn()
 }
 
-/// The process answers only after it has read everything, so neither waits for the other.
-fn ask(process: &mut Child, job: &Job) -> std::io::Result<Vec<u8>> {
+/// Sends a job and returns the answer. The process answers only after it has read the complete job, so neither waits
+/// for the other.
+fn send(process: &mut Child, job: &Job) -> std::io::Result<Vec<u8>> {
     let mut stdin = process.stdin.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
     stdin.write_all(&serde_json::to_vec(job)?)?;
     drop(stdin);
-    let mut said = Vec::new();
+    let mut answer = Vec::new();
     if let Some(stdout) = process.stdout.take() {
-        stdout.take(MEMORY_BYTES_MAX).read_to_end(&mut said)?;
+        stdout.take(MEMORY_BYTES_MAX).read_to_end(&mut answer)?;
     }
-    Ok(said)
+    Ok(answer)
 }
 
-fn why(status: ExitStatus) -> &'static str {
+/// Why the process ended without an answer.
+fn reason(status: ExitStatus) -> &'static str {
     let signal = status.signal();
     let is = |named: Signal| signal == Some(named.as_raw());
     if is(Signal::XCPU) || is(Signal::KILL) {
-        "it takes too long"
+        "the template takes too long"
     } else {
-        "it nests too deeply or needs too much memory"
+        "the template is nested too deeply or needs too much memory"
     }
 }
 
-/// The life of a process that renders: a job from standard input, an outcome to standard output.
+/// Runs the rendering process: reads a job from standard input and writes its outcome to standard output.
 pub fn run() -> ExitCode {
-    // Where memory is short, this process is to go, and not the server.
-    let _not_vital = std::fs::write("/proc/self/oom_score_adj", "1000");
+    // If memory is short, the kernel must end this process and not the server.
+    let _best_effort = std::fs::write("/proc/self/oom_score_adj", "1000");
     let limit = |resource, n: u64| {
         let limit = Rlimit {
             current: Some(n),
@@ -169,19 +170,20 @@ pub fn run() -> ExitCode {
     let Ok(job) = serde_json::from_slice::<Job>(&job) else {
         return ExitCode::FAILURE;
     };
-    let said = serde_json::to_vec(&rendered(job)).expect("texts serialize");
-    match std::io::stdout().write_all(&said) {
-        // Dropping what a template made may overflow the stack; there is nothing left to lose.
+    let outcome = serde_json::to_vec(&rendered(job)).expect("texts serialize");
+    match std::io::stdout().write_all(&outcome) {
+        // The drop of a template's values may overflow the stack, but the outcome is already written.
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
 fn rendered(job: Job) -> Outcome {
-    // As long as this process lives, which is not long.
+    // The process ends soon, so the leak is harmless.
     let tokens = job.special_tokens.into_iter();
     let tokens = tokens.map(|(name, token)| (&*name.leak(), token)).collect();
-    let template = ChatTemplate::compile_here(&job.source, tokens).map_err(|error| error.to_string())?;
+    let template = CompiledTemplate::compile_here(&job.source, tokens).map_err(|error| error.to_string())?;
+    let content_format = template.content_format();
     let Some(conversation) = job.conversation else {
         return Ok(String::new());
     };
@@ -194,30 +196,32 @@ fn rendered(job: Job) -> Outcome {
         },
         variables: conversation.variables,
     };
-    template.render(&conversation).map_err(|error| error.to_string())
+    let prompt = template.render(&conversation, content_format);
+    prompt.map_err(|error| error.to_string())
 }
 
-/// Processes that may run at a time.
-struct Seats {
+/// Limits how many processes run at once.
+struct Slots {
     n_taken: Mutex<usize>,
     freed: Condvar,
 }
 
-struct Seat(&'static Seats);
+struct Slot(&'static Slots);
 
-impl Seats {
-    fn take(&'static self) -> Seat {
+impl Slots {
+    /// Waits for a free slot.
+    fn take(&'static self) -> Slot {
         let taken = self.n_taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = self
             .freed
             .wait_while(taken, |n| *n >= PROCESSES_MAX)
             .unwrap_or_else(PoisonError::into_inner);
         *taken += 1;
-        Seat(self)
+        Slot(self)
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         *self.0.n_taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.freed.notify_one();
