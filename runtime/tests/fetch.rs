@@ -1,5 +1,5 @@
 //! The download against a server that speaks the Hub's protocol and fails on demand.
-#![allow(clippy::unwrap_used, reason = "tests: what sets up a scene may panic")]
+#![allow(clippy::unwrap_used, reason = "the setup of a test may panic")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use runtime::startup::{Stage, StartupTracker};
 
 const REPO: &str = "acme/tiny";
 const WEIGHTS: &str = "model.safetensors";
-/// Several write buffers and a rest.
+/// Several write buffers and a remainder.
 const WEIGHTS_BYTES: usize = (2 << 20) + 12_345;
 
 /// A Hub with one repository, and a folder to download into.
@@ -118,7 +118,7 @@ async fn quietly(options: FetchOptions) -> Result<Manifest, FetchError> {
     fetch(options, StartupTracker::new(), |_progress| {}).await
 }
 
-/// Bytes that repeat at no length a buffer has.
+/// Pseudo-random bytes, so that no two buffers are equal.
 fn bytes(seed: u32, n_bytes: usize) -> Vec<u8> {
     let mut state = seed;
     let next = || {
@@ -150,7 +150,7 @@ fn reason(error: &FetchError) -> Reason {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_repository_arrives_and_is_recorded() {
+async fn a_repository_is_downloaded_and_recorded() {
     let scene = Scene::new().await;
     let manifest = scene.fetch().await.unwrap();
     scene.assert_complete(&manifest);
@@ -165,7 +165,7 @@ async fn a_whole_repository_arrives_and_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_downloaded_at_the_commit_that_was_listed() {
+async fn all_files_are_downloaded_at_the_listed_commit() {
     let scene = Scene::new().await;
     let manifest = scene.fetch().await.unwrap();
     let requests = scene.hub.requests();
@@ -179,7 +179,7 @@ async fn everything_is_downloaded_at_the_commit_that_was_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_connection_goes_on_where_it_broke() {
+async fn a_broken_connection_resumes_at_its_last_byte() {
     let scene = Scene::new().await;
     scene.fault(WEIGHTS, 2, FaultKind::Cut { after_bytes: 700_000 });
     let manifest = scene.fetch().await.unwrap();
@@ -197,7 +197,7 @@ async fn a_cut_connection_goes_on_where_it_broke() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_download_goes_on_in_the_next_run() {
+async fn a_killed_download_resumes_in_the_next_run() {
     let scene = Scene::new().await;
     scene.fault(WEIGHTS, 1, FaultKind::Stall { after_bytes: 1 << 20 });
     let tracker = StartupTracker::new();
@@ -208,7 +208,7 @@ async fn a_killed_download_goes_on_in_the_next_run() {
         }
     };
     tokio::select! {
-        ended = first => panic!("the download cannot end: {ended:?}"),
+        ended = first => panic!("the download must not end: {ended:?}"),
         () = killed => {}
     }
     assert!(files_below(scene.destination.path()).contains("model.safetensors.partial"));
@@ -284,7 +284,7 @@ async fn the_part_of_another_version_is_not_continued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gated_repository_opens_to_its_token_only() {
+async fn a_gated_repository_requires_its_token() {
     let scene = Scene::new().await;
     scene.protect("hf_right", false);
     let with = |token: &str| FetchOptions {
@@ -302,7 +302,7 @@ async fn a_gated_repository_opens_to_its_token_only() {
 
     let wrong = quietly(with("hf_wrong")).await.unwrap_err();
     assert_eq!(reason(&wrong), Reason::DownloadUnauthorized);
-    let page = format!("Ask for access on {}/{REPO}", scene.hub.endpoint());
+    let page = format!("Request access on {}/{REPO}", scene.hub.endpoint());
     assert!(wrong.failure().remedy.contains(&page), "{:?}", wrong.failure());
     assert!(!format!("{wrong:?} {:?}", wrong.failure()).contains("hf_wrong"));
 
@@ -348,7 +348,7 @@ async fn the_token_goes_to_the_endpoint_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_exist_is_named_at_once() {
+async fn an_error_names_what_does_not_exist_without_retries() {
     let scene = Scene::new().await;
     let unknown = quietly(FetchOptions {
         repo: "acme/unknown".into(),
@@ -389,7 +389,7 @@ async fn what_does_not_exist_is_named_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_is_given_up_and_tried_again() {
+async fn a_stalled_attempt_is_retried() {
     let scene = Scene::new().await;
     let options = || FetchOptions {
         stall_timeout: Duration::from_secs(1),
@@ -419,7 +419,7 @@ async fn silence_is_given_up_and_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_bytes_are_thrown_away_and_asked_for_once_more() {
+async fn wrong_bytes_are_discarded_and_requested_again() {
     let scene = Scene::new().await;
     scene.fault(WEIGHTS, 1, FaultKind::Corrupt);
     let tracker = StartupTracker::new();
@@ -439,7 +439,7 @@ async fn wrong_bytes_are_thrown_away_and_asked_for_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_stay_wrong_are_a_checksum_mismatch() {
+async fn bytes_that_are_wrong_twice_are_a_checksum_mismatch() {
     for path in [WEIGHTS, "tokenizer.json"] {
         let scene = Scene::new().await;
         scene.fault(path, u32::MAX, FaultKind::Corrupt);
@@ -460,13 +460,13 @@ async fn bytes_that_stay_wrong_are_a_checksum_mismatch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_hub_is_asked_again_but_waited_for_no_longer_than_the_cap() {
+async fn a_busy_hub_is_retried_after_at_most_the_longest_wait() {
     let scene = Scene::new().await;
     let busy = |code, retry_after_seconds| FaultKind::Status {
         code,
         retry_after_seconds,
     };
-    // Without the cap this test would take a day.
+    // Without the bound this test would take a day.
     scene.hub.inject(
         REPO,
         Fault {
@@ -527,7 +527,7 @@ async fn a_complete_folder_costs_one_request_and_a_pinned_one_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_went_missing_comes_back_alone() {
+async fn only_the_missing_file_is_downloaded() {
     let scene = Scene::new().await;
     scene.fetch().await.unwrap();
     fs::write(scene.destination.path().join("tokenizer.json"), "cut").unwrap();
@@ -537,7 +537,7 @@ async fn a_file_that_went_missing_comes_back_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_manifest_files_are_checked_rather_than_trusted() {
+async fn files_without_a_manifest_are_verified() {
     let scene = Scene::new().await;
     scene.fetch().await.unwrap();
     fs::remove_file(scene.destination.path().join(MANIFEST_FILE)).unwrap();
@@ -560,7 +560,7 @@ async fn without_a_manifest_files_are_checked_rather_than_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_commit_replaces_what_changed_only_once_it_is_whole() {
+async fn a_new_commit_replaces_files_only_after_all_are_verified() {
     let scene = Scene::new().await;
     let before = scene.fetch().await.unwrap();
     scene.publish("config.json", b"{\"model_type\": \"mistral\"}");
@@ -592,7 +592,7 @@ async fn a_new_commit_replaces_what_changed_only_once_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_without_the_hub_uses_what_is_there() {
+async fn a_restart_without_the_hub_uses_the_downloaded_model() {
     let scene = Scene::new().await;
     let manifest = scene.fetch().await.unwrap();
     let (options, elsewhere) = (scene.options(), tempfile::tempdir().unwrap());
@@ -613,7 +613,7 @@ async fn a_restart_without_the_hub_uses_what_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patterns_choose_the_files_and_a_change_of_them_is_followed() {
+async fn patterns_select_the_files_and_a_change_of_patterns_takes_effect() {
     let scene = Scene::new().await;
     let with = |allow: &[&str], ignore: &[&str]| {
         let owned = |list: &[&str]| list.iter().map(|pattern| (*pattern).to_owned()).collect();
@@ -643,7 +643,7 @@ async fn patterns_choose_the_files_and_a_change_of_them_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_named_with_both_numbers_before_the_first_byte() {
+async fn too_little_free_space_is_an_error_before_the_first_byte() {
     let scene = Scene::new().await;
     let options = FetchOptions {
         free_bytes: |_folder| Ok(1_000_000),
@@ -659,7 +659,7 @@ async fn a_full_disk_is_named_with_both_numbers_before_the_first_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_counts_up_to_everything() {
+async fn progress_counts_all_bytes() {
     let scene = Scene::new().await;
     let lines = Mutex::new(Vec::new());
     let tracker = StartupTracker::new();

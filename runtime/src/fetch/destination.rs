@@ -1,7 +1,7 @@
-//! The folder that a model is downloaded into: who may write it, what is complete in it, how much fits.
+//! The folder that a model is downloaded into.
 //!
-//! Owns the lock, `manifest.json`, free space, and that nothing is written outside the folder. Must not know the
-//! network.
+//! Owns the lock, the writing of `manifest.json`, and the rule that no file is written outside the folder. Must not
+//! know the network.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -10,19 +10,18 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::disk::{remove, size_of};
 use super::error::{FetchError, cannot};
-use super::hub::RemoteFile;
-use super::manifest::Manifest;
+use super::manifest::{MANIFEST_FILE, Manifest};
+use super::remote_file::RemoteFile;
 
-/// Name of the record of a complete download. A repository's own file of this name is not downloaded.
-pub const MANIFEST_FILE: &str = "manifest.json";
 const LOCK_FILE: &str = ".fetch.lock";
-/// How often a waiting process looks whether the lock is free. `flock` itself can wait, but not be cancelled.
+/// Time between two attempts to take the lock. `flock` can wait itself, but such a wait cannot be cancelled.
 const LOCK_POLL: Duration = Duration::from_millis(250);
-/// Longer than any download; a process that holds the lock for longer hangs.
+/// Longest wait for the lock: longer than any download.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(12 * 3600);
 
-/// The folder, locked for this process. The lock goes with the last clone, or with the process.
+/// The folder, locked for this process. The last clone releases the lock, or the end of the process.
 #[derive(Clone, Debug)]
 pub(super) struct Destination {
     root: PathBuf,
@@ -30,7 +29,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Makes the folder and waits until no other process writes it.
+    /// Creates the folder and waits until no other process writes to it.
     pub(super) async fn lock(root: &Path) -> Result<Self, FetchError> {
         fs::create_dir_all(root).map_err(cannot("create", root))?;
         let path = root.join(LOCK_FILE);
@@ -45,7 +44,7 @@ impl Destination {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    tracing::warn!(path = %path.display(), "the file system has no locks: another process must not write here");
+                    tracing::warn!(path = %path.display(), "the file system has no locks: no other process may write to this folder");
                     break;
                 }
                 Err(TryLockError::Error(error)) => return Err(cannot("lock", &path)(error)),
@@ -54,7 +53,7 @@ impl Destination {
                 return Err(FetchError::Locked { path, waited });
             }
             if waited.is_zero() {
-                tracing::info!(path = %path.display(), "waiting for another process that downloads to the same folder");
+                tracing::info!(path = %path.display(), "waiting for another process that downloads into this folder");
             }
             tokio::time::sleep(LOCK_POLL).await;
             waited += LOCK_POLL;
@@ -69,7 +68,8 @@ impl Destination {
         &self.root
     }
 
-    /// Where a file of the repository goes; `None` if that is outside the folder or one of the folder's own files.
+    /// The place of a file of the repository; `None` if it is outside the folder, or has the name of the folder's own
+    /// files.
     pub(super) fn place(&self, path: &str) -> Option<PathBuf> {
         let inside = Path::new(path)
             .components()
@@ -78,29 +78,29 @@ impl Destination {
         (inside && !own && !path.contains('\\')).then(|| self.root.join(path))
     }
 
-    /// Whether a file of the right size is there.
+    /// Whether the folder contains a file of this size.
     pub(super) fn has(&self, file: &RemoteFile) -> bool {
         self.place(&file.path)
             .is_some_and(|at| size_of(&at) == Some(file.size))
     }
 
-    /// The record of an earlier download. One that cannot be read counts as none: the files are then checked.
+    /// The manifest of an earlier download. A damaged one counts as absent; the files are then verified.
     pub(super) fn manifest(&self) -> Option<Manifest> {
         Manifest::read(&self.root)
     }
 
-    /// Forgets the record, before anything that it vouches for is changed.
+    /// Deletes the manifest, before any of its files changes.
     pub(super) fn remove_manifest(&self) -> Result<(), FetchError> {
         remove(&self.root.join(MANIFEST_FILE))
     }
 
-    /// Deletes a file of an earlier download that the present one does not have.
+    /// Deletes a file of an earlier download that the new one does not contain.
     pub(super) fn remove(&self, path: &str) -> Result<(), FetchError> {
         self.place(path).map_or(Ok(()), |at| remove(&at))
     }
 
-    /// Records that everything is there. From here on the folder is complete, even if the machine loses power: the
-    /// files' content is synced before they are put in place, their names are here.
+    /// Writes the manifest. From here on the folder is complete, even if the machine loses power: the contents of the
+    /// files were synced before they got their names, and this syncs the names.
     pub(super) fn write_manifest(&self, manifest: &Manifest) -> Result<(), FetchError> {
         let (path, fresh) = (
             self.root.join(MANIFEST_FILE),
@@ -127,37 +127,12 @@ impl Destination {
     }
 }
 
-/// Bytes that an ordinary user may still write to the file system of `path`.
-///
-/// # Errors
-/// When the file system cannot be asked.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let volume = rustix::fs::statvfs(path)?;
-    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
-}
-
-/// Size of a regular file, `None` where there is none.
-pub(super) fn size_of(path: &Path) -> Option<u64> {
-    fs::metadata(path)
-        .ok()
-        .filter(fs::Metadata::is_file)
-        .map(|metadata| metadata.len())
-}
-
-/// Deletes a file; that it is not there is fine.
-pub(super) fn remove(path: &Path) -> Result<(), FetchError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(cannot("remove", path)(error)),
-        _gone => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nothing_is_placed_outside_or_over_the_own_files() {
+    async fn no_file_is_placed_outside_the_folder_or_over_its_own_files() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::lock(folder.path()).await.unwrap();
         assert_eq!(
@@ -179,17 +154,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_manifest_is_no_manifest() {
+    async fn a_damaged_manifest_counts_as_absent() {
         let folder = tempfile::tempdir().unwrap();
         let destination = Destination::lock(folder.path()).await.unwrap();
         fs::write(folder.path().join(MANIFEST_FILE), "{\"repo\":").unwrap();
         assert_eq!(destination.manifest(), None);
         destination.remove_manifest().unwrap();
         destination.remove_manifest().unwrap();
-    }
-
-    #[test]
-    fn a_file_system_has_some_room() {
-        assert!(free_bytes(Path::new("/")).unwrap() > 0);
     }
 }

@@ -1,36 +1,37 @@
-//! One file from the Hub to the disk: attempts, until its content is there and checked.
+//! Downloads one file: repeats attempts until its content is complete and verified.
 //!
-//! Owns the loop that joins the network to the disk. Knows both, and neither's protocol.
+//! Owns the loop that writes the bytes of the network to the disk.
 
 use std::io::ErrorKind;
 
 use reqwest::{Response, StatusCode};
 
-use super::FetchOptions;
 use super::destination::Destination;
 use super::error::FetchError;
-use super::hub::{HubRepo, RemoteFile, header_text};
+use super::hub::{FileRequest, HubRepo, header_text};
 use super::manifest::Manifest;
-use super::partial::{self, Partial, WRITE_BUFFER_BYTES, Whole};
+use super::options::FetchOptions;
+use super::partial::{self, Partial, Verified, WRITE_BUFFER_BYTES};
 use super::progress::Meter;
+use super::remote_file::RemoteFile;
 use super::retry::Retries;
 
-/// How often a file may arrive whole and wrong: once may be bad luck on the way.
+/// Complete downloads of a file with wrong content, at most. The first may be an error of the transfer.
 const N_MISMATCHES_MAX: u32 = 2;
 
-/// What the downloads of one repository share.
+/// The state that the downloads of one repository share.
 pub(super) struct Downloads {
     pub(super) options: FetchOptions,
     pub(super) hub: HubRepo,
     pub(super) destination: Destination,
     pub(super) commit: String,
-    /// The download that was here before, whose unchanged files need no check.
+    /// The manifest of the earlier download; its unchanged files need no verification.
     pub(super) before: Option<Manifest>,
     pub(super) meter: Meter,
 }
 
 impl Downloads {
-    /// Bytes of `file` that need not be downloaded, as far as that can be told without reading them.
+    /// Bytes of `file` that are already on the disk, judged without reading them.
     pub(super) fn bytes_present(&self, file: &RemoteFile) -> u64 {
         let place = self.destination.place(&file.path);
         match place {
@@ -40,13 +41,13 @@ impl Downloads {
         }
     }
 
-    /// Makes one file whole, unless it lies in its place already.
-    pub(super) async fn fetch(&self, file: &RemoteFile) -> Result<Option<Whole>, FetchError> {
+    /// Downloads and verifies a file; `None` if it is already in its place.
+    pub(super) async fn fetch(&self, file: &RemoteFile) -> Result<Option<Verified>, FetchError> {
         self.try_fetch(file).await.map_err(|error| self.explained(error))
     }
 
-    async fn try_fetch(&self, file: &RemoteFile) -> Result<Option<Whole>, FetchError> {
-        if self.is_there(file).await? {
+    async fn try_fetch(&self, file: &RemoteFile) -> Result<Option<Verified>, FetchError> {
+        if self.is_in_place(file).await? {
             return Ok(None);
         }
         self.meter.enter(&file.path);
@@ -55,17 +56,17 @@ impl Downloads {
         let (mut length_max, mut n_mismatches) = (partial.length(), 0);
         loop {
             match self.attempt(file, &mut partial).await {
-                Ok(()) => return Ok(Some(partial.into_whole())),
+                Ok(()) => return Ok(Some(partial.into_verified())),
                 Err(error @ FetchError::ChecksumMismatch { .. }) => {
                     n_mismatches += 1;
                     if n_mismatches == N_MISMATCHES_MAX {
                         partial.discard()?;
                         return Err(error);
                     }
-                    tracing::warn!(error = error.to_string(), "the file is downloaded once more");
+                    tracing::warn!(error = error.to_string(), "downloading the file again");
                 }
                 Err(error) => {
-                    // Only new ground counts, or a server that always starts over would be asked for ever.
+                    // Only new bytes count as progress. Otherwise a server that always starts over is tried forever.
                     if partial.length() > length_max {
                         length_max = partial.length();
                         retries.progressed();
@@ -76,8 +77,9 @@ impl Downloads {
         }
     }
 
-    /// Whether the file is whole already: known from the manifest of before, or read and checked now.
-    async fn is_there(&self, file: &RemoteFile) -> Result<bool, FetchError> {
+    /// Whether the file is already in its place with the right content. The earlier manifest proves this, or the file
+    /// is read.
+    async fn is_in_place(&self, file: &RemoteFile) -> Result<bool, FetchError> {
         let Some(place) = self
             .destination
             .place(&file.path)
@@ -88,30 +90,35 @@ impl Downloads {
         if self
             .before
             .as_ref()
-            .is_some_and(|manifest| manifest.vouches_for(file))
+            .is_some_and(|manifest| manifest.contains(file))
         {
             return Ok(true);
         }
         let bytes_resumable = partial::resumable_bytes(&place, file);
-        let whole = partial::is_whole(place, file).await?;
-        if !whole {
+        let is_intact = partial::has_content_of(place, file).await?;
+        if !is_intact {
             self.meter.retract(file.size - bytes_resumable);
         }
-        Ok(whole)
+        Ok(is_intact)
     }
 
-    /// One request, its bytes, and the check at their end.
+    /// Requests the missing bytes, writes them, and verifies the content.
     async fn attempt(&self, file: &RemoteFile, partial: &mut Partial) -> Result<(), FetchError> {
         if partial.length() < file.size {
-            let (offset, etag) = (partial.length(), partial.etag());
-            let response = self.hub.open(&self.commit, &file.path, offset, etag).await?;
+            let request = FileRequest {
+                commit: &self.commit,
+                path: &file.path,
+                offset: partial.length(),
+                etag: partial.etag(),
+            };
+            let response = self.hub.open(request).await?;
             align(file, &response, partial).await?;
             self.receive(file, response, partial).await?;
         }
         partial.check().await
     }
 
-    /// Moves an answer's bytes to the disk. What has arrived is written also when the rest does not come.
+    /// Writes the bytes of a response to the disk, including those that arrived before an error.
     async fn receive(
         &self,
         file: &RemoteFile,
@@ -127,7 +134,7 @@ impl Downloads {
             };
             if partial.length() + (buffer.len() + chunk.len()) as u64 > file.size {
                 partial.restart().await?;
-                return Err(wrong(file, "is longer than the listing says"));
+                return Err(wrong(file, "is longer than its size in the listing"));
             }
             let mut rest = &chunk[..];
             while !rest.is_empty() {
@@ -146,7 +153,7 @@ impl Downloads {
         ended
     }
 
-    /// A full disk is named as such, with the numbers.
+    /// Turns the write error of a full disk into [`FetchError::DiskFull`].
     fn explained(&self, error: FetchError) -> FetchError {
         let root = self.destination.root();
         match error {
@@ -164,7 +171,7 @@ impl Downloads {
     }
 }
 
-/// Makes the partial file end where the answer begins, or rejects the answer.
+/// Makes the partial file end where the response begins, or rejects the response.
 async fn align(file: &RemoteFile, response: &Response, partial: &mut Partial) -> Result<(), FetchError> {
     let header = |name| header_text(response.headers(), name);
     let starts_right = match response.status() {
@@ -172,7 +179,7 @@ async fn align(file: &RemoteFile, response: &Response, partial: &mut Partial) ->
             let expected = format!("bytes {}-{}/{}", partial.length(), file.size - 1, file.size);
             header("content-range").is_some_and(|range| range == expected)
         }
-        // The server knows no ranges, or its content has another validator by now.
+        // The server does not support ranges, or its file now has another ETag.
         StatusCode::OK => {
             partial.restart().await?;
             true
@@ -181,14 +188,14 @@ async fn align(file: &RemoteFile, response: &Response, partial: &mut Partial) ->
     };
     if !starts_right {
         partial.restart().await?;
-        return Err(wrong(file, "is not the range asked for"));
+        return Err(wrong(file, "is not the requested range"));
     }
-    // A weak validator does not promise the same bytes (RFC 9110 §13.1.5).
+    // A weak ETag does not guarantee the same bytes (RFC 9110 §13.1.5).
     partial.set_etag(header("etag").filter(|etag| etag.starts_with('"')))
 }
 
 fn wrong(file: &RemoteFile, problem: &'static str) -> FetchError {
-    FetchError::WrongAnswer {
+    FetchError::WrongResponse {
         what: file.path.clone(),
         problem,
     }

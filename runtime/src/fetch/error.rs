@@ -1,7 +1,6 @@
-//! How a download can fail, and which reason and remedy each failure has.
+//! The errors of a download, with their reasons and remedies.
 //!
-//! Owns the error enum of `fetch`, which errors are worth another attempt, and the one mapping to
-//! [`crds::failure`]. Must not know how attempts are made.
+//! Owns which errors may be retried, and the mapping to [`crds::failure`]. Must not know how attempts are made.
 
 use std::error::Error;
 use std::io;
@@ -12,80 +11,80 @@ use crds::failure::{Failure, Reason, chain};
 use reqwest::StatusCode;
 use thiserror::Error;
 
-/// Why a download ended without a complete model.
+/// Why a download failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// An option has a value that cannot be used.
+    /// The value of an option is invalid.
     #[error("{option} {value:?} is not {expected}")]
     InvalidOption {
-        /// The option as the command line names it.
+        /// The name of the option.
         option: &'static str,
         /// Its value; never a token.
         value: String,
-        /// What it should have been.
+        /// The expected value.
         expected: &'static str,
     },
-    /// The token has characters that no header can carry.
-    #[error("the Hub token from {origin} is not one line of printable ASCII")]
+    /// A header cannot contain the token.
+    #[error("the Hub token from {origin} must be one line of printable ASCII characters")]
     InvalidToken {
         /// Where the token came from.
         origin: String,
     },
-    /// The HTTP client could not be made.
-    #[error("cannot set up the connection to {endpoint}")]
+    /// The HTTP client cannot be made.
+    #[error("cannot make an HTTP client for {endpoint}")]
     Client {
         /// The Hub's address.
         endpoint: String,
-        /// What the client says.
+        /// The client's error.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A request or its answer broke off.
-    #[error("the connection failed while reading {what}")]
+    /// The connection failed.
+    #[error("the connection to the Hub failed while reading {what}")]
     Connection {
-        /// Listing or file.
+        /// The listing, or a file.
         what: String,
-        /// What the client says, without the address, which may be signed.
+        /// The client's error, without the address, which may contain a signature.
         #[source]
         source: reqwest::Error,
     },
-    /// Nothing arrived for the stall timeout.
+    /// No byte arrived within the stall timeout.
     #[error("no byte of {what} arrived for {} s", timeout.as_secs_f32())]
     Stalled {
-        /// Listing or file.
+        /// The listing, or a file.
         what: String,
         /// The stall timeout.
         timeout: Duration,
     },
-    /// The Hub answered with a status that promises nothing.
+    /// The Hub answered with an unexpected status.
     #[error("the Hub answered {status} for {what}")]
     Status {
-        /// Listing or file.
+        /// The listing, or a file.
         what: String,
         /// The status.
         status: StatusCode,
-        /// What `Retry-After` asks for.
+        /// The wait that `Retry-After` requests.
         retry_after: Option<Duration>,
     },
-    /// The Hub wants a token, or a better one.
-    #[error("the Hub refused {what} of {repo} with {status}{}", said(message))]
+    /// The Hub requires a token, or another one.
+    #[error("the Hub denied access to {what} of {repo}: {status}{}", appended(message))]
     Unauthorized {
         /// The repository.
         repo: String,
-        /// Listing or file.
+        /// The listing, or a file.
         what: String,
         /// 401 or 403.
         status: StatusCode,
-        /// What the Hub says, possibly nothing.
+        /// The Hub's message; may be empty.
         message: String,
-        /// Whether a token was sent.
+        /// Whether the request had a token.
         credentials: Credentials,
-        /// Page on which access is asked for.
+        /// The page on which a user requests access.
         page: String,
     },
-    /// The repository does not exist, or does not to this caller.
-    #[error("there is no repository {repo} on {endpoint}, or it is private")]
+    /// The repository does not exist, or is private.
+    #[error("the repository {repo} does not exist on {endpoint}, or it is private")]
     RepoNotFound {
         /// The repository.
         repo: String,
@@ -97,93 +96,93 @@ pub enum FetchError {
     RevisionNotFound {
         /// The repository.
         repo: String,
-        /// The revision asked for.
+        /// The requested revision.
         revision: String,
     },
-    /// A listed file is not there.
-    #[error("{repo} has no {what}")]
+    /// A file does not exist.
+    #[error("the Hub has not found {what} of {repo}")]
     FileNotFound {
         /// The repository.
         repo: String,
-        /// The file.
+        /// The listing, or a file.
         what: String,
     },
-    /// The patterns leave nothing to download.
-    #[error("none of the {n_files} files of {repo} fits the patterns")]
+    /// The patterns select no file.
+    #[error("the patterns match none of the {n_files} files of {repo}")]
     NothingSelected {
         /// The repository.
         repo: String,
         /// Files of the repository.
         n_files: usize,
     },
-    /// The listing is not what the Hub's protocol says.
-    #[error("the listing of {repo} cannot be used: {problem}")]
+    /// The listing violates the Hub's protocol.
+    #[error("the file listing of {repo} is not valid: {problem}")]
     InvalidListing {
         /// The repository.
         repo: String,
         /// What is wrong.
         problem: String,
     },
-    /// An answer contradicts the request or the listing.
-    #[error("the answer for {what} {problem}")]
-    WrongAnswer {
+    /// A response contradicts the request or the listing.
+    #[error("the response for {what} {problem}")]
+    WrongResponse {
         /// The file.
         what: String,
         /// A verb and its object.
         problem: &'static str,
     },
-    /// The content is not what the listing promised, twice.
-    #[error("{file} should be {expected} and is {actual}")]
+    /// The content differs from the listing after two downloads.
+    #[error("{file} has wrong content: expected {expected}, received {actual}")]
     ChecksumMismatch {
         /// The file.
         file: String,
-        /// Identity in the listing.
+        /// Size and hash in the listing.
         expected: String,
-        /// Identity of what arrived.
+        /// Size and hash of the received bytes.
         actual: String,
     },
-    /// The volume has too little room.
-    #[error("{needed_bytes} bytes are still to be written to {} and {free_bytes} are free", path.display())]
+    /// The volume has too little free space.
+    #[error("{} has too little free space: {needed_bytes} bytes are needed, {free_bytes} are free", path.display())]
     DiskFull {
         /// The destination.
         path: PathBuf,
-        /// Bytes still to be written.
+        /// Bytes that the download still needs.
         needed_bytes: u64,
-        /// Bytes free.
+        /// Free bytes.
         free_bytes: u64,
     },
-    /// Another process holds the destination for too long.
-    #[error("another process has been downloading to {} for {} s", path.display(), waited.as_secs())]
+    /// Another process holds the lock of the destination.
+    #[error("another process holds the lock {} for more than {} s", path.display(), waited.as_secs())]
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// How long this one waited.
+        /// How long this process waited.
         waited: Duration,
     },
-    /// The file system refused an operation.
+    /// An operation on the file system failed.
     #[error("cannot {operation} {}", path.display())]
     Io {
         /// A verb.
         operation: &'static str,
-        /// Its object.
+        /// The object of the verb.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The address for progress could not be opened.
+    /// The address for the progress cannot be used.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address asked for.
+        /// The requested address.
         address: std::net::SocketAddr,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The last of several attempts failed like those before.
+    /// All attempts failed.
     #[error("gave up after {n_attempts} attempts")]
     GaveUp {
-        /// Attempts in a row without progress.
+        /// Consecutive attempts without progress.
         n_attempts: u32,
         /// Why the last one failed.
         #[source]
@@ -191,21 +190,21 @@ pub enum FetchError {
     },
 }
 
-/// Whether a request carried a token.
+/// Whether a request had a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// It did.
+    /// It had one.
     Token,
-    /// It did not.
+    /// It had none.
     None,
 }
 
 impl FetchError {
-    /// Whether another attempt may succeed, or, given up, may succeed later.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connection { source, .. } => !source.is_builder(),
-            Self::Stalled { .. } | Self::WrongAnswer { .. } | Self::GaveUp { .. } => true,
+            Self::Stalled { .. } | Self::WrongResponse { .. } | Self::GaveUp { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error()
                     || [
@@ -232,7 +231,7 @@ impl FetchError {
         }
     }
 
-    /// How long the Hub asked to be left alone.
+    /// The wait that the Hub requests.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -240,7 +239,7 @@ impl FetchError {
         }
     }
 
-    /// Reason, full message (this error and its causes) and remedy, for the termination message.
+    /// The reason, the message of this error and its causes, and the remedy, for the termination message.
     pub fn failure(&self) -> Failure {
         Failure::new(self.reason(), chain(self), self.remedy())
     }
@@ -262,7 +261,7 @@ impl FetchError {
             | Self::Connection { .. }
             | Self::Status { .. }
             | Self::InvalidListing { .. }
-            | Self::WrongAnswer { .. }
+            | Self::WrongResponse { .. }
             | Self::Io { .. } => Reason::DownloadFailed,
             Self::GaveUp { source, .. } => source.reason(),
         }
@@ -272,45 +271,45 @@ impl FetchError {
         match self {
             Self::InvalidOption { option, expected, .. } => format!("Set {option} to {expected}."),
             Self::InvalidToken { .. } => {
-                "Put the token alone, without quotes or line breaks, into the Secret of spec.model.tokenSecretRef."
+                "Store only the token in the Secret of spec.model.tokenSecretRef, without quotes or line breaks."
                     .to_owned()
             }
             Self::Unauthorized { credentials: Credentials::None, page, .. } => format!(
-                "Set spec.model.tokenSecretRef to a Secret with a Hub token that may read the repository; if it is \
-                 gated, first ask for access on {page}."
+                "Set spec.model.tokenSecretRef to a Secret with a Hub token that can read the repository. If the \
+                 repository is gated, request access on {page} first."
             ),
             Self::Unauthorized { credentials: Credentials::Token, page, .. } => format!(
-                "Ask for access on {page} with the account of the token in spec.model.tokenSecretRef, or put a \
-                 valid token with read permission there."
+                "Request access on {page} with the account of the token in spec.model.tokenSecretRef, or store \
+                 another token there that can read the repository."
             ),
-            Self::RepoNotFound { .. } => "Check spec.model for spelling; if the repository is private, set \
-                 spec.model.tokenSecretRef to a token that may read it."
+            Self::RepoNotFound { .. } => "Check the spelling of spec.model. If the repository is private, set \
+                 spec.model.tokenSecretRef to a Secret with a Hub token that can read it."
                 .to_owned(),
             Self::RevisionNotFound { repo, .. } => {
                 format!("Set the revision to a branch, tag or commit of {repo}.")
             }
-            Self::FileNotFound { .. } => "The repository changed during the download: try again.".to_owned(),
+            Self::FileNotFound { .. } => "The repository may have changed during the download. Try again.".to_owned(),
             Self::NothingSelected { .. } => {
-                "Widen the allow patterns, or choose a repository with safetensors weights.".to_owned()
+                "Change the allow and ignore patterns, or choose a repository with safetensors weights.".to_owned()
             }
-            Self::Stalled { .. } | Self::Connection { .. } | Self::Status { .. } | Self::WrongAnswer { .. } => {
-                "Check the network, proxy and HF_ENDPOINT between the cluster and the Hub; the next start goes on \
-                 where this one stopped."
+            Self::Stalled { .. } | Self::Connection { .. } | Self::Status { .. } | Self::WrongResponse { .. } => {
+                "Check HF_ENDPOINT, and the network and proxy between the cluster and the Hub. The next start \
+                 continues the download."
                     .to_owned()
             }
             Self::DiskFull { needed_bytes, free_bytes, .. } => format!(
-                "Give the cache at least {} GiB more (spec.cache.size).",
+                "Increase spec.cache.size by at least {} GiB.",
                 needed_bytes.saturating_sub(*free_bytes).div_ceil(1 << 30).max(1)
             ),
             Self::ChecksumMismatch { .. } => {
-                "A proxy or mirror between the cluster and the Hub alters files: bypass or clear it.".to_owned()
+                "A proxy or mirror between the cluster and the Hub changes files. Bypass it or clear its cache.".to_owned()
             }
             Self::Locked { path, .. } => format!(
-                "Find the process that holds {}; the lock goes away when it ends.",
+                "End the process that holds {}. Its end releases the lock.",
                 path.display()
             ),
             Self::Client { .. } | Self::InvalidListing { .. } => {
-                "Check that HF_ENDPOINT is the address of a server with the Hub's protocol.".to_owned()
+                "Set HF_ENDPOINT to the address of a server that supports the Hub's protocol.".to_owned()
             }
             Self::Io { .. } => "Check that the cache volume is mounted and writable by the pod's user.".to_owned(),
             Self::Listen { .. } => "Choose a free address for --progress-listen.".to_owned(),
@@ -319,7 +318,7 @@ impl FetchError {
     }
 }
 
-/// An `Io` error, for `map_err`.
+/// Makes an [`FetchError::Io`], for `map_err`.
 pub(super) fn cannot(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {
     move |source| FetchError::Io {
         operation,
@@ -328,7 +327,8 @@ pub(super) fn cannot(operation: &'static str, path: &Path) -> impl FnOnce(io::Er
     }
 }
 
-fn said(message: &str) -> String {
+/// A message as the end of another.
+fn appended(message: &str) -> String {
     if message.is_empty() {
         String::new()
     } else {
@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_tells_the_whole_chain_and_the_reason_of_its_root() {
+    fn a_failure_has_the_message_of_all_causes_and_the_reason_of_the_first() {
         let stalled = FetchError::Stalled {
             what: "model.safetensors".to_owned(),
             timeout: Duration::from_secs(60),
@@ -367,7 +367,7 @@ mod tests {
         };
         let failure = refusal(Credentials::None).failure();
         assert_eq!(failure.reason, Reason::DownloadUnauthorized);
-        insta::assert_snapshot!(failure.message, @"the Hub refused config.json of acme/gated with 401 Unauthorized: Access is restricted.");
+        insta::assert_snapshot!(failure.message, @"the Hub denied access to config.json of acme/gated: 401 Unauthorized: Access is restricted.");
         for failure in [failure, refusal(Credentials::Token).failure()] {
             assert!(
                 failure.remedy.contains("spec.model.tokenSecretRef"),
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_says_how_much_is_missing() {
+    fn the_remedy_of_a_full_disk_names_the_missing_space() {
         let full = FetchError::DiskFull {
             path: "/cache".into(),
             needed_bytes: 17 << 30,

@@ -1,7 +1,7 @@
-//! The Hub's protocol: what a repository holds at a revision, and a file's bytes from an offset on.
+//! The Hub's protocol: the files of a repository at a revision, and the bytes of a file from an offset on.
 //!
-//! Owns addresses, credentials and the meaning of answers. `hf-hub` builds the addresses and the client; the
-//! bytes, their order and their safety are the caller's. Must not know the disk.
+//! Owns addresses, credentials and the meaning of responses. `hf-hub` builds the addresses and the client. The caller
+//! verifies the bytes. Must not know the disk.
 
 use std::time::Duration;
 
@@ -9,85 +9,40 @@ use hf_hub::api::tokio::{Api, ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use reqwest::header::{self, HeaderMap};
 use reqwest::{RequestBuilder, Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::FetchOptions;
 use super::error::{Credentials, FetchError};
+use super::options::FetchOptions;
+use super::remote_file::{Identity, RemoteFile};
 use super::retry::Retries;
+use super::token::Token;
 
-/// The Hub that is meant when no endpoint is given.
+/// The default Hub.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// A listing of a hundred thousand files fits; anything larger is no model.
+/// Largest listing, in bytes. A listing of 100,000 files is smaller.
 const LISTING_BYTES_MAX: usize = 64 << 20;
-/// As much of an error's text as a condition can show.
+/// Longest message of the Hub that an error repeats, in characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// A Hub token. Never printed, and sent to the endpoint only: a redirect to another host drops it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// The token in `text`, surrounding white space left away; `None` where nothing else is there.
-    ///
-    /// # Errors
-    /// [`FetchError::InvalidToken`] if a header cannot carry it; `origin` says where it came from.
-    pub fn parse(text: &str, origin: &str) -> Result<Option<Self>, FetchError> {
-        let text = text.trim();
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(FetchError::InvalidToken {
-                origin: origin.to_owned(),
-            });
-        }
-        Ok((!text.is_empty()).then(|| Self(text.to_owned())))
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-/// What a file's content is known by, in lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Identity {
-    /// SHA-256 of the content: files in LFS, so all weights.
-    Sha256(String),
-    /// Git's blob id, SHA-1 over `blob <size>\0<content>`: all others.
-    GitBlob(String),
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sha256(digits) => write!(f, "SHA-256 {digits}"),
-            Self::GitBlob(digits) => write!(f, "Git blob {digits}"),
-        }
-    }
-}
-
-/// One file of a repository at a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteFile {
-    /// Path in the repository, and below the destination.
-    pub path: String,
-    /// Length in bytes.
-    pub size: u64,
-    /// What the content must be.
-    #[serde(flatten)]
-    pub identity: Identity,
-}
-
-/// A repository at a commit.
+/// The files of a repository at a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) commit: String,
     pub(super) files: Vec<RemoteFile>,
 }
 
-/// One repository on one Hub, at the revision asked for.
+/// A request for the bytes of a file.
+pub(super) struct FileRequest<'a> {
+    pub(super) commit: &'a str,
+    pub(super) path: &'a str,
+    /// The first byte.
+    pub(super) offset: u64,
+    /// The ETag of the bytes before `offset`. The server sends the complete file if its ETag differs.
+    pub(super) etag: Option<&'a str>,
+}
+
+/// One repository on one Hub, at the requested revision.
 pub(super) struct HubRepo {
     api: Api,
     endpoint: String,
@@ -113,8 +68,8 @@ impl HubRepo {
                 expected,
             });
         }
-        // The builder gets no token: it would make it a default header of every request, redirected ones that
-        // `hf-hub` itself starts included. Its cache is never used; without this one it would look for a home.
+        // The builder gets no token, because `hf-hub` would then send it with each request, including redirected ones.
+        // The cache is never used; without this one, the builder would search for a home folder.
         let api = ApiBuilder::from_cache(Cache::new(options.destination.clone()))
             .with_token(None)
             .with_progress(false)
@@ -136,7 +91,7 @@ impl HubRepo {
         })
     }
 
-    /// The commit that the revision stands for now, and its files.
+    /// The current commit of the revision, and its files.
     pub(super) async fn listing(&self, mut retries: Retries) -> Result<Listing, FetchError> {
         loop {
             match self.try_listing().await {
@@ -159,9 +114,9 @@ impl HubRepo {
         }
         let info: RepoInfo =
             serde_json::from_slice(&body).map_err(|e| self.invalid_listing(e.to_string()))?;
-        // It becomes part of every address, so it has to be what it claims to be.
+        // The commit becomes part of each address, so it is checked.
         if info.sha.len() != 40 || !info.sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(self.invalid_listing(format!("{:?} is no commit", info.sha)));
+            return Err(self.invalid_listing(format!("{:?} is not a commit", info.sha)));
         }
         let files = info
             .siblings
@@ -187,20 +142,22 @@ impl HubRepo {
             (None, None) => None,
         };
         let Some((size, identity)) = known else {
-            return Err(self.invalid_listing(format!("{path} has no size and checksum")));
+            return Err(self.invalid_listing(format!("{path} has no size or no checksum")));
         };
         Ok(RemoteFile { path, size, identity })
     }
 
-    /// Asks for a file's bytes from `offset` on. `validator` is the ETag under which the bytes before came; where the
-    /// server now has another, it sends the whole file. The answer's status is 200, 206 or 416.
-    pub(super) async fn open(
-        &self,
-        commit: &str,
-        path: &str,
-        offset: u64,
-        validator: Option<&str>,
-    ) -> Result<Response, FetchError> {
+    /// Requests the bytes of a file. The status of the response is 200, 206 or 416.
+    ///
+    /// # Errors
+    /// [`FetchError`] for another status, and for a connection that fails or stalls.
+    pub(super) async fn open(&self, request: FileRequest<'_>) -> Result<Response, FetchError> {
+        let FileRequest {
+            commit,
+            path,
+            offset,
+            etag,
+        } = request;
         let url = self.at(commit).url(&url_path(path));
         // Compression would make lengths and offsets meaningless.
         let mut request = self
@@ -210,14 +167,14 @@ impl HubRepo {
             .header(header::ACCEPT_ENCODING, "identity");
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
-            if let Some(etag) = validator {
+            if let Some(etag) = etag {
                 request = request.header(header::IF_RANGE, etag);
             }
         }
         self.send(request, path).await
     }
 
-    /// The next bytes of an answer; an error if none come for the stall timeout.
+    /// The next bytes of a response; an error if none arrive within the stall timeout.
     pub(super) async fn chunk(
         &self,
         response: &mut Response,
@@ -228,7 +185,7 @@ impl HubRepo {
 
     async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, FetchError> {
         let request = match &self.token {
-            Some(Token(token)) => request.bearer_auth(token),
+            Some(token) => request.bearer_auth(token.secret()),
             None => request,
         };
         let response = self.in_time(request.send(), what).await?;
@@ -257,8 +214,8 @@ impl HubRepo {
         }
     }
 
-    /// What an answer without content means. The Hub says 401 both for a missing and for a private repository when no
-    /// token came; `X-Error-Code` tells gated from unknown.
+    /// The error of a response without content. Without a token, the Hub answers 401 for both missing and private
+    /// repositories; `X-Error-Code` distinguishes gated from unknown ones.
     async fn refusal(&self, response: Response, what: &str) -> FetchError {
         let status = response.status();
         let code = header_text(response.headers(), "x-error-code").unwrap_or_default();
@@ -347,8 +304,7 @@ struct Lfs {
     size: u64,
 }
 
-/// Percent-encodes a path, which `hf-hub` puts into its addresses as it is. Slashes stay; in a revision `hf-hub`
-/// encodes them.
+/// Percent-encodes a path, because `hf-hub` does not. Slashes stay; `hf-hub` encodes them in a revision.
 fn url_path(path: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
     path.bytes()
@@ -362,7 +318,7 @@ fn url_path(path: &str) -> String {
         .collect()
 }
 
-/// A header as text, where it is there and is text.
+/// The text of a header; `None` if it is absent or not text.
 pub(super) fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
@@ -372,16 +328,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_trimmed_checked_and_never_printed() {
-        let token = Token::parse(" hf_secret\n", "HF_TOKEN").unwrap().unwrap();
-        assert_eq!(token, Token("hf_secret".to_owned()));
-        assert_eq!(format!("{token:?}"), "Token(…)");
-        assert_eq!(Token::parse("\n", "HF_TOKEN").unwrap(), None);
-        let error = Token::parse("hf secret\u{e9}", "HF_TOKEN").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("secret"));
-    }
-
-    #[test]
     fn addresses_are_encoded() {
         let options = FetchOptions::new("acme/m", "unused");
         let repo = HubRepo::new(&options).unwrap().at("refs/pr/1#x");
@@ -389,17 +335,5 @@ mod tests {
             repo.url(&url_path("a b/ü?.json")),
             format!("{DEFAULT_ENDPOINT}/acme/m/resolve/refs%2Fpr%2F1%23x/a%20b/%C3%BC%3F.json")
         );
-    }
-
-    #[test]
-    fn an_identity_is_one_field_of_its_file() {
-        let file = RemoteFile {
-            path: "a".into(),
-            size: 1,
-            identity: Identity::GitBlob("ce01".into()),
-        };
-        let json = serde_json::json!({"path": "a", "size": 1, "git_blob": "ce01"});
-        assert_eq!(serde_json::to_value(&file).unwrap(), json);
-        assert_eq!(serde_json::from_value::<RemoteFile>(json).unwrap(), file);
     }
 }

@@ -1,46 +1,49 @@
-//! The record that a download is complete, and what it brought.
+//! The record of a complete download, `manifest.json`.
 //!
-//! Owns `manifest.json`: its form and the questions asked of it. Must not know how it is written.
+//! Owns its form, its reading, and its comparison with options and files. Must not know how it is written.
 
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::hub::RemoteFile;
+use super::options::FetchOptions;
+use super::remote_file::RemoteFile;
 use super::select::Patterns;
-use super::{FetchOptions, MANIFEST_FILE};
 
-/// The content of `manifest.json`, written after every file of it is whole and on the disk.
+/// Name of the record of a complete download. A repository's own file of this name is not downloaded.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// The content of `manifest.json`, which is written after all its files are verified and on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Repository, `owner/name`.
     pub repo: String,
-    /// Revision asked for: branch, tag or commit.
+    /// Requested revision: branch, tag or commit.
     pub revision: String,
-    /// Commit that it stood for.
+    /// Commit of the revision.
     pub commit: String,
-    /// Patterns that chose the files.
+    /// Patterns that selected the files.
     pub patterns: Patterns,
-    /// The files, by path.
+    /// The files.
     pub files: Vec<RemoteFile>,
     /// Sum of their sizes.
     pub bytes: u64,
-    /// When the last file was whole: Unix time in seconds.
+    /// When the download was complete: Unix time in seconds.
     pub finished_at: u64,
 }
 
 impl Manifest {
-    /// The record in a folder that [`super::fetch`] filled; `None` where there is none, or none that can be read.
+    /// Reads the manifest of a folder that [`super::fetch`] filled; `None` if it does not exist or is damaged.
     pub fn read(folder: &Path) -> Option<Self> {
         let text = fs::read(folder.join(MANIFEST_FILE)).ok()?;
         serde_json::from_slice(&text)
-            .inspect_err(|error| tracing::warn!(%error, "the manifest is damaged and is left aside"))
+            .inspect_err(|error| tracing::warn!(%error, "ignoring a damaged manifest"))
             .ok()
     }
 
-    /// Whether this is what `options` ask for, as long as the revision still means the same commit.
-    pub(super) fn answers(&self, options: &FetchOptions) -> bool {
+    /// Whether this is the download of `options`, if their revision still has the same commit.
+    pub(super) fn satisfies(&self, options: &FetchOptions) -> bool {
         let Self {
             repo,
             revision,
@@ -50,12 +53,12 @@ impl Manifest {
             bytes: _,
             finished_at: _,
         } = self;
-        let revision_fits = *revision == options.revision || *commit == options.revision;
-        *repo == options.repo && revision_fits && *patterns == options.patterns
+        let is_revision = *revision == options.revision || *commit == options.revision;
+        *repo == options.repo && is_revision && *patterns == options.patterns
     }
 
-    /// Whether `file` is part of it with the same content.
-    pub(super) fn vouches_for(&self, file: &RemoteFile) -> bool {
+    /// Whether it contains `file` with the same content.
+    pub(super) fn contains(&self, file: &RemoteFile) -> bool {
         self.files.contains(file)
     }
 }
@@ -77,20 +80,20 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_answers_its_revision_and_its_commit() {
+    fn a_manifest_satisfies_its_revision_and_its_commit() {
         let mut options = FetchOptions::new("acme/m", "unused");
-        assert!(manifest().answers(&options));
+        assert!(manifest().satisfies(&options));
         options.revision = "c".repeat(40);
-        assert!(manifest().answers(&options));
+        assert!(manifest().satisfies(&options));
         options.revision = "v2".into();
-        assert!(!manifest().answers(&options));
+        assert!(!manifest().satisfies(&options));
     }
 
     #[test]
     fn other_patterns_or_another_repository_are_another_download() {
         let mut options = FetchOptions::new("acme/m", "unused");
         options.patterns.ignore.push("*.txt".into());
-        assert!(!manifest().answers(&options));
-        assert!(!manifest().answers(&FetchOptions::new("acme/n", "unused")));
+        assert!(!manifest().satisfies(&options));
+        assert!(!manifest().satisfies(&FetchOptions::new("acme/n", "unused")));
     }
 }

@@ -1,6 +1,7 @@
-//! A file on its way to being whole: `<name>.partial`, and beside it a note of what it is a part of.
+//! A partly downloaded file, `<name>.partial`, with a note that identifies its content.
 //!
-//! Owns appending, going on after an interruption, the check of the content, and the change of name. Must not know the network.
+//! Owns appending, resuming after an interruption, the verification of the content, and the final name. Must not know
+//! the network.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::destination::{Destination, remove, size_of};
+use super::destination::Destination;
+use super::disk::{remove, size_of};
 use super::error::{FetchError, cannot};
-use super::hub::{Identity, RemoteFile};
 use super::progress::Meter;
+use super::remote_file::{Identity, RemoteFile};
 
-/// Bytes gathered before they are hashed and written in one go. With the chunk that the HTTP client holds, this is
-/// all the memory that one file's download takes.
+/// Bytes that are hashed and written at once. The download of one file takes this much memory, and one chunk of the
+/// HTTP client.
 pub(super) const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// A partial file, open for appending.
@@ -32,17 +34,17 @@ pub(super) struct Partial {
     meter: Meter,
 }
 
-/// What a partial file is a part of. A part of other content is never continued.
+/// What identifies the content of a partial file. A part of other content is never continued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     #[serde(flatten)]
     identity: Identity,
-    /// Strong validator under which the server sent the bytes.
+    /// Strong ETag with which the server sent the bytes.
     etag: Option<String>,
 }
 
-/// The open file and the hash of what it holds. The destination keeps its lock until the last write is over, even
-/// when the download around it is cancelled.
+/// The open file and the hash of its bytes. The destination keeps its lock until the last write ends, even if the
+/// download is cancelled.
 #[derive(Debug)]
 struct Disk {
     file: File,
@@ -50,7 +52,7 @@ struct Disk {
     _destination: Destination,
 }
 
-/// A running hash of the kind an [`Identity`] asks for.
+/// An incremental hash of the kind of an [`Identity`].
 #[derive(Clone, Debug)]
 enum Hasher {
     Sha256(Sha256),
@@ -58,7 +60,7 @@ enum Hasher {
 }
 
 impl Partial {
-    /// Opens what an earlier attempt left of `wanted`, or begins anew.
+    /// Opens the partial file of an earlier attempt, or a new one.
     pub(super) async fn open(
         destination: &Destination,
         wanted: &RemoteFile,
@@ -71,7 +73,7 @@ impl Partial {
     fn open_now(destination: Destination, wanted: RemoteFile, meter: Meter) -> Result<Self, FetchError> {
         let place = destination
             .place(&wanted.path)
-            .expect("the plan holds only files that have a place");
+            .expect("the plan contains only files that have a place");
         let (at, folder) = (partial_path(&place), place.parent().unwrap_or(destination.root()));
         fs::create_dir_all(folder).map_err(cannot("create", folder))?;
         let (length, etag) = match resumable(&place, &wanted) {
@@ -112,17 +114,17 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Bytes that are there.
+    /// Bytes on the disk.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Validator under which they came.
+    /// ETag of these bytes.
     pub(super) fn etag(&self) -> Option<&str> {
         self.note.etag.as_deref()
     }
 
-    /// Notes the validator of the bytes that follow, so that a later process can ask for the rest of the same.
+    /// Stores the ETag of the following bytes, so that a later process can request the rest of the same file.
     pub(super) fn set_etag(&mut self, etag: Option<String>) -> Result<(), FetchError> {
         if self.note.etag == etag {
             return Ok(());
@@ -131,7 +133,7 @@ impl Partial {
         self.write_note()
     }
 
-    /// Adds `bytes` at the end and gives the buffer back, emptied.
+    /// Appends `bytes` and returns the empty buffer.
     pub(super) async fn append(&mut self, mut bytes: Vec<u8>) -> Result<Vec<u8>, FetchError> {
         let n_bytes = bytes.len() as u64;
         if n_bytes == 0 {
@@ -150,7 +152,7 @@ impl Partial {
         Ok(bytes)
     }
 
-    /// Throws away what is there.
+    /// Empties the file.
     pub(super) async fn restart(&mut self) -> Result<(), FetchError> {
         let hasher = Hasher::new(&self.wanted);
         self.meter.retract(self.length);
@@ -163,8 +165,7 @@ impl Partial {
         .await
     }
 
-    /// Checks that the content is all there and right. If it is wrong, it is thrown away and the partial file is empty
-    /// again.
+    /// Verifies length and hash. If they are wrong, empties the file.
     pub(super) async fn check(&mut self) -> Result<(), FetchError> {
         let actual = self
             .with_disk("read", |disk| Ok(disk.hasher.clone().identity()))
@@ -183,9 +184,9 @@ impl Partial {
         })
     }
 
-    /// Ends the download of a file whose check has passed.
-    pub(super) fn into_whole(self) -> Whole {
-        Whole { place: self.place }
+    /// Ends the download of a file after [`Partial::check`].
+    pub(super) fn into_verified(self) -> Verified {
+        Verified { place: self.place }
     }
 
     /// Deletes the partial file and its note.
@@ -211,14 +212,14 @@ impl Partial {
     }
 }
 
-/// A file whose content is checked and on the disk, still under its partial name.
+/// A file with verified content, which still has its partial name.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct Verified {
     place: PathBuf,
 }
 
-impl Whole {
-    /// Gives the file its name, in place of an older one.
+impl Verified {
+    /// Gives the file its final name, and replaces an older file.
     pub(super) fn put_in_place(self) -> Result<(), FetchError> {
         let at = partial_path(&self.place);
         fs::rename(&at, &self.place).map_err(cannot("rename", &at))?;
@@ -226,13 +227,13 @@ impl Whole {
     }
 }
 
-/// Bytes of `wanted` that an earlier attempt left at `place`.
+/// Bytes of `wanted` in the partial file of an earlier attempt.
 pub(super) fn resumable_bytes(place: &Path, wanted: &RemoteFile) -> u64 {
     resumable(place, wanted).map_or(0, |(length, _note)| length)
 }
 
-/// Whether the whole file at `place` has the content of `wanted`. Reads it all.
-pub(super) async fn is_whole(place: PathBuf, wanted: &RemoteFile) -> Result<bool, FetchError> {
+/// Whether the file at `place` has the content of `wanted`. Reads the complete file.
+pub(super) async fn has_content_of(place: PathBuf, wanted: &RemoteFile) -> Result<bool, FetchError> {
     let wanted = wanted.clone();
     blocking(move || {
         let mut hasher = Hasher::new(&wanted);

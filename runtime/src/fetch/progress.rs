@@ -1,6 +1,6 @@
-//! How far a download has come, as lines for a log and numbers for the operator.
+//! The progress of a download.
 //!
-//! Owns the form of a progress line. Must not know who counts the bytes or who reads the lines.
+//! Owns the form of a progress line.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,24 +15,24 @@ use crate::startup::{StartupStatus, StartupTracker};
 pub struct Progress {
     /// Always `download`.
     pub stage: String,
-    /// Bytes that are on the disk.
+    /// Bytes on the disk.
     pub bytes_done: u64,
     /// Bytes of all selected files.
     pub bytes_total: u64,
-    /// Their ratio, rounded down.
+    /// The ratio of both in percent, rounded down.
     pub percent: u8,
     /// Bytes per second over the last ten seconds.
     pub rate_per_second: u64,
-    /// Seconds left at that rate; absent while nothing moves.
+    /// Remaining seconds at this rate; absent while no bytes arrive.
     pub eta_seconds: Option<u64>,
-    /// The file begun last; absent before the first.
+    /// The file that was begun last; absent before the first.
     pub file: Option<String>,
-    /// What failed last and is being tried again; absent once bytes arrive.
+    /// The last failure, which is being retried; absent once bytes arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Failure>,
 }
 
-/// Counts the bytes of one download. Clones count together.
+/// Counts the bytes of one download. Clones share the count.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     tracker: StartupTracker,
@@ -51,7 +51,7 @@ impl Meter {
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
     }
 
-    /// Counts bytes that reached the disk: whatever the problem was, it goes on.
+    /// Counts bytes that reached the disk. The download continues, so this clears the problem.
     pub(super) fn add(&self, n_bytes: u64) {
         self.tracker.add(n_bytes);
         self.tracker.set_problem(None);

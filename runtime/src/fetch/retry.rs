@@ -1,6 +1,6 @@
-//! When to try again, and when to give up.
+//! When to retry, and when to give up.
 //!
-//! Owns the back-off and its bounds. Must not know what is tried.
+//! Owns the back-off and its bounds. Must not know what is retried.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use std::time::Duration;
 use super::error::FetchError;
 use super::progress::Meter;
 
-/// Bounds of the repetition of one operation.
+/// Bounds of the retries of one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in a row without progress before giving up, at least 1.
+    /// Consecutive attempts without progress, at most; at least 1.
     pub n_attempts_max: u32,
-    /// Wait before the second attempt; doubles from there.
+    /// Wait before the second attempt; each further wait doubles.
     pub backoff_initial: Duration,
-    /// The longest such wait.
+    /// Longest such wait.
     pub backoff_max: Duration,
-    /// The longest wait that a `Retry-After` header can ask for.
+    /// Longest wait that a `Retry-After` header can request.
     pub retry_after_max: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Six attempts with 0.5, 1, 2, 4 and 8 s between them: a dead Hub is named within about 16 s, and the
-    /// container's restart carries on from there with the kubelet's own back-off.
+    /// Six attempts with waits of 0.5, 1, 2, 4 and 8 s. So a dead Hub is an error within about 16 s, and the kubelet
+    /// then restarts the container with a back-off of its own.
     fn default() -> Self {
         Self {
             n_attempts_max: 6,
@@ -34,7 +34,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// The attempts at one operation so far.
+/// The failed attempts of one operation so far.
 pub(super) struct Retries {
     policy: RetryPolicy,
     meter: Meter,
@@ -42,7 +42,7 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// `meter` is told of every failure that will be tried again.
+    /// `meter` shows each failure that is retried.
     pub(super) fn new(policy: RetryPolicy, meter: Meter) -> Self {
         Self {
             policy,
@@ -51,12 +51,15 @@ impl Retries {
         }
     }
 
-    /// Something was gained: the count starts anew.
+    /// Resets the count after progress.
     pub(super) fn progressed(&mut self) {
         self.n_failed = 0;
     }
 
-    /// Waits before the next attempt, or gives the error back when there will be none.
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// `error`, if it is permanent; [`FetchError::GaveUp`] after the last attempt.
     pub(super) async fn after(&mut self, error: FetchError) -> Result<(), FetchError> {
         if !error.is_transient() {
             return Err(error);
@@ -76,7 +79,7 @@ impl Retries {
             error = failure.message,
             attempt = self.n_failed,
             wait_ms = wait.as_millis() as u64,
-            "will try again"
+            "retrying"
         );
         self.meter.set_problem(failure);
         tokio::time::sleep(wait).await;
@@ -85,11 +88,11 @@ impl Retries {
 }
 
 impl RetryPolicy {
-    /// Doubling wait, of which `random_share` (0 to 1) decides the upper half, so that replicas that failed
-    /// together do not come back together. A wait the Hub asks for goes first.
+    /// The wait that the Hub requests, or else one that doubles. `random_share` (0 to 1) scales its upper half, so that
+    /// replicas that failed together do not retry together.
     fn wait(&self, n_failed: u32, retry_after: Option<Duration>, random_share: f64) -> Duration {
-        if let Some(asked) = retry_after {
-            return asked.min(self.retry_after_max);
+        if let Some(requested) = retry_after {
+            return requested.min(self.retry_after_max);
         }
         let doubled = self
             .backoff_initial
@@ -98,7 +101,7 @@ impl RetryPolicy {
     }
 }
 
-/// A number from 0 to 1 that differs between processes; the standard library's hash keys are random.
+/// A number from 0 to 1 that differs between processes: the hash keys of the standard library are random.
 fn random_share() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
@@ -118,7 +121,7 @@ mod tests {
         }
 
         #[test]
-        fn the_hubs_wish_is_respected_up_to_the_cap(seconds in 0u64..100_000) {
+        fn a_wait_that_the_hub_requests_is_kept_up_to_the_cap(seconds in 0u64..100_000) {
             let policy = RetryPolicy::default();
             let wait = policy.wait(1, Some(Duration::from_secs(seconds)), 0.3);
             prop_assert_eq!(wait, Duration::from_secs(seconds.min(120)));

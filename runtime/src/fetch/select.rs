@@ -1,19 +1,19 @@
-//! Which files of a repository a model needs.
+//! Selects the files of a repository that a model needs.
 //!
-//! Owns the patterns: their matching, and what is taken when none are given. Must not know where files come from.
+//! Owns the matching of patterns and the default selection. Must not know where files come from.
 
-/// File names to take and to leave, as `allow_patterns` and `ignore_patterns` of `huggingface_hub`: a file is
-/// taken if it matches any `allow` and no `ignore`. See [`matches`] for the pattern language.
+/// Patterns of paths, with the meaning of `allow_patterns` and `ignore_patterns` of `huggingface_hub`: a file is
+/// selected if it matches any of `allow` and none of `ignore`. [`matches`] defines the pattern language.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Patterns {
-    /// Empty means what a model needs: see [`select`].
+    /// Empty selects the files that a model needs: see [`select`].
     pub allow: Vec<String>,
     /// Wins over `allow`.
     pub ignore: Vec<String>,
 }
 
 impl Patterns {
-    /// Only what a tokenizer needs, from a repository that may also contain weights.
+    /// Selects the files of a tokenizer, from a repository that may also contain weights.
     pub fn tokenizer() -> Self {
         Self {
             allow: TOKENIZER_FILES.map(str::to_owned).to_vec(),
@@ -22,9 +22,9 @@ impl Patterns {
     }
 }
 
-/// Configuration, tokenizer and template files, small beside any weights.
+/// Configuration, tokenizer and template files, which are small.
 const TEXT_FILES: [&str; 6] = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.spm"];
-/// What a tokenizer needs of another model's repository.
+/// The files of a tokenizer in another model's repository.
 const TOKENIZER_FILES: [&str; 10] = [
     "tokenizer*",
     "*.model",
@@ -38,9 +38,9 @@ const TOKENIZER_FILES: [&str; 10] = [
     "config.json",
 ];
 const SAFETENSORS: &str = "*.safetensors";
-/// Weights as pickles, taken only where there are no safetensors.
+/// Weights as pickles, selected only if there are no safetensors.
 const PICKLES: [&str; 3] = ["*.bin", "*.pt", "*.pth"];
-/// Copies of the weights in other formats, and what training leaves behind.
+/// Copies of the weights in other formats, and files of the training.
 const NEVER_BY_DEFAULT: [&str; 9] = [
     "original/*",
     "onnx/*",
@@ -52,15 +52,15 @@ const NEVER_BY_DEFAULT: [&str; 9] = [
     "scheduler*",
     "rng_state*",
 ];
-/// Weights in the layout of Mistral's own loader, beside the usual one.
+/// Weights in the layout of Mistral's own loader.
 const CONSOLIDATED: &str = "consolidated*";
 
-/// Picks from `paths` what `patterns` say. Without `allow`, that is: text files, and weights as safetensors; where
-/// the repository has none, as pickles. Weights that are there twice are taken once.
+/// The paths that `patterns` select. Without `allow`, these are text files, and weights as safetensors, or as pickles
+/// if there are no safetensors. Weights in several layouts are selected once.
 pub(super) fn select<'a>(paths: &[&'a str], patterns: &Patterns) -> Vec<&'a str> {
     let any_matches = |pattern: &str| paths.iter().any(|path| matches(pattern, path));
     let (allow, mut ignore) = if patterns.allow.is_empty() {
-        // An adapter's or a module's safetensors are not the model's.
+        // Safetensors of an adapter or a module are not the model's weights.
         let of_model = |path: &&&str| !path.contains('/') && !path.starts_with("adapter");
         let any_of_model = |pattern| paths.iter().filter(of_model).any(|path| matches(pattern, path));
         let pickled = any_of_model("pytorch_model*.bin") && !any_of_model(SAFETENSORS);
@@ -83,10 +83,10 @@ pub(super) fn select<'a>(paths: &[&'a str], patterns: &Patterns) -> Vec<&'a str>
         .collect()
 }
 
-/// Whether the whole of `path` fits `pattern`: `*` (and so `**`) is any text, slashes included, `?` any one
-/// character, `[a-z]` and `[!a-z]` one of a set; a pattern that ends in `/` means everything below. These are the
-/// rules of Python's `fnmatch.fnmatchcase`, which `huggingface_hub` applies to paths. Time is at most
-/// `pattern × path`.
+/// Whether `pattern` matches all of `path`. `*` (and so `**`) matches any text, including slashes; `?` matches any
+/// character; `[a-z]` and `[!a-z]` match one of a set; a pattern that ends with `/` matches all files in the folder.
+/// These are the rules of Python's `fnmatch.fnmatchcase`, which `huggingface_hub` applies to paths. Takes at most
+/// `pattern × path` steps.
 pub fn matches(pattern: &str, path: &str) -> bool {
     let mut pattern: Vec<char> = pattern.chars().collect();
     if pattern.last() == Some(&'/') {
@@ -94,7 +94,7 @@ pub fn matches(pattern: &str, path: &str) -> bool {
     }
     let path: Vec<char> = path.chars().collect();
     let (mut at, mut in_path) = (0, 0);
-    // The latest `*`, and up to where in the path it reaches so far.
+    // The latest `*`, and the end of the part of the path that it matches so far.
     let mut star: Option<(usize, usize)> = None;
     while in_path < path.len() {
         if pattern.get(at) == Some(&'*') {
@@ -114,14 +114,14 @@ pub fn matches(pattern: &str, path: &str) -> bool {
     pattern[at..].iter().all(|rest| *rest == '*')
 }
 
-/// Length of the pattern element at the start of `pattern` if it accepts `character`.
+/// Length of the first element of `pattern`, if it matches `character`.
 fn one_matches(pattern: &[char], character: char) -> Option<usize> {
     match pattern.first()? {
         '?' => Some(1),
         '[' => {
             let negated = pattern.get(1) == Some(&'!');
             let first = if negated { 2 } else { 1 };
-            // A `]` directly after the opening is a member, not the end.
+            // A `]` right after the opening bracket is a member of the set, not its end.
             let end = pattern
                 .iter()
                 .skip(first + 1)
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_weights_come_once_and_as_safetensors() {
+    fn the_default_selects_weights_once_and_as_safetensors() {
         let paths = [
             "README.md",
             ".gitattributes",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_tokenizer_or_an_embedding_model_is_made_of_comes() {
+    fn all_files_of_a_tokenizer_or_an_embedding_model_are_selected() {
         let paths = [
             "1_Pooling/config.json",
             "2_Dense/config.json",
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn without_safetensors_the_pickles_come() {
+    fn pickles_are_selected_if_there_are_no_safetensors() {
         let paths = [
             "config.json",
             "pytorch_model.bin",
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn safetensors_beside_the_model_do_not_stand_for_it() {
+    fn safetensors_of_other_parts_are_not_the_models_weights() {
         let paths = [
             "adapter_model.safetensors",
             "config.json",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn given_patterns_replace_the_default_and_ignore_wins() {
+    fn patterns_replace_the_default_and_ignore_wins() {
         let paths = ["a.gguf", "b.gguf", "original/x.json"];
         let patterns = Patterns {
             allow: vec!["*.gguf".into(), "original/".into()],
@@ -268,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_fits_itself_and_stars_around_any_piece(path in "[a-z./-]{1,30}", at in 0usize..30) {
+        fn a_path_matches_itself_and_stars_before_any_suffix(path in "[a-z./-]{1,30}", at in 0usize..30) {
             prop_assert!(matches(&path, &path));
             let pattern = format!("*{}", &path[at.min(path.len() - 1)..]);
             prop_assert!(matches(&pattern, &path));
