@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -305,6 +305,7 @@ async fn resolve(
     State(state): State<HubState>,
     Path(at): Path<FilePath>,
     method: Method,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, HubError> {
     let id = format!("{}/{}", at.owner, at.name);
@@ -327,7 +328,7 @@ async fn resolve(
             &format!(
                 "cdn/{id}/{}/{}?signature=s",
                 repository.commit,
-                url_path(&at.path)
+                encoded_path(&uri)
             ),
         )
     } else {
@@ -412,18 +413,9 @@ fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unprintable"))
 }
 
-/// Percent-encodes what may not stand in a path of a `Location` header.
-fn url_path(path: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-    path.bytes()
-        .map(|byte| {
-            if keep(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
+/// The path of the file in a request to `/{owner}/{name}/resolve/{revision}/{path}`, percent-encoded by the client.
+fn encoded_path(uri: &Uri) -> &str {
+    uri.path().splitn(6, '/').nth(5).unwrap_or_default()
 }
 
 /// A refusal in the Hub's words: a status, `X-Error-Code` and a JSON body.
