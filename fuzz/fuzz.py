@@ -1,8 +1,8 @@
-"""Runs every fuzz target for a while: `make fuzz`, or `fuzz.py pickle config` for some of them.
+"""Runs the fuzz targets: all of them (`make fuzz`), or some (`fuzz.py pickle config`).
 
-FUZZ_SECONDS (60) is the time of each target. Installs cargo-fuzz below .cache; needs no nightly compiler, because
-coverage is all that is asked of it: the code has no `unsafe` that a sanitizer could watch. What a target finds lies in
-fuzz/artifacts; its corpus grows in fuzz/corpus.
+FUZZ_SECONDS (60) is the time of each target. Installs cargo-fuzz into .cache. Needs no nightly compiler, because it uses
+coverage only: the code contains no `unsafe` for a sanitizer to check. Findings are in fuzz/artifacts, the corpus is in
+fuzz/corpus.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".cache" / "fuzz"
 CARGO_FUZZ = ["cargo-fuzz", "0.13.2"]
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
-# A single input may not take longer or more than this.
+# Bounds of a single input.
 INPUT_SECONDS_MAX, MEMORY_MB_MAX = 10, 2048
 
-# Each target, and where its seeds are beside those of the hostile corpus.
+# Each target, and its seeds in addition to the hostile corpus.
 FIXTURES = "runtime/tests/fixtures"
 TARGETS = {
     "safetensors": [f"{FIXTURES}/pickle/*.safetensors"],
@@ -54,18 +54,18 @@ def build() -> None:
 
 
 def seeds(target: str) -> Iterator[bytes]:
-    """What a target begins with."""
+    """The seeds of a target."""
     for pattern in [f"{FIXTURES}/hostile/{target}/*", *TARGETS[target]]:
         for path in ROOT.glob(pattern):
             yield path.read_bytes()
     if target == "config":
-        # One of every architecture: the oracle's checkpoints hold their configuration.
+        # One of each architecture: the oracle's checkpoints contain their configuration.
         for path in ROOT.glob(f"{FIXTURES}/oracle/checkpoints/*.json"):
             yield json.dumps(json.loads(path.read_bytes())["files"]["config.json"]).encode()
 
 
 def seed(target: str) -> Path:
-    """The corpus of a target with every seed in it, each under the hash of its content."""
+    """Adds the seeds of a target to its corpus, each named by the hash of its content, and returns the corpus."""
     corpus = ROOT / "fuzz" / "corpus" / target
     corpus.mkdir(parents=True, exist_ok=True)
     for content in seeds(target):
@@ -74,7 +74,7 @@ def seed(target: str) -> Path:
 
 
 def fuzz(target: str) -> bool:
-    """Runs a target and tells how it went."""
+    """Runs a target. Returns whether it found nothing."""
     corpus, artifacts = seed(target), ROOT / "fuzz" / "artifacts" / target
     artifacts.mkdir(parents=True, exist_ok=True)
     n_seeds, known = len(list(corpus.iterdir())), set(artifacts.iterdir())
@@ -100,7 +100,7 @@ def main() -> int:
     build()
     print(f"… {len(targets)} targets, {SECONDS} s each", flush=True)
     failed = [target for target in targets if not fuzz(target)]
-    print(f"{len(targets) - len(failed)} of {len(targets)} targets without a finding" + (f"; not so: {', '.join(failed)}" if failed else ""))
+    print(f"{len(targets) - len(failed)} of {len(targets)} targets without a finding" + (f"; findings in: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
 

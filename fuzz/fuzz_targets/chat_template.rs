@@ -1,4 +1,4 @@
-//! Chat templates, and a conversation through them.
+//! Chat templates, which render a conversation.
 
 #![no_main]
 

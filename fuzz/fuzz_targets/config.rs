@@ -1,4 +1,4 @@
-//! A config.json and the tensors that it asks for.
+//! A config.json, and the tensors that it requires.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Files that torch.save wrote.
+//! Files of torch.save.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
-//! Hostile checkpoints: each ends the process with the contract's reason and a message that names the thing, in
-//! bounded memory. And the readers themselves, over the seeds of the fuzz targets and what once broke them.
+//! Hostile checkpoints: each ends the process with its reason and a message that names the fault, in bounded memory.
+//! And the readers themselves, over the seeds of the fuzz targets and earlier findings.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue names the place")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -15,13 +15,14 @@ use runtime::fuzzing;
 use runtime::model::{LoadOptions, Model};
 use runtime::tokenizer::Tokenizer;
 
-/// What a process may allocate, in KiB, touched or not: far more than any case needs, far less than any claims.
+/// Memory that a process may allocate, in KiB, used or not: far more than a case needs, far less than a hostile file
+/// claims.
 const MEMORY_KIB_MAX: u32 = 1 << 20;
 
 /// The files of a checkpoint.
 type Files = BTreeMap<&'static str, Vec<u8>>;
 
-/// A checkpoint and how the process must end on it.
+/// A checkpoint, and how the process must end.
 struct Case {
     name: String,
     files: Files,
@@ -52,7 +53,7 @@ const TENSORS: [(&str, &[usize]); 11] = [
     ("model.layers.0.mlp.down_proj.weight", &[4, 4]),
 ];
 
-/// A safetensors file of the given header and zeros.
+/// A safetensors file with this header and zeros.
 fn safetensors(header: &str, n_data_bytes: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
@@ -60,7 +61,7 @@ fn safetensors(header: &str, n_data_bytes: usize) -> Vec<u8> {
     file
 }
 
-/// The header of all tensors in f32, and how many bytes they have.
+/// The header of all tensors in f32, and the number of their bytes.
 fn header() -> (String, usize) {
     let mut end = 0;
     let entries = TENSORS.map(|(name, shape)| {
@@ -81,7 +82,7 @@ fn good() -> Files {
     ])
 }
 
-/// The good checkpoint with `files` put in; an empty one is taken away.
+/// The good checkpoint with these files replaced; an empty file is removed.
 fn with<const N: usize>(name: &str, files: [(&'static str, Vec<u8>); N], message: &'static str) -> Case {
     let mut all = good();
     all.extend(files);
@@ -94,7 +95,7 @@ fn with<const N: usize>(name: &str, files: [(&'static str, Vec<u8>); N], message
     }
 }
 
-/// Nesting that no reader follows to the end.
+/// Nesting that is deeper than any reader allows.
 fn deep() -> Vec<u8> {
     [br#"{"a":"#.repeat(100_000), b"1".to_vec(), b"}".repeat(100_000)].concat()
 }
@@ -291,7 +292,7 @@ fn index_cases() -> Vec<Case> {
     ]
 }
 
-/// A file of torch before 1.6 with the pickle `code` in it.
+/// A file of torch before 1.6 that contains the pickle `code`.
 fn legacy(code: &[u8]) -> Vec<u8> {
     let start = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
     let system = b"\x80\x02}X\x0d\0\0\0little_endian\x88s.";
@@ -456,14 +457,14 @@ fn folder(files: &Files) -> tempfile::TempDir {
     folder
 }
 
-/// An address of this machine that nobody else has: another for each process and call.
+/// A loopback address that is unique for each process and call.
 fn own_address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     format!("127.{high}.{low}.{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Serves a checkpoint until the process ends; what it says, or that it serves.
+/// Serves a checkpoint until the process ends or is ready. Returns the exit code and the failure, or the log.
 fn serve(model: &Path) -> Result<(Option<i32>, Failure), String> {
     let message = tempfile::NamedTempFile::new().unwrap();
     let limited = format!("ulimit -d {MEMORY_KIB_MAX}; exec \"$0\" \"$@\"");
@@ -487,14 +488,14 @@ fn serve(model: &Path) -> Result<(Option<i32>, Failure), String> {
         }
     }
     let code = process.wait().unwrap().code();
-    let said = std::fs::read_to_string(message.path()).unwrap();
-    let failure = Failure::from_termination_message(&said);
+    let text = std::fs::read_to_string(message.path()).unwrap();
+    let failure = Failure::from_termination_message(&text);
     failure
         .map(|failure| (code, failure))
-        .ok_or(format!("no last words:\n{log}"))
+        .ok_or(format!("no termination message:\n{log}"))
 }
 
-fn verdict(case: &Case) -> Result<(), String> {
+fn check(case: &Case) -> Result<(), String> {
     let (code, failure) = serve(folder(&case.files).path())?;
     if failure.reason != case.reason || code != Some(case.reason.exit_code().into()) {
         return Err(format!("exit {code:?}, {failure:?}"));
@@ -506,7 +507,7 @@ fn verdict(case: &Case) -> Result<(), String> {
 }
 
 #[test]
-fn the_checkpoint_that_the_others_are_made_of_loads() {
+fn the_good_checkpoint_loads() {
     let folder = folder(&good());
     Tokenizer::load(folder.path()).unwrap();
     Model::load(folder.path(), &LoadOptions::default(), &|_| {}).unwrap();
@@ -524,8 +525,8 @@ fn every_hostile_checkpoint_ends_with_its_reason() {
                     let Some(case) = next else {
                         return;
                     };
-                    if let Err(how) = verdict(case) {
-                        wrong.lock().unwrap().push(format!("{}: {how}", case.name));
+                    if let Err(problem) = check(case) {
+                        wrong.lock().unwrap().push(format!("{}: {problem}", case.name));
                     }
                 }
             });
@@ -541,7 +542,7 @@ fn every_hostile_checkpoint_ends_with_its_reason() {
     );
 }
 
-/// A reader, and the folder of its inputs.
+/// The name of a reader, which is also the folder of its inputs, and its function.
 type Reader = (&'static str, fn(&[u8]));
 
 const READERS: &[Reader] = &[
@@ -554,7 +555,7 @@ const READERS: &[Reader] = &[
 ];
 
 #[test]
-fn what_once_broke_a_reader_no_longer_does() {
+fn earlier_findings_break_no_reader() {
     let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hostile");
     for (name, read) in READERS {
         let inputs = std::fs::read_dir(corpus.join(name)).unwrap();
