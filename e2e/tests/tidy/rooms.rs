@@ -43,7 +43,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("pooling", "model"),
             ("model", "batch"),
             ("batch", ""),
-            ("fetch", "startup"),
+            ("fetch", "clock startup"),
             ("startup", ""),
             ("config", ""),
             ("clock", ""),
