@@ -1,6 +1,6 @@
-//! The OpenAPI document and `docs/api.md`, written from routes, the table of parameters and the types of answers.
+//! The OpenAPI document and `docs/api.md`, written from the routes, the tables of parameters and the types of answers.
 //!
-//! Nothing is described here that is not read or sent elsewhere: a route names its body and its answer.
+//! Owns the form of these documents. Their content is in the routes, which name their parameters and answers.
 
 use std::fmt::Write as _;
 
@@ -15,24 +15,24 @@ use crate::api::response::ErrorBody;
 /// Writes a schema.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Value;
 
-/// What the documents say of a route.
+/// The documentation of a route.
 pub struct RouteDoc {
     /// Its path; parameters of the path in braces.
     pub path: &'static str,
     /// Its methods, in lower case.
     pub methods: &'static [&'static str],
-    /// What it does, in one line.
+    /// Its effect, in one line.
     pub summary: &'static str,
-    /// Who may ask.
+    /// Who may use it.
     pub access: Access,
     /// How the OpenAPI document describes it; `None` if it is another name of a described route, or not for clients.
     pub operation: Option<Operation>,
 }
 
-/// Who may ask a route.
+/// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Clients with a key, where keys are set.
+    /// Clients with a key, if the settings contain keys.
     Key,
     /// Everybody: the kubelet, Prometheus and the operator have no key.
     Open,
@@ -40,7 +40,7 @@ pub enum Access {
 
 /// How the OpenAPI document describes a route.
 pub enum Operation {
-    /// A route that takes a body of the table of parameters.
+    /// A route with a body of the tables of parameters.
     Body(BodyOperation),
     /// A route that only reads, and the schema of its answer.
     Reading(SchemaOf),
@@ -48,7 +48,7 @@ pub enum Operation {
     Job,
 }
 
-/// A route that takes a body.
+/// A route with a body.
 pub struct BodyOperation {
     /// Its parameters.
     pub body: &'static Body,
@@ -58,11 +58,6 @@ pub struct BodyOperation {
     pub event: Option<SchemaOf>,
     /// Schema of an error.
     pub error: SchemaOf,
-}
-
-/// An object that is not described further.
-pub fn object(description: &str) -> Value {
-    json!({"type": "object", "description": description})
 }
 
 /// The schema of a job's body.
@@ -83,7 +78,7 @@ fn job_schema() -> Value {
     json!({"type": "object", "properties": {"input": input}, "required": ["input"]})
 }
 
-/// The schema of a type that is sent.
+/// The schema of an answer's type.
 pub fn schema<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().into()
 }

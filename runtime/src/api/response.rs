@@ -5,8 +5,10 @@
 pub mod chat;
 pub mod completion;
 pub mod logprobs;
+pub mod messages;
 pub mod models;
 pub mod pooled;
+pub mod responses;
 pub mod tokens;
 
 use schemars::JsonSchema;

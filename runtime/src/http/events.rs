@@ -36,12 +36,16 @@ impl Events {
         self.0.extend_from_slice(b"\n\n");
     }
 
-    /// Adds an event that has a type, whose data is JSON.
-    pub(super) fn push_typed(&mut self, kind: &str, data: &impl Serialize) {
+    /// Adds an event whose JSON begins with its `type`, which is also the name of the event.
+    pub(super) fn push_typed(&mut self, event: &impl Serialize) {
+        let json = serde_json::to_vec(event).expect("answers serialize");
+        let after = json.strip_prefix(br#"{"type":""#);
+        let name = after.and_then(|after| after.split(|byte| *byte == b'"').next());
         self.0.extend_from_slice(b"event: ");
-        self.0.extend_from_slice(kind.as_bytes());
+        self.0
+            .extend_from_slice(name.expect("the first field of an event is its type"));
         self.0.push(b'\n');
-        self.push(data);
+        self.push_written(|bytes| bytes.extend_from_slice(&json));
     }
 
     /// Adds OpenAI's last event.

@@ -53,6 +53,19 @@ pub struct StoreLimits {
     pub n_bytes_max: usize,
 }
 
+/// A job that is not in the store yet.
+#[derive(Debug)]
+pub struct NewJob<W> {
+    /// Its id.
+    pub id: String,
+    /// Its work.
+    pub work: W,
+    /// Size of the work, bytes.
+    pub n_work_bytes: usize,
+    /// How long its results are kept after its end.
+    pub kept_for: Duration,
+}
+
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -196,35 +209,29 @@ impl<W> Store<W> {
     ///
     /// # Errors
     /// [`StoreFull`] if there is no room, and no ended job to forget for it.
-    pub fn submit(
-        &mut self,
-        id: String,
-        (work, n_work_bytes): (W, usize),
-        kept_for: Duration,
-        now: Instant,
-    ) -> Result<Claim<W>, StoreFull> {
+    pub fn submit(&mut self, new: NewJob<W>, now: Instant) -> Result<Claim<W>, StoreFull> {
         self.expire(now);
         while self.jobs.len() >= self.limits.n_jobs_max {
             self.forget_oldest().ok_or(StoreFull)?;
         }
-        self.make_room(n_work_bytes)?;
+        self.make_room(new.n_work_bytes)?;
         let job = Job {
             attempt: 0,
             status: Status::InQueue,
-            work: Some(Arc::new(work)),
-            n_work_bytes,
+            work: Some(Arc::new(new.work)),
+            n_work_bytes: new.n_work_bytes,
             cancelled: CancellationToken::new(),
             queued_at: now,
             started_at: None,
             ended_at: None,
-            kept_for,
+            kept_for: new.kept_for,
             items: Vec::new(),
             n_streamed: 0,
             error: None,
         };
-        let claim = claim(&id, &job).expect("it has just been given its work");
-        self.n_bytes += n_work_bytes;
-        self.jobs.insert(id, job);
+        let claim = claim(&new.id, &job).expect("it has just been given its work");
+        self.n_bytes += job.n_work_bytes;
+        self.jobs.insert(new.id, job);
         Ok(claim)
     }
 
@@ -422,7 +429,16 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn submitted(store: &mut Store<()>, id: &str, now: Instant) -> Claim<()> {
-        store.submit(id.into(), ((), 10), MINUTE, now).unwrap()
+        store.submit(job(id, 10), now).unwrap()
+    }
+
+    fn job(id: &str, n_work_bytes: usize) -> NewJob<()> {
+        NewJob {
+            id: id.into(),
+            work: (),
+            n_work_bytes,
+            kept_for: MINUTE,
+        }
     }
 
     #[test]
@@ -485,15 +501,12 @@ mod tests {
         for id in ["a", "b", "c", "d"] {
             submitted(&mut store, id, now);
         }
-        assert_eq!(
-            store.submit("e".into(), ((), 1), MINUTE, now).unwrap_err(),
-            StoreFull
-        );
+        assert_eq!(store.submit(job("e", 1), now).unwrap_err(), StoreFull);
         store.cancel("b", now);
         store.cancel("a", now + Duration::from_millis(1));
         submitted(&mut store, "e", now);
         assert!(store.view("b", now).is_none() && store.view("a", now).is_some());
-        let large = store.submit("f".into(), ((), 99), MINUTE, now);
+        let large = store.submit(job("f", 99), now);
         assert_eq!(large.unwrap_err(), StoreFull, "bytes count, too");
     }
 
@@ -536,7 +549,7 @@ mod tests {
         match step {
             Step::Submit(n) => {
                 let id = claims.len().to_string();
-                claims.extend(store.submit(id, ((), n), MINUTE, *now));
+                claims.extend(store.submit(job(&id, n), *now));
             }
             Step::Wait(s) => *now += Duration::from_secs(s),
             Step::Purge => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::chat::rewritten_chat;
 use super::messages::listed;
-use super::parameters::MESSAGES;
+use super::parameters::{MESSAGE_TOKENS, MESSAGES};
 use super::params::{Params, take};
 use super::prepared::Prepared;
 use super::renames::Renames;
@@ -37,7 +37,7 @@ pub fn anthropic(body: &[u8], rules: &Rules<'_>) -> Result<Prepared, ApiError> {
 /// # Errors
 /// [`ApiError`] for every error of the client.
 pub fn anthropic_prompt(body: &[u8], rules: &Rules<'_>) -> Result<Prepared, ApiError> {
-    anthropic_chat(Params::parse(body, &MESSAGES, rules)?, rules)
+    anthropic_chat(Params::parse(body, &MESSAGE_TOKENS, rules)?, rules)
 }
 
 fn anthropic_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiError> {

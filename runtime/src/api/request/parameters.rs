@@ -7,6 +7,6 @@ mod generating;
 mod pooled;
 mod table;
 
-pub use generating::{CHAT_COMPLETIONS, COMPLETIONS, MESSAGES, RESPONSES};
+pub use generating::{CHAT_COMPLETIONS, COMPLETIONS, MESSAGE_TOKENS, MESSAGES, RESPONSES};
 pub use pooled::{DETOKENIZATION, EMBEDDINGS, RERANKING, SCORES, TOKENIZATION};
 pub use table::{Body, Kind, Parameter, Support};

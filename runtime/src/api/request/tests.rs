@@ -596,6 +596,12 @@ fn tables() -> Vec<Table> {
             Task::Generate,
         ),
         (
+            &parameters::MESSAGE_TOKENS,
+            said(),
+            |body, rules| anthropic_prompt(body, rules).map(drop),
+            Task::Generate,
+        ),
+        (
             &parameters::EMBEDDINGS,
             json!({}),
             |body, rules| embeddings(body, rules).map(drop),

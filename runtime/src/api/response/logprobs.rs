@@ -132,14 +132,23 @@ pub fn prompt(ids: &[u32], scored: &[Option<TokenLogprobs>], n_top: usize, names
     ids.iter().zip(scored).map(place).collect()
 }
 
+/// A token of a completion or its prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredToken<'a> {
+    /// Its id.
+    pub token: u32,
+    /// Its log-probabilities; `None` for the first token of a prompt.
+    pub logprobs: Option<&'a TokenLogprobs>,
+}
+
 impl Completion {
-    /// Adds a token whose text begins at character `offset`, which moves on, with the `n_top` most probable ones behind
-    /// it; without log-probabilities it is the first of a prompt.
+    /// Adds a token whose text begins at character `offset`, with its `n_top` most probable alternatives, and moves
+    /// `offset` to the end of its text.
     pub fn push(
         &mut self,
-        token: u32,
-        logprobs: Option<&TokenLogprobs>,
-        (names, n_top): (Names<'_>, usize),
+        ScoredToken { token, logprobs }: ScoredToken<'_>,
+        names: Names<'_>,
+        n_top: usize,
         offset: &mut usize,
     ) {
         let name = |token: u32| {
@@ -205,7 +214,11 @@ mod tests {
             top: vec![(0, -1.0), (1, -2.0), (2, -3.0)],
         };
         let mut completion = Completion::default();
-        completion.push(2, Some(&logprobs), (names, 2), &mut 0);
+        let scored = ScoredToken {
+            token: 2,
+            logprobs: Some(&logprobs),
+        };
+        completion.push(scored, names, 2, &mut 0);
         let top = completion.top_logprobs[0].clone().unwrap_or_default();
         assert_eq!(
             top.keys().collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! `POST /v1/messages` and `/v1/messages/count_tokens`: Anthropic's shape of a chat, its errors included.
+//! `POST /v1/messages` and `/v1/messages/count_tokens`: Anthropic's form of a chat and its errors.
 
 use std::sync::Arc;
 
@@ -8,13 +8,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::answer::{Finish, StopReason};
 use crate::api::error::ApiError;
-use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, object};
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
 use crate::api::request;
-use crate::api::request::parameters::MESSAGES;
+use crate::api::request::parameters::{MESSAGE_TOKENS, MESSAGES};
+use crate::api::response::messages::{
+    AnthropicError, AnthropicErrorFields, AnthropicEvent, AnthropicMessage, AnthropicStopReason,
+    AnthropicTokenCount, AnthropicUsage, ContentBlock, ContentDelta, MessageEnd,
+};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
 use crate::http::body::JsonBytes;
@@ -29,13 +33,13 @@ pub(super) const CREATE: Route = Route {
     doc: RouteDoc {
         path: "/v1/messages",
         methods: &["post"],
-        summary: "Answer a conversation, as Anthropic's messages",
+        summary: "Answer a conversation, as in Anthropic's messages",
         access: Access::Key,
         operation: Some(Operation::Body(BodyOperation {
             body: &MESSAGES,
-            answer: |_| object("Anthropic's message object."),
-            event: Some(|_| object("Anthropic's events, from `message_start` to `message_stop`.")),
-            error: |_| object("Anthropic's error object."),
+            answer: schema::<AnthropicMessage>,
+            event: Some(schema::<AnthropicEvent>),
+            error: schema::<AnthropicError>,
         })),
     },
     handler: || post(create),
@@ -49,7 +53,12 @@ pub(super) const COUNT_TOKENS: Route = Route {
         methods: &["post"],
         summary: "Count the tokens of messages",
         access: Access::Key,
-        operation: None,
+        operation: Some(Operation::Body(BodyOperation {
+            body: &MESSAGE_TOKENS,
+            answer: schema::<AnthropicTokenCount>,
+            event: None,
+            error: schema::<AnthropicError>,
+        })),
     },
     handler: || post(count_tokens),
     dialect: Dialect::Anthropic,
@@ -58,22 +67,22 @@ pub(super) const COUNT_TOKENS: Route = Route {
 /// Anthropic's name of the header with a request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// An error in Anthropic's shape.
+/// An error in Anthropic's form.
 fn refused(error: ApiError, id: &RequestId) -> Response {
     let body = error_body(&error, id);
-    // Status, headers and label are the same.
+    // Status, headers and label are those of OpenAI's routes.
     let (mut parts, _) = error.into_response().into_parts();
     parts.headers.remove(axum::http::header::CONTENT_LENGTH);
     (parts, Json(body)).into_response()
 }
 
 /// An answer or an error, with the request's id.
-fn told(answer: Result<Response, ApiError>, id: RequestId) -> Response {
+fn with_id(answer: Result<Response, ApiError>, id: RequestId) -> Response {
     let response = answer.unwrap_or_else(|error| refused(error, &id));
     ([(REQUEST_ID, id.0)], response).into_response()
 }
 
-fn error_body(error: &ApiError, RequestId(id): &RequestId) -> Value {
+fn error_body(error: &ApiError, RequestId(id): &RequestId) -> AnthropicError {
     let kind = match error.facts().status {
         401 => "authentication_error",
         403 => "permission_error",
@@ -84,11 +93,17 @@ fn error_body(error: &ApiError, RequestId(id): &RequestId) -> Value {
         status if status < 500 => "invalid_request_error",
         _ => "api_error",
     };
-    let id = id.to_str().unwrap_or_default();
-    json!({"type": "error", "error": {"type": kind, "message": error.to_string()}, "request_id": id})
+    AnthropicError {
+        r#type: "error",
+        error: AnthropicErrorFields {
+            r#type: kind,
+            message: error.to_string(),
+        },
+        request_id: id.to_str().unwrap_or_default().to_owned(),
+    }
 }
 
-/// Lets a request with a key pass, be it in OpenAI's header or in Anthropic's.
+/// Requires a key, in OpenAI's header or in Anthropic's.
 pub(super) async fn require_key(
     State(keys): State<Arc<ApiKeys>>,
     Extension(id): Extension<RequestId>,
@@ -98,7 +113,7 @@ pub(super) async fn require_key(
     if keys.admit(request.headers()) {
         next.run(request).await
     } else {
-        told(Err(ApiError::InvalidApiKey), id)
+        with_id(Err(ApiError::InvalidApiKey), id)
     }
 }
 
@@ -113,10 +128,10 @@ async fn create(
         let writer = MessageWriter::new(&prepared.model, id.clone());
         respond(Arc::clone(&app), prepared, writer).await
     };
-    told(answer.await, id)
+    with_id(answer.await, id)
 }
 
-/// Counts the tokens of messages as a prompt.
+/// Counts the tokens of the prompt that messages make.
 async fn count_tokens(
     State(app): State<Arc<App>>,
     Extension(id): Extension<RequestId>,
@@ -124,109 +139,127 @@ async fn count_tokens(
 ) -> Response {
     let answer = async {
         let prepared = prepare(&app, body?, request::anthropic_prompt).await?;
-        Ok(Json(json!({"input_tokens": prepared.n_prompt_tokens()})).into_response())
+        let input_tokens = prepared.n_prompt_tokens();
+        Ok(Json(AnthropicTokenCount { input_tokens }).into_response())
     };
-    told(answer.await, id)
+    with_id(answer.await, id)
 }
 
-/// A block of the content that goes on.
+/// A block of the content that is not complete.
 enum Block {
     Thinking(String),
     Text(String),
     ToolUse { id: String, name: String, input: String },
 }
 
+impl Block {
+    /// The block so far. Arguments that are not complete JSON are written as an empty object.
+    fn content(&self) -> ContentBlock {
+        match self {
+            Block::Thinking(thinking) => ContentBlock::Thinking {
+                thinking: thinking.clone(),
+                signature: "",
+            },
+            Block::Text(text) => ContentBlock::Text { text: text.clone() },
+            Block::ToolUse { id, name, input } => ContentBlock::ToolUse {
+                id: id.clone(),
+                name: name.clone(),
+                input: serde_json::from_str(input).unwrap_or_else(|_| json!({})),
+            },
+        }
+    }
+}
+
 struct MessageWriter {
     request_id: RequestId,
-    message: Value,
-    content: Vec<Value>,
+    /// The answer with its complete blocks.
+    message: AnthropicMessage,
     open: Option<Block>,
     has_calls: bool,
 }
 
 impl MessageWriter {
     fn new(model: &str, request_id: RequestId) -> Self {
-        let message = json!({
-            "id": format!("msg_{}", uuid::Uuid::new_v4().simple()),
-            "type": "message", "role": "assistant", "model": model, "content": [],
-            "stop_reason": null, "stop_sequence": null, "usage": null,
-        });
+        let message = AnthropicMessage {
+            id: format!("msg_{}", uuid::Uuid::new_v4().simple()),
+            r#type: "message",
+            role: "assistant",
+            model: model.to_owned(),
+            content: Vec::new(),
+            stop_reason: None,
+            stop_sequence: None,
+            usage: None,
+        };
         Self {
             request_id,
             message,
-            content: Vec::new(),
             open: None,
             has_calls: false,
         }
     }
 
-    fn open(&mut self, block: Block, events: &mut Vec<Value>) {
+    fn open(&mut self, block: Block, events: &mut Vec<AnthropicEvent>) {
         self.close(events);
-        let start = json!({"type": "content_block_start", "index": self.content.len(), "content_block": block.value()});
-        events.push(start);
+        events.push(AnthropicEvent::ContentBlockStart {
+            index: self.message.content.len(),
+            content_block: block.content(),
+        });
         self.open = Some(block);
     }
 
-    fn close(&mut self, events: &mut Vec<Value>) {
+    fn close(&mut self, events: &mut Vec<AnthropicEvent>) {
         let Some(block) = self.open.take() else { return };
-        events.push(json!({"type": "content_block_stop", "index": self.content.len()}));
-        self.content.push(block.value());
+        let index = self.message.content.len();
+        events.push(AnthropicEvent::ContentBlockStop { index });
+        self.message.content.push(block.content());
     }
 
-    fn delta(&self, delta: Value, events: &mut Vec<Value>) {
-        events.push(json!({"type": "content_block_delta", "index": self.content.len(), "delta": delta}));
-    }
-}
-
-impl Block {
-    /// Input that was cut off is no JSON, and then empty.
-    fn value(&self) -> Value {
-        match self {
-            Block::Thinking(thinking) => json!({"type": "thinking", "thinking": thinking, "signature": ""}),
-            Block::Text(text) => json!({"type": "text", "text": text}),
-            Block::ToolUse { id, name, input } => {
-                let input = serde_json::from_str(input).unwrap_or_else(|_| json!({}));
-                json!({"type": "tool_use", "id": id, "name": name, "input": input})
-            }
-        }
+    fn delta(&self, delta: ContentDelta, events: &mut Vec<AnthropicEvent>) {
+        let index = self.message.content.len();
+        events.push(AnthropicEvent::ContentBlockDelta { index, delta });
     }
 }
 
-/// Anthropic counts cached tokens apart.
-fn usage(counts: Counts) -> Value {
-    json!({
-        "input_tokens": counts.n_prompt - counts.n_cached,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": counts.n_cached,
-        "output_tokens": counts.n_generated,
-    })
+/// Anthropic counts the prompt's cached tokens separately.
+fn usage(counts: Counts) -> AnthropicUsage {
+    let n_cached = counts.answer.n_cached;
+    AnthropicUsage {
+        input_tokens: counts.n_prompt - n_cached,
+        cache_creation_input_tokens: 0,
+        cache_read_input_tokens: n_cached,
+        output_tokens: counts.answer.n_generated,
+    }
 }
 
 impl Writer for MessageWriter {
-    fn begin(&mut self, counts: Counts, events: &mut Vec<Value>) {
-        self.message["usage"] = usage(counts);
-        events.push(json!({"type": "message_start", "message": self.message}));
+    type Event = AnthropicEvent;
+    type Answer = AnthropicMessage;
+
+    fn begin(&mut self, counts: Counts, events: &mut Vec<AnthropicEvent>) {
+        self.message.usage = Some(usage(counts));
+        let message = self.message.clone();
+        events.push(AnthropicEvent::MessageStart { message });
     }
 
-    fn piece(&mut self, piece: Piece, events: &mut Vec<Value>) {
+    fn piece(&mut self, piece: Piece, events: &mut Vec<AnthropicEvent>) {
         match piece {
             Piece::Reasoning(more) => {
                 if !matches!(self.open, Some(Block::Thinking(_))) {
                     self.open(Block::Thinking(String::new()), events);
                 }
-                self.delta(json!({"type": "thinking_delta", "thinking": more}), events);
                 if let Some(Block::Thinking(thinking)) = &mut self.open {
                     thinking.push_str(&more);
                 }
+                self.delta(ContentDelta::ThinkingDelta { thinking: more }, events);
             }
             Piece::Content(more) => {
                 if !matches!(self.open, Some(Block::Text(_))) {
                     self.open(Block::Text(String::new()), events);
                 }
-                self.delta(json!({"type": "text_delta", "text": more}), events);
                 if let Some(Block::Text(text)) = &mut self.open {
                     text.push_str(&more);
                 }
+                self.delta(ContentDelta::TextDelta { text: more }, events);
             }
             Piece::Call { id, name, .. } => {
                 self.has_calls = true;
@@ -235,37 +268,41 @@ impl Writer for MessageWriter {
                 self.open(Block::ToolUse { id, name, input }, events);
             }
             Piece::Arguments { text: more, .. } => {
-                self.delta(json!({"type": "input_json_delta", "partial_json": more}), events);
                 if let Some(Block::ToolUse { input, .. }) = &mut self.open {
                     input.push_str(&more);
                 }
+                self.delta(ContentDelta::InputJsonDelta { partial_json: more }, events);
             }
         }
     }
 
-    fn end(&mut self, finish: &Finish, counts: Counts, events: &mut Vec<Value>) {
+    fn end(&mut self, finish: &Finish, counts: Counts, events: &mut Vec<AnthropicEvent>) {
         self.close(events);
-        let (reason, sequence) = match finish {
-            Finish::Length => ("max_tokens", None),
-            Finish::Stop(Some(StopReason::Text(text))) => ("stop_sequence", Some(text)),
-            Finish::Stop(_) if self.has_calls => ("tool_use", None),
-            Finish::Stop(_) => ("end_turn", None),
+        let (stop_reason, stop_sequence) = match finish {
+            Finish::Length => (AnthropicStopReason::MaxTokens, None),
+            Finish::Stop(Some(StopReason::Text(text))) => {
+                (AnthropicStopReason::StopSequence, Some(text.clone()))
+            }
+            Finish::Stop(_) if self.has_calls => (AnthropicStopReason::ToolUse, None),
+            Finish::Stop(_) => (AnthropicStopReason::EndTurn, None),
         };
-        let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
+        self.message.stop_reason = Some(stop_reason);
+        self.message.stop_sequence.clone_from(&stop_sequence);
         let usage = usage(counts);
-        events.push(json!({"type": "message_delta", "delta": delta, "usage": usage}));
-        events.push(json!({"type": "message_stop"}));
-        self.message["stop_reason"] = json!(reason);
-        self.message["stop_sequence"] = json!(sequence);
-        self.message["usage"] = usage;
+        self.message.usage = Some(usage);
+        let delta = MessageEnd {
+            stop_reason,
+            stop_sequence,
+        };
+        events.push(AnthropicEvent::MessageDelta { delta, usage });
+        events.push(AnthropicEvent::MessageStop);
     }
 
-    fn fail(&mut self, error: &ApiError, events: &mut Vec<Value>) {
-        events.push(error_body(error, &self.request_id));
+    fn fail(&mut self, error: &ApiError, events: &mut Vec<AnthropicEvent>) {
+        events.push(AnthropicEvent::Error(error_body(error, &self.request_id)));
     }
 
-    fn whole(mut self) -> Value {
-        self.message["content"] = Value::Array(self.content);
+    fn answer(self) -> AnthropicMessage {
         self.message
     }
 }

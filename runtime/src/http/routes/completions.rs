@@ -123,7 +123,11 @@ impl Completion {
                 .iter()
                 .filter_map(|token| Some((token.id, Some(token.logprobs.as_ref()?))));
             for (token, scored) in echoed.chain(own) {
-                logprobs.push(token, scored, (names, n_top), &mut self.offsets[choice_idx]);
+                let scored = logprobs::ScoredToken {
+                    token,
+                    logprobs: scored,
+                };
+                logprobs.push(scored, names, n_top, &mut self.offsets[choice_idx]);
             }
             logprobs
         });

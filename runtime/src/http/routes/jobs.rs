@@ -22,7 +22,7 @@ use crate::api::error::{ApiError, shortened};
 use crate::api::jobs::batches::BatchRule;
 use crate::api::jobs::input::{self, Call};
 use crate::api::jobs::output::{self, Collector, EventFormat, EventReader};
-use crate::api::jobs::store::{Claim, End, RetryError, Status, View};
+use crate::api::jobs::store::{Claim, End, NewJob, RetryError, Status, View};
 use crate::api::jobs::{KEPT_FOR_ASYNC, KEPT_FOR_SYNC, Work};
 use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
@@ -286,12 +286,17 @@ fn submit(
 ) -> Result<(Claim<Work>, Vec<String>), ApiError> {
     accepts(&state.app)?;
     let (work, ignored) = read(&body.0)?;
-    let id = format!("{id_prefix}{}-u1", uuid::Uuid::new_v4());
+    let job = NewJob {
+        id: format!("{id_prefix}{}-u1", uuid::Uuid::new_v4()),
+        work,
+        n_work_bytes: body.0.len(),
+        kept_for,
+    };
     let claim = state
         .app
         .jobs
         .store()
-        .submit(id, (work, body.0.len()), kept_for, Instant::now())
+        .submit(job, Instant::now())
         .map_err(|_| ApiError::JobsFull)?;
     Ok((claim, ignored))
 }

@@ -1,20 +1,26 @@
-//! `POST /v1/responses`: OpenAI's newer shape of a chat, without its store.
+//! `POST /v1/responses`: OpenAI's newer form of a chat, without stored answers.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::api::answer::{Finish, Token};
 use crate::api::error::{ApiError, shortened};
-use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, object, schema};
+use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
 use crate::api::request::parameters::RESPONSES;
-use crate::api::request::{self, Method, Prepared, PreparedResponse};
-use crate::api::response::ErrorBody;
-use crate::api::response::logprobs::{self, Names};
+use crate::api::request::{self, Method, PreparedResponse};
+use crate::api::response::logprobs::{self, ChatToken, Names};
+use crate::api::response::responses::{
+    ContentPart, FunctionCallItem, IncompleteDetails, ItemEvent, MessageItem, OutputItem, PartEvent,
+    ReasoningItem, RepeatedParameters, ResponseAnswer, ResponseError, ResponseEvent, ResponseStatus,
+    ResponseUsage, StateEvent,
+};
+use crate::api::response::{CompletionTokensDetails, ErrorBody, PromptTokensDetails};
 use crate::clock::unix_time_s;
+use crate::engine::SamplingParams;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
@@ -23,38 +29,17 @@ use crate::http::typed_events::{Counts, Writer, respond};
 use crate::parsers::Piece;
 use crate::tokenizer::Tokenizer;
 
-/// What of a request is said again in its answer, and what stands there where the request does not say.
-const ECHOED: [(&str, &str); 15] = [
-    ("frequency_penalty", "0"),
-    ("instructions", "null"),
-    ("max_output_tokens", "null"),
-    ("metadata", "{}"),
-    ("parallel_tool_calls", "true"),
-    ("presence_penalty", "0"),
-    ("prompt_cache_key", "null"),
-    ("reasoning", r#"{"effort": null, "summary": null}"#),
-    ("safety_identifier", "null"),
-    ("text", r#"{"format": {"type": "text"}}"#),
-    ("tool_choice", "\"auto\""),
-    ("tools", "[]"),
-    ("top_logprobs", "0"),
-    ("truncation", "\"disabled\""),
-    ("user", "null"),
-];
-
 /// The route.
 pub(super) const CREATE: Route = Route {
     doc: RouteDoc {
         path: "/v1/responses",
         methods: &["post"],
-        summary: "Answer items, as OpenAI's responses",
+        summary: "Answer a conversation of items, as in OpenAI's responses",
         access: Access::Key,
         operation: Some(Operation::Body(BodyOperation {
             body: &RESPONSES,
-            answer: |_| object("OpenAI's response object; nothing is stored."),
-            event: Some(|_| {
-                object("OpenAI's response events, from `response.created` to `response.completed`.")
-            }),
+            answer: schema::<ResponseAnswer>,
+            event: Some(schema::<ResponseEvent>),
             error: schema::<ErrorBody>,
         })),
     },
@@ -62,7 +47,7 @@ pub(super) const CREATE: Route = Route {
     dialect: Dialect::Openai,
 };
 
-/// Stored responses, of which there are none.
+/// Fetches a stored response. There is none.
 pub(super) const UNKNOWN: Route = Route {
     doc: RouteDoc {
         path: "/v1/responses/{id}",
@@ -75,7 +60,7 @@ pub(super) const UNKNOWN: Route = Route {
     dialect: Dialect::Openai,
 };
 
-/// The cancelling of a stored response.
+/// Cancels a stored response. There is none.
 pub(super) const UNKNOWN_CANCEL: Route = Route {
     doc: RouteDoc {
         path: "/v1/responses/{id}/cancel",
@@ -88,69 +73,121 @@ pub(super) const UNKNOWN_CANCEL: Route = Route {
     dialect: Dialect::Openai,
 };
 
-/// Answers items.
+/// Answers a conversation of items.
 pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Result<Response, ApiError> {
-    let PreparedResponse { prepared, given } = prepare(&app, body, request::response).await?;
-    let answers = &prepared.answers;
-    // Tokens would tell the thoughts that are not to be told.
-    let tells = answers.logprobs.is_some() && !answers.parsing.hides_reasoning;
+    let request = prepare(&app, body, request::response).await?;
+    let answers = &request.prepared.answers;
+    // The tokens would show thoughts that the request hides.
+    let has_logprobs = answers.logprobs.is_some() && !answers.parsing.hides_reasoning;
     let tokenizer = Arc::clone(&app.ready()?.tokenizer);
-    let writer = ResponseWriter::new(&prepared, &given, tells.then_some(tokenizer));
-    respond(app, prepared, writer).await
+    let writer = ResponseWriter::new(&request, has_logprobs.then_some(tokenizer));
+    respond(app, request.prepared, writer).await
 }
 
-/// Answers are not stored, so that there is none to be had or cancelled later.
+/// Answers are not stored, so no client can fetch or cancel one.
 pub(super) async fn unknown(Path(id): Path<String>) -> ApiError {
     ApiError::UnknownResponse { id: shortened(&id) }
 }
 
-/// An item of the output that goes on.
-struct Open {
+/// An item of the output that is not complete.
+struct OpenItem {
     kind: Kind,
     id: String,
     text: String,
-    /// Log-probabilities of its tokens, where asked for.
-    logprobs: Vec<Value>,
+    /// Log-probabilities of its tokens, if they are requested.
+    logprobs: Vec<ChatToken>,
 }
 
+#[derive(PartialEq)]
 enum Kind {
     Reasoning,
     Message,
     Call { call_id: String, name: String },
 }
 
+impl OpenItem {
+    fn part(&self) -> ContentPart {
+        match self.kind {
+            Kind::Reasoning => ContentPart::ReasoningText {
+                text: self.text.clone(),
+            },
+            Kind::Message | Kind::Call { .. } => ContentPart::OutputText {
+                text: self.text.clone(),
+                annotations: Vec::new(),
+                logprobs: self.logprobs.clone(),
+            },
+        }
+    }
+
+    fn item(&self, status: ResponseStatus) -> OutputItem {
+        let id = self.id.clone();
+        let content = match self.text.is_empty() {
+            true => Vec::new(),
+            false => vec![self.part()],
+        };
+        match &self.kind {
+            Kind::Reasoning => OutputItem::Reasoning(ReasoningItem {
+                id,
+                r#type: "reasoning",
+                summary: Vec::new(),
+                content,
+                status,
+            }),
+            Kind::Message => OutputItem::Message(MessageItem {
+                id,
+                r#type: "message",
+                role: "assistant",
+                content,
+                status,
+            }),
+            Kind::Call { call_id, name } => OutputItem::FunctionCall(FunctionCallItem {
+                id,
+                r#type: "function_call",
+                call_id: call_id.clone(),
+                name: name.clone(),
+                arguments: self.text.clone(),
+                status,
+            }),
+        }
+    }
+}
+
+/// Index of the part of an item: each has one.
+const CONTENT_INDEX: usize = 0;
+
 struct ResponseWriter {
-    /// The answer, without its output.
-    response: Map<String, Value>,
-    output: Vec<Value>,
-    open: Option<Open>,
+    /// The answer with its complete items.
+    response: ResponseAnswer,
+    open: Option<OpenItem>,
     sequence_number: u64,
-    /// For log-probabilities, where they are asked for.
+    /// For log-probabilities, if they are requested.
     tokenizer: Option<Arc<Tokenizer>>,
-    /// Log-probabilities of the tokens whose text is next.
-    logprobs: Vec<Value>,
+    /// Log-probabilities of the tokens of the next text.
+    logprobs: Vec<ChatToken>,
 }
 
 impl ResponseWriter {
-    fn new(prepared: &Prepared, given: &Map<String, Value>, tokenizer: Option<Arc<Tokenizer>>) -> Self {
-        let id = new_id("resp_");
-        let mut response = Map::new();
-        let fixed = json!({
-            "id": id, "object": "response", "created_at": unix_time_s(), "completed_at": null,
-            "status": "in_progress", "background": false, "error": null, "incomplete_details": null,
-            "max_tool_calls": null, "model": prepared.model, "output": [], "previous_response_id": null,
-            "service_tier": "default", "store": false, "usage": null,
-        });
-        response.extend(fixed.as_object().cloned().unwrap_or_default());
-        let echoed = ECHOED.map(|(name, default)| (name, default.to_owned()));
-        for (name, default) in echoed.into_iter().chain(in_force(prepared)) {
-            let given = given.get(name).filter(|value| !value.is_null()).cloned();
-            let default = || serde_json::from_str(&default).unwrap_or_default();
-            response.insert(name.into(), given.unwrap_or_else(default));
-        }
+    fn new(request: &PreparedResponse, tokenizer: Option<Arc<Tokenizer>>) -> Self {
+        let response = ResponseAnswer {
+            id: new_id("resp_"),
+            object: "response",
+            created_at: unix_time_s(),
+            completed_at: None,
+            status: ResponseStatus::InProgress,
+            background: false,
+            error: None,
+            incomplete_details: None,
+            max_tool_calls: None,
+            model: request.prepared.model.clone(),
+            output: Vec::new(),
+            previous_response_id: None,
+            service_tier: "default",
+            store: false,
+            usage: None,
+            request: repeated(request),
+        };
         Self {
             response,
-            output: Vec::new(),
             open: None,
             sequence_number: 0,
             tokenizer,
@@ -158,182 +195,167 @@ impl ResponseWriter {
         }
     }
 
-    fn event(&mut self, kind: &str, fields: Value, events: &mut Vec<Value>) {
-        let mut event = json!({"type": kind, "sequence_number": self.sequence_number});
-        if let (Some(event), Value::Object(fields)) = (event.as_object_mut(), fields) {
-            event.extend(fields);
-        }
+    fn next_number(&mut self) -> u64 {
+        let number = self.sequence_number;
         self.sequence_number += 1;
-        events.push(event);
+        number
     }
 
-    fn whole_response(&self) -> Value {
-        let mut response = self.response.clone();
-        response.insert("output".into(), Value::Array(self.output.clone()));
-        Value::Object(response)
-    }
-
-    /// Makes sure that text of this kind can go on.
-    fn open_text(&mut self, kind: Kind, events: &mut Vec<Value>) {
-        match (&self.open, &kind) {
-            (
-                Some(Open {
-                    kind: Kind::Reasoning,
-                    ..
-                }),
-                Kind::Reasoning,
-            )
-            | (
-                Some(Open {
-                    kind: Kind::Message, ..
-                }),
-                Kind::Message,
-            ) => return,
-            _ => {}
-        }
-        self.open(kind, events);
-        if let Some(open) = &self.open {
-            let place = self.content_place(open, &[("part", open.part())]);
-            self.event("response.content_part.added", place, events);
+    fn state(&mut self) -> StateEvent {
+        StateEvent {
+            sequence_number: self.next_number(),
+            response: self.response.clone(),
         }
     }
 
-    fn open(&mut self, kind: Kind, events: &mut Vec<Value>) {
-        self.close("completed", events);
+    fn item_event(&mut self, item: OutputItem) -> ItemEvent {
+        ItemEvent {
+            sequence_number: self.next_number(),
+            output_index: self.response.output.len(),
+            item,
+        }
+    }
+
+    fn part_event(&mut self, open: &OpenItem) -> PartEvent {
+        PartEvent {
+            sequence_number: self.next_number(),
+            item_id: open.id.clone(),
+            output_index: self.response.output.len(),
+            part: open.part(),
+            content_index: CONTENT_INDEX,
+        }
+    }
+
+    /// Begins an item with text, unless one of this kind is open.
+    fn open_text(&mut self, kind: Kind, events: &mut Vec<ResponseEvent>) {
+        if self.open.as_ref().is_some_and(|open| open.kind == kind) {
+            return;
+        }
+        let open = self.begin_item(kind, events);
+        events.push(ResponseEvent::PartAdded(self.part_event(&open)));
+        self.open = Some(open);
+    }
+
+    /// Ends the open item and begins another.
+    fn begin_item(&mut self, kind: Kind, events: &mut Vec<ResponseEvent>) -> OpenItem {
+        self.close(ResponseStatus::Completed, events);
         let id = new_id(match kind {
             Kind::Reasoning => "rs_",
             Kind::Message => "msg_",
             Kind::Call { .. } => "fc_",
         });
-        let open = Open {
+        let open = OpenItem {
             kind,
             id,
             text: String::new(),
             logprobs: Vec::new(),
         };
-        let added = json!({"output_index": self.output.len(), "item": open.item("in_progress")});
-        self.open = Some(open);
-        self.event("response.output_item.added", added, events);
+        let added = self.item_event(open.item(ResponseStatus::InProgress));
+        events.push(ResponseEvent::ItemAdded(added));
+        open
     }
 
-    fn text(&mut self, text: String, events: &mut Vec<Value>) {
+    /// Adds text to the open item.
+    fn text(&mut self, delta: String, events: &mut Vec<ResponseEvent>) {
         let Some(mut open) = self.open.take() else { return };
-        open.text.push_str(&text);
-        let (kind, fields) = match open.kind {
-            Kind::Reasoning => (
-                "response.reasoning_text.delta",
-                self.content_place(&open, &[("delta", json!(text))]),
-            ),
+        open.text.push_str(&delta);
+        let sequence_number = self.next_number();
+        let item_id = open.id.clone();
+        let output_index = self.response.output.len();
+        events.push(match open.kind {
+            Kind::Reasoning => ResponseEvent::ReasoningDelta {
+                sequence_number,
+                item_id,
+                output_index,
+                delta,
+                content_index: CONTENT_INDEX,
+            },
             Kind::Message => {
                 let logprobs = std::mem::take(&mut self.logprobs);
                 open.logprobs.extend_from_slice(&logprobs);
-                let fields = [("delta", json!(text)), ("logprobs", Value::Array(logprobs))];
-                ("response.output_text.delta", self.content_place(&open, &fields))
+                ResponseEvent::TextDelta {
+                    sequence_number,
+                    item_id,
+                    output_index,
+                    delta,
+                    logprobs,
+                    content_index: CONTENT_INDEX,
+                }
             }
-            Kind::Call { .. } => (
-                "response.function_call_arguments.delta",
-                self.place(&open, &[("delta", json!(text))]),
-            ),
-        };
+            Kind::Call { .. } => ResponseEvent::ArgumentsDelta {
+                sequence_number,
+                item_id,
+                output_index,
+                delta,
+            },
+        });
         self.open = Some(open);
-        self.event(kind, fields, events);
     }
 
-    /// Ends the item that goes on.
-    fn close(&mut self, status: &str, events: &mut Vec<Value>) {
+    /// Ends the open item.
+    fn close(&mut self, status: ResponseStatus, events: &mut Vec<ResponseEvent>) {
         let Some(open) = self.open.take() else { return };
-        let text = json!(open.text);
-        let (kind, done) = match &open.kind {
-            Kind::Reasoning => (
-                "response.reasoning_text.done",
-                self.content_place(&open, &[("text", text)]),
-            ),
-            Kind::Message => (
-                "response.output_text.done",
-                self.content_place(&open, &[("text", text), ("logprobs", json!(open.logprobs))]),
-            ),
-            Kind::Call { name, .. } => (
-                "response.function_call_arguments.done",
-                self.place(&open, &[("arguments", text), ("name", json!(name))]),
-            ),
-        };
-        self.event(kind, done, events);
+        events.push(self.text_done(&open));
         if !matches!(open.kind, Kind::Call { .. }) {
-            let done = self.content_place(&open, &[("part", open.part())]);
-            self.event("response.content_part.done", done, events);
+            events.push(ResponseEvent::PartDone(self.part_event(&open)));
         }
         let item = open.item(status);
-        let done = json!({"output_index": self.output.len(), "item": item});
-        self.event("response.output_item.done", done, events);
-        self.output.push(item);
+        events.push(ResponseEvent::ItemDone(self.item_event(item.clone())));
+        self.response.output.push(item);
     }
 
-    fn place(&self, open: &Open, fields: &[(&str, Value)]) -> Value {
-        let mut place = json!({"item_id": open.id, "output_index": self.output.len()});
-        for (name, value) in fields {
-            place[*name] = value.clone();
-        }
-        place
-    }
-
-    fn content_place(&self, open: &Open, fields: &[(&str, Value)]) -> Value {
-        let mut place = self.place(open, fields);
-        place["content_index"] = json!(0);
-        place
-    }
-}
-
-impl Open {
-    fn part(&self) -> Value {
-        match self.kind {
-            Kind::Reasoning => json!({"type": "reasoning_text", "text": self.text}),
-            Kind::Message | Kind::Call { .. } => {
-                json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": self.logprobs})
-            }
-        }
-    }
-
-    fn item(&self, status: &str) -> Value {
-        let Open { kind, id, text, .. } = self;
-        let content = if text.is_empty() {
-            json!([])
-        } else {
-            json!([self.part()])
-        };
-        match kind {
-            Kind::Reasoning => {
-                json!({"id": id, "type": "reasoning", "summary": [], "content": content, "status": status})
-            }
-            Kind::Message => {
-                json!({"id": id, "type": "message", "role": "assistant", "content": content, "status": status})
-            }
-            Kind::Call { call_id, name } => json!({
-                "id": id, "type": "function_call", "call_id": call_id, "name": name, "arguments": text,
-                "status": status,
-            }),
+    fn text_done(&mut self, open: &OpenItem) -> ResponseEvent {
+        let sequence_number = self.next_number();
+        let item_id = open.id.clone();
+        let output_index = self.response.output.len();
+        let text = open.text.clone();
+        match &open.kind {
+            Kind::Reasoning => ResponseEvent::ReasoningDone {
+                sequence_number,
+                item_id,
+                output_index,
+                text,
+                content_index: CONTENT_INDEX,
+            },
+            Kind::Message => ResponseEvent::TextDone {
+                sequence_number,
+                item_id,
+                output_index,
+                text,
+                logprobs: open.logprobs.clone(),
+                content_index: CONTENT_INDEX,
+            },
+            Kind::Call { name, .. } => ResponseEvent::ArgumentsDone {
+                sequence_number,
+                item_id,
+                output_index,
+                arguments: text,
+                name: name.clone(),
+            },
         }
     }
 }
 
 impl Writer for ResponseWriter {
-    fn begin(&mut self, _: Counts, events: &mut Vec<Value>) {
-        let response = json!({"response": self.whole_response()});
-        self.event("response.created", response.clone(), events);
-        self.event("response.in_progress", response, events);
+    type Event = ResponseEvent;
+    type Answer = ResponseAnswer;
+
+    fn begin(&mut self, _: Counts, events: &mut Vec<ResponseEvent>) {
+        events.push(ResponseEvent::Created(self.state()));
+        events.push(ResponseEvent::InProgress(self.state()));
     }
 
-    /// They belong to the text; those of thoughts and calls are not told.
+    /// Only text has log-probabilities; those of thoughts and calls are not sent.
     fn tokens(&mut self, tokens: &[Token]) {
         let Some(tokenizer) = &self.tokenizer else { return };
         let names = Names {
             tokens: tokenizer.tokens(),
             as_ids: false,
         };
-        let told = logprobs::chat(tokens, names).content;
-        self.logprobs = told.into_iter().map(|token| json!(token)).collect();
+        self.logprobs = logprobs::chat(tokens, names).content;
     }
 
-    fn piece(&mut self, piece: Piece, events: &mut Vec<Value>) {
+    fn piece(&mut self, piece: Piece, events: &mut Vec<ResponseEvent>) {
         let text = match piece {
             Piece::Reasoning(text) => {
                 self.open_text(Kind::Reasoning, events);
@@ -344,7 +366,8 @@ impl Writer for ResponseWriter {
                 text
             }
             Piece::Call { id, name, .. } => {
-                self.open(Kind::Call { call_id: id, name }, events);
+                let open = self.begin_item(Kind::Call { call_id: id, name }, events);
+                self.open = Some(open);
                 return;
             }
             Piece::Arguments { text, .. } => text,
@@ -352,52 +375,89 @@ impl Writer for ResponseWriter {
         self.text(text, events);
     }
 
-    fn end(&mut self, finish: &Finish, counts: Counts, events: &mut Vec<Value>) {
-        let (status, details) = match finish {
-            Finish::Length => ("incomplete", json!({"reason": "max_output_tokens"})),
-            Finish::Stop(_) => ("completed", Value::Null),
+    fn end(&mut self, finish: &Finish, counts: Counts, events: &mut Vec<ResponseEvent>) {
+        let status = match finish {
+            Finish::Length => ResponseStatus::Incomplete,
+            Finish::Stop(_) => ResponseStatus::Completed,
         };
         self.close(status, events);
-        if status == "completed" {
-            self.response.insert("completed_at".into(), json!(unix_time_s()));
+        self.response.status = status;
+        self.response.usage = Some(usage(counts));
+        match finish {
+            Finish::Length => {
+                let reason = "max_output_tokens";
+                self.response.incomplete_details = Some(IncompleteDetails { reason });
+                events.push(ResponseEvent::Incomplete(self.state()));
+            }
+            Finish::Stop(_) => {
+                self.response.completed_at = Some(unix_time_s());
+                events.push(ResponseEvent::Completed(self.state()));
+            }
         }
-        self.response.insert("status".into(), json!(status));
-        self.response.insert("incomplete_details".into(), details);
-        let usage = json!({
-            "input_tokens": counts.n_prompt,
-            "input_tokens_details": {"cached_tokens": counts.n_cached},
-            "output_tokens": counts.n_generated,
-            "output_tokens_details": {"reasoning_tokens": counts.n_reasoning},
-            "total_tokens": counts.n_prompt + counts.n_generated,
+    }
+
+    fn fail(&mut self, error: &ApiError, events: &mut Vec<ResponseEvent>) {
+        self.close(ResponseStatus::Incomplete, events);
+        self.response.status = ResponseStatus::Failed;
+        self.response.error = Some(ResponseError {
+            code: "server_error",
+            message: error.to_string(),
         });
-        self.response.insert("usage".into(), usage);
-        let response = json!({"response": self.whole_response()});
-        self.event(&format!("response.{status}"), response, events);
+        events.push(ResponseEvent::Failed(self.state()));
     }
 
-    fn fail(&mut self, error: &ApiError, events: &mut Vec<Value>) {
-        self.close("incomplete", events);
-        self.response.insert("status".into(), json!("failed"));
-        let error = json!({"code": "server_error", "message": error.to_string()});
-        self.response.insert("error".into(), error);
-        let response = json!({"response": self.whole_response()});
-        self.event("response.failed", response, events);
-    }
-
-    fn whole(self) -> Value {
-        self.whole_response()
+    fn answer(self) -> ResponseAnswer {
+        self.response
     }
 }
 
-/// What holds where the request does not say, as JSON.
-fn in_force(prepared: &Prepared) -> Vec<(&'static str, String)> {
-    match &prepared.answers.method {
-        Method::Sample { sampling, .. } => vec![
-            ("temperature", sampling.temperature.to_string()),
-            ("top_p", sampling.top_p.to_string()),
-        ],
-        Method::Search(_) => Vec::new(),
+fn usage(counts: Counts) -> ResponseUsage {
+    let n_generated = counts.answer.n_generated;
+    ResponseUsage {
+        input_tokens: counts.n_prompt,
+        input_tokens_details: PromptTokensDetails {
+            cached_tokens: counts.answer.n_cached,
+        },
+        output_tokens: n_generated,
+        output_tokens_details: CompletionTokensDetails {
+            reasoning_tokens: counts.answer.n_reasoning,
+        },
+        total_tokens: counts.n_prompt + n_generated,
     }
+}
+
+/// The parameters that the answer repeats, with the defaults of those that the request does not set.
+fn repeated(request: &PreparedResponse) -> RepeatedParameters {
+    let given = |name: &str| request.given.get(name).filter(|value| !value.is_null()).cloned();
+    let or = |name: &str, default: Value| given(name).unwrap_or(default);
+    let in_force = |name: &str, of: fn(&SamplingParams) -> f32| match &request.prepared.answers.method {
+        Method::Sample { sampling, .. } => or(name, shortest(of(sampling))),
+        Method::Search(_) => or(name, Value::Null),
+    };
+    RepeatedParameters {
+        frequency_penalty: or("frequency_penalty", json!(0)),
+        instructions: or("instructions", Value::Null),
+        max_output_tokens: or("max_output_tokens", Value::Null),
+        metadata: or("metadata", json!({})),
+        parallel_tool_calls: or("parallel_tool_calls", json!(true)),
+        presence_penalty: or("presence_penalty", json!(0)),
+        prompt_cache_key: or("prompt_cache_key", Value::Null),
+        reasoning: or("reasoning", json!({"effort": null, "summary": null})),
+        safety_identifier: or("safety_identifier", Value::Null),
+        text: or("text", json!({"format": {"type": "text"}})),
+        tool_choice: or("tool_choice", json!("auto")),
+        tools: or("tools", json!([])),
+        top_logprobs: or("top_logprobs", json!(0)),
+        truncation: or("truncation", json!("disabled")),
+        user: or("user", Value::Null),
+        temperature: in_force("temperature", |sampling| sampling.temperature),
+        top_p: in_force("top_p", |sampling| sampling.top_p),
+    }
+}
+
+/// A number with the fewest digits that identify it, so that 0.7 is not written as 0.699999988079071.
+fn shortest(number: f32) -> Value {
+    serde_json::from_str(&number.to_string()).unwrap_or_default()
 }
 
 fn new_id(prefix: &str) -> String {

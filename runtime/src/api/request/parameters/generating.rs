@@ -362,6 +362,13 @@ pub const MESSAGES: Body = Body {
     required: &["messages", "max_tokens"],
 };
 
+/// `POST /v1/messages/count_tokens`.
+pub const MESSAGE_TOKENS: Body = Body {
+    route: "/v1/messages/count_tokens",
+    groups: &[MESSAGE, MODEL, SAMPLING],
+    required: &["messages"],
+};
+
 /// `POST /v1/completions`.
 pub const COMPLETIONS: Body = Body {
     route: "/v1/completions",
