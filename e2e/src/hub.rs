@@ -7,6 +7,7 @@
 
 mod config;
 mod content;
+mod error;
 mod repository;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use tokio::task::JoinHandle;
 
 pub use config::{Fault, FaultKind, HubConfig, RepositoryPolicy};
 use content::Content;
+use error::{HubError, header_value};
 use repository::{Repository, Scanner};
 
 /// The record keeps this many requests, the latest ones.
@@ -34,8 +36,6 @@ const RECORDS_MAX: usize = 10_000;
 const X_REPO_COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
 const X_LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
 const X_LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
-const X_ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
-const X_ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 
 /// A server running inside a test, on two loopback ports: the Hub's and its content delivery network's. Stops
 /// when dropped.
@@ -409,89 +409,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .strip_prefix("Bearer ")
 }
 
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unprintable"))
-}
-
 /// The path of the file in a request to `/{owner}/{name}/resolve/{revision}/{path}`, percent-encoded by the client.
 fn encoded_path(uri: &Uri) -> &str {
     uri.path().splitn(6, '/').nth(5).unwrap_or_default()
-}
-
-/// A refusal in the Hub's words: a status, `X-Error-Code` and a JSON body.
-#[derive(Debug)]
-struct HubError {
-    status: StatusCode,
-    code: Option<&'static str>,
-    message: String,
-}
-
-impl HubError {
-    /// The Hub does not tell a stranger whether a repository is missing or private.
-    fn repo_not_found(token: Option<&str>) -> Self {
-        let (status, message) = match token {
-            None => (StatusCode::UNAUTHORIZED, "Invalid username or password."),
-            Some(_) => (StatusCode::NOT_FOUND, "Repository not found"),
-        };
-        Self {
-            status,
-            code: Some("RepoNotFound"),
-            message: message.to_owned(),
-        }
-    }
-
-    fn gated(id: &str, token: Option<&str>) -> Self {
-        let (status, why) = match token {
-            None => (StatusCode::UNAUTHORIZED, "You must be authenticated to access it"),
-            Some(_) => (StatusCode::FORBIDDEN, "You are not in the authorized list"),
-        };
-        let message = format!("Access to model {id} is restricted. {why}.");
-        Self {
-            status,
-            code: Some("GatedRepo"),
-            message,
-        }
-    }
-
-    fn revision_not_found(revision: &str) -> Self {
-        let message = format!("Invalid rev id: {revision}");
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: Some("RevisionNotFound"),
-            message,
-        }
-    }
-
-    fn entry_not_found() -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: Some("EntryNotFound"),
-            message: "Entry not found".to_owned(),
-        }
-    }
-}
-
-impl From<io::Error> for HubError {
-    fn from(error: io::Error) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            code: None,
-            message: error.to_string(),
-        }
-    }
-}
-
-impl IntoResponse for HubError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(serde_json::json!({ "error": self.message }))).into_response();
-        if let Some(code) = self.code {
-            response
-                .headers_mut()
-                .insert(X_ERROR_CODE, HeaderValue::from_static(code));
-        }
-        response
-            .headers_mut()
-            .insert(X_ERROR_MESSAGE, header_value(&self.message));
-        response
-    }
 }

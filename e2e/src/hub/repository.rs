@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::HubError;
+use super::error::HubError;
 
 /// File names that the Hub's default `.gitattributes` puts into LFS, as far as models use them.
 const LFS_EXTENSIONS: [&str; 8] = ["safetensors", "bin", "gguf", "pt", "pth", "onnx", "h5", "model"];

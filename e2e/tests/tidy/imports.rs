@@ -102,6 +102,34 @@ impl Imports {
     }
 }
 
+/// The largest groups of nodes of which each is reached from each other one.
+pub(crate) fn circles<T: Ord + Clone>(arrows: &BTreeMap<T, BTreeSet<T>>) -> Vec<BTreeSet<T>> {
+    let reached = |from: &T| {
+        let mut found = BTreeSet::new();
+        let mut open = vec![from];
+        while let Some(node) = open.pop() {
+            for next in arrows.get(node).into_iter().flatten() {
+                if found.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+        }
+        found
+    };
+    let reached: BTreeMap<&T, BTreeSet<T>> = arrows.keys().map(|node| (node, reached(node))).collect();
+    let circle = |node: &&T| -> BTreeSet<T> {
+        let there = reached[*node].iter();
+        let back = |other: &&T| reached.get(*other).is_some_and(|back| back.contains(*node));
+        there.filter(back).cloned().collect()
+    };
+    let found: BTreeSet<BTreeSet<T>> = arrows
+        .keys()
+        .filter(|node| reached[*node].contains(*node))
+        .map(|node| circle(&node))
+        .collect();
+    found.into_iter().collect()
+}
+
 fn child(module: &Module, name: &str) -> Module {
     let mut child = module.clone();
     child.push(name.to_owned());
@@ -273,5 +301,12 @@ mod tests {
             ("c.rs", "use crate::a::X;\nuse crate::a::Y;"),
         ]);
         assert_eq!(found, [pair("c", "a"), pair("c", "a::b")]);
+    }
+
+    #[test]
+    fn circles_are_found() {
+        let arrow = |(from, to): (&str, &str)| (module(from), BTreeSet::from([module(to)]));
+        let arrows = [("a", "b"), ("b", "c"), ("c", "b"), ("d", "a")].map(arrow).into();
+        assert_eq!(circles(&arrows), [BTreeSet::from([module("b"), module("c")])]);
     }
 }

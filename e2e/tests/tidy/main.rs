@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod imports;
+mod parameters;
 mod rooms;
 
 use std::fs;

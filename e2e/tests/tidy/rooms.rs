@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::imports::Imports;
+use super::imports::{Imports, circles};
 use super::root;
 
 /// A room, and the names of the rooms that it imports.
@@ -24,7 +24,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ),
             (
                 "http",
-                "api clock config engine model parsers pooling serving startup telemetry tokenizer",
+                "api batch clock config engine model parsers pooling serving startup telemetry tokenizer",
             ),
             (
                 "serving",
@@ -140,6 +140,19 @@ fn rooms_import_only_what_is_below_them() {
                 "{folder}/{room} imports {above:?}, which stand above it"
             );
         }
+    }
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    for name in super::CRATES {
+        let imports = Imports::read(&root().join(name).join("src"));
+        let arrows = imports
+            .arrows()
+            .into_iter()
+            .map(|(module, to)| (module.clone(), to))
+            .collect();
+        assert_eq!(circles(&arrows), [], "circles of imports in {name}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns the tables: how they grow, share, give back the blocks before a window, and begin with blocks of the
 //! prefix cache. Must not know sequences beyond their tokens, nor the order in which they run.
 
+mod host_pool;
 mod swap;
 
 use std::ops::Range;
@@ -13,7 +14,7 @@ use super::prefix_cache::{BlockKey, NodeId, PrefixCache};
 use super::prompt::Content;
 use crate::batch::{BlockId, BlockMove, HostBlockId, KvGroup, MediaPiece};
 
-use swap::HostPool;
+use host_pool::HostPool;
 
 /// All blocks, on the device and on the host, and what is known of their contents.
 #[derive(Debug)]

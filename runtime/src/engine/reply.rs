@@ -4,6 +4,7 @@
 //! become visible. Must not know the model or how a step is computed.
 
 mod beam;
+mod kinds;
 mod pooled;
 mod scores;
 mod text;
@@ -21,33 +22,12 @@ use super::sequence::{Branch, SequenceId};
 use super::step::Admission;
 use super::ticket::{Event, RequestFailure, Stamped};
 
-use beam::BeamReply;
-use pooled::PooledReply;
-use text::TextReply;
+use kinds::{BeamReply, PooledReply, Recipient, Reply, TextReply};
 
 /// All replies that are due.
 pub(super) struct Replies {
     due: BTreeMap<SequenceId, Reply>,
     gauge: Arc<LoadGauge>,
-}
-
-/// What one ticket waits for.
-///
-/// The log-probabilities of a prompt are no kind of their own: they precede the text on the same ticket.
-enum Reply {
-    Text(TextReply),
-    Beam(BeamReply),
-    Pooled(PooledReply),
-}
-
-/// The sending side of one ticket.
-struct Recipient {
-    events: mpsc::Sender<Stamped>,
-    /// Prompt tokens to count when the prompt is computed; one of several answers counts them.
-    n_prompt: usize,
-    n_cached: usize,
-    scheduled_at: Option<Instant>,
-    first_token_at: Option<Instant>,
 }
 
 impl Replies {
@@ -162,49 +142,6 @@ impl Replies {
         self.publish(scheduler);
         for (recipient, event) in ends {
             recipient.send(event, now);
-        }
-    }
-}
-
-impl Reply {
-    fn recipient(&self) -> &Recipient {
-        match self {
-            Reply::Text(text) => &text.recipient,
-            Reply::Beam(beam) => &beam.recipient,
-            Reply::Pooled(pooled) => &pooled.recipient,
-        }
-    }
-
-    fn into_recipient(self) -> Recipient {
-        match self {
-            Reply::Text(text) => text.recipient,
-            Reply::Beam(beam) => beam.recipient,
-            Reply::Pooled(pooled) => pooled.recipient,
-        }
-    }
-
-    fn recipient_mut(&mut self) -> &mut Recipient {
-        match self {
-            Reply::Text(text) => &mut text.recipient,
-            Reply::Beam(beam) => &mut beam.recipient,
-            Reply::Pooled(pooled) => &mut pooled.recipient,
-        }
-    }
-}
-
-impl Recipient {
-    /// Sends without waiting. The channel is never full: it has room for every event of the request. A closed one
-    /// belongs to a dropped ticket, which the next turn cancels.
-    fn send(&self, event: Event, at: Instant) {
-        let stamped = Stamped {
-            event,
-            at,
-            scheduled_at: self.scheduled_at,
-            first_token_at: self.first_token_at,
-            n_cached: self.n_cached,
-        };
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(stamped) {
-            unreachable!("a request sent more events than its channel holds");
         }
     }
 }

@@ -7,12 +7,14 @@
 //! frequency and presence penalties; temperature; min_p; top_k; top_p; the draw. Log-probabilities are of the raw
 //! logits, before all of that.
 
+mod draw;
 mod shape;
 
 use std::borrow::Cow;
 
 pub use crate::batch::{SampleError, Sampled, SamplingParams, TokenLogprobs};
 
+pub use draw::Draw;
 use shape::shape;
 
 pub(super) use shape::ends_of_bad_words;
@@ -34,24 +36,6 @@ pub struct InvalidParam {
     pub range: &'static str,
     /// The value it has.
     pub value: f64,
-}
-
-/// What the sampler needs beside the logits.
-#[derive(Clone, Debug)]
-pub struct Draw<'a> {
-    /// How to draw.
-    pub params: &'a SamplingParams,
-    /// Tokens of the prompt.
-    pub prompt: &'a [u32],
-    /// Tokens generated so far.
-    pub generated: &'a [u32],
-    /// Tokens that may not be drawn.
-    pub forbidden: &'a [u32],
-    /// One bit per token that the request's grammar allows, 32 to a word, the lowest first; a token beyond the
-    /// last word is not allowed.
-    pub mask: Option<&'a [u32]>,
-    /// Decides the draw, together with the position.
-    pub seed: u64,
 }
 
 /// Draws the next token of a sequence from its row of raw `logits`, indexed by token id.

@@ -1,32 +1,9 @@
 //! Swapping: a sequence's blocks go to the host and come back.
 //!
-//! Owns the host's blocks. Must not know why a sequence has to go.
+//! Must not know why a sequence has to go.
 
 use super::{BlockTables, PagedCache};
-use crate::batch::{BlockId, BlockMove, HostBlockId};
-
-/// The host's blocks.
-#[derive(Debug)]
-pub(super) struct HostPool {
-    free: Vec<HostBlockId>,
-}
-
-impl HostPool {
-    pub(super) fn new(n_blocks: usize) -> HostPool {
-        let n_blocks = u32::try_from(n_blocks).expect("block indices fit 32 bits");
-        HostPool {
-            free: (0..n_blocks).rev().map(HostBlockId).collect(),
-        }
-    }
-
-    pub(super) fn n_free(&self) -> usize {
-        self.free.len()
-    }
-
-    pub(super) fn release(&mut self, blocks: Vec<HostBlockId>) {
-        self.free.extend(blocks);
-    }
-}
+use crate::batch::{BlockId, BlockMove};
 
 impl PagedCache {
     /// Moves what is computed of a sequence to the host; false, and nothing happened, if the host has no room

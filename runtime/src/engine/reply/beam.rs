@@ -4,35 +4,21 @@
 
 use std::time::Instant;
 
-use super::{Recipient, Replies, Reply};
-use crate::engine::beam::{BeamSearch, Continuation};
+use super::Replies;
+use super::kinds::{BeamReply, Recipient, Reply};
+use crate::engine::beam::Continuation;
 use crate::engine::draw::StepLogits;
-use crate::engine::request::{BeamParams, Task};
+use crate::engine::request::Task;
 use crate::engine::sampler::SampleError;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::sequence::{Sequence, SequenceId};
 use crate::engine::step::Step;
 use crate::engine::ticket::{Event, RequestFailure};
 
-/// The reply to one beam search.
-pub(super) struct BeamReply {
-    pub(super) recipient: Recipient,
-    search: BeamSearch,
-}
-
 /// How a search goes on.
 pub(in crate::engine) struct Advanced {
     id: SequenceId,
     continuations: Result<Vec<Continuation>, SampleError>,
-}
-
-impl BeamReply {
-    pub(super) fn new(recipient: Recipient, params: BeamParams) -> BeamReply {
-        BeamReply {
-            recipient,
-            search: BeamSearch::new(params),
-        }
-    }
 }
 
 impl Replies {

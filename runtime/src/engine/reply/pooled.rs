@@ -2,21 +2,10 @@
 
 use std::time::Instant;
 
-use super::{Recipient, Replies};
+use super::Replies;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::step::{Step, Yield};
 use crate::engine::ticket::Event;
-
-/// The reply to one pooling request.
-pub(super) struct PooledReply {
-    pub(super) recipient: Recipient,
-}
-
-impl PooledReply {
-    pub(super) fn new(recipient: Recipient) -> PooledReply {
-        PooledReply { recipient }
-    }
-}
 
 impl Replies {
     /// Sends every pooled vector of a committed step to its ticket.

@@ -4,29 +4,14 @@
 
 use std::time::Instant;
 
-use super::{Recipient, Replies, Reply};
+use super::Replies;
+use super::kinds::{Reply, TextReply};
 use crate::engine::draw::{Drawn, Guide, Outcome};
 use crate::engine::request::FinishReason;
 use crate::engine::sampler::Sampled;
 use crate::engine::scheduler::{Progress, Scheduler};
 use crate::engine::sequence::SequenceId;
 use crate::engine::ticket::{Event, RequestFailure};
-use crate::grammar::Grammar;
-
-/// The reply to one answer of a request that generates.
-pub(super) struct TextReply {
-    pub(super) recipient: Recipient,
-    /// Where the text is in its grammar; lent out while a step draws. It follows the tokens, so preemption does not
-    /// touch it.
-    guide: Option<Box<Guide>>,
-}
-
-impl TextReply {
-    pub(super) fn new(recipient: Recipient, grammar: Option<&Grammar>) -> TextReply {
-        let guide = grammar.map(|grammar| Box::new(Guide::new(grammar)));
-        TextReply { recipient, guide }
-    }
-}
 
 impl Replies {
     /// Lends the guide of a text, if it has one, until [`Replies::return_guide`].

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::{Draw, SamplingParams};
+use super::draw::Draw;
+use crate::batch::SamplingParams;
 
 /// The logits with what may not be drawn removed, and biases and penalties applied.
 pub(super) fn shape<'a>(logits: &'a [f32], draw: &Draw<'_>) -> Cow<'a, [f32]> {

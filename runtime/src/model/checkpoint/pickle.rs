@@ -9,6 +9,7 @@
 mod archive;
 mod cursor;
 mod globals;
+mod limits;
 mod machine;
 
 use std::collections::{HashMap, HashSet};
@@ -19,9 +20,6 @@ use cursor::Cursor;
 use machine::{Pickle, Storage, Tensor, Value};
 
 use super::safetensors::{Entry, size_bytes};
-
-/// Most tensors of a file; the largest published files have some thousands. The other limits follow from it.
-const N_TENSORS_MAX: usize = 1 << 16;
 
 /// What a file of torch before 1.6 begins with: a pickle of protocol 2 of the number 0x1950a86a20f9469cfc6c.
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";

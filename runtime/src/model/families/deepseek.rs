@@ -236,32 +236,41 @@ impl Shape {
 
     /// A head's keys `[nope_dim, rank]`, as what queries are multiplied with.
     fn key_up(&self, name: &str, head: usize) -> Matrix {
-        self.of_head(name, (head, 0), (self.rank, self.nope_dim, Layout::Columns))
+        let keys = HeadPart {
+            first_row: 0,
+            n_rows: self.rank,
+            n_cols: self.nope_dim,
+            layout: Layout::Columns,
+        };
+        self.of_head(name, head, keys)
     }
 
     /// A head's values `[value_dim, rank]`.
     fn value_up(&self, name: &str, head: usize) -> Matrix {
-        self.of_head(
-            name,
-            (head, self.nope_dim),
-            (self.value_dim, self.rank, Layout::Rows),
-        )
+        let values = HeadPart {
+            first_row: self.nope_dim,
+            n_rows: self.value_dim,
+            n_cols: self.rank,
+            layout: Layout::Rows,
+        };
+        self.of_head(name, head, values)
     }
 
     /// A part of the tensor that holds, head after head, the rows of keys and then of values.
-    fn of_head(
-        &self,
-        name: &str,
-        (head, row): (usize, usize),
-        (n_rows, n_cols, layout): (usize, usize, Layout),
-    ) -> Matrix {
+    fn of_head(&self, name: &str, head: usize, part: HeadPart) -> Matrix {
+        let HeadPart {
+            first_row,
+            n_rows,
+            n_cols,
+            layout,
+        } = part;
         let n_per_head = self.nope_dim + self.value_dim;
         let part = Part {
             tensor: TensorSpec {
                 name: format!("{name}.weight"),
                 shape: vec![self.n_heads * n_per_head, self.rank],
             },
-            first: (head * n_per_head + row) * self.rank,
+            first: (head * n_per_head + first_row) * self.rank,
             n_rows,
             layout,
             taken: vec![Rows::block(0, n_rows)],
@@ -272,4 +281,16 @@ impl Shape {
             parts: vec![part],
         }
     }
+}
+
+/// What a matrix takes of the rows of one head.
+struct HeadPart {
+    /// First row, within the head.
+    first_row: usize,
+    /// Rows of the matrix.
+    n_rows: usize,
+    /// Columns of the matrix.
+    n_cols: usize,
+    /// How the matrix is stored.
+    layout: Layout,
 }

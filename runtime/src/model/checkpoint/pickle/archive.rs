@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::N_TENSORS_MAX;
 use super::cursor::Cursor;
+use super::limits::N_TENSORS_MAX;
 
 /// Most entries: the storages, and a few small ones.
 const N_ENTRIES_MAX: usize = N_TENSORS_MAX + 64;

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 
 use super::cursor::Cursor;
 use super::globals::Global;
-use super::{N_TENSORS_MAX, size_bytes};
+use super::limits::N_TENSORS_MAX;
+use crate::model::checkpoint::safetensors::size_bytes;
 
 /// Most opcodes; a tensor takes about 40.
 const N_OPCODES_MAX: usize = 64 * N_TENSORS_MAX;
