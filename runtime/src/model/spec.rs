@@ -476,10 +476,10 @@ pub(super) trait Convert: Sized {
             rank: of.rank,
             rope: of.rope,
             scale: of.scale,
-            q_down: match &of.q_down {
-                Some((down, norm)) => Some((self.matrix(down), self.some_norm(norm))),
-                None => None,
-            },
+            q_down: of
+                .q_down
+                .as_ref()
+                .map(|(down, norm)| (self.matrix(down), self.some_norm(norm))),
             q_up: self.matrix(&of.q_up),
             kv_down: self.matrix(&of.kv_down),
             kv_norm: self.some_norm(&of.kv_norm),
