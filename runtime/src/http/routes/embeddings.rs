@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use crate::api::error::ApiError;
 use crate::api::request::{self, Encoding, Endianness, Number};
 use crate::api::response::pooled::{Embedding, Vector};
+use crate::api::vectors::normalised;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
@@ -18,7 +19,6 @@ use crate::http::ignored::json;
 use crate::http::request_id::RequestName;
 use crate::http::vectors::{list, vectors};
 use crate::model::Task;
-use crate::pooling::normalised;
 
 /// Makes a vector of every input.
 pub(super) async fn create(

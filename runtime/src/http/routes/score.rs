@@ -8,13 +8,14 @@ use axum::response::Response;
 use crate::api::error::ApiError;
 use crate::api::request::{self, Pairing, PreparedScores};
 use crate::api::response::pooled::Score;
+use crate::api::vectors::cosine;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
 use crate::http::ignored::json;
 use crate::http::request_id::RequestName;
 use crate::http::vectors::{list, vectors};
-use crate::pooling::{Activation, cosine};
+use crate::model::ScoreActivation;
 
 /// Scores every pair.
 pub(super) async fn create(
@@ -49,7 +50,7 @@ pub(super) async fn scores(
     let activation = if prepared.activates {
         serving.pooling.activation
     } else {
-        Activation::Identity
+        ScoreActivation::Identity
     };
     Ok(match prepared.pairing {
         Pairing::Scored => {
