@@ -24,7 +24,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ),
             (
                 "http",
-                "api batch clock config engine model parsers pooling serving startup telemetry tokenizer",
+                "api clock config engine model parsers pooling serving startup telemetry tokenizer",
             ),
             (
                 "serving",

@@ -361,7 +361,10 @@ async fn a_model_says_what_it_is_not_for() {
     let scoring = with_task(length(), SCORE, &[]).await;
     check(embed(&scoring, json!({})).await, "it scores pairs");
     let sorting = with_task(telltale(), Task::Score { n_labels: 3 }, &[]).await;
-    check(score(&sorting, json!("a"), json!("b")).await, "several classes");
+    check(
+        score(&sorting, json!("a"), json!("b")).await,
+        "classification model",
+    );
 }
 
 #[tokio::test]

@@ -20,7 +20,6 @@ use crate::api::response::responses::{
 };
 use crate::api::response::{CompletionTokensDetails, ErrorBody, PromptTokensDetails};
 use crate::clock::unix_time_s;
-use crate::engine::SamplingParams;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
@@ -430,9 +429,9 @@ fn usage(counts: Counts) -> ResponseUsage {
 fn repeated(request: &PreparedResponse) -> RepeatedParameters {
     let given = |name: &str| request.given.get(name).filter(|value| !value.is_null()).cloned();
     let or = |name: &str, default: Value| given(name).unwrap_or(default);
-    let in_force = |name: &str, of: fn(&SamplingParams) -> f32| match &request.prepared.answers.method {
-        Method::Sample { sampling, .. } => or(name, shortest(of(sampling))),
-        Method::Search(_) => or(name, Value::Null),
+    let (temperature, top_p) = match &request.prepared.answers.method {
+        Method::Sample { sampling, .. } => (shortest(sampling.temperature), shortest(sampling.top_p)),
+        Method::Search(_) => (Value::Null, Value::Null),
     };
     RepeatedParameters {
         frequency_penalty: or("frequency_penalty", json!(0)),
@@ -450,8 +449,8 @@ fn repeated(request: &PreparedResponse) -> RepeatedParameters {
         top_logprobs: or("top_logprobs", json!(0)),
         truncation: or("truncation", json!("disabled")),
         user: or("user", Value::Null),
-        temperature: in_force("temperature", |sampling| sampling.temperature),
-        top_p: in_force("top_p", |sampling| sampling.top_p),
+        temperature: or("temperature", temperature),
+        top_p: or("top_p", top_p),
     }
 }
 
