@@ -1,7 +1,7 @@
-//! RunPod's jobs: work that is asked for now and fetched later.
+//! RunPod's jobs: requests whose results a client fetches later.
 //!
-//! Owns what jobs there are, their bounds, and worker-vllm's shapes of input and output. A job is done by asking this
-//! server's own OpenAI routes, so it can do what they can and nothing else. Must not know HTTP.
+//! Owns the jobs, their bounds, and worker-vllm's forms of input and output. A job calls this server's own OpenAI routes,
+//! so it has exactly their abilities. Must not know HTTP.
 
 pub mod batches;
 pub mod input;
@@ -17,9 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use store::{JobCounts, Store, StoreLimits};
 
-/// Jobs that are held at a time, ended ones included.
+/// Largest number of jobs in the store, ended ones included.
 const JOBS_MAX: usize = 2048;
-/// Bytes of all inputs and outputs that are held.
+/// Largest number of bytes of all inputs and outputs in the store.
 const JOB_BYTES_MAX: usize = 256 << 20;
 
 /// How long the results of `/run` are kept.
@@ -27,10 +27,10 @@ pub const KEPT_FOR_ASYNC: Duration = Duration::from_secs(30 * 60);
 /// How long the results of `/runsync` are kept.
 pub const KEPT_FOR_SYNC: Duration = Duration::from_secs(60);
 
-/// What a job asks for, and how long it may take.
+/// The input of a job, and how long it may take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Work {
-    /// `input` as the client sent it.
+    /// The client's `input`.
     pub input: Map<String, Value>,
     /// Longest time from its start to its end.
     pub execution_timeout: Duration,
@@ -42,14 +42,14 @@ pub struct Work {
 #[derive(Debug)]
 pub struct Jobs {
     store: Mutex<Store<Work>>,
-    /// One place for each job that may run.
+    /// One permit for each job that may run.
     pub places: Arc<Semaphore>,
-    /// The tasks that do them.
+    /// The tasks that run the jobs.
     pub tasks: TaskTracker,
 }
 
 impl Jobs {
-    /// For as many at a time; the others wait.
+    /// A store without jobs. At most `n_running_max` jobs run at a time; the others wait.
     pub fn new(n_running_max: usize) -> Self {
         let limits = StoreLimits {
             n_jobs_max: JOBS_MAX,
@@ -62,17 +62,17 @@ impl Jobs {
         }
     }
 
-    /// The jobs; not to be held across an `await`.
+    /// Locks the store. Do not hold the guard across an `await`.
     pub fn store(&self) -> MutexGuard<'_, Store<Work>> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// Numbers of jobs.
     pub fn counts(&self) -> JobCounts {
         self.store().counts()
     }
 
-    /// Waits until every job that was taken has ended.
+    /// Waits until every accepted job has ended.
     pub async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;

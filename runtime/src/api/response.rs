@@ -1,6 +1,6 @@
-//! The shapes of answers on the wire: what is sent and what the OpenAPI document says are one type.
+//! The types of answers. The same types are sent and described in the OpenAPI document.
 //!
-//! OpenAI's fields, and vLLM's beside them. Must not know how an answer comes about.
+//! OpenAI's fields, vLLM's additions, and Anthropic's messages. Must not know how an answer is generated.
 
 pub mod chat;
 pub mod completion;
@@ -16,32 +16,32 @@ use serde::{Serialize, Serializer};
 
 use crate::api::answer::StopReason;
 
-/// `system_fingerprint`: which program answered.
+/// `system_fingerprint`: the version of this program.
 pub const FINGERPRINT: &str = concat!("build-", env!("CARGO_PKG_VERSION"));
 
-/// A whole answer, or one event of a stream: both have this around their choices.
+/// A complete answer, or one event of a stream.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Answer<'a, C> {
-    /// Name of the answer.
+    /// Id of the answer.
     pub id: &'a str,
     /// `chat.completion`, `chat.completion.chunk` or `text_completion`.
     pub object: &'static str,
     /// Seconds since 1970.
     pub created: u64,
-    /// The served name that was asked for.
+    /// The served name that the client uses.
     pub model: &'a str,
-    /// The answers, or pieces of one.
+    /// The answers, or new pieces of them.
     pub choices: Vec<C>,
-    /// Tokens; in streams where `stream_options` ask for it, `null` in all events but the last.
+    /// Tokens. In a stream only if `stream_options` requests them, and then `null` in all events except the last.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "known_or_null")]
     #[schemars(with = "Option<Usage>")]
     pub usage: Option<Option<Usage>>,
-    /// Which program answered.
+    /// The version of this program.
     pub system_fingerprint: &'static str,
-    /// Tokens of a chat's prompt, where asked for; in streams in the first event.
+    /// Token ids of a chat's prompt, if requested; in a stream in the first event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
-    /// Log-probabilities of a chat's prompt, where asked for.
+    /// Log-probabilities of a chat's prompt, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<logprobs::Prompt>,
 }
@@ -53,33 +53,33 @@ fn known_or_null<S: Serializer>(usage: &Option<Option<Usage>>, serializer: S) ->
 /// Tokens of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Usage {
-    /// Of all prompts.
+    /// Tokens of all prompts.
     pub prompt_tokens: usize,
-    /// Of all answers.
+    /// Tokens of all answers.
     pub completion_tokens: usize,
-    /// Both.
+    /// The sum of both.
     pub total_tokens: usize,
-    /// What the prefix cache had.
+    /// Details of `prompt_tokens`.
     pub prompt_tokens_details: PromptTokensDetails,
-    /// What was thought.
+    /// Details of `completion_tokens`.
     pub completion_tokens_details: CompletionTokensDetails,
 }
 
 /// Part of [`Usage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PromptTokensDetails {
-    /// Tokens of the prompts that were not computed again.
+    /// Tokens of the prompts that were in the prefix cache.
     pub cached_tokens: usize,
 }
 
 /// Part of [`Usage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CompletionTokensDetails {
-    /// Tokens of the answers that are thoughts.
+    /// Tokens of thoughts.
     pub reasoning_tokens: usize,
 }
 
-/// vLLM's `stop_reason`: what the request named that ended the answer.
+/// vLLM's `stop_reason`: the stop token or stop text that ended the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum StopReasonJson {
@@ -98,21 +98,21 @@ impl From<&StopReason> for StopReasonJson {
     }
 }
 
-/// An error, as OpenAI writes it.
+/// An error, in OpenAI's form.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ErrorBody {
-    /// What is wrong.
+    /// The error.
     pub error: ErrorFields,
 }
 
 /// Part of [`ErrorBody`].
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ErrorFields {
-    /// What is wrong, and what to do.
+    /// The error, and what to do.
     pub message: String,
     /// `invalid_request_error`, `rate_limit_error` or `server_error`.
     pub r#type: &'static str,
-    /// Path of the parameter that is to blame.
+    /// Path of the wrong parameter.
     pub param: Option<String>,
     /// A name for programs.
     pub code: Option<&'static str>,

@@ -1,23 +1,23 @@
-//! From the bytes of tokens to text that may be sent: never half a character, never part of a stop string.
+//! From the bytes of tokens to text that can be sent: without incomplete characters and without parts of stop strings.
 //!
-//! Owns what is held back and for how long. Must not know tokens, tokenizers or HTTP: it is given bytes.
+//! Owns the text that is held back. Must not know tokens, tokenizers or HTTP; it receives bytes.
 
 /// Longest stop string, in bytes. It bounds what [`StopStrings`] holds back.
 pub const STOP_BYTES_MAX: usize = 512;
 
-/// Text of one answer as its bytes arrive.
+/// The text of one answer while its bytes arrive.
 #[derive(Clone, Debug)]
 pub struct TextStream {
     characters: Characters,
     stops: StopStrings,
 }
 
-/// What one step of a [`TextStream`] brought.
+/// The result of one step of a [`TextStream`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
     /// Text to send now.
     pub text: String,
-    /// The stop string that ended the answer; nothing follows.
+    /// The stop string that ended the answer. No text follows.
     pub stop: Option<String>,
 }
 
@@ -30,13 +30,13 @@ impl TextStream {
         }
     }
 
-    /// Takes the bytes of the next token.
+    /// Adds the bytes of the next token.
     pub fn push(&mut self, bytes: &[u8]) -> Piece {
         let text = self.characters.push(bytes);
         self.stops.push(text)
     }
 
-    /// What was held back, now that nothing follows.
+    /// Ends the text, and returns the part that was held back.
     pub fn finish(&mut self) -> Piece {
         let text = self.characters.finish();
         let mut piece = self.stops.push(text);
@@ -47,8 +47,8 @@ impl TextStream {
     }
 }
 
-/// Bytes become characters. A character whose last bytes have not arrived is held back, so at most 3 bytes are;
-/// bytes that are no UTF-8 become U+FFFD the way `String::from_utf8_lossy` does it.
+/// Decodes bytes as characters. It holds back an incomplete character, at most 3 bytes. Bytes that are not UTF-8 become
+/// U+FFFD, as in `String::from_utf8_lossy`.
 #[derive(Clone, Debug, Default)]
 struct Characters {
     incomplete: Vec<u8>,
@@ -90,7 +90,7 @@ impl Characters {
     }
 }
 
-/// Strings that end an answer. The text that could be the beginning of one is held back.
+/// Strings that end an answer. Text that could be the beginning of a stop string is held back.
 #[derive(Clone, Debug, Default)]
 pub struct StopStrings {
     stops: Vec<String>,
@@ -102,15 +102,15 @@ pub struct StopStrings {
 /// Whether the stop string is part of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StopPlace {
-    /// It is cut off.
+    /// The answer ends before the stop string.
     #[default]
     Outside,
-    /// It is the answer's end.
+    /// The answer ends with the stop string.
     Inside,
 }
 
 impl StopStrings {
-    /// Ends at the first of `stops`, each non-empty.
+    /// Ends at the first of `stops`, which must not be empty.
     pub fn new(stops: Vec<String>, place: StopPlace) -> Self {
         Self {
             stops,
@@ -151,8 +151,8 @@ impl StopStrings {
         std::mem::take(&mut self.held)
     }
 
-    /// The match that is complete first; of two that are, the longer one. So the answer does not depend on how
-    /// the text was cut into tokens.
+    /// The match whose end is first; of two with the same end, the longer one. So the answer does not depend on how the
+    /// text is divided into tokens.
     fn first_match(&self) -> Option<(usize, usize, &str)> {
         self.stops
             .iter()
@@ -164,7 +164,7 @@ impl StopStrings {
             .min_by_key(|(start, end, _)| (*end, *start))
     }
 
-    /// Bytes at the end of the held text that may become a stop string.
+    /// Number of bytes at the end of the held text that may become a stop string.
     fn n_possible(&self) -> usize {
         let held = self.held.as_bytes();
         let longest_beginning = |stop: &String| {

@@ -1,10 +1,10 @@
-//! How many tokens a stream item holds: worker-vllm's rule, by which the first words come soon and the rest in few
-//! pieces.
+//! Number of tokens of each item of a job's stream. By worker-vllm's rule the first items are small, so that the first
+//! words arrive early, and the later ones are large.
 
 use crds::settings::StreamingSettings;
 
-/// Sizes of the batches of one stream: the smallest first, each next one larger by the factor, none above the
-/// maximum. Where a factor or the sizes leave nothing to grow, every batch has the maximum.
+/// Sizes of the batches of one stream. The first is the smallest, each next one is larger by the factor, up to the
+/// maximum. If the factor is not above 1 or the minimum is not below the maximum, every batch has the maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchRule {
     /// Tokens in the largest batch, at least 1.
@@ -16,7 +16,7 @@ pub struct BatchRule {
 }
 
 impl BatchRule {
-    /// The sizes of the settings.
+    /// The rule of the settings.
     pub fn of(streaming: &StreamingSettings) -> Self {
         Self {
             n_max: streaming.default_batch_size(),
@@ -26,17 +26,17 @@ impl BatchRule {
     }
 }
 
-/// Collects what belongs into one batch.
+/// Counts tokens, and finds the end of each batch.
 #[derive(Clone, Debug)]
 pub struct Batcher {
     rule: BatchRule,
-    /// Size of the batch that is being filled; not whole where the factor is not.
+    /// Size of the current batch; a fraction if the factor is one.
     size: f64,
     n_tokens: u32,
 }
 
 impl Batcher {
-    /// Before the first token.
+    /// The state before the first token.
     pub fn new(rule: BatchRule) -> Self {
         let grows = rule.growth > 1.0 && rule.n_max > rule.n_min;
         let first = if grows { rule.n_min } else { rule.n_max };
@@ -47,7 +47,7 @@ impl Batcher {
         }
     }
 
-    /// Counts a token; true if it fills the batch, and the next one belongs to a new batch.
+    /// Counts a token. Returns true if the token is the last of its batch.
     pub fn fills(&mut self) -> bool {
         self.n_tokens += 1;
         if f64::from(self.n_tokens) < self.size {
@@ -58,7 +58,7 @@ impl Batcher {
         true
     }
 
-    /// Whether no token came since a batch was full.
+    /// Whether the current batch has no token.
     pub fn is_empty(&self) -> bool {
         self.n_tokens == 0
     }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(
             sizes(rule(4, 1, 1.0), 9),
             [4, 4, 1],
-            "what does not grow is always full"
+            "without growth every batch has the maximum"
         );
         assert_eq!(sizes(rule(4, 4, 3.0), 9), [4, 4, 1]);
         assert_eq!(sizes(rule(4, 9, 3.0), 9), [4, 4, 1]);

@@ -1,48 +1,51 @@
-//! What a job asks for becomes a request of the OpenAI routes, so that each parameter is read in one place only.
+//! A job's `input` becomes a request to an OpenAI route, so each parameter is read in one place only.
 //!
-//! Owns the names of worker-vllm's `input`. The values are the routes' business.
+//! Owns the names of worker-vllm's `input`. The routes check the values.
 
 use serde_json::{Map, Value, json};
 
 use super::batches::BatchRule;
 use crate::api::error::{ApiError, shortened};
 
-/// Fields of `input`, and what they do.
+/// Fields of `input`, and their effect.
 pub const FIELDS: [(&str, &str); 10] = [
     ("prompt", "Text to continue."),
     (
         "messages",
-        "A conversation, written by the chat template, or the text of one message of the user; it comes before `prompt`.",
+        "A conversation, or the text of one message of the user, which the chat template writes; takes precedence over `prompt`.",
     ),
     (
         "apply_chat_template",
-        "Makes `prompt` a message of the user; false unless given.",
+        "Makes `prompt` a message of the user; default: false.",
     ),
-    ("sampling_params", "How to answer: the table below."),
+    ("sampling_params", "Options of the answer: the table below."),
     (
         "stream",
-        "Output comes in batches of tokens, for `/stream`; false unless given.",
+        "Makes output in batches of tokens, for `/stream`; default: false.",
     ),
     (
         "max_batch_size",
-        "Tokens of a batch at most; DEFAULT_BATCH_SIZE unless given.",
+        "Largest number of tokens of a batch; default: DEFAULT_BATCH_SIZE.",
     ),
     (
         "min_batch_size",
-        "Tokens of the first batch; DEFAULT_MIN_BATCH_SIZE unless given.",
+        "Number of tokens of the first batch; default: DEFAULT_MIN_BATCH_SIZE.",
     ),
     (
         "batch_size_growth_factor",
-        "By which a batch is larger than the one before; DEFAULT_BATCH_SIZE_GROWTH_FACTOR unless given.",
+        "The factor from one batch size to the next; default: DEFAULT_BATCH_SIZE_GROWTH_FACTOR.",
     ),
     (
         "openai_route",
-        "Instead of all these: a route below `/v1` that is asked.",
+        "Instead of the fields above: a route below `/v1`.",
     ),
-    ("openai_input", "Its body; none asks with GET."),
+    (
+        "openai_input",
+        "The body of that route; without it the method is GET.",
+    ),
 ];
 
-/// Sampling parameters and what they are where a job does not say: worker-vllm's values, not the checkpoint's.
+/// Sampling parameters with their defaults, which are worker-vllm's and not the checkpoint's.
 pub const SAMPLING: &[(&str, Option<&str>)] = &[
     ("n", Some("1")),
     ("best_of", None),
@@ -62,7 +65,7 @@ pub const SAMPLING: &[(&str, Option<&str>)] = &[
     ("max_tokens", Some("16")),
     ("skip_special_tokens", None),
     ("spaces_between_special_tokens", None),
-    // Further ones of vLLM's, beyond the documented table.
+    // Parameters of vLLM that worker-vllm does not document.
     ("seed", None),
     ("min_tokens", None),
     ("include_stop_str_in_output", None),
@@ -72,14 +75,14 @@ pub const SAMPLING: &[(&str, Option<&str>)] = &[
     ("truncate_prompt_tokens", None),
 ];
 
-/// A request that a job makes of this server.
+/// A request of a job to this server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// Path of the route.
     pub path: String,
-    /// Body; `None` asks with GET.
+    /// Body; `None` for the method GET.
     pub body: Option<Value>,
-    /// What becomes of the answer.
+    /// How the answer becomes output.
     pub output: OutputKind,
 }
 
@@ -88,29 +91,29 @@ pub struct Call {
 pub enum OutputKind {
     /// Batches of tokens, each with the usage so far.
     Tokens {
-        /// Answers per prompt.
+        /// Number of answers to the prompt.
         n: usize,
-        /// Sizes of the batches; `None` is one for all.
+        /// Sizes of the batches; `None`: one batch.
         rule: Option<BatchRule>,
     },
-    /// What the OpenAI route answers.
+    /// The answer of the OpenAI route.
     OpenAi {
-        /// Sizes of the batches of a stream's events; `None` is a whole answer.
+        /// Sizes of the batches of a stream's events; `None`: a complete answer.
         rule: Option<BatchRule>,
     },
 }
 
-/// Names in `input` that mean nothing here.
+/// Unknown names in `input`.
 pub fn unknown_fields(input: &Map<String, Value>) -> Vec<String> {
     let is_known = |name: &str| FIELDS.iter().any(|(known, _)| *known == name);
     let unknown = input.keys().filter(|name| !is_known(name));
     unknown.map(|name| format!("input.{name}")).collect()
 }
 
-/// Reads the `input` of a job. `model` is the name under which to ask for the model, `rule` what to do without sizes.
+/// Reads the `input` of a job. `model` is the name of the model in the request, `rule` the default of the batch sizes.
 ///
 /// # Errors
-/// [`ApiError`] for what is missing or does not fit.
+/// [`ApiError`] for absent and wrong values.
 pub fn read(input: &Map<String, Value>, model: &str, rule: BatchRule) -> Result<Call, ApiError> {
     match given(input, "openai_route") {
         Some(route) => openai(route, input, rule),
@@ -133,7 +136,7 @@ fn openai(route: &Value, input: &Map<String, Value>, rule: BatchRule) -> Result<
     let is_streamed = body.is_some_and(|body| body["stream"] == Value::Bool(true));
     Ok(Call {
         path: path.to_string(),
-        // `/v1/models` is the one route that is read with GET.
+        // `/v1/models` is the only route with the method GET.
         body: body.filter(|_| !path.starts_with("/v1/models")).cloned(),
         output: OutputKind::OpenAi {
             rule: is_streamed.then_some(rule),
@@ -158,7 +161,7 @@ fn tokens(input: &Map<String, Value>, model: &str, rule: BatchRule) -> Result<Ca
             ("/v1/chat/completions", "messages", messages)
         }
         (None, Some(prompt)) if prompt.is_string() => ("/v1/completions", "prompt", prompt.clone()),
-        (None, Some(prompt)) => return Err(ApiError::invalid("prompt", "a text", prompt)),
+        (None, Some(prompt)) => return Err(ApiError::invalid("prompt", "a string", prompt)),
         (None, None) => {
             return Err(ApiError::Missing {
                 param: "prompt".into(),
@@ -193,13 +196,13 @@ fn sampling(input: &Map<String, Value>) -> Result<Map<String, Value>, ApiError> 
         let known: Vec<&str> = SAMPLING.iter().map(|(name, _)| *name).collect();
         return Err(ApiError::Contradiction {
             param: format!("sampling_params.{}", shortened(name)),
-            reason: format!("there is no such parameter; there are {}", known.join(", ")),
+            reason: format!("unknown parameter; the parameters are {}", known.join(", ")),
         });
     }
     params.retain(|_, value| !value.is_null());
     let searches = params.get("use_beam_search") == Some(&Value::Bool(true));
     for (name, default) in SAMPLING {
-        // A beam search draws nothing, so that it has no temperature.
+        // A beam search does not sample, so it has no temperature.
         let is_given = params.contains_key(*name) || (searches && *name == "temperature");
         if let (Some(default), false) = (default, is_given) {
             let default = serde_json::from_str(default).expect("the table holds JSON");
@@ -209,7 +212,7 @@ fn sampling(input: &Map<String, Value>) -> Result<Map<String, Value>, ApiError> 
     Ok(params)
 }
 
-/// The sizes of a job's batches; 0 is as good as absent.
+/// The sizes of a job's batches; 0 means absent.
 fn sizes(input: &Map<String, Value>, rule: BatchRule) -> Result<BatchRule, ApiError> {
     let size = |name: &str, default: u32| match given(input, name) {
         None => Ok(default),
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_openai_route_is_asked_as_it_is() {
+    fn an_openai_route_gets_its_body_unchanged() {
         let models = call(json!({"openai_route": "/openai/v1/models"})).unwrap();
         assert_eq!((models.path.as_str(), models.body), ("/v1/models", None));
         let body = json!({"model": "x", "prompt": "Hi"});
@@ -324,20 +327,20 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
-        let said = |input: Value| call(input).unwrap_err();
-        assert_eq!(said(json!({})), "prompt is missing");
-        assert!(said(json!({"prompt": 7})).starts_with("prompt must be a text"));
-        let unknown = said(json!({"prompt": "Hi", "sampling_params": {"temprature": 1}}));
+    fn an_error_names_the_wrong_field() {
+        let error = |input: Value| call(input).unwrap_err();
+        assert_eq!(error(json!({})), "prompt is missing");
+        assert!(error(json!({"prompt": 7})).starts_with("prompt must be a string"));
+        let unknown = error(json!({"prompt": "Hi", "sampling_params": {"temprature": 1}}));
         assert!(
-            unknown.starts_with("sampling_params.temprature: there is no such parameter"),
+            unknown.starts_with("sampling_params.temprature: unknown parameter"),
             "{unknown}"
         );
-        assert!(said(json!({"prompt": "Hi", "sampling_params": 1})).contains("an object"));
-        assert!(said(json!({"prompt": "Hi", "stream": 1})).starts_with("stream must be true or false"));
+        assert!(error(json!({"prompt": "Hi", "sampling_params": 1})).contains("an object"));
+        assert!(error(json!({"prompt": "Hi", "stream": 1})).starts_with("stream must be true or false"));
         for route in ["/metrics", "/v1/../drain x", "v1/models", "/internal/load"] {
             assert!(
-                said(json!({"openai_route": route})).starts_with("openai_route"),
+                error(json!({"openai_route": route})).starts_with("openai_route"),
                 "{route}"
             );
         }
@@ -346,7 +349,7 @@ mod tests {
             ("min_batch_size", json!("2")),
             ("batch_size_growth_factor", json!(-0.5)),
         ] {
-            assert!(said(json!({"prompt": "Hi", "stream": true, name: value})).starts_with(name));
+            assert!(error(json!({"prompt": "Hi", "stream": true, name: value})).starts_with(name));
         }
         let unknown = json!({"prompt": "Hi", "batch_size": 3});
         assert_eq!(unknown_fields(unknown.as_object().unwrap()), ["input.batch_size"]);

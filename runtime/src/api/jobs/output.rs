@@ -1,25 +1,25 @@
-//! What an OpenAI route answers becomes the output of a job, item by item.
+//! The answer of an OpenAI route becomes the output of a job, item by item.
 
 use serde_json::{Value, json};
 
 use super::batches::Batcher;
 use super::input::OutputKind;
 
-/// The data of server-sent events, from bytes that may break off anywhere.
+/// Finds the data of server-sent events in bytes that can end anywhere.
 #[derive(Debug, Default)]
 pub struct EventReader {
     bytes: Vec<u8>,
 }
 
 impl EventReader {
-    /// The data of the events that `bytes` complete.
+    /// Adds bytes, and returns the data of the events that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         self.bytes.extend_from_slice(bytes);
         let mut events = Vec::new();
         while let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
             let event: Vec<u8> = self.bytes.drain(..end + 2).collect();
             let event = String::from_utf8_lossy(&event[..end]);
-            // The other lines are names and comments that keep the connection alive.
+            // Other lines are names of events, and comments that keep the connection open.
             let data: Vec<&str> = event
                 .lines()
                 .filter_map(|line| line.strip_prefix("data: "))
@@ -32,16 +32,16 @@ impl EventReader {
     }
 }
 
-/// How events of an OpenAI stream are handed on.
+/// The form of a stream's events in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventFormat {
-    /// As the text of server-sent events.
+    /// The text of server-sent events.
     Raw,
-    /// As the objects they carry.
+    /// The objects in the events.
     Objects,
 }
 
-/// Makes the items of a stream. Each is a JSON text.
+/// Makes output items from a stream. Each item is a JSON text.
 #[derive(Debug)]
 pub struct Collector {
     batcher: Batcher,
@@ -52,9 +52,9 @@ pub struct Collector {
 #[derive(Debug)]
 enum Content {
     Tokens {
-        /// Texts of the batch, per answer.
+        /// Texts of the batch, by answer.
         texts: Vec<Vec<String>>,
-        /// Tokens that had no text yet, per answer.
+        /// Number of tokens without text so far, by answer.
         n_textless: Vec<u64>,
         n_prompt: u64,
         n_generated: u64,
@@ -66,7 +66,7 @@ enum Content {
 }
 
 impl Collector {
-    /// For the stream of a call; `None` if its answer is whole.
+    /// A collector for the stream of a call; `None` if its answer is not a stream.
     pub fn new(output: OutputKind, format: EventFormat) -> Option<Self> {
         let (rule, content) = match output {
             OutputKind::Tokens { n, rule } => {
@@ -91,10 +91,10 @@ impl Collector {
         })
     }
 
-    /// The items that an event completes.
+    /// Adds an event, and returns the items that it completes.
     ///
     /// # Errors
-    /// What an event says that reports an error.
+    /// The message of an event that reports an error.
     pub fn event(&mut self, data: &str) -> Result<Vec<String>, String> {
         let json: Value = match data {
             "[DONE]" => {
@@ -128,18 +128,18 @@ impl Collector {
         Ok(items)
     }
 
-    /// The last item.
+    /// Returns the last item.
     ///
     /// # Errors
-    /// If the stream broke off.
+    /// If the stream is incomplete.
     pub fn end(mut self) -> Result<Option<String>, String> {
         if !self.has_ended {
-            return Err("the answer broke off".into());
+            return Err("the answer is incomplete".into());
         }
         Ok((!self.batcher.is_empty()).then(|| self.flush()).flatten())
     }
 
-    /// Takes over the usage so far; tokens generated since the event before.
+    /// Stores the usage so far, and returns the number of tokens since the event before.
     fn count(&mut self, usage: &Value) -> u64 {
         let Content::Tokens {
             n_prompt,
@@ -158,7 +158,7 @@ impl Collector {
         *n_generated - n_before
     }
 
-    /// Tokens without a text of their own, such as half of a character, count as empty texts, as in worker-vllm.
+    /// Adds the tokens of an event. As in worker-vllm, a token without text, such as half of a character, is an empty text.
     fn token(&mut self, choice: &Value, n_new: u64, items: &mut Vec<String>) {
         let (text, idx) = (text_of(choice), choice["index"].as_u64().unwrap_or(0) as usize);
         let Content::Tokens { n_textless, .. } = &mut self.content else {
@@ -209,7 +209,10 @@ impl Collector {
     }
 }
 
-/// The one item of a whole answer.
+/// The single item of a complete answer.
+///
+/// # Errors
+/// If the body is not JSON.
 pub fn whole(output: OutputKind, body: &str) -> Result<String, String> {
     let OutputKind::Tokens { .. } = output else {
         return Ok(body.to_string());
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn openai_events_are_handed_on_raw_or_as_objects() {
+    fn openai_events_are_raw_texts_or_objects() {
         let output = OutputKind::OpenAi { rule: Some(RULE) };
         let events = ["{\"a\":1}".to_string(), "{\"a\":2}".into(), "[DONE]".into()];
         let raw = collected(output, EventFormat::Raw, &events).unwrap();
@@ -316,16 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_reports_an_error_fails() {
+    fn an_incomplete_stream_and_a_reported_error_fail() {
         let output = OutputKind::OpenAi { rule: Some(RULE) };
         let events = [json!({"error": {"message": "no"}}).to_string()];
         assert_eq!(collected(output, EventFormat::Raw, &events).unwrap_err(), "no");
         let cut = collected(output, EventFormat::Raw, &["{}".to_string()]);
-        assert_eq!(cut.unwrap_err(), "the answer broke off");
+        assert_eq!(cut.unwrap_err(), "the answer is incomplete");
     }
 
     #[test]
-    fn a_whole_answer_is_one_item() {
+    fn a_complete_answer_is_one_item() {
         let output = OutputKind::Tokens { n: 1, rule: None };
         let body =
             json!({"choices": [{"text": "a b"}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}});
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_found_wherever_the_bytes_break() {
+    fn events_are_found_wherever_the_bytes_end() {
         let text = ": alive\n\ndata: {\"é\":1}\n\nevent: x\ndata: 2\n\ndata: [DO";
         for at in 0..text.len() {
             let mut reader = EventReader::default();

@@ -1,6 +1,6 @@
-//! What became of each job: a state machine of bounded size, told the time.
+//! The states of all jobs: a state machine of bounded size. Its methods receive the time.
 //!
-//! Must not know what a job asks for or who does it.
+//! Must not know the input of a job, nor how it runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// Where a job is in its life, in RunPod's words.
+/// State of a job, by RunPod's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It waits for a place.
+    /// It waits.
     InQueue,
     /// It runs.
     InProgress,
-    /// It has all its output.
+    /// It ended, and its output is complete.
     Completed,
-    /// It cannot be done; its error says why.
+    /// It ended with an error.
     Failed,
-    /// Somebody cancelled it, or emptied the queue it was in.
+    /// A client cancelled it, or emptied the queue.
     Cancelled,
-    /// It took longer than it may, waiting or running.
+    /// It waited or ran longer than allowed.
     TimedOut,
 }
 
 impl Status {
-    /// RunPod's word.
+    /// RunPod's name.
     pub fn label(self) -> &'static str {
         match self {
             Status::InQueue => "IN_QUEUE",
@@ -38,7 +38,7 @@ impl Status {
         }
     }
 
-    /// Whether nothing more will happen to the job by itself.
+    /// Whether the job has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, Status::InQueue | Status::InProgress)
     }
@@ -47,9 +47,9 @@ impl Status {
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
-    /// Jobs at a time, ended ones included.
+    /// Largest number of jobs, ended ones included.
     pub n_jobs_max: usize,
-    /// Bytes of all inputs and outputs.
+    /// Largest number of bytes of all inputs and outputs.
     pub n_bytes_max: usize,
 }
 
@@ -69,7 +69,7 @@ pub struct NewJob<W> {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With all its output.
+    /// With complete output.
     Completed,
     /// With an error.
     Failed(String),
@@ -77,36 +77,36 @@ pub enum End {
     TimedOut(String),
 }
 
-/// The right to run a job once. Void when the job is cancelled, expired, or tried again.
+/// The permission to run a job once. It is invalid after the job is cancelled, expired, or started again.
 #[derive(Clone, Debug)]
 pub struct Claim<W> {
     /// The job.
     pub id: String,
-    /// What it asks for.
+    /// Its work.
     pub work: Arc<W>,
-    /// Cancelled when the job is no longer to be run.
+    /// Cancelled when the job must stop.
     pub cancelled: CancellationToken,
     attempt: u32,
 }
 
-/// What a client is told about a job.
+/// The state of a job for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The job.
     pub id: String,
-    /// Where it is.
+    /// Its state.
     pub status: Status,
-    /// Time in the queue, once it is over.
+    /// Time in the queue, after its end.
     pub delay: Option<Duration>,
-    /// Time it ran, once it is over.
+    /// Time of the run, after its end.
     pub execution: Option<Duration>,
-    /// Output, each item a JSON text: all of a completed job, or what is new of a streamed one.
+    /// Output, each item a JSON text: the complete output of a completed job, or the new output of a streamed one.
     pub items: Vec<String>,
     /// Why it failed.
     pub error: Option<String>,
 }
 
-/// Jobs by status, and those that ended since the start.
+/// Numbers of jobs: those in the store now, and those that ended since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobCounts {
     /// Waiting now.
@@ -117,19 +117,19 @@ pub struct JobCounts {
     pub n_completed: u64,
     /// Failed or timed out since the start.
     pub n_failed: u64,
-    /// Tried again since the start.
+    /// Started again since the start.
     pub n_retried: u64,
 }
 
-/// The store holds as much as it may, and nothing of it has ended.
+/// The store is full, and none of its jobs has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this replica holds as many jobs as it may")]
+#[error("this replica has no room for another job")]
 pub struct StoreFull;
 
-/// A job cannot be tried again.
+/// Why a job cannot be started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryError {
-    /// There is none, or no longer.
+    /// There is no such job, or it has expired.
     Unknown,
     /// It neither failed nor timed out.
     NotFailed(Status),
@@ -185,7 +185,7 @@ impl<W> Job<W> {
     }
 }
 
-/// All jobs of this process. `W` is what a job asks for.
+/// All jobs of this process. `W` is the work of a job.
 #[derive(Debug)]
 pub struct Store<W> {
     limits: StoreLimits,
@@ -195,7 +195,7 @@ pub struct Store<W> {
 }
 
 impl<W> Store<W> {
-    /// Without jobs.
+    /// A store without jobs.
     pub fn new(limits: StoreLimits) -> Self {
         Self {
             limits,
@@ -205,14 +205,14 @@ impl<W> Store<W> {
         }
     }
 
-    /// Takes a job into the queue. Its results are kept for `kept_for` after its end.
+    /// Adds a job to the queue.
     ///
     /// # Errors
-    /// [`StoreFull`] if there is no room, and no ended job to forget for it.
+    /// [`StoreFull`] if there is no room, and no ended job that can be removed.
     pub fn submit(&mut self, new: NewJob<W>, now: Instant) -> Result<Claim<W>, StoreFull> {
         self.expire(now);
         while self.jobs.len() >= self.limits.n_jobs_max {
-            self.forget_oldest().ok_or(StoreFull)?;
+            self.remove_oldest().ok_or(StoreFull)?;
         }
         self.make_room(new.n_work_bytes)?;
         let job = Job {
@@ -229,13 +229,13 @@ impl<W> Store<W> {
             n_streamed: 0,
             error: None,
         };
-        let claim = claim(&new.id, &job).expect("it has just been given its work");
+        let claim = claim(&new.id, &job).expect("the job has its work");
         self.n_bytes += job.n_work_bytes;
         self.jobs.insert(new.id, job);
         Ok(claim)
     }
 
-    /// The job leaves the queue; false if it is no longer there to be run.
+    /// Takes the job out of the queue. Returns false if it must not run any more.
     pub fn start(&mut self, claim: &Claim<W>, now: Instant) -> bool {
         let Some(job) = self.claimed(claim).filter(|job| job.status == Status::InQueue) else {
             return false;
@@ -245,7 +245,7 @@ impl<W> Store<W> {
         true
     }
 
-    /// Adds an item, a JSON text, to the output of a running job; of any other it is dropped.
+    /// Adds an item, a JSON text, to the output of a running job. Items of other jobs are dropped.
     ///
     /// # Errors
     /// [`StoreFull`] if there is no room.
@@ -255,12 +255,12 @@ impl<W> Store<W> {
         }
         self.make_room(item.len())?;
         self.n_bytes += item.len();
-        let job = self.claimed(claim).expect("only ended jobs were forgotten");
+        let job = self.claimed(claim).expect("only ended jobs were removed");
         job.items.push(item);
         Ok(())
     }
 
-    /// Ends a job that runs or waits; any other stays as it is.
+    /// Ends a job that runs or waits. Other jobs do not change.
     pub fn finish(&mut self, claim: &Claim<W>, end: End, now: Instant) {
         let (status, error) = match end {
             End::Completed => (Status::Completed, None),
@@ -278,7 +278,7 @@ impl<W> Store<W> {
         }
     }
 
-    /// Cancels a job unless it has ended; its status from now on, or `None` if there is no such job.
+    /// Cancels a job unless it has ended. Returns its state, or `None` if there is no such job.
     pub fn cancel(&mut self, id: &str, now: Instant) -> Option<Status> {
         self.expire(now);
         let job = self.jobs.get_mut(id)?;
@@ -290,7 +290,7 @@ impl<W> Store<W> {
         Some(job.status)
     }
 
-    /// Cancels every job of the queue; how many they were.
+    /// Cancels every job of the queue, and returns their number.
     pub fn purge(&mut self, now: Instant) -> usize {
         let queued = |(id, job): (&String, &Job<W>)| (job.status == Status::InQueue).then(|| id.clone());
         let queued: Vec<String> = self.jobs.iter().filter_map(queued).collect();
@@ -303,7 +303,7 @@ impl<W> Store<W> {
     /// Puts a job that failed or timed out into the queue again, without its output.
     ///
     /// # Errors
-    /// [`RetryError`] if there is nothing to try again.
+    /// [`RetryError`] if there is no such job, or it neither failed nor timed out.
     pub fn retry(&mut self, id: &str, now: Instant) -> Result<Claim<W>, RetryError> {
         self.expire(now);
         let job = self.jobs.get_mut(id).ok_or(RetryError::Unknown)?;
@@ -330,7 +330,7 @@ impl<W> Store<W> {
         claim(id, job).ok_or(RetryError::Unknown)
     }
 
-    /// The job as it is, with all its output once it is completed.
+    /// The state of a job, with the output of a completed one.
     pub fn view(&mut self, id: &str, now: Instant) -> Option<View> {
         self.expire(now);
         let job = self.jobs.get(id)?;
@@ -341,7 +341,7 @@ impl<W> Store<W> {
         Some(job.view(id, items))
     }
 
-    /// The job as it is, with the output that no earlier call was given.
+    /// The state of a job, with the output that earlier calls did not return.
     pub fn stream(&mut self, id: &str, now: Instant) -> Option<View> {
         self.expire(now);
         let job = self.jobs.get_mut(id)?;
@@ -350,14 +350,14 @@ impl<W> Store<W> {
         Some(job.view(id, news))
     }
 
-    /// Keeps the results of a job for another time after its end.
+    /// Changes how long the results of a job are kept after its end.
     pub fn keep(&mut self, id: &str, kept_for: Duration) {
         if let Some(job) = self.jobs.get_mut(id) {
             job.kept_for = kept_for;
         }
     }
 
-    /// How many jobs there are.
+    /// Numbers of jobs.
     pub fn counts(&self) -> JobCounts {
         let n = |status| self.jobs.values().filter(|job| job.status == status).count();
         JobCounts {
@@ -367,7 +367,7 @@ impl<W> Store<W> {
         }
     }
 
-    /// Forgets the jobs whose results were kept long enough.
+    /// Removes the jobs whose results have expired.
     fn expire(&mut self, now: Instant) {
         let is_old = |job: &Job<W>| {
             let ended_at = job.ended_at?;
@@ -385,13 +385,13 @@ impl<W> Store<W> {
 
     fn make_room(&mut self, n_bytes: usize) -> Result<(), StoreFull> {
         while self.n_bytes + n_bytes > self.limits.n_bytes_max {
-            self.forget_oldest().ok_or(StoreFull)?;
+            self.remove_oldest().ok_or(StoreFull)?;
         }
         Ok(())
     }
 
-    /// Forgets the job that ended first.
-    fn forget_oldest(&mut self) -> Option<()> {
+    /// Removes the job that ended first.
+    fn remove_oldest(&mut self) -> Option<()> {
         let ended = self.jobs.iter().filter_map(|(id, job)| Some((job.ended_at?, id)));
         let id = ended.min()?.1.clone();
         let job = self.jobs.remove(&id)?;
@@ -399,7 +399,7 @@ impl<W> Store<W> {
         Some(())
     }
 
-    /// The job of a claim that is still good.
+    /// The job of a claim that is still valid.
     fn claimed(&mut self, claim: &Claim<W>) -> Option<&mut Job<W>> {
         self.jobs
             .get_mut(&claim.id)
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_queued_runs_and_is_forgotten_after_its_time() {
+    fn a_job_is_queued_runs_and_expires() {
         let (mut store, t0) = (Store::new(LIMITS), Instant::now());
         let claim = submitted(&mut store, "a", t0);
         assert_eq!(store.view("a", t0).unwrap().status, Status::InQueue);
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_job_is_not_started_and_its_claim_is_void() {
+    fn a_cancelled_job_is_not_started_and_its_claim_is_invalid() {
         let (mut store, now) = (Store::new(LIMITS), Instant::now());
         let claim = submitted(&mut store, "a", now);
         assert_eq!(store.cancel("a", now), Some(Status::Cancelled));
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn only_queued_jobs_are_purged_and_only_failed_ones_are_tried_again() {
+    fn only_queued_jobs_are_purged_and_only_failed_ones_are_started_again() {
         let (mut store, now) = (Store::new(LIMITS), Instant::now());
         let running = submitted(&mut store, "a", now);
         submitted(&mut store, "b", now);
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_first_makes_room_and_what_runs_does_not() {
+    fn the_job_that_ended_first_makes_room_and_running_jobs_do_not() {
         let (mut store, now) = (Store::new(LIMITS), Instant::now());
         for id in ["a", "b", "c", "d"] {
             submitted(&mut store, id, now);
@@ -586,7 +586,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_the_store_keeps_its_bounds_and_its_sums(steps in prop::collection::vec(step(), 0..200)) {
+        fn after_any_steps_the_bounds_and_the_sums_hold(steps in prop::collection::vec(step(), 0..200)) {
             let (mut store, mut claims, mut now) = (Store::new(LIMITS), Vec::new(), Instant::now());
             for step in steps {
                 take(&mut store, &mut claims, step, &mut now);

@@ -301,7 +301,11 @@ pub(super) fn cache_salt(params: &mut Params) -> Result<u64, ApiError> {
         return Ok(0);
     };
     if salt.is_empty() {
-        return Err(ApiError::invalid("cache_salt", "a non-empty text", &salt.into()));
+        return Err(ApiError::invalid(
+            "cache_salt",
+            "a non-empty string",
+            &salt.into(),
+        ));
     }
     let hash = blake3::hash(salt.as_bytes());
     let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
@@ -389,7 +393,7 @@ fn bad_words(params: &mut Params, rules: &Rules<'_>) -> Result<Vec<Vec<u32>>, Ap
 
 fn stop_strings(params: &mut Params) -> Result<Vec<String>, ApiError> {
     let expected =
-        format!("a text or a list of up to {STOPS_MAX} texts, each of 1 to {STOP_BYTES_MAX} bytes");
+        format!("a string or a list of up to {STOPS_MAX} strings, each of 1 to {STOP_BYTES_MAX} bytes");
     let items = match params.take("stop") {
         None => return Ok(Vec::new()),
         Some(Value::Array(items)) if items.len() <= STOPS_MAX => items,

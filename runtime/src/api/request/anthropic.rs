@@ -141,7 +141,7 @@ fn system_text(path: &str, system: &Value) -> Result<String, ApiError> {
             Ok(texts.join("\n"))
         }
         Value::Null => Err(ApiError::missing(path)),
-        other => Err(ApiError::invalid(path, "a text or a list of blocks", other)),
+        other => Err(ApiError::invalid(path, "a string or a list of blocks", other)),
     }
 }
 
@@ -178,7 +178,7 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
                 read_block(&format!("{path}[{idx}]"), block, &mut turn)?;
             }
         }
-        other => return Err(ApiError::invalid(path, "a text or a list of blocks", &other)),
+        other => return Err(ApiError::invalid(path, "a string or a list of blocks", &other)),
     }
     // Results answer the calls of the message before, so they come before the user's text.
     let has_results = !turn.results.is_empty();
@@ -218,7 +218,7 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
     let name = |name: &str| match text(name)? {
         empty if empty.is_empty() => {
             let path = format!("{path}.{name}");
-            Err(ApiError::invalid(path, "a non-empty text", &block[name]))
+            Err(ApiError::invalid(path, "a non-empty string", &block[name]))
         }
         name => Ok(name),
     };
@@ -271,7 +271,7 @@ fn result_text(path: &str, content: &Value) -> Result<String, ApiError> {
             let texts: Vec<String> = blocks.iter().enumerate().map(text).collect::<Result<_, _>>()?;
             Ok(texts.join("\n"))
         }
-        other => Err(ApiError::invalid(path, "a text or a list of blocks", other)),
+        other => Err(ApiError::invalid(path, "a string or a list of blocks", other)),
     }
 }
 

@@ -104,7 +104,7 @@ impl PromptReader<'_> {
                 (prompt, Some(text))
             }
             (PromptSource::Tokens(_), Some(_)) => {
-                let reason = "it needs prompts that are texts";
+                let reason = "it needs prompts that are strings";
                 return Err(ApiError::contradiction("suffix", reason));
             }
             (PromptSource::Text(text), None) => {

@@ -172,7 +172,7 @@ fn structured_outputs(fields: &Map<String, Value>) -> Result<Constraint, ApiErro
             value
                 .as_str()
                 .map(str::to_string)
-                .ok_or_else(|| invalid("a text"))
+                .ok_or_else(|| invalid("a string"))
         };
         constraints.push(match name.as_str() {
             _ if value.is_null() || *value == false => continue,
@@ -180,7 +180,7 @@ fn structured_outputs(fields: &Map<String, Value>) -> Result<Constraint, ApiErro
             "json_object" if *value == true => Constraint::JsonObject,
             "regex" => Constraint::Regex(text()?),
             "choice" => {
-                Constraint::Choice(choices(value).ok_or_else(|| invalid("a non-empty list of texts"))?)
+                Constraint::Choice(choices(value).ok_or_else(|| invalid("a non-empty list of strings"))?)
             }
             "grammar" => Constraint::Grammar(text()?),
             "structural_tag" => Constraint::StructuralTag(match value {

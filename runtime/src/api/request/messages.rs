@@ -1,6 +1,6 @@
 //! Chat messages: checked, and rewritten in the form that chat templates expect.
 //!
-//! A content is a text or a list of text parts, arguments of calls are objects, and OpenAI's older `function_call` is one
+//! A content is a string or a list of text parts, arguments of calls are objects, and OpenAI's older `function_call` is one
 //! of the calls.
 
 use serde_json::{Map, Value, json};
@@ -21,7 +21,7 @@ pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-/// The messages for the template: every `content` is a text or a list of text parts.
+/// The messages for the template: every `content` is a string or a list of text parts.
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
     let items = listed(value)?;
     let mut messages = Vec::with_capacity(items.len());
@@ -57,7 +57,7 @@ fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError
         Some(other) => {
             return Err(ApiError::invalid(
                 content_path,
-                "a text or a list of parts",
+                "a string or a list of parts",
                 &other,
             ));
         }
@@ -119,7 +119,7 @@ fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
         other => other.clone(),
     };
     if !arguments.is_object() {
-        let expected = "a text that contains a JSON object";
+        let expected = "a string that contains a JSON object";
         return Err(ApiError::invalid(
             format!("{path}.arguments"),
             expected,
@@ -156,7 +156,7 @@ fn check_role(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
     match fields.get("role") {
         Some(Value::String(role)) if (1..=ROLE_BYTES_MAX).contains(&role.len()) => Ok(()),
         None | Some(Value::Null) => Err(ApiError::missing(path)),
-        Some(other) => Err(ApiError::invalid(path, "a text of 1 to 64 bytes", other)),
+        Some(other) => Err(ApiError::invalid(path, "a string of 1 to 64 bytes", other)),
     }
 }
 
@@ -176,7 +176,7 @@ fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
             }
             (Some("text" | "refusal"), Value::Null, _) => Err(ApiError::missing(format!("{path}.{name}"))),
             (Some("text" | "refusal"), other, _) => {
-                Err(ApiError::invalid(format!("{path}.{name}"), "a text", other))
+                Err(ApiError::invalid(format!("{path}.{name}"), "a string", other))
             }
             (Some(_), _, _) => Err(ApiError::Unsupported {
                 param: path,

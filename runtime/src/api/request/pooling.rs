@@ -421,14 +421,14 @@ fn dimensions(params: &mut Params, rules: &Rules<'_>) -> Result<Option<usize>, A
     }
 }
 
-/// Reads a text or a list of texts from the first of the names that the body has.
+/// Reads a string or a list of texts from the first of the names that the body has.
 fn texts(params: &mut Params, names: &[&str]) -> Result<Vec<String>, ApiError> {
     let name = names
         .iter()
         .copied()
         .find(|name| params.has(name))
         .unwrap_or(names[0]);
-    let expected = format!("a text, or a non-empty list of up to {INPUTS_MAX} texts");
+    let expected = format!("a string, or a non-empty list of up to {INPUTS_MAX} strings");
     let items = match params.required(name)? {
         Value::Array(items) if (1..=INPUTS_MAX).contains(&items.len()) => items,
         Value::Array(items) => {

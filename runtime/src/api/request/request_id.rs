@@ -8,7 +8,7 @@ use crate::api::error::ApiError;
 /// Longest id of a request that is accepted from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Whether a client's id is accepted: short, printable and without spaces, so that it can stand in a header and a log.
+/// Whether a client's id is accepted: short, printable and without spaces, so that a header and a log can contain it.
 pub fn is_request_id(id: &[u8]) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }

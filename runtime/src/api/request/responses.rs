@@ -80,7 +80,7 @@ fn to_chat(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
 fn logprobs(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     let include = take(fields, "include").unwrap_or_else(|| json!([]));
     let Some(included) = include.as_array().filter(|all| all.iter().all(Value::is_string)) else {
-        return Err(ApiError::invalid("include", "a list of texts", &include));
+        return Err(ApiError::invalid("include", "a list of strings", &include));
     };
     if included.iter().any(|name| name == LOGPROBS) {
         fields.insert("logprobs".into(), json!(true));
@@ -97,7 +97,7 @@ fn messages(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
     match take(fields, "instructions") {
         None => {}
         Some(Value::String(text)) => turns.push("instructions", json!({"role": "system", "content": text})),
-        Some(other) => return Err(ApiError::invalid("instructions", "a text", &other)),
+        Some(other) => return Err(ApiError::invalid("instructions", "a string", &other)),
     }
     match take(fields, "input").ok_or_else(|| ApiError::missing("input"))? {
         Value::String(text) => turns.push("input", json!({"role": "user", "content": text})),
@@ -107,7 +107,7 @@ fn messages(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
             }
         }
         other => {
-            let expected = format!("a text or a list of 1 to {ITEMS_MAX} items");
+            let expected = format!("a string or a list of 1 to {ITEMS_MAX} items");
             return Err(ApiError::invalid("input", expected, &other));
         }
     }
@@ -301,8 +301,10 @@ mod tests {
 
     fn chat(body: Value) -> Result<Value, (String, String)> {
         let mut fields = body.as_object().unwrap().clone();
-        let told = |error: ApiError| (error.param().unwrap_or_default().to_string(), error.to_string());
-        to_chat(&mut fields).map(|_| Value::Object(fields)).map_err(told)
+        let described = |error: ApiError| (error.param().unwrap_or_default().to_string(), error.to_string());
+        to_chat(&mut fields)
+            .map(|_| Value::Object(fields))
+            .map_err(described)
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn a_chat_is_what_the_template_writes() {
 }
 
 #[test]
-fn what_the_request_names_wins_over_the_checkpoint() {
+fn a_requests_value_takes_precedence_over_the_checkpoints() {
     let defaults = Defaults {
         temperature: Some(0.6),
         top_k: Some(50),
@@ -145,8 +145,8 @@ fn what_the_request_names_wins_over_the_checkpoint() {
     };
     let silent = with(json!({"temperature": null}));
     assert_eq!(of(&silent), (0.6, Some(50), Some(99)));
-    let said = with(json!({"temperature": 0, "top_k": -1, "max_tokens": 3.0}));
-    assert_eq!(of(&said), (0.0, None, Some(3)));
+    let given = with(json!({"temperature": 0, "top_k": -1, "max_tokens": 3.0}));
+    assert_eq!(of(&given), (0.0, None, Some(3)));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn several_answers_to_a_prompt_are_one_request() {
 }
 
 #[test]
-fn parameters_without_meaning_are_told_and_those_that_name_the_request_are_not() {
+fn unknown_parameters_are_reported_and_those_without_effect_are_not() {
     let prepared =
         completed(json!({"temprature": 1, "user": "me", "best_of": 1, "cache_salt": "a", "x": null}))
             .unwrap();
@@ -190,7 +190,7 @@ fn parameters_without_meaning_are_told_and_those_that_name_the_request_are_not()
 }
 
 #[test]
-fn a_prompt_that_cannot_fit_is_refused_unread() {
+fn a_prompt_that_is_certainly_too_long_is_refused_before_it_is_encoded() {
     let error = completed(json!({"prompt": "a ".repeat(1 << 20)})).unwrap_err();
     assert_eq!(
         (error.param(), error.facts().code),
@@ -199,7 +199,7 @@ fn a_prompt_that_cannot_fit_is_refused_unread() {
 }
 
 #[test]
-fn a_model_without_template_says_what_to_do() {
+fn the_error_of_a_model_without_template_contains_advice() {
     let body = json!({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}).to_string();
     let without = Rules {
         template: None,
@@ -210,7 +210,7 @@ fn a_model_without_template_says_what_to_do() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn an_error_names_the_wrong_parameter() {
     let long = "x".repeat(STOP_BYTES_MAX + 1);
     let common = [
         (json!({"model": "gpt-5"}), "model", "unknown_model"),
@@ -369,7 +369,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn what_is_wrong_has_the_name_that_the_client_gave_it() {
+fn an_error_has_the_clients_name_of_the_wrong_parameter() {
     let long = "a ".repeat(1 << 20);
     let rules = rules(&FIXTURE.defaults);
     let turns =
@@ -442,7 +442,7 @@ fn what_is_wrong_has_the_name_that_the_client_gave_it() {
 }
 
 #[test]
-fn what_models_do_not_know_is_taken_without_effect() {
+fn parameters_that_models_do_not_have_are_accepted_without_effect() {
     assert!(chatted(json!({"verbosity": "low", "prediction": {"type": "content", "content": "Hi"}})).is_ok());
     let answered = |extra: Value| {
         let body = merged(json!({"input": "Hi"}), extra).to_string();
@@ -458,7 +458,7 @@ fn what_models_do_not_know_is_taken_without_effect() {
 }
 
 #[test]
-fn a_body_that_is_no_object_is_refused() {
+fn a_body_that_is_not_an_object_is_refused() {
     for body in [
         "",
         "{",
@@ -488,7 +488,7 @@ fn a_chat_has_the_temperature_of_the_documents() {
 }
 
 #[test]
-fn unknown_parameters_are_refused_where_that_is_asked_for() {
+fn unknown_parameters_are_refused_in_strict_mode() {
     let rules = Rules {
         strict: true,
         formats: crate::parsers::Formats::default(),
@@ -521,9 +521,9 @@ fn a_beam_search_has_as_many_beams_as_best_of() {
         }
     };
     assert_eq!(params(json!({})), (1, 1.0, EarlyStopping::Heuristic));
-    let asked =
+    let requested =
         json!({"n": 2, "best_of": 4, "length_penalty": 0.5, "early_stopping": true, "temperature": 0});
-    assert_eq!(params(asked), (4, 0.5, EarlyStopping::AtOnce));
+    assert_eq!(params(requested), (4, 0.5, EarlyStopping::AtOnce));
     assert_eq!(
         params(json!({"n": 3, "early_stopping": "never"})),
         (3, 1.0, EarlyStopping::Never)
@@ -531,7 +531,7 @@ fn a_beam_search_has_as_many_beams_as_best_of() {
 }
 
 #[test]
-fn prompts_are_cut_at_the_side_that_is_asked_for() {
+fn prompts_are_shortened_on_the_requested_side() {
     let ids = |extra: Value| {
         completed(merged(json!({"prompt": [1, 2, 3, 4, 5]}), extra))
             .unwrap()
@@ -559,7 +559,7 @@ fn a_chat_can_have_a_template_of_its_own() {
 
 type Read = fn(&[u8], &Rules<'_>) -> Result<(), ApiError>;
 
-/// A route's table, the least body that it takes, what reads it, and what the model must be for.
+/// A route's table, its smallest body, its reader, and the model's task.
 type Table = (&'static parameters::Body, Value, Read, Task);
 
 const EMBED: Task = Task::Embed {
@@ -568,7 +568,7 @@ const EMBED: Task = Task::Embed {
 };
 
 fn tables() -> Vec<Table> {
-    let said = || json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let messages = || json!({"messages": [{"role": "user", "content": "Hi"}]});
     let text = || json!({"prompt": "Hello"});
     vec![
         (
@@ -579,7 +579,7 @@ fn tables() -> Vec<Table> {
         ),
         (
             &CHAT_COMPLETIONS,
-            said(),
+            messages(),
             |body, rules| chat(body, rules).map(drop),
             Task::Generate,
         ),
@@ -591,13 +591,13 @@ fn tables() -> Vec<Table> {
         ),
         (
             &parameters::MESSAGES,
-            merged(said(), json!({"max_tokens": 8})),
+            merged(messages(), json!({"max_tokens": 8})),
             |body, rules| anthropic(body, rules).map(drop),
             Task::Generate,
         ),
         (
             &parameters::MESSAGE_TOKENS,
-            said(),
+            messages(),
             |body, rules| anthropic_prompt(body, rules).map(drop),
             Task::Generate,
         ),
@@ -634,19 +634,19 @@ fn tables() -> Vec<Table> {
     ]
 }
 
-/// What a parameter is of no use without.
+/// The parameters without which a parameter has no effect.
 fn needs(body: &parameters::Body, name: &str) -> Value {
-    let said = |role: &str| json!([{"role": role, "content": "a"}]);
+    let messages = |role: &str| json!([{"role": role, "content": "a"}]);
     match (body.route, name) {
         (_, "stream_options") => json!({"stream": true}),
         ("/v1/chat/completions", "top_logprobs") => json!({"logprobs": true}),
         (_, "early_stopping") => json!({"use_beam_search": true}),
-        (_, "continue_final_message") => json!({"messages": said("assistant")}),
+        (_, "continue_final_message") => json!({"messages": messages("assistant")}),
         (
             "/v1/embeddings" | "/tokenize",
             "chat_template" | "chat_template_kwargs" | "add_generation_prompt" | "tools",
         ) => {
-            json!({"messages": said("user")})
+            json!({"messages": messages("user")})
         }
         ("/v1/embeddings", name) if name != "input" && name != "messages" => json!({"input": "a"}),
         ("/tokenize", name) if !["prompt", "content", "messages"].contains(&name) => json!({"prompt": "a"}),
@@ -668,7 +668,7 @@ fn needs(body: &parameters::Body, name: &str) -> Value {
     }
 }
 
-/// Every parameter of the tables does what they say: none is documented and passed over.
+/// Every parameter of the tables is read as they describe it.
 #[test]
 fn the_table_is_what_is_read() {
     for (body, least, read, task) in tables() {
@@ -707,7 +707,7 @@ fn the_table_is_what_is_read() {
     }
 }
 
-/// Readers are shared, tables are not: whatever a client sends, no reader asks a table for a name that it lacks.
+/// Routes share readers, not tables. Whatever a client sends, no reader reads a name that the route's table does not have.
 #[test]
 fn every_name_of_every_table_can_be_sent_to_every_route() {
     let names: std::collections::BTreeSet<&str> = tables()
@@ -732,15 +732,16 @@ fn every_name_of_every_table_can_be_sent_to_every_route() {
         {
             let mut request = merged(least.clone(), needs(body, name));
             request[name] = value.clone();
-            let told = |error: ApiError| assert!((400..500).contains(&error.facts().status), "{error}");
-            // A name that a reader asks for and the table lacks is a panic.
-            read(request.to_string().as_bytes(), &rules).unwrap_or_else(told);
+            let is_of_client =
+                |error: ApiError| assert!((400..500).contains(&error.facts().status), "{error}");
+            // A reader panics if it reads a name that the table does not have.
+            read(request.to_string().as_bytes(), &rules).unwrap_or_else(is_of_client);
         }
     }
 }
 
 #[test]
-fn a_call_that_must_be_made_has_the_only_form() {
+fn a_required_call_excludes_other_forms() {
     let tools = || json!([{"type": "function", "function": {"name": "f"}}]);
     let forms = json!({
         "structured_outputs": {"regex": "a"}, "guided_json": {"type": "object"}, "guided_regex": "a",
@@ -769,13 +770,13 @@ fn a_call_that_must_be_made_has_the_only_form() {
 }
 
 #[test]
-fn minus_one_asks_for_the_whole_vocabulary_where_that_is_allowed() {
-    let read = |max_logprobs: Option<usize>, asked: i64| {
+fn minus_one_means_the_vocabulary_where_that_is_allowed() {
+    let read = |max_logprobs: Option<usize>, requested: i64| {
         let rules = Rules {
             max_logprobs,
             ..rules(&FIXTURE.defaults)
         };
-        let body = json!({"prompt": "a", "logprobs": asked, "prompt_logprobs": asked}).to_string();
+        let body = json!({"prompt": "a", "logprobs": requested, "prompt_logprobs": requested}).to_string();
         let prepared = completion(body.as_bytes(), &rules)?;
         Ok::<_, ApiError>([prepared.answers.logprobs, prepared.prompt_logprobs])
     };
@@ -783,8 +784,8 @@ fn minus_one_asks_for_the_whole_vocabulary_where_that_is_allowed() {
     assert_eq!(read(None, -1), Ok([all, all]));
     assert_eq!(read(None, i64::MAX), Ok([all, all]));
     assert_eq!(read(None, 3), Ok([Some(3), Some(3)]));
-    for asked in [-2, -1, 21] {
-        let error = read(Some(20), asked).unwrap_err();
+    for requested in [-2, -1, 21] {
+        let error = read(Some(20), requested).unwrap_err();
         assert_eq!(
             (error.param(), error.facts().label),
             (Some("logprobs"), "invalid_value")
@@ -851,19 +852,22 @@ fn two_names_of_an_embeddings_length_agree() {
 }
 
 #[test]
-fn the_usage_so_far_is_told_only_with_the_last() {
-    let told = |options: Value| {
+fn the_usage_so_far_is_sent_only_with_the_last() {
+    let options_of = |options: Value| {
         let prepared = chatted(json!({"stream": true, "stream_options": options})).unwrap();
         let options = prepared.answers.stream.unwrap();
         [options.include_usage, options.continuous_usage_stats]
     };
-    assert_eq!(told(json!({"continuous_usage_stats": true})), [false, false]);
+    assert_eq!(
+        options_of(json!({"continuous_usage_stats": true})),
+        [false, false]
+    );
     let both = json!({"include_usage": true, "continuous_usage_stats": true});
-    assert_eq!(told(both), [true, true]);
+    assert_eq!(options_of(both), [true, true]);
 }
 
 #[test]
-fn a_text_that_is_only_read_may_fill_the_context() {
+fn a_text_without_answer_may_fill_the_context() {
     let n_kept = |closing_token: Option<u32>| {
         let of_embedder = Rules {
             task: Task::Embed {
@@ -941,11 +945,14 @@ fn a_conversation_is_embedded_as_its_flags_say() {
         let ids: Vec<u32> = prompt.ids().collect();
         Ok::<_, ApiError>(FIXTURE.tokenizer.tokens().decode(&ids, Special::Show))
     };
-    let said = "<|im_start|>assistant\nHi";
-    assert_eq!(embedded(json!({})).unwrap(), format!("{said}<|im_end|>\n"));
+    let messages = "<|im_start|>assistant\nHi";
+    assert_eq!(embedded(json!({})).unwrap(), format!("{messages}<|im_end|>\n"));
     let begun = embedded(json!({"add_generation_prompt": true})).unwrap();
-    assert_eq!(begun, format!("{said}<|im_end|>\n<|im_start|>assistant\n"));
-    assert_eq!(embedded(json!({"continue_final_message": true})).unwrap(), said);
+    assert_eq!(begun, format!("{messages}<|im_end|>\n<|im_start|>assistant\n"));
+    assert_eq!(
+        embedded(json!({"continue_final_message": true})).unwrap(),
+        messages
+    );
     let own = json!({"chat_template": "{{ messages[0].content }} {{ mood }}", "chat_template_kwargs": {"mood": "there"}});
     assert_eq!(embedded(own).unwrap(), "Hi there");
     let both = json!({"add_generation_prompt": true, "continue_final_message": true});
@@ -957,8 +964,8 @@ fn a_conversation_is_embedded_as_its_flags_say() {
 
 #[test]
 fn only_a_cross_encoder_has_an_activation() {
-    let scored = |task: Task, asked: bool| {
-        let body = json!({"text_1": "a", "text_2": "b", "use_activation": asked}).to_string();
+    let scored = |task: Task, requested: bool| {
+        let body = json!({"text_1": "a", "text_2": "b", "use_activation": requested}).to_string();
         let rules = Rules {
             task,
             ..rules(&FIXTURE.defaults)

@@ -9,29 +9,29 @@ use super::logprobs;
 /// One answer.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Choice {
-    /// Which answer.
+    /// Index of the answer.
     pub index: usize,
-    /// What the model says.
+    /// The text, thoughts and calls of an answer.
     pub message: Message,
-    /// Log-probabilities, where asked for.
+    /// Log-probabilities, if requested.
     pub logprobs: Option<logprobs::Chat>,
     /// `stop`, `length` or `tool_calls`.
     pub finish_reason: Option<&'static str>,
-    /// What the request named that ended it.
+    /// The stop token or stop text that ended it.
     pub stop_reason: Option<StopReasonJson>,
-    /// Tokens of the answer, where asked for.
+    /// Token ids of the answer, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
 }
 
-/// What the model says.
+/// The text, thoughts and calls of an answer.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Message {
-    /// `assistant`, or what OPENAI_RESPONSE_ROLE says.
+    /// `assistant`, or the value of OPENAI_RESPONSE_ROLE.
     pub role: String,
-    /// The text; null where there are only thoughts or calls.
+    /// The text; null if there are only thoughts or calls.
     pub content: Option<String>,
-    /// Always null: models refuse in their own words.
+    /// Always null; a refusal is part of the text.
     pub refusal: Option<String>,
     /// Thoughts before the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,10 +39,10 @@ pub struct Message {
     /// The older name of `reasoning`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// Tools that are to be called.
+    /// Calls of tools.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// The call, for requests with the older `functions`.
+    /// The call, if the request uses the older `functions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_call: Option<Function>,
 }
@@ -50,86 +50,86 @@ pub struct Message {
 /// A call of a tool.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ToolCall {
-    /// To be sent back with the result.
+    /// Id of the call, which the client sends with the result.
     pub id: String,
     /// `function`.
     pub r#type: &'static str,
-    /// What to call.
+    /// The function of a call.
     pub function: Function,
 }
 
-/// What to call.
+/// The function of a call.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Function {
     /// Name of the tool.
     pub name: String,
-    /// Its arguments, JSON in a text.
+    /// Its arguments: a JSON object, as a text.
     pub arguments: String,
 }
 
 /// A piece of an answer.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChunkChoice {
-    /// Which answer.
+    /// Index of the answer.
     pub index: usize,
-    /// What is new.
+    /// The new content.
     pub delta: DeltaMessage,
-    /// Log-probabilities, where asked for.
+    /// Log-probabilities, if requested.
     pub logprobs: Option<logprobs::Chat>,
     /// Set in the last piece.
     pub finish_reason: Option<&'static str>,
-    /// What the request named that ended it; in the last piece.
+    /// The stop token or stop text that ended it; in the last piece.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_reason: Option<StopReasonJson>,
-    /// Tokens of the piece, where asked for.
+    /// Token ids of the piece, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_ids: Option<Vec<u32>>,
 }
 
-/// What is new in a piece.
+/// The new content of a piece.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct DeltaMessage {
-    /// In the first piece.
+    /// Role of the answer; in the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// Text that goes on.
+    /// New text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// Thoughts that go on.
+    /// New thoughts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
     /// The older name of `reasoning`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// A call that begins or goes on.
+    /// New parts of calls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCallDelta>,
-    /// The call, for requests with the older `functions`.
+    /// The call, if the request uses the older `functions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_call: Option<FunctionDelta>,
 }
 
-/// What is new of a call.
+/// The new part of a call.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ToolCallDelta {
-    /// Which call of the answer.
+    /// Index of the call.
     pub index: usize,
-    /// To be sent back with the result; where the call begins.
+    /// Id of the call, which the client sends with the result; in the first piece of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// `function`, where the call begins.
+    /// `function`, in the first piece of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<&'static str>,
-    /// What is new of it.
+    /// The new part of the function.
     pub function: FunctionDelta,
 }
 
 /// Part of [`ToolCallDelta`].
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct FunctionDelta {
-    /// Name of the tool, where the call begins.
+    /// Name of the tool, in the first piece of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Arguments that go on.
+    /// New part of the arguments.
     pub arguments: String,
 }

@@ -1,4 +1,4 @@
-//! Log-probabilities: OpenAI's two shapes for answers, vLLM's for prompts.
+//! Log-probabilities: OpenAI's two forms for answers, vLLM's for prompts.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use crate::api::answer::Token;
 use crate::engine::TokenLogprobs;
 use crate::tokenizer::TokenBytes;
 
-/// JSON has no negative infinity; vLLM writes this number for it.
+/// JSON has no negative infinity; vLLM writes this number instead.
 const LEAST: f32 = -9999.0;
 
 /// How tokens are named.
 #[derive(Clone, Copy, Debug)]
-pub struct Names<'a> {
+pub struct TokenNames<'a> {
     /// Tokens to bytes.
     pub tokens: &'a TokenBytes,
-    /// By their ids, `token_id:5`.
+    /// By their ids, such as `token_id:5`.
     pub as_ids: bool,
 }
 
@@ -34,10 +34,10 @@ pub struct Chat {
 /// A token of a chat answer.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatToken {
-    /// The token, and how probable it was.
+    /// The token and its probability.
     #[serde(flatten)]
     pub chosen: Alternative,
-    /// The most probable tokens at its place.
+    /// The most probable tokens at its position.
     pub top_logprobs: Vec<Alternative>,
 }
 
@@ -48,7 +48,7 @@ pub struct Alternative {
     pub token: String,
     /// Natural logarithm of its probability.
     pub logprob: f32,
-    /// Its bytes, which need be no text of their own.
+    /// Its bytes, which may be an incomplete character.
     pub bytes: Vec<u8>,
 }
 
@@ -59,29 +59,30 @@ pub struct Completion {
     pub tokens: Vec<String>,
     /// Their own log-probabilities; null for a prompt's first token.
     pub token_logprobs: Vec<Option<f32>>,
-    /// The most probable tokens at their places.
+    /// The most probable tokens at their positions.
     #[schemars(with = "Vec<Option<BTreeMap<String, f32>>>")]
     pub top_logprobs: Vec<Option<Map<String, Value>>>,
-    /// Where their texts begin, in characters.
+    /// Offsets of their texts, in characters.
     pub text_offset: Vec<usize>,
 }
 
-/// Log-probabilities of a prompt: for each token, by token id, its own and the most probable ones'; null for the first.
+/// Log-probabilities of a prompt: for each token, by token id, its own and those of the most probable tokens; null for the
+/// first token.
 pub type Prompt = Vec<Option<BTreeMap<u32, PromptToken>>>;
 
-/// A token at a place of the prompt.
+/// A token at a position of the prompt.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PromptToken {
     /// Natural logarithm of its probability.
     pub logprob: f32,
-    /// Tokens that are at least as probable, itself included.
+    /// Number of tokens that are at least as probable, itself included.
     pub rank: usize,
     /// Its text.
     pub decoded_token: String,
 }
 
 /// `logprobs` of a chat answer's tokens.
-pub fn chat(tokens: &[Token], names: Names<'_>) -> Chat {
+pub fn chat(tokens: &[Token], names: TokenNames<'_>) -> Chat {
     let entry = |token: u32, logprob: f32| {
         let bytes = names.tokens.get(token);
         let name = || String::from_utf8_lossy(bytes).into_owned();
@@ -108,8 +109,8 @@ pub fn chat(tokens: &[Token], names: Names<'_>) -> Chat {
     }
 }
 
-/// `prompt_logprobs` of a prompt: of each token its own and those of `n_top` alternatives.
-pub fn prompt(ids: &[u32], scored: &[Option<TokenLogprobs>], n_top: usize, names: Names<'_>) -> Prompt {
+/// `prompt_logprobs` of a prompt: for each token its own log-probability and those of `n_top` alternatives.
+pub fn prompt(ids: &[u32], scored: &[Option<TokenLogprobs>], n_top: usize, names: TokenNames<'_>) -> Prompt {
     let entry = |token: u32, logprob: f32, rank: usize| {
         let decoded_token = String::from_utf8_lossy(names.tokens.get(token)).into_owned();
         let logprob = logprob.max(LEAST);
@@ -147,7 +148,7 @@ impl Completion {
     pub fn push(
         &mut self,
         ScoredToken { token, logprobs }: ScoredToken<'_>,
-        names: Names<'_>,
+        names: TokenNames<'_>,
         n_top: usize,
         offset: &mut usize,
     ) {
@@ -178,13 +179,13 @@ impl Completion {
     }
 }
 
-impl Names<'_> {
+impl TokenNames<'_> {
     fn as_id(&self, token: u32) -> Option<String> {
         self.as_ids.then(|| format!("token_id:{token}"))
     }
 }
 
-/// A token's text; bytes that are no text of their own are written as OpenAI does it.
+/// A token's text. Bytes that are not UTF-8 are written as OpenAI writes them.
 fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_string(),
@@ -201,10 +202,10 @@ mod tests {
     use crate::tokenizer::Tokenizer;
 
     #[test]
-    fn a_token_comes_before_those_that_were_more_probable() {
+    fn a_token_comes_before_more_probable_alternatives() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-trained");
         let tokenizer = Tokenizer::load(folder.as_ref()).unwrap();
-        let names = Names {
+        let names = TokenNames {
             tokens: tokenizer.tokens(),
             as_ids: true,
         };
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_still_told_apart() {
+    fn bytes_that_are_not_utf8_have_distinct_names() {
         assert_eq!(readable("é".as_bytes()), "é");
         assert_eq!(readable(&[0xe2, 0x82]), "bytes:\\xe2\\x82");
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct Models {
     /// `list`.
     pub object: &'static str,
-    /// One entry per name.
+    /// One entry for each name.
     pub data: Vec<Model>,
 }
 
@@ -27,6 +27,6 @@ pub struct Model {
     pub root: String,
     /// Always null.
     pub parent: Option<String>,
-    /// Prompt and answer at most, tokens.
+    /// Largest number of tokens of prompt and answer together.
     pub max_model_len: usize,
 }

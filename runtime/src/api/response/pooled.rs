@@ -1,4 +1,4 @@
-//! Answers made of vectors: embeddings, scores, rankings.
+//! Embeddings, scores and rankings.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,35 +6,35 @@ use serde::Serialize;
 /// A list of embeddings or scores.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct List<T> {
-    /// Name of the answer.
+    /// Id of the answer.
     pub id: String,
     /// `list`.
     pub object: &'static str,
     /// Seconds since 1970.
     pub created: u64,
-    /// The served name that was asked for.
+    /// The served name that the client uses.
     pub model: String,
-    /// One entry per input, in their order.
+    /// One entry for each input, in their order.
     pub data: Vec<T>,
     /// Tokens.
     pub usage: PromptUsage,
 }
 
-/// Tokens of a request that generates none.
+/// Tokens of a request that generates no text.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct PromptUsage {
-    /// Of all inputs.
+    /// Tokens of all inputs.
     pub prompt_tokens: usize,
-    /// 0.
+    /// Always 0.
     pub completion_tokens: usize,
-    /// Of all inputs.
+    /// Tokens of all inputs.
     pub total_tokens: usize,
 }
 
 /// The vector of an input.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Embedding {
-    /// Which input.
+    /// Index of the input.
     pub index: usize,
     /// `embedding`.
     pub object: &'static str,
@@ -42,7 +42,7 @@ pub struct Embedding {
     pub embedding: Vector,
 }
 
-/// A vector, as `encoding_format` asks for it.
+/// A vector, in the form that `encoding_format` requests.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Vector {
@@ -52,42 +52,42 @@ pub enum Vector {
     Base64(String),
 }
 
-/// How well a pair of texts goes together.
+/// The score of a pair of texts.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Score {
-    /// Which pair.
+    /// Index of the pair.
     pub index: usize,
     /// `score`.
     pub object: &'static str,
-    /// The higher the better.
+    /// The score; higher is better.
     pub score: f32,
 }
 
-/// Documents in the order in which they fit a query, in the form of the request.
+/// Ranked documents, in the form of the request.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Ranked {
-    /// Of `documents`.
+    /// For `documents`.
     Documents(Ranking),
-    /// Of `texts`, the best first.
+    /// For `texts`, the best first.
     Texts(Vec<RankedText>),
 }
 
 /// An entry of the answer to `texts`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RankedText {
-    /// Which text of the request.
+    /// Index of the text in the request.
     pub index: usize,
-    /// The higher the better.
+    /// The score; higher is better.
     pub score: f32,
 }
 
-/// Documents in the order in which they fit a query.
+/// Ranked documents.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Ranking {
-    /// Name of the answer.
+    /// Id of the answer.
     pub id: String,
-    /// The served name that was asked for.
+    /// The served name that the client uses.
     pub model: String,
     /// Tokens.
     pub usage: PromptUsage,
@@ -98,12 +98,12 @@ pub struct Ranking {
 /// A document of a [`Ranking`].
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RankedDocument {
-    /// Which document of the request.
+    /// Index of the document in the request.
     pub index: usize,
-    /// The document, unless it was not asked for.
+    /// The document, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<Document>,
-    /// The higher the better.
+    /// The score; higher is better.
     pub relevance_score: f32,
 }
 

@@ -6,17 +6,17 @@ use serde::Serialize;
 /// The tokens of a text.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Tokens {
-    /// How many there are.
+    /// Number of tokens.
     pub count: usize,
-    /// Prompt and answer at most, tokens.
+    /// Largest number of tokens of prompt and answer together.
     pub max_model_len: usize,
     /// The tokens.
     pub tokens: TokenList,
-    /// Their texts, where asked for.
+    /// Their texts, if requested.
     pub token_strs: Option<Vec<String>>,
 }
 
-/// Tokens, in the form that was asked for.
+/// Tokens, in the requested form.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TokenList {

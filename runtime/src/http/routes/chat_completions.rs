@@ -16,7 +16,7 @@ use crate::api::response::ErrorBody;
 use crate::api::response::chat::{
     Choice, ChunkChoice, DeltaMessage, Function, FunctionDelta, Message, ToolCall, ToolCallDelta,
 };
-use crate::api::response::logprobs::{self, Names};
+use crate::api::response::logprobs::{self, TokenNames};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::{prepare, respond};
@@ -185,8 +185,8 @@ impl Chat {
         }
     }
 
-    fn names(&self) -> Names<'_> {
-        Names {
+    fn names(&self) -> TokenNames<'_> {
+        TokenNames {
             tokens: self.tokenizer.tokens(),
             as_ids: self.tokens_as_ids,
         }

@@ -14,7 +14,7 @@ use crate::api::request::{self, Prepared, Prompt};
 use crate::api::response::Answer;
 use crate::api::response::ErrorBody;
 use crate::api::response::completion::Choice;
-use crate::api::response::logprobs::{self, Names};
+use crate::api::response::logprobs::{self, TokenNames};
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::{prepare, respond};
@@ -107,7 +107,7 @@ impl Completion {
         } else {
             (parts.content, &tokens[..], finish)
         };
-        let names = Names {
+        let names = TokenNames {
             tokens: self.tokenizer.tokens(),
             as_ids: self.tokens_as_ids,
         };

@@ -12,7 +12,7 @@ use crate::api::error::{ApiError, shortened};
 use crate::api::openapi::{Access, BodyOperation, Operation, RouteDoc, schema};
 use crate::api::request::parameters::RESPONSES;
 use crate::api::request::{self, Method, PreparedResponse};
-use crate::api::response::logprobs::{self, ChatToken, Names};
+use crate::api::response::logprobs::{self, ChatToken, TokenNames};
 use crate::api::response::responses::{
     ContentPart, FunctionCallItem, IncompleteDetails, ItemEvent, MessageItem, OutputItem, PartEvent,
     ReasoningItem, RepeatedParameters, ResponseAnswer, ResponseError, ResponseEvent, ResponseStatus,
@@ -347,7 +347,7 @@ impl Writer for ResponseWriter {
     /// Only text has log-probabilities; those of thoughts and calls are not sent.
     fn tokens(&mut self, tokens: &[Token]) {
         let Some(tokenizer) = &self.tokenizer else { return };
-        let names = Names {
+        let names = TokenNames {
             tokens: tokenizer.tokens(),
             as_ids: false,
         };

@@ -93,7 +93,7 @@ impl Kind {
     pub fn expected(&self) -> String {
         match *self {
             Kind::Flag => "true or false".into(),
-            Kind::Text => "a text".into(),
+            Kind::Text => "a string".into(),
             Kind::Object => "an object".into(),
             Kind::Number { min, above, max } => match (above, max.is_finite()) {
                 (false, true) => format!("a number from {min} to {max}"),
