@@ -61,6 +61,8 @@ impl CpuContext {
                 n_threads,
                 reason: error.to_string(),
             })?;
+        // All threads run once, so that none is started, and allocates, during a step.
+        pool.broadcast(|_| ());
         let scratch = (0..=n_threads).map(|_| Mutex::default()).collect();
         Ok(CpuContext {
             pool,

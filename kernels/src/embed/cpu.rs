@@ -31,10 +31,8 @@ impl<W: Copy + Into<f32>> SimdTask for Gather<'_, W> {
             then,
         } = self.op;
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.n_cols())) {
-            let row = &self.rows[id as usize * table.row_stride()..];
-            for (out, &value) in out.iter_mut().zip(row) {
-                then.write(out, value.into());
-            }
+            let row = &self.rows[id as usize * table.row_stride()..][..out.len()];
+            then.write(out, |i| row[i].into());
         }
     }
 }

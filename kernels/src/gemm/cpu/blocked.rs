@@ -21,6 +21,11 @@ const K_BLOCK: usize = 512;
 /// Weight rows of a register tile: with four activation rows, 24 sums and their operands fill 32 registers.
 const TILE_COLUMNS: usize = 6;
 
+/// The widened weight of a block. `[N_BLOCK, K_BLOCK]`
+type Weights = [f32; N_BLOCK * K_BLOCK];
+/// The vectors of partial sums of a block. `[M_BLOCK, N_BLOCK, LANES]`
+type Sums = [f32; M_BLOCK * N_BLOCK * LANES_MAX];
+
 /// Floats of a block's working memory.
 const SCRATCH_FLOATS: usize = N_BLOCK * K_BLOCK + M_BLOCK * N_BLOCK * LANES_MAX;
 
@@ -31,6 +36,9 @@ pub(super) fn run<W: Element>(context: &CpuContext, product: &Product<'_, W>) {
     context.for_each_with_scratch(n_tasks, SCRATCH_FLOATS, |scratch, task| {
         let (first_row, first_column) = (task / n_blocks * M_BLOCK, task % n_blocks * N_BLOCK);
         let (weights, sums) = scratch.split_at_mut(N_BLOCK * K_BLOCK);
+        // Arrays, because the compiler knows their lengths in the loops below.
+        let weights = weights.try_into().expect("it was cut to this length");
+        let sums = sums.try_into().expect("it is as long as was requested");
         context.run(BlockTask {
             product,
             rows: first_row..(first_row + M_BLOCK).min(product.m),
@@ -46,10 +54,8 @@ struct BlockTask<'a, W> {
     product: &'a Product<'a, W>,
     rows: Range<usize>,
     columns: Range<usize>,
-    /// The widened weight. `[N_BLOCK, K_BLOCK]`
-    weights: &'a mut [f32],
-    /// The vectors of partial sums. `[M_BLOCK, N_BLOCK, LANES]`
-    sums: &'a mut [f32],
+    weights: &'a mut Weights,
+    sums: &'a mut Sums,
 }
 
 impl<W: Element> SimdTask for BlockTask<'_, W> {
@@ -158,10 +164,12 @@ impl<W: Element> BlockTask<'_, W> {
         for (i, row) in self.rows.clone().enumerate() {
             // SAFETY: no other task writes these columns of these rows.
             let y = unsafe { self.product.y(row, first, self.columns.len()) };
-            for (j, y) in y.iter_mut().enumerate() {
+            let mut values = [0.0; N_BLOCK];
+            for j in 0..self.columns.len() {
                 let sum = simd.sum(simd.load_slice(&self.sums[sum_at(i, j)..]));
-                self.product.then.write(y, sum + self.product.bias(first + j));
+                values[j] = sum + self.product.bias(first + j);
             }
+            self.product.then.write(y, |j| values[j]);
         }
     }
 }

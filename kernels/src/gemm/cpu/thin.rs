@@ -101,10 +101,11 @@ impl<W: Element> Part<'_, W> {
         for i in 0..M {
             // SAFETY: no other task writes these columns.
             let y = unsafe { self.product.y(row + i, column, N) };
+            let mut values = [0.0; N];
             for j in 0..N {
-                let value = simd.sum(sums[i][j]) + self.product.bias(column + j);
-                self.product.then.write(&mut y[j], value);
+                values[j] = simd.sum(sums[i][j]) + self.product.bias(column + j);
             }
+            self.product.then.write(y, |j| values[j]);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Where each buffer of a program is in the arena, and which ops are executed together.
+//! Where each buffer of a program is in the arena, and which ops are executed together. The output is not in the arena:
+//! it leaves the step.
 
 use super::{Buffer, BufferId, Extent, Program, Rows, Run};
 
@@ -65,10 +66,6 @@ fn lifetimes(program: &Program) -> Vec<Option<Lifetime>> {
             }
         }
     }
-    // The result is read after the last op.
-    if let Some(lifetime) = &mut lifetimes[program.output.0] {
-        lifetime.last = program.ops.len();
-    }
     lifetimes
 }
 
@@ -78,7 +75,7 @@ fn place(program: &mut Program, rows: Rows, lifetimes: &[Option<Lifetime>]) {
     let mut order: Vec<(Lifetime, usize)> = lifetimes
         .iter()
         .enumerate()
-        .filter(|(id, _)| program.buffers[*id].rows == rows)
+        .filter(|(id, _)| program.buffers[*id].rows == rows && BufferId(*id) != program.output)
         .filter_map(|(id, lifetime)| Some(((*lifetime)?, id)))
         .collect();
     order.sort_by_key(|(lifetime, id)| (lifetime.first, *id));

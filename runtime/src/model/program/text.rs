@@ -18,7 +18,12 @@ impl Display for Program {
         writeln!(f, "buffers (f32, offset in columns of the section)")?;
         for (id, buffer) in self.buffers.iter().enumerate() {
             let (name, rows, width, offset) = (buffer.name, buffer.rows, buffer.width, buffer.offset);
-            writeln!(f, "  #{id:<3} {name:<18} {rows} x {width} at {offset}")?;
+            write!(f, "  #{id:<3} {name:<18} {rows} x {width} ")?;
+            if BufferId(id) == self.output {
+                writeln!(f, "output")?;
+            } else {
+                writeln!(f, "at {offset}")?;
+            }
         }
         write!(f, "arena")?;
         let all = [Rows::Tokens, Rows::Chunk, Rows::Logits, Rows::Pooled];
@@ -36,7 +41,7 @@ impl Display for Program {
             let is_chunked = run.is_some_and(|run| run.extent == Extent::Chunks);
             writeln!(f, "  {} {op}", if is_chunked { "|" } else { " " })?;
         }
-        writeln!(f, "output {}", self.output)
+        Ok(())
     }
 }
 
