@@ -10,3 +10,4 @@ pub mod openapi;
 pub mod request;
 pub mod response;
 pub mod text;
+pub mod vectors;

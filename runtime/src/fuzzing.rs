@@ -11,9 +11,9 @@ use crate::api::request::{Defaults, Rules, chat, completion};
 use crate::chat_template::{ChatTemplate, Conversation, Ending};
 use crate::config::ServedNames;
 use crate::grammar::GrammarError;
+use crate::model::Lengths;
 use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
-use crate::pooling::Lengths;
 use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
 
 /// Loads a `tokenizer.json` and encodes and decodes with it.

@@ -17,7 +17,6 @@ pub mod grammar;
 pub mod http;
 pub mod model;
 pub mod parsers;
-pub mod pooling;
 pub mod server;
 pub mod serving;
 pub mod startup;

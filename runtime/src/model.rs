@@ -23,7 +23,9 @@ mod rope;
 mod spec;
 
 pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
+pub use config::generation_config;
 pub use error::ModelError;
 pub use loaded::{LoadOptions, Model, ModelInfo, Task};
 pub use outline::{ModelKind, OpCost, Outline};
+pub use pooling::{Lengths, PoolingConfig, ScoreActivation};
 pub use program::{Cost, StepShape};

@@ -14,8 +14,8 @@ use crate::chat_template::ChatTemplate;
 use crate::engine::Engine;
 use crate::grammar::{GrammarError, Grammars};
 use crate::model::ModelInfo;
+use crate::model::PoolingConfig;
 use crate::parsers::Formats;
-use crate::pooling::PoolingConfig;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;

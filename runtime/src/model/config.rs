@@ -282,6 +282,15 @@ impl Fields {
     }
 }
 
+/// generation_config.json in `dir` as JSON; `None` if there is none.
+///
+/// # Errors
+/// The file is too large, or not a JSON object.
+pub fn generation_config(dir: &Path) -> Result<Option<Value>, ModelError> {
+    let fields = Fields::read_generation_config(dir)?;
+    Ok(fields.map(|fields| Value::Object(fields.map)))
+}
+
 /// Tokens that each end a text. generation_config.json wins over config.json.
 pub(super) fn eos_token_ids(config: &Fields, generation: Option<&Fields>) -> Result<Vec<u32>, ModelError> {
     const FIELD: &str = "eos_token_id";

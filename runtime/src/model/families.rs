@@ -1,6 +1,6 @@
 //! Which architectures are served: one row each, from the name in config.json to a description.
 //!
-//! A family is a small file whose `describe` maps config.json to a [`DecoderSpec`]. Checkpoints that are
+//! A family is a small file whose `describe` maps config.json to a [`ModelSpec`]. Checkpoints that are
 //! another family under a name of their own are rows without a file.
 
 mod baichuan;
@@ -27,8 +27,8 @@ mod qwen;
 mod stablelm;
 mod starcoder2;
 
-use super::ModelError;
 use super::config::Fields;
+use super::error::ModelError;
 use super::spec::{ModelSpec, Task};
 
 /// What reads a config.json.
@@ -144,13 +144,16 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
     })
 }
 
-/// Quantized checkpoints are refused by name; only GPT-OSS reads its own format.
+/// Quantized formats that a family reads.
+const QUANTIZED: &[(&str, &str)] = &[("GptOssForCausalLM", "mxfp4")];
+
+/// Refuses other quantized checkpoints by name.
 fn check_quantization(config: &Fields, architecture: &str) -> Result<(), ModelError> {
     let Some(quantization) = config.object("quantization_config")? else {
         return Ok(());
     };
     let method = quantization.text(&["quant_method"])?.unwrap_or("unnamed");
-    if architecture == "GptOssForCausalLM" && method == "mxfp4" {
+    if QUANTIZED.contains(&(architecture, method)) {
         return Ok(());
     }
     Err(ModelError::UnsupportedOption {

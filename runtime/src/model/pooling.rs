@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::ModelError;
 use super::config::{Fields, read_json, read_list};
+use super::error::ModelError;
 
 /// What becomes of the activations of a text's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +119,107 @@ fn kind(config: &Fields) -> Result<PoolingKind, ModelError> {
     }
 }
 
+/// The lengths that an embedding may be cut to: those that a model was trained for ("Matryoshka" embeddings).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lengths {
+    /// Its own only.
+    #[default]
+    Whole,
+    /// Any.
+    Any,
+    /// These.
+    Listed(Vec<usize>),
+}
+
+/// What a checkpoint declares about its vectors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolingConfig {
+    /// What makes a raw score the score that clients see.
+    pub activation: ScoreActivation,
+    /// To which lengths an embedding may be cut.
+    pub lengths: Lengths,
+}
+
+impl PoolingConfig {
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// [`ModelError`] for what is not supported, and for a file that cannot be read.
+    pub fn read(dir: &Path) -> Result<PoolingConfig, ModelError> {
+        let config = Fields::read_config(dir)?;
+        Ok(PoolingConfig {
+            activation: ScoreActivation::of(&config)?,
+            lengths: Lengths::of(&config)?,
+        })
+    }
+}
+
+impl Lengths {
+    /// `matryoshka_dimensions` lists them, `is_matryoshka` allows all.
+    fn of(config: &Fields) -> Result<Lengths, ModelError> {
+        Ok(
+            match (
+                config.counts("matryoshka_dimensions")?,
+                config.flag("is_matryoshka")?,
+            ) {
+                (Some(lengths), _) => Lengths::Listed(lengths),
+                (None, Some(true)) => Lengths::Any,
+                (None, _) => Lengths::Whole,
+            },
+        )
+    }
+
+    /// Whether a vector of `full` numbers may be cut to `length`.
+    pub fn allow(&self, length: usize, full: usize) -> bool {
+        let is_shorter_allowed = match self {
+            Lengths::Whole => false,
+            Lengths::Any => true,
+            Lengths::Listed(lengths) => lengths.contains(&length),
+        };
+        length == full || length < full && is_shorter_allowed
+    }
+}
+
+/// What makes the raw score of a cross-encoder the score that clients see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScoreActivation {
+    /// `1 / (1 + exp(-x))`, where a checkpoint names none.
+    #[default]
+    Sigmoid,
+    /// The score as it is.
+    Identity,
+}
+
+impl ScoreActivation {
+    /// `activation_fn` of `sentence_transformers`, or the older `sbert_ce_default_activation_function`, each the name
+    /// of a class of PyTorch.
+    fn of(config: &Fields) -> Result<ScoreActivation, ModelError> {
+        let newer = config.object("sentence_transformers")?;
+        let newer = newer
+            .as_ref()
+            .map(|fields| fields.text(&["activation_fn"]))
+            .transpose()?;
+        let older = config.text(&["sbert_ce_default_activation_function"])?;
+        match newer.flatten().or(older) {
+            None | Some("torch.nn.modules.activation.Sigmoid") => Ok(ScoreActivation::Sigmoid),
+            Some("torch.nn.modules.linear.Identity") => Ok(ScoreActivation::Identity),
+            Some(other) => Err(ModelError::UnsupportedOption {
+                option: "sentence_transformers.activation_fn",
+                value: other.into(),
+                supported: "torch.nn.modules.activation.Sigmoid, torch.nn.modules.linear.Identity",
+            }),
+        }
+    }
+
+    /// The score that a client sees.
+    pub fn apply(self, raw: f32) -> f32 {
+        match self {
+            ScoreActivation::Sigmoid => 1.0 / (1.0 + (-raw).exp()),
+            ScoreActivation::Identity => raw,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +277,32 @@ mod tests {
         }
         assert!(refused(&TWO.replace("1_Pooling", "2_Pooling"), "{}").contains("missing"));
         assert!(refused("{}", "{}").contains("modules.json"));
+    }
+
+    #[test]
+    fn the_activation_is_the_checkpoints() {
+        let read = |config: &str| ScoreActivation::of(&Fields::parse(config));
+        assert_eq!(read("{}").unwrap(), ScoreActivation::Sigmoid);
+        let older = r#"{"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}"#;
+        assert_eq!(read(older).unwrap(), ScoreActivation::Identity);
+        let newer = r#"{"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}"#;
+        assert_eq!(read(newer).unwrap(), ScoreActivation::Sigmoid);
+        let other = read(r#"{"sentence_transformers": {"activation_fn": "os.system"}}"#).unwrap_err();
+        assert!(other.to_string().contains("os.system"), "{other}");
+        assert!((ScoreActivation::Sigmoid.apply(-0.215_352_13) - 0.446_369_05).abs() < 1e-6);
+        assert_eq!(ScoreActivation::Identity.apply(-0.2), -0.2);
+    }
+
+    #[test]
+    fn a_vector_is_cut_only_to_lengths_that_the_model_allows() {
+        let lengths = |config: &str| Lengths::of(&Fields::parse(config)).unwrap();
+        assert_eq!(lengths("{}"), Lengths::Whole);
+        assert_eq!(lengths(r#"{"is_matryoshka": true}"#), Lengths::Any);
+        let listed = lengths(r#"{"is_matryoshka": true, "matryoshka_dimensions": [4, 2]}"#);
+        assert_eq!(listed, Lengths::Listed(vec![4, 2]));
+        let allowed = |lengths: &Lengths| [1, 2, 8, 9].map(|length| lengths.allow(length, 8));
+        assert_eq!(allowed(&Lengths::Whole), [false, false, true, false]);
+        assert_eq!(allowed(&Lengths::Any), [true, true, true, false]);
+        assert_eq!(allowed(&listed), [false, true, true, false]);
     }
 }

@@ -4,8 +4,8 @@ use std::f64::consts::TAU;
 
 use kernels::RopePairs;
 
-use super::ModelError;
 use super::config::{CONTEXT_LEN, Fields, invalid};
+use super::error::ModelError;
 
 /// How positions become angles.
 #[derive(Debug, Clone, PartialEq)]

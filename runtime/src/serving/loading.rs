@@ -18,9 +18,9 @@ use crate::engine::{
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
+use crate::model::PoolingConfig;
 use crate::model::{LoadOptions, Model, ModelInfo, Task};
 use crate::parsers::FormatNames;
-use crate::pooling::PoolingConfig;
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
 use crate::tokenizer::Tokenizer;

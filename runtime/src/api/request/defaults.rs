@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::model::{ModelError, generation_config};
+
 /// Sampling parameters of requests that name none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
@@ -26,10 +28,18 @@ pub struct Defaults {
 
 /// A `generation_config.json` that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}")]
-pub struct DefaultsError {
-    path: PathBuf,
-    reason: String,
+pub enum DefaultsError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ModelError),
+    /// A number is outside its range.
+    #[error("{path}: {reason}")]
+    Range {
+        /// The file.
+        path: PathBuf,
+        /// The number.
+        reason: String,
+    },
 }
 
 impl Default for Defaults {
@@ -51,18 +61,13 @@ impl Defaults {
     /// # Errors
     /// For a file that is no JSON, or a number outside its range.
     pub fn load(folder: &Path) -> Result<Self, DefaultsError> {
-        let path = folder.join("generation_config.json");
-        let failed = |reason: String| DefaultsError {
-            path: path.clone(),
+        let Some(json) = generation_config(folder)? else {
+            return Ok(Self::default());
+        };
+        Self::from_json(&json).map_err(|reason| DefaultsError::Range {
+            path: folder.join("generation_config.json"),
             reason,
-        };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed(error.to_string())),
-        };
-        let json: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
-        Self::from_json(&json).map_err(failed)
+        })
     }
 
     fn from_json(json: &Value) -> Result<Self, String> {

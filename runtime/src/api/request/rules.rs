@@ -6,7 +6,7 @@ use crate::config::ServedNames;
 use crate::grammar::{GrammarError, Grammars};
 use crate::model::Task;
 use crate::parsers::Formats;
-use crate::pooling::Lengths;
+use crate::model::Lengths;
 use crate::tokenizer::Tokenizer;
 
 /// What requests are checked against. It does not change after the model is loaded.

@@ -15,7 +15,7 @@ use crate::config::ServedNames;
 use crate::engine::{EarlyStopping, GenerateRequest, SamplingParams};
 use crate::grammar::Grammars;
 use crate::model::Task;
-use crate::pooling::Lengths;
+use crate::model::Lengths;
 use crate::tokenizer::{Begin, Special, Tokenizer};
 
 struct Fixture {

@@ -16,6 +16,7 @@ use crate::api::request::{self, Encoding, Endianness, Number};
 use crate::api::response::ErrorBody;
 use crate::api::response::pooled::List;
 use crate::api::response::pooled::{Embedding, Vector};
+use crate::api::vectors::normalised;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
@@ -24,7 +25,6 @@ use crate::http::request_id::RequestName;
 use crate::http::route::{Dialect, Route};
 use crate::http::vectors::{list, vectors};
 use crate::model::Task;
-use crate::pooling::normalised;
 
 /// The route.
 pub(super) const CREATE: Route = Route {

@@ -13,6 +13,7 @@ use crate::api::request::{self, Pairing, PreparedScores};
 use crate::api::response::ErrorBody;
 use crate::api::response::pooled::List;
 use crate::api::response::pooled::Score;
+use crate::api::vectors::cosine;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
 use crate::http::generation::prepare;
@@ -20,7 +21,7 @@ use crate::http::ignored::json;
 use crate::http::request_id::RequestName;
 use crate::http::route::{Dialect, Route};
 use crate::http::vectors::{list, vectors};
-use crate::pooling::{Activation, cosine};
+use crate::model::ScoreActivation;
 
 /// The route.
 pub(super) const CREATE: Route = Route {
@@ -73,7 +74,7 @@ pub(super) async fn scores(
     let activation = if prepared.activates {
         serving.pooling.activation
     } else {
-        Activation::Identity
+        ScoreActivation::Identity
     };
     Ok(match prepared.pairing {
         Pairing::Scored => {

@@ -2,8 +2,8 @@
 
 use super::llama;
 use super::parts::{ALIBI_MAX, Sizes, alibi_slopes, each_attention};
-use crate::model::ModelError;
 use crate::model::config::Fields;
+use crate::model::error::ModelError;
 use crate::model::spec::{ModelSpec, Task};
 
 /// Rows of Baichuan 2's embedding, which tells it from Baichuan 1.

@@ -5,8 +5,8 @@ use kernels::Activation;
 use super::parts::{
     Sizes, activation, ffn_size, layer, layer_norm, linear, no_norms, plain_mlp, unsupported,
 };
-use crate::model::ModelError;
 use crate::model::config::{Fields, invalid};
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, Matrix, ModelSpec, Norm, Norms, Task, Vector};
 
 /// BERT: positions from row 0.

@@ -6,8 +6,8 @@ use super::parts::{
     ALIBI_MAX, Sizes, alibi_slopes, factor, ffn_size, head, input_norm, layer, layer_norm, linear, plain_mlp,
     refuse_flag, taking, unsupported,
 };
-use crate::model::ModelError;
 use crate::model::config::{Fields, N_HEADS, N_KV_HEADS, invalid};
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, Head, Matrix, ModelSpec, QkNorms, Task};
 
 /// BLOOM, BLOOMZ.

@@ -4,8 +4,8 @@ use kernels::RopePairs;
 
 use super::llama;
 use super::parts::{Sizes, each_attention, input_norm, layer_norm, layer_types, no_norms, vector_of_shape};
-use crate::model::ModelError;
 use crate::model::config::{Fields, invalid};
+use crate::model::error::ModelError;
 use crate::model::spec::{ModelSpec, Norm, QkNorms, Task};
 
 /// Command R and R+.

@@ -3,8 +3,8 @@
 use kernels::Activation;
 
 use super::parts::{Sizes, experts, head, input_norm, layer, layer_norm, linear, named_activation};
-use crate::model::ModelError;
 use crate::model::config::{Fields, N_EXPERTS, N_KV_HEADS, invalid};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, Layout, Matrix, Mlp, ModelSpec, Part, Rows, Task, TensorSpec};
 

@@ -5,8 +5,8 @@ use kernels::{Activation, ExpertGroups, GroupScore, RopePairs, Scoring};
 use super::granite::Multipliers;
 use super::llama;
 use super::parts::{Sizes, experts, gated_mlp, linear, rms_norm, vector};
-use crate::model::ModelError;
 use crate::model::config::{Fields, N_EXPERTS, N_LAYERS, invalid};
+use crate::model::error::ModelError;
 use crate::model::spec::{
     Attention, Ffn, Latent, Layout, Matrix, Mlp, ModelSpec, Moe, Part, Rows, TensorSpec, Vector,
 };

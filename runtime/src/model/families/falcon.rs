@@ -6,8 +6,8 @@ use super::parts::{
     ALIBI_MAX, Sizes, activation, alibi_slopes, ffn_size, head, input_norm, layer, layer_norm, linear,
     no_norms, plain_mlp, taking,
 };
-use crate::model::ModelError;
 use crate::model::config::{Fields, N_HEADS, N_KV_HEADS};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, Matrix, ModelSpec, Norm, Norms, Task, Vector};
 

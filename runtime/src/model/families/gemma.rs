@@ -6,8 +6,8 @@ use super::llama;
 use super::parts::{
     Sizes, activation, each_attention, input_norm, layer_types, rms_norm, rms_qk_norms, vision_parts,
 };
-use crate::model::ModelError;
 use crate::model::config::{Fields, invalid};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, ModelSpec, Norm, Norms, Task, Vector};
 

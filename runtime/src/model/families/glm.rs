@@ -4,8 +4,8 @@ use kernels::{Activation, NormKind, RopePairs};
 
 use super::llama::{self, Biases};
 use super::parts::{Sizes, each_attention, head, input_norm, layer, layer_norm, linear, rms_norm};
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, Mlp, ModelSpec, Task};
 

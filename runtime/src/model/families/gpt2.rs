@@ -6,8 +6,8 @@ use super::parts::{
     ALIBI_MAX, Sizes, activation, alibi_slopes, each_attention, factor, ffn_size, gated_mlp, head,
     input_norm, layer, layer_norm, linear, linear_transposed, plain_mlp, refuse_flag, taking, unsupported,
 };
-use crate::model::ModelError;
 use crate::model::config::{Fields, N_HEADS};
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, Layout, ModelSpec, Task};
 
 /// GPT-2, whose linear layers are stored `[in, out]`.

@@ -6,8 +6,8 @@ use super::parts::{
     Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, plain_mlp, taking,
 };
 use super::phi::{Names, side_by_side};
-use crate::model::ModelError;
 use crate::model::config::Fields;
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, ModelSpec, Task};
 

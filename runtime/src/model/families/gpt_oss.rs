@@ -4,8 +4,8 @@ use kernels::Activation;
 
 use super::llama;
 use super::parts::{each_attention, experts, linear, vector, windows};
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields, N_EXPERTS, invalid};
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, Layout, Matrix, Mlp, ModelSpec, Part, PartBias, Rows, TensorSpec};
 
 /// GPT-OSS 20B, 120B.

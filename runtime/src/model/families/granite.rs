@@ -4,8 +4,8 @@ use kernels::Activation;
 
 use super::llama;
 use super::parts::{each_attention, experts, factor, gated_mlp};
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields};
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec, Task};
 
 /// Granite 3.

@@ -6,8 +6,8 @@ use super::llama;
 use super::parts::{
     Sizes, activation, each_attention, ffn_size, gated_mlp, head, input_norm, linear, rms_norm, taking,
 };
-use crate::model::ModelError;
 use crate::model::config::Fields;
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec, Task};
 
 /// InternLM 2 and 2.5.

@@ -7,8 +7,8 @@ use kernels::Activation;
 use super::parts::{
     Sizes, activation, each_attention, ffn_size, gated_mlp, head, input_norm, layer, linear, rms_norm,
 };
-use crate::model::ModelError;
 use crate::model::config::{Fields, invalid};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, ModelSpec, Task};
 

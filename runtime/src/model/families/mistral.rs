@@ -4,8 +4,8 @@ use kernels::Activation;
 
 use super::llama;
 use super::parts::{activation, each_attention, experts, gated_mlp, vision_parts, windows};
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields};
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec};
 
 /// Mistral 7B, Nemo, Small.

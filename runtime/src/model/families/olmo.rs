@@ -7,8 +7,8 @@ use super::parts::{
     Sizes, activation, each_attention, experts, gated_mlp, input_norm, no_norms, rms_norm,
     rms_qk_norms_over_all, windows,
 };
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, ModelSpec, Norm, Norms};
 

@@ -5,8 +5,8 @@ use kernels::Activation;
 use super::parts::{
     Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms, plain_mlp,
 };
-use crate::model::ModelError;
 use crate::model::config::Fields;
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec, Norm, Norms, Task, Vector};
 
 /// Rows of the table of positions before that of position 0.

@@ -2,11 +2,11 @@
 
 use kernels::{Activation, NormKind, Scoring};
 
-use crate::model::ModelError;
 use crate::model::config::{
     ACTIVATION, Aliases, CONTEXT_LEN, FFN_SIZE, Fields, HIDDEN_SIZE, N_CHOSEN, N_EXPERTS, N_HEADS,
     N_KV_HEADS, N_LAYERS, NORM_EPS, VOCAB_SIZE, invalid,
 };
+use crate::model::error::ModelError;
 use crate::model::spec::{
     Attention, Embedding, Ffn, Grouped, Head, LayerSpec, Layout, Matrix, Mlp, ModelSpec, Moe, Norm, Norms,
     Part, PartBias, QkNorms, Rows, Task, TensorSpec, Vector,

@@ -7,8 +7,8 @@ use super::parts::{
     Sizes, activation, each_attention, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms,
     plain_mlp, refuse_flag, windows,
 };
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, ModelSpec, Task};
 

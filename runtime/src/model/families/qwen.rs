@@ -7,8 +7,8 @@ use super::parts::{
     Sizes, each_attention, experts, gated_mlp, head, input_norm, layer, linear, rms_norm, rms_qk_norms,
     windows,
 };
-use crate::model::ModelError;
 use crate::model::config::{FFN_SIZE, Fields, invalid};
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{Ffn, LayerSpec, Matrix, Mlp, ModelSpec, Task};
 

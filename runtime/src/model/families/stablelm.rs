@@ -2,8 +2,8 @@
 
 use super::llama::{self, Biases};
 use super::parts::{Sizes, each_attention, input_norm, layer_norm, no_norms};
-use crate::model::ModelError;
 use crate::model::config::Fields;
+use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
 use crate::model::spec::{ModelSpec, Norm, QkNorms, TensorSpec, Vector};
 

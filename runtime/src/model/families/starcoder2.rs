@@ -6,8 +6,8 @@ use super::llama::{self, Biases};
 use super::parts::{
     Sizes, activation, each_attention, ffn_size, head, input_norm, layer_norm, linear, plain_mlp, windows,
 };
-use crate::model::ModelError;
 use crate::model::config::Fields;
+use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec, Task};
 
 /// StarCoder 2 3B, 7B, 15B.
