@@ -10,6 +10,7 @@ use crds::settings::{SETTINGS, Setting};
 
 use crate::config::ServeArguments;
 use crate::fetch::FetchArgs;
+use crate::inspect::InspectArguments;
 
 /// What the process does.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub enum Action {
     Serve(ServeArguments),
     /// Download a model.
     Fetch(Box<FetchArgs>),
+    /// Print what a model is, needs and costs.
+    Inspect(InspectArguments),
     /// Print the OpenAPI document.
     OpenApi,
     /// Print the reference of all parameters.
@@ -63,6 +66,9 @@ pub fn parse() -> Action {
 /// The command, for parsing and for `--help`.
 pub fn command() -> Command {
     let fetch = FetchArgs::augment_args(Command::new("fetch").about("Download a model into a folder"));
+    let inspect = InspectArguments::augment_args(
+        Command::new("inspect").about("Print what a model is, needs and costs, from its config.json"),
+    );
     Command::new("slipway-runtime")
         .version(env!("CARGO_PKG_VERSION"))
         .about("An OpenAI-compatible server for one model")
@@ -70,6 +76,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve_command())
         .subcommand(fetch)
+        .subcommand(inspect)
         .subcommand(Command::new("openapi").about("Print the OpenAPI document"))
         .subcommand(Command::new("parameters").about("Print the reference of all parameters, in Markdown"))
 }
@@ -143,6 +150,9 @@ fn action(matches: ArgMatches) -> Action {
         Some(("fetch", fetch)) => Action::Fetch(Box::new(
             FetchArgs::from_arg_matches(fetch).unwrap_or_else(|error| error.exit()),
         )),
+        Some(("inspect", inspect)) => {
+            Action::Inspect(InspectArguments::from_arg_matches(inspect).unwrap_or_else(|error| error.exit()))
+        }
         Some(("openapi", _)) => Action::OpenApi,
         Some(("parameters", _)) => Action::Parameters,
         _ => unreachable!("clap requires one of the subcommands"),

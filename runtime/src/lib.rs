@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod fuzzing;
 pub mod grammar;
 pub mod http;
+pub mod inspect;
 pub mod model;
 pub mod parsers;
 pub mod server;

@@ -10,7 +10,7 @@ use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::http::routes;
-use runtime::{fetch, server};
+use runtime::{fetch, inspect, server};
 
 /// The C library's allocator took a third of a request's time.
 #[global_allocator]
@@ -45,6 +45,10 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             log(LogLevel::Info, LogFormat::Text);
             let fetched = fetch::run(*arguments, environment.hub_token()).await;
             fetched.map_err(|error| error.failure())
+        }
+        Action::Inspect(arguments) => {
+            print!("{}", inspect::text(&arguments));
+            Ok(())
         }
         Action::OpenApi => {
             println!("{:#}", openapi::document(&routes::docs()));

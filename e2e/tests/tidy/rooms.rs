@@ -17,22 +17,23 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "runtime/src",
         &[
             ("server", "config http serving startup telemetry"),
-            ("cli", "config fetch"),
+            ("cli", "config fetch inspect"),
+            ("inspect", "model serving"),
             (
                 "fuzzing",
-                "api chat_template config grammar model parsers pooling tokenizer",
+                "api chat_template config grammar model parsers tokenizer",
             ),
             (
                 "http",
-                "api batch clock config engine model parsers pooling serving startup telemetry tokenizer",
+                "api batch clock config engine model parsers serving startup telemetry tokenizer",
             ),
             (
                 "serving",
-                "api batch chat_template config engine fetch grammar model parsers pooling startup tokenizer",
+                "api batch chat_template config engine fetch grammar model parsers startup tokenizer",
             ),
             (
                 "api",
-                "batch chat_template config engine grammar model parsers pooling telemetry tokenizer",
+                "batch chat_template config engine grammar model parsers telemetry tokenizer",
             ),
             ("telemetry", "engine"),
             ("engine", "batch grammar"),
@@ -40,7 +41,6 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("grammar", "tokenizer"),
             ("chat_template", "tokenizer"),
             ("tokenizer", ""),
-            ("pooling", "model"),
             ("model", "batch"),
             ("batch", ""),
             ("fetch", "clock startup"),
