@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-#[path = "oracle/configuration.rs"]
+#[path = "inspect/configuration.rs"]
 mod configuration;
 
 use configuration::configuration;
