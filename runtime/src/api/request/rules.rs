@@ -4,9 +4,9 @@ use super::defaults::Defaults;
 use crate::chat_template::ChatTemplate;
 use crate::config::ServedNames;
 use crate::grammar::{GrammarError, Grammars};
+use crate::model::Lengths;
 use crate::model::Task;
 use crate::parsers::Formats;
-use crate::model::Lengths;
 use crate::tokenizer::Tokenizer;
 
 /// What requests are checked against. It does not change after the model is loaded.

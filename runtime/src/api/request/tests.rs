@@ -14,8 +14,8 @@ use crate::chat_template::ChatTemplate;
 use crate::config::ServedNames;
 use crate::engine::{EarlyStopping, GenerateRequest, SamplingParams};
 use crate::grammar::Grammars;
-use crate::model::Task;
 use crate::model::Lengths;
+use crate::model::Task;
 use crate::tokenizer::{Begin, Special, Tokenizer};
 
 struct Fixture {
