@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,10 +51,10 @@ pub struct ActivateGated<'a> {
 /// `width` is zero, or the lengths do not agree.
 pub fn activate_gated(context: &CpuContext, op: ActivateGated<'_>) -> Result<(), KernelError> {
     let width = op.width;
-    check_range(width > 0, "activate_gated", ("width", width), "at least 1")?;
+    Contract("activate_gated").range(width > 0, "width", width, "at least 1")?;
     let m = op.out.len() / width;
-    check_len("activate_gated", "out", op.out.len(), m * width)?;
-    check_len("activate_gated", "gate_up", op.gate_up.len(), 2 * m * width)?;
+    Contract("activate_gated").len("out", op.out.len(), m * width)?;
+    Contract("activate_gated").len("gate_up", op.gate_up.len(), 2 * m * width)?;
     cpu::activate_gated(context, op);
     Ok(())
 }

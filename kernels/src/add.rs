@@ -3,14 +3,14 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// `x += scale · y`, element by element; with a scale of 1 exact to one rounding, else to two.
 ///
 /// # Errors
 /// The lengths differ.
 pub fn add(context: &CpuContext, x: &mut [f32], scale: f32, y: &[f32]) -> Result<(), KernelError> {
-    check_len("add", "y", y.len(), x.len())?;
+    Contract("add").len("y", y.len(), x.len())?;
     cpu::run(context, x, scale, y);
     Ok(())
 }
@@ -32,16 +32,16 @@ pub struct AddRows<'a> {
 /// # Errors
 /// The shapes do not agree, or a row is beyond `x`; nothing was added then.
 pub fn add_rows(context: &CpuContext, op: AddRows<'_>) -> Result<(), KernelError> {
-    check_len("add_rows", "weights", op.weights.len(), op.rows.len())?;
+    Contract("add_rows").len("weights", op.weights.len(), op.rows.len())?;
     let d = op.y.len().checked_div(op.rows.len()).unwrap_or(0);
-    check_len("add_rows", "y", op.y.len(), op.rows.len() * d)?;
+    Contract("add_rows").len("y", op.y.len(), op.rows.len() * d)?;
     if d == 0 {
         return Ok(());
     }
-    check_len("add_rows", "x", op.x.len(), op.x.len() / d * d)?;
+    Contract("add_rows").len("x", op.x.len(), op.x.len() / d * d)?;
     for &row in op.rows {
         let inside = (row as usize) < op.x.len() / d;
-        check_range(inside, "add_rows", ("row", row as usize), "below the rows of x")?;
+        Contract("add_rows").range(inside, "row", row as usize, "below the rows of x")?;
     }
     cpu::run_rows(context, op);
     Ok(())

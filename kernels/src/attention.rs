@@ -5,7 +5,7 @@ mod cpu;
 use std::ops::Range;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 use crate::kv_cache::KvCache;
 
 /// Operands of [`attention`].
@@ -60,8 +60,8 @@ impl Scores<'_> {
 /// Which positions of its sequence a token sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// Itself and those before it; with a window, itself and the `window - 1` before it. Blocks that lie
-    /// wholly before what the first new token sees are never read, whatever the table says of them.
+    /// Itself and those before it; with a window, itself and the `window - 1` before it. Blocks that end
+    /// before what the first new token sees are never read, whatever their entry in the table is.
     Causal {
         /// How many it sees.
         window: Option<usize>,
@@ -112,50 +112,40 @@ impl Mask {
     }
 }
 
-/// Checks the contract; answers how many query heads share a head of the cache.
+/// Checks the contract; returns how many query heads share a head of the cache.
 fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
     let cache = op.cache;
     let (n_heads, n_kv_heads) = (op.n_heads, cache.n_kv_heads());
     let grouped = n_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
-    check_range(
-        grouped,
-        "attention",
-        ("n_heads", n_heads),
-        "a multiple of n_kv_heads",
-    )?;
-    check_range(
+    Contract("attention").range(grouped, "n_heads", n_heads, "a multiple of n_kv_heads")?;
+    Contract("attention").range(
         op.q_stride >= n_heads * cache.key_dim(),
-        "attention",
-        ("q_stride", op.q_stride),
+        "q_stride",
+        op.q_stride,
         "at least n_heads * key_dim",
     )?;
     let windowless = op.mask != Mask::Causal { window: Some(0) };
-    check_range(windowless, "attention", ("window", 0), "at least 1")?;
+    Contract("attention").range(windowless, "window", 0, "at least 1")?;
     for (operand, per_head) in [
         ("alibi_slopes", op.scores.alibi_slopes),
         ("sinks", op.scores.sinks),
     ] {
         let len = per_head.map_or(n_heads, <[f32]>::len);
-        check_len("attention", operand, len, n_heads)?;
+        Contract("attention").len(operand, len, n_heads)?;
     }
     let mut n_tokens = 0_usize;
     for row in op.rows {
         let (query_len, context_len) = (row.query_len, row.context_len);
-        check_range(query_len > 0, "attention", ("query_len", query_len), "at least 1")?;
+        Contract("attention").range(query_len > 0, "query_len", query_len, "at least 1")?;
         let covers = context_len >= query_len;
-        check_range(
-            covers,
-            "attention",
-            ("context_len", context_len),
-            "at least query_len",
-        )?;
+        Contract("attention").range(covers, "context_len", context_len, "at least query_len")?;
         let n_blocks = context_len.div_ceil(cache.block_size());
         let end = row.first_block.saturating_add(n_blocks);
         let blocks = op.blocks.get(row.first_block..end);
-        check_range(
+        Contract("attention").range(
             blocks.is_some(),
-            "attention",
-            ("blocks", op.blocks.len()),
+            "blocks",
+            op.blocks.len(),
             "long enough for the context",
         )?;
         let first_seen = op.mask.seen(context_len - query_len, context_len).start;
@@ -165,13 +155,13 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
             .skip(first_seen / cache.block_size())
         {
             let inside = (block as usize) < cache.n_blocks();
-            check_range(inside, "attention", ("block", block as usize), "within the cache")?;
+            Contract("attention").range(inside, "block", block as usize, "within the cache")?;
         }
         n_tokens = n_tokens.saturating_add(query_len);
     }
-    check_len("attention", "q", op.q.len(), n_tokens.saturating_mul(op.q_stride))?;
+    Contract("attention").len("q", op.q.len(), n_tokens.saturating_mul(op.q_stride))?;
     let width = n_heads * cache.value_dim();
-    check_len("attention", "out", op.out.len(), n_tokens.saturating_mul(width))?;
+    Contract("attention").len("out", op.out.len(), n_tokens.saturating_mul(width))?;
     Ok(n_heads / n_kv_heads)
 }
 
@@ -265,7 +255,7 @@ mod tests {
             (0..width).map(|i| number(2, row, position * width + i)).collect()
         }
 
-        /// Fills a cache whose blocks lie in no particular order; answers it with the block tables.
+        /// Fills a cache whose blocks are in no particular order; returns it with the block tables.
         fn cache(&self) -> (KvCache, Vec<Vec<u32>>) {
             let blocks_of = |len: usize| len.div_ceil(self.block_size);
             let n_blocks: usize = self.rows.iter().map(|&(_, len)| blocks_of(len)).sum();
@@ -404,7 +394,7 @@ mod tests {
                             );
                         }
                         if self.mask == Mask::Full {
-                            continue; // its context is the whole sequence, so there is no shorter call
+                            continue; // its context is the sequence, so there is no shorter call
                         }
                         let alone = self.run(&context, &[(row, 1, position + 1)]);
                         assert_eq!(alone, got, "{isa:?} {self:?} row {row} position {position}");

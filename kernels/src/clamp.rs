@@ -3,19 +3,14 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_range};
+use crate::error::{Contract, KernelError};
 
 /// `x = max(min(x, limit), -limit)`; NaN stays NaN.
 ///
 /// # Errors
 /// `limit` is negative or NaN.
 pub fn clamp(x: &mut [f32], limit: f32) -> Result<(), KernelError> {
-    check_range(
-        limit >= 0.0,
-        "clamp",
-        ("limit", 0),
-        "a number that is not negative",
-    )?;
+    Contract("clamp").range(limit >= 0.0, "limit", 0, "a number that is not negative")?;
     cpu::clamp(x, limit);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Where a matrix lies within wider rows.
 
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// Neighbouring columns of every row of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +23,20 @@ impl Columns {
     /// Checks that `width` columns are within the rows of `n_elements`; returns the number of rows.
     pub(crate) fn check(
         self,
-        op: &'static str,
-        operand: (&'static str, usize),
+        op: Contract,
+        operand: &'static str,
+        n_elements: usize,
         width: usize,
     ) -> Result<usize, KernelError> {
-        let (name, n_elements) = operand;
         let end = self.first.checked_add(width);
-        check_range(
+        op.range(
             self.row_stride > 0 && end.is_some_and(|end| end <= self.row_stride),
-            op,
-            ("row_stride", self.row_stride),
+            "row_stride",
+            self.row_stride,
             "at least 1 and at least the end of the columns",
         )?;
         let n_rows = n_elements / self.row_stride;
-        check_len(op, name, n_elements, n_rows * self.row_stride)?;
+        op.len(operand, n_elements, n_rows * self.row_stride)?;
         Ok(n_rows)
     }
 }

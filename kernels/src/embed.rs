@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 use crate::then::Then;
 use crate::weight::Weight;
 
@@ -24,10 +24,10 @@ pub struct Embed<'a> {
 /// # Errors
 /// An id is not below the table's rows, or `out` has another length; nothing was written then.
 pub fn embed(context: &CpuContext, op: Embed<'_>) -> Result<(), KernelError> {
-    check_len("embed", "out", op.out.len(), op.ids.len() * op.table.n_cols())?;
+    Contract("embed").len("out", op.out.len(), op.ids.len() * op.table.n_cols())?;
     for &id in op.ids {
         let inside = (id as usize) < op.table.n_rows();
-        check_range(inside, "embed", ("id", id as usize), "below the table's rows")?;
+        Contract("embed").range(inside, "id", id as usize, "below the table's rows")?;
     }
     cpu::run(context, op);
     Ok(())

@@ -1,4 +1,4 @@
-//! What an op answers when its contract is violated.
+//! The errors that ops return when their contract is violated.
 
 /// A violated contract: the op did not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,10 +32,10 @@ pub enum KernelError {
     Memory {
         /// The buffer.
         what: &'static str,
-        /// Bytes asked for.
+        /// Bytes requested.
         size_bytes: u128,
     },
-    /// The processor lacks an instruction set that was asked for by name.
+    /// The processor lacks an instruction set that was requested by name.
     #[error("this processor has no {isa}")]
     MissingIsa {
         /// The instruction set.
@@ -44,44 +44,44 @@ pub enum KernelError {
     /// The thread pool could not be started.
     #[error("cannot start {n_threads} compute threads: {reason}")]
     Threads {
-        /// Threads asked for.
+        /// Threads requested.
         n_threads: usize,
-        /// What the operating system said.
+        /// The error of the operating system.
         reason: String,
     },
 }
 
-/// Checks that `operand` of `op` has as many elements as the shapes need.
-pub(crate) fn check_len(
-    op: &'static str,
-    operand: &'static str,
-    got: usize,
-    want: usize,
-) -> Result<(), KernelError> {
-    if got == want {
-        Ok(())
-    } else {
+/// The contract of the op of this name: each check returns the error of a violation.
+#[derive(Clone, Copy)]
+pub(crate) struct Contract(pub(crate) &'static str);
+
+impl Contract {
+    /// `operand` has as many elements as the shapes need.
+    pub(crate) fn len(self, operand: &'static str, got: usize, want: usize) -> Result<(), KernelError> {
+        if got == want {
+            return Ok(());
+        }
         Err(KernelError::Length {
-            op,
+            op: self.0,
             operand,
             got,
             want,
         })
     }
-}
 
-/// Checks a rule about the value `got` of `operand`.
-pub(crate) fn check_range(
-    holds: bool,
-    op: &'static str,
-    (operand, got): (&'static str, usize),
-    rule: &'static str,
-) -> Result<(), KernelError> {
-    if holds {
-        Ok(())
-    } else {
+    /// The value `got` of `operand` follows a rule.
+    pub(crate) fn range(
+        self,
+        holds: bool,
+        operand: &'static str,
+        got: usize,
+        rule: &'static str,
+    ) -> Result<(), KernelError> {
+        if holds {
+            return Ok(());
+        }
         Err(KernelError::Range {
-            op,
+            op: self.0,
             operand,
             got,
             rule,

@@ -4,7 +4,7 @@ mod cpu;
 
 use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 use crate::then::Then;
 use crate::weight::Weight;
 
@@ -50,13 +50,13 @@ impl<'a> Gemm<'a> {
 /// The lengths of `x`, `bias` or `y` do not agree with the weight.
 pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
     let (n, k) = (op.weight.n_rows(), op.weight.n_cols());
-    let m = op.x_columns.check("gemm", ("x", op.x.len()), k)?;
-    op.y_columns.check("gemm", ("y", op.y.len()), n)?;
-    check_len("gemm", "y", op.y.len(), m * op.y_columns.row_stride)?;
+    let m = op.x_columns.check(Contract("gemm"), "x", op.x.len(), k)?;
+    op.y_columns.check(Contract("gemm"), "y", op.y.len(), n)?;
+    Contract("gemm").len("y", op.y.len(), m * op.y_columns.row_stride)?;
     if let Some(bias) = op.bias {
-        check_len("gemm", "bias", bias.len(), n)?;
+        Contract("gemm").len("bias", bias.len(), n)?;
     }
-    check_range(k <= K_MAX, "gemm", ("k", k), "at most 2^24")?;
+    Contract("gemm").range(k <= K_MAX, "k", k, "at most 2^24")?;
     cpu::run(context, op);
     Ok(())
 }

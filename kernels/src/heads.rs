@@ -1,6 +1,6 @@
 //! Where heads lie in the rows of an activation.
 
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// Heads side by side, somewhere in each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,22 +31,22 @@ impl Heads {
         self.n_heads * self.head_dim
     }
 
-    /// Checks that the heads are within the rows of `x`; answers the number of rows.
+    /// Checks that the heads are within the rows of `x`; returns the number of rows.
     pub(crate) fn check(&self, op: &'static str, x: &[f32]) -> Result<usize, KernelError> {
-        check_range(self.head_dim > 0, op, ("head_dim", self.head_dim), "at least 1")?;
-        check_range(self.n_heads > 0, op, ("n_heads", self.n_heads), "at least 1")?;
+        Contract(op).range(self.head_dim > 0, "head_dim", self.head_dim, "at least 1")?;
+        Contract(op).range(self.n_heads > 0, "n_heads", self.n_heads, "at least 1")?;
         let end = self
             .n_heads
             .checked_mul(self.head_dim)
             .and_then(|width| width.checked_add(self.first));
-        check_range(
+        Contract(op).range(
             end.is_some_and(|end| end <= self.row_stride),
-            op,
-            ("row_stride", self.row_stride),
+            "row_stride",
+            self.row_stride,
             "at least first + n_heads * head_dim",
         )?;
         let n_rows = x.len() / self.row_stride;
-        check_len(op, "x", x.len(), n_rows * self.row_stride)?;
+        Contract(op).len("x", x.len(), n_rows * self.row_stride)?;
         Ok(n_rows)
     }
 }

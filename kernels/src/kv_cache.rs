@@ -2,13 +2,13 @@
 
 use crate::cpu::buffer::Buffer;
 use crate::cpu::simd::LANES_MAX;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// The paged cache of one layer, in f32: the scores of a long context are compared with each other, and
 /// a 16-bit cache would move them by more than the tolerance that the engine promises.
 ///
 /// Keys and values each are `[n_blocks, n_heads, block_size, stride]`, where the stride is the length of a
-/// key or value rounded up to whole vectors, with zeros behind.
+/// key or value rounded up to full vectors; zeros follow it.
 #[derive(Debug)]
 pub struct KvCache {
     keys: Buffer,
@@ -46,6 +46,15 @@ pub enum KvValues {
     },
 }
 
+/// Where a token's keys and values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// The block.
+    pub(crate) block: usize,
+    /// The token's place in the block.
+    pub(crate) offset: usize,
+}
+
 impl KvShape {
     /// Keys and values of `head_dim` elements.
     pub fn of_heads(n_heads: usize, head_dim: usize) -> KvShape {
@@ -81,7 +90,7 @@ fn stride(dim: usize) -> usize {
 /// Operands of [`kv_write`].
 pub struct KvWrite<'a> {
     /// Activations whose rows hold the keys at `keys_at`, head after head, and the values, if the cache keeps
-    /// any beside the keys, right behind. `[n_tokens, row_stride]`
+    /// any beside the keys, right after them. `[n_tokens, row_stride]`
     pub x: &'a [f32],
     /// Elements of a row.
     pub row_stride: usize,
@@ -105,25 +114,20 @@ impl KvCache {
             ("value_dim", shape.value_dim()),
         ];
         for (operand, got) in sizes {
-            check_range(
-                got > 0 && got <= SIZE_MAX,
-                "kv_cache",
-                (operand, got),
-                "1 to 2^31",
-            )?;
+            Contract("kv_cache").range(got > 0 && got <= SIZE_MAX, operand, got, "1 to 2^31")?;
         }
         let n_slots = n_blocks * block_size;
-        check_range(
+        Contract("kv_cache").range(
             n_slots <= SIZE_MAX,
-            "kv_cache",
-            ("n_blocks * block_size", n_slots),
+            "n_blocks * block_size",
+            n_slots,
             "at most 2^31 slots",
         )?;
         if let KvValues::InKeys { value_dim } = shape.values {
-            check_range(
+            Contract("kv_cache").range(
                 value_dim <= shape.key_dim,
-                "kv_cache",
-                ("value_dim", value_dim),
+                "value_dim",
+                value_dim,
                 "at most key_dim",
             )?;
         }
@@ -156,8 +160,8 @@ impl KvCache {
     /// A block is beyond the cache; nothing was copied then.
     pub fn copy_block(&mut self, from: u32, to: u32) -> Result<(), KernelError> {
         let (from, to) = (from as usize, to as usize);
-        self.check_block("copy_block", ("from", from))?;
-        self.check_block("copy_block", ("to", to))?;
+        self.check_block("copy_block", "from", from)?;
+        self.check_block("copy_block", "to", to)?;
         for buffer in std::iter::once(&mut self.keys).chain(&mut self.values) {
             let all = buffer.as_mut_slice::<f32>();
             let len = all.len() / self.n_blocks;
@@ -172,14 +176,14 @@ impl KvCache {
     /// The blocks are of different shapes, or one is beyond its cache; nothing was copied then.
     pub fn copy_block_from(&mut self, other: &KvCache, from: u32, to: u32) -> Result<(), KernelError> {
         let (from, to) = (from as usize, to as usize);
-        check_range(
+        Contract("copy_block_from").range(
             (self.shape, self.block_size) == (other.shape, other.block_size),
-            "copy_block_from",
-            ("block_size", other.block_size),
+            "block_size",
+            other.block_size,
             "of blocks of the same shape",
         )?;
-        other.check_block("copy_block_from", ("from", from))?;
-        self.check_block("copy_block_from", ("to", to))?;
+        other.check_block("copy_block_from", "from", from)?;
+        self.check_block("copy_block_from", "to", to)?;
         let own = std::iter::once(&mut self.keys).chain(&mut self.values);
         let others = std::iter::once(&other.keys).chain(&other.values);
         for (buffer, source) in own.zip(others) {
@@ -191,12 +195,8 @@ impl KvCache {
         Ok(())
     }
 
-    fn check_block(
-        &self,
-        op: &'static str,
-        (operand, block): (&'static str, usize),
-    ) -> Result<(), KernelError> {
-        check_range(block < self.n_blocks, op, (operand, block), "within the cache")
+    fn check_block(&self, op: &'static str, operand: &'static str, block: usize) -> Result<(), KernelError> {
+        Contract(op).range(block < self.n_blocks, operand, block, "within the cache")
     }
 
     /// Blocks.
@@ -224,29 +224,29 @@ impl KvCache {
         self.shape.value_dim()
     }
 
-    /// Elements of a key with the zeros behind.
+    /// Elements of a key with the zeros that follow it.
     pub(crate) fn key_stride(&self) -> usize {
         stride(self.shape.key_dim)
     }
 
-    /// Elements of a value with the space behind.
+    /// Elements of a value with the space that follows it.
     pub(crate) fn value_stride(&self) -> usize {
         stride(self.shape.value_dim())
     }
 
-    /// Which vector is that of `head` and slot `(block, offset)`.
-    fn vector(&self, (block, offset): (usize, usize), head: usize) -> usize {
-        (block * self.shape.n_heads + head) * self.block_size + offset
+    /// The number of the vector of `head` in a slot.
+    fn vector(&self, slot: Slot, head: usize) -> usize {
+        (slot.block * self.shape.n_heads + head) * self.block_size + slot.offset
     }
 
-    /// The key of `head` in slot `(block, offset)`. `[key_stride]`
-    pub(crate) fn key(&self, slot: (usize, usize), head: usize) -> &[f32] {
+    /// The key of `head` in a slot. `[key_stride]`
+    pub(crate) fn key(&self, slot: Slot, head: usize) -> &[f32] {
         &self.all_keys()[self.vector(slot, head) * self.key_stride()..][..self.key_stride()]
     }
 
-    /// The value of `head` in slot `(block, offset)`; behind its `value_dim` elements is anything.
+    /// The value of `head` in a slot; what follows its `value_dim` elements is undefined.
     /// `[value_stride]`
-    pub(crate) fn value(&self, slot: (usize, usize), head: usize) -> &[f32] {
+    pub(crate) fn value(&self, slot: Slot, head: usize) -> &[f32] {
         let vector = self.vector(slot, head);
         match &self.values {
             Some(values) => &values.as_slice()[vector * self.value_stride()..][..self.value_stride()],
@@ -283,26 +283,29 @@ pub fn kv_write(cache: &mut KvCache, op: KvWrite<'_>) -> Result<(), KernelError>
         KvValues::InKeys { .. } => 0,
     };
     let end = keys_at.checked_add(n_heads * (key_dim + value_dim));
-    check_range(
+    Contract("kv_write").range(
         end.is_some_and(|end| end <= row_stride),
-        "kv_write",
-        ("row_stride", row_stride),
+        "row_stride",
+        row_stride,
         "at least keys_at + keys + values",
     )?;
-    check_len("kv_write", "x", x.len(), slots.len() * row_stride)?;
+    Contract("kv_write").len("x", x.len(), slots.len() * row_stride)?;
     let n_slots = cache.n_blocks * cache.block_size;
     for &slot in slots {
-        check_range(
+        Contract("kv_write").range(
             (slot as usize) < n_slots,
-            "kv_write",
-            ("slot", slot as usize),
+            "slot",
+            slot as usize,
             "within the cache",
         )?;
     }
     let (key_stride, value_stride) = (cache.key_stride(), cache.value_stride());
     for (row, &slot) in x.chunks_exact(row_stride).zip(slots) {
         let (keys, values) = row[keys_at..].split_at(n_heads * key_dim);
-        let slot = (slot as usize / cache.block_size, slot as usize % cache.block_size);
+        let slot = Slot {
+            block: slot as usize / cache.block_size,
+            offset: slot as usize % cache.block_size,
+        };
         for head in 0..n_heads {
             let vector = cache.vector(slot, head);
             cache.keys.as_mut_slice()[vector * key_stride..][..key_dim]
@@ -320,6 +323,10 @@ pub fn kv_write(cache: &mut KvCache, op: KvWrite<'_>) -> Result<(), KernelError>
 mod tests {
     use super::*;
 
+    fn slot(block: usize, offset: usize) -> Slot {
+        Slot { block, offset }
+    }
+
     #[test]
     fn writes_each_head_to_its_slot() {
         let mut cache = KvCache::new(3, 2, KvShape::of_heads(2, 3)).unwrap();
@@ -331,10 +338,10 @@ mod tests {
             slots: &[5, 0],
         };
         kv_write(&mut cache, op).unwrap();
-        assert_eq!(cache.key((2, 1), 1)[..3], [5.0, 6.0, 7.0]);
-        assert_eq!(cache.value((2, 1), 1)[..3], [11.0, 12.0, 13.0]);
-        assert_eq!(cache.key((0, 0), 0)[..3], [15.0, 16.0, 17.0]);
-        assert_eq!(cache.key((0, 0), 0)[3..], [0.0; 13]);
+        assert_eq!(cache.key(slot(2, 1), 1)[..3], [5.0, 6.0, 7.0]);
+        assert_eq!(cache.value(slot(2, 1), 1)[..3], [11.0, 12.0, 13.0]);
+        assert_eq!(cache.key(slot(0, 0), 0)[..3], [15.0, 16.0, 17.0]);
+        assert_eq!(cache.key(slot(0, 0), 0)[3..], [0.0; 13]);
         assert_eq!(
             cache.all_keys().iter().filter(|&&v| v != 0.0).count(),
             12,
@@ -385,7 +392,7 @@ mod tests {
     fn copies_whole_blocks_and_nothing_else() {
         let (before, mut cache, other) = (filled(3, 1.0), filled(3, 1.0), filled(2, 1000.0));
         let block = |cache: &KvCache, block: usize| {
-            let vectors = (0..4).map(|i| ((block, i / 2), i % 2));
+            let vectors = (0..4).map(|i| (slot(block, i / 2), i % 2));
             let both = vectors.map(|(slot, head)| (cache.key(slot, head), cache.value(slot, head)));
             both.map(|(key, value)| [key, value].concat()).collect::<Vec<_>>()
         };
@@ -438,10 +445,10 @@ mod tests {
             slots: &[3],
         };
         kv_write(&mut cache, op).unwrap();
-        assert_eq!(cache.key((1, 1), 0)[..5], [1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(cache.value((1, 1), 0)[..3], [1.0, 2.0, 3.0]);
+        assert_eq!(cache.key(slot(1, 1), 0)[..5], [1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(cache.value(slot(1, 1), 0)[..3], [1.0, 2.0, 3.0]);
         cache.copy_block(1, 0).unwrap();
-        assert_eq!(cache.value((0, 1), 0)[..3], [1.0, 2.0, 3.0]);
+        assert_eq!(cache.value(slot(0, 1), 0)[..3], [1.0, 2.0, 3.0]);
         assert_eq!(
             (shape.slot_bytes(), KvShape::of_heads(2, 5).slot_bytes()),
             (64, 256)

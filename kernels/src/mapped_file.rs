@@ -20,7 +20,7 @@ impl MappedFile {
     /// # Errors
     /// The file cannot be opened or mapped, or is not a regular file.
     pub fn open(path: &Path) -> io::Result<MappedFile> {
-        // Asked before opening: opening a named pipe would wait for its writer.
+        // Read before opening: opening a named pipe would wait for its writer.
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -37,8 +37,8 @@ impl MappedFile {
 }
 
 impl MappedFile {
-    /// Gives back the memory of the whole pages within `bytes`, which stay readable: the next read fetches
-    /// them from the file again. What is outside the file is passed over.
+    /// Gives back the memory of the full pages within `bytes`, which stay readable: the next read fetches
+    /// them from the file again. What is outside the file is ignored.
     pub fn release(&self, bytes: Range<usize>) {
         let Some(map) = &self.map else {
             return;

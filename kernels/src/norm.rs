@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 use crate::heads::Heads;
 
 /// What is taken out of a vector.
@@ -44,21 +44,21 @@ pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
     let heads = op.heads;
     let n_rows = heads.check("norm", op.out)?;
     if let Some(x) = op.x {
-        check_len("norm", "x", x.len(), op.out.len())?;
+        Contract("norm").len("x", x.len(), op.out.len())?;
         let width = heads.width();
-        check_range(
+        Contract("norm").range(
             width == heads.row_stride,
-            "norm",
-            ("width", width),
+            "width",
+            width,
             "whole rows where x is not the output",
         )?;
     }
     for (operand, vector) in [("weight", op.weight), ("bias", op.bias)] {
         let len = vector.map_or(heads.head_dim, <[f32]>::len);
-        check_range(
+        Contract("norm").range(
             len == heads.head_dim || len == heads.width(),
-            "norm",
-            (operand, len),
+            operand,
+            len,
             "as long as one head or all heads",
         )?;
     }

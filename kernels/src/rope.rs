@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 use crate::heads::Heads;
 
 /// Cosines and sines of some tokens' positions, computed once per step and used by every layer.
@@ -32,7 +32,7 @@ impl RopeTable {
         if self.cos.is_empty() {
             self.half_dim = inv_freq.len();
         }
-        check_len("rope_table", "inv_freq", inv_freq.len(), self.half_dim)?;
+        Contract("rope_table").len("inv_freq", inv_freq.len(), self.half_dim)?;
         for &position in positions {
             let angles = || inv_freq.iter().map(|f| position as f32 * f);
             self.cos.extend(angles().map(|angle| angle.cos() * scale));
@@ -72,15 +72,15 @@ pub struct Rope<'a> {
 pub fn rope(context: &CpuContext, op: Rope<'_>) -> Result<(), KernelError> {
     let (heads, from) = (op.heads, op.from);
     let half_dim = op.table.half_dim;
-    check_range(half_dim > 0, "rope", ("half_dim", half_dim), "at least 1")?;
+    Contract("rope").range(half_dim > 0, "half_dim", half_dim, "at least 1")?;
     let n_tokens = op.table.cos.len() / half_dim;
     heads.check("rope", op.x)?;
-    check_len("rope", "x", op.x.len(), n_tokens * heads.row_stride)?;
-    check_range(
+    Contract("rope").len("x", op.x.len(), n_tokens * heads.row_stride)?;
+    Contract("rope").range(
         from.checked_add(2 * half_dim)
             .is_some_and(|end| end <= heads.head_dim),
-        "rope",
-        ("head_dim", heads.head_dim),
+        "head_dim",
+        heads.head_dim,
         "at least from + 2 * half_dim",
     )?;
     cpu::run(context, op);

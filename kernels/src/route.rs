@@ -2,7 +2,7 @@
 
 mod cpu;
 
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// How scores come from a router's logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,30 +99,25 @@ pub fn route(op: &Route<'_>, routing: &mut Routing) -> Result<(), KernelError> {
 
 fn check(op: &Route<'_>) -> Result<(), KernelError> {
     let n_experts = op.n_experts;
-    check_range(n_experts > 0, "route", ("n_experts", n_experts), "at least 1")?;
+    Contract("route").range(n_experts > 0, "n_experts", n_experts, "at least 1")?;
     let n_tokens = op.logits.len() / n_experts;
-    check_len("route", "logits", op.logits.len(), n_tokens * n_experts)?;
-    check_range(
+    Contract("route").len("logits", op.logits.len(), n_tokens * n_experts)?;
+    Contract("route").range(
         (1..=n_experts).contains(&op.n_chosen),
-        "route",
-        ("n_chosen", op.n_chosen),
+        "n_chosen",
+        op.n_chosen,
         "1 to n_experts",
     )?;
     if let Some(bias) = op.choice_bias {
-        check_len("route", "choice_bias", bias.len(), n_experts)?;
+        Contract("route").len("choice_bias", bias.len(), n_experts)?;
     }
     let Some(ExpertGroups { n_groups, n_kept, .. }) = op.groups else {
         return Ok(());
     };
     let divides = n_groups > 0 && n_experts.is_multiple_of(n_groups);
-    check_range(divides, "route", ("n_groups", n_groups), "a divisor of n_experts")?;
+    Contract("route").range(divides, "n_groups", n_groups, "a divisor of n_experts")?;
     let enough = (1..=n_groups).contains(&n_kept) && n_kept * (n_experts / n_groups) >= op.n_chosen;
-    check_range(
-        enough,
-        "route",
-        ("n_kept", n_kept),
-        "groups with n_chosen experts",
-    )
+    Contract("route").range(enough, "n_kept", n_kept, "groups with n_chosen experts")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::columns::Columns;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// `out[i] = x[rows[i]]`; `x` is `[m, d]` and `out` is `[rows.len(), d]`.
 ///
@@ -11,19 +11,14 @@ use crate::error::{KernelError, check_len, check_range};
 /// `x` is not whole rows, or a row is beyond `x`; nothing was written then.
 pub fn gather_rows(x: &[f32], rows: &[u32], out: &mut [f32]) -> Result<(), KernelError> {
     let Some(d) = out.len().checked_div(rows.len()) else {
-        return check_len("gather_rows", "out", out.len(), 0);
+        return Contract("gather_rows").len("out", out.len(), 0);
     };
-    check_range(d > 0, "gather_rows", ("d", d), "at least 1")?;
-    check_len("gather_rows", "out", out.len(), rows.len() * d)?;
-    check_len("gather_rows", "x", x.len(), x.len() / d * d)?;
+    Contract("gather_rows").range(d > 0, "d", d, "at least 1")?;
+    Contract("gather_rows").len("out", out.len(), rows.len() * d)?;
+    Contract("gather_rows").len("x", x.len(), x.len() / d * d)?;
     for &row in rows {
         let inside = (row as usize) < x.len() / d;
-        check_range(
-            inside,
-            "gather_rows",
-            ("row", row as usize),
-            "below the rows of x",
-        )?;
+        Contract("gather_rows").range(inside, "row", row as usize, "below the rows of x")?;
     }
     cpu::gather_rows(x, rows, out);
     Ok(())
@@ -48,10 +43,12 @@ pub struct CopyColumns<'a> {
 /// # Errors
 /// The shapes do not agree; nothing was written then.
 pub fn copy_columns(op: CopyColumns<'_>) -> Result<(), KernelError> {
-    let m = op.x_columns.check("copy_columns", ("x", op.x.len()), op.width)?;
+    let m = op
+        .x_columns
+        .check(Contract("copy_columns"), "x", op.x.len(), op.width)?;
     op.out_columns
-        .check("copy_columns", ("out", op.out.len()), op.width)?;
-    check_len("copy_columns", "out", op.out.len(), m * op.out_columns.row_stride)?;
+        .check(Contract("copy_columns"), "out", op.out.len(), op.width)?;
+    Contract("copy_columns").len("out", op.out.len(), m * op.out_columns.row_stride)?;
     cpu::copy_columns(op);
     Ok(())
 }
@@ -62,9 +59,9 @@ pub fn copy_columns(op: CopyColumns<'_>) -> Result<(), KernelError> {
 /// `x` is not whole rows, or there are none.
 pub fn mean_of_rows(x: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
     let d = out.len();
-    check_range(d > 0, "mean_of_rows", ("d", d), "at least 1")?;
-    check_range(x.len() >= d, "mean_of_rows", ("x", x.len()), "at least one row")?;
-    check_len("mean_of_rows", "x", x.len(), x.len() / d * d)?;
+    Contract("mean_of_rows").range(d > 0, "d", d, "at least 1")?;
+    Contract("mean_of_rows").range(x.len() >= d, "x", x.len(), "at least one row")?;
+    Contract("mean_of_rows").len("x", x.len(), x.len() / d * d)?;
     cpu::mean_of_rows(x, out);
     Ok(())
 }

@@ -3,7 +3,7 @@
 mod cpu;
 
 use crate::cpu::context::CpuContext;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// `x *= factor`
 pub fn scale(context: &CpuContext, x: &mut [f32], factor: f32) {
@@ -16,8 +16,8 @@ pub fn scale(context: &CpuContext, x: &mut [f32], factor: f32) {
 /// There are no factors, or `x` is not whole rows of them.
 pub fn scale_columns(context: &CpuContext, x: &mut [f32], factors: &[f32]) -> Result<(), KernelError> {
     let n = factors.len();
-    check_range(n > 0, "scale_columns", ("factors", n), "at least 1")?;
-    check_len("scale_columns", "x", x.len(), x.len() / n * n)?;
+    Contract("scale_columns").range(n > 0, "factors", n, "at least 1")?;
+    Contract("scale_columns").len("x", x.len(), x.len() / n * n)?;
     cpu::scale_columns(context, x, factors);
     Ok(())
 }
@@ -28,7 +28,7 @@ pub fn scale_columns(context: &CpuContext, x: &mut [f32], factors: &[f32]) -> Re
 /// `x` is not the same number of elements for each gate.
 pub fn gate_rows(context: &CpuContext, x: &mut [f32], gates: &[f32]) -> Result<(), KernelError> {
     let d = x.len().checked_div(gates.len()).unwrap_or(0);
-    check_len("gate_rows", "x", x.len(), gates.len() * d)?;
+    Contract("gate_rows").len("x", x.len(), gates.len() * d)?;
     if d > 0 {
         cpu::gate_rows(context, x, gates);
     }

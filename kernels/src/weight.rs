@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::cpu::buffer::Buffer;
 use crate::cpu::simd::LANES_MAX;
-use crate::error::{KernelError, check_len, check_range};
+use crate::error::{Contract, KernelError};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +38,12 @@ impl DType {
     /// The numbers of little-endian `bytes`, widened to f32 (exact).
     ///
     /// # Errors
-    /// The bytes are not a whole number of elements.
+    /// The bytes do not divide into elements.
     pub fn widen(self, bytes: &[u8]) -> Result<Vec<f32>, KernelError> {
-        check_range(
+        Contract("widen").range(
             bytes.len().is_multiple_of(self.size_bytes()),
-            "widen",
-            ("bytes", bytes.len()),
+            "bytes",
+            bytes.len(),
             "a whole number of elements",
         )?;
         Ok(match self {
@@ -56,8 +56,8 @@ impl DType {
 
 /// A weight matrix `[n_rows, n_cols]` in its stored dtype.
 ///
-/// Rows start on a 64-byte line, and the space behind a row's last element is zero, so that an op may read
-/// whole vectors.
+/// Rows start on a 64-byte line, and the space after a row's last element is zero, so that an op may read
+/// full vectors.
 #[derive(Debug)]
 pub struct Weight {
     buffer: Buffer,
@@ -81,8 +81,8 @@ impl Weight {
     /// # Errors
     /// A size is zero, or there is no memory for it.
     pub fn zeroed(dtype: DType, n_rows: usize, n_cols: usize) -> Result<Weight, KernelError> {
-        check_range(n_rows > 0, "weight", ("n_rows", n_rows), "at least 1")?;
-        check_range(n_cols > 0, "weight", ("n_cols", n_cols), "at least 1")?;
+        Contract("weight").range(n_rows > 0, "n_rows", n_rows, "at least 1")?;
+        Contract("weight").range(n_cols > 0, "n_cols", n_cols, "at least 1")?;
         let row_stride = n_cols
             .checked_next_multiple_of(64 / dtype.size_bytes())
             .filter(|stride| *stride <= usize::MAX / 4)
@@ -127,21 +127,21 @@ impl Weight {
         self.n_rows * self.n_cols * self.dtype().size_bytes()
     }
 
-    /// Writes whole rows from `first_row` on, converting from `dtype` (to nearest, ties to even).
+    /// Writes rows from `first_row` on, converting from `dtype` (to nearest, ties to even).
     /// `bytes` holds the rows without gaps, little-endian.
     ///
     /// # Errors
-    /// `bytes` is not a whole number of rows, or they do not fit.
+    /// `bytes` does not divide into rows, or they do not fit.
     pub fn write_rows(&mut self, first_row: usize, dtype: DType, bytes: &[u8]) -> Result<(), KernelError> {
         let row_bytes = self.n_cols * dtype.size_bytes();
         let n_rows = bytes.len() / row_bytes;
-        check_len("write_rows", "bytes", bytes.len(), n_rows * row_bytes)?;
-        check_range(
+        Contract("write_rows").len("bytes", bytes.len(), n_rows * row_bytes)?;
+        Contract("write_rows").range(
             first_row
                 .checked_add(n_rows)
                 .is_some_and(|end| end <= self.n_rows),
-            "write_rows",
-            ("first_row", first_row),
+            "first_row",
+            first_row,
             "such that the rows fit",
         )?;
         let own = self.dtype;

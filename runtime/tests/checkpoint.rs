@@ -124,7 +124,7 @@ fn step(model: &mut Model, sequences: &mut [Sequence], takes: &[(usize, usize)],
     model.forward(&batch).unwrap().logits
 }
 
-/// The logits after every prompt token, whole prompt at once.
+/// The logits after every prompt token, in one step.
 fn prompt_logits(model: &mut Model, prompt: &[u32]) -> Logits {
     let mut alone = sequences(&[prompt]);
     step(model, &mut alone, &[(0, prompt.len())], Wanted::All)
@@ -420,7 +420,7 @@ fn a_truncated_or_flipped_weight_file_is_refused() {
         [bytes, vec![0; 3]].concat()
     });
     assert!(matches!(refusal(longer.path()), ModelError::WeightFile { .. }));
-    // Every byte of the header changed in turn: an error, or a header that still says the same.
+    // Every byte of the header changed in turn: an error, or a header that still means the same.
     for at in (0..1500).step_by(7) {
         let dir = edited("llama2", "model.safetensors", |mut bytes| {
             bytes[at] ^= 0x15;
@@ -447,7 +447,7 @@ fn a_config_that_contradicts_the_weights_names_the_tensor() {
     let wider = replaced(r#""intermediate_size":128"#, r#""intermediate_size":96"#);
     assert_eq!(
         wider,
-        "tensor model.layers.0.mlp.down_proj.weight has shape [64, 128], config.json says [64, 96]"
+        "tensor model.layers.0.mlp.down_proj.weight has shape [64, 128], config.json gives [64, 96]"
     );
     let shorter = replaced(r#""num_hidden_layers":2"#, r#""num_hidden_layers":1"#);
     assert!(

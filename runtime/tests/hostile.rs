@@ -170,7 +170,7 @@ fn safetensors_cases() -> Vec<Case> {
             "model.gnome.weight",
             "tensor model.norm.weight is missing",
         ),
-        changed("another shape", "[4, 4]", "[2, 8]", "config.json says [4, 4]"),
+        changed("another shape", "[4, 4]", "[2, 8]", "config.json gives [4, 4]"),
     ]
 }
 
@@ -200,10 +200,10 @@ fn config_cases() -> Vec<Case> {
         ),
         (r#""vocab_size": 268435457"#, "vocab_size is 268435457"),
         (r#""vocab_size": 0"#, "vocab_size is 0"),
-        (r#""hidden_size": 268435456"#, "config.json says [4, 268435456]"),
+        (r#""hidden_size": 268435456"#, "config.json gives [4, 268435456]"),
         (
             r#""intermediate_size": 268435456"#,
-            "config.json says [4, 268435456]",
+            "config.json gives [4, 268435456]",
         ),
         (
             r#""num_attention_heads": 268435456, "head_dim": 268435456"#,

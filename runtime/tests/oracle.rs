@@ -4,7 +4,7 @@
 //! References are computed without a cache, one text at a time (`fixtures/oracle`). Another fp32 implementation
 //! differs by at most 8.3e-5 in a logit of these models, one weight that is off by 0.01 by 6e-4; so the
 //! tolerance is 2e-4, and the smallest margin of a greedy choice is 4e-3. Where frequencies depend on the length
-//! of the text (`rope_depends_on_length`), the length of the prompt decides here, so that logits behind the
+//! of the text (`rope_depends_on_length`), the length of the prompt decides here, so that logits after the
 //! prompt agree and later tokens need not.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
@@ -84,7 +84,7 @@ fn pools(reference: &Reference) -> bool {
     !generates(reference)
 }
 
-/// Compares answers with the reference; `context` says how they came about.
+/// Compares answers with the reference; `context` describes how they were made.
 fn check_answers(prompts: &[&Prompt], answers: &[Answer], context: &str) {
     for (idx, (prompt, answer)) in prompts.iter().zip(answers).enumerate() {
         for &(token, want) in &prompt.last_logits_top20 {

@@ -17,7 +17,7 @@ pub(super) fn run_rows(context: &CpuContext, op: AddRows<'_>) {
     }
 }
 
-/// The whole sum; it is over before another thread would have woken up.
+/// All elements by one thread: the sum is done before another one would have woken up.
 struct Add<'a> {
     x: &'a mut [f32],
     scale: f32,

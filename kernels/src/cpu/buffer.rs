@@ -15,7 +15,7 @@ impl Buffer {
     /// `size_bytes` zeros for `what`.
     ///
     /// # Errors
-    /// The operating system refuses; asking for nothing counts as that.
+    /// The operating system refuses, or `size_bytes` is zero.
     pub fn zeroed(what: &'static str, size_bytes: usize) -> Result<Buffer, KernelError> {
         let map = MmapMut::map_anon(size_bytes).map_err(|_| KernelError::Memory {
             what,
@@ -23,13 +23,13 @@ impl Buffer {
         })?;
         #[cfg(target_os = "linux")]
         if size_bytes >= HUGE_PAGE_BYTES {
-            // Only a hint: a kernel without huge pages answers with an error that changes nothing.
+            // Only a hint: a kernel without huge pages returns an error that changes nothing.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         Ok(Buffer { map })
     }
 
-    /// The memory as f32, to write. Its size must be a whole number of them.
+    /// The memory as f32, to write. Its size must be a multiple of theirs.
     pub fn floats_mut(&mut self) -> &mut [f32] {
         self.as_mut_slice()
     }

@@ -16,7 +16,7 @@ unsafe impl Send for DisjointMut<'_> {}
 unsafe impl Sync for DisjointMut<'_> {}
 
 impl<'a> DisjointMut<'a> {
-    /// Takes the whole slice for as long as parts of it are written.
+    /// Borrows the slice for as long as parts of it are written.
     pub(crate) fn new(all: &'a mut [f32]) -> DisjointMut<'a> {
         DisjointMut {
             start: all.as_mut_ptr(),

@@ -10,13 +10,13 @@ mod avx512;
 mod dot;
 mod portable;
 
-pub(crate) use dot::{Element, dot_tile};
+pub(crate) use dot::{DotRows, Element, dot_tile};
 
 use super::isa::Isa;
 
 /// One op's work, to be compiled for every instruction set.
 pub(crate) trait SimdTask {
-    /// What the work answers.
+    /// What the work returns.
     type Output;
 
     /// Does the work. Implementations are `#[inline(always)]`, so that they take on the features of the
@@ -72,9 +72,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, in one rounding where the set has it.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Each lane rounded to a whole number.
+    /// Each lane rounded to an integer.
     fn round(self, a: Self::V) -> Self::V;
-    /// `2^a` for whole `a` in `-126 ..= 127`, and zero for -127.
+    /// `2^a` for integers `a` in `-126 ..= 127`, and zero for -127.
     fn exp2_whole(self, a: Self::V) -> Self::V;
     /// The sum of the lanes, in one fixed order.
     fn sum(self, a: Self::V) -> f32;
@@ -168,7 +168,7 @@ pub(crate) unsafe fn run<T: SimdTask>(isa: Isa, task: T) -> T::Output {
 mod tests {
     use super::*;
 
-    /// Applies `exp` to whole vectors.
+    /// Applies `exp` to full vectors.
     struct Exp(Vec<f32>);
 
     impl SimdTask for Exp {

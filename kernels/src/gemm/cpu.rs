@@ -61,7 +61,7 @@ struct Product<'a, W> {
     x: &'a [f32],
     x_columns: Columns,
     weights: &'a [W],
-    /// Elements between rows of the weight, at least `k` rounded up to whole vectors.
+    /// Elements between rows of the weight, at least `k` rounded up to full vectors.
     weight_stride: usize,
     bias: Option<&'a [f32]>,
     y: DisjointMut<'a>,

@@ -7,7 +7,7 @@ use crate::batch::{Batch, BlockId, BlockMove, HostBlockId, KvGroup, StepError};
 pub(super) struct Limits<'a> {
     /// Token ids are below this.
     pub(super) vocab_size: usize,
-    /// Kinds of segments, `None` if the model tells none apart.
+    /// Kinds of segments, `None` if the model distinguishes none.
     pub(super) n_types: Option<usize>,
     /// Whether rows can be pooled.
     pub(super) pools: bool,
@@ -29,7 +29,7 @@ pub(super) fn inconsistent(reason: String) -> StepError {
     StepError::Batch { reason }
 }
 
-/// Checks everything a batch says.
+/// Checks a batch.
 pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), StepError> {
     let n_tokens = batch.tokens.len();
     if batch.positions.len() != n_tokens {

@@ -97,8 +97,7 @@ impl Cpu {
         let n_outputs = batch.logits_at.len() + batch.pooled_rows.len();
         output.resize(n_outputs * self.program.buffer(self.program.output).width, 0.0);
         self.inputs.read(batch, &self.cache)?;
-        let n = (batch.tokens.len(), batch.logits_at.len(), batch.pooled_rows.len());
-        let step = StepRows::new(&self.program, n.0, n.1, n.2);
+        let step = StepRows::of(&self.program, batch);
         let arena = self.arena.of_step(&step)?;
         let mut execution = Execution {
             context: &self.context,

@@ -12,7 +12,7 @@ pub enum ModelError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A JSON file of the checkpoint is too large, not JSON, or nested too deeply.
@@ -34,7 +34,7 @@ pub enum ModelError {
     /// No family of this runtime describes the architecture.
     #[error("architecture {architecture} is not supported; supported are {}", supported.join(", "))]
     UnsupportedArchitecture {
-        /// What config.json says.
+        /// The name in config.json.
         architecture: String,
         /// Every name this runtime knows.
         supported: Vec<&'static str>,
@@ -49,7 +49,7 @@ pub enum ModelError {
         /// What is supported.
         supported: &'static str,
     },
-    /// A weight file is truncated, corrupt, contradicts its own header, or asks for more than weights need.
+    /// A weight file is truncated, corrupt, contradicts its own header, or contains more than weights need.
     #[error("{path} is not a usable weight file: {reason}")]
     WeightFile {
         /// The file.
@@ -76,13 +76,13 @@ pub enum ModelError {
         name: String,
     },
     /// A tensor's shape contradicts config.json.
-    #[error("tensor {name} has shape {got:?}, config.json says {want:?}")]
+    #[error("tensor {name} has shape {got:?}, config.json gives {want:?}")]
     TensorShape {
         /// The tensor.
         name: String,
         /// Its shape in the file.
         got: Vec<usize>,
-        /// The shape that config.json asks for.
+        /// The shape that config.json gives.
         want: Vec<usize>,
     },
     /// A tensor's element type is not one that can be computed with.
@@ -96,22 +96,22 @@ pub enum ModelError {
     /// `max_model_len` is beyond what the checkpoint was trained for, or zero.
     #[error("max_model_len {asked} is not within 1..={limit}, the context of the model")]
     MaxModelLen {
-        /// What the settings ask.
+        /// The value of the setting.
         asked: u32,
         /// What config.json allows.
         limit: u32,
     },
-    /// The KV cache asked for cannot be allocated.
+    /// The requested KV cache cannot be allocated.
     #[error("cannot allocate a KV cache of {n_blocks} blocks of {block_size} tokens ({kv_bytes} bytes)")]
     Cache {
-        /// Blocks asked for.
+        /// Blocks requested.
         n_blocks: usize,
         /// Tokens per block.
         block_size: usize,
         /// Bytes that would take.
         kv_bytes: u128,
     },
-    /// An op refused its operands: a bug of the decoder.
+    /// An op refused its operands: a bug of the model.
     #[error("a kernel refused its operands")]
     Kernel(#[from] KernelError),
 }

@@ -45,14 +45,14 @@ pub enum Task {
         /// The token whose activations are the vector: a text is to end with it.
         closing_token: Option<u32>,
     },
-    /// Telling how well two texts go together: the pooled vector is one raw score per label.
+    /// Scoring how well two texts go together: the pooled vector is one raw score per label.
     Score {
         /// Labels.
         n_labels: usize,
     },
 }
 
-/// What is known of a loaded model.
+/// Facts about a loaded model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
     /// The name in config.json's `architectures`.
@@ -87,7 +87,7 @@ pub struct Model {
     is_causal: bool,
     /// How vectors are made, `None` if the model generates.
     pooling: Option<Pooling>,
-    /// Kinds of segments that the model tells apart.
+    /// Kinds of segments that the model distinguishes.
     n_types: Option<usize>,
     executor: Cpu,
     /// The pooled vectors of a step, one after another.
@@ -121,12 +121,13 @@ impl Model {
         let max_model_len = max_model_len(&spec, options.max_model_len)?;
         let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
         let (network, list) = spec.numbered();
-        let weights = if options.format == LoadFormat::Dummy {
-            let stored = config.dtype()?;
-            context.enter(|| dummy_weights(&list, options.dtype, stored))?
-        } else {
-            load_weights(dir, (&spec, &list), (options, progress), &context)?
+        let source = Source {
+            dir,
+            config: &config,
+            options,
+            progress,
         };
+        let weights = context.enter(|| source.weights(&list, &spec.ignored))?;
         let layout = KvLayout::of(&network);
         let program = lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind);
         let info = ModelInfo {
@@ -154,7 +155,7 @@ impl Model {
         })
     }
 
-    /// What is known of it.
+    /// Facts about it.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
@@ -209,7 +210,7 @@ impl Model {
     }
 
     /// Runs one step: moves blocks, writes the keys and values of the batch's tokens to their slots, and
-    /// returns all the logits and the pooled vectors that the batch asks for, in its order.
+    /// returns all the logits and the pooled vectors that the batch requests, in its order.
     ///
     /// # Errors
     /// As [`Model::compute`].
@@ -272,16 +273,24 @@ impl Forward for Model {
     }
 }
 
-/// The weights of a checkpoint's files.
-fn load_weights(
-    dir: &Path,
-    (spec, list): (&ModelSpec, &WeightList),
-    (options, progress): (&LoadOptions, &(dyn Fn(LoadProgress) + Sync)),
-    context: &CpuContext,
-) -> Result<Weights, ModelError> {
-    let checkpoint = Checkpoint::open(dir, options.format, &list.tensors(), &spec.ignored)?;
-    let loader = Loader::new(&checkpoint, options.dtype, progress);
-    context.enter(|| loader.load(list))
+/// Where weights come from.
+struct Source<'a> {
+    dir: &'a Path,
+    config: &'a Fields,
+    options: &'a LoadOptions,
+    progress: &'a (dyn Fn(LoadProgress) + Sync),
+}
+
+impl Source<'_> {
+    /// The weights of a description: from the checkpoint's files, or made up.
+    fn weights(&self, list: &WeightList, ignored: &[String]) -> Result<Weights, ModelError> {
+        let LoadOptions { format, dtype, .. } = *self.options;
+        if format == LoadFormat::Dummy {
+            return dummy_weights(list, dtype, self.config.dtype()?);
+        }
+        let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
+        Loader::new(&checkpoint, dtype, self.progress).load(list)
+    }
 }
 
 /// The description of the checkpoint in `dir`, and how it makes vectors if it does.
@@ -322,7 +331,7 @@ fn task(spec: &ModelSpec, pooling: Option<Pooling>, eos: &[u32]) -> Task {
     }
 }
 
-/// The longest sequence: what is asked, if the model's context allows it.
+/// The longest sequence: the requested one, if the model's context allows it.
 fn max_model_len(spec: &ModelSpec, asked: Option<u32>) -> Result<u32, ModelError> {
     let limit = u32::try_from(spec.context_len).unwrap_or(u32::MAX);
     match asked {
@@ -332,7 +341,7 @@ fn max_model_len(spec: &ModelSpec, asked: Option<u32>) -> Result<u32, ModelError
     }
 }
 
-/// Threads this process may use; one if the system does not say.
+/// Threads that this process may use; one if the system reports none.
 fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -134,7 +134,7 @@ impl Outline {
         costs
     }
 
-    /// What a whole step costs.
+    /// What all ops of a step cost.
     pub fn total_cost(&self, step: StepShape) -> Cost {
         self.program.total_cost(step, &|id| self.bytes_of(id))
     }

@@ -34,7 +34,7 @@ pub(super) enum PoolingKind {
 const BYTES_MAX: u64 = 1 << 20;
 
 impl Pooling {
-    /// What the folder says, `None` if it says nothing.
+    /// Reads the modules of the folder; `None` if it has no list of modules.
     ///
     /// # Errors
     /// A file that cannot be read, or a module that no code executes.
@@ -65,7 +65,7 @@ impl Pooling {
         Ok(pooling)
     }
 
-    /// What sentence-transformers does with a checkpoint that says nothing.
+    /// What sentence-transformers does with a checkpoint that names no pooling.
     pub(super) const DEFAULT: Pooling = Pooling {
         kind: PoolingKind::Mean,
         normalises: false,
@@ -73,7 +73,7 @@ impl Pooling {
 }
 
 fn read_pooling(dir: &Path, folder: &str) -> Result<Pooling, ModelError> {
-    // The name comes from a stranger's file: it must be that of a folder right here.
+    // The name comes from an untrusted file: it must be that of a folder in this folder.
     if Path::new(folder).file_name() != Some(folder.as_ref()) {
         return Err(ModelError::Json {
             path: dir.join("modules.json"),

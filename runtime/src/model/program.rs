@@ -53,7 +53,7 @@ pub(super) struct Buffer {
     pub(super) rows: Rows,
     /// Elements of a row.
     pub(super) width: usize,
-    /// Where it starts, in columns of its section: with `n` rows in a step, `n * offset` elements behind the section's
+    /// Where it starts, in columns of its section: with `n` rows in a step, `n * offset` elements after the section's
     /// start. Buffers that are needed at the same time do not overlap, whatever `n` is.
     pub(super) offset: usize,
 }
@@ -175,7 +175,7 @@ pub(super) struct NormRows {
     pub(super) x: BufferId,
     pub(super) heads: Heads,
     pub(super) norm: Norm<VectorId>,
-    /// `x` for a norm in place. Otherwise `heads` are whole rows.
+    /// `x` for a norm in place. Otherwise `heads` are all of a row.
     pub(super) out: BufferId,
 }
 
@@ -183,7 +183,7 @@ pub(super) struct NormRows {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Linear {
     pub(super) x: BufferId,
-    /// Norm of whole rows of `x` before the product.
+    /// Norm of the rows of `x` before the product.
     pub(super) norm: Option<Prologue>,
     pub(super) weight: MatrixId,
     pub(super) out: BufferId,

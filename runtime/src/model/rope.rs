@@ -65,7 +65,7 @@ pub(super) struct Yarn {
     beta_fast: f64,
     /// Turns below which it is divided.
     beta_slow: f64,
-    /// Whether the ramp's ends are rounded to whole dimensions.
+    /// Whether the ramp's ends are rounded to dimensions.
     truncate: bool,
     /// Factor of queries and keys.
     attention_factor: f64,
@@ -87,11 +87,11 @@ pub(super) struct LongRope {
 /// What [`RopeScaling`] can be, for messages.
 const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope";
 
-/// Names of the field that says which part of a head turns.
+/// Names of the field that holds which part of a head turns.
 const PART: &[&str] = &["partial_rotary_factor", "rotary_pct", "rope_pct"];
 
 impl RopeSpec {
-    /// Whole heads with the usual base, whatever a config says.
+    /// All of a head with the usual base, whatever the config has.
     pub(super) fn plain(head_dim: usize) -> Result<RopeSpec, ModelError> {
         let mut spec = RopeSpec {
             dim: 0,
@@ -108,20 +108,21 @@ impl RopeSpec {
         RopeSpec::of_part(config, head_dim, 1.0)
     }
 
-    /// The same where a part of each head turns: the config's, or `part` if it does not say.
+    /// The same where a part of each head turns: the config's, or `part` if it names none.
     pub(super) fn of_part(config: &Fields, head_dim: usize, part: f64) -> Result<RopeSpec, ModelError> {
         let parameters = match config.object("rope_parameters")? {
             Some(parameters) => Some(parameters),
             None => config.object("rope_scaling")?,
         };
-        RopeSpec::from_parameters(parameters.as_ref(), config, (head_dim, part))
+        RopeSpec::from_parameters(parameters.as_ref(), config, head_dim, part)
     }
 
     /// From an object of parameters; what it lacks is taken from the config.
     pub(super) fn from_parameters(
         parameters: Option<&Fields>,
         config: &Fields,
-        (head_dim, part): (usize, f64),
+        head_dim: usize,
+        part: f64,
     ) -> Result<RopeSpec, ModelError> {
         let inner = parameters.unwrap_or(config);
         let of_either = |field| -> Result<Option<f64>, ModelError> {
@@ -213,7 +214,7 @@ impl RopeSpec {
         }
     }
 
-    /// Tells prompts apart whose frequencies differ: equal numbers mean equal frequencies.
+    /// A number that differs where the frequencies of two prompts differ.
     pub(super) fn variant(&self, prompt_len: usize) -> u64 {
         match &self.scaling {
             RopeScaling::Default
@@ -261,7 +262,7 @@ impl RopeScaling {
                 trained_context_len: config.required_size(CONTEXT_LEN)? as f64,
             }),
             "longrope" | "su" => {
-                let long = LongRope::from_parameters(parameters, config, (dim, original_context_len()?))?;
+                let long = LongRope::from_parameters(parameters, config, dim, original_context_len()?)?;
                 Ok(RopeScaling::LongRope(long))
             }
             "llama3" => {
@@ -297,7 +298,8 @@ impl LongRope {
     fn from_parameters(
         parameters: &Fields,
         config: &Fields,
-        (dim, original_context_len): (usize, f64),
+        dim: usize,
+        original_context_len: f64,
     ) -> Result<LongRope, ModelError> {
         let divisors = |field| match parameters.positives(field)? {
             Some(divisors) if divisors.len() == dim / 2 => Ok(divisors),
@@ -396,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn both_dialects_say_the_same() {
+    fn both_dialects_mean_the_same() {
         let old = r#"{"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
             "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}"#;
         let new = r#"{"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0,

@@ -100,7 +100,7 @@ pub(super) struct Network<M, V> {
     pub(super) vocab_size: usize,
     /// Width of the residual stream.
     pub(super) hidden_size: usize,
-    /// Positions the model can tell apart.
+    /// Positions that the model distinguishes.
     pub(super) context_len: usize,
     /// Whether a token sees only itself and those before it.
     pub(super) is_causal: bool,
@@ -110,9 +110,9 @@ pub(super) struct Network<M, V> {
     pub(super) ropes: Vec<RopeSpec>,
     /// The layers.
     pub(super) layers: Vec<Layer<M, V>>,
-    /// Norm behind the last layer.
+    /// Norm after the last layer.
     pub(super) final_norm: Option<Norm<V>>,
-    /// Behind that, back to the width of the embedding (OPT-350m).
+    /// After that, back to the width of the embedding (OPT-350m).
     pub(super) project_out: Option<M>,
     /// What becomes of the activations in the end.
     pub(super) task: Task<M>,
@@ -144,7 +144,7 @@ pub(super) struct Embedding<M, V> {
 pub(super) enum Task<M> {
     /// Logits of the next token.
     Generate(Head<M>),
-    /// A vector of the whole text.
+    /// A vector of the text.
     Embed,
     /// `out · tanh(dense · first token)`: how well two texts go together.
     Classify {
@@ -184,11 +184,11 @@ pub(super) struct Norm<V> {
 /// A layer: attention and a feed-forward part, with norms where the family has them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layer<M, V> {
-    /// Where the norms of attention stand.
+    /// Norms of attention.
     pub(super) attention_norms: Norms<V>,
     /// Attention.
     pub(super) attention: Attention<M, V>,
-    /// Where the norms of the feed-forward part stand.
+    /// Norms of the feed-forward part.
     pub(super) ffn_norms: Norms<V>,
     /// The feed-forward part.
     pub(super) ffn: Ffn<M, V>,
@@ -386,7 +386,7 @@ pub(super) trait Convert: Sized {
     /// Converts a vector.
     fn vector(&mut self, vector: &Vector) -> Self::Vector;
 
-    /// Converts a whole model.
+    /// Converts a model.
     fn network(&mut self, spec: &ModelSpec) -> Network<Self::Matrix, Self::Vector> {
         let edges = &spec.embedding;
         Network {

@@ -2,7 +2,7 @@
 //!
 //! Nobody stores their weights: each number is a function of a seed, the tensor's name and an index, and is the
 //! same to the bit as in `fixtures/oracle/weights.py`, with which the references were computed. That file also
-//! says what a description holds.
+//! explains what a description holds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -195,7 +195,7 @@ impl Dtype {
     }
 }
 
-/// Every name that a name with ranges stands for, the last range running fastest.
+/// Every name that a name with ranges expands to; the last range runs fastest.
 fn expand(name: &str) -> Vec<String> {
     let Some((before, rest)) = name.split_once('{') else {
         return vec![name.to_owned()];

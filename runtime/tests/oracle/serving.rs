@@ -75,7 +75,7 @@ pub(crate) struct Serving {
 /// What became of a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
-    /// Logits behind the prompt.
+    /// Logits after the prompt.
     pub(crate) logits: Vec<f32>,
     /// Greedy tokens.
     pub(crate) tokens: Vec<u32>,

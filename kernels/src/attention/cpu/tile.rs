@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::Queries;
 use crate::attention::{Mask, Scores};
 use crate::cpu::disjoint::DisjointMut;
-use crate::cpu::simd::{LANES_MAX, Simd, SimdTask, dot_tile};
-use crate::kv_cache::KvCache;
+use crate::cpu::simd::{DotRows, LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::kv_cache::{KvCache, Slot};
 
 /// Positions whose scores are computed before the softmax moves on.
 const POSITIONS: usize = 32;
@@ -35,7 +35,7 @@ pub(super) struct Tile<'a> {
 
 /// State of the softmax of a tile; a row is one head of one query: `query * group + head`.
 pub(super) struct State<'a> {
-    /// Queries, scaled, zeros behind. `[n_rows, key_stride]`
+    /// Queries, scaled, followed by zeros. `[n_rows, key_stride]`
     q: &'a mut [f32],
     /// Weighted values so far. `[n_rows, value_stride]`
     sums: &'a mut [f32],
@@ -144,13 +144,15 @@ impl Tile<'_> {
         self.shared.mask.seen(position, self.queries.context_len)
     }
 
-    /// The block and the offset in it that hold `position`. A position before all that the tile's queries
-    /// see stands for the first they see: its block may be another sequence's, and what is read is masked.
-    fn slot(&self, position: usize) -> (usize, usize) {
+    /// The slot of `position`. For a position before all that the tile's queries see, the slot of the first one that they
+    /// see: the block of the other may belong to another sequence by now, and its score is masked.
+    fn slot(&self, position: usize) -> Slot {
         let block_size = self.shared.cache.block_size();
         let position = position.max(self.seen_by(0).start);
-        let block = self.shared.blocks[self.queries.first_block + position / block_size] as usize;
-        (block, position % block_size)
+        Slot {
+            block: self.shared.blocks[self.queries.first_block + position / block_size] as usize,
+            offset: position % block_size,
+        }
     }
 
     /// The scores of every row and position, as products of four rows and four keys.
@@ -159,7 +161,7 @@ impl Tile<'_> {
         let n_rows = state.max.len();
         for at in (0..positions.len()).step_by(4) {
             let n_keys = 4.min(positions.len() - at);
-            // Behind the last position its key is read again and the product dropped.
+            // After the last position its key is read again and the product dropped.
             let keys: [&[f32]; 4] = std::array::from_fn(|i| {
                 let slot = self.slot(positions.start + at + i.min(n_keys - 1));
                 self.shared.cache.key(slot, self.kv_head)
@@ -167,13 +169,13 @@ impl Tile<'_> {
             let mut row = 0;
             while row < n_rows {
                 if S::TILE_ROWS == 4 && row + 4 <= n_rows {
-                    score_tile::<S, 4>(simd, (row, at), keys, state);
+                    score_tile::<S, 4>(simd, Corner { row, at }, keys, state);
                     row += 4;
                 } else if S::TILE_ROWS >= 2 && row + 2 <= n_rows {
-                    score_tile::<S, 2>(simd, (row, at), keys, state);
+                    score_tile::<S, 2>(simd, Corner { row, at }, keys, state);
                     row += 2;
                 } else {
-                    score_tile::<S, 1>(simd, (row, at), keys, state);
+                    score_tile::<S, 1>(simd, Corner { row, at }, keys, state);
                     row += 1;
                 }
             }
@@ -276,18 +278,26 @@ impl Tile<'_> {
     }
 }
 
+/// Where a register tile starts.
+#[derive(Clone, Copy)]
+struct Corner {
+    /// The first row.
+    row: usize,
+    /// The first position, or the first element of the head.
+    at: usize,
+}
+
 /// The scores of rows `row .. row + R` with four keys, whose positions are `at ..` in the tile's.
 #[inline(always)]
-fn score_tile<S: Simd, const R: usize>(
-    simd: S,
-    (row, at): (usize, usize),
-    keys: [&[f32]; 4],
-    state: &mut State<'_>,
-) {
+fn score_tile<S: Simd, const R: usize>(simd: S, corner: Corner, keys: [&[f32]; 4], state: &mut State<'_>) {
+    let Corner { row, at } = corner;
     let head_stride = keys[0].len();
     let q: [&[f32]; R] = std::array::from_fn(|r| &state.q[(row + r) * head_stride..][..head_stride]);
     let mut sums = [[simd.splat(0.0); 4]; R];
-    let pointers = (q.map(<[f32]>::as_ptr), keys.map(<[f32]>::as_ptr));
+    let pointers = DotRows {
+        x: q.map(<[f32]>::as_ptr),
+        w: keys.map(<[f32]>::as_ptr),
+    };
     // SAFETY: every slice has head_stride elements, a multiple of LANES_MAX and so of LANES.
     unsafe { dot_tile(simd, pointers, head_stride / S::LANES, &mut sums) };
     for r in 0..R {
@@ -314,11 +324,11 @@ fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], s
     let head_stride = state.sums.len() / state.max.len();
     let mut at = 0;
     while at + 2 * S::LANES <= head_stride {
-        weigh_columns::<S, R, 2>(simd, (row, at), values, state);
+        weigh_columns::<S, R, 2>(simd, Corner { row, at }, values, state);
         at += 2 * S::LANES;
     }
     while at < head_stride {
-        weigh_columns::<S, R, 1>(simd, (row, at), values, state);
+        weigh_columns::<S, R, 1>(simd, Corner { row, at }, values, state);
         at += S::LANES;
     }
 }
@@ -327,10 +337,11 @@ fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], s
 #[inline(always)]
 fn weigh_columns<S: Simd, const R: usize, const C: usize>(
     simd: S,
-    (row, at): (usize, usize),
+    corner: Corner,
     values: &[&[f32]],
     state: &mut State<'_>,
 ) {
+    let Corner { row, at } = corner;
     let head_stride = state.sums.len() / state.max.len();
     let mut sums = [[simd.splat(0.0); C]; R];
     for r in 0..R {

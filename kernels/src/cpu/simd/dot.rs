@@ -39,6 +39,14 @@ impl Element for half::f16 {
 /// core reads (a page is 4 KiB; hardware prefetchers stop at its end).
 const PREFETCH_BYTES: usize = 1024;
 
+/// Where the rows of a tile start.
+pub(crate) struct DotRows<W, const X_ROWS: usize, const W_ROWS: usize> {
+    /// Rows of activations.
+    pub(crate) x: [*const f32; X_ROWS],
+    /// Rows of weights or keys.
+    pub(crate) w: [*const W; W_ROWS],
+}
+
 /// Adds to `sums[i][j]`, lane by lane, the products of `n_steps` vectors of `x[i]` and `w[j]`.
 ///
 /// Lane `l` of a sum takes the elements `l`, `l + LANES`, … in that order, whatever the tile's shape: this
@@ -49,10 +57,11 @@ const PREFETCH_BYTES: usize = 1024;
 #[inline(always)]
 pub(crate) unsafe fn dot_tile<S: Simd, W: Element, const X_ROWS: usize, const W_ROWS: usize>(
     simd: S,
-    (x, w): ([*const f32; X_ROWS], [*const W; W_ROWS]),
+    rows: DotRows<W, X_ROWS, W_ROWS>,
     n_steps: usize,
     sums: &mut [[S::V; W_ROWS]; X_ROWS],
 ) {
+    let DotRows { x, w } = rows;
     let mut local = *sums;
     for step in 0..n_steps {
         let at = step * S::LANES;

@@ -26,24 +26,24 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> V {
-        // SAFETY: eight floats are readable; the read asks for no alignment.
+        // SAFETY: eight floats are readable; the read needs no alignment.
         unsafe { from.cast::<V>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> V {
-        // SAFETY: eight u16 are readable; the read asks for no alignment.
+        // SAFETY: eight u16 are readable; the read needs no alignment.
         let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
         bits.map(|b| bf16::from_bits(b).to_f32())
     }
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> V {
-        // SAFETY: eight u16 are readable; the read asks for no alignment.
+        // SAFETY: eight u16 are readable; the read needs no alignment.
         let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
         bits.map(|b| f16::from_bits(b).to_f32_const())
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, v: V) {
-        // SAFETY: eight floats are writable; the write asks for no alignment.
+        // SAFETY: eight floats are writable; the write needs no alignment.
         unsafe { to.cast::<V>().write_unaligned(v) }
     }
     #[inline(always)]

@@ -2,13 +2,13 @@
 //!
 //! For each block of [`M_BLOCK`] activation rows and [`N_BLOCK`] weight rows, [`K_BLOCK`] columns at a time:
 //! the weight block is widened to f32 once and stays in the first-level cache while all activation rows
-//! pass; the partial sums of every element wait as whole vectors, so blocking changes no order.
+//! pass; the partial sums of every element are kept as full vectors, so blocking changes no order.
 
 use std::ops::Range;
 
 use super::Product;
 use crate::cpu::context::CpuContext;
-use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::cpu::simd::{DotRows, Element, LANES_MAX, Simd, SimdTask, dot_tile};
 
 /// Activation rows of a block: its sums take 96 KiB of the second-level cache, and widening the weight is
 /// a few percent of the work.
@@ -79,7 +79,7 @@ impl<W: Element> SimdTask for BlockTask<'_, W> {
 }
 
 impl<W: Element> BlockTask<'_, W> {
-    /// Widens the weight block's columns `k_range`, zeros behind them up to whole vectors included. Rows of
+    /// Widens the weight block's columns `k_range`, with the zeros that follow them up to full vectors. Rows of
     /// the scratch beyond the weight's last row keep what they had: their sums are never read.
     #[inline(always)]
     fn widen<S: Simd>(&mut self, simd: S, k_range: Range<usize>) {
@@ -139,7 +139,10 @@ impl<W: Element> BlockTask<'_, W> {
             unsafe {
                 dot_tile(
                     simd,
-                    (x.map(<[f32]>::as_ptr), w.map(<[f32]>::as_ptr)),
+                    DotRows {
+                        x: x.map(<[f32]>::as_ptr),
+                        w: w.map(<[f32]>::as_ptr),
+                    },
                     n_steps,
                     &mut tile,
                 )
@@ -147,7 +150,17 @@ impl<W: Element> BlockTask<'_, W> {
             if whole < k_range.len() {
                 let tail: [*const f32; R] = std::array::from_fn(|r| tails[r].as_ptr());
                 // SAFETY: `tails` has LANES_MAX elements per row; the scratch holds whole vectors.
-                unsafe { dot_tile(simd, (tail, w.map(|w| w.as_ptr().add(whole))), 1, &mut tile) };
+                unsafe {
+                    dot_tile(
+                        simd,
+                        DotRows {
+                            x: tail,
+                            w: w.map(|w| w.as_ptr().add(whole)),
+                        },
+                        1,
+                        &mut tile,
+                    )
+                };
             }
             for r in 0..R {
                 for c in 0..TILE_COLUMNS {
@@ -174,7 +187,7 @@ impl<W: Element> BlockTask<'_, W> {
     }
 }
 
-/// Where the vector of sums of row `i` and column `j` of a block waits.
+/// Where the vector of sums of row `i` and column `j` of a block is.
 #[inline(always)]
 fn sum_at(i: usize, j: usize) -> usize {
     (i * N_BLOCK + j) * LANES_MAX

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Product;
 use crate::cpu::context::CpuContext;
-use crate::cpu::simd::{Element, LANES_MAX, Simd, SimdTask, dot_tile};
+use crate::cpu::simd::{DotRows, Element, LANES_MAX, Simd, SimdTask, dot_tile};
 
 /// Elements of the weight that are worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_ELEMENTS: usize = 1 << 18;
@@ -78,12 +78,15 @@ impl<W: Element> Part<'_, W> {
         let x: [&[f32]; M] = std::array::from_fn(|i| self.product.x(row + i));
         let w: [&[W]; N] = std::array::from_fn(|j| self.product.weights(column + j));
         let mut sums = [[simd.splat(0.0); N]; M];
-        // SAFETY: the slices of `x` have k elements and those of `w` at least as many; n_steps whole vectors
+        // SAFETY: the slices of `x` have k elements and those of `w` at least as many; n_steps full vectors
         // are within both.
         unsafe {
             dot_tile(
                 simd,
-                (x.map(<[f32]>::as_ptr), w.map(<[W]>::as_ptr)),
+                DotRows {
+                    x: x.map(<[f32]>::as_ptr),
+                    w: w.map(<[W]>::as_ptr),
+                },
                 n_steps,
                 &mut sums,
             )
@@ -95,8 +98,18 @@ impl<W: Element> Part<'_, W> {
             }
             let tail: [*const f32; M] = std::array::from_fn(|i| tail[i].as_ptr());
             // SAFETY: `tail` has LANES_MAX elements; a row of the weight is readable to its stride, which
-            // is k rounded up to whole vectors of any set.
-            unsafe { dot_tile(simd, (tail, w.map(|w| w.as_ptr().add(whole))), 1, &mut sums) };
+            // is k rounded up to full vectors of any set.
+            unsafe {
+                dot_tile(
+                    simd,
+                    DotRows {
+                        x: tail,
+                        w: w.map(|w| w.as_ptr().add(whole)),
+                    },
+                    1,
+                    &mut sums,
+                )
+            };
         }
         for i in 0..M {
             // SAFETY: no other task writes these columns.

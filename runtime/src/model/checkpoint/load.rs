@@ -62,14 +62,37 @@ pub(in crate::model) struct Loader<'a> {
     bytes_total: u64,
 }
 
-/// Rows that are turned from columns at once: their transposed lines fill whole cache lines of the file.
+/// Rows that are turned from columns at once: their transposed lines fill cache lines of the file.
 const TURNED_ROWS: usize = 64;
 
 /// Bytes of a file that are in memory beside the weights they become, per thread.
 const PIECE_BYTES: usize = 8 << 20;
 
+/// A part of a matrix and the tensor that holds it.
+#[derive(Clone, Copy)]
+struct Stored<'a> {
+    part: &'a Part,
+    tensor: Tensor<'a>,
+}
+
+impl Stored<'_> {
+    /// The dtype that the part's numbers have or get.
+    fn float_dtype(&self) -> Result<DType, ModelError> {
+        let name = &self.part.tensor.name;
+        match (&self.part.layout, self.tensor.dtype) {
+            (Layout::Mxfp4 { .. }, None) => Ok(DType::BF16),
+            (Layout::Rows | Layout::Columns, Some(dtype)) => Ok(dtype),
+            (Layout::Mxfp4 { .. }, Some(_)) => Err(ModelError::TensorDtype {
+                name: name.clone(),
+                got: "floating point instead of U8".to_owned(),
+            }),
+            (Layout::Rows | Layout::Columns, None) => Err(not_floats(name)),
+        }
+    }
+}
+
 impl<'a> Loader<'a> {
-    /// A loader that keeps weights as `dtype` says and tells `progress` after each tensor.
+    /// A loader that keeps weights in `dtype` and calls `progress` after each tensor.
     pub(in crate::model) fn new(
         checkpoint: &'a Checkpoint,
         dtype: DtypeChoice,
@@ -95,8 +118,8 @@ impl<'a> Loader<'a> {
     }
 
     /// The dtype of a matrix in memory: that of its parts if it is one, else f32.
-    fn dtype_of(&self, parts: &[(&Part, Tensor<'_>)]) -> Result<DType, ModelError> {
-        let mut stored = parts.iter().map(|(part, tensor)| float_dtype(part, tensor));
+    fn dtype_of(&self, parts: &[Stored<'_>]) -> Result<DType, ModelError> {
+        let mut stored = parts.iter().map(Stored::float_dtype);
         let first = stored.next().unwrap_or(Ok(DType::F32))?;
         let mut common = first;
         for dtype in stored {
@@ -108,18 +131,14 @@ impl<'a> Loader<'a> {
     }
 
     /// Writes the rows of one part from `row` on.
-    fn write_part(
-        &self,
-        weight: &mut Weight,
-        row: usize,
-        (part, tensor): (&Part, Tensor<'_>),
-    ) -> Result<(), ModelError> {
+    fn write_part(&self, weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(), ModelError> {
+        let Stored { part, tensor } = stored;
         match &part.layout {
-            Layout::Rows => write_rows(weight, row, (part, tensor))?,
-            Layout::Columns => write_columns(weight, row, (part, tensor))?,
+            Layout::Rows => write_rows(weight, row, stored)?,
+            Layout::Columns => write_columns(weight, row, stored)?,
             Layout::Mxfp4 { scales } => {
                 let scales = self.checkpoint.tensor(&scales.name)?;
-                write_mxfp4(weight, row, (part, tensor), scales)?;
+                write_mxfp4(weight, row, stored, scales)?;
                 self.report(part.n_taken() * weight.n_cols() / mxfp4::BLOCK);
             }
         }
@@ -146,7 +165,7 @@ impl<'a> Loader<'a> {
         Ok(Some(values))
     }
 
-    /// A whole tensor in f32.
+    /// A tensor in f32.
     fn floats(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let tensor = self.checkpoint.tensor(name)?;
         let dtype = tensor.dtype.ok_or_else(|| not_floats(name))?;
@@ -154,7 +173,7 @@ impl<'a> Loader<'a> {
     }
 
     fn report(&self, n_bytes: usize) {
-        // Held while progress is told, so that what is told never falls.
+        // Held during the call, so that progress never goes back.
         let mut done = self.bytes_done.lock().unwrap_or_else(PoisonError::into_inner);
         *done += n_bytes as u64;
         (self.progress)(LoadProgress {
@@ -167,15 +186,18 @@ impl<'a> Loader<'a> {
         let parts = matrix
             .parts
             .iter()
-            .map(|part| Ok((part, self.checkpoint.tensor(&part.tensor.name)?)))
+            .map(|part| {
+                let tensor = self.checkpoint.tensor(&part.tensor.name)?;
+                Ok(Stored { part, tensor })
+            })
             .collect::<Result<Vec<_>, ModelError>>()?;
         let mut weight = Weight::zeroed(self.dtype_of(&parts)?, matrix.n_rows(), matrix.n_cols)?;
         let mut biases = Vec::new();
         let mut row = 0;
-        for (part, tensor) in parts {
-            self.write_part(&mut weight, row, (part, tensor))?;
-            biases.extend(self.bias(part)?.unwrap_or_default());
-            row += part.n_taken();
+        for stored in parts {
+            self.write_part(&mut weight, row, stored)?;
+            biases.extend(self.bias(stored.part)?.unwrap_or_default());
+            row += stored.part.n_taken();
         }
         Ok(Linear {
             weight,
@@ -195,19 +217,6 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// In which dtype a part's numbers are, or become.
-fn float_dtype(part: &Part, tensor: &Tensor<'_>) -> Result<DType, ModelError> {
-    match (&part.layout, tensor.dtype) {
-        (Layout::Mxfp4 { .. }, None) => Ok(DType::BF16),
-        (Layout::Rows | Layout::Columns, Some(dtype)) => Ok(dtype),
-        (Layout::Mxfp4 { .. }, Some(_)) => Err(ModelError::TensorDtype {
-            name: part.tensor.name.clone(),
-            got: "floating point instead of U8".to_owned(),
-        }),
-        (Layout::Rows | Layout::Columns, None) => Err(not_floats(&part.tensor.name)),
-    }
-}
-
 fn not_floats(name: &str) -> ModelError {
     ModelError::TensorDtype {
         name: name.to_owned(),
@@ -216,12 +225,9 @@ fn not_floats(name: &str) -> ModelError {
 }
 
 /// Writes rows that are stored as such.
-fn write_rows(
-    weight: &mut Weight,
-    row: usize,
-    (part, tensor): (&Part, Tensor<'_>),
-) -> Result<(), ModelError> {
-    let dtype = float_dtype(part, &tensor)?;
+fn write_rows(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(), ModelError> {
+    let Stored { part, tensor } = stored;
+    let dtype = stored.float_dtype()?;
     let row_bytes = weight.n_cols() * dtype.size_bytes();
     let start = part.first * dtype.size_bytes();
     let mut row = row;
@@ -245,12 +251,9 @@ fn write_rows(
 }
 
 /// Writes rows that are stored as columns.
-fn write_columns(
-    weight: &mut Weight,
-    row: usize,
-    (part, tensor): (&Part, Tensor<'_>),
-) -> Result<(), ModelError> {
-    let dtype = float_dtype(part, &tensor)?;
+fn write_columns(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(), ModelError> {
+    let Stored { part, tensor } = stored;
+    let dtype = stored.float_dtype()?;
     let (n_cols, size) = (weight.n_cols(), dtype.size_bytes());
     let stored = &tensor.bytes[part.first * size..];
     let mut row = row;
@@ -282,9 +285,10 @@ fn write_columns(
 fn write_mxfp4(
     weight: &mut Weight,
     row: usize,
-    (part, tensor): (&Part, Tensor<'_>),
+    stored: Stored<'_>,
     scales: Tensor<'_>,
 ) -> Result<(), ModelError> {
+    let Stored { part, tensor } = stored;
     let n_blocks = weight.n_cols() / mxfp4::BLOCK;
     let first_row = part.first / weight.n_cols();
     for (i, stored_row) in part.taken.iter().flat_map(|rows| rows.iter()).enumerate() {

@@ -30,10 +30,10 @@ const LEGACY_VERSION: i64 = 1001;
 /// Keys under which trainers keep the weights beside their own state.
 const WRAPPERS: [&str; 2] = ["state_dict", "model"];
 
-/// Reads where the tensors of a whole file are.
+/// Reads where the tensors of a file are.
 ///
 /// # Errors
-/// Why the file is not one of `torch.save`, asks for more than weights, or holds a tensor whose numbers do not
+/// Why the file is not one of `torch.save`, contains more than weights, or holds a tensor whose numbers do not
 /// lie one after another, in words.
 pub(in crate::model) fn read_checkpoint(file: &[u8]) -> Result<Vec<Entry>, String> {
     if file.starts_with(LEGACY_MAGIC) {
@@ -95,7 +95,7 @@ fn read_legacy(file: &[u8]) -> Result<Vec<Entry>, String> {
     entries(&pickle, |storage| ranges.get(storage.key).cloned())
 }
 
-/// The tensors of a pickled state dict by name; `locate` answers where in the file a storage is.
+/// The tensors of a pickled state dict by name; `locate` returns where in the file a storage is.
 fn entries<'a>(
     pickle: &'a Pickle<'_>,
     locate: impl Fn(&'a Storage<'_>) -> Option<Range<usize>>,

@@ -3,7 +3,7 @@
 //! Format: eight bytes of little-endian length, that many bytes of JSON, then the data; an entry maps a
 //! name to `dtype`, `shape` and `data_offsets` within the data (github.com/huggingface/safetensors,
 //! "Format"). Own code, because the crate adds offsets of the file without checking for overflow. Every
-//! number in the header is a claim of a stranger's file: what is returned here lies within the file, and no
+//! number in the header is untrusted: what is returned here lies within the file, and no
 //! two tensors overlap.
 
 use std::ops::Range;
@@ -26,7 +26,7 @@ pub(in crate::model) struct Entry {
     pub(in crate::model) bytes: Range<usize>,
 }
 
-/// Reads the header of a whole file.
+/// Reads the header of a file.
 ///
 /// # Errors
 /// Why the file is not one, in words.
@@ -110,7 +110,7 @@ fn check_tiling(entries: &mut [Entry], data: Range<usize>) -> Result<(), String>
     Ok(())
 }
 
-/// Bytes of an element, for dtypes whose elements are whole bytes; others are never read.
+/// Bytes of an element, for dtypes whose elements are bytes; others are never read.
 pub(super) fn size_bytes(dtype: &str) -> Option<usize> {
     match dtype {
         "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),

@@ -91,7 +91,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A file is missing or broken, a wanted tensor is missing or has another shape or a dtype that cannot
-    /// be computed with, or a file holds a tensor that nobody wants.
+    /// be computed with, or a file holds a tensor that is not wanted.
     pub(in crate::model) fn open(
         dir: &Path,
         format: LoadFormat,
@@ -269,7 +269,7 @@ fn take(stored: &mut HashMap<String, (usize, Entry)>, name: &str) -> Result<(usi
     })
 }
 
-/// Checks a tensor's shape; answers its dtype.
+/// Checks a tensor's shape; returns its dtype.
 fn check(spec: &TensorSpec, entry: &Entry) -> Result<Option<DType>, ModelError> {
     let name = entry.name.clone();
     if entry.shape != spec.shape {
@@ -494,7 +494,7 @@ mod tests {
         let refused = Checkpoint::open(dir.path(), LoadFormat::Auto, &[long], &[])
             .unwrap_err()
             .to_string();
-        assert_eq!(refused, "tensor a.weight has shape [2], config.json says [1, 2]");
+        assert_eq!(refused, "tensor a.weight has shape [2], config.json gives [1, 2]");
         let at = file.windows(3).position(|window| window == b"F32").unwrap();
         let mut ints = file.to_vec();
         ints[at] = b'I';

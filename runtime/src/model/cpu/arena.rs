@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use kernels::{Buffer as Memory, KernelError};
 
+use crate::batch::Batch;
 use crate::model::program::{Buffer, BufferId, CHUNK_ROWS, Program, Rows, Sections};
 
 /// Memory that is kept from step to step.
@@ -39,13 +40,14 @@ pub(super) enum Span {
 }
 
 impl StepRows {
-    /// Sizes of a step of so many tokens, rows of logits and pooled vectors.
-    pub(super) fn new(program: &Program, n_tokens: usize, n_logits: usize, n_pooled: usize) -> StepRows {
+    /// Sizes of a step.
+    pub(super) fn of(program: &Program, batch: &Batch) -> StepRows {
+        let n_tokens = batch.tokens.len();
         let n = Sections {
             tokens: n_tokens,
             chunk: n_tokens.min(CHUNK_ROWS),
-            logits: n_logits,
-            pooled: n_pooled,
+            logits: batch.logits_at.len(),
+            pooled: batch.pooled_rows.len(),
         };
         let mut starts = Sections::default();
         let mut end = 0;

@@ -36,7 +36,7 @@ pub(super) struct Execution<'a> {
 }
 
 impl Execution<'_> {
-    /// Executes the whole program.
+    /// Executes the program.
     pub(super) fn run(&mut self) -> Result<(), KernelError> {
         let n_tokens = self.buffers.n_tokens();
         for run in &self.program.runs {
@@ -182,7 +182,7 @@ impl Execution<'_> {
         }
     }
 
-    /// A product of whole rows.
+    /// A product of all columns.
     fn product(
         &mut self,
         weight: MatrixId,

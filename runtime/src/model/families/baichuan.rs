@@ -6,7 +6,7 @@ use crate::model::config::Fields;
 use crate::model::error::ModelError;
 use crate::model::spec::{ModelSpec, Task};
 
-/// Rows of Baichuan 2's embedding, which tells it from Baichuan 1.
+/// Rows of Baichuan 2's embedding, by which it differs from Baichuan 1.
 const VOCAB_SIZE_2: usize = 125_696;
 /// Width of the 7B models, which have rotary positions under the name they share with the 13B ones.
 const HIDDEN_SIZE_7B: usize = 4096;

@@ -1,4 +1,4 @@
-//! BERT, RoBERTa and XLM-RoBERTa: encoders of whole texts, as embedding models and cross-encoders.
+//! BERT, RoBERTa and XLM-RoBERTa: encoders of texts, as embedding models and cross-encoders.
 
 use kernels::Activation;
 
@@ -16,18 +16,18 @@ pub(super) fn describe_bert(config: &Fields) -> Result<ModelSpec, ModelError> {
 
 /// A cross-encoder of BERT: the pooler, then the classifier.
 pub(super) fn describe_bert_classifier(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let task = classifier(config, ("pooler.dense", "classifier"))?;
+    let task = classifier(config, "pooler.dense", "classifier")?;
     describe(config, 0, task)
 }
 
-/// RoBERTa and XLM-RoBERTa: positions start behind the padding's row.
+/// RoBERTa and XLM-RoBERTa: positions start after the padding's row.
 pub(super) fn describe_roberta(config: &Fields) -> Result<ModelSpec, ModelError> {
     describe(config, positions_from(config)?, Task::Embed)
 }
 
 /// A cross-encoder of RoBERTa or XLM-RoBERTa.
 pub(super) fn describe_roberta_classifier(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let task = classifier(config, ("classifier.dense", "classifier.out_proj"))?;
+    let task = classifier(config, "classifier.dense", "classifier.out_proj")?;
     describe(config, positions_from(config)?, task)
 }
 
@@ -35,7 +35,7 @@ fn positions_from(config: &Fields) -> Result<usize, ModelError> {
     Ok(config.count("pad_token_id")?.unwrap_or(1) + 1)
 }
 
-fn classifier(config: &Fields, (dense, out): (&str, &str)) -> Result<Task<Matrix>, ModelError> {
+fn classifier(config: &Fields, dense: &str, out: &str) -> Result<Task<Matrix>, ModelError> {
     let hidden_size = Sizes::read(config)?.hidden_size;
     let n_labels = match config.object("id2label")? {
         Some(labels) => labels.entries().count(),
@@ -77,14 +77,10 @@ fn describe(config: &Fields, positions_from: usize, task: Task<Matrix>) -> Resul
         let up = linear(&name("intermediate.dense"), width, sizes.hidden_size, true);
         let down = linear(&name("output.dense"), sizes.hidden_size, width, true);
         layer(
-            (
-                of_sum(norm(&name("attention.output.LayerNorm"))),
-                sizes.attention(sizes.separate_qkv(names, true), out),
-            ),
-            (
-                of_sum(norm(&name("output.LayerNorm"))),
-                Ffn::Dense(plain_mlp(activation, up, down)),
-            ),
+            of_sum(norm(&name("attention.output.LayerNorm"))),
+            sizes.attention(sizes.separate_qkv(names, true), out),
+            of_sum(norm(&name("output.LayerNorm"))),
+            Ffn::Dense(plain_mlp(activation, up, down)),
         )
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();

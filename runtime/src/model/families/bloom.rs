@@ -3,8 +3,8 @@
 use kernels::Activation;
 
 use super::parts::{
-    ALIBI_MAX, Sizes, alibi_slopes, factor, ffn_size, head, input_norm, layer, layer_norm, linear, plain_mlp,
-    refuse_flag, taking, unsupported,
+    ALIBI_MAX, Sizes, Tie, alibi_slopes, factor, ffn_size, head, input_norm, layer, layer_norm, linear,
+    plain_mlp, refuse_flag, taking, unsupported,
 };
 use crate::model::config::{Fields, N_HEADS, N_KV_HEADS, invalid};
 use crate::model::error::ModelError;
@@ -33,17 +33,16 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let down = linear(&name("mlp.dense_4h_to_h"), sizes.hidden_size, width, true);
         let mlp = plain_mlp(Activation::GeluTanh, up, down);
         let mut layer = layer(
-            (input_norm(norm(&name("input_layernorm"))), attention),
-            (
-                input_norm(norm(&name("post_attention_layernorm"))),
-                Ffn::Dense(mlp),
-            ),
+            input_norm(norm(&name("input_layernorm"))),
+            attention,
+            input_norm(norm(&name("post_attention_layernorm"))),
+            Ffn::Dense(mlp),
         );
         layer.adds_to_normed = adds_to_normed;
         layer
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("lm_head", true), &sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Tied, &sizes)?);
     let mut spec = sizes.model("transformer.word_embeddings", layers, task);
     spec.embedding.norm = Some(norm("transformer.word_embeddings_layernorm"));
     spec.final_norm = Some(norm("transformer.ln_f"));
@@ -96,8 +95,10 @@ pub(super) fn describe_mpt(config: &Fields) -> Result<ModelSpec, ModelError> {
         let down = linear(&name("ffn.down_proj"), sizes.hidden_size, width, bias);
         let mlp = plain_mlp(Activation::Gelu, up, down);
         layer(
-            (input_norm(norm(&name("norm_1"))), attention),
-            (input_norm(norm(&name("norm_2"))), Ffn::Dense(mlp)),
+            input_norm(norm(&name("norm_1"))),
+            attention,
+            input_norm(norm(&name("norm_2"))),
+            Ffn::Dense(mlp),
         )
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
@@ -115,7 +116,7 @@ pub(super) fn describe_mpt(config: &Fields) -> Result<ModelSpec, ModelError> {
 }
 
 fn mpt_head(config: &Fields, sizes: &Sizes) -> Result<Head<Matrix>, ModelError> {
-    let mut head = head(config, ("lm_head", true), sizes)?;
+    let mut head = head(config, "lm_head", Tie::Tied, sizes)?;
     head.scale = match config.text(&["logit_scale"]) {
         Ok(None) => 1.0,
         Ok(Some("inv_sqrt_d_model")) => (sizes.hidden_size as f32).powf(-0.5),

@@ -2,7 +2,7 @@
 
 use kernels::Activation;
 
-use super::parts::{Sizes, experts, head, input_norm, layer, layer_norm, linear, named_activation};
+use super::parts::{Sizes, Tie, experts, head, input_norm, layer, layer_norm, linear, named_activation};
 use crate::model::config::{Fields, N_EXPERTS, N_KV_HEADS, invalid};
 use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
@@ -42,19 +42,21 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let expert = |expert| stack.expert(&name("ffn.experts.mlp"), expert, activation);
         let router = name("ffn.router.layer");
         let counts = ffn.with("num_hidden_layers", sizes.n_layers);
-        let mut moe = experts(&counts, (&router, sizes.hidden_size), expert)?;
+        let mut moe = experts(&counts, &router, sizes.hidden_size, expert)?;
         moe.renormalise = renormalise;
         let norms = ["norm_1", "norm_2"].map(|part| norm(&name(&format!("norm_attn_norm.{part}"))));
         let [before_attention, before_ffn] = norms.map(input_norm);
         Ok(layer(
-            (before_attention, attention),
-            (before_ffn, Ffn::Experts(Box::new(moe))),
+            before_attention,
+            attention,
+            before_ffn,
+            Ffn::Experts(Box::new(moe)),
         ))
     };
     let layers = (0..sizes.n_layers)
         .map(of_layer)
         .collect::<Result<_, ModelError>>()?;
-    let task = Task::Generate(head(config, ("lm_head", false), &sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("transformer.wte", layers, task);
     spec.ropes = vec![RopeSpec::from_config(&attn, sizes.head_dim)?];
     spec.final_norm = Some(norm("transformer.norm_f"));

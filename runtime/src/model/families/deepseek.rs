@@ -4,7 +4,7 @@ use kernels::{Activation, ExpertGroups, GroupScore, RopePairs, Scoring};
 
 use super::granite::Multipliers;
 use super::llama;
-use super::parts::{Sizes, experts, gated_mlp, linear, rms_norm, vector};
+use super::parts::{MlpShape, Sizes, experts, gated_mlp, linear, rms_norm, vector};
 use crate::model::config::{Fields, N_EXPERTS, N_LAYERS, invalid};
 use crate::model::error::ModelError;
 use crate::model::spec::{
@@ -61,7 +61,7 @@ fn describe(config: &Fields, router: Router) -> Result<ModelSpec, ModelError> {
         for (idx, layer) in spec.layers.iter_mut().enumerate().skip(first) {
             if idx.is_multiple_of(step) {
                 let name = format!("model.layers.{idx}.mlp");
-                layer.ffn = Ffn::Experts(Box::new(moe(config, (&name, hidden_size), &router)?));
+                layer.ffn = Ffn::Experts(Box::new(moe(config, &name, hidden_size, &router)?));
             }
         }
     }
@@ -76,16 +76,25 @@ fn describe(config: &Fields, router: Router) -> Result<ModelSpec, ModelError> {
 
 fn moe(
     config: &Fields,
-    (name, hidden_size): (&str, usize),
+    name: &str,
+    hidden_size: usize,
     router: &Router,
 ) -> Result<Moe<Matrix, Vector>, ModelError> {
     let width = config.required_size(&["moe_intermediate_size"])?;
     let mlp = |name: &str, width| -> Mlp<Matrix> {
         let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
-        gated_mlp(names, (hidden_size, width), (Activation::Silu, false))
+        gated_mlp(
+            names,
+            MlpShape {
+                hidden_size,
+                width,
+                activation: Activation::Silu,
+                bias: false,
+            },
+        )
     };
     let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), width);
-    let mut moe = experts(config, (&format!("{name}.gate"), hidden_size), expert)?;
+    let mut moe = experts(config, &format!("{name}.gate"), hidden_size, expert)?;
     let n_experts = moe.experts.len();
     moe.scoring = router.scoring;
     moe.renormalise = router.renormalise;

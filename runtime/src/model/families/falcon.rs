@@ -3,7 +3,7 @@
 use kernels::Activation;
 
 use super::parts::{
-    ALIBI_MAX, Sizes, activation, alibi_slopes, ffn_size, head, input_norm, layer, layer_norm, linear,
+    ALIBI_MAX, Sizes, Tie, activation, alibi_slopes, ffn_size, head, input_norm, layer, layer_norm, linear,
     no_norms, plain_mlp, taking,
 };
 use crate::model::config::{Fields, N_HEADS, N_KV_HEADS};
@@ -75,14 +75,16 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let down = linear(&name("mlp.dense_4h_to_h"), sizes.hidden_size, width, shape.bias);
         let (attention_norms, ffn_norms) = norms(&name, &sizes, &shape);
         let mut layer = layer(
-            (attention_norms, attention),
-            (ffn_norms, Ffn::Dense(plain_mlp(activation, up, down))),
+            attention_norms,
+            attention,
+            ffn_norms,
+            Ffn::Dense(plain_mlp(activation, up, down)),
         );
         layer.is_parallel = shape.is_parallel;
         layer
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("lm_head", true), &sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Tied, &sizes)?);
     let mut spec = sizes.model("transformer.word_embeddings", layers, task);
     if !has_slopes {
         spec.ropes = vec![RopeSpec::from_config(config, sizes.head_dim)?];

@@ -19,7 +19,7 @@ pub(super) fn describe_1(config: &Fields) -> Result<ModelSpec, ModelError> {
     }
     spec.embedding.scale = (spec.hidden_size as f32).sqrt();
     spec.final_norm = spec.final_norm.map(exceeding);
-    // Configs of the first release say gelu and mean its approximation.
+    // Configs of the first release name gelu and mean its approximation.
     let activation = match activation(config, Activation::GeluTanh)? {
         Activation::Gelu => Activation::GeluTanh,
         other => other,
@@ -68,7 +68,7 @@ fn ropes(config: &Fields, head_dim: usize) -> Result<(RopeSpec, RopeSpec), Model
     if let Some(parameters) = config.object("rope_parameters")? {
         let of = |kind| parameters.object(kind);
         if let (Some(full), Some(sliding)) = (of("full_attention")?, of("sliding_attention")?) {
-            let of = |inner| RopeSpec::from_parameters(Some(inner), config, (head_dim, 1.0));
+            let of = |inner| RopeSpec::from_parameters(Some(inner), config, head_dim, 1.0);
             return Ok((of(&full)?, of(&sliding)?));
         }
     }

@@ -3,7 +3,7 @@
 use kernels::{Activation, NormKind, RopePairs};
 
 use super::llama::{self, Biases};
-use super::parts::{Sizes, each_attention, head, input_norm, layer, layer_norm, linear, rms_norm};
+use super::parts::{Sizes, Tie, each_attention, head, input_norm, layer, layer_norm, linear, rms_norm};
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
@@ -90,20 +90,16 @@ pub(super) fn describe_chatglm(config: &Fields) -> Result<ModelSpec, ModelError>
             down: linear(&name("mlp.dense_4h_to_h"), sizes.hidden_size, width, bias),
         };
         let mut layer = layer(
-            (
-                input_norm(norm(&name("input_layernorm"))),
-                sizes.attention(qkv, out),
-            ),
-            (
-                input_norm(norm(&name("post_attention_layernorm"))),
-                Ffn::Dense(mlp),
-            ),
+            input_norm(norm(&name("input_layernorm"))),
+            sizes.attention(qkv, out),
+            input_norm(norm(&name("post_attention_layernorm"))),
+            Ffn::Dense(mlp),
         );
         layer.adds_to_normed = adds_to_normed;
         layer
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("transformer.output_layer", false), &sizes)?);
+    let task = Task::Generate(head(config, "transformer.output_layer", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("transformer.embedding.word_embeddings", layers, task);
     each_attention(&mut spec, |_, attention| attention.rope = Some(0));
     let mut rope = RopeSpec::plain(sizes.head_dim)?;

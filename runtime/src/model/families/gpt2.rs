@@ -3,8 +3,9 @@
 use kernels::Activation;
 
 use super::parts::{
-    ALIBI_MAX, Sizes, activation, alibi_slopes, each_attention, factor, ffn_size, gated_mlp, head,
-    input_norm, layer, layer_norm, linear, linear_transposed, plain_mlp, refuse_flag, taking, unsupported,
+    ALIBI_MAX, MlpShape, Sizes, Tie, activation, alibi_slopes, each_attention, factor, ffn_size, gated_mlp,
+    head, input_norm, layer, layer_norm, linear, linear_transposed, plain_mlp, refuse_flag, taking,
+    unsupported,
 };
 use crate::model::config::{Fields, N_HEADS};
 use crate::model::error::ModelError;
@@ -27,15 +28,14 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let up = linear_transposed(&name("mlp.c_fc"), width, hidden_size, true);
         let down = linear_transposed(&name("mlp.c_proj"), hidden_size, width, true);
         layer(
-            (input_norm(norm(&name("ln_1"))), sizes.attention(qkv, out)),
-            (
-                input_norm(norm(&name("ln_2"))),
-                Ffn::Dense(plain_mlp(activation, up, down)),
-            ),
+            input_norm(norm(&name("ln_1"))),
+            sizes.attention(qkv, out),
+            input_norm(norm(&name("ln_2"))),
+            Ffn::Dense(plain_mlp(activation, up, down)),
         )
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("lm_head", true), &sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Tied, &sizes)?);
     let mut spec = sizes.model("transformer.wte", layers, task);
     spec.embedding.positions = Some(linear("transformer.wpe", sizes.context_len, hidden_size, false));
     spec.final_norm = Some(norm("transformer.ln_f"));
@@ -95,7 +95,15 @@ pub(super) fn describe_jais(config: &Fields) -> Result<ModelSpec, ModelError> {
     });
     for (idx, layer) in spec.layers.iter_mut().enumerate() {
         let names = ["c_fc2", "c_fc", "c_proj"].map(|part| format!("transformer.h.{idx}.mlp.{part}"));
-        let mut mlp = gated_mlp(names, (sizes.hidden_size, width), (Activation::Silu, true));
+        let mut mlp = gated_mlp(
+            names,
+            MlpShape {
+                hidden_size: sizes.hidden_size,
+                width,
+                activation: Activation::Silu,
+                bias: true,
+            },
+        );
         for part in mlp.up.parts.iter_mut().chain(&mut mlp.down.parts) {
             part.layout = Layout::Columns;
             part.tensor.shape.reverse();

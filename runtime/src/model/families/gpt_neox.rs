@@ -3,7 +3,7 @@
 use kernels::{Activation, RopePairs};
 
 use super::parts::{
-    Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, plain_mlp, taking,
+    Sizes, Tie, activation, ffn_size, head, input_norm, layer, layer_norm, linear, plain_mlp, taking,
 };
 use super::phi::{Names, side_by_side};
 use crate::model::config::Fields;
@@ -47,17 +47,16 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let up = linear(&name("mlp.dense_h_to_4h"), width, sizes.hidden_size, true);
         let down = linear(&name("mlp.dense_4h_to_h"), sizes.hidden_size, width, true);
         let mut layer = layer(
-            (input_norm(norm(&name("input_layernorm"))), attention),
-            (
-                input_norm(norm(&name("post_attention_layernorm"))),
-                Ffn::Dense(plain_mlp(activation, up, down)),
-            ),
+            input_norm(norm(&name("input_layernorm"))),
+            attention,
+            input_norm(norm(&name("post_attention_layernorm"))),
+            Ffn::Dense(plain_mlp(activation, up, down)),
         );
         layer.is_parallel = is_parallel;
         layer
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("embed_out", false), &sizes)?);
+    let task = Task::Generate(head(config, "embed_out", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("gpt_neox.embed_in", layers, task);
     spec.ropes = vec![RopeSpec::of_part(config, sizes.head_dim, 0.25)?];
     spec.final_norm = Some(norm("gpt_neox.final_layer_norm"));

@@ -29,7 +29,7 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let name = format!("model.layers.{idx}.mlp");
         let router = format!("{name}.router");
         let expert = |expert| stack.expert(&format!("{name}.experts"), expert);
-        let mut moe = experts(config, (&router, stack.hidden_size), expert)?;
+        let mut moe = experts(config, &router, stack.hidden_size, expert)?;
         moe.router = linear(&router, stack.n_experts, stack.hidden_size, true);
         layer.ffn = Ffn::Experts(Box::new(moe));
     }
@@ -38,6 +38,16 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
 
 /// Numbers that share a scale.
 const MXFP4_BLOCK: usize = 32;
+
+/// A matrix of every expert.
+struct Stacked {
+    /// What the names of its tensors start with.
+    name: String,
+    n_rows: usize,
+    n_cols: usize,
+    /// The rows that are taken, in this order.
+    taken: Vec<Rows>,
+}
 
 /// Tensors that hold all experts of a layer, one after another.
 struct Stack {
@@ -70,28 +80,35 @@ impl Stack {
             n: self.width,
             step: 2,
         };
-        let gate_up = [alternate(0), alternate(1)];
-        let sizes = (2 * self.width, self.hidden_size);
+        let gate_up = Stacked {
+            name: format!("{name}.gate_up_proj"),
+            n_rows: 2 * self.width,
+            n_cols: self.hidden_size,
+            taken: vec![alternate(0), alternate(1)],
+        };
+        let down = Stacked {
+            name: format!("{name}.down_proj"),
+            n_rows: self.hidden_size,
+            n_cols: self.width,
+            taken: vec![Rows::block(0, self.hidden_size)],
+        };
         Mlp {
             activation: Activation::ClampedSwiglu { limit: self.limit },
             width: self.width,
             is_gated: true,
-            up: self.matrix((&format!("{name}.gate_up_proj"), expert), sizes, &gate_up),
-            down: self.matrix(
-                (&format!("{name}.down_proj"), expert),
-                (self.hidden_size, self.width),
-                &[Rows::block(0, self.hidden_size)],
-            ),
+            up: self.matrix(expert, gate_up),
+            down: self.matrix(expert, down),
         }
     }
 
     /// One expert's `[n_rows, n_cols]`: stored transposed in bf16, and by rows in MXFP4.
-    fn matrix(
-        &self,
-        (name, expert): (&str, usize),
-        (n_rows, n_cols): (usize, usize),
-        taken: &[Rows],
-    ) -> Matrix {
+    fn matrix(&self, expert: usize, stacked: Stacked) -> Matrix {
+        let Stacked {
+            name,
+            n_rows,
+            n_cols,
+            taken,
+        } = stacked;
         let tensor = |suffix: &str, shape: Vec<usize>| TensorSpec {
             name: format!("{name}{suffix}"),
             shape: [vec![self.n_experts], shape].concat(),
@@ -109,7 +126,7 @@ impl Stack {
             first: expert * n_rows * n_cols,
             n_rows,
             layout,
-            taken: taken.to_vec(),
+            taken,
             bias: Some(PartBias {
                 tensor: tensor("_bias", vec![n_rows]),
                 first: expert * n_rows,

@@ -3,7 +3,7 @@
 use kernels::Activation;
 
 use super::llama;
-use super::parts::{each_attention, experts, factor, gated_mlp};
+use super::parts::{MlpShape, each_attention, experts, factor, gated_mlp};
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec, Task};
@@ -36,9 +36,17 @@ pub(super) fn describe_minicpm(config: &Fields) -> Result<ModelSpec, ModelError>
             let mlp = format!("model.layers.{idx}.mlp");
             let expert = |expert: usize| {
                 let names = ["w1", "w3", "w2"].map(|part| format!("{mlp}.experts.{expert}.{part}"));
-                gated_mlp(names, (hidden_size, width), (Activation::Silu, false))
+                gated_mlp(
+                    names,
+                    MlpShape {
+                        hidden_size,
+                        width,
+                        activation: Activation::Silu,
+                        bias: false,
+                    },
+                )
             };
-            let moe = experts(config, (&format!("{mlp}.gate"), hidden_size), expert)?;
+            let moe = experts(config, &format!("{mlp}.gate"), hidden_size, expert)?;
             layer.ffn = Ffn::Experts(Box::new(moe));
         }
     }

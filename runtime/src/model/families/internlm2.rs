@@ -4,7 +4,8 @@ use kernels::Activation;
 
 use super::llama;
 use super::parts::{
-    Sizes, activation, each_attention, ffn_size, gated_mlp, head, input_norm, linear, rms_norm, taking,
+    MlpShape, Sizes, Tie, activation, each_attention, ffn_size, gated_mlp, head, input_norm, linear,
+    rms_norm, taking,
 };
 use crate::model::config::Fields;
 use crate::model::error::ModelError;
@@ -29,9 +30,17 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         layer.attention_norms = norm("attention_norm");
         layer.ffn_norms = norm("ffn_norm");
         let names = ["w1", "w3", "w2"].map(|part| name(&format!("feed_forward.{part}")));
-        layer.ffn = Ffn::Dense(gated_mlp(names, (sizes.hidden_size, width), (activation, false)));
+        layer.ffn = Ffn::Dense(gated_mlp(
+            names,
+            MlpShape {
+                hidden_size: sizes.hidden_size,
+                width,
+                activation,
+                bias: false,
+            },
+        ));
     }
     spec.embedding.tokens = linear("model.tok_embeddings", sizes.vocab_size, sizes.hidden_size, false);
-    spec.task = Task::Generate(head(config, ("output", false), &sizes)?);
+    spec.task = Task::Generate(head(config, "output", Tie::Untied, &sizes)?);
     Ok(spec)
 }

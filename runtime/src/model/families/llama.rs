@@ -5,7 +5,8 @@
 use kernels::Activation;
 
 use super::parts::{
-    Sizes, activation, each_attention, ffn_size, gated_mlp, head, input_norm, layer, linear, rms_norm,
+    MlpShape, Sizes, Tie, activation, each_attention, ffn_size, gated_mlp, head, input_norm, layer, linear,
+    rms_norm,
 };
 use crate::model::config::{Fields, invalid};
 use crate::model::error::ModelError;
@@ -85,14 +86,24 @@ pub(super) fn with_biases(config: &Fields, biases: Biases) -> Result<ModelSpec, 
         let mut attention = sizes.attention(qkv, out);
         attention.rope = Some(0);
         let names = ["gate_proj", "up_proj", "down_proj"].map(|part| name(&format!("mlp.{part}")));
-        let mlp = gated_mlp(names, (sizes.hidden_size, width), (activation, biases.ffn));
+        let mlp = gated_mlp(
+            names,
+            MlpShape {
+                hidden_size: sizes.hidden_size,
+                width,
+                activation,
+                bias: biases.ffn,
+            },
+        );
         layer(
-            (norm("input_layernorm"), attention),
-            (norm("post_attention_layernorm"), Ffn::Dense(mlp)),
+            norm("input_layernorm"),
+            attention,
+            norm("post_attention_layernorm"),
+            Ffn::Dense(mlp),
         )
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("lm_head", false), &sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("model.embed_tokens", layers, task);
     spec.context_len = rope.context_len(sizes.context_len);
     spec.ropes = vec![rope];

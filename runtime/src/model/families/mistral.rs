@@ -3,7 +3,7 @@
 use kernels::Activation;
 
 use super::llama;
-use super::parts::{activation, each_attention, experts, gated_mlp, vision_parts, windows};
+use super::parts::{MlpShape, activation, each_attention, experts, gated_mlp, vision_parts, windows};
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec};
@@ -34,9 +34,17 @@ pub(super) fn describe_mixtral(config: &Fields) -> Result<ModelSpec, ModelError>
         let moe = format!("model.layers.{idx}.block_sparse_moe");
         let expert = |expert: usize| {
             let names = ["w1", "w3", "w2"].map(|part| format!("{moe}.experts.{expert}.{part}"));
-            gated_mlp(names, (hidden_size, width), (activation, false))
+            gated_mlp(
+                names,
+                MlpShape {
+                    hidden_size,
+                    width,
+                    activation,
+                    bias: false,
+                },
+            )
         };
-        let moe = experts(config, (&format!("{moe}.gate"), hidden_size), expert)?;
+        let moe = experts(config, &format!("{moe}.gate"), hidden_size, expert)?;
         layer.ffn = Ffn::Experts(Box::new(moe));
     }
     Ok(spec)

@@ -4,7 +4,7 @@ use kernels::{Activation, NormKind};
 
 use super::llama;
 use super::parts::{
-    Sizes, activation, each_attention, experts, gated_mlp, input_norm, no_norms, rms_norm,
+    MlpShape, Sizes, activation, each_attention, experts, gated_mlp, input_norm, no_norms, rms_norm,
     rms_qk_norms_over_all, windows,
 };
 use crate::model::config::{FFN_SIZE, Fields};
@@ -86,9 +86,17 @@ pub(super) fn describe_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let expert = |expert: usize| {
             let names =
                 ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{mlp}.experts.{expert}.{part}"));
-            gated_mlp(names, (sizes.hidden_size, width), (activation, false))
+            gated_mlp(
+                names,
+                MlpShape {
+                    hidden_size: sizes.hidden_size,
+                    width,
+                    activation,
+                    bias: false,
+                },
+            )
         };
-        let mut moe = experts(config, (&format!("{mlp}.gate"), sizes.hidden_size), expert)?;
+        let mut moe = experts(config, &format!("{mlp}.gate"), sizes.hidden_size, expert)?;
         moe.renormalise = renormalise;
         layer.ffn = Ffn::Experts(Box::new(moe));
     }

@@ -3,7 +3,7 @@
 use kernels::Activation;
 
 use super::parts::{
-    Sizes, activation, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms, plain_mlp,
+    Sizes, Tie, activation, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms, plain_mlp,
 };
 use crate::model::config::Fields;
 use crate::model::error::ModelError;
@@ -40,11 +40,10 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         let down = linear(&name("fc2"), sizes.hidden_size, width, bias);
         let around = |part: &str| around(norm(&name(part)), norms_input);
         layer(
-            (around("self_attn_layer_norm"), attention),
-            (
-                around("final_layer_norm"),
-                Ffn::Dense(plain_mlp(activation, up, down)),
-            ),
+            around("self_attn_layer_norm"),
+            attention,
+            around("final_layer_norm"),
+            Ffn::Dense(plain_mlp(activation, up, down)),
         )
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
@@ -55,7 +54,7 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         hidden_size: embed_size,
         ..sizes
     };
-    let task = Task::Generate(head(config, ("lm_head", true), &embed_sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Tied, &embed_sizes)?);
     let mut spec = embed_sizes.model("model.decoder.embed_tokens", layers, task);
     spec.hidden_size = sizes.hidden_size;
     if embed_size != sizes.hidden_size {

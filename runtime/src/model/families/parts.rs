@@ -51,7 +51,7 @@ impl Sizes {
         Sizes::with_kv_heads(config, n_kv_heads)
     }
 
-    /// The same where key and value heads are told otherwise.
+    /// The same with another number of key and value heads.
     pub(super) fn with_kv_heads(config: &Fields, n_kv_heads: usize) -> Result<Sizes, ModelError> {
         let hidden_size = config.required_size(HIDDEN_SIZE)?;
         let n_heads = config.required_size(N_HEADS)?;
@@ -191,34 +191,43 @@ fn tensor(name: String, shape: Vec<usize>) -> TensorSpec {
 
 /// A layer stored as `{name}.weight` of `[n_rows, n_cols]`, with `{name}.bias` if it has one.
 pub(super) fn linear(name: &str, n_rows: usize, n_cols: usize, bias: bool) -> Matrix {
-    part(name, (n_rows, n_cols), (Layout::Rows, bias))
+    part(name, Layout::Rows, n_rows, n_cols).biased(bias.then_some(name))
 }
 
 /// A layer stored as `[n_cols, n_rows]` (GPT-2's Conv1D).
 pub(super) fn linear_transposed(name: &str, n_rows: usize, n_cols: usize, bias: bool) -> Matrix {
-    part(name, (n_rows, n_cols), (Layout::Columns, bias))
+    part(name, Layout::Columns, n_rows, n_cols).biased(bias.then_some(name))
 }
 
-fn part(name: &str, (n_rows, n_cols): (usize, usize), (layout, bias): (Layout, bool)) -> Matrix {
+fn part(name: &str, layout: Layout, n_rows: usize, n_cols: usize) -> Matrix {
     let shape = match layout {
         Layout::Columns => vec![n_cols, n_rows],
         Layout::Rows | Layout::Mxfp4 { .. } => vec![n_rows, n_cols],
     };
-    let bias = bias.then(|| PartBias {
-        tensor: tensor(format!("{name}.bias"), vec![n_rows]),
-        first: 0,
-    });
     let part = Part {
         tensor: tensor(format!("{name}.weight"), shape),
         first: 0,
         n_rows,
         layout,
         taken: vec![Rows::block(0, n_rows)],
-        bias,
+        bias: None,
     };
     Matrix {
         n_cols,
         parts: vec![part],
+    }
+}
+
+impl Matrix {
+    /// The same with the bias `{name}.bias` of each part, if there is a name.
+    fn biased(mut self, name: Option<&str>) -> Matrix {
+        for part in &mut self.parts {
+            part.bias = name.map(|name| PartBias {
+                tensor: tensor(format!("{name}.bias"), vec![part.n_rows]),
+                first: 0,
+            });
+        }
+        self
     }
 }
 
@@ -294,8 +303,10 @@ pub(super) fn no_norms() -> Norms<Vector> {
 
 /// A layer of grouped-query attention and a feed-forward part, one after the other, each with its norms.
 pub(super) fn layer(
-    (attention_norms, attention): (Norms<Vector>, Grouped<Matrix, Vector>),
-    (ffn_norms, ffn): (Norms<Vector>, Ffn<Matrix, Vector>),
+    attention_norms: Norms<Vector>,
+    attention: Grouped<Matrix, Vector>,
+    ffn_norms: Norms<Vector>,
+    ffn: Ffn<Matrix, Vector>,
 ) -> LayerSpec {
     LayerSpec {
         attention_norms,
@@ -308,12 +319,27 @@ pub(super) fn layer(
     }
 }
 
+/// What a feed-forward part of three tensors is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MlpShape {
+    /// Width of the residual stream.
+    pub(super) hidden_size: usize,
+    /// Elements between up and down.
+    pub(super) width: usize,
+    /// The activation function.
+    pub(super) activation: Activation,
+    /// Whether its layers have a bias.
+    pub(super) bias: bool,
+}
+
 /// `down · (act(gate · x) · (up · x))` from three tensors.
-pub(super) fn gated_mlp(
-    names: [String; 3],
-    (hidden_size, width): (usize, usize),
-    (activation, bias): (Activation, bool),
-) -> Mlp<Matrix> {
+pub(super) fn gated_mlp(names: [String; 3], shape: MlpShape) -> Mlp<Matrix> {
+    let MlpShape {
+        hidden_size,
+        width,
+        activation,
+        bias,
+    } = shape;
     let [gate, up, down] = names;
     let gate_up = concat(vec![
         linear(&gate, width, hidden_size, bias),
@@ -342,7 +368,8 @@ pub(super) fn plain_mlp(activation: Activation, up: Matrix, down: Matrix) -> Mlp
 /// A mixture of experts without options: softmax over a router, the config's number of experts and choices.
 pub(super) fn experts(
     config: &Fields,
-    (router, hidden_size): (&str, usize),
+    router: &str,
+    hidden_size: usize,
     expert: impl Fn(usize) -> Mlp<Matrix>,
 ) -> Result<Moe<Matrix, Vector>, ModelError> {
     let n_experts = config.required_size(N_EXPERTS)?;
@@ -391,13 +418,26 @@ pub(super) fn rms_qk_norms_over_all(attention: &str, sizes: &Sizes) -> QkNorms<V
     }
 }
 
-/// A head stored as `{name}.weight`, unless the config, or `is_tied` if it does not say, makes the embedding it.
+/// Whether the embedding is the head of a model whose config does not name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tie {
+    /// It is.
+    Tied,
+    /// The head has weights of its own.
+    Untied,
+}
+
+/// A head stored as `{name}.weight`, unless the embedding is the head: the config decides, and `default` where it does
+/// not name it.
 pub(super) fn head(
     config: &Fields,
-    (name, is_tied): (&str, bool),
+    name: &str,
+    default: Tie,
     sizes: &Sizes,
 ) -> Result<Head<Matrix>, ModelError> {
-    let is_tied = config.flag("tie_word_embeddings")?.unwrap_or(is_tied);
+    let is_tied = config
+        .flag("tie_word_embeddings")?
+        .unwrap_or(default == Tie::Tied);
     Ok(Head {
         weight: (!is_tied).then(|| linear(name, sizes.vocab_size, sizes.hidden_size, false)),
         has_unit_rows: false,
@@ -418,7 +458,7 @@ pub(super) fn each_attention(
     }
 }
 
-/// The width of the feed-forward part, four times the residual stream's if the config does not say.
+/// The width of the feed-forward part, four times the residual stream's if the config names none.
 pub(super) fn ffn_size(config: &Fields, sizes: &Sizes) -> Result<usize, ModelError> {
     Ok(config.size(FFN_SIZE)?.unwrap_or(4 * sizes.hidden_size))
 }
@@ -464,7 +504,7 @@ pub(super) fn refuse_flag(config: &Fields, option: &'static str) -> Result<(), M
     }
 }
 
-/// How far each layer looks back: `layer_types` says it layer by layer, else `is_windowed` does.
+/// How far each layer looks back: `layer_types` has it layer by layer, else `is_windowed` decides.
 pub(super) fn windows(
     config: &Fields,
     n_layers: usize,
@@ -480,7 +520,7 @@ pub(super) fn windows(
     Ok(windowed.into_iter().map(|is| is.then_some(window)).collect())
 }
 
-/// Which layers `layer_types` says to be windowed.
+/// The layers that are windowed by `layer_types`.
 pub(super) fn layer_types(config: &Fields, n_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
     let Some(types) = config.texts("layer_types")? else {
         return Ok(None);

@@ -4,7 +4,7 @@ use kernels::Activation;
 
 use super::llama;
 use super::parts::{
-    Sizes, activation, each_attention, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms,
+    Sizes, Tie, activation, each_attention, ffn_size, head, input_norm, layer, layer_norm, linear, no_norms,
     plain_mlp, refuse_flag, windows,
 };
 use crate::model::config::{FFN_SIZE, Fields};
@@ -42,7 +42,7 @@ pub(super) struct Names {
     pub(super) has_attention_bias: bool,
 }
 
-/// Layers of one norm behind which both parts run side by side, and a head with a bias.
+/// Layers of one norm, after which both parts run side by side, and a head with a bias.
 pub(super) fn side_by_side(config: &Fields, names: &Names, rope: RopeSpec) -> Result<ModelSpec, ModelError> {
     let sizes = Sizes::read(config)?;
     let width = ffn_size(config, &sizes)?;
@@ -60,14 +60,16 @@ pub(super) fn side_by_side(config: &Fields, names: &Names, rope: RopeSpec) -> Re
         let up = linear(&up, width, sizes.hidden_size, true);
         let down = linear(&down, sizes.hidden_size, width, true);
         let mut layer = layer(
-            (input_norm(norm(&name(names.norm))), attention),
-            (no_norms(), Ffn::Dense(plain_mlp(activation, up, down))),
+            input_norm(norm(&name(names.norm))),
+            attention,
+            no_norms(),
+            Ffn::Dense(plain_mlp(activation, up, down)),
         );
         layer.is_parallel = true;
         layer
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let mut head = head(config, ("lm_head", false), &sizes)?;
+    let mut head = head(config, "lm_head", Tie::Untied, &sizes)?;
     let with_bias = |_| linear("lm_head", sizes.vocab_size, sizes.hidden_size, true);
     head.weight = head.weight.map(with_bias);
     let mut spec = sizes.model(names.embed, layers, Task::Generate(head));

@@ -4,8 +4,8 @@ use kernels::Activation;
 
 use super::llama::{self, Biases};
 use super::parts::{
-    Sizes, each_attention, experts, gated_mlp, head, input_norm, layer, linear, rms_norm, rms_qk_norms,
-    windows,
+    MlpShape, Sizes, Tie, each_attention, experts, gated_mlp, head, input_norm, layer, linear, rms_norm,
+    rms_qk_norms, windows,
 };
 use crate::model::config::{FFN_SIZE, Fields, invalid};
 use crate::model::error::ModelError;
@@ -42,7 +42,8 @@ pub(super) fn describe_2_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
         if let Ffn::Experts(moe) = &mut layer.ffn {
             moe.shared = Some(mlp(
                 &format!("model.layers.{idx}.mlp.shared_expert"),
-                (hidden_size, shared_width),
+                hidden_size,
+                shared_width,
             ));
             let gate = format!("model.layers.{idx}.mlp.shared_expert_gate");
             moe.shared_gate = Some(linear(&gate, 1, hidden_size, false));
@@ -75,11 +76,19 @@ pub(super) fn describe_1(config: &Fields) -> Result<ModelSpec, ModelError> {
         let mut attention = sizes.attention(sizes.fused_qkv(&name("attn.c_attn"), true), out);
         attention.rope = Some(0);
         let names = ["w2", "w1", "c_proj"].map(|part| name(&format!("mlp.{part}")));
-        let mlp = gated_mlp(names, (sizes.hidden_size, width), (Activation::Silu, bias));
-        layer((norm("ln_1"), attention), (norm("ln_2"), Ffn::Dense(mlp)))
+        let mlp = gated_mlp(
+            names,
+            MlpShape {
+                hidden_size: sizes.hidden_size,
+                width,
+                activation: Activation::Silu,
+                bias,
+            },
+        );
+        layer(norm("ln_1"), attention, norm("ln_2"), Ffn::Dense(mlp))
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();
-    let task = Task::Generate(head(config, ("lm_head", false), &sizes)?);
+    let task = Task::Generate(head(config, "lm_head", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("transformer.wte", layers, task);
     spec.ropes = vec![RopeSpec::from_config(config, sizes.head_dim)?];
     spec.final_norm = Some(rms_norm("transformer.ln_f", sizes.hidden_size, sizes.norm_eps));
@@ -111,15 +120,21 @@ fn with_experts(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, Model
     let sparse = |(idx, _): &(usize, &mut LayerSpec)| is_sparse(*idx);
     for (idx, layer) in spec.layers.iter_mut().enumerate().filter(sparse) {
         let name = format!("model.layers.{idx}.mlp");
-        let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), (hidden_size, width));
-        let mut moe = experts(config, (&format!("{name}.gate"), hidden_size), expert)?;
+        let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), hidden_size, width);
+        let mut moe = experts(config, &format!("{name}.gate"), hidden_size, expert)?;
         moe.renormalise = renormalise;
         layer.ffn = Ffn::Experts(Box::new(moe));
     }
     Ok(spec)
 }
 
-fn mlp(name: &str, sizes: (usize, usize)) -> Mlp<Matrix> {
+fn mlp(name: &str, hidden_size: usize, width: usize) -> Mlp<Matrix> {
     let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
-    gated_mlp(names, sizes, (Activation::Silu, false))
+    let shape = MlpShape {
+        hidden_size,
+        width,
+        activation: Activation::Silu,
+        bias: false,
+    };
+    gated_mlp(names, shape)
 }

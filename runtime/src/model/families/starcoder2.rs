@@ -4,7 +4,8 @@ use kernels::Activation;
 
 use super::llama::{self, Biases};
 use super::parts::{
-    Sizes, activation, each_attention, ffn_size, head, input_norm, layer_norm, linear, plain_mlp, windows,
+    Sizes, Tie, activation, each_attention, ffn_size, head, input_norm, layer_norm, linear, plain_mlp,
+    windows,
 };
 use crate::model::config::Fields;
 use crate::model::error::ModelError;
@@ -34,6 +35,6 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         layer.ffn = Ffn::Dense(plain_mlp(activation, up, down));
     }
     spec.final_norm = Some(norm("model.norm"));
-    spec.task = Task::Generate(head(config, ("lm_head", true), &sizes)?);
+    spec.task = Task::Generate(head(config, "lm_head", Tie::Tied, &sizes)?);
     Ok(spec)
 }

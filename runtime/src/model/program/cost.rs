@@ -85,7 +85,7 @@ impl Program {
         cost
     }
 
-    /// What the whole step costs.
+    /// What all ops of a step cost.
     pub(in crate::model) fn total_cost(&self, shape: StepShape, bytes_of: &dyn Fn(MatrixId) -> u64) -> Cost {
         let mut total = Cost::default();
         for op in &self.ops {

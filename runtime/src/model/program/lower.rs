@@ -1,4 +1,4 @@
-//! From a description to ops: the only place that knows where norms stand, what blocks are parallel, and what is added
+//! From a description to ops: the only place that knows where norms are, which blocks are parallel, and what is added
 //! to what.
 
 use kernels::{Heads, Mask};
@@ -16,7 +16,7 @@ use crate::model::spec::{
 /// A numbered description.
 type Description = Network<MatrixId, VectorId>;
 
-/// Makes the program of a description. `pooling` says how vectors are made by a model that does not generate.
+/// Makes the program of a description. `pooling` is how a model that does not generate makes vectors.
 pub(in crate::model) fn lower(network: &Description, layout: &KvLayout, pooling: PoolingKind) -> Program {
     let mut lowering = Lowering {
         hidden_size: network.hidden_size,

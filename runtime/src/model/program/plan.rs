@@ -53,7 +53,7 @@ fn lifetimes(program: &Program) -> Vec<Option<Lifetime>> {
         for idx in run.ops.clone() {
             for BufferId(id) in program.ops[idx].buffers() {
                 // The first op of a run is executed again after its last one, for the next chunk: what all chunks share
-                // is needed during the whole run.
+                // is needed from the first op to the last.
                 let is_shared = run.extent == Extent::Chunks && program.buffers[id].rows != Rows::Chunk;
                 let (first, last) = if is_shared {
                     (run.ops.start, run.ops.end - 1)

@@ -72,7 +72,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// The record at the end of the file says where the directory is; if that takes 64 bits, another before it does.
+/// The record at the end of the file holds where the directory is; if that takes 64 bits, another record before it holds it.
 fn find_directory(file: &[u8]) -> Result<Directory, String> {
     let comments = 0..=usize::from(u16::MAX).min(file.len().saturating_sub(END_BYTES));
     let is_end = |at: usize, comment_len: usize| {
@@ -135,7 +135,7 @@ fn read_entry<'a>(file: &'a [u8], row: &mut Cursor<'a>) -> Result<(&'a str, Rang
     Ok((name, Cursor::at(file, place).take_range(bytes)?))
 }
 
-/// Where the content of an entry starts: behind the header at `header`, which has the same name.
+/// Where the content of an entry starts: after the header at `header`, which has the same name.
 fn content(file: &[u8], name: &str, header: u64) -> Result<usize, String> {
     let mut header = Cursor::at(file, usize::try_from(header).unwrap_or(usize::MAX));
     expect(&mut header, b"PK\x03\x04", "the header of an entry")?;
@@ -148,7 +148,7 @@ fn content(file: &[u8], name: &str, header: u64) -> Result<usize, String> {
     Ok(header.position())
 }
 
-/// Size, stored size and place of an entry; those that are too large for 32 bits stand in its extra field.
+/// Size, stored size and place of an entry; those that are too large for 32 bits are in its extra field.
 fn wide(extra: &[u8], narrow: [u32; 3]) -> Result<(u64, u64, u64), String> {
     const WIDE: u16 = 1;
     let mut fields = Cursor::at(extra, 0);

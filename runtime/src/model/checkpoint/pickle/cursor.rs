@@ -25,7 +25,7 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.position..).unwrap_or_default()
     }
 
-    /// Where the next `n_bytes` are, and behind them.
+    /// Where the next `n_bytes` are; moves to their end.
     pub(super) fn take_range(&mut self, n_bytes: usize) -> Result<Range<usize>, String> {
         if n_bytes > self.rest().len() {
             return Err(format!(

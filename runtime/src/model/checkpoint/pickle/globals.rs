@@ -1,6 +1,6 @@
 //! The names that a pickle of weights may ask for: one row each, everything else is refused.
 
-/// What a name stands for.
+/// What a name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     /// An empty dict.
@@ -59,7 +59,7 @@ const GLOBALS: &[(&str, &str, Global)] = &[
 ];
 
 impl Global {
-    /// What `module.name` stands for.
+    /// What `module.name` means.
     pub(super) fn find(module: &str, name: &str) -> Result<Global, String> {
         let row = GLOBALS.iter().find(|row| (row.0, row.1) == (module, name));
         row.map(|row| row.2)

@@ -38,7 +38,7 @@ pub(super) enum Value<'a> {
     Int(i64),
     /// A text.
     Text(&'a str),
-    /// What nobody asks for: floats, longer numbers, bytes, devices.
+    /// What no reader needs: floats, longer numbers, bytes, devices.
     Other,
     /// A name of the closed list.
     Global(Global),
@@ -92,10 +92,10 @@ pub(super) struct Pickle<'a> {
     containers: Vec<Vec<Value<'a>>>,
 }
 
-/// Reads the pickle that `bytes` begin with; answers also what follows it.
+/// Reads the pickle that `bytes` begin with; returns also what follows it.
 ///
 /// # Errors
-/// What it asks for that is not in the closed lists of opcodes and globals, or how it contradicts itself.
+/// What it contains that is not in the closed lists of opcodes and globals, or how it contradicts itself.
 pub(super) fn load(bytes: &[u8]) -> Result<(Pickle<'_>, &[u8]), String> {
     const PROTO: u8 = 0x80;
     const STOP: u8 = b'.';

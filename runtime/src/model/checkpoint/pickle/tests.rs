@@ -19,7 +19,7 @@ fn legacy(code: &[u8]) -> Vec<u8> {
     [LEGACY_MAGIC, b"\x80\x02M\xe9\x03.", system, code, keys].concat()
 }
 
-/// Whether sizes and places stand in the fields of 32 bits, or in those that were added later.
+/// Whether sizes and places are in the fields of 32 bits, or in those that were added later.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Width {
     Bits32,
