@@ -9,7 +9,7 @@ mod fixture;
 use std::path::{Path, PathBuf};
 
 use runtime::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits, StepError};
-use runtime::model::{DtypeChoice, LoadOptions, Model, ModelError};
+use runtime::model::{DtypeChoice, LoadFormat, LoadOptions, Model, ModelError};
 use serde::Deserialize;
 
 /// Largest difference of a logit or a log-probability between two fp32 implementations.
@@ -255,6 +255,30 @@ fn the_trained_model_answers_the_same_alone_batched_and_in_chunks() {
             );
         }
     }
+}
+
+#[test]
+fn made_up_weights_are_finite_and_the_same_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(trained().join("config.json"), dir.path().join("config.json")).unwrap();
+    let logits = || {
+        let options = LoadOptions {
+            format: LoadFormat::Dummy,
+            n_threads: Some(2),
+            ..LoadOptions::default()
+        };
+        let mut model = open(dir.path(), &options);
+        assert_eq!(
+            (model.info().n_params, model.info().dtype),
+            (4_983_040, "bfloat16")
+        );
+        prompt_logits(&mut model, &[1, 2, 3]).values
+    };
+    let first = logits();
+    assert!(first.iter().all(|logit| logit.is_finite()));
+    assert!(first.iter().any(|logit| *logit != first[0]));
+    assert!(first == logits());
+    assert!(Model::load(dir.path(), &LoadOptions::default(), &|_| {}).is_err());
 }
 
 /// More rows than pass through a feed-forward part at once.
