@@ -216,6 +216,37 @@ mod tests {
         assert!(bytes < BYTES_MAX, "the CRD is {bytes} bytes");
     }
 
+    /// A field that becomes required by mistake refuses manifests that worked before.
+    #[test]
+    fn required_fields_are_these() {
+        fn walk(schema: &Value, path: &str, found: &mut Vec<String>) {
+            let required = schema["required"].as_array().into_iter().flatten();
+            found.extend(required.filter_map(|name| Some(format!("{path}.{}", name.as_str()?))));
+            for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+                walk(inner, &format!("{path}.{name}"), found);
+            }
+            if schema["items"].is_object() {
+                walk(&schema["items"], &format!("{path}[]"), found);
+            }
+        }
+        let crd = crd();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut found = Vec::new();
+        walk(spec, "spec", &mut found);
+        found.sort();
+        let expected = [
+            "spec.auth.apiKeysSecretRef.name",
+            "spec.cache.type",
+            "spec.env[].name",
+            "spec.model",
+            "spec.model.huggingFace.repo",
+            "spec.model.pvc.claimName",
+            "spec.model.tokenSecretRef.name",
+            "spec.resources.gpu.count",
+        ];
+        assert_eq!(found, expected);
+    }
+
     /// What a structural schema must not contain. The types allow each of these; the API server refuses it.
     #[test]
     fn crd_schema_is_structural() {

@@ -255,6 +255,7 @@ pub struct Cache {
     #[serde(rename = "type")]
     pub type_: CacheType,
     /// Size of the volume. Default: 100Gi for `PVC`, the node's for `Ephemeral`.
+    #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub size: Option<Quantity>,
     /// Storage class of the claim. Default: the cluster's.
@@ -309,9 +310,11 @@ pub struct Resources {
     /// GPUs.
     pub gpu: Option<Gpu>,
     /// Requested CPU cores.
+    #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub cpu: Option<Quantity>,
     /// Requested memory, which is also the limit.
+    #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub memory: Option<Quantity>,
 }
