@@ -35,6 +35,8 @@ def test_every_example_is_taken(path, namespace: str) -> None:
         ("ok", {"model": TINY, "engine": {"dtype": "int4"}}, "dtype"),
         ("ok", {"model": TINY, "engine": {"noSuchSetting": 1}}, "noSuchSetting"),
         ("ok", {"model": TINY, "env": [{"name": "HF_TOKEN", "value": "secret"}]}, "tokenSecretRef"),
+        ("ok", {"model": TINY, "env": [{"name": "MODEL_PATH", "value": "/m"}]}, "the model is in spec.model"),
+        ("ok", {"model": TINY, "env": [{"name": "SHUTDOWN_DELAY_SECONDS", "value": "1"}]}, "the operator sets"),
         ("ok", {"model": TINY, "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env"),
         ("ok", {"model": TINY, "replicas": -1}, "replicas"),
         ("ok", {"model": TINY, "resources": {"memory": "much"}}, "memory"),

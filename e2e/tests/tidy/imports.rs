@@ -279,7 +279,7 @@ mod tests {
             ("b.rs", "mod deep;\npub use deep::X;\nfn f() { crate::a::g() }"),
             (
                 "b/deep.rs",
-                "// use crate::a;\nuse super::f;\n#[cfg(test)]\nmod tests {\n    use crate::a;\n}",
+                "pub(in crate::a) struct X;\n// use crate::a;\nuse super::f;\n#[cfg(test)]\nmod tests {\n    use crate::a;\n}",
             ),
             ("b/tests.rs", "use crate::a;"),
         ]);

@@ -90,6 +90,7 @@ impl Loading {
         fetch::fetch(options, self.startup.clone(), fetch::print_line).await?;
         Ok(destination)
     }
+
     /// The engine and what it needs beside it, from files on this machine.
     fn load_files(
         &self,
