@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     ModelDeployment,
-    settings::{ACCEPTED, DefaultValue, GROUPS, NOT_IN_THIS_VERSION, Place, SETTINGS, Setting},
+    settings::{DefaultValue, FOREIGN, GROUPS, Harmless, Place, SETTINGS, Setting},
 };
 
 /// A generated file: its path below the repository's root, and its text.
@@ -136,16 +136,23 @@ fn settings_markdown() -> String {
             out.push_str(&settings_row(setting));
         }
     }
-    out.push_str("\n## Recognised, without effect\n\n| variable | why |\n|---|---|\n");
-    for (name, why) in ACCEPTED {
-        let _ = writeln!(out, "| `{name}` | {why} |");
+    out.push_str(
+        "\n## Variables of other servers\n\nThese have no effect with the values of the second column, and log and status list \
+         them; any other value is refused. An empty value and `None` count as absent.\n\n\
+         | variable | values without effect | why | for another value |\n|---|---|---|---|\n",
+    );
+    for foreign in FOREIGN {
+        let values = match foreign.harmless {
+            Harmless::Any => "any".to_string(),
+            Harmless::Only([]) => "none".to_string(),
+            Harmless::Only(values) => format!("`{}`", values.join("`, `")),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {values} | {} | {} |",
+            foreign.name, foreign.why, foreign.instead
+        );
     }
-    out.push_str("\n## Not in this version\n\nRefused with an error, never ignored: ");
-    let names: Vec<String> = NOT_IN_THIS_VERSION
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect();
-    let _ = writeln!(out, "{}.", names.join(", "));
     out
 }
 
@@ -317,10 +324,8 @@ mod tests {
             assert!(flags.insert(setting.flag()), "flag --{} twice", setting.flag());
             for env in setting.env_names() {
                 assert!(envs.insert(env.clone()), "variable {env} twice");
-                assert!(
-                    !NOT_IN_THIS_VERSION.contains(&env.as_str()),
-                    "{env} is refused and honoured"
-                );
+                let is_foreign = FOREIGN.iter().any(|foreign| foreign.name == env);
+                assert!(!is_foreign, "{env} is a setting and is not");
             }
             let schema = setting.schema();
             assert!(

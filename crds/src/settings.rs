@@ -25,7 +25,7 @@ pub use table::{
     EngineSettings, GROUPS, ModelSettings, OpenaiSettings, ProcessSettings, SETTINGS, ServingSettings,
     Settings, StreamingSettings, TokenizerSettings,
 };
-pub use variables::{ACCEPTED, NOT_IN_THIS_VERSION, Variable, variable};
+pub use variables::{FOREIGN, Foreign, Harmless, Variable, is_absent, variable};
 
 /// Where the custom resource has a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

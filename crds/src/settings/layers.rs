@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{SETTINGS, Setting, Settings, Variable, variable};
+use super::{Foreign, SETTINGS, Setting, Settings, Variable, is_absent, variable};
 use crate::schema::{self, Violation};
 
 /// Why a layer of settings cannot be used. `Display` names the source and the setting.
@@ -28,13 +28,17 @@ pub enum SettingError {
         /// The key.
         setting: String,
     },
-    /// A variable of another server that this version refuses.
-    #[error("{source_name}: {setting} is not in this version; remove it")]
+    /// A variable of another server requests something that this version does not do.
+    #[error("{source_name}: {setting}={value} is not in this version: {instead}")]
     NotInThisVersion {
         /// Layer.
         source_name: String,
         /// The variable.
         setting: String,
+        /// Its value, shortened.
+        value: String,
+        /// What to do instead.
+        instead: &'static str,
     },
     /// Two names of one setting have different values.
     #[error("{source_name}: {first} and {second} are one setting and have different values")]
@@ -89,7 +93,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Reads environment variables. Empty values count as absent; unknown names are ignored.
+    /// Reads environment variables. Empty values and `None` count as absent; unknown names are ignored.
     ///
     /// # Errors
     /// For a value that does not fit, two names of one setting with different values, or a variable that this version
@@ -100,16 +104,11 @@ impl Layer {
     {
         let mut layer = Layer::default();
         let mut seen: BTreeMap<(&str, &str), (String, String)> = BTreeMap::new();
-        for (name, text) in variables.into_iter().filter(|(_, text)| !text.is_empty()) {
-            match variable(&name) {
+        for (name, text) in variables.into_iter().filter(|(_, text)| !is_absent(text)) {
+            match variable(&name, &text) {
                 Variable::Unknown => {}
-                Variable::Accepted(why) => layer.accepted.push((name, why)),
-                Variable::NotInThisVersion => {
-                    return Err(SettingError::NotInThisVersion {
-                        source_name: source_name.into(),
-                        setting: name,
-                    });
-                }
+                Variable::Accepted(foreign) => layer.accepted.push((name, foreign.why)),
+                Variable::Refused(foreign) => return Err(refused(source_name, foreign, &text)),
                 Variable::Setting(setting) => {
                     let key = (setting.group, setting.field);
                     if let Some((first, _)) = seen.get(&key).filter(|(_, earlier)| *earlier != text) {
@@ -260,6 +259,15 @@ impl Settings {
                     .map(|value| (s.flag(), value.clone()))
             })
             .collect()
+    }
+}
+
+fn refused(source_name: &str, foreign: &Foreign, text: &str) -> SettingError {
+    SettingError::NotInThisVersion {
+        source_name: source_name.into(),
+        setting: foreign.name.into(),
+        value: schema::shortened(text),
+        instead: foreign.instead,
     }
 }
 

@@ -187,11 +187,50 @@ fn variables_that_are_not_honoured_are_never_silent() {
     let layer = env(&[("TRUST_REMOTE_CODE", "1"), ("HOME", "/"), ("SEED", "")]).unwrap();
     assert_eq!(layer.accepted[0].0, "TRUST_REMOTE_CODE");
     assert_eq!(Settings::merge(&[layer]), Settings::default());
-    let error = env(&[("QUANTIZATION", "awq")]).unwrap_err();
+    let error = env(&[("TENSOR_PARALLEL_SIZE", "2")]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "environment: QUANTIZATION is not in this version; remove it"
+        "environment: TENSOR_PARALLEL_SIZE=2 is not in this version: set it to 1, and raise spec.replicas for more \
+         throughput"
     );
+}
+
+/// The variables of the replaced servers at their documented defaults, and at what their forms submit.
+const DOCUMENTED: &str = include_str!("documented.txt");
+
+fn documented() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = DOCUMENTED.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split_once('=').expect("NAME=value"))
+}
+
+#[test]
+fn every_documented_default_is_accepted() {
+    for (name, value) in documented() {
+        let layer = env(&[(name, value)]).unwrap_or_else(|error| panic!("{error}"));
+        let is_known = !matches!(variable(name, value), Variable::Unknown);
+        assert!(is_known, "{name} is not known");
+        let is_listed = layer.accepted.iter().any(|(accepted, _)| accepted == name);
+        let has_effect = Settings::merge(&[layer]) != Settings::default();
+        assert!(
+            is_listed || has_effect || is_absent(value),
+            "{name}={value} is ignored in silence"
+        );
+    }
+}
+
+#[test]
+fn a_value_that_asks_for_more_is_refused_with_what_to_do() {
+    for foreign in FOREIGN
+        .iter()
+        .filter(|foreign| matches!(foreign.harmless, Harmless::Only(_)))
+    {
+        let error = env(&[(foreign.name, "something-else")]).unwrap_err().to_string();
+        assert!(
+            error.contains(foreign.name) && error.ends_with(foreign.instead),
+            "{error}"
+        );
+        assert!(!foreign.instead.is_empty(), "{}", foreign.name);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crds::{
         API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, GPU_RESOURCE_DEFAULT, HuggingFace,
         REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
-    settings::{Layer, ProcessSettings, SettingError, Settings, Variable, variable},
+    settings::{FOREIGN, Layer, ProcessSettings, SettingError, Settings, Variable, variable},
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt};
@@ -233,10 +233,10 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
     settings.process.drain_timeout_seconds = Some(drain_timeout_seconds(spec));
     let mut report = SettingsStatus::default();
     for env in spec.env.iter().filter(|env| !env.value.is_empty()) {
-        match variable(&env.name) {
+        match variable(&env.name, &env.value) {
             Variable::Accepted(_) => report.accepted.push(env.name.clone()),
             Variable::Unknown => report.unknown.push(env.name.clone()),
-            Variable::Setting(_) | Variable::NotInThisVersion => {}
+            Variable::Setting(_) | Variable::Refused(_) => {}
         }
     }
     Ok(Read { settings, report })
@@ -244,9 +244,10 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
 
 fn refusal(error: SettingError) -> Failure {
     let (reason, remedy) = match &error {
-        SettingError::NotInThisVersion { setting, .. } => {
-            (Reason::InvalidSetting, format!("remove {setting} from spec.env"))
-        }
+        SettingError::NotInThisVersion { setting, instead, .. } => (
+            Reason::InvalidSetting,
+            format!("for {setting} in spec.env: {instead}"),
+        ),
         SettingError::Invalid { setting, .. } => (Reason::InvalidSetting, format!("correct {setting}")),
         SettingError::Contradiction { first, second, .. } => (
             Reason::InvalidSetting,
@@ -258,14 +259,18 @@ fn refusal(error: SettingError) -> Failure {
     Failure::new(reason, error.to_string(), remedy)
 }
 
+/// One note per reason, with all variables that it is true of.
 fn notes(report: &SettingsStatus) -> Vec<String> {
-    report
-        .accepted
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for foreign in FOREIGN
         .iter()
-        .filter_map(|name| match variable(name) {
-            Variable::Accepted(why) => Some(format!("{name} has no effect: {why}")),
-            Variable::Setting(_) | Variable::NotInThisVersion | Variable::Unknown => None,
-        })
+        .filter(|foreign| report.accepted.iter().any(|name| name == foreign.name))
+    {
+        by_reason.entry(foreign.why).or_default().push(foreign.name);
+    }
+    let notes = by_reason.into_iter();
+    notes
+        .map(|(why, names)| format!("without effect: {} ({why})", names.join(", ")))
         .collect()
 }
 

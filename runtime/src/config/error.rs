@@ -89,7 +89,7 @@ impl ConfigError {
     /// The failure that the process ends with.
     pub fn failure(&self) -> Failure {
         let remedy = match self {
-            ConfigError::Setting(SettingError::NotInThisVersion { .. }) => "Remove the setting.",
+            ConfigError::Setting(SettingError::NotInThisVersion { instead, .. }) => instead,
             ConfigError::Setting(_) | ConfigError::Schema { .. } => {
                 "Correct the value; docs/settings.md lists every setting."
             }

@@ -26,6 +26,10 @@ struct Process {
 impl Process {
     /// At an address of this machine that nobody else has.
     fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, &[])
+    }
+
+    fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let host = format!("127.{high}.{low}.{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -35,6 +39,7 @@ impl Process {
             .args(["--num-gpu-blocks-override", "256"])
             .args(flags)
             .env_clear()
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -87,6 +92,21 @@ async fn post(client: &reqwest::Client, url: &str, body: Value) -> u16 {
         .unwrap()
         .status()
         .as_u16()
+}
+
+/// The variables of the servers that Slipway replaces, at their documented defaults.
+const DOCUMENTED: &str = include_str!("../../../crds/src/settings/documented.txt");
+
+#[tokio::test]
+async fn a_pasted_block_of_documented_defaults_starts_a_server() {
+    let lines = DOCUMENTED.lines().filter(|line| !line.starts_with('#'));
+    let variables: Vec<_> = lines.filter_map(|line| line.split_once('=')).collect();
+    let process = Process::start_with(&[], &variables);
+    process.logged("ready").await;
+    let url = format!("http://{}/v1/completions", process.address);
+    let body = json!({"prompt": "a", "max_tokens": 1});
+    assert_eq!(post(&client().build().unwrap(), &url, body).await, 200);
+    process.logged("TENSOR_PARALLEL_SIZE has no effect").await;
 }
 
 const SECRET: &str = "xylophone";

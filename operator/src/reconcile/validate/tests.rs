@@ -78,7 +78,7 @@ fn env_becomes_settings_and_typed_fields_win() {
     assert_eq!(plan.settings.accepted, ["TRUST_REMOTE_CODE"]);
     assert_eq!(plan.settings.unknown, ["MY_OWN"]);
     assert!(
-        plan.notes[0].starts_with("TRUST_REMOTE_CODE has no effect"),
+        plan.notes[0].starts_with("without effect: TRUST_REMOTE_CODE ("),
         "{:?}",
         plan.notes
     );
