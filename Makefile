@@ -3,7 +3,6 @@
 .PHONY: help demo run test bench-frontend build lint fuzz generate cluster cluster-down images
 
 PYTHON ?= python3
-QUESTION := {"model": "tiny-trained", "stream": true, "temperature": 0, "messages": [{"role": "user", "content": "Count from 4 to 9."}]}
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
 
 help: ## List the targets
@@ -12,10 +11,8 @@ help: ## List the targets
 demo: ## Cluster, operator, a model, a streamed answer, and the next commands
 	@$(PYTHON) e2e/demo.py
 
-run: ## Serve the demo's YAML on this machine, without a cluster
-	@cargo build --locked --workspace --bin slipway-runtime
-	@echo "when it says ready: curl -N localhost:8000/v1/chat/completions -H 'content-type: application/json' -d '$(QUESTION)'"
-	@$(TARGET)/slipway-runtime serve --from examples/modeldeployment.yaml --model examples/models/tiny-trained
+run: ## Serve the demo's YAML on this machine, without a cluster (PORT=8000)
+	@$(PYTHON) e2e/run.py
 
 test: ## Everything CI runs
 	@$(PYTHON) e2e/suite.py

@@ -8,6 +8,7 @@ import sys
 import time
 
 import progress
+import question
 import stack
 
 EXAMPLE = progress.ROOT / "examples" / "modeldeployment.yaml"
@@ -70,20 +71,18 @@ def ask(environment: dict[str, str], status: dict) -> None:
         raise progress.StepFailed(f"no answer from {status['url']}")
 
 
-def next_commands(status: dict, name: str) -> None:
-    """What a user would want to type now."""
-    question = {"role": "user", "content": "Count from 4 to 9."}
-    body = json.dumps({"model": status["modelName"], "temperature": 0, "messages": [question]})
-    print(f"""{status['modelName']} answers at {status['url']} inside the cluster. Next:
+def next_commands(status: dict, name: str, namespace: str) -> str:
+    """What a user would want to type now. A test runs every line."""
+    return f"""{status['modelName']} answers at {status['url']} inside the cluster. Next:
 
   eval "$(python3 e2e/cluster/cluster.py env)"     # kubectl and helm for this cluster
-  kubectl get mdep -n {NAMESPACE} -o wide                  # what runs, and why if it does not
-  kubectl port-forward -n {NAMESPACE} svc/{name} 8080:80 &
-  curl -N localhost:8080/v1/chat/completions -H 'content-type: application/json' -d '{body}'
-  kubectl scale mdep {name} -n {NAMESPACE} --replicas=2
+  kubectl get mdep -n {namespace} -o wide                  # what runs, and why if it does not
+  kubectl port-forward -n {namespace} svc/{name} 8080:80 &
+  {question.command("localhost:8080", status["modelName"])}
+  kubectl scale mdep {name} -n {namespace} --replicas=2
   ls examples/                                             # GPUs, gated repositories, claims, API keys
   make cluster-down                                        # when you are done
-""")
+"""
 
 
 def main() -> int:
@@ -93,7 +92,7 @@ def main() -> int:
         name = name_of_example()
         status = until_ready(environment, name)
         ask(environment, status)
-        next_commands(status, name)
+        print(next_commands(status, name, NAMESPACE))
     except progress.StepFailed as err:
         print(f"\n{err}", file=sys.stderr)
         return 1

@@ -65,10 +65,11 @@ pub fn parse() -> Action {
 
 /// The command, for parsing and for `--help`.
 pub fn command() -> Command {
-    let fetch = FetchArgs::augment_args(Command::new("fetch").about("Download a model into a folder"));
-    let inspect = InspectArguments::augment_args(
-        Command::new("inspect").about("Print what a model is, needs and costs, from its config.json"),
+    let fetch = FetchArgs::augment_args(Command::new("fetch")).about(
+        "Download a model from the hub into a folder, resume if it was interrupted, and verify every file",
     );
+    let inspect = InspectArguments::augment_args(Command::new("inspect"))
+        .about("Print the size, the memory and the operations of a model, from its config.json");
     Command::new("slipway-runtime")
         .version(env!("CARGO_PKG_VERSION"))
         .about("An OpenAI-compatible server for one model")

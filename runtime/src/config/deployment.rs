@@ -69,7 +69,7 @@ fn check(spec: &ModelDeploymentSpec, above: &Settings) -> Result<(), ConfigError
         });
     }
     for variable in &spec.env {
-        if let Variable::Setting(Setting { row, .. }) = settings::variable(&variable.name)
+        if let Variable::Setting(Setting { row, .. }) = settings::variable(&variable.name, &variable.value)
             && let Place::At(place) | Place::RuntimeOnly(place) = row.place
         {
             return Err(ConfigError::NotInEnv {

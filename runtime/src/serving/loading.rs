@@ -110,9 +110,9 @@ impl Loading {
         let source = template.as_ref().map(ChatTemplate::source);
         let formats = formats.formats(source)?;
         tracing::info!(
-            tool_calls = formats.calls.map_or("none", |format| format.names[0]),
-            reasoning = formats.reasoning.map_or("none", |format| format.names[0]),
-            "parsers of answers"
+            tool_call_parser = formats.calls.map_or("none", |format| format.names[0]),
+            reasoning_parser = formats.reasoning.map_or("none", |format| format.names[0]),
+            "parsers chosen"
         );
         let options = LoadOptions {
             format: config.engine.load_format(),
@@ -237,7 +237,7 @@ fn template(
         return Ok(None);
     };
     let template = template.with_content_format(config.content_format);
-    tracing::info!(format = %template.content_format(), "the form of contents for the chat template");
+    tracing::info!(content_format = %template.content_format(), "chat template loaded");
     Ok(Some(template))
 }
 

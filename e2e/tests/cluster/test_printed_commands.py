@@ -1,0 +1,57 @@
+"""The commands that the demo and the chart print, run as they are printed."""
+
+import socket
+import subprocess
+
+import yaml
+
+import demo
+import kube
+import wait
+from kube import EXAMPLES, ROOT, kubectl
+
+PORT_FORWARDED = 8080
+
+
+def indented(text: str) -> list[str]:
+    """The lines that a reader copies."""
+    return [line.strip() for line in text.splitlines() if line.startswith("  ") and line.strip()]
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_the_demo_prints_runs(namespace: str) -> None:
+    documents = yaml.safe_load_all((EXAMPLES / "modeldeployment.yaml").read_text())
+    example = next(d for d in documents if d and d["kind"] == "ModelDeployment")
+    example["metadata"].pop("namespace", None)
+    kube.apply(example, namespace)
+    name = example["metadata"]["name"]
+    status = kube.until_ready(name, namespace)["status"]
+    lines = indented(demo.next_commands(status, name, namespace))
+    assert lines.pop().startswith("make cluster-down")
+    environment = lines.pop(0)
+    for line in lines:
+        if line.endswith("&"):
+            forward = subprocess.Popen(["bash", "-c", f"{environment}\nexec {line.rstrip('& ')}"], cwd=ROOT)
+            wait.until("the port is forwarded", lambda: is_open(PORT_FORWARDED))
+            continue
+        done = subprocess.run(["bash", "-c", f"{environment}\n{line}"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and done.stdout.strip(), (line, done)
+        if line.startswith("curl"):
+            assert "data: [DONE]" in done.stdout, done
+            forward.terminate()
+            forward.wait()
+
+
+def test_what_the_chart_prints_runs() -> None:
+    notes = subprocess.run(["helm", "get", "notes", "slipway", "-n", "slipway-system"], capture_output=True, text=True, check=True)
+    commands = [line for line in indented(notes.stdout) if line.startswith("kubectl ")]
+    assert len(commands) >= 3, notes.stdout
+    for command in commands:
+        words = command.split()[1:]
+        if words[0] == "apply":
+            words.append("--dry-run=server")
+        kubectl(*[word for word in words if word != "-w"])
