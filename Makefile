@@ -23,9 +23,10 @@ bench-frontend: ## Responses per second without a model, beside FastAPI and uvic
 build: ## Build every binary
 	@cargo build --locked --workspace --bins
 
-lint: ## Formatting and clippy, warnings denied
+lint: ## Formatting, clippy with warnings denied, licences and sources of dependencies
 	@cargo fmt --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(PYTHON) e2e/deny.py
 
 fuzz: ## Fuzz every reader of a stranger's bytes (FUZZ_SECONDS=60 each)
 	@$(PYTHON) fuzz/fuzz.py

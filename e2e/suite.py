@@ -108,6 +108,7 @@ def rust_lane(count: Count, built: threading.Event) -> None:
         step(count, "Tests of the cluster tool", [*PYTEST, "e2e/cluster"])
     step(count, "Formatting", ["cargo", "fmt", "--check"])
     step(count, "Lint", ["cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    step(count, "Licences and sources of dependencies", [sys.executable, "e2e/deny.py"])
 
 
 def cluster_lane(count: Count, built: threading.Event) -> None:
