@@ -43,6 +43,6 @@ cluster: ## Start a local Kubernetes: kind where Docker runs, else built from Go
 cluster-down: ## Stop the local Kubernetes and remove all of it but the built programs
 	@$(PYTHON) e2e/cluster/cluster.py down
 
-images: ## Build the binaries and their container images (PROFILE=release, BASE=your base image)
-	@cargo build --locked --workspace --bins $(if $(filter release,$(PROFILE)),--release)
+images: ## Build the release binaries and their images (REGISTRY=registry.example.com/team, BASE=your base image)
+	@cargo build --locked --workspace --bins $(if $(filter dev,$(PROFILE)),,--release)
 	@$(PYTHON) e2e/images.py

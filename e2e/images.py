@@ -3,8 +3,9 @@
 
 Each image is one Containerfile, built by Docker, or by buildah where Docker does not run. Its tag holds a
 hash of all that went into it, so an unchanged image is not built again and a changed one rolls out.
-PROFILE=release takes the release binaries; BASE names the base image, and without it a minimal one is made
-from this machine's Debian packages, so that no registry is needed.
+PROFILE=dev takes the binaries of the tests in place of the release build; REGISTRY is the prefix of the names. BASE
+names the base image, and without it a minimal one is made from this machine's Debian packages, so that no registry is
+needed.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,10 @@ import kind  # noqa: E402
 from layout import cache  # noqa: E402
 
 CACHE = cache() / "images"
+IS_DEV = os.environ.get("PROFILE") == "dev"
+REGISTRY = os.environ.get("REGISTRY", "localhost")
+VERSION = re.search(r"^appVersion: (.*)$", (ROOT / "charts" / "slipway" / "Chart.yaml").read_text(), re.MULTILINE)[1]
+TAG_PREFIX = "dev" if IS_DEV else VERSION
 KEPT_MAX = 3
 """Archives of one image that are kept."""
 
@@ -55,8 +61,8 @@ class Image:
 
 
 IMAGES = (
-    Image("operator", "localhost/slipway-operator", "slipway-operator", ROOT / "operator" / "Containerfile"),
-    Image("runtime", "localhost/slipway-runtime", "slipway-runtime", ROOT / "runtime" / "Containerfile"),
+    Image("operator", f"{REGISTRY}/slipway-operator", "slipway-operator", ROOT / "operator" / "Containerfile"),
+    Image("runtime", f"{REGISTRY}/slipway-runtime", "slipway-runtime", ROOT / "runtime" / "Containerfile"),
     Image("hub", "localhost/slipway-e2e-hub", "hub", ROOT / "e2e" / "Containerfile"),
 )
 
@@ -79,9 +85,27 @@ def main() -> None:
     for image in IMAGES:
         path = archive_of(tags[image.name])
         print(f"{tags[image.name]}  {path.stat().st_size / 1e6:.0f} MB  {path}", flush=True)
+    if not IS_DEV:
+        print(next_commands(tags))
     if arguments.load:
         archives = [str(archive_of(name)) for name in tags.values()]
         subprocess.run([sys.executable, str(ROOT / "e2e/cluster/cluster.py"), "load", *archives], check=True)
+
+
+def next_commands(tags: dict[str, str]) -> str:
+    """How to get release images to a cluster, and Slipway into it."""
+    push = "docker push {name}" if kind.docker_runs() else "buildah push docker-archive:{archive} docker://{name}"
+    lines = [push.format(name=tags[name], archive=archive_of(tags[name])) for name in ("operator", "runtime")]
+    values = [f"--set image.{name}.{key}={value}" for name in ("operator", "runtime") for key, value in parts(tags[name])]
+    install = ["helm install slipway charts/slipway -n slipway-system --create-namespace", *values]
+    registry = "" if REGISTRY != "localhost" else "\nREGISTRY=registry.example.com/team make images names them for your registry."
+    return "\nNext:\n\n  " + "\n  ".join([*lines, " \\\n    ".join(install)]) + "\n" + registry
+
+
+def parts(full_name: str) -> list[tuple[str, str]]:
+    """Repository and tag of an image."""
+    repository, _, tag = full_name.rpartition(":")
+    return [("repository", repository), ("tag", tag)]
 
 
 @dataclass(frozen=True)
@@ -114,16 +138,15 @@ def tag(image: Image, base: Base) -> str:
         digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"{image.repository}:dev-{digest.hexdigest()[:12]}"
+    return f"{image.repository}:{TAG_PREFIX}-{digest.hexdigest()[:12]}"
 
 
 def binary_of(image: Image) -> Path:
     """The built binary, or how to build it."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    release = os.environ.get("PROFILE") == "release"
-    path = target / ("release" if release else "debug") / image.binary
+    path = target / ("debug" if IS_DEV else "release") / image.binary
     if not path.exists():
-        sys.exit(f"images: {path} is not built; run: cargo build --workspace --bins{' --release' if release else ''}")
+        sys.exit(f"images: {path} is not built; run: cargo build --workspace --bins{'' if IS_DEV else ' --release'}")
     return path
 
 
@@ -225,19 +248,19 @@ def check_libraries(binary: Path, base: Path) -> None:
 def remove_old(image: Image) -> None:
     """Keep the newest archives of an image."""
     stem = image.repository.rpartition("/")[2]
-    archives = sorted(CACHE.glob(f"{stem}-dev-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+    archives = sorted(CACHE.glob(f"{stem}-{TAG_PREFIX}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in archives[KEPT_MAX:]:
         old.unlink()
 
 
 class Docker:
-    """Builds with Docker; the image is there as REPOSITORY:dev too."""
+    """Builds with Docker; the image also has the tag `dev`, or the version."""
 
     def add(self, archive_path: Path) -> None:
         self.run("load", "--quiet", "--input", str(archive_path))
 
     def build(self, image: Image, base: Base, full_name: str, context: Path) -> None:
-        tags = ["--tag", full_name, "--tag", f"{image.repository}:dev"]
+        tags = ["--tag", full_name, "--tag", f"{image.repository}:{TAG_PREFIX}"]
         self.run("build", "--quiet", "--build-arg", f"BASE={base.name}", *tags, "--file", str(image.containerfile), str(context))
 
     def save(self, full_name: str, target: Path) -> None:

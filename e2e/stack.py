@@ -17,6 +17,7 @@ ROOT = progress.ROOT
 CLUSTER = [sys.executable, str(ROOT / "e2e" / "cluster" / "cluster.py")]
 IMAGES = [sys.executable, str(ROOT / "e2e" / "images.py")]
 DEMO_NAMESPACE = "slipway-demo"
+PROFILE = os.environ.setdefault("PROFILE", "dev")
 SYSTEM_NAMESPACE = "slipway-system"
 
 
@@ -30,11 +31,11 @@ def require(*tools: str) -> None:
 
 
 def cargo_build() -> None:
-    """Builds every binary in the profile that the tests use too."""
+    """Builds every binary, in the profile of the tests unless PROFILE=release: that build takes several times as long."""
     command = ["cargo", "build", "--locked", "--workspace", "--bins"]
-    if os.environ.get("PROFILE") == "release":
+    if PROFILE != "dev":
         command.append("--release")
-    progress.run("Build the operator and the runtime", command, progress.last_word_of_cargo)
+    progress.run(f"Build the operator and the runtime ({PROFILE} profile)", command, progress.last_word_of_cargo)
 
 
 def cluster_up() -> dict[str, str]:
