@@ -11,7 +11,7 @@ use crds::failure::Reason;
 use e2e::hub::{Fault, FaultKind, Hub, HubConfig, RepositoryPolicy, RequestRecord};
 use runtime::fetch::{
     FetchArgs, FetchError, FetchOptions, Identity, MANIFEST_FILE, Manifest, Patterns, Progress, RetryPolicy,
-    Token, fetch,
+    Token, Verify, fetch,
 };
 use runtime::startup::{Stage, StartupTracker};
 
@@ -591,6 +591,63 @@ async fn a_new_commit_replaces_files_only_after_all_are_verified() {
     assert_eq!(scene.weights_requests(), []);
 }
 
+/// Others may write to a shared volume: neither their files nor their manifest count.
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_are_verified_where_others_may_write() {
+    let scene = Scene::new().await;
+    let manifest = scene.fetch().await.unwrap();
+    let verifying = FetchOptions {
+        verify: Verify::Contents,
+        revision: manifest.commit.clone(),
+        ..scene.options()
+    };
+    let weights = scene.destination.path().join(WEIGHTS);
+    fs::write(&weights, bytes(7, WEIGHTS_BYTES)).unwrap();
+    let of_main = scene.fetch().await.unwrap();
+    assert_eq!(of_main, manifest, "sizes alone show no difference");
+    assert_ne!(scene.read(WEIGHTS), bytes(1, WEIGHTS_BYTES));
+    let mended = quietly(verifying.clone()).await.unwrap();
+    scene.assert_complete(&mended);
+
+    let Scene { hub, destination, .. } = scene;
+    drop(hub);
+    quietly(verifying.clone()).await.unwrap();
+    fs::write(
+        destination.path().join("config.json"),
+        b"{\"model_type\": \"llamb\"}",
+    )
+    .unwrap();
+    let refused = quietly(verifying).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::ChecksumMismatch);
+    assert!(refused.to_string().contains("config.json"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_the_folder_lead_nowhere() {
+    for (name, is_harmful) in [
+        ("config.json.partial", true),
+        ("tokenizer.json.partial.note", true),
+        (".fetch.lock", true),
+        ("sub dir", true),
+        (".manifest.json.new", false),
+        ("config.json", false),
+    ] {
+        let (scene, outside) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let target = outside.path().join("target");
+        match name {
+            "sub dir" => fs::create_dir(&target).unwrap(),
+            _file => fs::write(&target, "precious").unwrap(),
+        }
+        std::os::unix::fs::symlink(&target, scene.destination.path().join(name)).unwrap();
+        let fetched = scene.fetch().await;
+        assert_eq!(fetched.is_err(), is_harmful, "{name}: {fetched:?}");
+        match name {
+            "sub dir" => assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "{name}"),
+            _file => assert_eq!(fs::read_to_string(&target).unwrap(), "precious", "{name}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_without_the_hub_uses_the_downloaded_model() {
     let scene = Scene::new().await;
@@ -694,6 +751,7 @@ async fn the_command_downloads_model_and_tokenizer() {
         stall_timeout_seconds: 20,
         tokenizer_repo: Some("acme/words".to_owned()),
         tokenizer_revision: String::new(),
+        verify_contents: false,
         progress_listen: Some(([127, 0, 0, 1], 0).into()),
     };
     let words = scene.root.path().join("acme/words");

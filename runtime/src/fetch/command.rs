@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{FetchError, cannot};
 use super::manifest::Manifest;
-use super::options::FetchOptions;
+use super::options::{FetchOptions, Verify};
 use super::progress::Progress;
 use super::repository::fetch;
 use super::select::Patterns;
@@ -68,6 +68,9 @@ pub struct FetchArgs {
         default_value_t = TokenizerSettings::default().tokenizer_revision()
     )]
     pub tokenizer_revision: String,
+    /// Read every file of a complete folder again and compare its hash, because others may write to the volume.
+    #[arg(long)]
+    pub verify_contents: bool,
     /// Address on which GET /startupz returns the progress.
     #[arg(long, value_name = "ADDRESS")]
     pub progress_listen: Option<SocketAddr>,
@@ -129,6 +132,11 @@ impl FetchArgs {
             },
             n_parallel: self.parallel,
             stall_timeout: Duration::from_secs(self.stall_timeout_seconds),
+            verify: if self.verify_contents {
+                Verify::Contents
+            } else {
+                Verify::Sizes
+            },
             ..FetchOptions::new(self.repo.trim(), &self.destination)
         };
         let tokenizer = self

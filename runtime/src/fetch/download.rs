@@ -10,7 +10,7 @@ use super::destination::Destination;
 use super::error::FetchError;
 use super::hub::{FileRequest, HubRepo, header_text};
 use super::manifest::Manifest;
-use super::options::FetchOptions;
+use super::options::{FetchOptions, Verify};
 use super::partial::{self, Partial, Verified, WRITE_BUFFER_BYTES};
 use super::progress::Meter;
 use super::remote_file::RemoteFile;
@@ -77,8 +77,8 @@ impl Downloads {
         }
     }
 
-    /// Whether the file is already in its place with the right content. The earlier manifest proves this, or the file
-    /// is read.
+    /// Whether the file is already in its place with the right content. The earlier manifest proves this if nobody else
+    /// writes to the volume; else the file is read.
     async fn is_in_place(&self, file: &RemoteFile) -> Result<bool, FetchError> {
         let Some(place) = self
             .destination
@@ -87,11 +87,11 @@ impl Downloads {
         else {
             return Ok(false);
         };
-        if self
+        let before = self
             .before
             .as_ref()
-            .is_some_and(|manifest| manifest.contains(file))
-        {
+            .filter(|_| self.options.verify == Verify::Sizes);
+        if before.is_some_and(|manifest| manifest.contains(file)) {
             return Ok(true);
         }
         let bytes_resumable = partial::resumable_bytes(&place, file);

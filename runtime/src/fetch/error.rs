@@ -141,6 +141,12 @@ pub enum FetchError {
         /// Size and hash of the received bytes.
         actual: String,
     },
+    /// A file of a complete download was changed, and the Hub cannot be reached to replace it.
+    #[error("{} no longer has the content of its download, and the Hub is unreachable", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The volume has too little free space.
     #[error("{} has too little free space: {needed_bytes} bytes are needed, {free_bytes} are free", path.display())]
     DiskFull {
@@ -224,6 +230,7 @@ impl FetchError {
             | Self::NothingSelected { .. }
             | Self::InvalidListing { .. }
             | Self::ChecksumMismatch { .. }
+            | Self::Changed { .. }
             | Self::DiskFull { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
@@ -256,7 +263,7 @@ impl FetchError {
             }
             Self::Stalled { .. } | Self::Locked { .. } => Reason::DownloadStalled,
             Self::DiskFull { .. } => Reason::DiskFull,
-            Self::ChecksumMismatch { .. } => Reason::ChecksumMismatch,
+            Self::ChecksumMismatch { .. } | Self::Changed { .. } => Reason::ChecksumMismatch,
             Self::Client { .. }
             | Self::Connection { .. }
             | Self::Status { .. }
@@ -304,6 +311,10 @@ impl FetchError {
             Self::ChecksumMismatch { .. } => {
                 "A proxy or mirror between the cluster and the Hub changes files. Bypass it or clear its cache.".to_owned()
             }
+            Self::Changed { path } => format!(
+                "Restore access to the Hub, so that {} is downloaded again; find out who else writes to the volume.",
+                path.display()
+            ),
             Self::Locked { path, .. } => format!(
                 "End the process that holds {}. Its end releases the lock.",
                 path.display()

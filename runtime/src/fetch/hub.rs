@@ -21,7 +21,7 @@ use super::token::Token;
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
 /// Largest listing, in bytes. A listing of 100,000 files is smaller.
-const LISTING_BYTES_MAX: usize = 64 << 20;
+const LISTING_BYTES_MAX: usize = 16 << 20;
 /// Longest message of the Hub that an error repeats, in characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 
@@ -67,6 +67,12 @@ impl HubRepo {
                 value: endpoint,
                 expected,
             });
+        }
+        if options.token.is_some() && endpoint.starts_with("http://") {
+            tracing::warn!(
+                endpoint,
+                "the Hub token is sent without encryption: the address is not https"
+            );
         }
         // The builder gets no token, because `hf-hub` would then send it with each request, including redirected ones.
         // The cache is never used; without this one, the builder would search for a home folder.

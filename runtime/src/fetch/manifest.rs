@@ -14,6 +14,9 @@ use super::select::Patterns;
 /// Name of the record of a complete download. A repository's own file of this name is not downloaded.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
+/// Largest manifest, bytes: that of a hundred thousand files.
+pub(super) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+
 /// The content of `manifest.json`, which is written after all its files are verified and on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -36,8 +39,15 @@ pub struct Manifest {
 impl Manifest {
     /// Reads the manifest of a folder that [`super::fetch`] filled; `None` if it does not exist or is damaged.
     pub fn read(folder: &Path) -> Option<Self> {
-        let text = fs::read(folder.join(MANIFEST_FILE)).ok()?;
-        serde_json::from_slice(&text)
+        let path = folder.join(MANIFEST_FILE);
+        let metadata = fs::metadata(&path).ok()?;
+        let is_readable = metadata.is_file() && metadata.len() <= MANIFEST_BYTES_MAX;
+        Self::parse(&fs::read(path).ok().filter(|_| is_readable)?)
+    }
+
+    /// Parses a manifest; `None` if it is damaged.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text)
             .inspect_err(|error| tracing::warn!(%error, "ignoring a damaged manifest"))
             .ok()
     }

@@ -14,6 +14,16 @@ use super::token::Token;
 /// Files downloaded at once, at most. More connections do not help and look like an attack.
 const N_PARALLEL_MAX: usize = 64;
 
+/// What proves that a folder's files are those of its manifest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Their sizes: nobody else writes to the volume.
+    #[default]
+    Sizes,
+    /// Their content, which is read at each start: others may write to the volume.
+    Contents,
+}
+
 /// What to download, and how.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
@@ -35,6 +45,8 @@ pub struct FetchOptions {
     pub stall_timeout: Duration,
     /// When to repeat a failed attempt.
     pub retry: RetryPolicy,
+    /// What proves that a complete folder is intact.
+    pub verify: Verify,
     /// Returns the free bytes of a folder's file system. Tests replace it.
     pub free_bytes: fn(&Path) -> io::Result<u64>,
 }
@@ -52,6 +64,7 @@ impl FetchOptions {
             n_parallel: NonZeroUsize::new(4).expect("four is not zero"),
             stall_timeout: Duration::from_secs(60),
             retry: RetryPolicy::default(),
+            verify: Verify::default(),
             free_bytes,
         }
     }

@@ -3,19 +3,18 @@
 //! Owns appending, resuming after an interruption, the verification of the content, and the final name. Must not know
 //! the network.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::destination::Destination;
-use super::disk::{remove, size_of};
 use super::error::{FetchError, cannot};
+use super::folder::Place;
 use super::progress::Meter;
 use super::remote_file::{Identity, RemoteFile};
 
@@ -23,11 +22,18 @@ use super::remote_file::{Identity, RemoteFile};
 /// HTTP client.
 pub(super) const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
+/// What a partial file's name ends with.
+pub(super) const PARTIAL_SUFFIX: &str = ".partial";
+/// What its note's name ends with.
+pub(super) const NOTE_SUFFIX: &str = ".partial.note";
+/// Largest note, bytes.
+const NOTE_BYTES_MAX: u64 = 64 << 10;
+
 /// A partial file, open for appending.
 #[derive(Debug)]
 pub(super) struct Partial {
     wanted: RemoteFile,
-    place: PathBuf,
+    place: Place,
     length: u64,
     note: Note,
     disk: Arc<Mutex<Disk>>,
@@ -74,19 +80,16 @@ impl Partial {
         let place = destination
             .place(&wanted.path)
             .expect("the plan contains only files that have a place");
-        let (at, folder) = (partial_path(&place), place.parent().unwrap_or(destination.root()));
-        fs::create_dir_all(folder).map_err(cannot("create", folder))?;
+        let at = place.with_suffix(PARTIAL_SUFFIX);
+        place
+            .create_parents()
+            .map_err(cannot("create the folder of", &place.shown()))?;
         let (length, etag) = match resumable(&place, &wanted) {
             Some((length, note)) => (length, note.etag),
             None => (0, None),
         };
         let open = || {
-            let mut file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&at)?;
+            let mut file = at.open(OFlags::RDWR | OFlags::CREATE)?;
             file.set_len(length)?;
             let mut hasher = Hasher::new(&wanted);
             hasher.update_from(&mut file)?;
@@ -97,7 +100,7 @@ impl Partial {
                 _destination: destination,
             })
         };
-        let disk = Arc::new(Mutex::new(open().map_err(cannot("open", &at))?));
+        let disk = Arc::new(Mutex::new(open().map_err(cannot("open", &at.shown()))?));
         let note = Note {
             identity: wanted.identity.clone(),
             etag,
@@ -191,14 +194,18 @@ impl Partial {
 
     /// Deletes the partial file and its note.
     pub(super) fn discard(self) -> Result<(), FetchError> {
-        remove(&note_path(&self.place))?;
-        remove(&partial_path(&self.place))
+        self.place.with_suffix(NOTE_SUFFIX).remove()?;
+        self.place.with_suffix(PARTIAL_SUFFIX).remove()
     }
 
     fn write_note(&self) -> Result<(), FetchError> {
-        let path = note_path(&self.place);
+        let note = self.place.with_suffix(NOTE_SUFFIX);
         let text = serde_json::to_vec(&self.note).expect("a note is strings");
-        fs::write(&path, text).map_err(cannot("write", &path))
+        let write = || {
+            note.open(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?
+                .write_all(&text)
+        };
+        write().map_err(cannot("write", &note.shown()))
     }
 
     async fn with_disk<T: Send + 'static>(
@@ -208,60 +215,48 @@ impl Partial {
     ) -> Result<T, FetchError> {
         let disk = Arc::clone(&self.disk);
         let done = blocking(move || work(&mut disk.lock().unwrap_or_else(PoisonError::into_inner))).await;
-        done.map_err(cannot(operation, &partial_path(&self.place)))
+        done.map_err(cannot(operation, &self.place.with_suffix(PARTIAL_SUFFIX).shown()))
     }
 }
 
 /// A file with verified content, which still has its partial name.
 #[derive(Debug)]
 pub(super) struct Verified {
-    place: PathBuf,
+    place: Place,
 }
 
 impl Verified {
     /// Gives the file its final name, and replaces an older file.
     pub(super) fn put_in_place(self) -> Result<(), FetchError> {
-        let at = partial_path(&self.place);
-        fs::rename(&at, &self.place).map_err(cannot("rename", &at))?;
-        remove(&note_path(&self.place))
+        let at = self.place.with_suffix(PARTIAL_SUFFIX);
+        at.rename(&self.place).map_err(cannot("rename", &at.shown()))?;
+        self.place.with_suffix(NOTE_SUFFIX).remove()
     }
 }
 
 /// Bytes of `wanted` in the partial file of an earlier attempt.
-pub(super) fn resumable_bytes(place: &Path, wanted: &RemoteFile) -> u64 {
+pub(super) fn resumable_bytes(place: &Place, wanted: &RemoteFile) -> u64 {
     resumable(place, wanted).map_or(0, |(length, _note)| length)
 }
 
 /// Whether the file at `place` has the content of `wanted`. Reads the complete file.
-pub(super) async fn has_content_of(place: PathBuf, wanted: &RemoteFile) -> Result<bool, FetchError> {
+pub(super) async fn has_content_of(place: Place, wanted: &RemoteFile) -> Result<bool, FetchError> {
     let wanted = wanted.clone();
     blocking(move || {
         let mut hasher = Hasher::new(&wanted);
-        let read = File::open(&place).and_then(|mut file| hasher.update_from(&mut file));
-        read.map_err(cannot("read", &place))?;
+        let read = place.open(OFlags::RDONLY);
+        let read = read.and_then(|mut file| hasher.update_from(&mut file));
+        read.map_err(cannot("read", &place.shown()))?;
         Ok(hasher.identity() == wanted.identity)
     })
     .await
 }
 
-fn resumable(place: &Path, wanted: &RemoteFile) -> Option<(u64, Note)> {
-    let note: Note = serde_json::from_slice(&fs::read(note_path(place)).ok()?).ok()?;
-    let length = size_of(&partial_path(place))?;
+fn resumable(place: &Place, wanted: &RemoteFile) -> Option<(u64, Note)> {
+    let note = place.with_suffix(NOTE_SUFFIX).read(NOTE_BYTES_MAX).ok()?;
+    let note: Note = serde_json::from_slice(&note).ok()?;
+    let length = place.with_suffix(PARTIAL_SUFFIX).size()?;
     (note.identity == wanted.identity && length <= wanted.size).then_some((length, note))
-}
-
-fn partial_path(place: &Path) -> PathBuf {
-    with_suffix(place, ".partial")
-}
-
-fn note_path(place: &Path) -> PathBuf {
-    with_suffix(place, ".partial.note")
-}
-
-fn with_suffix(place: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(place);
-    name.push(suffix);
-    name.into()
 }
 
 impl Hasher {

@@ -13,9 +13,9 @@ use super::destination::Destination;
 use super::download::Downloads;
 use super::error::{FetchError, cannot};
 use super::hub::{HubRepo, Listing};
-use super::manifest::{MANIFEST_FILE, Manifest};
-use super::options::FetchOptions;
-use super::partial::Verified;
+use super::manifest::Manifest;
+use super::options::{FetchOptions, Verify};
+use super::partial::{self, Verified};
 use super::progress::{Meter, Progress};
 use super::remote_file::RemoteFile;
 use super::retry::Retries;
@@ -47,16 +47,21 @@ pub async fn fetch(
     let complete = before.as_ref().filter(|manifest| {
         manifest.satisfies(&options) && manifest.files.iter().all(|file| destination.has(file))
     });
-    if let Some(manifest) = complete.filter(|manifest| manifest.commit == options.revision) {
+    // Where others write to the volume, the manifest may be theirs, too: only the listing's hashes count.
+    let trusted = complete.filter(|_| options.verify == Verify::Sizes);
+    if let Some(manifest) = trusted.filter(|manifest| manifest.commit == options.revision) {
         return Ok(manifest.clone());
     }
     let listing = match (
         hub.listing(listing_retries(&options, complete, &meter)).await,
         complete,
     ) {
-        (Ok(listing), Some(manifest)) if manifest.commit == listing.commit => return Ok(manifest.clone()),
+        (Ok(listing), Some(manifest)) if trusted.is_some() && manifest.commit == listing.commit => {
+            return Ok(manifest.clone());
+        }
         (Ok(listing), _) => listing,
         (Err(error), Some(manifest)) if error.is_transient() => {
+            check_contents(&options, manifest, &destination).await?;
             let (error, commit) = (error.failure().message, &manifest.commit);
             tracing::warn!(
                 error,
@@ -84,6 +89,26 @@ pub async fn fetch(
     Ok(manifest)
 }
 
+/// Compares the files with their manifest, if sizes do not prove that they are intact.
+async fn check_contents(
+    options: &FetchOptions,
+    manifest: &Manifest,
+    destination: &Destination,
+) -> Result<(), FetchError> {
+    if options.verify == Verify::Sizes {
+        return Ok(());
+    }
+    for file in &manifest.files {
+        let place = destination.place(&file.path);
+        if !partial::has_content_of(place.expect("a complete folder has places only"), file).await? {
+            return Err(FetchError::Changed {
+                path: destination.root().join(&file.path),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn listing_retries(options: &FetchOptions, complete: Option<&Manifest>, meter: &Meter) -> Retries {
     let mut policy = options.retry;
     if complete.is_some() {
@@ -107,10 +132,11 @@ fn plan(
         .iter()
         .filter(|file| selected.contains(file.path.as_str()))
     {
-        if file.path == MANIFEST_FILE {
+        if Destination::is_own(&file.path) {
             tracing::warn!(
                 repo = repo(),
-                "skipping the repository's manifest.json: the download writes a file of this name"
+                path = file.path,
+                "skipping a file of the repository: the download writes a file of this name"
             );
         } else if destination.place(&file.path).is_none() {
             let problem = format!("{:?} is not a path inside the folder", file.path);
@@ -121,6 +147,12 @@ fn plan(
         } else {
             files.push(file.clone());
         }
+    }
+    if bytes_of(&files).is_none() {
+        return Err(FetchError::InvalidListing {
+            repo: repo(),
+            problem: "the sum of the sizes of its files is larger than 2^63 bytes".into(),
+        });
     }
     if files.is_empty() {
         return Err(FetchError::NothingSelected {
@@ -139,7 +171,7 @@ fn begin(downloads: &Downloads, files: &[RemoteFile], tracker: &StartupTracker) 
         commit,
         ..
     } = downloads;
-    let bytes_total = bytes_of(files);
+    let bytes_total = bytes_of(files).unwrap_or_default();
     let bytes_present: u64 = files.iter().map(|file| downloads.bytes_present(file)).sum();
     tracker.begin(Stage::Downloading, bytes_present, bytes_total);
     let (needed_bytes, root) = (bytes_total - bytes_present, destination.root());
@@ -193,7 +225,7 @@ fn replace(
         revision: options.revision.clone(),
         commit: commit.clone(),
         patterns: options.patterns.clone(),
-        bytes: bytes_of(&files),
+        bytes: bytes_of(&files).unwrap_or_default(),
         files,
         finished_at: unix_time_s(),
     };
@@ -201,8 +233,12 @@ fn replace(
     Ok(manifest)
 }
 
-fn bytes_of(files: &[RemoteFile]) -> u64 {
-    files.iter().map(|file| file.size).sum()
+/// Sum of the sizes; `None` if no volume is that large.
+fn bytes_of(files: &[RemoteFile]) -> Option<u64> {
+    let sum = files
+        .iter()
+        .try_fold(0_u64, |sum, file| sum.checked_add(file.size));
+    sum.filter(|sum| i64::try_from(*sum).is_ok())
 }
 
 /// Downloads the files, largest first, so that no large one is downloaded alone at the end. The first error cancels
@@ -251,9 +287,13 @@ mod tests {
             identity: Identity::Sha256("0".into()),
         };
         let plan = |paths: &[&str]| {
+            let mut files: Vec<RemoteFile> = paths.iter().map(|path| file(path)).collect();
+            for file in files.iter_mut().filter(|file| file.path.starts_with("huge")) {
+                file.size = 1 << 63;
+            }
             let listing = Listing {
                 commit: "c".into(),
-                files: paths.iter().map(|path| file(path)).collect(),
+                files,
             };
             super::plan(
                 &FetchOptions::new("acme/m", folder.path()),
@@ -266,6 +306,11 @@ mod tests {
             plan(&["../a.json"]),
             Err(FetchError::InvalidListing { .. })
         ));
+        for huge in [&["huge.json"][..], &["huge1.json", "huge2.json"]] {
+            let refused = plan(huge).unwrap_err().to_string();
+            assert!(refused.contains("sum of the sizes"), "{refused}");
+        }
+        assert_eq!(plan(&["a.json", "x.json.partial"]).unwrap(), [file("a.json")]);
         assert!(matches!(
             plan(&["README.md"]),
             Err(FetchError::NothingSelected { n_files: 1, .. })
