@@ -18,10 +18,12 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::earley::lexerspec::LexerSpec;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::{Matcher, ParserFactory, TokenParser};
 
+use bounds::LARK;
 pub use constraint::Constraint;
 pub use error::{FollowError, GrammarError};
 use special_tokens::SpecialTokens;
@@ -36,9 +38,14 @@ const VOCABULARY_BYTES_MAX: usize = 4_000_000;
 /// Stack of the thread that compiles a grammar. The compiler recurses from rule to rule; this is enough for the
 /// largest grammar in a build without optimisation. Only used pages take memory.
 const COMPILE_STACK_BYTES: usize = 256 << 20;
-/// Lexer states of one grammar, at most. A state takes up to 2 kB, so one answer takes less than 40 MB. The other
-/// bounds are llguidance's defaults, which its authors measured at about 20 ms.
+/// Lexer states of one grammar, at most. All answers of a request share the lexer. A state takes up to 2 kB, so one
+/// request takes less than 40 MB for them.
 const LEXER_STATES_MAX: usize = 20_000;
+/// Expressions that the lexer of one grammar may make while it is compiled, as llguidance counts them. They take about
+/// 60 ms and 6 MB. The bounds that are not here are llguidance's defaults.
+const COMPILE_FUEL_MAX: u64 = 1_000_000;
+/// Expressions that the lexer may make while the answers of one request follow their grammar. They take about 60 MB.
+const FOLLOW_FUEL_MAX: u64 = 10_000_000;
 /// Longest message of llguidance that an error repeats, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
@@ -61,8 +68,10 @@ pub struct Grammar {
 /// The position of one answer in its grammar.
 pub struct Follower {
     grammar: Grammar,
-    /// `None` before the first mask, because the copy of the start is expensive.
+    /// `None` before the first mask. It shares its lexer with the other answers of the request.
     matcher: Option<Matcher>,
+    /// Expressions that the lexer made since the first mask.
+    fuel_spent: u64,
 }
 
 /// The tokens that may come next.
@@ -136,20 +145,21 @@ impl Grammars {
         preamble: Option<Preamble>,
         constraint: &Constraint,
     ) -> Result<Grammar, GrammarError> {
+        let what = constraint.name();
         let answer = constraint.lark(&self.special_tokens)?;
-        let source = TopLevelGrammar::from_lark(match preamble {
+        let source = match preamble {
             Some(preamble) => structural::after_preamble(preamble, &answer, &self.special_tokens),
             None => answer,
-        });
+        };
+        LARK.check(source.len()).map_err(|refusal| refusal.of(what))?;
         let factory = self.factory()?;
-        let what = constraint.name();
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {
             what,
             reason: explanation(error),
         };
         let compiled = std::thread::scope(|scope| {
             let compile = || {
-                let mut matcher = Matcher::new(factory.create_parser(source));
+                let mut matcher = Matcher::new(parser(factory, source));
                 // Finds a grammar that matches no text, and prepares the mask that every answer begins with.
                 let _ = matcher.compute_mask_or_eos();
                 matcher
@@ -185,11 +195,37 @@ fn factory(words: &[Vec<u8>], eos_token_ids: &[u32]) -> Result<ParserFactory, Gr
         reason: explanation(&error),
     })?;
     *factory.quiet().limits_mut() = ParserLimits {
+        initial_lexer_fuel: COMPILE_FUEL_MAX,
         max_lexer_states: LEXER_STATES_MAX,
         verbose_errors: false,
         ..ParserLimits::default()
     };
     Ok(factory)
+}
+
+/// The parser of a grammar in Lark's notation.
+fn parser(factory: &ParserFactory, source: String) -> anyhow::Result<TokenParser> {
+    let source = GrammarInit::Serialized(TopLevelGrammar::from_lark(source));
+    let limits = factory.limits().clone();
+    let (grammar, lexer) = source.to_internal(Some(factory.tok_env().clone()), limits.clone())?;
+    check_lexer(&lexer, limits)?;
+    factory.create_parser_from_init_default(GrammarInit::Internal(grammar, lexer))
+}
+
+/// Makes the first states of a lexer within the limits, and refuses a lexer that exceeds them. llguidance makes these
+/// states without a limit.
+fn check_lexer(lexer: &LexerSpec, mut limits: ParserLimits) -> anyhow::Result<()> {
+    let mut states = lexer.to_regex_vec(&mut limits)?;
+    states.set_fuel(limits.initial_lexer_fuel);
+    states.set_max_states(limits.max_lexer_states);
+    let start = states.initial_state(&lexer.all_lexemes());
+    for byte in 0..=u8::MAX {
+        states.transition(start, byte);
+        if let Some(error) = states.get_error() {
+            anyhow::bail!("it is too complex: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// A token as the tree needs it: a marker distinguishes special tokens from equal text, and an empty token is never
@@ -229,6 +265,7 @@ impl Grammar {
         Follower {
             grammar: self.clone(),
             matcher: None,
+            fuel_spent: 0,
         }
     }
 }
@@ -246,10 +283,14 @@ impl Follower {
     /// # Errors
     /// [`FollowError`] if the grammar is too complex here, or if nothing can follow.
     pub fn mask(&mut self) -> Result<Mask, FollowError> {
-        self.matcher()
-            .compute_mask_or_eos()
-            .map(Mask)
-            .map_err(|error| failed(&error))
+        let matcher = self.matcher();
+        let mask = matcher.compute_mask_or_eos().map_err(|error| failed(&error))?;
+        let step = matcher.last_step_stats().map_err(|error| failed(&error))?;
+        self.fuel_spent += step.lexer_cost;
+        if self.fuel_spent > FOLLOW_FUEL_MAX {
+            return Err(failed(&"too many expressions constructed"));
+        }
+        Ok(Mask(mask))
     }
 
     /// Advances by a token that the latest mask allows.
@@ -269,8 +310,8 @@ impl Follower {
     fn matcher(&mut self) -> &mut Matcher {
         self.matcher.get_or_insert_with(|| {
             let start = self.grammar.start.lock().unwrap_or_else(PoisonError::into_inner);
-            // A shallow clone would share the lexer and its lock.
-            start.deep_clone()
+            // This clone shares the lexer: its states are made once, and n answers take the memory of one.
+            start.clone()
         })
     }
 }

@@ -3,7 +3,7 @@
 use llguidance::regex_to_lark;
 use serde_json::{Map, Value, json};
 
-use super::bounds::check_depth;
+use super::bounds::{check_depth, check_width};
 use super::error::Refusal;
 use super::schema::close_objects;
 
@@ -29,6 +29,7 @@ pub(super) fn nested(grammar: &str) -> String {
 /// # Errors
 /// Why the schema is refused.
 pub(super) fn json(schema: &Value) -> Result<String, Refusal> {
+    check_width(schema)?;
     let mut keywords = match close_objects(schema.clone()) {
         Value::Object(keywords) => keywords,
         Value::Bool(true) => Map::new(),

@@ -3,10 +3,12 @@
 //! Reads vLLM's older form (`structures` and `triggers`) and XGrammar's newer one (`format`). Refuses the format
 //! `qwen_xml_parameter`, and formats in which something follows free text that has no end.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+use super::bounds::{FORMATS, LARK, TRIGGERS};
 use super::error::Refusal;
 use super::lark::{EMPTY, literal, nested};
 use super::special_tokens::{Segment, SpecialTokens};
@@ -106,6 +108,9 @@ struct Writer<'a> {
     /// Rules and terminals, one per line.
     definitions: String,
     n_names: usize,
+    n_formats: usize,
+    /// The names of terminals that contain one of these texts.
+    containing: BTreeMap<Vec<String>, String>,
 }
 
 /// An expression of a rule.
@@ -127,10 +132,20 @@ impl<'a> Writer<'a> {
             tokens,
             definitions: String::new(),
             n_names: 0,
+            n_formats: 0,
+            containing: BTreeMap::new(),
         }
     }
 
+    /// Counts a format or a tag that is written.
+    fn count(&mut self) -> Result<(), Refusal> {
+        self.n_formats += 1;
+        FORMATS.check(self.n_formats)?;
+        LARK.check(self.definitions.len())
+    }
+
     fn format(&mut self, format: &Value) -> Result<Expression, Refusal> {
+        self.count()?;
         let fields = format.as_object().ok_or("a format must be an object")?;
         match text(format.get("type"), "the type of a format")? {
             "const_string" => Ok(self.text(text(format.get("value"), "value")?).into()),
@@ -190,6 +205,7 @@ impl<'a> Writer<'a> {
 
     /// A tag, without the first `n_begun` bytes, which the answer already contains.
     fn tag(&mut self, tag: &Value, n_begun: usize) -> Result<Expression, Refusal> {
+        self.count()?;
         let begin = text(tag.get("begin"), "begin")?;
         let ends = match tag.get("end") {
             Some(Value::Array(ends)) => ends
@@ -198,6 +214,7 @@ impl<'a> Writer<'a> {
                 .collect::<Result<Vec<_>, _>>()?,
             end => vec![text(end, "end")?],
         };
+        let ends = distinct(ends)?;
         let content = tag.get("content").ok_or("content is missing")?;
         let begin = self.text(begin.get(n_begun..).unwrap_or_default());
         let is_any = content.get("type").and_then(Value::as_str) == Some("any_text");
@@ -228,6 +245,7 @@ impl<'a> Writer<'a> {
             .iter()
             .map(|trigger| text(Some(trigger), "trigger"))
             .collect::<Result<_, _>>()?;
+        let triggers = distinct(triggers)?;
         if tags.is_empty() || triggers.is_empty() || triggers.contains(&"") {
             return Err("tags and triggers must not be empty".into());
         }
@@ -241,7 +259,7 @@ impl<'a> Writer<'a> {
         {
             return Err(format!("no trigger is a prefix of the begin {begin:?}").into());
         }
-        let mut unwanted = list(fields.get("excludes"), "excludes")?;
+        let mut unwanted = distinct(list(fields.get("excludes"), "excludes")?)?;
         unwanted.extend(triggers.iter().filter(|trigger| self.is_text(trigger)).copied());
         let mut segments = Vec::new();
         for trigger in &triggers {
@@ -254,6 +272,7 @@ impl<'a> Writer<'a> {
                 .collect::<Result<_, _>>()?;
             let before = self.text_before(trigger, &unwanted)?;
             segments.push(format!("{before} {}", alternatives(rests)?));
+            LARK.check(segments.iter().map(String::len).sum())?;
         }
         let segment = self.define("s", &segments.join(" | "));
         let tail = self.free_text(&unwanted);
@@ -319,8 +338,26 @@ impl<'a> Writer<'a> {
 
     /// Text that contains none of `unwanted` and is not empty.
     fn free_text(&mut self, unwanted: &[&str]) -> String {
-        let without = without(unwanted);
+        let without = self.without(unwanted);
         self.define("FREE", &format!("/(?s:.)+/{without}"))
+    }
+
+    /// The end of a terminal that contains none of `unwanted`.
+    fn without(&mut self, unwanted: &[&str]) -> String {
+        if unwanted.is_empty() {
+            return String::new();
+        }
+        let unwanted: BTreeSet<&str> = unwanted.iter().copied().collect();
+        let texts: Vec<String> = unwanted.iter().map(|text| literal(text)).collect();
+        let name = match self.containing.get(&texts) {
+            Some(name) => name.clone(),
+            None => {
+                let name = self.define("HAS", &format!("{ANY} ({}) {ANY}", texts.join(" | ")));
+                self.containing.insert(texts, name.clone());
+                name
+            }
+        };
+        format!(" & ~{name}")
     }
 
     /// Free text up to a trigger, and the trigger.
@@ -328,7 +365,7 @@ impl<'a> Writer<'a> {
         match self.tokens.segments(trigger).as_slice() {
             [Segment::Token(id)] => Ok(format!("{}? <[{id}]>", self.free_text(unwanted))),
             [Segment::Text(trigger)] => {
-                let free = format!("({ANY}{})", without(unwanted));
+                let free = format!("({ANY}{})", self.without(unwanted));
                 Ok(self.define("UNTIL", &format!("{free} {}", literal(trigger))))
             }
             _ => Err(format!(
@@ -351,7 +388,7 @@ impl<'a> Writer<'a> {
             let segments = self.tokens.segments(end);
             untils.push(match segments.first() {
                 Some(Segment::Text(first)) => {
-                    let free = format!("({ANY}{})", without(&unwanted));
+                    let free = format!("({ANY}{})", self.without(&unwanted));
                     let until = self.define("UNTIL", &format!("{free} {}", literal(first)));
                     format!("{until} {}", self.text(&end[first.len()..]))
                 }
@@ -375,17 +412,12 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The end of a terminal that contains none of `unwanted`.
-fn without(unwanted: &[&str]) -> String {
-    if unwanted.is_empty() {
-        return String::new();
-    }
-    let any_of = unwanted
-        .iter()
-        .map(|text| literal(text))
-        .collect::<Vec<_>>()
-        .join(" | ");
-    format!(" & ~({ANY} ({any_of}) {ANY})")
+/// The different ones of triggers, ends or excluded texts, in their order.
+fn distinct(texts: Vec<&str>) -> Result<Vec<&str>, Refusal> {
+    let mut seen = BTreeSet::new();
+    let distinct: Vec<&str> = texts.into_iter().filter(|text| seen.insert(*text)).collect();
+    TRIGGERS.check(distinct.len())?;
+    Ok(distinct)
 }
 
 /// Tags as alternatives, none of which may end in free text.
@@ -428,10 +460,10 @@ fn list<'v>(value: Option<&'v Value>, what: &str) -> Result<Vec<&'v str>, String
 }
 
 /// The texts that free text must not contain, under either of their names.
-fn excluded(format: &Value) -> Result<Vec<&str>, String> {
+fn excluded(format: &Value) -> Result<Vec<&str>, Refusal> {
     let mut excluded = list(format.get("excluded_str"), "excluded_str")?;
     excluded.extend(list(format.get("excludes"), "excludes")?);
-    Ok(excluded)
+    distinct(excluded)
 }
 
 fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool, String> {

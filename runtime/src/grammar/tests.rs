@@ -460,3 +460,101 @@ fn any_of_several_end_tokens_ends_an_answer_only_where_the_grammar_allows_it() {
     assert!(other.advance(1).is_err(), "the mask does not allow this token");
     assert!(other.mask().is_err(), "a failed answer continued");
 }
+
+#[test]
+fn a_lexer_that_is_expensive_to_make_is_refused() {
+    let grammars = Vocabulary::byte_level().grammars();
+    let multiple = |of: u32| Constraint::JsonSchema(json!({"type": "integer", "multipleOf": of}));
+    for of in [7, 60, 1000, 1001, 9973, 1_000_000] {
+        assert!(grammars.compile(&multiple(of)).is_ok(), "a multiple of {of}");
+    }
+    // llguidance itself bounds none of these: the first character leads to the expensive part.
+    let behind = |first: &str| {
+        let part = |last: &str| format!("/x|{first}(a|b)*{last}(a|b){{16}}/");
+        let grammar = format!("start: A\nA: {} & {} & ~/.*ab.*ab.*ab.*/", part("a"), part("b"));
+        Constraint::Grammar(grammar)
+    };
+    for constraint in [
+        multiple(99_991),
+        multiple(300_007),
+        multiple(999_983),
+        behind("y"),
+    ] {
+        let error = refusal(&constraint).to_string();
+        assert!(error.contains("too complex"), "{constraint:?}: {error}");
+    }
+}
+
+#[test]
+fn the_answers_of_a_request_share_one_lexer() {
+    let vocabulary = Vocabulary::byte_level();
+    let regex = Constraint::Regex("(a|b)*a(a|b){8}".to_owned());
+    let grammar = vocabulary.grammars().compile(&regex).unwrap();
+    let fuel = |follower: &mut Follower| {
+        for token in b"abbabaabbbaaabab".map(u32::from) {
+            assert!(allowed(follower, &vocabulary).contains(&token));
+            follower.advance(token).unwrap();
+        }
+        follower.fuel_spent
+    };
+    let first = fuel(&mut grammar.follow());
+    assert!(first > 0);
+    // Each answer counts what the lexer made for all, and the same text needs nothing new.
+    let mut other = grammar.follow();
+    other.mask().unwrap();
+    assert_eq!(other.fuel_spent, first);
+    assert_eq!(fuel(&mut other), first);
+}
+
+#[test]
+fn an_answer_whose_grammar_needs_too_many_states_fails_with_a_reason() {
+    let vocabulary = Vocabulary::byte_level();
+    let regex = Constraint::Regex("(a|b)*a(a|b){30}".to_owned());
+    let grammar = vocabulary.grammars().compile(&regex).unwrap();
+    let mut random = Random(3);
+    let mut follower = grammar.follow();
+    let error = loop {
+        let token = [u32::from(b'a'), u32::from(b'b')][random.below(2)];
+        match follower.mask() {
+            Ok(_) => follower.advance(token).unwrap(),
+            Err(error) => break error,
+        };
+    };
+    assert!(error.to_string().contains("too many"), "{error}");
+    assert!(grammar.follow().mask().is_err(), "the lexer is shared");
+}
+
+#[test]
+fn triggers_and_ends_are_written_once_and_bounded() {
+    let schema = json!({"type": "integer"});
+    let older = |n: usize, n_different: usize| {
+        let triggers: Vec<String> = (0..n).map(|idx| format!("<{}", idx % n_different)).collect();
+        let structure = json!({"begin": "<0>", "schema": schema, "end": "</0>"});
+        let others = (1..n_different)
+            .map(|idx| json!({"begin": format!("<{idx}>"), "schema": schema, "end": format!("</{idx}>")}));
+        let structures: Vec<serde_json::Value> = std::iter::once(structure).chain(others).collect();
+        Constraint::StructuralTag(json!({"structures": structures, "triggers": triggers}))
+    };
+    let tokens = SpecialTokens::of(&Vocabulary::byte_level().tokens);
+    let lark = |constraint: &Constraint| constraint.lark(&tokens).unwrap();
+    assert_eq!(lark(&older(10_000, 1)), lark(&older(1, 1)));
+    let lengths = [16, 32, 64].map(|n| lark(&older(n, n)).len());
+    let per_trigger = (lengths[1] - lengths[0]) / 16;
+    assert!(
+        lengths[2] - lengths[1] < 33 * per_trigger,
+        "not linear: {lengths:?}"
+    );
+    let ends = |n: usize| {
+        let ends: Vec<String> = (0..n).map(|idx| format!("</{idx}>")).collect();
+        let any = json!({"type": "any_text"});
+        Constraint::StructuralTag(
+            json!({"format": {"type": "tag", "begin": "<a>", "content": any, "end": ends}}),
+        )
+    };
+    for many in [older(65, 65), ends(65)] {
+        assert!(matches!(refusal(&many), GrammarError::TooLarge { size: 65, .. }));
+    }
+    for fitting in [older(64, 64), ends(64)] {
+        assert!(Vocabulary::byte_level().grammars().compile(&fitting).is_ok());
+    }
+}

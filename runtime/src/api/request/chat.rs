@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::answer_options::{AnswerOptions, Method, ReadOptions};
 use super::constraint::{self, Form};
-use super::logprobs::chat_logprobs;
+use super::logprobs::{PromptLogprobs, chat_logprobs};
 use super::model::generating_model;
 use super::parameters::CHAT_COMPLETIONS;
 use super::params::{Params, Rewrite};
@@ -82,16 +82,25 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
     let ignored = params.finish()?;
     let text = rendered(&conversation, template.as_ref(), rules)?;
     let ids = encode(&text, PromptOptions { begin, cut }, rules, "messages")?;
+    let echo = echoes.then(|| last_message(&conversation, rules.response_role));
+    let prompts = vec![Prompt { ids, echo }];
+    if let Some(n_top) = answers.prompt_logprobs {
+        let wanted = PromptLogprobs {
+            param: "prompt_logprobs",
+            n_top,
+            n_copies: 1,
+        };
+        wanted.check(&prompts)?;
+    }
     let parts = PartsOfAnswer {
         tools: tools.as_ref(),
         form,
         hides_reasoning,
     };
     parts.apply(&mut answers, &text, rules)?;
-    let echo = echoes.then(|| last_message(&conversation, rules.response_role));
     Ok(Prepared {
         model,
-        prompts: vec![Prompt { ids, echo }],
+        prompts,
         prompt_param: "messages",
         renames,
         prompt_logprobs: answers.prompt_logprobs,

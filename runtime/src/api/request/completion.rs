@@ -3,7 +3,7 @@
 use super::answer_options::{AnswerOptions, ReadOptions};
 use super::constraint;
 use super::fill_in::{FillIn, fill_in};
-use super::logprobs::logprobs;
+use super::logprobs::{PromptLogprobs, logprobs};
 use super::model::generating_model;
 use super::parameters::COMPLETIONS;
 use super::params::Params;
@@ -69,7 +69,19 @@ pub fn completion(body: &[u8], rules: &Rules<'_>) -> Result<Prepared, ApiError> 
     let prompts = sources
         .into_iter()
         .map(|source| reader.prompt(source, &mut answers))
-        .collect::<Result<_, ApiError>>()?;
+        .collect::<Result<Vec<Prompt>, ApiError>>()?;
+    if let Some(n_top) = answers.prompt_logprobs {
+        let wanted = PromptLogprobs {
+            param: if prompt_logprobs.is_some() {
+                "prompt_logprobs"
+            } else {
+                "logprobs"
+            },
+            n_top,
+            n_copies: answers.n,
+        };
+        wanted.check(&prompts)?;
+    }
     Ok(Prepared {
         model,
         prompts,

@@ -3,6 +3,8 @@
 //! A content is a string or a list of text parts, arguments of calls are objects, and OpenAI's older `function_call` is one
 //! of the calls.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::api::error::ApiError;
@@ -25,14 +27,32 @@ pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
 pub(super) fn checked(value: Value) -> Result<Vec<Value>, ApiError> {
     let items = listed(value)?;
     let mut messages = Vec::with_capacity(items.len());
+    let mut called = CalledTools::default();
     for (idx, item) in items.into_iter().enumerate() {
-        let message = message(&format!("messages[{idx}]"), item, &messages)?;
+        let message = message(&format!("messages[{idx}]"), item, &called)?;
+        called.add(&message);
         messages.push(message);
     }
     Ok(messages)
 }
 
-fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError> {
+/// The tools that the messages so far call, by the id of the call. The latest message counts where an id is repeated,
+/// and in a message the first call.
+#[derive(Default)]
+struct CalledTools(HashMap<String, Value>);
+
+impl CalledTools {
+    fn add(&mut self, message: &Value) {
+        let calls = message["tool_calls"].as_array().into_iter().flatten();
+        for call in calls.rev() {
+            if let Some(id) = call["id"].as_str() {
+                self.0.insert(id.to_owned(), call["function"]["name"].clone());
+            }
+        }
+    }
+}
+
+fn message(path: &str, value: Value, called: &CalledTools) -> Result<Value, ApiError> {
     let Value::Object(mut fields) = value else {
         return Err(ApiError::invalid(path, "an object with role and content", &value));
     };
@@ -70,7 +90,7 @@ fn message(path: &str, value: Value, before: &[Value]) -> Result<Value, ApiError
         let thoughts = thoughts.clone();
         fields.insert("reasoning_content".into(), thoughts);
     }
-    name_result(&mut fields, before);
+    name_result(&mut fields, called);
     Ok(Value::Object(fields))
 }
 
@@ -131,23 +151,16 @@ fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
 }
 
 /// Adds the tool's name to the result of a call. Some templates need it there, and clients send it with the call only.
-fn name_result(fields: &mut Map<String, Value>, before: &[Value]) {
+fn name_result(fields: &mut Map<String, Value>, called: &CalledTools) {
     if fields["role"] == "function" {
         fields.insert("role".into(), json!("tool"));
     }
     if fields["role"] != "tool" || fields.contains_key("name") {
         return;
     }
-    let Some(id) = fields.get("tool_call_id").and_then(Value::as_str) else {
-        return;
-    };
-    let calls = before
-        .iter()
-        .rev()
-        .filter_map(|message| message["tool_calls"].as_array());
-    let call = calls.flatten().find(|call| call["id"] == id);
-    if let Some(name) = call.map(|call| call["function"]["name"].clone()) {
-        fields.insert("name".into(), name);
+    let id = fields.get("tool_call_id").and_then(Value::as_str);
+    if let Some(name) = id.and_then(|id| called.0.get(id)) {
+        fields.insert("name".into(), name.clone());
     }
 }
 
@@ -288,5 +301,24 @@ mod tests {
             {"role": "tool", "name": "f", "content": "y"},
         ]);
         assert_eq!(Value::Array(checked(messages).unwrap()), expected);
+    }
+    #[test]
+    fn a_result_has_the_name_of_the_latest_call_with_its_id() {
+        let call = |id: &str, name: &str| json!({"id": id, "function": {"name": name}});
+        let calls = |calls: Value| json!({"role": "assistant", "tool_calls": calls});
+        let result = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": ""});
+        let messages = json!([
+            calls(json!([call("1", "a"), call("1", "b"), call("2", "c")])),
+            result("1"),
+            calls(json!([call("1", "d")])),
+            result("1"),
+            result("2"),
+            result("3"),
+        ]);
+        let checked = checked(messages).unwrap();
+        let names: Vec<Option<&str>> = [1, 3, 4, 5]
+            .map(|idx: usize| checked[idx]["name"].as_str())
+            .to_vec();
+        assert_eq!(names, [Some("a"), Some("d"), Some("c"), None]);
     }
 }

@@ -234,8 +234,9 @@ impl Allowed {
             Value::Array(listed) if !listed.is_empty() => listed,
             other => return Err(ApiError::invalid(path, "a non-empty list of tools", other)),
         };
+        let known: BTreeSet<&str> = tools.iter().map(|tool| tool.function.name.as_str()).collect();
         let name = |(idx, tool): (usize, &Value)| {
-            let name = name_of(tool).filter(|name| tools.iter().any(|tool| tool.function.name == *name));
+            let name = name_of(tool).filter(|name| known.contains(name));
             name.map(str::to_owned).ok_or_else(|| {
                 let path = format!("{path}[{idx}]");
                 ApiError::invalid(path, "one of the tools, by type and name", tool)

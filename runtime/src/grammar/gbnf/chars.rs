@@ -16,24 +16,36 @@ impl Chars {
         }
     }
 
-    /// Adds the characters from `first` to `last`.
-    pub(super) fn add_range(&mut self, first: char, last: char) {
-        self.add(&Chars {
-            ranges: vec![(first as u32, last as u32)],
-        });
+    /// The characters of ranges, in any order, from the first to the last character of each.
+    pub(super) fn of_ranges(ranges: impl IntoIterator<Item = (char, char)>) -> Chars {
+        let ranges = ranges
+            .into_iter()
+            .map(|(first, last)| (first as u32, last as u32));
+        Chars::joined(ranges.collect())
     }
 
     /// Adds the characters of another set.
     pub(super) fn add(&mut self, other: &Chars) {
-        let mut ranges = [self.ranges.as_slice(), &other.ranges].concat();
-        ranges.sort_unstable();
-        self.ranges.clear();
+        *self = Chars::joined([self.ranges.as_slice(), &other.ranges].concat());
+    }
+
+    /// The set of the characters of ranges in any order.
+    fn joined(mut ranges: Vec<(u32, u32)>) -> Chars {
+        // This sort is linear for two ascending lists.
+        ranges.sort();
+        let mut joined: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
         for (first, last) in ranges {
-            match self.ranges.last_mut() {
+            match joined.last_mut() {
                 Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-                _ => self.ranges.push((first, last)),
+                _ => joined.push((first, last)),
             }
         }
+        Chars { ranges: joined }
+    }
+
+    /// Number of ranges.
+    pub(super) fn n_ranges(&self) -> usize {
+        self.ranges.len()
     }
 
     /// All other characters.
@@ -78,14 +90,6 @@ impl Chars {
         }
         regex.push(']');
         regex
-    }
-}
-
-impl FromIterator<char> for Chars {
-    fn from_iter<I: IntoIterator<Item = char>>(chars: I) -> Chars {
-        let mut set = Chars::default();
-        chars.into_iter().for_each(|char| set.add_range(char, char));
-        set
     }
 }
 

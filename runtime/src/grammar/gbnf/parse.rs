@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::chars::Chars;
-use crate::grammar::bounds::RULES;
+use crate::grammar::bounds::{ATOMS, RULES};
+use crate::grammar::error::Refusal;
 
 /// Largest bound of a repetition; llguidance expands each of them.
 const REPETITIONS_MAX: u32 = 1000;
@@ -44,23 +45,26 @@ struct Parser<'a> {
     /// The index of each name so far.
     names: HashMap<&'a str, usize>,
     rules: Vec<Option<Vec<Vec<Item>>>>,
+    n_items: usize,
 }
 
 /// Parses all rules. [`Node::Rule`] is an index into them.
 ///
 /// # Errors
 /// What is wrong, and in which line.
-pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<Rule>, Refusal> {
     let mut parser = Parser {
         text,
         at: 0,
         names: HashMap::new(),
         rules: Vec::new(),
+        n_items: 0,
     };
     parser.skip_blanks();
     while !parser.rest().is_empty() {
         parser.rule()?;
     }
+    ATOMS.check(parser.n_items)?;
     let mut names: Vec<(usize, &str)> = parser.names.iter().map(|(name, idx)| (*idx, *name)).collect();
     names.sort_unstable();
     let rule = |((_, name), alternatives): ((usize, &str), Option<_>)| {
@@ -70,7 +74,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
             alternatives,
         })
     };
-    names.into_iter().zip(parser.rules).map(rule).collect()
+    let rules: Result<Vec<Rule>, String> = names.into_iter().zip(parser.rules).map(rule).collect();
+    Ok(rules?)
 }
 
 impl<'a> Parser<'a> {
@@ -153,6 +158,7 @@ impl<'a> Parser<'a> {
         let mut items = Vec::new();
         while let Some(node) = self.node()? {
             let (min, max) = self.repetition()?;
+            self.n_items += 1;
             if max != Some(0) {
                 items.push(Item { node, min, max });
             }
@@ -246,7 +252,7 @@ impl<'a> Parser<'a> {
         self.at += 1;
         let is_negated = self.rest().starts_with('^');
         self.at += usize::from(is_negated);
-        let mut chars = Chars::default();
+        let mut ranges = Vec::new();
         while !self.rest().starts_with(']') {
             let first = self.char()?;
             let is_range = self.rest().starts_with('-') && !self.rest().starts_with("-]");
@@ -255,9 +261,10 @@ impl<'a> Parser<'a> {
             if last < first {
                 return self.fail("a range of characters ends before it begins");
             }
-            chars.add_range(first, last);
+            ranges.push((first, last));
         }
         self.take("]");
+        let chars = Chars::of_ranges(ranges);
         Ok(if is_negated { chars.negated() } else { chars })
     }
 
