@@ -16,6 +16,8 @@ pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
 pub const CONFIG_HASH: &str = "slipway.dev/config-hash";
 /// Label of a node with its GPU's product; the GPU operator sets it.
 pub const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
+/// Label of every node with its own name.
+pub const NODE_NAME_LABEL: &str = "kubernetes.io/hostname";
 /// Label of every namespace with its own name.
 pub const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 

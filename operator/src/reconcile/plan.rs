@@ -53,8 +53,8 @@ pub struct Plan {
     pub drain_timeout_seconds: u32,
     /// Longest time from the engine's start to ready.
     pub startup_timeout_seconds: u32,
-    /// Whether a rollout may start a new pod before an old one has ended.
-    pub surge: Surge,
+    /// The nodes that the model's volume allows.
+    pub volume_reach: VolumeReach,
     /// The variables of `spec.env` that have no effect or are unknown, for the status.
     pub settings: SettingsStatus,
     /// Notes on settings without effect, for the `Accepted` condition.
@@ -186,11 +186,11 @@ pub struct Gpus {
     pub product: Option<String>,
 }
 
-/// Whether a rollout may start a new pod before an old one has ended.
+/// The nodes that can mount the model's volume at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surge {
-    /// It may: the pod needs nothing that only one pod can have.
-    Allowed,
-    /// It may not: the new pod could wait forever for the GPU or the volume of the old one.
-    Refused,
+pub enum VolumeReach {
+    /// All of them.
+    EveryNode,
+    /// One, so that all replicas must run on it.
+    OneNode,
 }

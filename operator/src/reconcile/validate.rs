@@ -20,7 +20,8 @@ use serde_json::{Map, Value};
 use super::{
     observed::{Observed, Ownership},
     plan::{
-        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Refusal, Repository, SecretKey, Source, Surge,
+        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Refusal, Repository, SecretKey, Source,
+        VolumeReach,
     },
 };
 use crate::{
@@ -66,7 +67,7 @@ pub fn plan(
             tokenizer.is_some().then_some(model_dir.as_str()),
         ),
         env: passed_env(spec, &report.unknown),
-        surge: surge(gpu.as_ref(), &source, observed),
+        volume_reach: volume_reach(&source, observed),
         source,
         model_dir,
         served_name,
@@ -344,9 +345,7 @@ fn gpus(spec: &ModelDeploymentSpec) -> Option<Gpus> {
     })
 }
 
-/// A new pod may start while old ones run only if it cannot wait for something that they hold: a GPU, or a volume that
-/// only one node can mount.
-fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
+fn volume_reach(source: &Source, observed: &Observed) -> VolumeReach {
     let is_shared = match source {
         Source::Hub(Hub {
             cache: CacheVolume::Ephemeral { .. },
@@ -362,10 +361,9 @@ fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
         })
         | Source::Claim { .. } => observed.named_claim_is_shared(),
     };
-    if gpu.is_none() && is_shared {
-        Surge::Allowed
-    } else {
-        Surge::Refused
+    match is_shared {
+        true => VolumeReach::EveryNode,
+        false => VolumeReach::OneNode,
     }
 }
 

@@ -10,10 +10,10 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-            EnvVarSource, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-            PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
-            Volume, VolumeMount,
+            Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+            EnvVar, EnvVarSource, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodAffinity,
+            PodAffinityTerm, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+            SeccompProfile, SecretKeySelector, SecurityContext, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
@@ -24,10 +24,10 @@ use super::{config_map, labels, metadata, selector_labels};
 use crate::{
     names::{
         CONFIG_DIR, CONFIG_FILE, CONFIG_HASH, CONFIG_VOLUME, FETCH_CONTAINER, FETCH_PORT, FETCH_PORT_NAME,
-        GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, Names, READY_PATH, RUNTIME_CONTAINER,
-        SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
+        GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, NODE_NAME_LABEL, Names, READY_PATH,
+        RUNTIME_CONTAINER, SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
     },
-    reconcile::plan::{CacheVolume, Hub, Plan, SecretKey, Source, Surge},
+    reconcile::plan::{CacheVolume, Hub, Plan, SecretKey, Source, VolumeReach},
 };
 
 const HASH_CHARS: usize = 16;
@@ -50,10 +50,6 @@ const FETCH_MEMORY: &str = "128Mi";
 const FETCH_MEMORY_MAX: &str = "1Gi";
 
 pub(crate) fn build(plan: &Plan) -> Deployment {
-    let (surge, unavailable) = match plan.surge {
-        Surge::Allowed => (1, 0),
-        Surge::Refused => (0, 1),
-    };
     Deployment {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(DeploymentSpec {
@@ -67,8 +63,8 @@ pub(crate) fn build(plan: &Plan) -> Deployment {
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(surge)),
-                    max_unavailable: Some(IntOrString::Int(unavailable)),
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
             template: template(plan),
@@ -138,8 +134,29 @@ fn pod(plan: &Plan) -> PodSpec {
         tolerations: (!scheduling.tolerations.is_empty()).then_some(scheduling.tolerations),
         priority_class_name: scheduling.priority_class_name,
         runtime_class_name: scheduling.runtime_class_name,
+        affinity: beside_other_replicas(plan),
         ..PodSpec::default()
     }
+}
+
+/// Replicas that share a volume of one node run beside each other, so that a rollout can start a new pod while an old one
+/// serves. The scheduler does not apply the rule to the first of them.
+fn beside_other_replicas(plan: &Plan) -> Option<Affinity> {
+    let term = PodAffinityTerm {
+        label_selector: Some(LabelSelector {
+            match_labels: Some(selector_labels(plan)),
+            ..LabelSelector::default()
+        }),
+        topology_key: NODE_NAME_LABEL.into(),
+        ..PodAffinityTerm::default()
+    };
+    (plan.volume_reach == VolumeReach::OneNode).then(|| Affinity {
+        pod_affinity: Some(PodAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![term]),
+            ..PodAffinity::default()
+        }),
+        ..Affinity::default()
+    })
 }
 
 fn fetch_container(plan: &Plan, hub: &Hub) -> Container {

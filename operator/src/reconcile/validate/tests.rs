@@ -23,7 +23,7 @@ fn the_smallest_spec_gets_every_default() {
         (plan.drain_timeout_seconds, plan.startup_timeout_seconds),
         (90, 1200)
     );
-    assert_eq!(plan.surge, Surge::Allowed);
+    assert_eq!(plan.volume_reach, VolumeReach::EveryNode);
     let config = json!({"served-model-name": ["acme/model"], "drain-timeout-seconds": 90});
     assert_eq!(Value::Object(plan.config), config);
     let Source::Hub(hub) = plan.source else {
@@ -149,22 +149,21 @@ fn the_image_is_that_of_the_spec_or_pinned_or_the_default() {
 }
 
 #[test]
-fn a_rollout_surges_only_without_gpus_and_exclusive_volumes() {
-    let surge = |rest: &str| {
+fn replicas_share_a_node_only_if_their_volume_requires_it() {
+    let reach = |rest: &str| {
         planned(&object(&format!(
             "{{model: {{huggingFace: {{repo: a/b}}}}, {rest}}}"
         )))
-        .surge
+        .volume_reach
     };
-    assert_eq!(surge("replicas: 1"), Surge::Allowed);
-    assert_eq!(surge("resources: {gpu: {count: 0}}"), Surge::Allowed);
-    assert_eq!(surge("resources: {gpu: {count: 1}}"), Surge::Refused);
-    assert_eq!(surge("cache: {type: PVC}"), Surge::Refused);
+    assert_eq!(reach("replicas: 1"), VolumeReach::EveryNode);
+    assert_eq!(reach("resources: {gpu: {count: 1}}"), VolumeReach::EveryNode);
+    assert_eq!(reach("cache: {type: PVC}"), VolumeReach::OneNode);
     assert_eq!(
-        surge("cache: {type: PVC, accessMode: ReadWriteMany}"),
-        Surge::Allowed
+        reach("cache: {type: PVC, accessMode: ReadWriteMany}"),
+        VolumeReach::EveryNode
     );
-    assert_eq!(surge("cache: {type: PVC, claimName: c}"), Surge::Refused);
+    assert_eq!(reach("cache: {type: PVC, claimName: c}"), VolumeReach::OneNode);
     let shared = Observed {
         named_claim: serde_json::from_value(
             json!({"metadata": {}, "spec": {"accessModes": ["ReadWriteMany"]}}),
@@ -174,8 +173,8 @@ fn a_rollout_surges_only_without_gpus_and_exclusive_volumes() {
     };
     let object = object("{model: {huggingFace: {repo: a/b}}, cache: {type: PVC, claimName: c}}");
     assert_eq!(
-        plan(&object, &shared, &installation()).unwrap().surge,
-        Surge::Allowed
+        plan(&object, &shared, &installation()).unwrap().volume_reach,
+        VolumeReach::EveryNode
     );
 }
 
