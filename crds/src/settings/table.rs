@@ -364,6 +364,10 @@ settings! {
         /// Token for gated and private repositories of the hub.
         #[schemars(title = "Hub token", length(min = 1, max = 4096))]
         hf_token: String => Absent("none"), Row {
+            env_aliases: &[
+                "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "HUGGINGFACE_TOKEN",
+                "HUGGING_FACE_TOKEN", "HUGGINGFACE_API_KEY", "HF_API_TOKEN", "HF_HUB_TOKEN",
+            ],
             place: Place::At("spec.model.tokenSecretRef"), secret: true, valid: &["hf_abc"], invalid: &[""], ..ROW
         };
         /// Keys for clients, one of which a client must send as a bearer token.

@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crds::settings::{SETTINGS, Setting};
+
 /// The environment variables of a process. Empty values count as absent.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -45,9 +47,12 @@ impl Environment {
         self.text("HF_ENDPOINT")
     }
 
-    /// `HF_TOKEN`: token for the hub.
+    /// Token for the hub: `HF_TOKEN`, or one of the other names of this setting.
     pub fn hub_token(&self) -> Option<String> {
-        self.text("HF_TOKEN")
+        let setting = SETTINGS.iter().filter(|setting| setting.field == "hf_token");
+        setting
+            .flat_map(Setting::env_names)
+            .find_map(|name| self.text(&name))
     }
 
     /// `TERMINATION_MESSAGE_PATH`: the file for the message of a failed container.
@@ -91,6 +96,14 @@ mod tests {
         assert_eq!(directory(&all[..2]), Some("/x/slipway/models".into()));
         assert_eq!(directory(&all[..1]), Some("/h/.cache/slipway/models".into()));
         assert_eq!(directory(&[("HF_HOME", "")]), None);
+    }
+
+    #[test]
+    fn the_token_has_the_names_of_its_setting() {
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
+            let environment: Environment = [(name, "secret")].into_iter().collect();
+            assert_eq!(environment.hub_token().as_deref(), Some("secret"), "{name}");
+        }
     }
 
     #[cfg(unix)]
