@@ -68,7 +68,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "operator/src/reconcile",
         &[
             ("status", "children observed plan"),
-            ("apply", "children observed"),
+            ("apply", "children observed versions"),
+            ("versions", "observed"),
             ("validate", "observed plan"),
             ("fetch", "children observed"),
             ("children", "build plan"),
@@ -81,7 +82,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "crds/src",
         &[
             ("generate", "modeldeployment settings"),
-            ("modeldeployment", "settings"),
+            ("modeldeployment", "schema settings"),
             ("settings", "schema"),
             ("schema", ""),
             ("startup", "failure"),
