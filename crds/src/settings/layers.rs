@@ -20,6 +20,14 @@ pub enum SettingError {
         /// Why the value does not fit.
         violation: Violation,
     },
+    /// A variable that must not be empty has no value.
+    #[error("{source_name}: {setting} is empty")]
+    Empty {
+        /// Layer.
+        source_name: String,
+        /// The variable.
+        setting: String,
+    },
     /// A configuration file or a command line has a key that is not a setting.
     #[error("{source_name}: there is no setting '{setting}'")]
     Unknown {
@@ -89,10 +97,11 @@ impl Layer {
         Ok(())
     }
 
-    /// Reads environment variables. Empty values count as absent; unknown names are ignored.
+    /// Reads environment variables. Empty values count as absent, unless the setting refuses them; unknown names are
+    /// ignored.
     ///
     /// # Errors
-    /// For a value that does not fit, two names of one setting with different values, or a variable that this version
+    /// For a value that is empty or does not fit, two names of one setting with different values, or a variable that this version
     /// refuses.
     pub fn from_env<I>(source_name: &str, variables: I) -> Result<Self, SettingError>
     where
@@ -100,8 +109,15 @@ impl Layer {
     {
         let mut layer = Layer::default();
         let mut seen: BTreeMap<(&str, &str), (String, String)> = BTreeMap::new();
-        for (name, text) in variables.into_iter().filter(|(_, text)| !text.is_empty()) {
+        for (name, text) in variables {
             match variable(&name) {
+                Variable::Setting(setting) if text.is_empty() && setting.row.refuses_empty => {
+                    return Err(SettingError::Empty {
+                        source_name: source_name.into(),
+                        setting: name,
+                    });
+                }
+                _ if text.is_empty() => {}
                 Variable::Unknown => {}
                 Variable::Accepted(why) => layer.accepted.push((name, why)),
                 Variable::NotInThisVersion => {

@@ -16,7 +16,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "runtime/src",
         &[
-            ("server", "config http serving startup telemetry"),
+            ("server", "config http listen serving startup telemetry"),
             ("cli", "config fetch inspect"),
             (
                 "fuzzing",
@@ -43,9 +43,10 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("tokenizer", ""),
             ("model", "batch"),
             ("batch", ""),
-            ("fetch", "clock startup"),
+            ("fetch", "clock listen startup"),
             ("startup", ""),
             ("config", ""),
+            ("listen", ""),
             ("clock", ""),
         ],
     ),

@@ -355,6 +355,10 @@ fn refusal(error: SettingError) -> Failure {
         SettingError::NotInThisVersion { setting, .. } => {
             (Reason::InvalidSetting, format!("remove {setting} from spec.env"))
         }
+        SettingError::Empty { setting, .. } => (
+            Reason::InvalidSetting,
+            format!("give {setting} a value, or remove it from spec.env"),
+        ),
         SettingError::Invalid { setting, .. } => (Reason::InvalidSetting, format!("correct {setting}")),
         SettingError::Contradiction { first, second, .. } => (
             Reason::InvalidSetting,

@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crds::settings::{SETTINGS, Setting};
+use crds::settings::{SETTINGS, Setting, Variable, variable};
+
+use super::ConfigError;
 
 /// The environment variables of a process. Empty values count as absent.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,26 @@ impl Environment {
     pub fn of_process() -> Self {
         Self {
             variables: std::env::vars_os().collect(),
+        }
+    }
+
+    /// Refuses variables of settings that are not UTF-8: without their values, a process could permit more than it
+    /// should.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotText`] for the first one.
+    pub(super) fn check_texts(&self) -> Result<(), ConfigError> {
+        let is_setting = |name: &str| !matches!(variable(name), Variable::Unknown);
+        let broken = self
+            .variables
+            .iter()
+            .filter(|(_, value)| value.to_str().is_none());
+        let mut named = broken.filter_map(|(name, _)| name.to_str());
+        match named.find(|name| is_setting(name)) {
+            Some(name) => Err(ConfigError::NotText {
+                name: name.to_owned(),
+            }),
+            None => Ok(()),
         }
     }
 
