@@ -11,17 +11,24 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::Toleration,
+    api::{
+        core::v1::{Affinity, LocalObjectReference, Toleration},
+        networking::v1::NetworkPolicyPeer,
+    },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Condition},
 };
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_with::skip_serializing_none;
 
-use crate::settings::{
-    EngineSettings, ModelSettings, OpenaiSettings, ProcessSettings, ServingSettings, Settings,
-    StreamingSettings, TokenizerSettings,
+use crate::{
+    schema,
+    settings::{
+        EngineSettings, ModelSettings, OpenaiSettings, ProcessSettings, ServingSettings, Settings,
+        StreamingSettings, TokenizerSettings,
+    },
 };
 
 /// Replicas without `spec.replicas`.
@@ -34,6 +41,10 @@ pub const GPU_RESOURCE_DEFAULT: &str = "nvidia.com/gpu";
 pub const TOKEN_KEY_DEFAULT: &str = "HF_TOKEN";
 /// Key of the API keys in their Secret.
 pub const API_KEYS_KEY_DEFAULT: &str = "OPENAI_API_KEYS";
+/// Key of the certificates in their ConfigMap.
+pub const CA_BUNDLE_KEY_DEFAULT: &str = "ca.crt";
+/// Largest difference of the number of pods between two domains.
+pub const MAX_SKEW_DEFAULT: i32 = 1;
 
 /// What to serve and how. Only the model is required.
 #[skip_serializing_none]
@@ -65,6 +76,8 @@ pub const API_KEYS_KEY_DEFAULT: &str = "OPENAI_API_KEYS";
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", priority = 1),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.model.revision", priority = 1),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.runtimeImage", priority = 1),
+    validation = Rule::new("!has(self.spec.caBundle) || has(self.spec.model.huggingFace)")
+        .message("caBundle is for huggingFace"),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("name: at most 40 of a-z, 0-9 and '-', a letter first; the Service has the same name")
 )]
@@ -92,14 +105,23 @@ pub struct ModelDeploymentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
-    /// Volume for the downloaded model.
+    /// Volume for the downloaded model. If the field is removed, the claim is kept until the ModelDeployment is deleted.
     pub cache: Option<Cache>,
     /// CPU, memory and GPUs of one replica.
     pub resources: Option<Resources>,
     /// On which nodes replicas may run.
     pub scheduling: Option<Scheduling>,
-    /// Number of replicas. Default: 1.
-    #[schemars(range(min = 0, max = 1000))]
+    /// Labels and annotations of the pods, besides the operator's.
+    pub pod_metadata: Option<PodMetadata>,
+    /// Users and groups of the pods.
+    pub security_context: Option<SecurityContext>,
+    /// Which connections to the pods the NetworkPolicy allows.
+    pub network: Option<Network>,
+    /// ConfigMap with the certificates of the authorities that the download trusts, in PEM, besides the public ones.
+    pub ca_bundle: Option<CaBundle>,
+    /// Number of replicas.
+    #[serde(default = "replicas_default")]
+    #[schemars(schema_with = "replicas_schema")]
     pub replicas: Option<i32>,
     /// How new replicas replace older ones.
     pub rollout: Option<Rollout>,
@@ -129,6 +151,11 @@ impl ModelDeploymentSpec {
             },
         }
     }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the field may be absent in Rust")]
+fn replicas_default() -> Option<i32> {
+    Some(REPLICAS_DEFAULT)
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -302,7 +329,7 @@ impl AccessMode {
     }
 }
 
-/// CPU, memory and GPUs of one replica.
+/// CPU, memory and GPUs of one replica. The download has the same CPU and memory before the replica starts.
 #[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -317,6 +344,19 @@ pub struct Resources {
     #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub memory: Option<Quantity>,
+    /// Limits besides memory, for namespaces whose quota requires them.
+    pub limits: Option<ResourceLimits>,
+}
+
+/// Limits of one replica besides memory.
+#[skip_serializing_none]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceLimits {
+    /// Most CPU cores. Default: no limit, so that a replica can use the idle cores of its node.
+    #[serde(default)]
+    #[schemars(schema_with = "optional_quantity_schema")]
+    pub cpu: Option<Quantity>,
 }
 
 /// GPUs of one replica.
@@ -354,6 +394,144 @@ pub struct Scheduling {
     /// RuntimeClass of the pods.
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
+    /// Affinity of the pods, as in a pod.
+    #[serde(default)]
+    #[schemars(schema_with = "affinity_schema")]
+    pub affinity: Option<Affinity>,
+    /// How the replicas are spread over nodes, zones or other domains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub topology_spread: Vec<TopologySpread>,
+}
+
+/// How the replicas of one pod template are spread over the domains of one kind.
+#[skip_serializing_none]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologySpread {
+    /// Label of the nodes whose value is the domain, such as `topology.kubernetes.io/zone` or `kubernetes.io/hostname`.
+    #[schemars(length(min = 1, max = 316))]
+    pub topology_key: String,
+    /// Largest difference of the number of replicas between two domains. Default: 1.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_skew: Option<i32>,
+    /// What happens to a replica that cannot be placed so. Default: `ScheduleAnyway`.
+    pub when_unsatisfiable: Option<WhenUnsatisfiable>,
+}
+
+/// What happens to a replica that cannot be placed as its spread requires.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenUnsatisfiable {
+    /// It runs on another node.
+    #[default]
+    ScheduleAnyway,
+    /// It waits.
+    DoNotSchedule,
+}
+
+impl WhenUnsatisfiable {
+    /// The name Kubernetes uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            WhenUnsatisfiable::ScheduleAnyway => "ScheduleAnyway",
+            WhenUnsatisfiable::DoNotSchedule => "DoNotSchedule",
+        }
+    }
+}
+
+/// Labels and annotations of the pods, besides the operator's.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodMetadata {
+    /// Labels. The operator's own cannot be set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels_schema")]
+    #[x_kube(validation = Rule::new("self.all(key, !key.startsWith('slipway.dev/') && !(key in ['app.kubernetes.io/name', 'app.kubernetes.io/instance', 'app.kubernetes.io/component', 'app.kubernetes.io/part-of', 'app.kubernetes.io/managed-by']))")
+        .message("the operator sets slipway.dev/* and app.kubernetes.io/name, instance, component, part-of and managed-by"))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations. The operator's own cannot be set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations_schema")]
+    #[x_kube(validation = Rule::new("self.all(key, !key.startsWith('slipway.dev/'))")
+        .message("the operator sets slipway.dev/*"))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Users and groups of the pods. Default: those of the runtime image, 65532.
+#[skip_serializing_none]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.assignedBy) || self.assignedBy != 'Platform' || !(has(self.runAsUser) || has(self.runAsGroup) || has(self.fsGroup))")
+        .message("runAsUser, runAsGroup and fsGroup are for assignedBy Spec")
+)]
+pub struct SecurityContext {
+    /// Who chooses the user and the groups. Default: `Spec`.
+    pub assigned_by: Option<AssignedBy>,
+    /// User of the containers; not root. Default: 65532.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub run_as_user: Option<i64>,
+    /// Group of the containers. Default: 65532.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub run_as_group: Option<i64>,
+    /// Group that owns the volumes. Default: 65532.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub fs_group: Option<i64>,
+}
+
+/// Who chooses the user and the groups of the pods.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AssignedBy {
+    /// This spec, with the runtime image's as default.
+    #[default]
+    Spec,
+    /// The cluster, from the range of the namespace, as OpenShift does. They still do not run as root.
+    Platform,
+}
+
+/// Which connections to the pods the NetworkPolicy allows.
+#[skip_serializing_none]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.policy) || self.policy != 'None' || !(has(self.clients) || has(self.monitoring))")
+        .message("clients and monitoring are for policy Managed")
+)]
+pub struct Network {
+    /// Whether the operator makes a NetworkPolicy. Default: `Managed`, unless the operator was installed without
+    /// policies.
+    pub policy: Option<NetworkPolicyMode>,
+    /// Peers that may send requests, as in a NetworkPolicy. Default: every pod of the cluster. Load balancers and nodes
+    /// need their addresses here, as in `ipBlock: {cidr: 10.0.0.0/8}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "peers_schema")]
+    pub clients: Vec<NetworkPolicyPeer>,
+    /// Peers that may read metrics at the control port, besides the operator's namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "peers_schema")]
+    pub monitoring: Vec<NetworkPolicyPeer>,
+}
+
+/// Whether the operator makes a NetworkPolicy.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkPolicyMode {
+    /// It makes one.
+    Managed,
+    /// It makes none; other policies of the namespace decide.
+    None,
+}
+
+/// ConfigMap with certificates.
+#[skip_serializing_none]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CaBundle {
+    /// Name of the ConfigMap in this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the ConfigMap. Default: `ca.crt`.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
 }
 
 /// How new replicas replace older ones.
@@ -385,6 +563,10 @@ pub struct Runtime {
     pub image: Option<String>,
     /// When to pull the image.
     pub pull_policy: Option<PullPolicy>,
+    /// Secrets in this namespace with the credentials of the image's registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "pull_secrets_schema")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
 }
 
 /// When to pull an image.
@@ -452,7 +634,8 @@ pub struct ModelDeploymentStatus {
     pub last_failure: Option<LastFailure>,
     /// Variables of `spec.env` without effect.
     pub settings: Option<SettingsStatus>,
-    /// Image that serves. Without `spec.runtime.image` it is fixed when the operator first sees the object.
+    /// Image of the pods. Without `spec.runtime.image` it is the operator's default at the time when it first saw the
+    /// object.
     pub runtime_image: Option<String>,
     /// Conditions with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -579,20 +762,46 @@ fn patterns_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn replicas_schema(_: &mut SchemaGenerator) -> Schema {
+    // With its default, and not null: `/scale` can be read only if the field has a value.
+    schemars::json_schema!({
+        "type": "integer", "format": "int32", "minimum": 0, "maximum": 1000
+    })
+}
+
 fn labels_schema(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({
         "type": "object", "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 63}
     })
 }
 
-fn tolerations_schema(_: &mut SchemaGenerator) -> Schema {
-    let text = serde_json::json!({"type": "string", "maxLength": 253});
+fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({
-        "type": "array", "maxItems": 32,
-        "items": {"type": "object", "properties": {
-            "key": text, "operator": {"type": "string", "enum": ["Exists", "Equal"]}, "value": text,
-            "effect": {"type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
-            "tolerationSeconds": {"type": "integer", "format": "int64"}
+        "type": "object", "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 4096}
+    })
+}
+
+fn tolerations_schema(_: &mut SchemaGenerator) -> Schema {
+    list_of(schema::bounded::<Toleration>(), 32)
+}
+
+fn affinity_schema(_: &mut SchemaGenerator) -> Schema {
+    Schema::try_from(schema::bounded::<Affinity>()).expect("the schema of an object")
+}
+
+fn peers_schema(_: &mut SchemaGenerator) -> Schema {
+    list_of(schema::bounded::<NetworkPolicyPeer>(), 32)
+}
+
+fn pull_secrets_schema(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array", "maxItems": 16,
+        "items": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 253}
         }}
     })
+}
+
+fn list_of(item: Value, n_max: usize) -> Schema {
+    schemars::json_schema!({"type": "array", "maxItems": n_max, "items": item})
 }

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 /// Deepest nesting of a value; a deeper one is refused.
 const DEPTH_MAX: usize = 32;
+/// Longest string in a value of one of Kubernetes' types.
+const TEXT_CHARS_MAX: usize = 316;
+/// Longest list or map in a value of one of Kubernetes' types.
+const ITEMS_MAX: usize = 16;
 /// Longest part of an input that an error repeats, characters.
 const REPEATED_CHARS_MAX: usize = 60;
 
@@ -77,6 +81,38 @@ pub fn of<T: JsonSchema>() -> Value {
         .with_transform(kube::core::schema::OptionalEnum)
         .into_generator();
     serde_json::to_value(generator.into_root_schema_for::<T>()).expect("a schema serializes")
+}
+
+/// The schema of one of Kubernetes' own types for a CRD: without descriptions, which users find in Kubernetes'
+/// documents, and with a bound on every string, list and map.
+pub fn bounded<T: JsonSchema>() -> Value {
+    let mut schema = of::<T>();
+    bound(&mut schema);
+    schema
+}
+
+fn bound(schema: &mut Value) {
+    let Value::Object(keywords) = schema else { return };
+    for keyword in ["$schema", "title", "description"] {
+        keywords.remove(keyword);
+    }
+    let limit = match keywords.get("type").and_then(Value::as_str) {
+        Some("string") => Some(("maxLength", TEXT_CHARS_MAX)),
+        Some("array") => Some(("maxItems", ITEMS_MAX)),
+        Some("object") if keywords.contains_key("additionalProperties") => Some(("maxProperties", ITEMS_MAX)),
+        _ => None,
+    };
+    if let Some((keyword, most)) = limit {
+        keywords.insert(keyword.into(), most.into());
+    }
+    for keyword in ["items", "additionalProperties"] {
+        keywords.get_mut(keyword).into_iter().for_each(bound);
+    }
+    let properties = keywords.get_mut("properties").and_then(Value::as_object_mut);
+    properties
+        .into_iter()
+        .flat_map(serde_json::Map::values_mut)
+        .for_each(bound);
 }
 
 /// Every way in which `value` does not fit `schema`; empty if it fits.

@@ -84,9 +84,11 @@ pub struct Row {
     pub place: Place,
     /// True for values that no log, error, status or `--help` may show.
     pub secret: bool,
+    /// True where an empty variable is an error, because an absent value permits more than a given one.
+    pub refuses_empty: bool,
     /// Texts that are values of the setting. The tests pass each through every layer.
     pub valid: &'static [&'static str],
-    /// Texts that every layer refuses. The empty text counts as absent in the environment.
+    /// Texts that every layer refuses. The empty text counts as absent in the environment unless it is refused there.
     pub invalid: &'static [&'static str],
 }
 

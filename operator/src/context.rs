@@ -1,5 +1,6 @@
 //! What every reconcile uses: clients, the recorder of Events, metrics, backoffs and the options of the installation.
 
+use crds::modeldeployment::Network;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
@@ -8,12 +9,14 @@ use kube::{
 use crate::{backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, probe::Probe};
 
 /// Options of the installation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Installation {
     /// Image of the runtime, for ModelDeployments that name no image and have no pinned one.
     pub runtime_image: String,
     /// Namespace of the operator's own pod; `None` outside a cluster.
     pub namespace: Option<String>,
+    /// The NetworkPolicies, for ModelDeployments that say nothing else.
+    pub network: Network,
 }
 
 /// What every reconcile uses.

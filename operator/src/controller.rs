@@ -22,7 +22,7 @@ use crate::{
     health::Leadership,
     leader::Candidate,
     names::OWNER_LABEL,
-    reconcile::{Guarded, children::CHILDREN, error_policy, reconcile},
+    reconcile::{Guarded, children, error_policy, reconcile},
 };
 
 /// Reconciles that run at the same time.
@@ -119,7 +119,7 @@ fn with_children(controller: Controller<Guarded>, client: &Client) -> Controller
     let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), ours())
         .default_backoff()
         .touched_objects();
-    let controller = CHILDREN.iter().fold(controller, |controller, child| {
+    let controller = children::kinds().fold(controller, |controller, child| {
         let resource = child.resource();
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         controller.owns_with(api, resource, ours())

@@ -1,9 +1,14 @@
 //! `slipway-operator`: command line, logging and signals. The rest is in the library.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use crds::modeldeployment::Network;
 use kube::Client;
 use operator::{
     context::{Context, Installation},
@@ -39,7 +44,7 @@ struct Run {
     #[arg(long, env = "RUNTIME_IMAGE")]
     runtime_image: String,
     /// Address on which /livez, /readyz and /metrics are served.
-    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// Elect a leader by a Lease, so that several replicas can run.
     #[arg(long, env = "LEADER_ELECT")]
@@ -47,6 +52,9 @@ struct Run {
     /// Namespace of the operator's pod. The Lease is there, and its pods may read the progress of downloads.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: Option<String>,
+    /// The NetworkPolicies of ModelDeployments that say nothing else, as JSON of the form of spec.network.
+    #[arg(long, env = "NETWORK", default_value = "{}", value_parser = network)]
+    network: Network,
     /// Name of the operator's pod.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -77,6 +85,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let installation = Installation {
         runtime_image: options.runtime_image,
         namespace: options.namespace.clone(),
+        network: options.network,
     };
     let context = Context::new(client.clone(), Metrics::register(&mut registry), installation)?;
     let candidate = options.leader_elect.then(|| {
@@ -86,14 +95,27 @@ async fn run(options: Run) -> anyhow::Result<()> {
     });
 
     let (leadership, seen_leadership) = watch::channel(health::Leadership::Connecting);
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("--listen {}", options.listen))?;
+    let listener = listen(options.listen).await?;
     let server = axum::serve(listener, health::routes(seen_leadership, registry));
     tokio::select! {
         served = server.into_future() => served.context("health server"),
         ended = controller::run(Arc::new(context), candidate, &leadership, stopped()?) => Ok(ended?),
     }
+}
+
+fn network(json: &str) -> Result<Network, serde_json::Error> {
+    serde_json::from_str(json)
+}
+
+/// Listens on `address`. On a machine without IPv6, all addresses are all those of IPv4.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if error.kind() != ErrorKind::AddrInUse && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("--listen {address}"))
 }
 
 /// Resolves at SIGTERM or SIGINT.

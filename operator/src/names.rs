@@ -12,10 +12,36 @@ pub const FIELD_MANAGER: &str = "slipway-operator";
 pub const OWNER_LABEL: &str = "slipway.dev/model-deployment";
 /// Annotation of a pod: the hash of the template that it was made from.
 pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
-/// Annotation of a pod: the hash of its configuration file, so that a changed setting rolls out.
+/// Label of a pod, its ReplicaSet and its ConfigMap: the hash of the configuration file.
 pub const CONFIG_HASH: &str = "slipway.dev/config-hash";
+/// Annotation of the Deployment: the image of a spec that names none.
+pub const DEFAULT_IMAGE: &str = "slipway.dev/default-image";
+/// Annotation of the ConfigMap with the commit: the source that the commit belongs to.
+pub const SOURCE: &str = "slipway.dev/source";
+/// Annotation of the ConfigMap with the commit: the commit.
+pub const COMMIT: &str = "slipway.dev/commit";
+/// Label that every tool knows: the name of the program.
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Label that every tool knows: the name of this instance of the program.
+pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
+/// Label that every tool knows: the part of the application.
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// Label that every tool knows: the application.
+pub const PART_OF_LABEL: &str = "app.kubernetes.io/part-of";
+/// Label that every tool knows: who manages the object.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// The labels of every child, besides those of this project.
+const OWN_LABELS: [&str; 5] = [
+    NAME_LABEL,
+    INSTANCE_LABEL,
+    COMPONENT_LABEL,
+    PART_OF_LABEL,
+    MANAGED_BY_LABEL,
+];
 /// Label of a node with its GPU's product; the GPU operator sets it.
 pub const GPU_PRODUCT_LABEL: &str = "nvidia.com/gpu.product";
+/// Label of every node with its own name.
+pub const NODE_NAME_LABEL: &str = "kubernetes.io/hostname";
 /// Label of every namespace with its own name.
 pub const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -24,10 +50,10 @@ pub const FETCH_CONTAINER: &str = "fetch";
 /// The container that serves the model.
 pub const RUNTIME_CONTAINER: &str = "runtime";
 
-/// Port on which the download container reports its progress.
-pub const FETCH_PORT: u16 = 8001;
-/// Name of [`FETCH_PORT`].
-pub const FETCH_PORT_NAME: &str = "progress";
+/// Port on which both containers answer the kubelet, the operator and Prometheus.
+pub const CONTROL_PORT: u16 = 8001;
+/// Name of [`CONTROL_PORT`].
+pub const CONTROL_PORT_NAME: &str = "control";
 /// Port on which the runtime serves.
 pub const SERVE_PORT: u16 = 8000;
 /// Name of [`SERVE_PORT`] and of the Service's port.
@@ -49,9 +75,21 @@ pub const TOKENIZER_DIR: &str = "tokenizer";
 /// Volume with the runtime's configuration file.
 pub const CONFIG_VOLUME: &str = "config";
 /// Where [`CONFIG_VOLUME`] is mounted.
-pub const CONFIG_DIR: &str = "/etc/slipway";
+pub const CONFIG_DIR: &str = "/etc/slipway/config";
 /// The configuration file: the key of the ConfigMap, and the file's name in [`CONFIG_DIR`].
 pub const CONFIG_FILE: &str = "config.yaml";
+/// Volume with the API keys.
+pub const API_KEYS_VOLUME: &str = "api-keys";
+/// Where [`API_KEYS_VOLUME`] is mounted.
+pub const API_KEYS_DIR: &str = "/etc/slipway/api-keys";
+/// The file with the API keys in [`API_KEYS_DIR`].
+pub const API_KEYS_FILE: &str = "keys";
+/// Volume with the certificates of further authorities.
+pub const CA_BUNDLE_VOLUME: &str = "ca-bundle";
+/// Where [`CA_BUNDLE_VOLUME`] is mounted.
+pub const CA_BUNDLE_DIR: &str = "/etc/slipway/ca-bundle";
+/// The file with the certificates in [`CA_BUNDLE_DIR`].
+pub const CA_BUNDLE_FILE: &str = "ca.crt";
 /// Volume for temporary files.
 pub const TMP_VOLUME: &str = "tmp";
 /// Where [`TMP_VOLUME`] is mounted.
@@ -62,8 +100,10 @@ pub const TMP_DIR: &str = "/tmp";
 pub struct Names {
     /// Service, Deployment, ServiceAccount and NetworkPolicy.
     pub main: String,
-    /// ConfigMap.
+    /// ConfigMaps with configuration files, before the hash of each.
     pub config_map: String,
+    /// ConfigMap with the commit of the model's revision.
+    pub commit: String,
     /// The claim of a cache that the ModelDeployment owns.
     pub claim: String,
 }
@@ -74,9 +114,20 @@ impl Names {
         Self {
             main: name.to_string(),
             config_map: format!("{name}-config"),
+            commit: format!("{name}-commit"),
             claim: format!("{name}-cache"),
         }
     }
+}
+
+/// Whether the operator sets this label of pods.
+pub fn is_own_label(key: &str) -> bool {
+    is_own_annotation(key) || OWN_LABELS.contains(&key)
+}
+
+/// Whether the operator sets this annotation of pods.
+pub fn is_own_annotation(key: &str) -> bool {
+    key.starts_with("slipway.dev/")
 }
 
 /// Base URL for clients inside the cluster.

@@ -12,6 +12,7 @@ pub mod observed;
 pub mod plan;
 pub mod status;
 pub mod validate;
+pub mod versions;
 
 use std::{sync::Arc, time::Instant};
 

@@ -27,12 +27,15 @@ const MDEP: &str = "/apis/slipway.dev/v1alpha1/namespaces/team/modeldeployments/
 const SERVICE: &str = "/api/v1/namespaces/team/services/chat";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/chat";
 const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/chat-cache";
-/// Every child, by path.
+const CONFIG_MAPS: &str = "/api/v1/namespaces/team/configmaps";
+const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/team/replicasets";
+const POLICY: &str = "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chat";
+/// Every child with a name that depends on nothing else, by path.
 const CHILDREN: [&str; 6] = [
     "/api/v1/namespaces/team/serviceaccounts/chat",
-    "/api/v1/namespaces/team/configmaps/chat-config",
+    "/api/v1/namespaces/team/configmaps/chat-commit",
     CLAIM,
-    "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chat",
+    POLICY,
     SERVICE,
     DEPLOYMENT,
 ];
@@ -91,7 +94,7 @@ impl Api {
         let client = Client::new(tower::service_fn(answer), "team");
         let installation = Installation {
             runtime_image: "registry.test/runtime:1".into(),
-            namespace: None,
+            ..Installation::default()
         };
         let metrics = Metrics::register(&mut Registry::default());
         Arc::new(Context::new(client, metrics, installation).unwrap())
@@ -119,7 +122,14 @@ impl Api {
             return refusal(*code, "Refused");
         }
         match (method.as_str(), path.strip_suffix("/status")) {
-            ("GET", _) if path.ends_with("/pods") => (200, json!({"metadata": {}, "items": []})),
+            ("GET", _) if path.ends_with("/pods") || path == CONFIG_MAPS || path == REPLICA_SETS => {
+                let inside = state
+                    .objects
+                    .iter()
+                    .filter(|(other, _)| other.starts_with(&format!("{path}/")));
+                let items: Vec<&Value> = inside.map(|(_, object)| object).collect();
+                (200, json!({"metadata": {}, "items": items}))
+            }
             ("GET", _) => {
                 let found = state.objects.get(path);
                 found.map_or_else(|| refusal(404, "NotFound"), |found| (200, found.clone()))
@@ -165,7 +175,13 @@ async fn a_new_object_gets_children_and_a_status_and_an_unchanged_status_is_not_
     api.reconcile(&context).await.unwrap();
     let written = api.written();
     assert!(!written.contains(&format!("PATCH {CLAIM}")), "{written:?}");
-    for child in CHILDREN.into_iter().filter(|child| *child != CLAIM) {
+    let config = format!("PATCH {CONFIG_MAPS}/chat-config-");
+    assert!(
+        written.iter().any(|line| line.starts_with(&config)),
+        "{written:?}"
+    );
+    let always = |child: &&str| *child != CLAIM && !child.starts_with(CONFIG_MAPS);
+    for child in CHILDREN.into_iter().filter(always) {
         assert!(
             written.contains(&format!("PATCH {child}")),
             "{child} in {written:?}"
@@ -191,26 +207,59 @@ async fn a_new_object_gets_children_and_a_status_and_an_unchanged_status_is_not_
 }
 
 #[tokio::test]
-async fn a_child_that_is_no_longer_requested_is_deleted_and_a_retained_one_is_kept() {
+async fn a_policy_that_is_no_longer_requested_is_deleted_and_a_claim_is_kept() {
     let api = Api::with(json!({"model": {"huggingFace": {"repo": "acme/model"}}, "cache": {"type": "PVC"}}));
     let context = api.context();
     api.reconcile(&context).await.unwrap();
-    let mut retained = api.get(CLAIM);
-    assert_eq!(retained["kind"], "PersistentVolumeClaim");
-    retained["metadata"]
-        .as_object_mut()
-        .unwrap()
-        .remove("ownerReferences");
+    let claim = api.get(CLAIM);
+    assert_eq!(claim["kind"], "PersistentVolumeClaim");
+    assert_eq!(api.get(POLICY)["kind"], "NetworkPolicy");
 
     let mut object = api.get(MDEP);
     object["spec"] = hub();
+    object["spec"]["network"] = json!({"policy": "None"});
     api.put(MDEP, object);
     api.reconcile(&context).await.unwrap();
-    assert_eq!(api.get(CLAIM), Value::Null);
+    assert_eq!(api.get(POLICY), Value::Null);
+    assert_eq!(api.get(CLAIM), claim);
+}
 
-    api.put(CLAIM, retained.clone());
+#[tokio::test]
+async fn a_configuration_file_is_deleted_when_no_replica_set_has_its_hash() {
+    let api = Api::with(hub());
+    let context = api.context();
     api.reconcile(&context).await.unwrap();
-    assert_eq!(api.get(CLAIM), retained);
+    let owners = api.get(DEPLOYMENT)["metadata"]["ownerReferences"].clone();
+    let labelled = |name: String, hash: &str| {
+        let labels = json!({"slipway.dev/model-deployment": "chat", "slipway.dev/config-hash": hash});
+        json!({"metadata": {"name": name, "namespace": "team", "labels": labels, "ownerReferences": owners}})
+    };
+    let path = |hash: &str| format!("{CONFIG_MAPS}/chat-config-{hash}");
+    let put = |hash: &str| api.put(&path(hash), labelled(format!("chat-config-{hash}"), hash));
+    api.put(
+        &format!("{REPLICA_SETS}/chat-1"),
+        labelled("chat-1".into(), "old1"),
+    );
+    for hash in ["old1", "old2", "old3"] {
+        put(hash);
+    }
+    api.reconcile(&context).await.unwrap();
+    assert!(
+        ["old1", "old2", "old3"]
+            .iter()
+            .all(|hash| api.get(&path(hash)) != Value::Null)
+    );
+    put("old4");
+    api.reconcile(&context).await.unwrap();
+    let kept = |hash: &&str| api.get(&path(hash)) != Value::Null;
+    let kept: Vec<&str> = ["old1", "old2", "old3", "old4"]
+        .into_iter()
+        .filter(kept)
+        .collect();
+    assert_eq!(kept, ["old1"]);
+    let current =
+        api.get(DEPLOYMENT)["spec"]["template"]["metadata"]["labels"]["slipway.dev/config-hash"].clone();
+    assert_ne!(api.get(&path(current.as_str().unwrap())), Value::Null);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! Owns precedence, the environment, and the checks that concern several settings; defaults are in the rows of the
 //! settings table. Must not know the command line's library, a web framework or the engine.
 
+mod api_keys;
 mod cors;
 mod deployment;
 mod environment;
@@ -18,10 +19,11 @@ use std::time::Duration;
 
 use crds::modeldeployment::HuggingFace;
 use crds::settings::{
-    ContentFormat, ConvTemplate, EngineSettings, Layer, OpenaiSettings, ServingSettings, Settings,
-    StreamingSettings,
+    ContentFormat, ConvTemplate, EngineSettings, Layer, OpenaiSettings, ProcessSettings, ServingSettings,
+    Settings, StreamingSettings,
 };
 
+pub use api_keys::{ApiKeysConfig, ApiKeysFile};
 pub use cors::{Allowed, CorsConfig};
 pub use environment::Environment;
 pub use error::ConfigError;
@@ -81,14 +83,16 @@ pub struct ServeConfig {
     pub cors: CorsConfig,
     /// Path prefix of every route: empty, or with a slash at its start and none at its end.
     pub root_path: String,
-    /// Keys for clients; none: no key is required.
-    pub api_keys: Vec<String>,
+    /// Keys for clients.
+    pub api_keys: ApiKeysConfig,
     /// Files for TLS; `None` serves without.
     pub tls: Option<TlsFiles>,
     /// Address to listen on.
     pub host: String,
     /// Port to listen on.
     pub port: u16,
+    /// Port for probes, metrics and load, if they have one of their own.
+    pub control_port: Option<u16>,
     /// Longest time for running requests to finish at the end.
     pub drain_timeout: Duration,
     /// How long the server still accepts requests after SIGTERM.
@@ -138,9 +142,10 @@ pub fn resolve(arguments: &ServeArguments, environment: &Environment) -> Result<
         root_path: root_path(&serving.root_path().unwrap_or_default()),
         serving,
         tls: TlsFiles::of(&process)?,
-        api_keys: process.api_key().unwrap_or_default(),
+        api_keys: ApiKeysConfig::of(&process)?,
         host: process.host(),
         port: process.port(),
+        control_port: control_port(&process)?,
         drain_timeout: Duration::from_secs(process.drain_timeout_seconds().into()),
         shutdown_delay: Duration::from_secs(process.shutdown_delay_seconds().into()),
         accepted,
@@ -158,6 +163,7 @@ struct Merged {
 }
 
 fn merge(arguments: &ServeArguments, environment: &Environment) -> Result<Merged, ConfigError> {
+    environment.check_texts()?;
     let mut layers = vec![
         Layer::from_flags("command line", arguments.flags.clone())?,
         Layer::from_env("environment", environment.texts())?,
@@ -182,6 +188,13 @@ fn merge(arguments: &ServeArguments, environment: &Environment) -> Result<Merged
         hub: Hub::new(repository, given.process.hf_token()),
         accepted: layers.into_iter().flat_map(|layer| layer.accepted).collect(),
     })
+}
+
+fn control_port(process: &ProcessSettings) -> Result<Option<u16>, ConfigError> {
+    match process.control_port() {
+        Some(port) if port == process.port() => Err(ConfigError::SamePort { port }),
+        port => Ok(port),
+    }
 }
 
 /// Starts with a slash and ends without one; empty stays empty.

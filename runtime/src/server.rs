@@ -8,15 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::failure::{Failure, Reason, chain};
+use futures::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServeConfig;
 use crate::http::app::App;
+use crate::http::auth;
 use crate::http::connection::{self, ConnectionLimits, Listener};
 use crate::http::routes;
 use crate::http::tls::{self, TlsError};
+use crate::listen::{self, Address};
 use crate::serving::{LoadError, Serving, load};
 use crate::startup::Stage;
 use crate::telemetry::statistics;
@@ -30,11 +33,17 @@ pub enum ServeError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Bind {
-        /// `host:port`.
-        address: String,
+        /// The address.
+        address: Address,
         /// Why.
         source: std::io::Error,
     },
+    /// The operating system does not tell the address of a listener.
+    #[error("cannot read the address of the port")]
+    Address(#[source] std::io::Error),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] std::io::Error),
     /// The files for TLS cannot be used.
     #[error("TLS cannot be served")]
     Tls(#[from] TlsError),
@@ -48,7 +57,8 @@ impl ServeError {
     pub fn failure(&self) -> Failure {
         let remedy = match self {
             ServeError::Load(error) => return error.failure(),
-            ServeError::Bind { .. } => "Choose another HOST or PORT.",
+            ServeError::Bind { .. } | ServeError::Address(_) => "Choose another HOST, PORT or CONTROL_PORT.",
+            ServeError::Signals(_) => "Start the process again.",
             ServeError::Tls(_) => "Correct SSL_CERTFILE, SSL_KEYFILE or SSL_CA_CERTS.",
         };
         Failure::new(Reason::InvalidSetting, chain(self), remedy)
@@ -60,26 +70,21 @@ impl ServeError {
 /// # Errors
 /// [`ServeError`] when serving cannot begin.
 pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
-    let address = format!("{}:{}", config.host, config.port);
-    let bind = |source| ServeError::Bind {
-        address: address.clone(),
-        source,
-    };
-    let tls = config.tls.as_ref().map(tls::configuration).transpose()?;
-    let listener = TcpListener::bind(&address).await.map_err(bind)?;
-    let listener = Listener { listener, tls };
+    let mut signals = Signals::listen().map_err(ServeError::Signals)?;
+    let ports = Ports::bind(&config).await?;
+    let url = ports.url()?;
     let app = Arc::new(App::new(config));
     let stop_http = CancellationToken::new();
-    let router = routes::router(Arc::clone(&app));
-    let http = connection::serve(listener, router, ConnectionLimits::default(), stop_http.clone());
-    let http = tokio::spawn(http);
-    let mut signals = Signals::listen().map_err(bind)?;
+    let http = tokio::spawn(ports.serve(&app, &stop_http));
+    if let Some(file) = app.config.api_keys.file.clone() {
+        tokio::spawn(auth::follow(Arc::clone(&app.api_keys), file));
+    }
     let loaded = tokio::select! {
         loaded = load(Arc::clone(&app.config), app.startup.clone()) => loaded,
         () = signals.next() => return Ok(()),
     };
     let serving = Arc::new(loaded?);
-    announce(&app.config, &serving, &address);
+    announce(&app.config, &serving, &url);
     let engine = Arc::clone(&serving.engine);
     app.serving.set(serving).expect("the model is loaded once");
     app.startup.enter(Stage::Ready);
@@ -97,6 +102,56 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
         tracing::warn!("some clients did not take their answers");
     }
     Ok(())
+}
+
+/// The ports that the process listens on.
+struct Ports {
+    clients: Listener,
+    control: Option<Listener>,
+}
+
+impl Ports {
+    async fn bind(config: &ServeConfig) -> Result<Self, ServeError> {
+        let tls = config.tls.as_ref().map(tls::configuration).transpose()?;
+        let listener = bound(&config.host, config.port).await?;
+        let control = match config.control_port {
+            Some(port) => Some(bound(&config.host, port).await?.into()),
+            None => None,
+        };
+        Ok(Self {
+            clients: Listener { listener, tls },
+            control,
+        })
+    }
+
+    /// An address that a user of this machine can open.
+    fn url(&self) -> Result<String, ServeError> {
+        let Listener { listener, tls } = &self.clients;
+        let address = listen::reachable(listener).map_err(ServeError::Address)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{address}/v1"))
+    }
+
+    /// Serves both ports until `stop` is cancelled.
+    fn serve(self, app: &Arc<App>, stop: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let limits = ConnectionLimits::default();
+        let router = routes::router(Arc::clone(app));
+        let clients = connection::serve(self.clients, router, limits, stop.clone());
+        let router = routes::control_router(Arc::clone(app));
+        let stop = stop.clone();
+        let control = self
+            .control
+            .map(|listener| connection::serve(listener, router, ConnectionLimits::control(), stop));
+        async move {
+            tokio::join!(clients, OptionFuture::from(control));
+        }
+    }
+}
+
+async fn bound(host: &str, port: u16) -> Result<TcpListener, ServeError> {
+    let address = Address::new(host, port);
+    let bound = address.bind().await;
+    bound.map_err(|source| ServeError::Bind { address, source })
 }
 
 /// SIGTERM and SIGINT.
@@ -121,7 +176,7 @@ impl Signals {
     }
 }
 
-fn announce(config: &ServeConfig, serving: &Serving, address: &str) {
+fn announce(config: &ServeConfig, serving: &Serving, url: &str) {
     for (name, why) in &config.accepted {
         tracing::warn!("{name} has no effect: {why}");
     }
@@ -130,10 +185,7 @@ fn announce(config: &ServeConfig, serving: &Serving, address: &str) {
     }
     let load = serving.engine.load();
     tracing::info!(
-        url = format!(
-            "{}://{address}/v1",
-            if config.tls.is_some() { "https" } else { "http" }
-        ),
+        url,
         model = config.served_names.to_vec().join(","),
         architecture = serving.info.architecture,
         dtype = serving.info.dtype,

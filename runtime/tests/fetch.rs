@@ -752,7 +752,7 @@ async fn the_command_downloads_model_and_tokenizer() {
         tokenizer_repo: Some("acme/words".to_owned()),
         tokenizer_revision: String::new(),
         verify_contents: false,
-        progress_listen: Some(([127, 0, 0, 1], 0).into()),
+        progress_listen: Some("127.0.0.1:0".parse().unwrap()),
     };
     let words = scene.root.path().join("acme/words");
     fs::create_dir_all(&words).unwrap();

@@ -20,6 +20,14 @@ pub enum SettingError {
         /// Why the value does not fit.
         violation: Violation,
     },
+    /// A variable that must not be empty has no value.
+    #[error("{source_name}: {setting} is empty")]
+    Empty {
+        /// Layer.
+        source_name: String,
+        /// The variable.
+        setting: String,
+    },
     /// A configuration file or a command line has a key that is not a setting.
     #[error("{source_name}: there is no setting '{setting}'")]
     Unknown {
@@ -93,10 +101,11 @@ impl Layer {
         Ok(())
     }
 
-    /// Reads environment variables. Empty values and `None` count as absent; unknown names are ignored.
+    /// Reads environment variables. `None` counts as absent, and so does an empty value unless the setting refuses it;
+    /// unknown names are ignored.
     ///
     /// # Errors
-    /// For a value that does not fit, two names of one setting with different values, or a variable that this version
+    /// For a value that is empty or does not fit, two names of one setting with different values, or a variable that this version
     /// refuses.
     pub fn from_env<I>(source_name: &str, variables: I) -> Result<Self, SettingError>
     where
@@ -104,8 +113,15 @@ impl Layer {
     {
         let mut layer = Layer::default();
         let mut seen: BTreeMap<(&str, &str), (String, String)> = BTreeMap::new();
-        for (name, text) in variables.into_iter().filter(|(_, text)| !is_absent(text)) {
+        for (name, text) in variables {
             match variable(&name, &text) {
+                Variable::Setting(setting) if text.is_empty() && setting.row.refuses_empty => {
+                    return Err(SettingError::Empty {
+                        source_name: source_name.into(),
+                        setting: name,
+                    });
+                }
+                _ if is_absent(&text) => {}
                 Variable::Unknown => {}
                 Variable::Accepted(foreign) => layer.accepted.push((name, foreign.why)),
                 Variable::Refused(foreign) => return Err(refused(source_name, foreign, &text)),

@@ -20,6 +20,7 @@ const ROW: Row = Row {
     flag: None,
     place: Place::Field,
     secret: false,
+    refuses_empty: false,
     valid: &[],
     invalid: &[],
 };
@@ -364,6 +365,10 @@ settings! {
         /// Token for gated and private repositories of the hub.
         #[schemars(title = "Hub token", length(min = 1, max = 4096))]
         hf_token: String => Absent("none"), Row {
+            env_aliases: &[
+                "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "HUGGINGFACE_TOKEN",
+                "HUGGING_FACE_TOKEN", "HUGGINGFACE_API_KEY", "HF_API_TOKEN", "HF_HUB_TOKEN",
+            ],
             place: Place::At("spec.model.tokenSecretRef"), secret: true, valid: &["hf_abc"], invalid: &[""], ..ROW
         };
         /// Keys for clients, one of which a client must send as a bearer token.
@@ -372,15 +377,26 @@ settings! {
             env_aliases: &["OPENAI_API_KEYS", "VLLM_API_KEY"],
             place: Place::At("spec.auth.apiKeysSecretRef"),
             secret: true,
+            refuses_empty: true,
             valid: &["first", "first,second"],
-            invalid: &["[]", "[12345]"],
+            invalid: &["", "[]", "[12345]"],
             ..ROW
         };
-        /// Address on which the server listens.
+        /// File with the keys for clients: a list as in `OPENAI_API_KEYS`, or one key per line. The server reads it
+        /// again when it changes, and keeps the last valid keys if the new ones are not valid.
+        #[schemars(title = "File of API keys", length(min = 1, max = 4096))]
+        api_keys_file: String => Absent("no file"), Row {
+            place: Place::RuntimeOnly("the operator mounts the Secret"),
+            refuses_empty: true,
+            valid: &["/keys/keys"],
+            invalid: &[""],
+            ..ROW
+        };
+        /// Address on which the server listens. `::` means all addresses, those of IPv4 too.
         #[schemars(title = "Host", length(min = 1, max = 253))]
-        host: String = "0.0.0.0".into(), Row {
+        host: String = "::".into(), Row {
             place: Place::RuntimeOnly("a pod listens on all its addresses"),
-            valid: &["127.0.0.1", "::"],
+            valid: &["127.0.0.1", "[::1]"],
             invalid: &[""],
             ..ROW
         };
@@ -389,6 +405,16 @@ settings! {
         port: u16 = 8000, Row {
             place: Place::RuntimeOnly("the Service's target"),
             valid: &["1", "65535"],
+            invalid: &["0", "65536", "http"],
+            ..ROW
+        };
+        /// Second port, for the kubelet, Prometheus and the operator. It answers probes, metrics and load without TLS
+        /// and without keys, and has connections of its own. `/startupz`, `/metrics`, `/load` and `/internal/load` are
+        /// then on this port only.
+        #[schemars(title = "Control port", range(min = 1, max = 65_535))]
+        control_port: u16 => Absent("`PORT` answers all of it"), Row {
+            place: Place::RuntimeOnly("the operator sets it"),
+            valid: &["8001"],
             invalid: &["0", "65536", "http"],
             ..ROW
         };

@@ -118,7 +118,8 @@ fn every_invalid_example_is_refused_with_the_name_of_the_setting() {
                     .unwrap_err()
                     .to_string();
                 assert!(error.contains(name), "{error}");
-                assert!(!setting.row.secret || error.contains("a secret value"), "{error}");
+                let is_told = text.is_empty() || !setting.row.secret;
+                assert!(is_told || error.contains("a secret value"), "{error}");
             };
             refused(flags(&[(&flag, text)]), &format!("--{flag}: "));
             refused(
@@ -126,8 +127,10 @@ fn every_invalid_example_is_refused_with_the_name_of_the_setting() {
                 &format!("{flag}: "),
             );
             match env(&[(&variable, text)]) {
-                Ok(layer) if text.is_empty() => assert_eq!(layer, Layer::default(), "{variable}"),
-                layer => refused(layer, &format!("{variable}: ")),
+                Ok(layer) if text.is_empty() && !setting.row.refuses_empty => {
+                    assert_eq!(layer, Layer::default(), "{variable}");
+                }
+                layer => refused(layer, &variable),
             }
         }
     }
@@ -179,6 +182,14 @@ fn keys_are_read_from_each_of_their_variables() {
             Some(vec!["first".into(), "second".into()]),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn an_empty_list_of_keys_is_no_permission() {
+    for name in ["API_KEY", "OPENAI_API_KEYS", "VLLM_API_KEY", "API_KEYS_FILE"] {
+        let error = env(&[(name, "")]).unwrap_err().to_string();
+        assert_eq!(error, format!("environment: {name} is empty"));
     }
 }
 

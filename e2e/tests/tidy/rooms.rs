@@ -16,7 +16,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "runtime/src",
         &[
-            ("server", "config http serving startup telemetry"),
+            ("server", "config http listen serving startup telemetry"),
             ("cli", "config fetch inspect"),
             (
                 "fuzzing",
@@ -43,9 +43,10 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("tokenizer", ""),
             ("model", "batch"),
             ("batch", ""),
-            ("fetch", "clock startup"),
+            ("fetch", "clock listen startup"),
             ("startup", ""),
             ("config", ""),
+            ("listen", ""),
             ("clock", ""),
         ],
     ),
@@ -68,7 +69,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "operator/src/reconcile",
         &[
             ("status", "children observed plan"),
-            ("apply", "children observed"),
+            ("apply", "children observed versions"),
+            ("versions", "observed"),
             ("validate", "observed plan"),
             ("fetch", "children observed"),
             ("children", "build plan"),
@@ -81,7 +83,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "crds/src",
         &[
             ("generate", "modeldeployment settings"),
-            ("modeldeployment", "settings"),
+            ("modeldeployment", "schema settings"),
             ("settings", "schema"),
             ("schema", ""),
             ("startup", "failure"),

@@ -8,14 +8,18 @@ use crds::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions},
 };
 
 use super::{
-    children::{Applied, Built, Child, Kind, Resources, Writer},
+    children::{Applied, Built, CHILDREN, Child, Kind, Presence, Resources, Writer},
     observed::Observed,
+    versions,
 };
-use crate::{context::Context, names::FIELD_MANAGER};
+use crate::{
+    context::Context,
+    names::{FIELD_MANAGER, Names},
+};
 
 /// Why writing failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +70,7 @@ impl Error {
     }
 }
 
-/// Writes every child, then deletes those that the plan does not have.
+/// Writes every child, then deletes those that the plan does not have, and versions that no pod template uses.
 ///
 /// # Errors
 /// When the API server refuses an object or cannot be reached.
@@ -77,8 +81,21 @@ pub async fn apply(
     built: Resources<Built>,
 ) -> Result<Resources<Applied>, Error> {
     let applied = built.write(&ServerSideApply(&context.client)).await?;
+    let names = Names::of(&object.name_any());
     for child in applied.absent() {
-        prune(&context.client, object, observed, child).await?;
+        if let Some(live) = observed.live.owned(object, child.kind, child.name(&names)) {
+            delete(&context.client, child, live).await?;
+        }
+    }
+    for child in CHILDREN
+        .iter()
+        .filter(|child| child.presence == Presence::Versioned)
+    {
+        let current = applied.config_map.name_any();
+        let unused = versions::unused(&context.client, object, observed, &current).await;
+        for live in unused.map_err(|source| Error::new("the removal of old versions".into(), source))? {
+            delete(&context.client, child, live).await?;
+        }
     }
     Ok(applied)
 }
@@ -98,18 +115,10 @@ impl Writer for ServerSideApply<'_> {
     }
 }
 
-/// Deletes the child of this kind, if one exists and the ModelDeployment owns it.
-async fn prune(
-    client: &Client,
-    object: &ModelDeployment,
-    observed: &Observed,
-    child: &Child,
-) -> Result<(), Error> {
-    let Some(live) = observed.live.owned(object, child.kind) else {
-        return Ok(());
-    };
+/// Deletes a child that the ModelDeployment owns.
+async fn delete(client: &Client, child: &Child, live: &ObjectMeta) -> Result<(), Error> {
     let (namespace, name) = (
-        object.namespace().unwrap_or_default(),
+        live.namespace.clone().unwrap_or_default(),
         live.name.clone().unwrap_or_default(),
     );
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &child.resource());

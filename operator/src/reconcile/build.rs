@@ -4,9 +4,12 @@
 //! what their objects have in common.
 
 pub(super) mod claim;
+pub(super) mod commit;
 pub(super) mod config_map;
+mod containers;
 pub(super) mod deployment;
 pub(super) mod network_policy;
+mod pod;
 pub(super) mod service;
 pub(super) mod service_account;
 
@@ -15,7 +18,12 @@ use std::collections::BTreeMap;
 use kube::api::ObjectMeta;
 
 use super::plan::Plan;
-use crate::names::{FIELD_MANAGER, OWNER_LABEL};
+use crate::names::{
+    COMPONENT_LABEL, FIELD_MANAGER, INSTANCE_LABEL, MANAGED_BY_LABEL, NAME_LABEL, OWNER_LABEL, PART_OF_LABEL,
+};
+
+/// Characters of a hash in a name, label or annotation.
+const HASH_CHARS: usize = 16;
 
 fn selector_labels(plan: &Plan) -> BTreeMap<String, String> {
     BTreeMap::from([(OWNER_LABEL.to_string(), plan.name.clone())])
@@ -24,11 +32,11 @@ fn selector_labels(plan: &Plan) -> BTreeMap<String, String> {
 fn labels(plan: &Plan) -> BTreeMap<String, String> {
     let mut labels = selector_labels(plan);
     for (key, value) in [
-        ("app.kubernetes.io/name", "slipway-runtime"),
-        ("app.kubernetes.io/instance", plan.name.as_str()),
-        ("app.kubernetes.io/component", "runtime"),
-        ("app.kubernetes.io/part-of", "slipway"),
-        ("app.kubernetes.io/managed-by", FIELD_MANAGER),
+        (NAME_LABEL, "slipway-runtime"),
+        (INSTANCE_LABEL, plan.name.as_str()),
+        (COMPONENT_LABEL, "runtime"),
+        (PART_OF_LABEL, "slipway"),
+        (MANAGED_BY_LABEL, FIELD_MANAGER),
     ] {
         labels.insert(key.to_string(), value.to_string());
     }
@@ -43,6 +51,10 @@ fn metadata(plan: &Plan, name: String) -> ObjectMeta {
         owner_references: Some(vec![plan.owner.clone()]),
         ..ObjectMeta::default()
     }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..HASH_CHARS].to_string()
 }
 
 #[cfg(test)]

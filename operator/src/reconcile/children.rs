@@ -39,6 +39,10 @@ pub enum Presence {
     Always,
     /// The spec decides. If the spec stops requesting the child, the operator deletes it.
     Optional,
+    /// The spec decides. The child holds data, so the operator never deletes it.
+    Kept,
+    /// Every one has one for each pod template that is still used. Its name ends with a hash of its content.
+    Versioned,
 }
 
 impl Child {
@@ -47,10 +51,22 @@ impl Child {
         (self.resource)()
     }
 
-    /// Name of the child among the names of its ModelDeployment's children.
+    /// Name of the child among the names of its ModelDeployment's children; of a versioned one, the part before the
+    /// hash.
     pub fn name<'a>(&self, names: &'a Names) -> &'a str {
         (self.name)(names)
     }
+}
+
+/// One row for each kind, for what concerns all children of a kind.
+pub fn kinds() -> impl Iterator<Item = &'static Child> {
+    let is_first =
+        |(idx, child): &(usize, &Child)| CHILDREN[..*idx].iter().all(|other| other.kind != child.kind);
+    CHILDREN
+        .iter()
+        .enumerate()
+        .filter(is_first)
+        .map(|(_, child)| child)
 }
 
 /// A type of Kubernetes' API that a row can have.
@@ -101,6 +117,10 @@ pub enum Applied {}
 type Always<K> = K;
 /// The field of a child that may not exist.
 type Optional<K> = Option<K>;
+/// The field of a child with data that may not exist.
+type Kept<K> = Option<K>;
+/// The field of a child that exists for each pod template.
+type Versioned<K> = K;
 
 /// Makes [`CHILDREN`] and [`Resources`] out of the rows.
 macro_rules! children {
@@ -138,7 +158,7 @@ macro_rules! children {
         }
 
         impl<Phase> Resources<Phase> {
-            /// The rows of the children that the plan does not have.
+            /// The rows of the children that the plan does not have and that the operator may delete.
             pub fn absent(&self) -> impl Iterator<Item = &'static Child> {
                 let is_absent = [$($(is_absent!($presence, self.$field)),+),+];
                 CHILDREN.iter().zip(is_absent).filter_map(|(child, is_absent)| is_absent.then_some(child))
@@ -148,20 +168,23 @@ macro_rules! children {
 }
 
 macro_rules! write_child {
-    (Always, $writer:ident, $child:expr) => {
-        $writer.write($child)
-    };
     (Optional, $writer:ident, $child:expr) => {
         $writer.write_optional($child)
+    };
+    (Kept, $writer:ident, $child:expr) => {
+        $writer.write_optional($child)
+    };
+    ($always:ident, $writer:ident, $child:expr) => {
+        $writer.write($child)
     };
 }
 
 macro_rules! is_absent {
-    (Always, $child:expr) => {
-        false
-    };
     (Optional, $child:expr) => {
         $child.is_none()
+    };
+    ($kept:ident, $child:expr) => {
+        false
     };
 }
 
@@ -171,11 +194,13 @@ children! {
         /// Identity of the pods, without a token.
         service_account: Always ServiceAccount, named main;
         /// The runtime's configuration file.
-        config_map: Always ConfigMap, named config_map;
+        config_map: Versioned ConfigMap, named config_map;
+        /// The commit of the model's revision, for pods that start later.
+        commit: Optional ConfigMap, named commit;
         /// The claim of a cache that the ModelDeployment owns.
-        claim: Optional PersistentVolumeClaim, named claim;
+        claim: Kept PersistentVolumeClaim, named claim;
         /// Which connections to and from the pods are allowed.
-        network_policy: Always NetworkPolicy, named main;
+        network_policy: Optional NetworkPolicy, named main;
         /// The stable address of the replicas.
         service: Always Service, named main;
     ]
@@ -196,13 +221,16 @@ mod tests {
         let rule = |child: &Child| {
             let ApiResource { group, plural, .. } = child.resource();
             let group = if group.is_empty() { "\"\"".into() } else { group };
-            let verbs = match child.presence {
-                Presence::Always => "get, list, watch, create, patch",
-                Presence::Optional => "get, list, watch, create, patch, delete",
+            let is_deleted = |other: &Child| {
+                other.kind == child.kind && matches!(other.presence, Presence::Optional | Presence::Versioned)
+            };
+            let verbs = match CHILDREN.iter().any(is_deleted) {
+                false => "get, list, watch, create, patch",
+                true => "get, list, watch, create, patch, delete",
             };
             format!("  - apiGroups: [{group}]\n    resources: [{plural}]\n    verbs: [{verbs}]\n")
         };
-        CHILDREN.iter().map(rule).collect()
+        kinds().map(rule).collect()
     }
 
     #[test]
@@ -224,9 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn kinds_and_names_of_children_are_distinct() {
+    fn children_of_one_kind_have_distinct_names() {
         let names = Names::of("chat");
-        let distinct: std::collections::BTreeSet<&str> = CHILDREN.iter().map(|child| child.kind).collect();
+        let of_child = |child: &'static Child| (child.kind, child.name(&names));
+        let distinct: std::collections::BTreeSet<(&str, &str)> = CHILDREN.iter().map(of_child).collect();
         assert_eq!(distinct.len(), CHILDREN.len());
         assert_eq!(CHILDREN.last().unwrap().name(&names), "chat");
         assert_eq!(CHILDREN[1].name(&names), "chat-config");

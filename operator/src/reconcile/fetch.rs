@@ -16,12 +16,12 @@ use kube::{
 };
 
 use super::{
-    children::{CHILDREN, Child},
+    children::{CHILDREN, Child, Presence},
     observed::{LiveChildren, Observed, Ownership, ServiceAnswer},
 };
 use crate::{
     context::Context,
-    names::{FETCH_PORT, Names, SERVE_PORT, SERVICE_PORT, pod_selector},
+    names::{CONTROL_PORT, Names, SERVICE_PORT, pod_selector},
     pods::{self, Stage},
 };
 
@@ -99,17 +99,28 @@ async fn live_children(client: &Client, object: &ModelDeployment) -> Result<Live
     Ok(found.into_iter().flatten().collect())
 }
 
+/// The object with the child's name, or every version of it.
 async fn live_child(
     api: Api<DynamicObject>,
     child: &'static Child,
     names: &Names,
-) -> Result<Option<(&'static str, ObjectMeta)>, Error> {
+) -> Result<Vec<(&'static str, ObjectMeta)>, Error> {
     let name = child.name(names);
-    let found = api
-        .get_metadata_opt(name)
-        .await
-        .map_err(read_error(format!("{} {name}", child.kind)))?;
-    Ok(found.map(|live| (child.kind, live.metadata)))
+    let unreadable = read_error(format!("{} {name}", child.kind));
+    let found = match child.presence {
+        Presence::Versioned => {
+            let ours = ListParams::default().labels(&pod_selector(&names.main));
+            api.list_metadata(&ours).await.map_err(unreadable)?.items
+        }
+        Presence::Always | Presence::Optional | Presence::Kept => {
+            let found = api.get_metadata_opt(name).await.map_err(unreadable)?;
+            found.into_iter().collect()
+        }
+    };
+    Ok(found
+        .into_iter()
+        .map(|live| (child.kind, live.metadata))
+        .collect())
 }
 
 async fn list_pods(client: &Client, object: &ModelDeployment) -> Result<Vec<Pod>, Error> {
@@ -150,21 +161,18 @@ async fn startups(
     let facts_known = status.model.is_some() && status.observed_generation == object.metadata.generation;
     let mut replicas = pods::replicas(pods);
     replicas.reverse();
-    let starting = replicas.iter().filter_map(|replica| match replica.stage {
-        Stage::Downloading => Some((replica, FETCH_PORT)),
-        Stage::Loading => Some((replica, SERVE_PORT)),
-        Stage::Unscheduled | Stage::Starting | Stage::Ready | Stage::Leaving | Stage::Ended => None,
-    });
+    let starting = replicas
+        .iter()
+        .filter(|replica| matches!(replica.stage, Stage::Downloading | Stage::Loading));
     let ready = replicas
         .iter()
-        .filter(|replica| replica.stage == Stage::Ready && !facts_known)
-        .map(|replica| (replica, SERVE_PORT));
+        .filter(|replica| replica.stage == Stage::Ready && !facts_known);
     let requests = starting
         .take(STARTING_PODS_MAX)
         .chain(ready.take(1))
-        .filter_map(|(replica, port)| Some((replica.name.to_string(), replica.ip?, port)));
+        .filter_map(|replica| Some((replica.name.to_string(), replica.ip?)));
     stream::iter(requests.collect::<Vec<_>>())
-        .map(|(name, ip, port)| async move { Some((name, context.probe.startup(ip, port).await?)) })
+        .map(|(name, ip)| async move { Some((name, context.probe.startup(ip, CONTROL_PORT).await?)) })
         .buffer_unordered(STARTING_PODS_MAX + 1)
         .filter_map(std::future::ready)
         .collect()

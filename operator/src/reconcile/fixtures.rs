@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, convert::Infallible};
 
-use crds::ModelDeployment;
+use crds::{ModelDeployment, modeldeployment::Network};
 use futures::FutureExt;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ pub(crate) fn installation() -> Installation {
     Installation {
         runtime_image: IMAGE.into(),
         namespace: Some("slipway-system".into()),
+        network: Network::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use crate::names::OWNER_LABEL;
+use crate::names::{FIELD_MANAGER, MANAGED_BY_LABEL, OWNER_LABEL};
 
 /// Everything that a reconcile decides on, besides the ModelDeployment itself.
 #[derive(Clone, Debug, Default)]
@@ -40,10 +40,10 @@ pub enum ServiceAnswer {
     NoAnswer,
 }
 
-/// Metadata of the objects that have the children's names, whoever owns them; at most one of each kind.
+/// Metadata of the objects that have the children's names, whoever owns them.
 #[derive(Clone, Debug, Default)]
 pub struct LiveChildren {
-    by_kind: BTreeMap<&'static str, ObjectMeta>,
+    by_kind_and_name: BTreeMap<(&'static str, String), ObjectMeta>,
 }
 
 /// Who owns an object that has a child's name.
@@ -51,7 +51,7 @@ pub struct LiveChildren {
 pub enum Ownership {
     /// This ModelDeployment.
     Owned,
-    /// Nobody: an earlier ModelDeployment of this name, or this one, left it on purpose.
+    /// Nobody: the operator made it for a ModelDeployment of this name, which left it on purpose.
     Retained,
     /// An earlier ModelDeployment of this name; the garbage collector will delete the object.
     Leaving,
@@ -61,8 +61,10 @@ pub enum Ownership {
 
 impl FromIterator<(&'static str, ObjectMeta)> for LiveChildren {
     fn from_iter<T: IntoIterator<Item = (&'static str, ObjectMeta)>>(found: T) -> Self {
+        let named =
+            |(kind, live): (&'static str, ObjectMeta)| ((kind, live.name.clone().unwrap_or_default()), live);
         Self {
-            by_kind: found.into_iter().collect(),
+            by_kind_and_name: found.into_iter().map(named).collect(),
         }
     }
 }
@@ -70,15 +72,34 @@ impl FromIterator<(&'static str, ObjectMeta)> for LiveChildren {
 impl LiveChildren {
     /// The first object with this ownership, as `Kind name`.
     pub fn first(&self, object: &ModelDeployment, wanted: Ownership) -> Option<String> {
-        let mut live = self.by_kind.iter();
-        let (kind, live) = live.find(|(_, live)| ownership(live, object) == wanted)?;
-        Some(format!("{kind} {}", live.name.as_deref().unwrap_or_default()))
+        let mut live = self.by_kind_and_name.iter();
+        let ((kind, name), _) = live.find(|(_, live)| ownership(live, object) == wanted)?;
+        Some(format!("{kind} {name}"))
     }
 
-    /// The object of this kind, if `object` owns it and it is not being deleted.
-    pub fn owned(&self, object: &ModelDeployment, kind: &str) -> Option<&ObjectMeta> {
-        self.by_kind
-            .get(kind)
+    /// The object of this kind and name, if `object` owns it and it is not being deleted.
+    pub fn owned(&self, object: &ModelDeployment, kind: &'static str, name: &str) -> Option<&ObjectMeta> {
+        self.ours(object, kind, name)
+            .filter(|live| ownership(live, object) == Ownership::Owned)
+    }
+
+    /// The object of this kind and name, if it was made for this ModelDeployment or one of its name that left it, and
+    /// it is not being deleted.
+    pub fn ours(&self, object: &ModelDeployment, kind: &'static str, name: &str) -> Option<&ObjectMeta> {
+        self.by_kind_and_name
+            .get(&(kind, name.to_string()))
+            .filter(|live| matches!(ownership(live, object), Ownership::Owned | Ownership::Retained))
+            .filter(|live| live.deletion_timestamp.is_none())
+    }
+
+    /// The objects of this kind that `object` owns and that are not being deleted.
+    pub fn all_owned(&self, object: &ModelDeployment, kind: &str) -> impl Iterator<Item = &ObjectMeta> {
+        let of_kind = self
+            .by_kind_and_name
+            .iter()
+            .filter(move |((other, _), _)| *other == kind);
+        of_kind
+            .map(|(_, live)| live)
             .filter(|live| ownership(live, object) == Ownership::Owned && live.deletion_timestamp.is_none())
     }
 }
@@ -86,13 +107,20 @@ impl LiveChildren {
 fn ownership(live: &ObjectMeta, object: &ModelDeployment) -> Ownership {
     let mut owners = live.owner_references.iter().flatten();
     let controller = owners.find(|owner| owner.controller == Some(true));
-    let label = live.labels.as_ref().and_then(|labels| labels.get(OWNER_LABEL));
+    let label = |name: &str| {
+        live.labels
+            .as_ref()
+            .and_then(|labels| labels.get(name))
+            .map(String::as_str)
+    };
+    let is_made_here =
+        label(OWNER_LABEL) == Some(&object.name_any()) && label(MANAGED_BY_LABEL) == Some(FIELD_MANAGER);
     match controller {
         Some(owner) if Some(&owner.uid) == object.metadata.uid.as_ref() => Ownership::Owned,
         Some(owner) if owner.kind == ModelDeployment::kind(&()) && owner.name == object.name_any() => {
             Ownership::Leaving
         }
-        None if label == Some(&object.name_any()) => Ownership::Retained,
+        None if is_made_here => Ownership::Retained,
         Some(_) | None => Ownership::Foreign,
     }
 }

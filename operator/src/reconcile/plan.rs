@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use crds::{
     failure::Failure,
-    modeldeployment::{AccessMode, PullPolicy, Scheduling, SettingsStatus},
+    modeldeployment::{AccessMode, PodMetadata, PullPolicy, Scheduling, SettingsStatus},
 };
 use k8s_openapi::{
+    api::networking::v1::NetworkPolicyPeer,
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
     jiff::SignedDuration,
 };
@@ -43,18 +44,26 @@ pub struct Plan {
     pub gpu: Option<Gpus>,
     /// CPU cores of one replica.
     pub cpu: Option<Quantity>,
+    /// Most CPU cores of one replica.
+    pub cpu_limit: Option<Quantity>,
     /// Memory of one replica.
     pub memory: Option<Quantity>,
     /// The nodes on which replicas may run.
     pub scheduling: Scheduling,
+    /// Labels and annotations of the pods, besides the operator's.
+    pub pod_metadata: PodMetadata,
+    /// User and groups of the pods.
+    pub identity: Identity,
+    /// Which connections the NetworkPolicy allows; `None` if there is no policy.
+    pub network: Option<Connections>,
     /// Secret with the API keys.
     pub api_keys: Option<SecretKey>,
     /// Longest drain of a stopping replica.
     pub drain_timeout_seconds: u32,
     /// Longest time from the engine's start to ready.
     pub startup_timeout_seconds: u32,
-    /// Whether a rollout may start a new pod before an old one has ended.
-    pub surge: Surge,
+    /// The nodes that the model's volume allows.
+    pub volume_reach: VolumeReach,
     /// The variables of `spec.env` that have no effect or are unknown, for the status.
     pub settings: SettingsStatus,
     /// Notes on settings without effect, for the `Accepted` condition.
@@ -64,6 +73,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Name of the download's source: equal for equal repositories, revisions and patterns. It is the last part of the
+    /// model's directory.
+    pub fn source_key(&self) -> &str {
+        self.model_dir.rsplit('/').next().unwrap_or(&self.model_dir)
+    }
+
     /// Longest time from the engine's start to ready.
     pub fn startup_timeout(&self) -> SignedDuration {
         SignedDuration::from_secs(i64::from(self.startup_timeout_seconds))
@@ -89,8 +104,37 @@ pub struct Refusal {
 pub struct Image {
     /// Its reference.
     pub reference: String,
+    /// The image of a spec that names none. It is fixed when the operator first sees the ModelDeployment.
+    pub default: String,
     /// When to pull it; `None` is Kubernetes' default.
     pub pull_policy: Option<PullPolicy>,
+    /// Names of the Secrets with the credentials of its registry.
+    pub pull_secrets: Vec<String>,
+}
+
+/// User and groups of the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// These.
+    Fixed {
+        /// User of the containers.
+        user: i64,
+        /// Group of the containers.
+        group: i64,
+        /// Group that owns the volumes.
+        fs_group: i64,
+    },
+    /// Those that the cluster assigns.
+    Platform,
+}
+
+/// Which connections to the pods the NetworkPolicy allows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connections {
+    /// Peers that may send requests; `None` means every pod of the cluster.
+    pub clients: Option<Vec<NetworkPolicyPeer>>,
+    /// Peers that may read metrics, besides the operator.
+    pub monitoring: Vec<NetworkPolicyPeer>,
 }
 
 /// A repository of the hub at one revision.
@@ -121,12 +165,16 @@ pub struct Hub {
     pub repository: Repository,
     /// Address of the hub if it is not the public one.
     pub endpoint: Option<String>,
+    /// Commit of the revision, if pods of this ModelDeployment already have it: later pods get the same.
+    pub commit: Option<String>,
     /// Patterns of the files to download.
     pub allow_patterns: Vec<String>,
     /// Patterns of the files not to download.
     pub ignore_patterns: Vec<String>,
     /// Secret with the token.
     pub token: Option<SecretKey>,
+    /// ConfigMap with the certificates of further authorities.
+    pub ca_bundle: Option<ConfigMapKey>,
     /// Where the files are kept.
     pub cache: CacheVolume,
 }
@@ -175,6 +223,15 @@ pub struct SecretKey {
     pub key: String,
 }
 
+/// A key of a ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigMapKey {
+    /// Name of the ConfigMap.
+    pub name: String,
+    /// Key in it.
+    pub key: String,
+}
+
 /// GPUs of one replica.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpus {
@@ -186,11 +243,11 @@ pub struct Gpus {
     pub product: Option<String>,
 }
 
-/// Whether a rollout may start a new pod before an old one has ended.
+/// The nodes that can mount the model's volume at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surge {
-    /// It may: the pod needs nothing that only one pod can have.
-    Allowed,
-    /// It may not: the new pod could wait forever for the GPU or the volume of the old one.
-    Refused,
+pub enum VolumeReach {
+    /// All of them.
+    EveryNode,
+    /// One, so that all replicas must run on it.
+    OneNode,
 }

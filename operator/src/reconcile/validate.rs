@@ -8,30 +8,36 @@ use crds::{
     ModelDeployment, ModelDeploymentSpec,
     failure::{Failure, Reason},
     modeldeployment::{
-        API_KEYS_KEY_DEFAULT, AccessMode, Cache, CacheType, GPU_RESOURCE_DEFAULT, HuggingFace,
-        REPLICAS_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
+        API_KEYS_KEY_DEFAULT, AccessMode, AssignedBy, CA_BUNDLE_KEY_DEFAULT, Cache, CacheType,
+        GPU_RESOURCE_DEFAULT, HuggingFace, NetworkPolicyMode, PodMetadata, REPLICAS_DEFAULT,
+        STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
     settings::{FOREIGN, Layer, ProcessSettings, SettingError, Settings, Variable, variable},
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::{Resource, ResourceExt};
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
 use serde_json::{Map, Value};
 
 use super::{
     observed::{Observed, Ownership},
     plan::{
-        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Refusal, Repository, SecretKey, Source, Surge,
+        CacheVolume, ClaimLifetime, ConfigMapKey, Connections, Gpus, Hub, Identity, Image, Plan, Refusal,
+        Repository, SecretKey, Source, VolumeReach,
     },
 };
 use crate::{
     context::Installation,
-    names::{MODELS_DIR, TOKENIZER_DIR},
+    names::{
+        COMMIT, DEFAULT_IMAGE, MODELS_DIR, Names, SOURCE, TOKENIZER_DIR, is_own_annotation, is_own_label,
+    },
 };
 
 /// Size of a cache claim, if the spec does not set it.
 const CLAIM_SIZE_DEFAULT: &str = "100Gi";
 /// Name of `spec.env` in error messages.
 const ENV_LAYER: &str = "spec.env";
+/// User and group of the runtime image.
+const USER_DEFAULT: i64 = 65532;
 
 /// Resolves and checks the spec.
 ///
@@ -47,9 +53,13 @@ pub fn plan(
     let refuse = |failure| Refusal { replicas, failure };
     check_names(object, observed).map_err(refuse)?;
     let spec = &object.spec;
-    let source = source(spec).map_err(refuse)?;
+    let mut source = source(spec).map_err(refuse)?;
     let Read { settings, report } = read_settings(spec).map_err(refuse)?;
+    let pod_metadata = pod_metadata(spec).map_err(refuse)?;
     let model_dir = model_dir(spec, &source);
+    if let Source::Hub(hub) = &mut source {
+        hub.commit = commit(object, observed, &model_dir);
+    }
     let tokenizer = tokenizer(&settings, &source).map_err(refuse)?;
     let served_name = served_name(object, &settings);
     let gpu = gpus(spec);
@@ -57,30 +67,36 @@ pub fn plan(
     Ok(Plan {
         name: object.name_any(),
         namespace: object.namespace().unwrap_or_default(),
-        owner: object.controller_owner_ref(&()).unwrap_or_default(),
+        owner: owner(object),
         replicas,
-        image: image(object, installation),
+        image: image(object, observed, installation),
         config: config(
             settings,
             &served_name,
             tokenizer.is_some().then_some(model_dir.as_str()),
         ),
         env: passed_env(spec, &report.unknown),
-        surge: surge(gpu.as_ref(), &source, observed),
+        volume_reach: volume_reach(&source, observed),
+        notes: notes(&report)
+            .chain(kept_claim(object, &source, observed))
+            .collect(),
         source,
         model_dir,
         served_name,
         tokenizer,
         gpu,
         cpu: resources.cpu,
+        cpu_limit: resources.limits.and_then(|limits| limits.cpu),
         memory: resources.memory,
         scheduling: spec.scheduling.clone().unwrap_or_default(),
+        pod_metadata,
+        identity: identity(spec),
+        network: connections(spec, installation),
         api_keys: api_keys(spec),
         drain_timeout_seconds: drain_timeout_seconds(spec),
         startup_timeout_seconds: spec
             .startup_timeout_seconds
             .unwrap_or(STARTUP_TIMEOUT_SECONDS_DEFAULT),
-        notes: notes(&report),
         settings: report,
         operator_namespace: installation.namespace.clone(),
     })
@@ -110,19 +126,106 @@ fn check_names(object: &ModelDeployment, observed: &Observed) -> Result<(), Fail
     }
 }
 
-/// The image of the spec, else the one pinned in the status, else the default of the installation.
-fn image(object: &ModelDeployment, installation: &Installation) -> Image {
+/// The ModelDeployment as the owner of its children. A foreground deletion of it waits for them.
+fn owner(object: &ModelDeployment) -> OwnerReference {
+    OwnerReference {
+        block_owner_deletion: Some(true),
+        ..object.controller_owner_ref(&()).unwrap_or_default()
+    }
+}
+
+/// The image of the spec, else the default. The Deployment has the default of the time when it was made; the status has
+/// it too, in case the Deployment was deleted.
+fn image(object: &ModelDeployment, observed: &Observed, installation: &Installation) -> Image {
     let runtime = object.spec.runtime.clone().unwrap_or_default();
-    let pinned = object
-        .status
-        .as_ref()
-        .and_then(|status| status.runtime_image.clone());
+    let deployment = observed
+        .live
+        .ours(object, "Deployment", &Names::of(&object.name_any()).main);
+    let pinned = match deployment {
+        Some(live) => annotation(live, DEFAULT_IMAGE),
+        None if runtime.image.is_none() => object
+            .status
+            .as_ref()
+            .and_then(|status| status.runtime_image.clone()),
+        None => None,
+    };
+    let default = pinned.unwrap_or_else(|| installation.runtime_image.clone());
     Image {
-        reference: runtime
-            .image
-            .or(pinned)
-            .unwrap_or_else(|| installation.runtime_image.clone()),
+        reference: runtime.image.unwrap_or_else(|| default.clone()),
+        default,
         pull_policy: runtime.pull_policy,
+        pull_secrets: runtime
+            .image_pull_secrets
+            .into_iter()
+            .map(|secret| secret.name)
+            .collect(),
+    }
+}
+
+fn annotation(live: &ObjectMeta, name: &str) -> Option<String> {
+    live.annotations.as_ref()?.get(name).cloned()
+}
+
+/// The commit that the first pods of this source have downloaded. The ConfigMap has it from the time when the status
+/// first had it.
+fn commit(object: &ModelDeployment, observed: &Observed, model_dir: &str) -> Option<String> {
+    let name = Names::of(&object.name_any()).commit;
+    let recorded = observed.live.ours(object, "ConfigMap", &name).filter(|live| {
+        annotation(live, SOURCE).is_some_and(|source| model_dir.ends_with(&format!("/{source}")))
+    });
+    let reported = || {
+        let status = object.status.as_ref()?;
+        let is_current = status.observed_generation == object.metadata.generation;
+        status.model.as_ref().filter(|_| is_current)?.revision.clone()
+    };
+    recorded
+        .and_then(|live| annotation(live, COMMIT))
+        .or_else(reported)
+}
+
+/// Refuses labels and annotations that the operator sets itself.
+fn pod_metadata(spec: &ModelDeploymentSpec) -> Result<PodMetadata, Failure> {
+    let metadata = spec.pod_metadata.clone().unwrap_or_default();
+    let labels = metadata.labels.keys().filter(|key| is_own_label(key));
+    let annotations = metadata.annotations.keys().filter(|key| is_own_annotation(key));
+    let refused: Vec<&str> = labels.chain(annotations).map(String::as_str).collect();
+    if refused.is_empty() {
+        return Ok(metadata);
+    }
+    Err(Failure::new(
+        Reason::InvalidSetting,
+        format!(
+            "spec.podMetadata sets {}, which the operator sets",
+            refused.join(", ")
+        ),
+        "remove it from spec.podMetadata",
+    ))
+}
+
+fn identity(spec: &ModelDeploymentSpec) -> Identity {
+    let context = spec.security_context.clone().unwrap_or_default();
+    match context.assigned_by.unwrap_or_default() {
+        AssignedBy::Platform => Identity::Platform,
+        AssignedBy::Spec => Identity::Fixed {
+            user: context.run_as_user.unwrap_or(USER_DEFAULT),
+            group: context.run_as_group.unwrap_or(USER_DEFAULT),
+            fs_group: context.fs_group.unwrap_or(USER_DEFAULT),
+        },
+    }
+}
+
+/// The spec's part of the NetworkPolicy, completed by the installation's.
+fn connections(spec: &ModelDeploymentSpec, installation: &Installation) -> Option<Connections> {
+    let network = spec.network.clone().unwrap_or_default();
+    let installed = installation.network.clone();
+    match network.policy.or(installed.policy) {
+        Some(NetworkPolicyMode::None) => None,
+        Some(NetworkPolicyMode::Managed) | None => Some(Connections {
+            clients: [network.clients, installed.clients]
+                .into_iter()
+                .find(|peers| !peers.is_empty()),
+            monitoring: [network.monitoring, installed.monitoring].concat(),
+        }),
     }
 }
 
@@ -134,11 +237,16 @@ fn source(spec: &ModelDeploymentSpec) -> Result<Source, Failure> {
                 revision: revision(hub),
             },
             endpoint: hub.endpoint.clone(),
+            commit: None,
             allow_patterns: hub.allow_patterns.clone(),
             ignore_patterns: hub.ignore_patterns.clone(),
             token: spec.model.token_secret_ref.as_ref().map(|secret| SecretKey {
                 name: secret.name.clone(),
                 key: secret.key.clone().unwrap_or_else(|| TOKEN_KEY_DEFAULT.into()),
+            }),
+            ca_bundle: spec.ca_bundle.as_ref().map(|bundle| ConfigMapKey {
+                name: bundle.name.clone(),
+                key: bundle.key.clone().unwrap_or_else(|| CA_BUNDLE_KEY_DEFAULT.into()),
             }),
             cache: cache(spec.cache.as_ref()),
         })),
@@ -248,6 +356,10 @@ fn refusal(error: SettingError) -> Failure {
             Reason::InvalidSetting,
             format!("for {setting} in spec.env: {instead}"),
         ),
+        SettingError::Empty { setting, .. } => (
+            Reason::InvalidSetting,
+            format!("give {setting} a value, or remove it from spec.env"),
+        ),
         SettingError::Invalid { setting, .. } => (Reason::InvalidSetting, format!("correct {setting}")),
         SettingError::Contradiction { first, second, .. } => (
             Reason::InvalidSetting,
@@ -272,6 +384,22 @@ fn notes(report: &SettingsStatus) -> Vec<String> {
     notes
         .map(|(why, names)| format!("without effect: {} ({why})", names.join(", ")))
         .collect()
+}
+
+/// A note on the claim of a cache that the spec no longer requests. The operator never deletes data.
+fn kept_claim(object: &ModelDeployment, source: &Source, observed: &Observed) -> Option<String> {
+    let is_requested = matches!(
+        source,
+        Source::Hub(Hub {
+            cache: CacheVolume::Own { .. },
+            ..
+        })
+    );
+    let name = Names::of(&object.name_any()).claim;
+    let live = observed.live.ours(object, "PersistentVolumeClaim", &name);
+    live.filter(|_| !is_requested).map(|_| {
+        format!("the claim {name} is kept and not used; delete it with kubectl delete pvc {name}, or set spec.cache again")
+    })
 }
 
 fn passed_env(spec: &ModelDeploymentSpec, unknown: &[String]) -> BTreeMap<String, String> {
@@ -349,9 +477,7 @@ fn gpus(spec: &ModelDeploymentSpec) -> Option<Gpus> {
     })
 }
 
-/// A new pod may start while old ones run only if it cannot wait for something that they hold: a GPU, or a volume that
-/// only one node can mount.
-fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
+fn volume_reach(source: &Source, observed: &Observed) -> VolumeReach {
     let is_shared = match source {
         Source::Hub(Hub {
             cache: CacheVolume::Ephemeral { .. },
@@ -367,10 +493,9 @@ fn surge(gpu: Option<&Gpus>, source: &Source, observed: &Observed) -> Surge {
         })
         | Source::Claim { .. } => observed.named_claim_is_shared(),
     };
-    if gpu.is_none() && is_shared {
-        Surge::Allowed
-    } else {
-        Surge::Refused
+    match is_shared {
+        true => VolumeReach::EveryNode,
+        false => VolumeReach::OneNode,
     }
 }
 

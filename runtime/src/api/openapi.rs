@@ -34,8 +34,12 @@ pub struct RouteDoc {
 pub enum Access {
     /// Clients with a key, if the settings contain keys.
     Key,
-    /// Everybody: the kubelet, Prometheus and the operator have no key.
+    /// Everybody.
     Open,
+    /// Everybody, and on the control port too: the kubelet and the operator have no key.
+    Probe,
+    /// Whoever reaches the control port; everybody if the settings name none. Prometheus and the operator have no key.
+    Control,
 }
 
 /// How the OpenAPI document describes a route.
@@ -255,6 +259,8 @@ pub fn markdown(routes: &[&RouteDoc]) -> String {
         let key = match route.access {
             Access::Key => "if the settings contain keys",
             Access::Open => "not needed",
+            Access::Probe => "not needed; also on CONTROL_PORT",
+            Access::Control => "not needed; only on CONTROL_PORT if it is set",
         };
         let _ = writeln!(
             text,

@@ -62,10 +62,11 @@ fn check(spec: &ModelDeploymentSpec, above: &Settings) -> Result<(), ConfigError
     }
     let auth = spec.auth.as_ref();
     let needs_keys = auth.is_some_and(|auth| auth.api_keys_secret_ref.is_some());
-    if needs_keys && above.process.api_key.is_none() {
+    let has_keys = above.process.api_key.is_some() || above.process.api_keys_file.is_some();
+    if needs_keys && !has_keys {
         return Err(ConfigError::NeedsCluster {
             field: "spec.auth.apiKeysSecretRef",
-            remedy: "Give the keys with --api-key or in OPENAI_API_KEYS.",
+            remedy: "Give the keys with --api-key, --api-keys-file or in OPENAI_API_KEYS.",
         });
     }
     for variable in &spec.env {

@@ -3,6 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crds::settings::{SETTINGS, Setting, Variable, variable};
+
+use super::ConfigError;
+
 /// The environment variables of a process. Empty values count as absent.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -14,6 +18,26 @@ impl Environment {
     pub fn of_process() -> Self {
         Self {
             variables: std::env::vars_os().collect(),
+        }
+    }
+
+    /// Refuses variables of settings that are not UTF-8: without their values, a process could permit more than it
+    /// should.
+    ///
+    /// # Errors
+    /// [`ConfigError::NotText`] for the first one.
+    pub(super) fn check_texts(&self) -> Result<(), ConfigError> {
+        let is_setting = |name: &str| !matches!(variable(name), Variable::Unknown);
+        let broken = self
+            .variables
+            .iter()
+            .filter(|(_, value)| value.to_str().is_none());
+        let mut named = broken.filter_map(|(name, _)| name.to_str());
+        match named.find(|name| is_setting(name)) {
+            Some(name) => Err(ConfigError::NotText {
+                name: name.to_owned(),
+            }),
+            None => Ok(()),
         }
     }
 
@@ -45,9 +69,12 @@ impl Environment {
         self.text("HF_ENDPOINT")
     }
 
-    /// `HF_TOKEN`: token for the hub.
+    /// Token for the hub: `HF_TOKEN`, or one of the other names of this setting.
     pub fn hub_token(&self) -> Option<String> {
-        self.text("HF_TOKEN")
+        let setting = SETTINGS.iter().filter(|setting| setting.field == "hf_token");
+        setting
+            .flat_map(Setting::env_names)
+            .find_map(|name| self.text(&name))
     }
 
     /// `TERMINATION_MESSAGE_PATH`: the file for the message of a failed container.
@@ -91,6 +118,14 @@ mod tests {
         assert_eq!(directory(&all[..2]), Some("/x/slipway/models".into()));
         assert_eq!(directory(&all[..1]), Some("/h/.cache/slipway/models".into()));
         assert_eq!(directory(&[("HF_HOME", "")]), None);
+    }
+
+    #[test]
+    fn the_token_has_the_names_of_its_setting() {
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
+            let environment: Environment = [(name, "secret")].into_iter().collect();
+            assert_eq!(environment.hub_token().as_deref(), Some("secret"), "{name}");
+        }
     }
 
     #[cfg(unix)]

@@ -69,6 +69,32 @@ pub enum ConfigError {
         /// The setting without one.
         missing: &'static str,
     },
+    /// Two settings of which a process may have one.
+    #[error("{first} and {second} are both given")]
+    Exclusive {
+        /// One setting.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A file of keys has none.
+    #[error("the file of API keys {} contains no keys", path.display())]
+    NoKeys {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Clients and probes have the same port.
+    #[error("PORT and CONTROL_PORT are both {port}")]
+    SamePort {
+        /// The port.
+        port: u16,
+    },
+    /// The variable of a setting is not UTF-8.
+    #[error("the value of {name} is not UTF-8 text")]
+    NotText {
+        /// The variable.
+        name: String,
+    },
     /// A text that is not an origin, method or header.
     #[error("{text:?} is not a value for ALLOWED_ORIGINS, ALLOWED_METHODS or ALLOWED_HEADERS")]
     Cors {
@@ -90,6 +116,13 @@ impl ConfigError {
     pub fn failure(&self) -> Failure {
         let remedy = match self {
             ConfigError::Setting(SettingError::NotInThisVersion { instead, .. }) => instead,
+            ConfigError::Setting(SettingError::Empty { .. }) => {
+                "Give at least one key, or unset the variable to serve without keys."
+            }
+            ConfigError::NoKeys { .. } => "Write at least one key into the file.",
+            ConfigError::Exclusive { .. } => "Remove one of them.",
+            ConfigError::SamePort { .. } => "Choose two different ports.",
+            ConfigError::NotText { .. } => "Correct the value, or unset the variable.",
             ConfigError::Setting(_) | ConfigError::Schema { .. } => {
                 "Correct the value; docs/settings.md lists every setting."
             }

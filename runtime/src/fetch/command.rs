@@ -3,7 +3,6 @@
 //! Owns its arguments and its progress lines.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::progress::Progress;
 use super::repository::fetch;
 use super::select::Patterns;
 use super::token::Token;
+use crate::listen::Address;
 use crate::startup::{self, Stage, StartupTracker};
 
 /// The folder, inside the destination, for tokenizer files of another repository.
@@ -72,8 +72,8 @@ pub struct FetchArgs {
     #[arg(long)]
     pub verify_contents: bool,
     /// Address on which GET /startupz returns the progress.
-    #[arg(long, value_name = "ADDRESS")]
-    pub progress_listen: Option<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT")]
+    pub progress_listen: Option<Address>,
 }
 
 /// Runs `slipway-runtime fetch`. A token file wins over the token of the environment.
@@ -82,7 +82,7 @@ pub struct FetchArgs {
 /// [`FetchError`]. [`FetchError::failure`] gives the exit code and the termination message.
 pub async fn run(args: FetchArgs, token_in_env: Option<String>) -> Result<(), FetchError> {
     let tracker = StartupTracker::new();
-    let _server = match args.progress_listen {
+    let _server = match args.progress_listen.clone() {
         Some(address) => Some(serve_progress(address, tracker.clone()).await?),
         None => None,
     };
@@ -158,10 +158,11 @@ impl FetchArgs {
 }
 
 async fn serve_progress(
-    address: SocketAddr,
+    address: Address,
     tracker: StartupTracker,
 ) -> Result<AbortOnDropHandle<io::Result<()>>, FetchError> {
-    let listener = tokio::net::TcpListener::bind(address)
+    let listener = address
+        .bind()
         .await
         .map_err(|source| FetchError::Listen { address, source })?;
     let router = startup::router(tracker);

@@ -180,7 +180,7 @@ pub enum FetchError {
     #[error("cannot listen on {address}")]
     Listen {
         /// The requested address.
-        address: std::net::SocketAddr,
+        address: crate::listen::Address,
         /// The system's error.
         #[source]
         source: io::Error,

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::auth::ApiKeys;
 use crate::api::error::ApiError;
 use crate::api::jobs::Jobs;
 use crate::config::ServeConfig;
@@ -19,6 +20,8 @@ pub struct App {
     pub config: Arc<ServeConfig>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// The API keys that are valid now.
+    pub api_keys: Arc<ApiKeys>,
     /// Work that is fetched later.
     pub jobs: Jobs,
     /// The loaded model; empty while loading.
@@ -32,6 +35,7 @@ impl App {
         App {
             startup: StartupTracker::new(),
             metrics: Arc::new(Metrics::new(&config.served_names.first)),
+            api_keys: Arc::new(ApiKeys::new(&config.api_keys.keys)),
             jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config: Arc::new(config),
             serving: OnceLock::new(),

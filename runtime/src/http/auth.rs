@@ -1,43 +1,96 @@
 //! API keys: who may use the routes of OpenAI and Anthropic.
+//!
+//! Owns the keys that are valid now, and follows the file that they come from.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use crds::failure::chain;
 use subtle::{Choice, ConstantTimeEq};
+
+use crate::config::{ApiKeysFile, ConfigError};
+
+/// Time between two looks at a file of keys. Kubernetes renews a mounted Secret about once a minute.
+const FILE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The keys that open the routes, as hashes of one length, so that neither a key nor its length shows in the time a
 /// comparison takes.
 #[derive(Debug)]
 pub struct ApiKeys {
-    hashes: Vec<blake3::Hash>,
+    hashes: RwLock<Arc<[blake3::Hash]>>,
 }
 
 impl ApiKeys {
     /// Keys of which a client must present one; without any, the routes are open.
     pub fn new(keys: &[String]) -> Self {
         Self {
-            hashes: keys.iter().map(|key| blake3::hash(key.as_bytes())).collect(),
+            hashes: RwLock::new(hashes(keys)),
         }
-    }
-
-    /// Whether clients need a key.
-    pub fn is_open(&self) -> bool {
-        self.hashes.is_empty()
     }
 
     /// Whether a request carries a key that opens. Every key is compared, whichever fits.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
-        if self.is_open() {
+        let valid = self.valid();
+        if valid.is_empty() {
             return true;
         }
         let fits = |token: &[u8]| {
             let presented = blake3::hash(token);
             let equal = |hash: &blake3::Hash| hash.as_bytes().ct_eq(presented.as_bytes());
-            self.hashes
+            valid
                 .iter()
                 .map(equal)
                 .fold(Choice::from(0), |any, one| any | one)
         };
         presented(headers).any(|token| fits(token).into())
     }
+
+    fn valid(&self) -> Arc<[blake3::Hash]> {
+        Arc::clone(&self.hashes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the keys that a file contains now. If they cannot be used, the keys of before stay, and the problem is
+    /// logged and returned; `known` is a problem that was logged already.
+    fn renew(&self, read: Result<Vec<String>, ConfigError>, known: Option<String>) -> Option<String> {
+        match read.map(|keys| hashes(&keys)) {
+            Ok(renewed) => {
+                if renewed != self.valid() {
+                    tracing::info!(n_keys = renewed.len(), "the API keys changed");
+                    *self.hashes.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+                }
+                None
+            }
+            Err(error) => {
+                let problem = chain(&error);
+                if known.as_ref() != Some(&problem) {
+                    tracing::error!(
+                        problem,
+                        "the changed API keys cannot be used; those of before stay valid"
+                    );
+                }
+                Some(problem)
+            }
+        }
+    }
+}
+
+/// Reads a file of keys again and again, and takes its keys whenever they change.
+pub async fn follow(keys: Arc<ApiKeys>, file: ApiKeysFile) {
+    let file = Arc::new(file);
+    let mut problem = None;
+    loop {
+        tokio::time::sleep(FILE_INTERVAL).await;
+        let file = Arc::clone(&file);
+        let Ok(read) = tokio::task::spawn_blocking(move || file.read()).await else {
+            continue;
+        };
+        problem = keys.renew(read, problem);
+    }
+}
+
+fn hashes(keys: &[String]) -> Arc<[blake3::Hash]> {
+    keys.iter().map(|key| blake3::hash(key.as_bytes())).collect()
 }
 
 /// The keys of a request: as OpenAI's clients send them, as RunPod's do, without a scheme, or as Anthropic's do.
@@ -102,6 +155,23 @@ mod tests {
             keys.admit(&headers)
         };
         assert!(admits("first") && !admits("second") && !admits(""));
+    }
+
+    #[test]
+    fn changed_keys_replace_the_old_ones_and_invalid_ones_do_not() {
+        let keys = ApiKeys::new(&["old".to_owned()]);
+        let admits = |key: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-api-key", HeaderValue::from_static(key));
+            keys.admit(&headers)
+        };
+        assert_eq!(keys.renew(Ok(vec!["new".to_owned()]), None), None);
+        assert!(admits("new") && !admits("old"));
+        let broken = || Err(ConfigError::NoKeys { path: "keys".into() });
+        let problem = keys.renew(broken(), None).unwrap();
+        assert!(problem.contains("no keys"), "{problem}");
+        assert_eq!(keys.renew(broken(), Some(problem.clone())), Some(problem));
+        assert!(admits("new") && !admits("old"));
     }
 
     #[test]

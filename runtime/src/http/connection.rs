@@ -59,6 +59,16 @@ impl Default for ConnectionLimits {
     }
 }
 
+impl ConnectionLimits {
+    /// Bounds for the control port: the kubelet, Prometheus and the operator keep few connections.
+    pub fn control() -> Self {
+        Self {
+            n_max: 64,
+            ..Self::default()
+        }
+    }
+}
+
 /// Serves until `stop` is cancelled, then takes no more connections and returns when those there are have ended,
 /// each after the response it is at.
 pub async fn serve(

@@ -87,7 +87,7 @@ pub fn docs() -> Vec<&'static RouteDoc> {
 
 /// All routes as a service.
 pub fn router(app: Arc<App>) -> Router {
-    let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
+    let keys = Arc::clone(&app.api_keys);
     // The routes that jobs ask; the jobs' own routes check the key.
     let inside = mounted(|route| route.is_versioned())
         .fallback(no_route)
@@ -105,13 +105,27 @@ pub fn router(app: Arc<App>) -> Router {
         Some(layer) => api.method_not_allowed_fallback(no_method).layer(layer),
         None => api,
     };
+    let has_control_port = app.config.control_port.is_some();
     let routes = api
-        .merge(mounted(|route| route.doc.access == Access::Open))
+        .merge(mounted(|route| match route.doc.access {
+            Access::Key => false,
+            Access::Open | Access::Probe => true,
+            Access::Control => !has_control_port,
+        }))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
         .with_state(Arc::clone(&app));
     prefix::with_prefixes(routes, app.config.root_path.clone())
+}
+
+/// The routes of the control port.
+pub fn control_router(app: Arc<App>) -> Router {
+    mounted(|route| matches!(route.doc.access, Access::Probe | Access::Control))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
 }
 
 /// A router of the chosen routes, each at all of its paths.

@@ -1,6 +1,7 @@
 //! The binary itself: what it logs, and TLS.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -187,6 +188,83 @@ async fn requests_are_logged_if_asked_for_and_prompts_in_part() {
         line.contains("xylop") && line.contains("max_tokens") && !log.contains(SECRET),
         "{line}"
     );
+}
+
+/// A folder as Kubernetes mounts a Secret: `keys` leads through the link `..data` to a folder of one version.
+struct MountedSecret(tempfile::TempDir);
+
+impl MountedSecret {
+    fn new(keys: &str) -> Self {
+        let secret = Self(tempfile::tempdir().unwrap());
+        secret.write(keys);
+        symlink("..data/keys", secret.0.path().join("keys")).unwrap();
+        secret
+    }
+
+    /// Writes a new version, and renames a link over the old one.
+    fn write(&self, keys: &str) {
+        let version = tempfile::tempdir_in(self.0.path()).unwrap().keep();
+        std::fs::write(version.join("keys"), keys).unwrap();
+        let link = self.0.path().join("..data_tmp");
+        symlink(version, &link).unwrap();
+        std::fs::rename(link, self.0.path().join("..data")).unwrap();
+    }
+
+    fn flags(&self) -> [String; 2] {
+        [
+            "--api-keys-file".to_owned(),
+            self.0.path().join("keys").display().to_string(),
+        ]
+    }
+}
+
+#[tokio::test]
+async fn keys_of_a_mounted_secret_are_read_again() {
+    let secret = MountedSecret::new("old\n");
+    let flags = secret.flags();
+    let process = Process::start(&flags.each_ref().map(String::as_str));
+    process.logged("ready").await;
+    let client = client().build().unwrap();
+    let url = format!("http://{}/v1/models", process.address);
+    let status = async |key: &str| {
+        let sent = client.get(&url).bearer_auth(key).send().await;
+        sent.unwrap().status().as_u16()
+    };
+    assert_eq!([status("old").await, status("new").await], [200, 401]);
+    secret.write("new,newer");
+    process.logged("the API keys changed").await;
+    assert_eq!([status("old").await, status("newer").await], [401, 200]);
+    secret.write("[]");
+    process.logged("cannot be used").await;
+    assert_eq!([status("old").await, status("new").await], [401, 200]);
+    assert!(!process.log().contains("newer"));
+}
+
+#[tokio::test]
+async fn a_file_without_keys_is_a_failure_at_the_start() {
+    let secret = MountedSecret::new("");
+    let flags = secret.flags();
+    let mut process = Process::start(&flags.each_ref().map(String::as_str));
+    process.logged("Write at least one key").await;
+    let status = tokio::task::spawn_blocking(move || process.child.wait().unwrap());
+    assert_eq!(status.await.unwrap().code(), Some(10));
+}
+
+#[tokio::test]
+async fn the_control_port_is_another_port_of_the_same_address() {
+    let process = Process::start(&["--control-port", "8001"]);
+    process.logged("ready").await;
+    let client = client().build().unwrap();
+    let control = process.address.replace(":8000", ":8001");
+    for (address, path, status) in [
+        (&process.address, "/v1/models", 200),
+        (&process.address, "/metrics", 404),
+        (&control, "/metrics", 200),
+        (&control, "/v1/models", 404),
+    ] {
+        let sent = client.get(format!("http://{address}{path}")).send().await;
+        assert_eq!(sent.unwrap().status(), status, "{address}{path}");
+    }
 }
 
 fn pem(name: &str) -> PathBuf {

@@ -1,8 +1,11 @@
 //! Probes, load and metrics through the life of a server.
 
+use std::sync::Arc;
+
+use runtime::http::routes;
 use serde_json::{Value, json};
 
-use crate::fixture::{Then, fake, loading, tiny, until, with_model};
+use crate::fixture::{Server, Then, fake, loading, tiny, until, with_model};
 
 #[tokio::test]
 async fn while_loading_it_lives_and_is_not_ready() {
@@ -29,6 +32,27 @@ async fn while_loading_it_lives_and_is_not_ready() {
     }
     assert_eq!(server.get("/internal/load").await.json()["running"], 0);
     assert!(server.get("/metrics").await.text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn a_control_port_takes_the_routes_that_are_not_for_clients() {
+    let server = tiny(&[("control-port", "8001")]).await;
+    let control = Server {
+        router: routes::control_router(Arc::clone(&server.app)),
+        ..server.clone()
+    };
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+        assert_eq!(control.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/startupz", "/metrics", "/load", "/internal/load"] {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+        assert_eq!(control.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/health", "/ping", "/version", "/v1/models"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+        assert_eq!(control.get(path).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]

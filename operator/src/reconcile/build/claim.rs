@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::metadata;
 use crate::{
-    names::Names,
+    names::{INSTANCE_LABEL, Names},
     reconcile::plan::{CacheVolume, ClaimLifetime, Plan, Source},
 };
 
@@ -28,6 +28,8 @@ pub(crate) fn build(plan: &Plan) -> Option<PersistentVolumeClaim> {
     let mut metadata = metadata(plan, Names::of(&plan.name).claim);
     if *lifetime == ClaimLifetime::Retained {
         metadata.owner_references = None;
+        // Argo CD deletes objects without an owner that have this label and are not in its repository.
+        metadata.labels.get_or_insert_default().remove(INSTANCE_LABEL);
     }
     Some(PersistentVolumeClaim {
         metadata,

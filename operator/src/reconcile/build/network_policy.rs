@@ -1,8 +1,9 @@
 //! The NetworkPolicy: which connections to and from the pods are allowed.
 //!
-//! To the pods: every pod of the cluster to the API, and the operator to the progress of the download. From the pods:
-//! nothing for a model in a claim; DNS and TCP for a model that is downloaded. A policy applies to a pod and not to a
-//! container, and to ports after a Service's translation, so the ports of a hub cannot be restricted further.
+//! To the pods: clients, which are every pod of the cluster unless the plan names others, to the API; the operator and
+//! monitoring to the control port. The kubelet always reaches the pods of its node. From the pods: nothing for a model
+//! in a claim; DNS and TCP for a model that is downloaded. A policy applies to a pod and not to a container, and to ports
+//! after a Service's translation, so the ports of a hub cannot be restricted further.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +17,15 @@ use k8s_openapi::{
 
 use super::{metadata, selector_labels};
 use crate::{
-    names::{FETCH_PORT, NAMESPACE_LABEL, Names, SERVE_PORT},
-    reconcile::plan::{Plan, Source},
+    names::{CONTROL_PORT, NAMESPACE_LABEL, Names, SERVE_PORT},
+    reconcile::plan::{Connections, Plan, Source},
 };
 
 const DNS_PORT: i32 = 53;
 
-pub(crate) fn build(plan: &Plan) -> NetworkPolicy {
-    NetworkPolicy {
+pub(crate) fn build(plan: &Plan) -> Option<NetworkPolicy> {
+    let connections = plan.network.as_ref()?;
+    Some(NetworkPolicy {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(LabelSelector {
@@ -31,24 +33,25 @@ pub(crate) fn build(plan: &Plan) -> NetworkPolicy {
                 ..LabelSelector::default()
             }),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
-            ingress: Some(ingress(plan)),
+            ingress: Some(ingress(plan, connections)),
             egress: Some(egress(plan)),
         }),
-    }
+    })
 }
 
-fn ingress(plan: &Plan) -> Vec<NetworkPolicyIngressRule> {
-    let mut rules = vec![NetworkPolicyIngressRule {
-        from: Some(vec![every_pod()]),
-        ports: Some(vec![port("TCP", Some(i32::from(SERVE_PORT)))]),
-    }];
-    if matches!(plan.source, Source::Hub(_)) {
-        rules.push(NetworkPolicyIngressRule {
-            from: Some(vec![operator(plan)]),
-            ports: Some(vec![port("TCP", Some(i32::from(FETCH_PORT)))]),
-        });
-    }
-    rules
+fn ingress(plan: &Plan, connections: &Connections) -> Vec<NetworkPolicyIngressRule> {
+    let operator = operator(plan);
+    let clients = match &connections.clients {
+        None => vec![every_pod()],
+        Some(clients) => [clients.as_slice(), std::slice::from_ref(&operator)].concat(),
+    };
+    let control = [std::slice::from_ref(&operator), &connections.monitoring].concat();
+    [(clients, SERVE_PORT), (control, CONTROL_PORT)]
+        .map(|(peers, number)| NetworkPolicyIngressRule {
+            from: Some(peers),
+            ports: Some(vec![port("TCP", Some(i32::from(number)))]),
+        })
+        .to_vec()
 }
 
 fn egress(plan: &Plan) -> Vec<NetworkPolicyEgressRule> {

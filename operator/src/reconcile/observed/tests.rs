@@ -8,9 +8,9 @@ use super::{
 };
 
 #[test]
-fn a_child_is_known_by_its_owner_and_a_retained_claim_by_its_label() {
+fn a_child_is_known_by_its_owner_and_a_retained_claim_by_its_labels() {
     let owner = |uid: &str, name: &str, kind: &str| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
-    let labels = json!({OWNER_LABEL: "chat"});
+    let labels = json!({OWNER_LABEL: "chat", MANAGED_BY_LABEL: FIELD_MANAGER});
     for (owners, labels, expected) in [
         (
             owner("uid-of-chat", "chat", "ModelDeployment"),
@@ -33,7 +33,12 @@ fn a_child_is_known_by_its_owner_and_a_retained_claim_by_its_label() {
             Ownership::Foreign,
         ),
         (Value::Null, labels, Ownership::Retained),
-        (Value::Null, json!({OWNER_LABEL: "other"}), Ownership::Foreign),
+        (Value::Null, json!({OWNER_LABEL: "chat"}), Ownership::Foreign),
+        (
+            Value::Null,
+            json!({OWNER_LABEL: "other", MANAGED_BY_LABEL: FIELD_MANAGER}),
+            Ownership::Foreign,
+        ),
         (Value::Null, Value::Null, Ownership::Foreign),
     ] {
         let live =

@@ -23,7 +23,7 @@ fn the_smallest_spec_gets_every_default() {
         (plan.drain_timeout_seconds, plan.startup_timeout_seconds),
         (90, 1200)
     );
-    assert_eq!(plan.surge, Surge::Allowed);
+    assert_eq!(plan.volume_reach, VolumeReach::EveryNode);
     let config = json!({"served-model-name": ["acme/model"], "drain-timeout-seconds": 90});
     assert_eq!(Value::Object(plan.config), config);
     let Source::Hub(hub) = plan.source else {
@@ -94,6 +94,8 @@ fn a_refusal_has_a_reason_and_a_remedy() {
         (with_env("TENSOR_PARALLEL_SIZE", "2"), "TENSOR_PARALLEL_SIZE"),
         (with_env("MODEL_NAME", "other/model"), "spec.env"),
         (with_env("API_KEY", "secret"), "spec.env"),
+        (with_env("HUGGING_FACE_HUB_TOKEN", "secret"), "spec.env"),
+        (with_env("HUGGINGFACE_TOKEN", "secret"), "spec.env"),
         (with_env("PORT", "9"), "spec.env"),
         (
             format!("{{{HUB_FLOW}, tokenizer: {{tokenizer: /mnt/tokenizer}}}}"),
@@ -132,39 +134,150 @@ fn the_tokenizer_of_another_repository_is_in_a_directory_of_the_model() {
     assert_eq!(plan.config.get("tokenizer-revision"), None);
 }
 
-#[test]
-fn the_image_is_that_of_the_spec_or_pinned_or_the_default() {
-    let mut object = object(HUB);
-    assert_eq!(planned(&object).image.reference, IMAGE);
-    object.status = Some(crds::ModelDeploymentStatus {
-        runtime_image: Some("pinned:1".into()),
-        ..Default::default()
-    });
-    assert_eq!(planned(&object).image.reference, "pinned:1");
-    object.spec.runtime = Some(crds::modeldeployment::Runtime {
-        image: Some("chosen:1".into()),
-        pull_policy: None,
-    });
-    assert_eq!(planned(&object).image.reference, "chosen:1");
+fn live(kind: &'static str, metadata: Value) -> Observed {
+    let mut metadata: ObjectMeta = serde_json::from_value(metadata).unwrap();
+    metadata.owner_references = Some(vec![owner(&object(HUB))]);
+    Observed {
+        live: [(kind, metadata)].into_iter().collect(),
+        ..Observed::default()
+    }
 }
 
 #[test]
-fn a_rollout_surges_only_without_gpus_and_exclusive_volumes() {
-    let surge = |rest: &str| {
+fn the_image_is_that_of_the_spec_or_the_default_of_the_time_when_it_was_first_seen() {
+    let image = |object: &ModelDeployment, observed: &Observed| {
+        plan(object, observed, &installation()).unwrap().image
+    };
+    let none = Observed::default();
+    let unnamed = object(HUB);
+    assert_eq!(image(&unnamed, &none).reference, IMAGE);
+    let named = object("{model: {huggingFace: {repo: acme/model}}, runtime: {image: 'typo:1'}}");
+    assert_eq!(
+        (
+            image(&named, &none).reference.as_str(),
+            image(&named, &none).default.as_str()
+        ),
+        ("typo:1", IMAGE)
+    );
+    // The image is taken out of the spec again; the status has the one that was tried.
+    let pinned = live(
+        "Deployment",
+        json!({"name": "chat", "annotations": {DEFAULT_IMAGE: "pinned:1"}}),
+    );
+    let mut back = object(HUB);
+    back.status = Some(crds::ModelDeploymentStatus {
+        runtime_image: Some("typo:1".into()),
+        ..Default::default()
+    });
+    assert_eq!(image(&back, &pinned).reference, "pinned:1");
+    assert_eq!(image(&named, &pinned).default, "pinned:1");
+    // The status is lost, or the Deployment.
+    assert_eq!(image(&unnamed, &pinned).reference, "pinned:1");
+    assert_eq!(image(&back, &none).reference, "typo:1");
+}
+
+#[test]
+fn the_commit_of_the_first_pods_is_kept_for_the_same_source() {
+    let of = |object: &ModelDeployment, observed: &Observed| {
+        let Source::Hub(hub) = plan(object, observed, &installation()).unwrap().source else {
+            panic!("a hub")
+        };
+        hub.commit
+    };
+    let mut reported = object(HUB);
+    assert_eq!(of(&reported, &Observed::default()), None);
+    reported.status =
+        serde_json::from_value(json!({"observedGeneration": 3, "model": {"revision": "first"}})).unwrap();
+    assert_eq!(of(&reported, &Observed::default()).as_deref(), Some("first"));
+    let source = planned(&reported).source_key().to_string();
+    let recorded = live(
+        "ConfigMap",
+        json!({"name": "chat-commit", "annotations": {SOURCE: source, COMMIT: "zeroth"}}),
+    );
+    assert_eq!(of(&reported, &recorded).as_deref(), Some("zeroth"));
+    assert_eq!(
+        of(&object(HUB), &recorded).as_deref(),
+        Some("zeroth"),
+        "the status is lost"
+    );
+    let other = object("model: {huggingFace: {repo: acme/model, revision: v2}}");
+    assert_eq!(of(&other, &recorded), None);
+    reported.metadata.generation = Some(4);
+    assert_eq!(
+        of(&reported, &Observed::default()),
+        None,
+        "it may be another model's"
+    );
+}
+
+#[test]
+fn labels_and_annotations_of_the_operator_are_refused_by_name() {
+    for (kind, key) in [
+        ("labels", "slipway.dev/model-deployment"),
+        ("labels", "app.kubernetes.io/managed-by"),
+        ("annotations", "slipway.dev/template-hash"),
+    ] {
+        let spec = format!(
+            "{{model: {{huggingFace: {{repo: a/b}}}}, podMetadata: {{{kind}: {{{key}: x, other: z}}}}}}"
+        );
+        let failure = refused(&spec);
+        assert!(
+            failure.message.contains(key) && !failure.message.contains("other"),
+            "{failure:?}"
+        );
+    }
+}
+
+#[test]
+fn a_claim_that_is_no_longer_requested_is_kept_and_named() {
+    let claim = live("PersistentVolumeClaim", json!({"name": "chat-cache"}));
+    let notes = |object: &ModelDeployment| plan(object, &claim, &installation()).unwrap().notes;
+    assert!(notes(&object(HUB))[0].contains("kubectl delete pvc chat-cache"));
+    let cached = object("{model: {huggingFace: {repo: a/b}}, cache: {type: PVC}}");
+    assert_eq!(notes(&cached), Vec::<String>::new());
+}
+
+#[test]
+fn the_network_of_the_installation_holds_where_the_spec_says_nothing() {
+    let with = |installed: Value, spec: Value| {
+        let mut installation = installation();
+        installation.network = serde_json::from_value(installed).unwrap();
+        let mut object = object(HUB);
+        object.spec.network = serde_json::from_value(spec).unwrap();
+        plan(&object, &Observed::default(), &installation)
+            .unwrap()
+            .network
+    };
+    let peer = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
+    let (a, b) = (json!([peer("10.0.0.0/8")]), json!([peer("192.168.0.0/16")]));
+    let clients = |network: Option<Connections>| json!(network.unwrap().clients);
+    assert_eq!(clients(with(json!({}), Value::Null)), Value::Null);
+    assert_eq!(clients(with(json!({"clients": a}), Value::Null)), a);
+    assert_eq!(clients(with(json!({"clients": a}), json!({"clients": b}))), b);
+    assert_eq!(with(json!({"policy": "None"}), Value::Null), None);
+    assert!(with(json!({"policy": "None"}), json!({"policy": "Managed"})).is_some());
+    let monitoring = with(json!({"monitoring": a}), json!({"monitoring": b}))
+        .unwrap()
+        .monitoring;
+    assert_eq!(monitoring.len(), 2);
+}
+
+#[test]
+fn replicas_share_a_node_only_if_their_volume_requires_it() {
+    let reach = |rest: &str| {
         planned(&object(&format!(
             "{{model: {{huggingFace: {{repo: a/b}}}}, {rest}}}"
         )))
-        .surge
+        .volume_reach
     };
-    assert_eq!(surge("replicas: 1"), Surge::Allowed);
-    assert_eq!(surge("resources: {gpu: {count: 0}}"), Surge::Allowed);
-    assert_eq!(surge("resources: {gpu: {count: 1}}"), Surge::Refused);
-    assert_eq!(surge("cache: {type: PVC}"), Surge::Refused);
+    assert_eq!(reach("replicas: 1"), VolumeReach::EveryNode);
+    assert_eq!(reach("resources: {gpu: {count: 1}}"), VolumeReach::EveryNode);
+    assert_eq!(reach("cache: {type: PVC}"), VolumeReach::OneNode);
     assert_eq!(
-        surge("cache: {type: PVC, accessMode: ReadWriteMany}"),
-        Surge::Allowed
+        reach("cache: {type: PVC, accessMode: ReadWriteMany}"),
+        VolumeReach::EveryNode
     );
-    assert_eq!(surge("cache: {type: PVC, claimName: c}"), Surge::Refused);
+    assert_eq!(reach("cache: {type: PVC, claimName: c}"), VolumeReach::OneNode);
     let shared = Observed {
         named_claim: serde_json::from_value(
             json!({"metadata": {}, "spec": {"accessModes": ["ReadWriteMany"]}}),
@@ -174,8 +287,8 @@ fn a_rollout_surges_only_without_gpus_and_exclusive_volumes() {
     };
     let object = object("{model: {huggingFace: {repo: a/b}}, cache: {type: PVC, claimName: c}}");
     assert_eq!(
-        plan(&object, &shared, &installation()).unwrap().surge,
-        Surge::Allowed
+        plan(&object, &shared, &installation()).unwrap().volume_reach,
+        VolumeReach::EveryNode
     );
 }
 
