@@ -68,6 +68,11 @@ pub enum Mask {
     },
     /// All of the context.
     Full,
+    /// Itself, and those at a distance of at most `reach` on both sides.
+    Around {
+        /// The largest distance.
+        reach: usize,
+    },
 }
 
 /// Working memory of [`attention`], kept so that a call allocates nothing.
@@ -104,6 +109,10 @@ impl Mask {
     fn seen(self, position: usize, context_len: usize) -> Range<usize> {
         match self {
             Mask::Full => 0..context_len,
+            Mask::Around { reach } => {
+                let end = position.saturating_add(reach).saturating_add(1);
+                position.saturating_sub(reach)..end.min(context_len)
+            }
             Mask::Causal { window } => {
                 let end = position + 1;
                 window.map_or(0, |window| end.saturating_sub(window))..end
@@ -393,7 +402,7 @@ mod tests {
                                 "{isa:?} {self:?} row {row} position {position}: {got} {want}"
                             );
                         }
-                        if self.mask == Mask::Full {
+                        if !matches!(self.mask, Mask::Causal { .. }) {
                             continue; // its context is the sequence, so there is no shorter call
                         }
                         let alone = self.run(&context, &[(row, 1, position + 1)]);
@@ -408,7 +417,8 @@ mod tests {
     fn prefill_chunks_and_decode_tokens_together() {
         let rows = vec![(1, 100), (40, 40), (7, 71), (1, 1), (33, 64)];
         let windows = [None, Some(1), Some(33)].map(|window| Mask::Causal { window });
-        for mask in windows.into_iter().chain([Mask::Full]) {
+        let around = [0, 1, 31].map(|reach| Mask::Around { reach });
+        for mask in windows.into_iter().chain(around).chain([Mask::Full]) {
             let case = Case {
                 n_kv_heads: 2,
                 group: 3,

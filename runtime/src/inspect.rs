@@ -57,6 +57,8 @@ pub struct Facts {
     pub has_weights: bool,
     /// Bytes of KV cache of one token.
     pub kv_bytes_per_token: u64,
+    /// Fields of config.json that this version does not know and passes over.
+    pub unknown_fields: Vec<String>,
     /// Longest sequence that the model can read.
     pub context_len: usize,
     /// Bytes of memory that the report counts with.
@@ -169,6 +171,7 @@ impl Report {
                 weights_bytes_by_dtype: outline.weights_bytes.clone(),
                 has_weights,
                 kv_bytes_per_token: outline.kv_bytes_per_token,
+                unknown_fields: outline.unknown_fields.clone(),
                 context_len: outline.context_len,
                 memory_bytes: memory,
                 largest_context,
@@ -270,6 +273,9 @@ impl Display for Facts {
         row("weight files", found.to_owned())?;
         row("KV cache per token", bytes(self.kv_bytes_per_token))?;
         row("context", format!("{} tokens", self.context_len))?;
+        if !self.unknown_fields.is_empty() {
+            row("unknown fields", self.unknown_fields.join(", "))?;
+        }
         row("memory", bytes(self.memory_bytes))?;
         row("largest context", format!("{} tokens", self.largest_context))?;
         write!(f, "\ndecode: {}\nprefill: {}", self.decode, self.prefill)?;

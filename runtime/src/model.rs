@@ -21,6 +21,7 @@ mod pooling;
 mod program;
 mod rope;
 mod spec;
+mod unread;
 
 pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
 pub use config::generation_config;

@@ -1,10 +1,12 @@
 //! config.json and generation_config.json as the checkpoint's author wrote them.
 //!
-//! Owns reading (bounded in size and depth), the aliases of fields, and their types. Must not know
-//! architectures: which fields matter is a family's business.
+//! Owns reading (bounded in size and depth), the aliases of fields, their types, and the record of the fields that
+//! were read. Must not know architectures: which fields matter is a family's business.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::DType;
 use serde::de::DeserializeOwned;
@@ -67,13 +69,34 @@ pub(super) const CONTEXT_LEN: Aliases = &[
     "model_max_length",
 ];
 
-/// The fields of a JSON object, with typed access.
+/// The fields of a JSON object, with typed access. Each access is recorded, so that [`Fields::unread`] finds what no
+/// code has used. Copies and inner objects share the record.
 #[derive(Debug, Clone)]
 pub(super) struct Fields {
     map: Map<String, Value>,
+    /// The path of this object in the file, with a final dot: `rope_scaling.`; empty for the file itself.
+    path: String,
+    read: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A field that no code has read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unread {
+    /// Its name with the objects that contain it: `text_config.rope_scaling.factor`.
+    pub(super) path: String,
+    /// Its value.
+    pub(super) value: Value,
 }
 
 impl Fields {
+    fn new(map: Map<String, Value>) -> Fields {
+        Fields {
+            map,
+            path: String::new(),
+            read: Arc::default(),
+        }
+    }
+
     /// Reads config.json.
     pub(super) fn read_config(dir: &Path) -> Result<Fields, ModelError> {
         let path = dir.join("config.json");
@@ -87,18 +110,52 @@ impl Fields {
 
     /// Reads a JSON object; its depth is bounded by the parser, at 128.
     pub(super) fn from_bytes(json: &[u8]) -> Result<Fields, String> {
-        let map = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        Ok(Fields { map })
+        parse(json).map(Fields::new).map_err(|error| error.to_string())
     }
 
     /// A field that is there and not null.
     fn get(&self, field: &str) -> Option<&Value> {
+        self.record(&[field]);
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    /// The first of the aliases that is there.
+    /// The first of the aliases that is there. The others count as read.
     fn find(&self, aliases: Aliases) -> Option<(&'static str, &Value)> {
+        self.record(aliases);
         aliases.iter().find_map(|&field| Some((field, self.get(field)?)))
+    }
+
+    /// Records fields that have no effect, as `sliding_window` has none beside `use_sliding_window: false`.
+    pub(super) fn without_effect(&self, fields: &[&str]) {
+        self.record(fields);
+    }
+
+    fn record(&self, fields: &[&str]) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.extend(fields.iter().map(|field| format!("{}{field}", self.path)));
+    }
+
+    /// The fields that no code has read. Of an object that was read, its own fields are looked at.
+    pub(super) fn unread(&self) -> Vec<Unread> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unread = Vec::new();
+        let mut objects = vec![(self.path.clone(), &self.map)];
+        while let Some((path, map)) = objects.pop() {
+            for (name, value) in map {
+                let field = format!("{path}{name}");
+                let inner = format!("{field}.");
+                match value {
+                    Value::Object(object) if read.contains(&inner) => objects.push((inner, object)),
+                    _ if read.contains(&field) => {}
+                    value => unread.push(Unread {
+                        path: field,
+                        value: value.clone(),
+                    }),
+                }
+            }
+        }
+        unread.sort_by(|a, b| a.path.cmp(&b.path));
+        unread
     }
 
     /// A size, at least 1.
@@ -234,9 +291,45 @@ impl Fields {
         let Some(value) = self.get(field) else {
             return Ok(None);
         };
-        let map = value.as_object().cloned();
         let wrong = || invalid(field, format!("is {}, must be an object", shown(value)));
-        map.map(|map| Some(Fields { map })).ok_or_else(wrong)
+        let map = value.as_object().cloned().ok_or_else(wrong)?;
+        self.record(&[&format!("{field}.")]);
+        Ok(Some(Fields {
+            map,
+            path: format!("{}{field}.", self.path),
+            read: Arc::clone(&self.read),
+        }))
+    }
+
+    /// Records that `field` has no effect if it has the same value as `other`.
+    pub(super) fn same(&self, field: &str, other: &str) {
+        if self.map.contains_key(field) && self.map.get(field) == self.map.get(other) {
+            self.record(&[field]);
+        }
+    }
+
+    /// The fields of the part of a model that reads text: `text_config`, or these. What that part lacks of `OUTER` is
+    /// taken from these fields, where several programs write it.
+    pub(super) fn text_part(&self) -> Result<Fields, ModelError> {
+        const OUTER: [&str; 1] = ["tie_word_embeddings"];
+        let Some(mut text) = self.object("text_config")? else {
+            return Ok(self.clone());
+        };
+        for field in OUTER {
+            if let (None, Some(outer)) = (text.get(field), self.get(field)) {
+                text.map.insert(field.to_owned(), outer.clone());
+            }
+        }
+        // A copy of a field of the text's part, as older programs write them.
+        let copied = |(field, value): &(&String, &Value)| text.map.get(*field) == Some(value);
+        let copies = self.map.iter().filter(copied).map(|(field, _)| field.as_str());
+        self.record(&copies.collect::<Vec<_>>());
+        Ok(text)
+    }
+
+    /// Whether a field is an object.
+    pub(super) fn is_object(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(Value::is_object)
     }
 
     /// Token ids: one, or a list of them.
@@ -299,7 +392,9 @@ pub(super) fn eos_token_ids(config: &Fields, generation: Option<&Fields>) -> Res
     {
         return Ok(ids);
     }
-    Ok(config.token_ids(FIELD)?.unwrap_or_default())
+    let own = config.token_ids(FIELD)?;
+    let ids = own.map_or_else(|| config.text_part()?.token_ids(FIELD), |ids| Ok(Some(ids)))?;
+    Ok(ids.unwrap_or_default())
 }
 
 /// An error about a field's value.
@@ -310,7 +405,7 @@ pub(super) fn invalid(field: &'static str, reason: String) -> ModelError {
 /// Reads a JSON object of at most `bytes_max`; `None` if there is no such file.
 pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, ModelError> {
     let map: Option<Map<String, Value>> = read_parsed(path, bytes_max)?;
-    Ok(map.map(|map| Fields { map }))
+    Ok(map.map(Fields::new))
 }
 
 /// The same for a list.
@@ -339,13 +434,46 @@ fn read_parsed<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<Optio
     if bytes.len() as u64 > bytes_max {
         return Err(broken(format!("it is larger than {bytes_max} bytes")));
     }
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| broken(error.to_string()))
+    parse(&bytes).map(Some).map_err(|error| broken(error.to_string()))
+}
+
+/// Parses JSON as Python writes it: `NaN` and `Infinity`, which are no JSON, become strings, so that a field that needs
+/// a number is refused and one that nobody reads does no harm.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(bytes).or_else(|error| match quoted_constants(bytes) {
+        Some(quoted) => serde_json::from_slice(&quoted),
+        None => Err(error),
+    })
+}
+
+/// The same text with Python's constants in quotation marks; `None` if it has none outside strings.
+fn quoted_constants(bytes: &[u8]) -> Option<Vec<u8>> {
+    const CONSTANTS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let mut quoted = Vec::with_capacity(bytes.len());
+    let (mut rest, mut in_string, mut n_found) = (bytes, false, 0);
+    while let Some(&byte) = rest.first() {
+        let constant = CONSTANTS
+            .iter()
+            .find(|constant| !in_string && rest.starts_with(constant));
+        let length = match (constant, byte) {
+            (Some(constant), _) => constant.len(),
+            (None, b'\\') if in_string && rest.len() > 1 => 2,
+            (None, _) => 1,
+        };
+        if let Some(constant) = constant {
+            n_found += 1;
+            quoted.extend([b"\"", *constant, b"\""].concat());
+        } else {
+            quoted.extend_from_slice(&rest[..length]);
+        }
+        in_string ^= byte == b'"';
+        rest = &rest[length..];
+    }
+    (n_found > 0).then_some(quoted)
 }
 
 /// A value for an error message, shortened.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     const CHARS_MAX: usize = 60;
     let text = value.to_string();
     if text.chars().count() <= CHARS_MAX {
@@ -357,6 +485,8 @@ fn shown(value: &Value) -> String {
 impl Fields {
     /// The entries, for files that are maps themselves.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let names: Vec<&str> = self.map.keys().map(String::as_str).collect();
+        self.record(&names);
         self.map.iter().map(|(name, value)| (name.as_str(), value))
     }
 
@@ -394,6 +524,45 @@ mod tests {
         assert!(config.architecture().is_err());
         assert!(config.flag("mlp_bias").is_err());
         assert!(config.object("rope_scaling").is_err());
+    }
+
+    #[test]
+    fn fields_that_no_code_read_are_found() {
+        let config = Fields::parse(
+            r#"{"n_embd": 8, "hidden_size": 8, "beta": 1, "rope_scaling": {"factor": 2, "spiral": 3}, "text_config":
+            {"rope_scaling": {"factor": 2}, "hidden_size": 8}, "unused": {"a": 1}, "sliding_window": 4, "null": null}"#,
+        );
+        config.size(HIDDEN_SIZE).unwrap();
+        config.without_effect(&["sliding_window"]);
+        let copy = config.with("head_dim", 4);
+        let inner = copy.object("rope_scaling").unwrap().unwrap();
+        inner.positive(&["factor"]).unwrap();
+        config.object("text_config").unwrap();
+        let unread = config.unread();
+        let unread: Vec<&str> = unread.iter().map(|unread| unread.path.as_str()).collect();
+        let expected = [
+            "beta",
+            "null",
+            "rope_scaling.spiral",
+            "text_config.hidden_size",
+            "text_config.rope_scaling",
+            "unused",
+        ];
+        assert_eq!(unread, expected);
+    }
+
+    #[test]
+    fn constants_of_python_are_read_and_are_no_numbers() {
+        let json =
+            r#"{"a": [0.0, Infinity], "b": -Infinity, "c": NaN, "d": "\"NaN Infinity", "hidden_size": NaN}"#;
+        let config = Fields::parse(json);
+        assert_eq!(config.text(&["d"]).unwrap(), Some("\"NaN Infinity"));
+        assert_eq!(config.text(&["b"]).unwrap(), Some("-Infinity"));
+        let refused = config.size(HIDDEN_SIZE).unwrap_err().to_string();
+        assert!(refused.contains("\"NaN\""), "{refused}");
+        for broken in ["{\"a\": Inf}", "{\"a\": \"NaN}", "{Infinity"] {
+            assert!(Fields::from_bytes(broken.as_bytes()).is_err(), "{broken}");
+        }
     }
 
     #[test]

@@ -49,6 +49,16 @@ pub enum ModelError {
         /// What is supported.
         supported: &'static str,
     },
+    /// A field of config.json changes what the model computes, and the code for this architecture does not read it.
+    #[error(
+        "config.json: {field} = {value} changes what the model computes, and is not supported for this architecture"
+    )]
+    UnreadField {
+        /// The field, with the objects that contain it.
+        field: String,
+        /// Its value.
+        value: String,
+    },
     /// A weight file is truncated, corrupt, contradicts its own header, or contains more than weights need.
     #[error("{path} is not a usable weight file: {reason}")]
     WeightFile {

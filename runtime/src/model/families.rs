@@ -30,6 +30,7 @@ mod starcoder2;
 use super::config::Fields;
 use super::error::ModelError;
 use super::spec::{ModelSpec, Task};
+use super::unread;
 
 /// What reads a config.json.
 type Describe = fn(&Fields) -> Result<ModelSpec, ModelError>;
@@ -120,8 +121,15 @@ const HEADLESS: &[(&str, Describe)] = &[
 /// Describes the model of a checkpoint.
 ///
 /// # Errors
-/// An architecture that no row names, an option that no code executes, or fields that make no sense.
+/// An architecture that no row names, an option that no code executes, a field that changes numbers and that the family
+/// does not read, or fields that make no sense.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let spec = of_architecture(config)?;
+    unread::check(config)?;
+    Ok(spec)
+}
+
+fn of_architecture(config: &Fields) -> Result<ModelSpec, ModelError> {
     let architecture = config.architecture()?;
     let find = |rows: &[(&str, Describe)]| {
         let row = rows.iter().find(|(name, _)| *name == architecture);
@@ -152,7 +160,8 @@ fn check_quantization(config: &Fields, architecture: &str) -> Result<(), ModelEr
     let Some(quantization) = config.object("quantization_config")? else {
         return Ok(());
     };
-    let method = quantization.text(&["quant_method"])?.unwrap_or("unnamed");
+    let method = quantization.text(&["quant_method", "quant_algo"])?;
+    let method = method.unwrap_or("an object without quant_method");
     if QUANTIZED.contains(&(architecture, method)) {
         return Ok(());
     }
@@ -318,6 +327,11 @@ mod tests {
             r#", "hidden_act": "xielu""#,
             r#", "max_position_embeddings": 0"#,
             r#", "quantization_config": {"quant_method": "awq"}"#,
+            r#", "attention_multiplier": 0.5"#,
+            r#", "block_configs": [{"attention": {"n_heads_in_group": 8}}]"#,
+            r#", "rope_parameters": {"rope_theta": 1e6, "llama_4_scaling_beta": 0.1}"#,
+            r#", "rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}"#,
+            r#", "sliding_window": 64"#,
         ] {
             assert!(of("LlamaForCausalLM", more).is_err(), "{more}");
         }

@@ -9,7 +9,7 @@ use kernels::CpuContext;
 
 use super::check::{Limits, check_batch, inconsistent};
 use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Weights, dummy_weights};
-use super::config::{Fields, eos_token_ids};
+use super::config::{Fields, eos_token_ids, read_json};
 use super::cpu::Cpu;
 use super::error::ModelError;
 use super::families;
@@ -18,7 +18,11 @@ use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::rope::RopeSpec;
 use super::spec::{ModelSpec, Task as TaskSpec, WeightList};
+use super::unread;
 use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
+
+/// Largest hf_quant_config.json: the largest ones list a few thousand layers.
+const QUANTIZATION_BYTES_MAX: u64 = 8 << 20;
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +121,14 @@ impl Model {
         let config = Fields::read_config(dir)?;
         let generation = Fields::read_generation_config(dir)?;
         let (spec, pooling) = describe(dir, &config)?;
+        let unknown = unread::check(&config)?;
+        if !unknown.is_empty() {
+            let fields = unknown.join(", ");
+            tracing::warn!(
+                fields,
+                "config.json has fields that this version does not know and passes over"
+            );
+        }
         let eos_token_ids = eos_token_ids(&config, generation.as_ref())?;
         let max_model_len = max_model_len(&spec, options.max_model_len)?;
         let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
@@ -296,6 +308,7 @@ impl Source<'_> {
 /// The description of the checkpoint in `dir`, and how it makes vectors if it does.
 pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>), ModelError> {
     let mut spec = families::describe(config)?;
+    check_quantization(dir, config)?;
     let stored = Pooling::read(dir)?;
     let pooling = match &spec.task {
         TaskSpec::Embed => Some(stored.unwrap_or(Pooling::DEFAULT)),
@@ -303,6 +316,13 @@ pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option
             kind: PoolingKind::First,
             normalises: false,
         }),
+        TaskSpec::Generate(_) if stored.is_none() && !spec.is_causal => {
+            return Err(ModelError::UnsupportedOption {
+                option: "use_bidirectional_attention",
+                value: "true".to_owned(),
+                supported: "models that make vectors",
+            });
+        }
         // A decoder with a pooling module beside it is an embedding model that kept its name.
         TaskSpec::Generate(_) => {
             if stored.is_some() {
@@ -312,6 +332,24 @@ pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option
         }
     };
     Ok((spec, pooling))
+}
+
+/// Refuses a checkpoint of ModelOpt, which names its quantization in a file of its own.
+fn check_quantization(dir: &Path, config: &Fields) -> Result<(), ModelError> {
+    const FILE: &str = "hf_quant_config.json";
+    if config.object("quantization_config")?.is_some() {
+        return Ok(());
+    }
+    let Some(file) = read_json(&dir.join(FILE), QUANTIZATION_BYTES_MAX)? else {
+        return Ok(());
+    };
+    let inner = file.object("quantization")?.unwrap_or(file);
+    let algorithm = inner.text(&["quant_algo"])?.unwrap_or("unnamed");
+    Err(ModelError::UnsupportedOption {
+        option: FILE,
+        value: algorithm.to_owned(),
+        supported: "unquantized checkpoints",
+    })
 }
 
 /// Where the last token counts, that is the end of the text: of several tokens that end an answer the last one, for

@@ -14,6 +14,7 @@ use super::loaded::describe;
 use super::pooling::Pooling;
 use super::program::{Cost, Op, Program, StepShape, lower};
 use super::spec::{Layout, Matrix, MatrixId, Task, WeightList};
+use super::unread;
 use crate::batch::KvGroup;
 
 /// A model without weights.
@@ -39,6 +40,8 @@ pub struct Outline {
     pub kv_bytes_per_token: u64,
     /// Groups of layers, each with its own block tables.
     pub kv_groups: Vec<KvGroup>,
+    /// Fields of config.json whose meaning is not known, and which were passed over.
+    pub unknown_fields: Vec<String>,
     program: Program,
     list: WeightList,
     ignored: Vec<String>,
@@ -93,6 +96,7 @@ impl Outline {
             weights_bytes: weights_bytes(&list, dtype),
             kv_bytes_per_token: layout.token_bytes() as u64,
             kv_groups: layout.groups().to_vec(),
+            unknown_fields: unread::check(&config)?,
             program: lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind),
             list,
             ignored: spec.ignored,

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use kernels::RopePairs;
 
-use super::config::{CONTEXT_LEN, Fields, invalid};
+use super::config::{Aliases, CONTEXT_LEN, Fields, invalid};
 use super::error::ModelError;
 
 /// How positions become angles.
@@ -18,6 +18,18 @@ pub(super) struct RopeSpec {
     pub(super) theta: f64,
     /// What stretches them to longer contexts.
     pub(super) scaling: RopeScaling,
+    /// What makes queries grow with their position.
+    pub(super) query_growth: Option<QueryGrowth>,
+}
+
+/// Queries grow with their position: by `1 + beta · ln(1 + ⌊position / original_context_len⌋)` (Llama 4 and Ministral 3,
+/// `llama_4_scaling_beta`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct QueryGrowth {
+    /// How fast they grow.
+    beta: f64,
+    /// Positions up to here are not changed.
+    original_context_len: f64,
 }
 
 /// A way to stretch the frequencies.
@@ -87,6 +99,13 @@ pub(super) struct LongRope {
 /// What [`RopeScaling`] can be, for messages.
 const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope";
 
+/// The kinds of layers for which `rope_parameters` may have an object each.
+const FULL: &str = "full_attention";
+const WINDOWED: &str = "sliding_attention";
+
+/// The context before stretching.
+const ORIGINAL_CONTEXT_LEN: Aliases = &["original_max_position_embeddings"];
+
 /// Names of the field that holds which part of a head turns.
 const PART: &[&str] = &["partial_rotary_factor", "rotary_pct", "rope_pct"];
 
@@ -98,6 +117,7 @@ impl RopeSpec {
             pairs: RopePairs::HalfSplit,
             theta: 10_000.0,
             scaling: RopeScaling::Default,
+            query_growth: None,
         };
         spec.set_dim(head_dim, head_dim)?;
         Ok(spec)
@@ -110,11 +130,76 @@ impl RopeSpec {
 
     /// The same where a part of each head turns: the config's, or `part` if it names none.
     pub(super) fn of_part(config: &Fields, head_dim: usize, part: f64) -> Result<RopeSpec, ModelError> {
-        let parameters = match config.object("rope_parameters")? {
-            Some(parameters) => Some(parameters),
-            None => config.object("rope_scaling")?,
+        let parameters = parameters(config)?;
+        // An object of the windowed layers that differs is left unread, and so refused, unless the family reads it.
+        let parameters = match parameters {
+            Some(kinds) if kinds.is_object(FULL) || kinds.is_object(WINDOWED) => {
+                kinds.same(WINDOWED, FULL);
+                kinds
+                    .object(FULL)?
+                    .map_or_else(|| kinds.object(WINDOWED), |full| Ok(Some(full)))?
+            }
+            parameters => parameters,
         };
         RopeSpec::from_parameters(parameters.as_ref(), config, head_dim, part)
+    }
+
+    /// The positions of the layers that see everything and of the windowed ones, where `rope_parameters` has an object
+    /// for each kind; `None` where it has not.
+    pub(super) fn of_kinds(
+        config: &Fields,
+        head_dim: usize,
+    ) -> Result<Option<(RopeSpec, RopeSpec)>, ModelError> {
+        let Some(kinds) = parameters(config)? else {
+            return Ok(None);
+        };
+        if !kinds.is_object(FULL) && !kinds.is_object(WINDOWED) {
+            return Ok(None);
+        }
+        let of = |kind| -> Result<RopeSpec, ModelError> {
+            let missing = || invalid("rope_parameters", format!("has no object {kind}"));
+            let parameters = kinds.object(kind)?.ok_or_else(missing)?;
+            RopeSpec::from_parameters(Some(&parameters), config, head_dim, 1.0)
+        };
+        Ok(Some((of(FULL)?, of(WINDOWED)?)))
+    }
+
+    /// Reads `llama_4_scaling_beta`, which lets queries grow with their position. The whole head of `head_dim` elements
+    /// must turn, because the growth is a factor of the rotation.
+    pub(super) fn read_query_growth(&mut self, config: &Fields, head_dim: usize) -> Result<(), ModelError> {
+        const BETA: &str = "llama_4_scaling_beta";
+        let Some(parameters) = parameters(config)? else {
+            return Ok(());
+        };
+        let Some(beta) = parameters.number(&[BETA])?.filter(|beta| *beta != 0.0) else {
+            return Ok(());
+        };
+        if self.dim != head_dim {
+            return Err(invalid(
+                BETA,
+                format!(
+                    "needs a head that turns as a whole, not {} of {head_dim}",
+                    self.dim
+                ),
+            ));
+        }
+        let original = parameters.size(ORIGINAL_CONTEXT_LEN)?;
+        let missing = || invalid(BETA, "needs original_max_position_embeddings".to_owned());
+        self.query_growth = Some(QueryGrowth {
+            beta,
+            original_context_len: original.ok_or_else(missing)? as f64,
+        });
+        Ok(())
+    }
+
+    /// Factor of the queries at a position, beside [`RopeSpec::attention_factor`]; `None` if they do not grow.
+    pub(super) fn query_factor(&self, position: u32) -> Option<f32> {
+        let QueryGrowth {
+            beta,
+            original_context_len,
+        } = self.query_growth?;
+        let n_contexts = (f64::from(position) / original_context_len).floor();
+        Some((1.0 + beta * n_contexts.ln_1p()) as f32)
     }
 
     /// From an object of parameters; what it lacks is taken from the config.
@@ -135,6 +220,7 @@ impl RopeSpec {
             pairs: RopePairs::HalfSplit,
             theta,
             scaling: RopeScaling::Default,
+            query_growth: None,
         };
         spec.set_dim((head_dim as f64 * part) as usize, head_dim)?;
         if let Some(parameters) = parameters {
@@ -242,6 +328,17 @@ impl RopeSpec {
     }
 }
 
+/// The object of rotary parameters: `rope_parameters`, or the older `rope_scaling`. Newer programs may write both.
+fn parameters(config: &Fields) -> Result<Option<Fields>, ModelError> {
+    match config.object("rope_parameters")? {
+        Some(parameters) => {
+            config.same("rope_scaling", "rope_parameters");
+            Ok(Some(parameters))
+        }
+        None => config.object("rope_scaling"),
+    }
+}
+
 impl RopeScaling {
     fn from_parameters(parameters: &Fields, config: &Fields, dim: usize) -> Result<RopeScaling, ModelError> {
         let kind = parameters.text(&["rope_type", "type"])?.unwrap_or("default");
@@ -250,8 +347,9 @@ impl RopeScaling {
             factor.ok_or_else(|| invalid("rope_scaling", format!("of type {kind} needs a factor")))
         };
         let original_context_len = || -> Result<f64, ModelError> {
-            const ORIGINAL: &[&str] = &["original_max_position_embeddings"];
-            let named = parameters.size(ORIGINAL)?.or(config.size(ORIGINAL)?);
+            let named = parameters
+                .size(ORIGINAL_CONTEXT_LEN)?
+                .or(config.size(ORIGINAL_CONTEXT_LEN)?);
             Ok(named.map_or_else(|| config.required_size(CONTEXT_LEN), Ok)? as f64)
         };
         match kind {
@@ -450,6 +548,52 @@ mod tests {
         let short_list = r#"{"max_position_embeddings": 256, "original_max_position_embeddings": 64,
             "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1, 2, 3, 4]}}"#;
         assert!(spec(short_list).is_err());
+    }
+
+    #[test]
+    fn each_kind_of_layers_can_have_parameters_of_its_own() {
+        let nested = |sliding: &str| {
+            format!(
+                r#"{{"rope_parameters": {{"full_attention": {{"rope_theta": 5e5, "rope_type": "linear", "factor": 2}},
+                "sliding_attention": {sliding}}}}}"#
+            )
+        };
+        let differing = Fields::parse(&nested(r#"{"rope_theta": 1e4, "rope_type": "default"}"#));
+        let (full, sliding) = RopeSpec::of_kinds(&differing, 8).unwrap().unwrap();
+        assert_eq!((full.theta, sliding.theta), (5e5, 1e4));
+        assert_eq!(full.scaling, RopeScaling::Linear { factor: 2.0 });
+        assert_eq!(sliding.scaling, RopeScaling::Default);
+        assert_eq!(differing.unread(), []);
+        let flat = Fields::parse(r#"{"rope_parameters": {"rope_theta": 7.0}}"#);
+        assert_eq!(RopeSpec::of_kinds(&flat, 8).unwrap(), None);
+        // A family with one kind of layer reads one object, and the other is left over unless it is the same.
+        let differing = Fields::parse(&nested(r#"{"rope_theta": 1e4, "rope_type": "default"}"#));
+        assert_eq!(RopeSpec::from_config(&differing, 8).unwrap(), full);
+        assert_eq!(differing.unread()[0].path, "rope_parameters.sliding_attention");
+        let same = nested(r#"{"rope_theta": 5e5, "rope_type": "linear", "factor": 2}"#);
+        let same = Fields::parse(&same);
+        assert_eq!(RopeSpec::from_config(&same, 8).unwrap(), full);
+        assert_eq!(same.unread(), []);
+        let one = Fields::parse(r#"{"rope_parameters": {"full_attention": {"rope_theta": 7.0}}}"#);
+        assert!(RopeSpec::of_kinds(&one, 8).is_err());
+    }
+
+    #[test]
+    fn queries_grow_with_their_position() {
+        let growing = |more: &str| {
+            let json = format!(r#"{{"rope_parameters": {{"llama_4_scaling_beta": 0.1{more}}}}}"#);
+            let config = Fields::parse(&json);
+            let mut rope = RopeSpec::from_config(&config, 8)?;
+            rope.read_query_growth(&config, 8).map(|()| rope)
+        };
+        let rope = growing(r#", "original_max_position_embeddings": 32"#).unwrap();
+        let factors = [0, 31, 32, 63, 64].map(|position| rope.query_factor(position).unwrap());
+        let (once, twice) = (1.0 + 0.1 * 2_f32.ln(), 1.0 + 0.1 * 3_f32.ln());
+        assert_eq!(factors, [1.0, 1.0, once, once, twice]);
+        assert!(growing("").is_err(), "an original context is needed");
+        let half = r#", "original_max_position_embeddings": 32, "partial_rotary_factor": 0.5"#;
+        assert!(growing(half).is_err(), "the whole head must turn");
+        assert_eq!(spec("{}").unwrap().query_factor(1000), None);
     }
 
     #[test]

@@ -230,7 +230,7 @@ pub(super) struct Grouped<M, V> {
     pub(super) n_kv_heads: usize,
     /// Elements of a head.
     pub(super) head_dim: usize,
-    /// A token sees itself and the `window - 1` tokens before it.
+    /// A token sees itself and the `window - 1` tokens before it; where attention is not causal, also those after it.
     pub(super) window: Option<usize>,
     /// Which of the model's rotary positions.
     pub(super) rope: Option<usize>,

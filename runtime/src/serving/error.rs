@@ -89,7 +89,7 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
             Reason::UnsupportedArchitecture,
             "Choose a model of a supported architecture.",
         ),
-        ModelError::UnsupportedOption { .. } => (
+        ModelError::UnsupportedOption { .. } | ModelError::UnreadField { .. } => (
             Reason::UnsupportedArchitecture,
             "Choose a model that does without this option.",
         ),

@@ -43,6 +43,8 @@ pub(super) struct Angles {
     inv_freq: Vec<f32>,
     /// Cosines and sines.
     pub(super) table: RopeTable,
+    /// Those of queries, where they differ.
+    pub(super) query_table: Option<RopeTable>,
 }
 
 impl Inputs {
@@ -59,6 +61,7 @@ impl Inputs {
             variant: None,
             inv_freq: Vec::new(),
             table: RopeTable::default(),
+            query_table: spec.query_factor(0).map(|_| RopeTable::default()),
         };
         Inputs {
             position_rows: Vec::new(),
@@ -127,6 +130,7 @@ impl Angles {
 
     fn read(&mut self, batch: &Batch) -> Result<(), KernelError> {
         self.table.clear();
+        self.query_table.iter_mut().for_each(RopeTable::clear);
         let scale = self.spec.attention_factor();
         for row in &batch.rows {
             // For nearly every model there is one variant, and its frequencies are computed once.
@@ -136,6 +140,12 @@ impl Angles {
                 self.variant = Some(variant);
             }
             self.table.extend(positions(batch, row), &self.inv_freq, scale)?;
+            if let Some(table) = &mut self.query_table {
+                for &position in positions(batch, row) {
+                    let scale = scale * self.spec.query_factor(position).unwrap_or(1.0);
+                    table.extend(&[position], &self.inv_freq, scale)?;
+                }
+            }
         }
         Ok(())
     }

@@ -209,7 +209,12 @@ impl Execution<'_> {
                 n_heads: op.queries.n_heads + op.keys.n_heads,
                 ..op.queries
             };
-            self.turn(qkv.clone(), both, 0, rope)?;
+            if self.inputs.angles[rope].query_table.is_none() {
+                self.turn(qkv.clone(), both, 0, rope)?;
+            } else {
+                self.turn_queries(qkv.clone(), op.queries, rope)?;
+                self.turn(qkv.clone(), op.keys, 0, rope)?;
+            }
         }
         let columns = Columns {
             row_stride: op.keys.row_stride,
@@ -252,6 +257,19 @@ impl Execution<'_> {
             from,
             pairs: angles.pairs(),
             table: &angles.table,
+        };
+        rope(self.context, op)
+    }
+
+    /// Turns queries by a table of their own.
+    fn turn_queries(&mut self, x: Span, heads: Heads, idx: usize) -> Result<(), KernelError> {
+        let angles = &self.inputs.angles[idx];
+        let op = Rope {
+            x: self.buffers.one(x),
+            heads,
+            from: 0,
+            pairs: angles.pairs(),
+            table: angles.query_table.as_ref().unwrap_or(&angles.table),
         };
         rope(self.context, op)
     }

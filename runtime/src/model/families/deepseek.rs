@@ -4,7 +4,7 @@ use kernels::{Activation, ExpertGroups, GroupScore, RopePairs, Scoring};
 
 use super::granite::Multipliers;
 use super::llama;
-use super::parts::{MlpShape, Sizes, experts, gated_mlp, linear, rms_norm, vector};
+use super::parts::{MlpShape, Sizes, activation, experts, gated_mlp, linear, rms_norm, vector};
 use crate::model::config::{Fields, N_EXPERTS, N_LAYERS, invalid};
 use crate::model::error::ModelError;
 use crate::model::spec::{
@@ -81,6 +81,7 @@ fn moe(
     router: &Router,
 ) -> Result<Moe<Matrix, Vector>, ModelError> {
     let width = config.required_size(&["moe_intermediate_size"])?;
+    let activation = activation(config, Activation::Silu)?;
     let mlp = |name: &str, width| -> Mlp<Matrix> {
         let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
         gated_mlp(
@@ -88,7 +89,7 @@ fn moe(
             MlpShape {
                 hidden_size,
                 width,
-                activation: Activation::Silu,
+                activation,
                 bias: false,
             },
         )

@@ -14,8 +14,9 @@ use crate::model::spec::{Ffn, ModelSpec, Norm, Norms, Task, Vector};
 /// Gemma 1.
 pub(super) fn describe_1(config: &Fields) -> Result<ModelSpec, ModelError> {
     let mut spec = llama::describe(config)?;
+    let is_tied = config.flag("tie_word_embeddings")?.unwrap_or(true);
     if let Task::Generate(head) = &mut spec.task {
-        head.weight = None;
+        head.weight = head.weight.take().filter(|_| !is_tied);
     }
     spec.embedding.scale = (spec.hidden_size as f32).sqrt();
     spec.final_norm = spec.final_norm.map(exceeding);
@@ -42,8 +43,7 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
 
 /// Gemma 3, text: as Gemma 2 with norms of queries and keys, and windowed layers with positions of their own.
 pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let text = config.object("text_config")?;
-    let config = text.as_ref().unwrap_or(config);
+    let config = &config.text_part()?;
     let pattern = config
         .size(&["sliding_window_pattern", "_sliding_window_pattern"])?
         .unwrap_or(6);
@@ -60,17 +60,20 @@ pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
         attention.qk_norms = Some(norms);
     });
     spec.ignored = vision_parts();
+    if config.flag("use_bidirectional_attention")?.unwrap_or(false) {
+        spec.is_causal = false;
+        // The window is then as wide as before, and half of it lies on each side.
+        each_attention(&mut spec, |_, attention| {
+            attention.window = attention.window.map(|window| window / 2 + 1);
+        });
+    }
     Ok(spec)
 }
 
 /// Positions of the layers that see everything, and of the windowed ones.
 fn ropes(config: &Fields, head_dim: usize) -> Result<(RopeSpec, RopeSpec), ModelError> {
-    if let Some(parameters) = config.object("rope_parameters")? {
-        let of = |kind| parameters.object(kind);
-        if let (Some(full), Some(sliding)) = (of("full_attention")?, of("sliding_attention")?) {
-            let of = |inner| RopeSpec::from_parameters(Some(inner), config, head_dim, 1.0);
-            return Ok((of(&full)?, of(&sliding)?));
-        }
+    if let Some(ropes) = RopeSpec::of_kinds(config, head_dim)? {
+        return Ok(ropes);
     }
     let mut global = RopeSpec::from_config(config, head_dim)?;
     if config.positive(&["rope_theta"])?.is_none() {

@@ -3,7 +3,7 @@
 use kernels::Activation;
 
 use super::llama;
-use super::parts::{MlpShape, activation, each_attention, experts, gated_mlp, vision_parts, windows};
+use super::parts::{MlpShape, Sizes, activation, each_attention, experts, gated_mlp, vision_parts, windows};
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::error::ModelError;
 use crate::model::spec::{Ffn, ModelSpec};
@@ -11,6 +11,10 @@ use crate::model::spec::{Ffn, ModelSpec};
 /// Mistral 7B, Nemo, Small.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
     let mut spec = llama::describe(config)?;
+    let head_dim = Sizes::read(config)?.head_dim;
+    for rope in &mut spec.ropes {
+        rope.read_query_growth(config, head_dim)?;
+    }
     let windows = windows(config, spec.layers.len(), |_| true)?;
     each_attention(&mut spec, |idx, attention| attention.window = windows[idx]);
     Ok(spec)
@@ -18,8 +22,7 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
 
 /// The text part of Mistral Small 3.1 and later; pictures are not read.
 pub(super) fn describe_with_vision(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let text = config.object("text_config")?;
-    let mut spec = describe(text.as_ref().unwrap_or(config))?;
+    let mut spec = describe(&config.text_part()?)?;
     spec.ignored = vision_parts();
     Ok(spec)
 }

@@ -58,9 +58,15 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
 pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
     let mut spec = describe_2(config)?;
     let windows = windows(config, spec.layers.len(), |idx| !(idx + 1).is_multiple_of(4))?;
-    let mut local = RopeSpec::plain(Sizes::read(config)?.head_dim)?;
-    local.theta = spec.ropes.first().map_or(local.theta, |global| global.theta);
-    spec.ropes.push(local);
+    let head_dim = Sizes::read(config)?.head_dim;
+    match RopeSpec::of_kinds(config, head_dim)? {
+        Some((global, local)) => spec.ropes = vec![global, local],
+        None => {
+            let mut local = RopeSpec::plain(head_dim)?;
+            local.theta = spec.ropes.first().map_or(local.theta, |global| global.theta);
+            spec.ropes.push(local);
+        }
+    }
     each_attention(&mut spec, |idx, attention| {
         attention.window = windows[idx];
         attention.rope = Some(usize::from(attention.window.is_some()));

@@ -4,8 +4,8 @@ use kernels::Activation;
 
 use super::llama::{self, Biases};
 use super::parts::{
-    MlpShape, Sizes, Tie, each_attention, experts, gated_mlp, head, input_norm, layer, linear, rms_norm,
-    rms_qk_norms, windows,
+    MlpShape, Sizes, Tie, activation, each_attention, experts, gated_mlp, head, input_norm, layer, linear,
+    rms_norm, rms_qk_norms, windows,
 };
 use crate::model::config::{FFN_SIZE, Fields, invalid};
 use crate::model::error::ModelError;
@@ -37,16 +37,17 @@ pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
 pub(super) fn describe_2_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
     let shared_width = config.required_size(&["shared_expert_intermediate_size"])?;
     let mut spec = with_experts(config, describe_2(config)?)?;
-    let hidden_size = spec.hidden_size;
+    let shape = MlpShape {
+        hidden_size: spec.hidden_size,
+        width: shared_width,
+        activation: activation(config, Activation::Silu)?,
+        bias: false,
+    };
     for (idx, layer) in spec.layers.iter_mut().enumerate() {
         if let Ffn::Experts(moe) = &mut layer.ffn {
-            moe.shared = Some(mlp(
-                &format!("model.layers.{idx}.mlp.shared_expert"),
-                hidden_size,
-                shared_width,
-            ));
+            moe.shared = Some(mlp(&format!("model.layers.{idx}.mlp.shared_expert"), shape));
             let gate = format!("model.layers.{idx}.mlp.shared_expert_gate");
-            moe.shared_gate = Some(linear(&gate, 1, hidden_size, false));
+            moe.shared_gate = Some(linear(&gate, 1, shape.hidden_size, false));
         }
     }
     Ok(spec)
@@ -105,6 +106,8 @@ fn windowed(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, ModelErro
         let first = first.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
         let windows = windows(config, spec.layers.len(), |layer| layer >= first)?;
         each_attention(&mut spec, |idx, attention| attention.window = windows[idx]);
+    } else {
+        config.without_effect(&["sliding_window", "max_window_layers", "layer_types"]);
     }
     Ok(spec)
 }
@@ -115,26 +118,25 @@ fn with_experts(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, Model
     let step = config.size(&["decoder_sparse_step"])?.unwrap_or(1);
     let dense = config.counts("mlp_only_layers")?.unwrap_or_default();
     let renormalise = config.flag("norm_topk_prob")?.unwrap_or(false);
-    let hidden_size = spec.hidden_size;
+    let shape = MlpShape {
+        hidden_size: spec.hidden_size,
+        width,
+        activation: activation(config, Activation::Silu)?,
+        bias: false,
+    };
     let is_sparse = |idx: usize| (idx + 1).is_multiple_of(step) && !dense.contains(&idx);
     let sparse = |(idx, _): &(usize, &mut LayerSpec)| is_sparse(*idx);
     for (idx, layer) in spec.layers.iter_mut().enumerate().filter(sparse) {
         let name = format!("model.layers.{idx}.mlp");
-        let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), hidden_size, width);
-        let mut moe = experts(config, &format!("{name}.gate"), hidden_size, expert)?;
+        let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), shape);
+        let mut moe = experts(config, &format!("{name}.gate"), shape.hidden_size, expert)?;
         moe.renormalise = renormalise;
         layer.ffn = Ffn::Experts(Box::new(moe));
     }
     Ok(spec)
 }
 
-fn mlp(name: &str, hidden_size: usize, width: usize) -> Mlp<Matrix> {
+fn mlp(name: &str, shape: MlpShape) -> Mlp<Matrix> {
     let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
-    let shape = MlpShape {
-        hidden_size,
-        width,
-        activation: Activation::Silu,
-        bias: false,
-    };
     gated_mlp(names, shape)
 }

@@ -139,11 +139,12 @@ impl Program {
         let value_dim = self.buffer(op.out).width / op.n_heads;
         let window = match op.mask {
             Mask::Causal { window } => window.unwrap_or(usize::MAX),
-            Mask::Full => usize::MAX,
+            Mask::Full | Mask::Around { .. } => usize::MAX,
         };
         let first = shape.context_len - shape.query_len;
         let seen: usize = match op.mask {
             Mask::Full => shape.query_len * shape.context_len,
+            Mask::Around { reach } => shape.query_len * shape.context_len.min(2 * reach + 1),
             Mask::Causal { .. } => (first..shape.context_len)
                 .map(|position| (position + 1).min(window))
                 .sum(),

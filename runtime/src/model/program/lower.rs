@@ -325,10 +325,12 @@ impl Lowering {
             softcap: of.softcap,
             alibi_slopes: of.alibi_slopes.clone(),
             sinks: of.sinks,
-            mask: if self.is_causal {
-                Mask::Causal { window: of.window }
-            } else {
-                Mask::Full
+            mask: match of.window {
+                window if self.is_causal => Mask::Causal { window },
+                Some(window) => Mask::Around {
+                    reach: window.saturating_sub(1),
+                },
+                None => Mask::Full,
             },
             out,
         }));

@@ -213,6 +213,7 @@ impl Display for Attend {
             Mask::Causal { window: None } => write!(f, " causal")?,
             Mask::Causal { window: Some(window) } => write!(f, " window {window}")?,
             Mask::Full => write!(f, " full")?,
+            Mask::Around { reach } => write!(f, " around {reach}")?,
         }
         write!(f, " scale {}", self.scale)?;
         if let Some(cap) = self.softcap {
