@@ -1,13 +1,14 @@
 //! `slipway-operator`: command line, logging and signals. The rest is in the library.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use kube::Client;
 use operator::{
-    context::{Context, Installation},
-    controller, health,
+    context::Installation,
+    controller::{self, Process},
+    health,
     leader::Candidate,
     metrics::Metrics,
 };
@@ -78,7 +79,6 @@ async fn run(options: Run) -> anyhow::Result<()> {
         runtime_image: options.runtime_image,
         namespace: options.namespace.clone(),
     };
-    let context = Context::new(client.clone(), Metrics::register(&mut registry), installation)?;
     let candidate = options.leader_elect.then(|| {
         let namespace = options.namespace.as_deref().unwrap_or(client.default_namespace());
         let identity = controller::identity(options.pod_name.as_deref());
@@ -89,10 +89,15 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("--listen {}", options.listen))?;
+    let process = Process {
+        client,
+        metrics: Metrics::register(&mut registry),
+        installation,
+    };
     let server = axum::serve(listener, health::routes(seen_leadership, registry));
     tokio::select! {
         served = server.into_future() => served.context("health server"),
-        ended = controller::run(Arc::new(context), candidate, &leadership, stopped()?) => Ok(ended?),
+        ended = controller::run(process, candidate, &leadership, stopped()?) => Ok(ended?),
     }
 }
 

@@ -8,10 +8,17 @@ use kube::{ResourceExt, api::ObjectMeta};
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "slipway-operator";
 
+/// The field manager of the number of replicas, where the operator writes it without the rest of the Deployment.
+pub const REPLICAS_MANAGER: &str = "slipway-replicas";
+
 /// Label of every child and pod; its value is the name of the ModelDeployment. It selects the pods.
 pub const OWNER_LABEL: &str = "slipway.dev/model-deployment";
 /// Annotation of a pod: the hash of the template that it was made from.
 pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
+/// Label of the pods of the Job that checks a new spec; its value is the name of the ModelDeployment.
+pub const CHECK_LABEL: &str = "slipway.dev/check-of";
+/// Annotation of a child: the hash of what the operator applied.
+pub const APPLIED_HASH: &str = "slipway.dev/applied-hash";
 /// Annotation of a pod: the hash of its configuration file, so that a changed setting rolls out.
 pub const CONFIG_HASH: &str = "slipway.dev/config-hash";
 /// Label of a node with its GPU's product; the GPU operator sets it.
@@ -68,6 +75,8 @@ pub struct Names {
     pub config_map: String,
     /// The claim of a cache that the ModelDeployment owns.
     pub claim: String,
+    /// The Job that checks a new spec.
+    pub check: String,
 }
 
 impl Names {
@@ -77,6 +86,7 @@ impl Names {
             main: name.to_string(),
             config_map: format!("{name}-config"),
             claim: format!("{name}-cache"),
+            check: format!("{name}-check"),
         }
     }
 }
@@ -90,6 +100,11 @@ pub fn url(object: &ModelDeployment) -> String {
 /// Label selector of the pods of the ModelDeployment `name`.
 pub fn pod_selector(name: &str) -> String {
     format!("{OWNER_LABEL}={name}")
+}
+
+/// Label selector of the pods that check a new spec of the ModelDeployment `name`.
+pub fn check_selector(name: &str) -> String {
+    format!("{CHECK_LABEL}={name}")
 }
 
 /// The hash of the pod template, read from the annotations of a pod or of a template.

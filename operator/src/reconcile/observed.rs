@@ -2,14 +2,15 @@
 //!
 //! Pure. Knows who owns an object with a child's name; no client.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ModelDeployment, startup::StartupStatus};
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, api::DynamicObject};
+use serde::de::DeserializeOwned;
 
 use crate::names::OWNER_LABEL;
 
@@ -20,6 +21,10 @@ pub struct Observed {
     pub live: LiveChildren,
     /// Every pod of the ModelDeployment, of any generation.
     pub pods: Vec<Pod>,
+    /// Names of pods that have the label of the ModelDeployment and were not made for it.
+    pub strays: Vec<String>,
+    /// The pods of the Job that checks the new spec.
+    pub check_pods: Vec<Pod>,
     /// The claim that the spec names, if it names one and the claim exists.
     pub named_claim: Option<PersistentVolumeClaim>,
     /// How far starting pods have come, by pod name.
@@ -40,10 +45,10 @@ pub enum ServiceAnswer {
     NoAnswer,
 }
 
-/// Metadata of the objects that have the children's names, whoever owns them; at most one of each kind.
+/// The objects that have the children's names, whoever owns them; at most one of each kind.
 #[derive(Clone, Debug, Default)]
 pub struct LiveChildren {
-    by_kind: BTreeMap<&'static str, ObjectMeta>,
+    by_kind: BTreeMap<&'static str, Arc<DynamicObject>>,
 }
 
 /// Who owns an object that has a child's name.
@@ -59,8 +64,8 @@ pub enum Ownership {
     Foreign,
 }
 
-impl FromIterator<(&'static str, ObjectMeta)> for LiveChildren {
-    fn from_iter<T: IntoIterator<Item = (&'static str, ObjectMeta)>>(found: T) -> Self {
+impl FromIterator<(&'static str, Arc<DynamicObject>)> for LiveChildren {
+    fn from_iter<T: IntoIterator<Item = (&'static str, Arc<DynamicObject>)>>(found: T) -> Self {
         Self {
             by_kind: found.into_iter().collect(),
         }
@@ -71,15 +76,26 @@ impl LiveChildren {
     /// The first object with this ownership, as `Kind name`.
     pub fn first(&self, object: &ModelDeployment, wanted: Ownership) -> Option<String> {
         let mut live = self.by_kind.iter();
-        let (kind, live) = live.find(|(_, live)| ownership(live, object) == wanted)?;
-        Some(format!("{kind} {}", live.name.as_deref().unwrap_or_default()))
+        let (kind, live) = live.find(|(_, live)| ownership(&live.metadata, object) == wanted)?;
+        Some(format!("{kind} {}", live.name_any()))
     }
 
     /// The object of this kind, if `object` owns it and it is not being deleted.
     pub fn owned(&self, object: &ModelDeployment, kind: &str) -> Option<&ObjectMeta> {
-        self.by_kind
-            .get(kind)
-            .filter(|live| ownership(live, object) == Ownership::Owned && live.deletion_timestamp.is_none())
+        let live = &self.by_kind.get(kind)?.metadata;
+        let is_owned = ownership(live, object) == Ownership::Owned;
+        (is_owned && live.deletion_timestamp.is_none()).then_some(live)
+    }
+
+    /// The object of this kind, whoever owns it.
+    pub fn get(&self, kind: &str) -> Option<&DynamicObject> {
+        self.by_kind.get(kind).map(Arc::as_ref)
+    }
+
+    /// The object of this kind as its type, whoever owns it; `None` also if it does not have the form of the type.
+    pub fn typed<K: k8s_openapi::Resource + DeserializeOwned>(&self) -> Option<K> {
+        let live = serde_json::to_value(self.get(K::KIND)?).ok()?;
+        serde_json::from_value(live).ok()
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use super::{
     observed::{Observed, Ownership},
     plan::{
-        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, Refusal, Repository, SecretKey, Source,
+        CacheVolume, ClaimLifetime, Gpus, Hub, Image, Plan, PodOrder, Refusal, Repository, SecretKey, Source,
         VolumeReach,
     },
 };
@@ -67,6 +67,7 @@ pub fn plan(
             tokenizer.is_some().then_some(model_dir.as_str()),
         ),
         env: passed_env(spec, &report.unknown),
+        pod_order: PodOrder::NewFirst,
         volume_reach: volume_reach(&source, observed),
         source,
         model_dir,

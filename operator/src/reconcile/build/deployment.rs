@@ -27,7 +27,7 @@ use crate::{
         GPU_PRODUCT_LABEL, LIVE_PATH, MODELS_DIR, MODELS_VOLUME, NODE_NAME_LABEL, Names, READY_PATH,
         RUNTIME_CONTAINER, SERVE_PORT, SERVE_PORT_NAME, TEMPLATE_HASH, TMP_DIR, TMP_VOLUME,
     },
-    reconcile::plan::{CacheVolume, Hub, Plan, SecretKey, Source, VolumeReach},
+    reconcile::plan::{CacheVolume, Hub, Plan, PodOrder, SecretKey, Source, VolumeReach},
 };
 
 const HASH_CHARS: usize = 16;
@@ -50,6 +50,10 @@ const FETCH_MEMORY: &str = "128Mi";
 const FETCH_MEMORY_MAX: &str = "1Gi";
 
 pub(crate) fn build(plan: &Plan) -> Deployment {
+    let (surge, unavailable) = match plan.pod_order {
+        PodOrder::NewFirst | PodOrder::CheckFirst => (1, 0),
+        PodOrder::OldFirst => (0, 1),
+    };
     Deployment {
         metadata: metadata(plan, Names::of(&plan.name).main),
         spec: Some(DeploymentSpec {
@@ -63,18 +67,20 @@ pub(crate) fn build(plan: &Plan) -> Deployment {
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(surge)),
+                    max_unavailable: Some(IntOrString::Int(unavailable)),
                 }),
             }),
             template: template(plan),
+            // Written, so that a rollout that somebody paused goes on.
+            paused: Some(false),
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()
     }
 }
 
-fn template(plan: &Plan) -> PodTemplateSpec {
+pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
     let config_hash = hash(config_map::text(plan).as_bytes());
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
