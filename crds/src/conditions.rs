@@ -1,6 +1,7 @@
 //! Condition types of a `ModelDeployment`, and the reasons that are not failures.
 
-/// The conditions, in the order from the spec to the answer. Each is named after its `True` state.
+/// The conditions, in the order from the spec to the answer. Each is named after its `True` state; a healthy
+/// object has neither `Reconciling` nor `Stalled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConditionType {
     /// The spec can be honoured.
@@ -17,6 +18,10 @@ pub enum ConditionType {
     Progressing,
     /// Every requested replica is current and ready, and there are no others.
     Ready,
+    /// The operator or Kubernetes is working towards the spec. Tools that follow kstatus wait for its end.
+    Reconciling,
+    /// It cannot become ready without a change by a person. Tools that follow kstatus report it as failed.
+    Stalled,
 }
 
 impl ConditionType {
@@ -29,6 +34,8 @@ impl ConditionType {
         ConditionType::Available,
         ConditionType::Progressing,
         ConditionType::Ready,
+        ConditionType::Reconciling,
+        ConditionType::Stalled,
     ];
 
     /// The name in `status.conditions[].type`.
@@ -41,6 +48,8 @@ impl ConditionType {
             ConditionType::Available => "Available",
             ConditionType::Progressing => "Progressing",
             ConditionType::Ready => "Ready",
+            ConditionType::Reconciling => "Reconciling",
+            ConditionType::Stalled => "Stalled",
         }
     }
 }

@@ -72,8 +72,8 @@ reasons! {
     CrashLoop = 24,
     /// The replica was not ready within `startupTimeoutSeconds`.
     StartupTimeout = 25,
-    /// A rollout waits because no spare GPU exists for the new pod.
-    RolloutBlockedNoSpareGPU = 26,
+    /// A rollout waits because there is no room for a new pod beside the old ones.
+    RolloutBlockedNoRoom = 26,
     /// The pod fits no node, for another reason than GPUs.
     Unschedulable = 27,
     /// The cache volume claim is not bound.
@@ -86,6 +86,26 @@ reasons! {
     ContainerStartFailed = 31,
     /// The API server refuses to create the pods, because of a quota or a policy.
     PodsRefused = 32,
+    /// A quota of the namespace is used up.
+    QuotaExceeded = 33,
+    /// A webhook, a policy or an admission plugin refuses a child.
+    PolicyRefused = 34,
+    /// The namespace is being deleted.
+    NamespaceTerminating = 35,
+    /// The operator lacks a right that it needs.
+    OperatorForbidden = 36,
+    /// The API server could not do an operation; the operator tries it again.
+    ApplyFailed = 37,
+    /// Objects of a deleted ModelDeployment of the same name still exist.
+    Waiting = 38,
+    /// The object does not have the form of a ModelDeployment.
+    Unreadable = 39,
+    /// Somebody added fields to the Deployment that the ModelDeployment does not have.
+    Drifted = 40,
+    /// A replica was ready and does not answer its readiness probe any more.
+    ReplicaUnready = 41,
+    /// The node of a replica does not report any more.
+    NodeLost = 42,
 }
 
 impl std::fmt::Display for Reason {

@@ -7,7 +7,7 @@ use kube::runtime::reflector::ObjectRef;
 use crds::ModelDeployment;
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(30);
 /// Objects whose failures are counted. Beyond this number all counts are reset, which only shortens waits.
 const ENTRIES_MAX: usize = 10_000;
 
@@ -58,7 +58,7 @@ mod tests {
         let waits: Vec<u64> = (0..8)
             .map(|_| backoffs.after_failure(chat(), "apply").as_secs())
             .collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(
             backoffs
                 .after_failure(ObjectRef::new("other").within("a"), "apply")

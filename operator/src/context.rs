@@ -6,7 +6,10 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 
-use crate::{backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, probe::Probe};
+use crate::{
+    backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, polls::Polls, probe::Probe, watched::Watched,
+    written::Written,
+};
 
 /// Options of the installation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,8 +26,12 @@ pub struct Installation {
 pub struct Context {
     /// Client of the API server.
     pub client: Client,
-    /// Client for requests to replicas.
-    pub probe: Probe,
+    /// Requests to replicas, and their answers.
+    pub polls: Polls,
+    /// What the watches have seen.
+    pub watched: Watched,
+    /// What the operator wrote last.
+    pub written: Written,
     /// Publishes Events.
     pub recorder: Recorder,
     /// Counters and durations.
@@ -36,7 +43,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context for one process.
+    /// A context for one term of leadership, without watches.
     ///
     /// # Errors
     /// When the client for requests to replicas cannot be built.
@@ -47,11 +54,18 @@ impl Context {
         };
         Ok(Self {
             recorder: Recorder::new(client.clone(), reporter),
-            probe: Probe::new()?,
+            polls: Polls::new(Probe::new()?),
+            watched: Watched::default(),
+            written: Written::default(),
             client,
             metrics,
             backoffs: Backoffs::default(),
             installation,
         })
+    }
+
+    /// The same context with what these watches see.
+    pub fn watching(self, watched: Watched) -> Self {
+        Self { watched, ..self }
     }
 }

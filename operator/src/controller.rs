@@ -1,12 +1,12 @@
 //! Wires the watches, the reconciler and the leader election together.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future::Shared};
+use futures::{FutureExt, Stream, StreamExt, future::Shared, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DynamicObject, PartialObjectMeta},
+    api::DynamicObject,
     runtime::{
         Controller, Predicate, WatchStreamExt,
         controller::Config,
@@ -15,86 +15,126 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{broadcast::error::RecvError, watch},
+    time::{sleep, timeout},
+};
 
 use crate::{
-    context::Context,
+    context::{Context, Installation},
     health::Leadership,
     leader::Candidate,
+    metrics::Metrics,
     names::OWNER_LABEL,
     reconcile::{Guarded, children, error_policy, reconcile},
+    watched::{Watched, Writers},
 };
 
 /// Reconciles that run at the same time.
 const CONCURRENCY: u16 = 8;
 /// Changes of one object within this time cause one reconcile.
-const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// Why the operator stopped without a signal.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server does not answer.
-    #[error("cannot reach the API server")]
-    Unreachable(#[source] Box<kube::Error>),
-    /// Another process leads now, so this one must not write any more.
-    #[error("the Lease was lost")]
-    LeaseLost,
+/// The API server must answer a first request within this time; then the request is repeated.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Time between two first requests.
+const CONNECT_PERIOD: Duration = Duration::from_secs(2);
+
+/// What a process needs to reconcile: each term of leadership begins with nothing else.
+pub struct Process {
+    /// Client of the API server.
+    pub client: Client,
+    /// Counters and durations.
+    pub metrics: Metrics,
+    /// Options of the installation.
+    pub installation: Installation,
 }
 
-/// Reconciles until `shutdown` resolves; if there is a candidate, only while it leads.
+/// Reconciles until `shutdown` resolves; if there is a candidate, only while it leads. An API server that does not answer
+/// and a lost Lease are waited for in this process: a restart would only wait longer.
 ///
 /// # Errors
-/// When the API server does not answer at the start, or the Lease is lost.
+/// When the client for requests to replicas cannot be built.
 pub async fn run(
-    context: Arc<Context>,
+    process: Process,
     candidate: Option<Candidate>,
     leadership: &watch::Sender<Leadership>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), Error> {
+) -> Result<(), reqwest::Error> {
     let shutdown = shutdown.boxed().shared();
-    let version = context.client.apiserver_version().await;
-    let version = version.map_err(|error| Error::Unreachable(Box::new(error)))?;
-    tracing::info!(api_server = %version.git_version, "connected");
-    let Some(mut candidate) = candidate else {
-        control(context, leadership, shutdown).await;
-        return Ok(());
-    };
     tokio::select! {
-        () = candidate.acquire(|| { leadership.send_replace(Leadership::Standby); }) => {}
+        () = connect(&process.client) => {}
         () = shutdown.clone() => return Ok(()),
     }
-    tracing::info!("leading");
-    tokio::select! {
-        () = control(context, leadership, shutdown) => {}
-        () = candidate.hold() => return Err(Error::LeaseLost),
+    let Some(mut candidate) = candidate else {
+        return control(&process, leadership, shutdown).await;
+    };
+    loop {
+        tokio::select! {
+            () = candidate.acquire(|| { leadership.send_replace(Leadership::Standby); }) => {}
+            () = shutdown.clone() => return Ok(()),
+        }
+        tracing::info!("leading");
+        tokio::select! {
+            ended = control(&process, leadership, shutdown.clone()) => {
+                if let Err(error) = candidate.release().await {
+                    tracing::warn!(%error, "cannot release the Lease; it will expire");
+                }
+                return ended;
+            }
+            () = candidate.hold() => {
+                tracing::warn!("the Lease was lost, so another process may lead now");
+                leadership.send_replace(Leadership::Connecting);
+            }
+        }
     }
-    if let Err(error) = candidate.release().await {
-        tracing::warn!(%error, "cannot release the Lease; it will expire");
+}
+
+/// Resolves when the API server has answered.
+async fn connect(client: &Client) {
+    loop {
+        match timeout(CONNECT_WAIT_MAX, client.apiserver_version()).await {
+            Ok(Ok(version)) => {
+                tracing::info!(api_server = %version.git_version, "connected");
+                return;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot reach the API server"),
+            Err(_) => tracing::warn!("the API server does not answer"),
+        }
+        sleep(CONNECT_PERIOD).await;
     }
-    Ok(())
 }
 
 type Shutdown = Shared<futures::future::BoxFuture<'static, ()>>;
 
-async fn control(context: Arc<Context>, leadership: &watch::Sender<Leadership>, shutdown: Shutdown) {
+async fn control(
+    process: &Process,
+    leadership: &watch::Sender<Leadership>,
+    shutdown: Shutdown,
+) -> Result<(), reqwest::Error> {
     leadership.send_replace(Leadership::Syncing);
+    let Process {
+        client,
+        metrics,
+        installation,
+    } = process;
+    let (watched, writers) = Watched::of(children::kinds().map(|child| (child.kind, child.resource())));
+    let context = Context::new(client.clone(), metrics.clone(), installation.clone())?;
+    let context = Arc::new(context.watching(watched));
     let (reader, writer) = reflector::store::<Guarded>();
-    let objects = watcher(
-        Api::<Guarded>::all(context.client.clone()),
-        watcher::Config::default(),
-    )
-    .default_backoff()
-    .reflect(writer)
-    .applied_objects()
-    .predicate_filter(
-        predicates::generation.combine(predicates::labels),
-        Default::default(),
-    );
-    let controller = with_children(Controller::for_stream(objects, reader.clone()), &context.client)
+    let objects = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(
+            predicates::generation.combine(predicates::labels),
+            Default::default(),
+        );
+    let controller = with_children(Controller::for_stream(objects, reader.clone()), client, writers)
+        .reconcile_on(answers(&context))
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .graceful_shutdown_on(shutdown);
     let managed = reader.clone();
-    let metrics = context.metrics.clone();
     let reconciles = controller
         .run(reconcile, error_policy, context)
         .for_each(|result| {
@@ -111,22 +151,47 @@ async fn control(context: Arc<Context>, leadership: &watch::Sender<Leadership>, 
         std::future::pending::<()>().await;
     };
     tokio::select! { () = reconciles => {}, () = synced => {} }
+    Ok(())
 }
 
-/// Triggers a reconcile for each change of a child or a pod. Only metadata is watched.
-fn with_children(controller: Controller<Guarded>, client: &Client) -> Controller<Guarded> {
+/// Triggers a reconcile for each change of a child or a pod, and fills the stores.
+fn with_children(controller: Controller<Guarded>, client: &Client, writers: Writers) -> Controller<Guarded> {
     let ours = || watcher::Config::default().labels(OWNER_LABEL);
-    let pods = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), ours())
+    let pods = watcher(Api::<Pod>::all(client.clone()), ours())
         .default_backoff()
+        .modify(|pod| pod.metadata.managed_fields = None)
+        .reflect(writers.pods)
         .touched_objects();
-    let controller = children::kinds().fold(controller, |controller, child| {
-        let resource = child.resource();
+    let children = writers.children.into_iter();
+    let controller = children.fold(controller, |controller, (resource, writer)| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        controller.owns_with(api, resource, ours())
+        let objects = watcher(api, ours())
+            .default_backoff()
+            .reflect(writer)
+            .touched_objects();
+        controller.owns_stream_with(objects, resource)
     });
     controller.watches_stream(pods, |pod| {
         let owner = pod.labels().get(OWNER_LABEL)?;
         Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
+    })
+}
+
+/// The ModelDeployments whose pods gave a new answer.
+fn answers(context: &Context) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    stream::unfold(context.polls.changes(), |mut changes| async {
+        loop {
+            match changes.recv().await {
+                Ok(object) => {
+                    let namespace = object.namespace.unwrap_or_default();
+                    let object = ObjectRef::<Guarded>::new(&object.name).within(&namespace);
+                    return Some((object, changes));
+                }
+                // The next check of each object finds what was lost.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
     })
 }
 

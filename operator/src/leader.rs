@@ -13,7 +13,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Name of the Lease.
 pub const LEASE: &str = "slipway-operator";
@@ -22,6 +22,8 @@ pub const LEASE: &str = "slipway-operator";
 const TTL: Duration = Duration::from_secs(15);
 /// A holder that could not renew for this time stops, before another process takes over.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// An attempt without an answer in this time is repeated.
+const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// One process that can lead.
@@ -71,10 +73,11 @@ impl Candidate {
     /// Waits until this candidate leads. Calls `standby` after each attempt that found another leader.
     pub async fn acquire(&mut self, mut standby: impl FnMut()) {
         loop {
-            match self.try_once().await {
-                Ok(Held::Here) => return,
-                Ok(Held::Elsewhere) => standby(),
-                Err(error) => tracing::warn!(%error, "cannot read or write the Lease"),
+            match timeout(ATTEMPT_WAIT_MAX, self.try_once()).await {
+                Ok(Ok(Held::Here)) => return,
+                Ok(Ok(Held::Elsewhere)) => standby(),
+                Err(_) => tracing::warn!("the API server does not answer a request for the Lease"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot read or write the Lease"),
             }
             sleep(RETRY).await;
         }

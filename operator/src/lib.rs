@@ -11,5 +11,8 @@ pub mod leader;
 pub mod metrics;
 pub mod names;
 pub mod pods;
+pub mod polls;
 pub mod probe;
 pub mod reconcile;
+pub mod watched;
+pub mod written;

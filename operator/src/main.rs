@@ -3,7 +3,6 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -11,8 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crds::modeldeployment::Network;
 use kube::Client;
 use operator::{
-    context::{Context, Installation},
-    controller, health,
+    context::Installation,
+    controller::{self, Process},
+    health,
     leader::Candidate,
     metrics::Metrics,
 };
@@ -87,7 +87,6 @@ async fn run(options: Run) -> anyhow::Result<()> {
         namespace: options.namespace.clone(),
         network: options.network,
     };
-    let context = Context::new(client.clone(), Metrics::register(&mut registry), installation)?;
     let candidate = options.leader_elect.then(|| {
         let namespace = options.namespace.as_deref().unwrap_or(client.default_namespace());
         let identity = controller::identity(options.pod_name.as_deref());
@@ -96,10 +95,15 @@ async fn run(options: Run) -> anyhow::Result<()> {
 
     let (leadership, seen_leadership) = watch::channel(health::Leadership::Connecting);
     let listener = listen(options.listen).await?;
+    let process = Process {
+        client,
+        metrics: Metrics::register(&mut registry),
+        installation,
+    };
     let server = axum::serve(listener, health::routes(seen_leadership, registry));
     tokio::select! {
         served = server.into_future() => served.context("health server"),
-        ended = controller::run(Arc::new(context), candidate, &leadership, stopped()?) => Ok(ended?),
+        ended = controller::run(process, candidate, &leadership, stopped()?) => Ok(ended?),
     }
 }
 

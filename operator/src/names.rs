@@ -8,10 +8,17 @@ use kube::{ResourceExt, api::ObjectMeta};
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "slipway-operator";
 
+/// The field manager of the number of replicas, where the operator writes it without the rest of the Deployment.
+pub const REPLICAS_MANAGER: &str = "slipway-replicas";
+
 /// Label of every child and pod; its value is the name of the ModelDeployment. It selects the pods.
 pub const OWNER_LABEL: &str = "slipway.dev/model-deployment";
 /// Annotation of a pod: the hash of the template that it was made from.
 pub const TEMPLATE_HASH: &str = "slipway.dev/template-hash";
+/// Label of the pods of the Job that checks a new spec; its value is the name of the ModelDeployment.
+pub const CHECK_LABEL: &str = "slipway.dev/check-of";
+/// Annotation of a child: the hash of what the operator applied.
+pub const APPLIED_HASH: &str = "slipway.dev/applied-hash";
 /// Label of a pod, its ReplicaSet and its ConfigMap: the hash of the configuration file.
 pub const CONFIG_HASH: &str = "slipway.dev/config-hash";
 /// Annotation of the Deployment: the image of a spec that names none.
@@ -106,6 +113,8 @@ pub struct Names {
     pub commit: String,
     /// The claim of a cache that the ModelDeployment owns.
     pub claim: String,
+    /// The Job that checks a new spec.
+    pub check: String,
 }
 
 impl Names {
@@ -116,6 +125,7 @@ impl Names {
             config_map: format!("{name}-config"),
             commit: format!("{name}-commit"),
             claim: format!("{name}-cache"),
+            check: format!("{name}-check"),
         }
     }
 }
@@ -139,6 +149,11 @@ pub fn url(object: &ModelDeployment) -> String {
 /// Label selector of the pods of the ModelDeployment `name`.
 pub fn pod_selector(name: &str) -> String {
     format!("{OWNER_LABEL}={name}")
+}
+
+/// Label selector of the pods that check a new spec of the ModelDeployment `name`.
+pub fn check_selector(name: &str) -> String {
+    format!("{CHECK_LABEL}={name}")
 }
 
 /// The hash of the pod template, read from the annotations of a pod or of a template.

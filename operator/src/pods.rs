@@ -42,6 +42,8 @@ pub enum Stage {
     Downloading,
     /// The runtime runs and is not ready yet.
     Loading,
+    /// It was ready and is not ready any more.
+    Unready,
     /// It takes requests.
     Ready,
     /// It is being deleted.
@@ -98,6 +100,8 @@ fn stage(pod: &Pod) -> Stage {
         Stage::Ready
     } else if fetch_status(pod).is_some_and(is_running) {
         Stage::Downloading
+    } else if unready_since(pod).is_some() {
+        Stage::Unready
     } else if runtime_status(pod).is_some_and(is_running) {
         Stage::Loading
     } else {
@@ -134,6 +138,32 @@ pub fn condition_since(pod: &Pod, type_: &str) -> Option<Timestamp> {
         .find(|condition| condition.type_ == type_ && condition.status == "True")?;
     let Time(at) = condition.last_transition_time.as_ref()?;
     Some(*at)
+}
+
+/// When the pod stopped being ready; `None` if it is ready, or its runtime has not been ready since it started.
+pub fn unready_since(pod: &Pod) -> Option<Timestamp> {
+    let runtime = runtime_status(pod)?;
+    let Time(started) = runtime.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    let Time(since) = ready.last_transition_time.as_ref()?;
+    let was_ready = ready.status != "True" && runtime.started == Some(true) && since > started;
+    was_ready.then_some(*since)
+}
+
+/// Whether a ReplicaSet of the Deployment `deployment` made the pod.
+pub fn is_made_by(pod: &Pod, deployment: &str) -> bool {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let hash = pod
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get("pod-template-hash"));
+    owners.any(|owner| {
+        owner.controller == Some(true)
+            && owner.kind == "ReplicaSet"
+            && hash.is_some_and(|hash| owner.name == format!("{deployment}-{hash}"))
+    })
 }
 
 /// Status of the download container.

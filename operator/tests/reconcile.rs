@@ -26,21 +26,26 @@ use serde_json::{Value, json};
 const MDEP: &str = "/apis/slipway.dev/v1alpha1/namespaces/team/modeldeployments/chat";
 const SERVICE: &str = "/api/v1/namespaces/team/services/chat";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/chat";
+const JOB: &str = "/apis/batch/v1/namespaces/team/jobs/chat-check";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/team/configmaps/";
+const COMMIT: &str = "/api/v1/namespaces/team/configmaps/chat-commit";
 const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/chat-cache";
-const CONFIG_MAPS: &str = "/api/v1/namespaces/team/configmaps";
 const REPLICA_SETS: &str = "/apis/apps/v1/namespaces/team/replicasets";
 const POLICY: &str = "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chat";
 /// Every child with a name that depends on nothing else, by path.
-const CHILDREN: [&str; 6] = [
+const CHILDREN: [&str; 7] = [
     "/api/v1/namespaces/team/serviceaccounts/chat",
-    "/api/v1/namespaces/team/configmaps/chat-commit",
+    COMMIT,
     CLAIM,
     POLICY,
     SERVICE,
     DEPLOYMENT,
+    JOB,
 ];
+/// Children that only some ModelDeployments have.
+const OPTIONAL: [&str; 3] = [CLAIM, JOB, COMMIT];
 
-/// Objects by path, the writes so far, and the codes with which writes are refused.
+/// Objects by path, the writes so far, and the codes with which writes to paths with a beginning are refused.
 #[derive(Clone, Default)]
 struct Api(Arc<Mutex<State>>);
 
@@ -102,11 +107,24 @@ impl Api {
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
         let (method, path) = (request.method().clone(), request.uri().path().to_string());
+        let query = request.uri().query().unwrap_or_default().to_string();
         let bytes = request.into_body().collect_bytes().await.unwrap();
         let sent = serde_json::from_slice(&bytes).unwrap_or_default();
-        let (code, body) = self.handle(&method, &path, sent);
+        let (code, body) = match query.contains("fieldManager=slipway-replicas") {
+            true => self.scale(&path, &sent),
+            false => self.handle(&method, &path, sent),
+        };
         let body = Body::from(body.to_string().into_bytes());
         Ok(Response::builder().status(code).body(body).unwrap())
+    }
+
+    /// A server-side apply of the replicas alone.
+    fn scale(&self, path: &str, sent: &Value) -> (u16, Value) {
+        let mut state = self.0.lock().unwrap();
+        state.written.push(format!("SCALE {path}"));
+        let object = state.objects.get_mut(path).unwrap();
+        object["spec"]["replicas"] = sent["spec"]["replicas"].clone();
+        (200, object.clone())
     }
 
     fn handle(&self, method: &Method, path: &str, sent: Value) -> (u16, Value) {
@@ -118,11 +136,18 @@ impl Api {
         if method != Method::GET {
             state.written.push(format!("{method} {path}"));
         }
-        if let Some(code) = state.refused.get(path).filter(|_| method != Method::GET) {
+        let mut refused = state.refused.iter();
+        if method != Method::GET
+            && let Some((_, code)) = refused.find(|(beginning, _)| path.starts_with(*beginning))
+        {
             return refusal(*code, "Refused");
         }
         match (method.as_str(), path.strip_suffix("/status")) {
-            ("GET", _) if path.ends_with("/pods") || path == CONFIG_MAPS || path == REPLICA_SETS => {
+            ("GET", _)
+                if path.ends_with("/pods")
+                    || path == CONFIG_MAPS.trim_end_matches('/')
+                    || path == REPLICA_SETS =>
+            {
                 let inside = state
                     .objects
                     .iter()
@@ -156,11 +181,26 @@ impl Api {
         Arc::new(DeserializeGuard(Ok(object)))
     }
 
-    fn ready(&self) -> (Value, Value) {
+    fn condition(&self, type_: &str) -> Value {
         let conditions = self.get(MDEP)["status"]["conditions"].clone();
         let mut conditions = conditions.as_array().unwrap().iter();
-        let ready = conditions.find(|condition| condition["type"] == "Ready").unwrap();
+        conditions
+            .find(|condition| condition["type"] == type_)
+            .unwrap()
+            .clone()
+    }
+
+    fn ready(&self) -> (Value, Value) {
+        let ready = self.condition("Ready");
         (ready["status"].clone(), ready["reason"].clone())
+    }
+
+    /// Changes the spec as a user does.
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let mut object = self.get(MDEP);
+        change(&mut object["spec"]);
+        object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_i64().unwrap() + 1);
+        self.put(MDEP, object);
     }
 }
 
@@ -174,14 +214,15 @@ async fn a_new_object_gets_children_and_a_status_and_an_unchanged_status_is_not_
     let context = api.context();
     api.reconcile(&context).await.unwrap();
     let written = api.written();
-    assert!(!written.contains(&format!("PATCH {CLAIM}")), "{written:?}");
-    let config = format!("PATCH {CONFIG_MAPS}/chat-config-");
+    for child in OPTIONAL {
+        assert!(!written.contains(&format!("PATCH {child}")), "{written:?}");
+    }
+    let config = format!("PATCH {CONFIG_MAPS}chat-config-");
     assert!(
         written.iter().any(|line| line.starts_with(&config)),
         "{written:?}"
     );
-    let always = |child: &&str| *child != CLAIM && !child.starts_with(CONFIG_MAPS);
-    for child in CHILDREN.into_iter().filter(always) {
+    for child in CHILDREN.into_iter().filter(|child| !OPTIONAL.contains(child)) {
         assert!(
             written.contains(&format!("PATCH {child}")),
             "{child} in {written:?}"
@@ -196,14 +237,141 @@ async fn a_new_object_gets_children_and_a_status_and_an_unchanged_status_is_not_
     assert!(written.iter().any(is_event), "{written:?}");
     assert_eq!(api.ready(), (json!("False"), json!("Scaling")));
 
+    for _ in 0..3 {
+        api.reconcile(&context).await.unwrap();
+    }
+    // Another process has no memory of the writes.
+    api.reconcile(&api.context()).await.unwrap();
+    assert_eq!(api.written(), Vec::<String>::new(), "a look does not write");
+}
+
+#[tokio::test]
+async fn a_child_that_somebody_changed_is_written_again_and_only_that_child() {
+    let api = Api::with(hub());
+    let context = api.context();
     api.reconcile(&context).await.unwrap();
-    let written = api.written();
-    assert!(
-        !written
-            .iter()
-            .any(|line| line.contains("/status") || line.contains("/events")),
-        "{written:?}"
+    api.written();
+    let mut service = api.get(SERVICE);
+    service["metadata"]["uid"] = json!("uid-of-the-service");
+    service["metadata"]["managedFields"] =
+        json!([{"manager": "slipway-operator", "operation": "Apply", "fieldsV1": {}}]);
+    service["spec"]["ports"][0]["port"] = json!(81);
+    api.put(SERVICE, service);
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.written(), [format!("PATCH {SERVICE}")]);
+    let service = api.get(SERVICE);
+    assert_eq!(service["spec"]["ports"][0]["port"], 80);
+    assert_eq!(
+        service["metadata"]["uid"], "uid-of-the-service",
+        "a precondition of the write"
     );
+}
+
+#[tokio::test]
+async fn replicas_are_written_whatever_else_is_refused() {
+    let api = Api::with(hub());
+    let context = api.context();
+    api.reconcile(&context).await.unwrap();
+    api.refuse(CONFIG_MAPS, 403);
+    api.change(|spec| {
+        spec["engine"] = json!({"maxModelLen": 64});
+        spec["replicas"] = json!(3);
+    });
+    let template = api.get(DEPLOYMENT)["spec"]["template"].clone();
+    api.reconcile(&context).await.unwrap_err();
+    let deployment = api.get(DEPLOYMENT);
+    assert_eq!(deployment["spec"]["replicas"], 3);
+    assert_eq!(
+        deployment["spec"]["template"], template,
+        "its configuration was refused"
+    );
+    assert_eq!(api.get(MDEP)["status"]["observedGeneration"], 2);
+    assert_eq!(api.ready(), (json!("False"), json!("PolicyRefused")));
+
+    api.change(|spec| {
+        spec["env"] = json!([{"name": "MAX_NUM_SEQS", "value": "many"}]);
+        spec["replicas"] = json!(0);
+    });
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.get(DEPLOYMENT)["spec"]["replicas"], 0, "the spec is refused");
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_change_is_a_note_and_is_written_once() {
+    let spec = |size: &str| json!({"model": {"huggingFace": {"repo": "acme/model"}}, "cache": {"type": "PVC", "size": size}});
+    let api = Api::with(spec("64Mi"));
+    let context = api.context();
+    api.reconcile(&context).await.unwrap();
+    api.refuse(CLAIM, 403);
+    api.change(|object| *object = spec("128Mi"));
+    api.change(|object| object["engine"] = json!({"maxModelLen": 64}));
+    api.written();
+    for _ in 0..3 {
+        api.reconcile(&context).await.unwrap();
+    }
+    let written = api.written();
+    let n_writes = written.iter().filter(|line| line.ends_with(CLAIM)).count();
+    assert_eq!(n_writes, 1, "{written:?}");
+    assert!(written.contains(&format!("PATCH {DEPLOYMENT}")), "{written:?}");
+    let accepted = api.condition("Accepted");
+    assert_eq!(accepted["status"], "True");
+    assert!(
+        accepted["message"]
+            .as_str()
+            .unwrap()
+            .contains("the claim chat-cache stays as it is"),
+        "{accepted}"
+    );
+
+    api.change(|object| object["cache"]["size"] = json!("1Mi"));
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(
+        api.get(CLAIM)["spec"]["resources"]["requests"]["storage"],
+        "64Mi",
+        "a claim never shrinks"
+    );
+}
+
+#[tokio::test]
+async fn a_child_of_a_deleted_namesake_is_waited_for_and_named() {
+    let api = Api::with(hub());
+    let owner = json!({"apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "name": "chat", "uid": "before", "controller": true});
+    api.put(
+        CLAIM,
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "chat-cache", "namespace": "team", "ownerReferences": [owner]},
+        }),
+    );
+    let context = api.context();
+    api.reconcile(&context).await.unwrap_err();
+    assert_eq!(api.ready(), (json!("False"), json!("Waiting")));
+    assert!(
+        api.condition("Ready")["message"]
+            .as_str()
+            .unwrap()
+            .contains("PersistentVolumeClaim chat-cache")
+    );
+    assert_eq!(api.get(MDEP)["status"]["observedGeneration"], 1);
+    api.written();
+    api.reconcile(&context).await.unwrap_err();
+    assert_eq!(api.written(), Vec::<String>::new(), "the status is the same");
+}
+
+#[tokio::test]
+async fn a_model_deployment_that_was_deleted_since_it_was_seen_gets_no_children() {
+    let api = Api::with(hub());
+    let seen = api.guarded();
+    api.0.lock().unwrap().objects.clear();
+    assert_eq!(
+        reconcile(seen, api.context()).await.unwrap(),
+        Action::await_change()
+    );
+    assert_eq!(api.written(), Vec::<String>::new());
+
+    let api = Api::with(hub());
+    api.refuse(MDEP, 404);
+    api.reconcile(&api.context()).await.unwrap();
 }
 
 #[tokio::test]
@@ -234,7 +402,7 @@ async fn a_configuration_file_is_deleted_when_no_replica_set_has_its_hash() {
         let labels = json!({"slipway.dev/model-deployment": "chat", "slipway.dev/config-hash": hash});
         json!({"metadata": {"name": name, "namespace": "team", "labels": labels, "ownerReferences": owners}})
     };
-    let path = |hash: &str| format!("{CONFIG_MAPS}/chat-config-{hash}");
+    let path = |hash: &str| format!("{CONFIG_MAPS}chat-config-{hash}");
     let put = |hash: &str| api.put(&path(hash), labelled(format!("chat-config-{hash}"), hash));
     api.put(
         &format!("{REPLICA_SETS}/chat-1"),
@@ -295,12 +463,18 @@ async fn the_deployment_is_written_after_what_its_pods_use() {
 async fn a_refusal_of_the_api_server_is_in_the_status_and_an_outage_is_retried_with_growing_waits() {
     let api = Api::with(hub());
     let context = api.context();
-    api.refuse(DEPLOYMENT, 422);
-    api.reconcile(&context).await.unwrap();
-    assert_eq!(api.ready(), (json!("False"), json!("InvalidSetting")));
-
-    api.refuse(DEPLOYMENT, 500);
-    for seconds in [1, 2, 4] {
+    for (code, reason, seconds) in [
+        (422, "InvalidSetting", 300),
+        (403, "PolicyRefused", 1),
+        (500, "ApplyFailed", 2),
+    ] {
+        api.refuse(DEPLOYMENT, code);
+        let error = api.reconcile(&context).await.unwrap_err();
+        assert_eq!(api.ready(), (json!("False"), json!(reason)));
+        let action = error_policy(api.guarded(), &error, context.clone());
+        assert_eq!(action, Action::requeue(Duration::from_secs(seconds)), "{code}");
+    }
+    for seconds in [4, 8, 16, 30, 30] {
         let error = api.reconcile(&context).await.unwrap_err();
         let action = error_policy(api.guarded(), &error, context.clone());
         assert_eq!(action, Action::requeue(Duration::from_secs(seconds)));
@@ -322,15 +496,40 @@ async fn a_deleted_object_is_not_reconciled() {
 }
 
 #[tokio::test]
-async fn an_unreadable_object_waits_for_a_change() {
-    let context = Api::default().context();
-    let unreadable: Guarded = serde_json::from_value(json!({
+async fn an_unreadable_object_says_so_and_keeps_the_rest_of_its_status() {
+    let api = Api::default();
+    let raw = json!({
         "apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment",
-        "metadata": {"name": "chat", "namespace": "team"}, "spec": {"model": "a string"},
-    }))
-    .unwrap();
-    let guarded = Arc::new(unreadable);
-    let error = reconcile(guarded.clone(), context.clone()).await.unwrap_err();
-    assert!(matches!(error, Error::Unreadable { .. }), "{error}");
-    assert_eq!(error_policy(guarded, &error, context), Action::await_change());
+        "metadata": {"name": "chat", "namespace": "team", "generation": 2}, "spec": {"model": "a string"},
+        "status": {
+            "runtimeImage": "registry.test/runtime:1", "observedGeneration": 1, "phase": "Ready",
+            "conditions": [
+                {"type": "Available", "status": "True", "reason": "Serving", "message": "", "lastTransitionTime": "2026-11-21T10:00:00Z"},
+                {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-11-21T10:00:00Z"},
+            ],
+        },
+    });
+    api.put(MDEP, raw.clone());
+    let guarded: Guarded = serde_json::from_value(raw).unwrap();
+    let (guarded, context) = (Arc::new(guarded), api.context());
+    let action = reconcile(guarded.clone(), context.clone()).await.unwrap();
+    assert_eq!(action, Action::await_change());
+    assert_eq!(api.ready(), (json!("False"), json!("Unreadable")));
+    assert_eq!(api.condition("Available")["status"], "True");
+    let status = api.get(MDEP)["status"].clone();
+    assert_eq!(
+        (
+            &status["runtimeImage"],
+            &status["observedGeneration"],
+            &status["phase"]
+        ),
+        (&json!("registry.test/runtime:1"), &json!(2), &json!("Failed"))
+    );
+    let written = api.written();
+    assert!(
+        written.iter().any(|line| line.ends_with("/events")),
+        "{written:?}"
+    );
+    reconcile(guarded, context).await.unwrap();
+    assert_eq!(api.written(), Vec::<String>::new());
 }

@@ -3,6 +3,7 @@
 //! Must not know the cluster, the old objects or why a reconcile runs. `children` is the table of these files; here is
 //! what their objects have in common.
 
+pub(super) mod check;
 pub(super) mod claim;
 pub(super) mod commit;
 pub(super) mod config_map;

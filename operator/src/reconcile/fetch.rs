@@ -1,45 +1,53 @@
 //! Reads what a reconcile decides on: the ModelDeployment, its children, its pods and how far they have come.
 //!
-//! The only step that reads from the cluster. The one decision here is what is worth reading.
+//! The only step that reads from the cluster. What a watch has seen costs no request. The one decision here is what is
+//! worth reading.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crds::{ModelDeployment, conditions::ConditionType, modeldeployment::CacheType, startup::StartupStatus};
-use futures::{StreamExt, future::try_join_all, stream};
+use crds::{
+    ModelDeployment,
+    conditions::ConditionType,
+    failure::{Failure, Reason},
+    modeldeployment::CacheType,
+    startup::StartupStatus,
+};
+use futures::future::try_join_all;
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod, Service},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    Resource as _,
+    api::{
+        batch::v1::Job,
+        core::v1::{PersistentVolumeClaim, Pod, Service},
+    },
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DynamicObject, ListParams},
+    runtime::reflector::ObjectRef,
 };
 
 use super::{
+    api_error::ApiError,
     children::{CHILDREN, Child, Presence},
     observed::{LiveChildren, Observed, Ownership, ServiceAnswer},
 };
 use crate::{
     context::Context,
-    names::{CONTROL_PORT, Names, SERVICE_PORT, pod_selector},
+    names::{CONTROL_PORT, Names, SERVICE_PORT, check_selector, pod_selector},
     pods::{self, Stage},
+    polls::{Answer, Question, Target},
+    watched::Seen,
 };
 
-/// Starting pods that get a request for their progress in one reconcile, newest first.
+/// Starting pods whose progress is asked for, newest first.
 const STARTING_PODS_MAX: usize = 4;
 
 /// Why reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server did not answer a read.
-    #[error("cannot read {what}")]
-    Read {
-        /// Kind, namespace and name.
-        what: String,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Read(#[from] ApiError),
     /// A child of a deleted ModelDeployment of the same name still exists.
     #[error("waiting for the removal of {what}, which belongs to a deleted ModelDeployment of this name")]
     Leaving {
@@ -48,19 +56,46 @@ pub enum Error {
     },
 }
 
-/// The ModelDeployment as it is now; `None` if it was deleted.
+impl Error {
+    /// The failure as the status shows it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Error::Read(error) => error.failure(),
+            Error::Leaving { what } => Failure::new(
+                Reason::Waiting,
+                self.to_string(),
+                format!("wait, or remove what still uses it; kubectl describe shows who uses {what}"),
+            ),
+        }
+    }
+}
+
+/// The ModelDeployment as it is now: as the watch has seen it, unless the operator wrote it later. `None` if it was
+/// deleted.
 ///
 /// # Errors
 /// When the API server cannot be read.
-pub async fn object(
-    context: &Context,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<ModelDeployment>, Error> {
-    let api: Api<ModelDeployment> = Api::namespaced(context.client.clone(), namespace);
-    api.get_opt(name)
+pub async fn newest(context: &Context, seen: &ModelDeployment) -> Result<Option<ModelDeployment>, ApiError> {
+    let object = match context
+        .written
+        .is_current(&ModelDeployment::kind(&()), seen.meta())
+    {
+        true => Some(seen.clone()),
+        false => object(context, seen).await?,
+    };
+    Ok(object.filter(|object| object.metadata.deletion_timestamp.is_none()))
+}
+
+/// The ModelDeployment of the same name as the API server has it.
+///
+/// # Errors
+/// When the API server cannot be read.
+pub async fn object(context: &Context, seen: &ModelDeployment) -> Result<Option<ModelDeployment>, ApiError> {
+    let (namespace, name) = (seen.namespace().unwrap_or_default(), seen.name_any());
+    let api: Api<ModelDeployment> = Api::namespaced(context.client.clone(), &namespace);
+    api.get_opt(&name)
         .await
-        .map_err(read_error(format!("ModelDeployment {namespace}/{name}")))
+        .map_err(ApiError::of(format!("read ModelDeployment {namespace}/{name}")))
 }
 
 /// Reads everything around `object`.
@@ -68,76 +103,123 @@ pub async fn object(
 /// # Errors
 /// When the API server cannot be read, or children of an earlier ModelDeployment of this name still exist.
 pub async fn observe(context: &Context, object: &ModelDeployment) -> Result<Observed, Error> {
-    let (live, pods, named_claim) = futures::try_join!(
-        live_children(&context.client, object),
-        list_pods(&context.client, object),
-        named_claim(&context.client, object)
+    let (live, (pods, strays), named_claim) = futures::try_join!(
+        live_children(context, object),
+        pods_of(context, object),
+        named_claim(&context.client, object),
     )?;
+    let check_pods = check_pods(context, object, &live).await?;
     if let Some(what) = live.first(object, Ownership::Leaving) {
         return Err(Error::Leaving { what });
     }
-    let startups = async { Ok(startups(context, object, &pods).await) };
-    let (startups, service) = futures::try_join!(startups, service_answer(context, object, &pods))?;
-    Ok(Observed {
+    let mut observed = Observed {
         live,
         pods,
+        strays,
+        check_pods,
         named_claim,
-        startups,
-        service,
-    })
+        ..Observed::default()
+    };
+    ask_pods(context, object, &mut observed);
+    Ok(observed)
 }
 
-async fn live_children(client: &Client, object: &ModelDeployment) -> Result<LiveChildren, Error> {
-    let names = Names::of(&object.name_any());
-    let namespace = object.namespace().unwrap_or_default();
-    let names = &names;
-    let reads = CHILDREN.iter().map(|child| {
-        let api = Api::namespaced_with(client.clone(), &namespace, &child.resource());
-        live_child(api, child, names)
-    });
+async fn live_children(context: &Context, object: &ModelDeployment) -> Result<LiveChildren, ApiError> {
+    let reads = CHILDREN.iter().map(|child| live_child(context, object, child));
     let found = try_join_all(reads).await?;
     Ok(found.into_iter().flatten().collect())
 }
 
 /// The object with the child's name, or every version of it.
 async fn live_child(
-    api: Api<DynamicObject>,
+    context: &Context,
+    object: &ModelDeployment,
     child: &'static Child,
-    names: &Names,
-) -> Result<Vec<(&'static str, ObjectMeta)>, Error> {
-    let name = child.name(names);
-    let unreadable = read_error(format!("{} {name}", child.kind));
-    let found = match child.presence {
-        Presence::Versioned => {
-            let ours = ListParams::default().labels(&pod_selector(&names.main));
-            api.list_metadata(&ours).await.map_err(unreadable)?.items
+) -> Result<Vec<(&'static str, Arc<DynamicObject>)>, ApiError> {
+    let (namespace, names) = (
+        object.namespace().unwrap_or_default(),
+        Names::of(&object.name_any()),
+    );
+    let name = child.name(&names);
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &child.resource());
+    if child.presence == Presence::Versioned {
+        let found = match context.watched.children(child.kind, &namespace, &names.main) {
+            Some(seen) => seen,
+            None => {
+                let ours = ListParams::default().labels(&pod_selector(&names.main));
+                let found = api.list(&ours).await;
+                let found = found.map_err(ApiError::of(format!(
+                    "read the {}s of {}",
+                    child.kind, names.main
+                )))?;
+                found.into_iter().map(Arc::new).collect()
+            }
+        };
+        return Ok(found.into_iter().map(|live| (child.kind, live)).collect());
+    }
+    match context.watched.child(child.kind, &namespace, name) {
+        Seen::Found(seen) if context.written.is_current(child.kind, &seen.metadata) => {
+            return Ok(vec![(child.kind, seen)]);
         }
-        Presence::Always | Presence::Optional | Presence::Kept => {
-            let found = api.get_metadata_opt(name).await.map_err(unreadable)?;
-            found.into_iter().collect()
-        }
-    };
+        // Objects of others are not watched, but this spec was accepted, so no other object had the name.
+        Seen::Absent if child.presence == Presence::Optional && is_accepted(object) => return Ok(Vec::new()),
+        Seen::Found(_) | Seen::Absent | Seen::Unknown => {}
+    }
+    let found = api
+        .get_opt(name)
+        .await
+        .map_err(ApiError::of(format!("read {} {name}", child.kind)))?;
     Ok(found
         .into_iter()
-        .map(|live| (child.kind, live.metadata))
+        .map(|live| (child.kind, Arc::new(live)))
         .collect())
 }
 
-async fn list_pods(client: &Client, object: &ModelDeployment) -> Result<Vec<Pod>, Error> {
+/// The pods of the ModelDeployment, and the names of others that have its label.
+async fn pods_of(context: &Context, object: &ModelDeployment) -> Result<(Vec<Pod>, Vec<String>), ApiError> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let found = match context.watched.pods(&namespace, &name) {
+        Some(seen) => seen,
+        None => list_pods(&context.client, &namespace, &pod_selector(&name)).await?,
+    };
+    let deployment = Names::of(&name).main;
+    let (ours, others): (Vec<Pod>, Vec<Pod>) = found
+        .into_iter()
+        .partition(|pod| pods::is_made_by(pod, &deployment));
+    let mut strays: Vec<String> = others.iter().map(ResourceExt::name_any).collect();
+    strays.sort();
+    Ok((ours, strays))
+}
+
+/// The pods of the Job that checks the new spec, while the Job exists.
+async fn check_pods(
+    context: &Context,
+    object: &ModelDeployment,
+    live: &LiveChildren,
+) -> Result<Vec<Pod>, ApiError> {
+    if live
+        .owned(object, Job::KIND, &Names::of(&object.name_any()).check)
+        .is_none()
+    {
+        return Ok(Vec::new());
+    }
     let namespace = object.namespace().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let selector = pod_selector(&object.name_any());
+    list_pods(&context.client, &namespace, &check_selector(&object.name_any())).await
+}
+
+async fn list_pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = api
-        .list(&ListParams::default().labels(&selector))
+        .list(&ListParams::default().labels(selector))
         .await
-        .map_err(read_error(format!("Pods {selector} in {namespace}")))?;
+        .map_err(ApiError::of(format!("read Pods {selector} in {namespace}")))?;
     Ok(pods.items)
 }
 
 async fn named_claim(
     client: &Client,
     object: &ModelDeployment,
-) -> Result<Option<PersistentVolumeClaim>, Error> {
+) -> Result<Option<PersistentVolumeClaim>, ApiError> {
     let spec = &object.spec;
     let source = spec.model.pvc.as_ref().map(|claim| claim.claim_name.clone());
     let cache = spec.cache.as_ref().filter(|cache| cache.type_ == CacheType::Pvc);
@@ -146,17 +228,32 @@ async fn named_claim(
     };
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-    api.get_opt(&name)
-        .await
-        .map_err(read_error(format!("PersistentVolumeClaim {namespace}/{name}")))
+    api.get_opt(&name).await.map_err(ApiError::of(format!(
+        "read PersistentVolumeClaim {namespace}/{name}"
+    )))
 }
 
-/// Reads how far starting pods have come, and the facts of the model from one ready pod while they are unknown.
-async fn startups(
-    context: &Context,
-    object: &ModelDeployment,
-    pods: &[Pod],
-) -> BTreeMap<String, StartupStatus> {
+/// Asks starting pods how far they have come, one ready pod for the facts of the model while they are unknown, and the
+/// Service whether it leads to a ready pod. The tasks of `polls` ask; here are only their newest answers.
+fn ask_pods(context: &Context, object: &ModelDeployment, observed: &mut Observed) {
+    let pods = pod_targets(object, &observed.pods);
+    let service = service_target(context, object, observed);
+    let targets: Vec<Target> = pods.values().copied().chain(service).collect();
+    let answers = context.polls.follow(&ObjectRef::from_obj(object), &targets);
+    let startup = |(name, target): (&String, &Target)| match answers.get(target)? {
+        Answer::Startup(status) => Some((name.clone(), StartupStatus::clone(status))),
+        Answer::Ready => None,
+    };
+    observed.startups = pods.iter().filter_map(startup).collect();
+    observed.service = match service {
+        None => ServiceAnswer::NotRequested,
+        Some(target) if answers.contains_key(&target) => ServiceAnswer::Answered,
+        Some(_) => ServiceAnswer::NoAnswer,
+    };
+}
+
+/// Where starting pods, and one ready pod while the facts of the model are unknown, report how far they have come.
+fn pod_targets(object: &ModelDeployment, pods: &[Pod]) -> BTreeMap<String, Target> {
     let status = object.status.clone().unwrap_or_default();
     let facts_known = status.model.is_some() && status.observed_generation == object.metadata.generation;
     let mut replicas = pods::replicas(pods);
@@ -167,66 +264,49 @@ async fn startups(
     let ready = replicas
         .iter()
         .filter(|replica| replica.stage == Stage::Ready && !facts_known);
-    let requests = starting
+    starting
         .take(STARTING_PODS_MAX)
         .chain(ready.take(1))
-        .filter_map(|replica| Some((replica.name.to_string(), replica.ip?)));
-    stream::iter(requests.collect::<Vec<_>>())
-        .map(|(name, ip)| async move { Some((name, context.probe.startup(ip, CONTROL_PORT).await?)) })
-        .buffer_unordered(STARTING_PODS_MAX + 1)
-        .filter_map(std::future::ready)
+        .filter_map(|replica| {
+            let target = Target {
+                ip: replica.ip?,
+                port: CONTROL_PORT,
+                question: Question::Startup,
+            };
+            Some((replica.name.to_string(), target))
+        })
         .collect()
-        .await
 }
 
 /// A pod can be ready before every node routes the Service to it, so the first request goes through the Service.
 /// After one answer the kubelet's probes are enough: a busy replica may be slow to answer another request.
-async fn service_answer(
-    context: &Context,
-    object: &ModelDeployment,
-    pods: &[Pod],
-) -> Result<ServiceAnswer, Error> {
+fn service_target(context: &Context, object: &ModelDeployment, observed: &Observed) -> Option<Target> {
     let in_cluster = context.installation.namespace.is_some();
-    if !in_cluster || is_available(object) || !has_ready_pod(pods) {
-        return Ok(ServiceAnswer::NotRequested);
+    if !in_cluster || holds(object, ConditionType::Available) || !has_ready_pod(&observed.pods) {
+        return None;
     }
-    let Some(ip) = service_ip(&context.client, object).await? else {
-        return Ok(ServiceAnswer::NotRequested);
-    };
-    Ok(match context.probe.is_ready(ip, SERVICE_PORT).await {
-        true => ServiceAnswer::Answered,
-        false => ServiceAnswer::NoAnswer,
+    let service: Service = observed.live.only()?;
+    let ip: IpAddr = service.spec?.cluster_ip?.parse().ok()?;
+    Some(Target {
+        ip,
+        port: SERVICE_PORT,
+        question: Question::Ready,
     })
 }
 
-fn is_available(object: &ModelDeployment) -> bool {
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .filter(|condition| condition.type_ == ConditionType::Available.as_str())
-        .any(|condition| condition.status == "True")
+fn holds(object: &ModelDeployment, type_: ConditionType) -> bool {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
+}
+
+/// Whether the children of this generation were written once.
+fn is_accepted(object: &ModelDeployment) -> bool {
+    let status = object.status.as_ref();
+    holds(object, ConditionType::Accepted)
+        && status.is_some_and(|status| status.observed_generation == object.metadata.generation)
 }
 
 fn has_ready_pod(pods: &[Pod]) -> bool {
     let replicas = pods::replicas(pods);
     replicas.iter().any(|replica| replica.stage == Stage::Ready)
-}
-
-async fn service_ip(client: &Client, object: &ModelDeployment) -> Result<Option<IpAddr>, Error> {
-    let namespace = object.namespace().unwrap_or_default();
-    let name = Names::of(&object.name_any()).main;
-    let api: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let service = api
-        .get_opt(&name)
-        .await
-        .map_err(read_error(format!("Service {namespace}/{name}")))?;
-    let ip = service.and_then(|service| service.spec?.cluster_ip);
-    Ok(ip.and_then(|ip| ip.parse().ok()))
-}
-
-/// A [`Error::Read`] of `what`, for `map_err`.
-fn read_error(what: String) -> impl FnOnce(kube::Error) -> Error {
-    |source| Error::Read {
-        what,
-        source: Box::new(source),
-    }
 }

@@ -102,7 +102,10 @@ pub(crate) fn pod(name: &str, hash: &str, status: &str) -> Pod {
             "name": name,
             "namespace": "team",
             "creationTimestamp": "2026-11-21T10:00:00Z",
-            "labels": {OWNER_LABEL: "chat"},
+            "labels": {OWNER_LABEL: "chat", "pod-template-hash": hash},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("chat-{hash}"), "uid": hash, "controller": true,
+            }],
             "annotations": {TEMPLATE_HASH: hash},
         },
         "spec": {

@@ -2,14 +2,15 @@
 //!
 //! Pure. Knows who owns an object with a child's name; no client.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{ModelDeployment, startup::StartupStatus};
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, api::DynamicObject};
+use serde::de::DeserializeOwned;
 
 use crate::names::{FIELD_MANAGER, MANAGED_BY_LABEL, OWNER_LABEL};
 
@@ -20,6 +21,10 @@ pub struct Observed {
     pub live: LiveChildren,
     /// Every pod of the ModelDeployment, of any generation.
     pub pods: Vec<Pod>,
+    /// Names of pods that have the label of the ModelDeployment and were not made for it.
+    pub strays: Vec<String>,
+    /// The pods of the Job that checks the new spec.
+    pub check_pods: Vec<Pod>,
     /// The claim that the spec names, if it names one and the claim exists.
     pub named_claim: Option<PersistentVolumeClaim>,
     /// How far starting pods have come, by pod name.
@@ -40,10 +45,14 @@ pub enum ServiceAnswer {
     NoAnswer,
 }
 
-/// Metadata of the objects that have the children's names, whoever owns them.
+/// The objects that have the children's names, whoever owns them.
 #[derive(Clone, Debug, Default)]
 pub struct LiveChildren {
-    by_kind_and_name: BTreeMap<(&'static str, String), ObjectMeta>,
+    by_kind_and_name: BTreeMap<(&'static str, String), Arc<DynamicObject>>,
+}
+
+fn typed<K: DeserializeOwned>(live: &DynamicObject) -> Option<K> {
+    serde_json::from_value(serde_json::to_value(live).ok()?).ok()
 }
 
 /// Who owns an object that has a child's name.
@@ -59,10 +68,9 @@ pub enum Ownership {
     Foreign,
 }
 
-impl FromIterator<(&'static str, ObjectMeta)> for LiveChildren {
-    fn from_iter<T: IntoIterator<Item = (&'static str, ObjectMeta)>>(found: T) -> Self {
-        let named =
-            |(kind, live): (&'static str, ObjectMeta)| ((kind, live.name.clone().unwrap_or_default()), live);
+impl FromIterator<(&'static str, Arc<DynamicObject>)> for LiveChildren {
+    fn from_iter<T: IntoIterator<Item = (&'static str, Arc<DynamicObject>)>>(found: T) -> Self {
+        let named = |(kind, live): (&'static str, Arc<DynamicObject>)| ((kind, live.name_any()), live);
         Self {
             by_kind_and_name: found.into_iter().map(named).collect(),
         }
@@ -73,7 +81,7 @@ impl LiveChildren {
     /// The first object with this ownership, as `Kind name`.
     pub fn first(&self, object: &ModelDeployment, wanted: Ownership) -> Option<String> {
         let mut live = self.by_kind_and_name.iter();
-        let ((kind, name), _) = live.find(|(_, live)| ownership(live, object) == wanted)?;
+        let ((kind, name), _) = live.find(|(_, live)| ownership(&live.metadata, object) == wanted)?;
         Some(format!("{kind} {name}"))
     }
 
@@ -86,21 +94,35 @@ impl LiveChildren {
     /// The object of this kind and name, if it was made for this ModelDeployment or one of its name that left it, and
     /// it is not being deleted.
     pub fn ours(&self, object: &ModelDeployment, kind: &'static str, name: &str) -> Option<&ObjectMeta> {
-        self.by_kind_and_name
-            .get(&(kind, name.to_string()))
-            .filter(|live| matches!(ownership(live, object), Ownership::Owned | Ownership::Retained))
-            .filter(|live| live.deletion_timestamp.is_none())
+        let live = &self.by_kind_and_name.get(&(kind, name.to_string()))?.metadata;
+        let is_ours = matches!(ownership(live, object), Ownership::Owned | Ownership::Retained);
+        (is_ours && live.deletion_timestamp.is_none()).then_some(live)
     }
 
     /// The objects of this kind that `object` owns and that are not being deleted.
     pub fn all_owned(&self, object: &ModelDeployment, kind: &str) -> impl Iterator<Item = &ObjectMeta> {
+        self.of_kind(kind)
+            .map(|live| &live.metadata)
+            .filter(|live| ownership(live, object) == Ownership::Owned && live.deletion_timestamp.is_none())
+    }
+
+    /// The objects of this kind, whoever owns them.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &DynamicObject> {
         let of_kind = self
             .by_kind_and_name
             .iter()
             .filter(move |((other, _), _)| *other == kind);
-        of_kind
-            .map(|(_, live)| live)
-            .filter(|live| ownership(live, object) == Ownership::Owned && live.deletion_timestamp.is_none())
+        of_kind.map(|(_, live)| live.as_ref())
+    }
+
+    /// The object of this name as its type, whoever owns it; `None` also if it does not have the form of the type.
+    pub fn typed<K: k8s_openapi::Resource + DeserializeOwned>(&self, name: &str) -> Option<K> {
+        typed(self.by_kind_and_name.get(&(K::KIND, name.to_string()))?)
+    }
+
+    /// The object of a kind of which a ModelDeployment has one at most, as its type.
+    pub fn only<K: k8s_openapi::Resource + DeserializeOwned>(&self) -> Option<K> {
+        typed(self.of_kind(K::KIND).next()?)
     }
 }
 

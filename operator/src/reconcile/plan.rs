@@ -62,6 +62,8 @@ pub struct Plan {
     pub drain_timeout_seconds: u32,
     /// Longest time from the engine's start to ready.
     pub startup_timeout_seconds: u32,
+    /// In which order a rollout starts and ends pods.
+    pub pod_order: PodOrder,
     /// The nodes that the model's volume allows.
     pub volume_reach: VolumeReach,
     /// The variables of `spec.env` that have no effect or are unknown, for the status.
@@ -241,6 +243,17 @@ pub struct Gpus {
     pub resource_name: String,
     /// Value that the node's label for the GPU product must have.
     pub product: Option<String>,
+}
+
+/// In which order a rollout starts and ends pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodOrder {
+    /// A new pod is ready before an old one ends.
+    NewFirst,
+    /// As `NewFirst`, but there is no room for a new pod, so a Job checks the new spec without the pod's resources.
+    CheckFirst,
+    /// There is no room for a new pod, and the new spec is checked: an old pod ends before a new one starts.
+    OldFirst,
 }
 
 /// The nodes that can mount the model's volume at the same time.

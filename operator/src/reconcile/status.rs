@@ -5,6 +5,7 @@
 mod cold_start;
 mod conditions;
 mod diagnosis;
+mod drift;
 mod next_check;
 mod publish;
 mod rollout;
@@ -30,7 +31,7 @@ use crate::{
 
 pub use self::{
     next_check::next_check,
-    publish::{Error, publish},
+    publish::{publish, publish_failure},
     rollout::Outcome,
 };
 

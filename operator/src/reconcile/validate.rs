@@ -21,8 +21,8 @@ use serde_json::{Map, Value};
 use super::{
     observed::{Observed, Ownership},
     plan::{
-        CacheVolume, ClaimLifetime, ConfigMapKey, Connections, Gpus, Hub, Identity, Image, Plan, Refusal,
-        Repository, SecretKey, Source, VolumeReach,
+        CacheVolume, ClaimLifetime, ConfigMapKey, Connections, Gpus, Hub, Identity, Image, Plan, PodOrder,
+        Refusal, Repository, SecretKey, Source, VolumeReach,
     },
 };
 use crate::{
@@ -76,8 +76,10 @@ pub fn plan(
             tokenizer.is_some().then_some(model_dir.as_str()),
         ),
         env: passed_env(spec, &report.unknown),
+        pod_order: PodOrder::NewFirst,
         volume_reach: volume_reach(&source, observed),
         notes: notes(&report)
+            .into_iter()
             .chain(kept_claim(object, &source, observed))
             .collect(),
         source,

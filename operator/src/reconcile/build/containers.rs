@@ -33,6 +33,9 @@ const FETCH_CPU: &str = "10m";
 /// Memory that the download requests, if the replica requests none: it writes to the disk through bounded buffers.
 const FETCH_MEMORY: &str = "64Mi";
 
+/// Memory limit of the check of a new spec, page cache included.
+const CHECK_MEMORY_MAX: &str = "512Mi";
+
 pub(super) fn fetch(plan: &Plan, hub: &Hub) -> Container {
     let mut args: Vec<String> = vec!["fetch".into()];
     let mut flag = |name: &str, value: &str| args.extend([name.to_string(), escaped(value)]);
@@ -169,6 +172,20 @@ fn fetch_resources(plan: &Plan) -> ResourceRequirements {
                 .or_insert_with(|| Quantity(quantity.into()));
         }
     }
+    requirements(requests, limits)
+}
+
+/// What the download and a look at the configuration take. Limits are there only where those of a replica are, because
+/// a quota may require them.
+pub(super) fn check_resources(plan: &Plan) -> ResourceRequirements {
+    let quantity = |name: &str, value: &str| (name.to_string(), Quantity(value.into()));
+    let (_, mut limits) = requests_and_limits(plan);
+    for (name, limit) in &mut limits {
+        if name == "memory" {
+            *limit = Quantity(CHECK_MEMORY_MAX.into());
+        }
+    }
+    let requests = Quantities::from([quantity("cpu", FETCH_CPU), quantity("memory", FETCH_MEMORY)]);
     requirements(requests, limits)
 }
 

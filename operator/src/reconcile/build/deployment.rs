@@ -17,7 +17,7 @@ use kube::api::ObjectMeta;
 use super::{config_map, hash, labels, metadata, pod, selector_labels};
 use crate::{
     names::{CONFIG_HASH, DEFAULT_IMAGE, Names, TEMPLATE_HASH},
-    reconcile::plan::Plan,
+    reconcile::plan::{Plan, PodOrder},
 };
 
 /// A download that takes longer counts as a stuck rollout: a day.
@@ -28,6 +28,10 @@ const REVISIONS_KEPT: i32 = 3;
 const READY_SECONDS_MIN: i32 = 5;
 
 pub(crate) fn build(plan: &Plan) -> Deployment {
+    let (surge, unavailable) = match plan.pod_order {
+        PodOrder::NewFirst | PodOrder::CheckFirst => (1, 0),
+        PodOrder::OldFirst => (0, 1),
+    };
     Deployment {
         metadata: ObjectMeta {
             annotations: Some(BTreeMap::from([(
@@ -48,18 +52,20 @@ pub(crate) fn build(plan: &Plan) -> Deployment {
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(surge)),
+                    max_unavailable: Some(IntOrString::Int(unavailable)),
                 }),
             }),
             template: template(plan),
+            // Written, so that a rollout that somebody paused goes on.
+            paused: Some(false),
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()
     }
 }
 
-fn template(plan: &Plan) -> PodTemplateSpec {
+pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
     let user = &plan.pod_metadata;
     let mut labels = merged(&user.labels, labels(plan));
     labels.insert(CONFIG_HASH.into(), config_map::hash(plan));

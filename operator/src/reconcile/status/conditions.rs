@@ -15,7 +15,10 @@ use super::{
     diagnosis::Part,
     rollout::{Outcome, Rollout, count},
 };
-use crate::pods::{ModelFiles, Stage};
+use crate::{
+    names::OWNER_LABEL,
+    pods::{ModelFiles, Stage},
+};
 
 /// Longest message, in characters.
 const MESSAGE_CHARS_MAX: usize = 1024;
@@ -45,12 +48,33 @@ impl ConditionState {
     }
 
     fn failed(failure: &Failure) -> Self {
-        let message = match failure.remedy.as_str() {
-            "" => failure.message.clone(),
-            remedy => format!("{}. Remedy: {remedy}", failure.message.trim_end_matches('.')),
-        };
-        Self::no(failure.reason.as_str(), message)
+        Self::no(failure.reason.as_str(), message(failure))
     }
+}
+
+/// What happened and the remedy, as one text. If it is too long, the remedy stays whole.
+pub(super) fn message(failure: &Failure) -> String {
+    let remedy = match failure.remedy.as_str() {
+        "" => String::new(),
+        remedy => format!(". Remedy: {remedy}"),
+    };
+    let chars_max = MESSAGE_CHARS_MAX.saturating_sub(remedy.chars().count());
+    let what = shortened(failure.message.trim_end_matches('.'), chars_max);
+    format!("{what}{remedy}")
+}
+
+/// The text without its middle, if it has more than `chars_max` characters: the beginning names the operation, and the
+/// end the cause.
+fn shortened(text: &str, chars_max: usize) -> String {
+    let n_chars = text.chars().count();
+    if n_chars <= chars_max {
+        return text.to_string();
+    }
+    let kept = chars_max.saturating_sub(3);
+    let end = kept / 3;
+    let beginning: String = text.chars().take(kept - end).collect();
+    let end: String = text.chars().skip(n_chars - end).collect();
+    format!("{beginning} … {end}")
 }
 
 /// Every condition. Each type has a field, so that a type without a state does not compile.
@@ -62,18 +86,24 @@ pub(super) struct Conditions {
     available: ConditionState,
     progressing: ConditionState,
     ready: ConditionState,
+    reconciling: ConditionState,
+    stalled: ConditionState,
 }
 
 impl Conditions {
     pub(super) fn of(rollout: &Rollout<'_>) -> Self {
+        let ready = ready(rollout);
+        let is_stalled = rollout.is_stalled();
         Self {
+            reconciling: if_holds(!ready.holds && !is_stalled, &ready),
+            stalled: if_holds(is_stalled, &ready),
             accepted: accepted(rollout),
             model_ready: model_ready(rollout),
             scheduled: scheduled(rollout),
             engine_ready: engine_ready(rollout),
             available: available(rollout),
             progressing: progressing(rollout),
-            ready: ready(rollout),
+            ready,
         }
     }
 
@@ -94,7 +124,7 @@ impl Conditions {
                 type_: type_.as_str().into(),
                 status: status.into(),
                 reason: state.reason.clone(),
-                message: state.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+                message: shortened(&state.message, MESSAGE_CHARS_MAX),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
             }
@@ -111,14 +141,33 @@ impl Conditions {
             ConditionType::Available => &self.available,
             ConditionType::Progressing => &self.progressing,
             ConditionType::Ready => &self.ready,
+            ConditionType::Reconciling => &self.reconciling,
+            ConditionType::Stalled => &self.stalled,
         }
     }
 }
 
+/// A condition for kstatus, which repeats the reason of `Ready`.
+fn if_holds(holds: bool, ready: &ConditionState) -> ConditionState {
+    ConditionState {
+        holds,
+        reason: ready.reason.clone(),
+        message: if holds {
+            ready.message.clone()
+        } else {
+            String::new()
+        },
+    }
+}
+
 fn accepted(rollout: &Rollout<'_>) -> ConditionState {
-    match rollout.outcome {
-        Outcome::Refused(refusal) => ConditionState::failed(&refusal.failure),
-        Outcome::Applied { plan, .. } => ConditionState::yes(reason::ACCEPTED, plan.notes.join("; ")),
+    match (&rollout.stopped, rollout.outcome) {
+        (Some(failure), _) => ConditionState::failed(failure),
+        (None, Outcome::Applied { plan, notes, .. }) => {
+            let notes: Vec<&str> = plan.notes.iter().chain(notes).map(String::as_str).collect();
+            ConditionState::yes(reason::ACCEPTED, notes.join("; "))
+        }
+        (None, Outcome::Refused(_) | Outcome::Failed { .. }) => ConditionState::yes(reason::ACCEPTED, ""),
     }
 }
 
@@ -157,7 +206,21 @@ fn available(rollout: &Rollout<'_>) -> ConditionState {
     match rollout.n_ready() {
         0 => at_zero(rollout).unwrap_or_else(|| no("no replica is ready")),
         _ if !rollout.routed => no("the Service does not route to the ready replica yet"),
-        n_ready => ConditionState::yes(reason::SERVING, format!("ready replicas: {n_ready}")),
+        n_ready => {
+            let message = format!("ready replicas: {n_ready}{}", strays(rollout));
+            ConditionState::yes(reason::SERVING, message)
+        }
+    }
+}
+
+/// A sentence on pods that the Service selects although they are no replicas.
+fn strays(rollout: &Rollout<'_>) -> String {
+    match rollout.strays {
+        [] => String::new(),
+        strays => format!(
+            "; the Service also leads to pods that carry the label {OWNER_LABEL} and are no replicas: {}",
+            strays.join(", ")
+        ),
     }
 }
 
@@ -186,7 +249,13 @@ fn ready(rollout: &Rollout<'_>) -> ConditionState {
     if rollout.is_ready() {
         return ConditionState::yes(reason::READY, ready_replicas(rollout));
     }
-    at_zero(rollout).unwrap_or_else(|| unfinished(rollout))
+    match rollout.desired {
+        0 if rollout.is_at_zero() => {
+            ConditionState::yes(reason::SCALED_TO_ZERO, "spec.replicas is 0, and no replica runs")
+        }
+        0 => ConditionState::no(reason::SCALING, "pods are being removed"),
+        _ => unfinished(rollout),
+    }
 }
 
 /// The state of a ModelDeployment that is scaled to zero.
@@ -208,6 +277,7 @@ fn unfinished(rollout: &Rollout<'_>) -> ConditionState {
         Some(Stage::Starting) => (reason::STARTING, "images are being pulled and containers created"),
         Some(Stage::Downloading) => (reason::DOWNLOADING, "the model is being downloaded"),
         Some(Stage::Loading) => (reason::LOADING, "the engine is loading the model"),
+        Some(Stage::Unready) => (reason::PENDING, "a replica is not ready any more"),
         _ if rollout.n_older > 0 => (reason::ROLLING_OUT, "older pods are being replaced"),
         _ if count(rollout.current.len()) != rollout.desired => {
             (reason::SCALING, "the number of pods is changing")

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crds::{
     failure::{Failure, Reason},
     modeldeployment::LastFailure,
+    settings::{Place, Variable, variable},
     startup::StartupStatus,
 };
 use k8s_openapi::{
@@ -20,9 +21,9 @@ use k8s_openapi::{
 };
 
 use crate::{
-    names::{FETCH_CONTAINER, RUNTIME_CONTAINER},
-    pods::{Replica, Stage, fetch_status, runtime_status},
-    reconcile::plan::Plan,
+    names::{FETCH_CONTAINER, Names, RUNTIME_CONTAINER},
+    pods::{self, Replica, Stage, fetch_status, runtime_status},
+    reconcile::plan::{Plan, PodOrder, Source},
 };
 
 /// A container that failed and runs again counts as failing for this time, so that the crash loop of a process that
@@ -42,6 +43,8 @@ pub(super) struct Inputs<'a> {
     pub plan: &'a Plan,
     /// The Deployment that makes the pods.
     pub deployment: &'a Deployment,
+    /// The pods of the Job that checks the new spec.
+    pub check_pods: &'a [Pod],
     /// How far starting pods have come, by pod name.
     pub startups: &'a BTreeMap<String, StartupStatus>,
     pub now: Timestamp,
@@ -63,6 +66,8 @@ pub(super) enum Part {
     Fetch,
     /// Serving it.
     Runtime,
+    /// What the pods are made from.
+    Template,
 }
 
 /// How a failure can end.
@@ -95,7 +100,7 @@ impl Diagnosis {
     /// As the status shows it.
     pub(super) fn to_status(&self) -> LastFailure {
         let container = match self.part {
-            Part::Scheduling => None,
+            Part::Scheduling | Part::Template => None,
             Part::Fetch => Some(FETCH_CONTAINER),
             Part::Runtime => Some(RUNTIME_CONTAINER),
         };
@@ -115,6 +120,9 @@ impl Diagnosis {
 /// has one, what a starting pod retries, the API server's refusal to create pods, and, while no pod is ready, the end
 /// of the newest pod that ended.
 pub(super) fn of_replicas(replicas: &[&Replica<'_>], inputs: &Inputs<'_>) -> Option<Diagnosis> {
+    if inputs.plan.pod_order == PodOrder::CheckFirst {
+        return Some(of_check(replicas, inputs));
+    }
     let newest_first = || replicas.iter().rev();
     let mut living = newest_first().filter(|replica| replica.is_alive());
     let mut ended = newest_first().filter(|replica| replica.stage == Stage::Ended);
@@ -134,9 +142,87 @@ fn of_pod(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     if replica.stage == Stage::Ready {
         return None;
     }
-    unscheduled(replica, inputs)
+    // Where an old pod ends first, the new one waits for its place.
+    let waits_for_node =
+        || unscheduled(replica, inputs).filter(|_| inputs.plan.pod_order != PodOrder::OldFirst);
+    waits_for_node()
         .or_else(|| of_container(replica, Part::Fetch, inputs))
         .or_else(|| of_container(replica, Part::Runtime, inputs))
+        .or_else(|| of_unready(replica))
+}
+
+/// Why a rollout that has no room for a new pod does not go on: what the check of the new spec failed with, else that it
+/// is not complete.
+fn of_check(replicas: &[&Replica<'_>], inputs: &Inputs<'_>) -> Diagnosis {
+    let checks = pods::replicas(inputs.check_pods);
+    let failed = |check: &Replica<'_>| {
+        of_container(check, Part::Fetch, inputs).or_else(|| of_container(check, Part::Runtime, inputs))
+    };
+    let mut living = checks.iter().rev().filter(|check| check.is_alive());
+    if let Some(failed) = living.find_map(failed) {
+        return failed;
+    }
+    let mut newest_first = replicas.iter().rev();
+    let no_room = newest_first
+        .find_map(|replica| unscheduled(replica, inputs))
+        .or_else(|| of_deployment(inputs.deployment));
+    let words = no_room
+        .as_ref()
+        .map_or("", |no_room| no_room.failure.message.as_str());
+    Diagnosis {
+        failure: Failure::new(
+            Reason::RolloutBlockedNoRoom,
+            format!("there is no room for a new pod beside the old ones: {words}"),
+            format!(
+                "wait: once Job {} has checked the new spec, an old pod makes room for a new one; or add a node",
+                Names::of(&inputs.plan.name).check
+            ),
+        ),
+        part: Part::Scheduling,
+        recovery: Recovery::Automatic,
+        pod: no_room
+            .as_ref()
+            .map(|no_room| no_room.pod.clone())
+            .unwrap_or_default(),
+        exit_code: None,
+        time: no_room.and_then(|no_room| no_room.time),
+    }
+}
+
+/// Why a pod that was ready is not ready any more. If its container is still ready, only the node's report is missing.
+fn of_unready(replica: &Replica<'_>) -> Option<Diagnosis> {
+    let since = pods::unready_since(replica.pod)?;
+    let node = || replica.pod.spec.as_ref()?.node_name.as_deref();
+    let failure = match runtime_status(replica.pod)?.ready {
+        true => Failure::new(
+            Reason::NodeLost,
+            format!(
+                "node {} does not report since {since}, so pod {} gets no requests",
+                node().unwrap_or_default(),
+                replica.name
+            ),
+            "repair the node, or delete it: Kubernetes then replaces its pods",
+        ),
+        false => Failure::new(
+            Reason::ReplicaUnready,
+            format!(
+                "pod {} was ready and does not answer its readiness probe since {since}",
+                replica.name
+            ),
+            format!(
+                "read its log and its events; kubectl delete pod {} replaces it",
+                replica.name
+            ),
+        ),
+    };
+    Some(Diagnosis {
+        failure,
+        part: Part::Runtime,
+        recovery: Recovery::Automatic,
+        pod: replica.name.into(),
+        exit_code: None,
+        time: Some(since),
+    })
 }
 
 /// The failure that a starting pod reports and retries.
@@ -144,10 +230,16 @@ fn of_retry(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let part = match replica.stage {
         Stage::Downloading => Part::Fetch,
         Stage::Loading => Part::Runtime,
-        Stage::Unscheduled | Stage::Starting | Stage::Ready | Stage::Leaving | Stage::Ended => return None,
+        Stage::Unscheduled
+        | Stage::Starting
+        | Stage::Unready
+        | Stage::Ready
+        | Stage::Leaving
+        | Stage::Ended => return None,
     };
+    let problem = inputs.startups.get(replica.name)?.problem.clone()?;
     Some(Diagnosis {
-        failure: inputs.startups.get(replica.name)?.problem.clone()?,
+        failure: in_words_of_the_spec(problem, inputs.plan),
         part,
         recovery: Recovery::Automatic,
         pod: replica.name.into(),
@@ -192,12 +284,12 @@ fn why_unschedulable(message: &str, inputs: &Inputs<'_>) -> Failure {
             "lower spec.resources, or change spec.scheduling and spec.resources.gpu.product to match a node",
         )
     };
-    Failure::new(reason, end_of(message), remedy)
+    Failure::new(reason, beginning_of(message), remedy)
 }
 
 fn of_container(replica: &Replica<'_>, part: Part, inputs: &Inputs<'_>) -> Option<Diagnosis> {
     let status = match part {
-        Part::Scheduling => None,
+        Part::Scheduling | Part::Template => None,
         Part::Fetch => fetch_status(replica.pod),
         Part::Runtime => runtime_status(replica.pod),
     }?;
@@ -217,7 +309,7 @@ fn of_container(replica: &Replica<'_>, part: Part, inputs: &Inputs<'_>) -> Optio
     let timeout = (part == Part::Runtime && was_killed_at_startup(exit, inputs.plan))
         .then(|| inputs.plan.startup_timeout());
     Some(Diagnosis {
-        failure: why_exited(exit, timeout),
+        failure: in_words_of_the_spec(why_exited(exit, timeout), inputs.plan),
         part,
         recovery: Recovery::Manual,
         pod: replica.name.into(),
@@ -263,7 +355,7 @@ fn was_killed_at_startup(exit: &ContainerStateTerminated, plan: &Plan) -> bool {
 }
 
 fn why_waiting(waiting: &ContainerStateWaiting) -> Option<Failure> {
-    let message = end_of(waiting.message.as_deref().unwrap_or_default());
+    let message = beginning_of(waiting.message.as_deref().unwrap_or_default());
     let kubelet = waiting.reason.as_deref()?;
     match kubelet {
         "ErrImagePull"
@@ -345,17 +437,93 @@ fn of_deployment(deployment: &Deployment) -> Option<Diagnosis> {
         .iter()
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
     Some(Diagnosis {
-        failure: Failure::new(
-            Reason::PodsRefused,
-            end_of(refusal.message.as_deref().unwrap_or_default()),
-            "raise the quota, or exempt the namespace from the policy in the message",
-        ),
+        failure: why_refused(refusal.message.as_deref().unwrap_or_default()),
         part: Part::Scheduling,
         recovery: Recovery::Manual,
         pod: deployment.metadata.name.clone().unwrap_or_default(),
         exit_code: None,
         time: refusal.last_transition_time.as_ref().map(|Time(at)| *at),
     })
+}
+
+fn why_refused(message: &str) -> Failure {
+    let lower = message.to_ascii_lowercase();
+    let says = |words: &str| lower.contains(words);
+    let (reason, remedy) = if says("priorityclass") || says("priority class") {
+        (
+            Reason::InvalidSetting,
+            "create the PriorityClass, or correct spec.scheduling.priorityClassName",
+        )
+    } else if says("runtimeclass") {
+        (
+            Reason::InvalidSetting,
+            "create the RuntimeClass, or correct spec.scheduling.runtimeClassName",
+        )
+    } else if says("serviceaccount") || says("service account") {
+        (
+            Reason::PodsRefused,
+            "wait until the ServiceAccount exists; the operator makes it again",
+        )
+    } else if says("quota") {
+        (
+            Reason::PodsRefused,
+            "raise the quota of the namespace, or lower spec.resources or spec.replicas",
+        )
+    } else if says("podsecurity") {
+        (
+            Reason::PodsRefused,
+            "exempt the namespace from this level of Pod Security, or change what the message names",
+        )
+    } else if says("usage per") || says("limit to request ratio") {
+        (
+            Reason::PodsRefused,
+            "set spec.resources within the LimitRange of the namespace, or change the LimitRange",
+        )
+    } else {
+        (
+            Reason::PodsRefused,
+            "change what the message names, or exempt the namespace from the policy that refuses the pods",
+        )
+    };
+    Failure::new(reason, beginning_of(message), remedy)
+}
+
+/// The failure with the fields of the ModelDeployment in the place of variables, which a process names because it does
+/// not know what made its settings.
+fn in_words_of_the_spec(failure: Failure, plan: &Plan) -> Failure {
+    let translated = |text: &str| {
+        let is_in_name =
+            |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+        let mut out = String::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.find(|letter| !is_in_name(letter)).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            out.push_str(&field_of(word, plan).unwrap_or_else(|| word.to_string()));
+            let between = after.find(is_in_name).unwrap_or(after.len());
+            out.push_str(&after[..between]);
+            rest = &after[between..];
+        }
+        out
+    };
+    Failure {
+        reason: failure.reason,
+        message: translated(&failure.message),
+        remedy: translated(&failure.remedy),
+    }
+}
+
+/// The field of the setting with this variable.
+fn field_of(word: &str, plan: &Plan) -> Option<String> {
+    let Variable::Setting(setting) = variable(word, "") else {
+        return None;
+    };
+    match (setting.row.place, &plan.source) {
+        (_, Source::Claim { .. }) if setting.field == "model" => Some("spec.model.pvc.path".into()),
+        (Place::Field, _) => Some(format!("spec.{}.{}", setting.group, setting.camel())),
+        (Place::At(path), _) => Some(path.into()),
+        (Place::RuntimeOnly(_), _) => None,
+    }
 }
 
 /// The end of a pod that the kubelet evicted or did not admit.
@@ -385,13 +553,21 @@ fn of_ended_pod(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis>
             )
         };
     Some(Diagnosis {
-        failure: Failure::new(reason, format!("{kubelet}: {}", end_of(message)), remedy),
+        failure: Failure::new(reason, format!("{kubelet}: {}", beginning_of(message)), remedy),
         part: Part::Scheduling,
         recovery: Recovery::Manual,
         pod: replica.name.into(),
         exit_code: None,
         time: None,
     })
+}
+
+/// The first characters of a message of Kubernetes: its beginning says what is refused and why.
+fn beginning_of(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 /// The last characters of a text, because the end of a log has more information than its beginning.

@@ -4,25 +4,23 @@ use std::time::Duration;
 
 use crds::{ModelDeploymentStatus, conditions::ConditionType, modeldeployment::Phase};
 
-/// Nodes need a moment to route a Service to a new pod.
-const ROUTING: Duration = Duration::from_millis(300);
-/// Progress changes without a change of any object.
-const TRANSFERRING: Duration = Duration::from_secs(2);
-/// A container that runs again counts as failing until it has run for some time.
-const FAILING: Duration = Duration::from_secs(10);
+/// A Service that does not answer is believed for some seconds only.
+const ROUTING: Duration = Duration::from_secs(2);
+/// What depends on time alone: a container that runs again counts as failing until it has run for some time, and a pod
+/// that finds no node for some time has no room. Also objects of others, which no watch sees.
+const UNFINISHED: Duration = Duration::from_secs(10);
 /// In case a watch event was lost.
 const STABLE: Duration = Duration::from_secs(300);
 
-/// Time until the next reconcile without a change.
+/// Time until the next reconcile without a change. Changes of objects and of the progress of pods trigger one at once.
 pub fn next_check(status: &ModelDeploymentStatus) -> Duration {
     if status.ready_replicas > 0 && !is_available(status) {
         return ROUTING;
     }
     match status.phase {
-        Some(Phase::Downloading | Phase::Loading | Phase::Updating) => TRANSFERRING,
-        Some(Phase::Pending) | None => FAILING,
-        Some(Phase::Failed) if status.last_failure.is_some() => FAILING,
-        Some(Phase::Failed | Phase::Ready | Phase::ScaledToZero) => STABLE,
+        Some(Phase::Ready | Phase::ScaledToZero) => STABLE,
+        Some(Phase::Downloading | Phase::Loading | Phase::Updating | Phase::Pending | Phase::Failed)
+        | None => UNFINISHED,
     }
 }
 

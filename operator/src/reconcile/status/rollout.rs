@@ -8,11 +8,15 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::diagnosis::{self, Diagnosis, Part, Recovery};
+use super::{
+    diagnosis::{self, Diagnosis, Part, Recovery},
+    drift,
+};
 use crate::{
     names::template_hash,
     pods::{self, Replica, Stage},
     reconcile::{
+        api_error::ApiError,
         children::{Applied, Resources},
         observed::{Observed, ServiceAnswer},
         plan::{Plan, Refusal},
@@ -32,9 +36,20 @@ pub enum Outcome<'a> {
         plan: &'a Plan,
         /// Its children.
         children: &'a Resources<Applied>,
+        /// What could not be had as the spec requests it, although the model can be served.
+        notes: &'a [String],
     },
-    /// The spec cannot be honoured; the children are unchanged.
+    /// The spec cannot be honoured; the children are unchanged, but for the number of replicas.
     Refused(&'a Refusal),
+    /// The API server did not do what the plan requires.
+    Failed {
+        /// The plan.
+        plan: &'a Plan,
+        /// Hash of the plan's template.
+        template_hash: &'a str,
+        /// Why.
+        error: &'a ApiError,
+    },
 }
 
 /// The state of a rollout.
@@ -51,6 +66,10 @@ pub(super) struct Rollout<'a> {
     pub n_leaving: usize,
     /// What keeps the current replicas from becoming ready.
     pub diagnosis: Option<Diagnosis>,
+    /// Why the plan could not be made or applied.
+    pub stopped: Option<Failure>,
+    /// Names of pods that get requests and were not made for the ModelDeployment.
+    pub strays: &'a [String],
     /// The Deployment controller has processed the applied spec, and its counts are the desired ones.
     pub settled: bool,
     /// The Service routes to the pods that are ready.
@@ -59,34 +78,36 @@ pub(super) struct Rollout<'a> {
 
 impl<'a> Rollout<'a> {
     pub(super) fn new(
-        observed: &Observed,
+        observed: &'a Observed,
         replicas: &'a [Replica<'a>],
         outcome: Outcome<'a>,
         now: Timestamp,
     ) -> Self {
-        let (desired, deployment) = match outcome {
-            Outcome::Applied { plan, children } => (plan.replicas, Some(&children.deployment)),
-            Outcome::Refused(refusal) => (refusal.replicas, None),
+        let desired = outcome.replicas();
+        let deployment = match outcome {
+            Outcome::Applied { children, .. } => Some(&children.deployment),
+            Outcome::Refused(_) | Outcome::Failed { .. } => None,
         };
-        let hash = deployment
-            .and_then(|deployment| template_hash(deployment.spec.as_ref()?.template.metadata.as_ref()?));
+        let hash = outcome.template_hash();
         let is_current = |replica: &&Replica<'_>| hash.is_some() && replica.template_hash == hash;
         let alive: Vec<&Replica<'_>> = replicas.iter().filter(|replica| replica.is_alive()).collect();
         let ended = |replica: &&Replica<'_>| replica.stage == Stage::Ended;
         let leaving = |replica: &&Replica<'_>| replica.stage == Stage::Leaving;
         let judged: Vec<&Replica<'_>> = replicas.iter().filter(is_current).collect();
         let diagnosis = match outcome {
-            Outcome::Applied { plan, children } if desired > 0 => diagnosis::of_replicas(
+            Outcome::Applied { plan, children, .. } if desired > 0 => diagnosis::of_replicas(
                 &judged,
                 &diagnosis::Inputs {
                     plan,
                     deployment: &children.deployment,
                     startups: &observed.startups,
+                    check_pods: &observed.check_pods,
                     now,
                 },
             ),
-            Outcome::Applied { .. } | Outcome::Refused(_) => None,
+            Outcome::Applied { .. } | Outcome::Refused(_) | Outcome::Failed { .. } => None,
         };
+        let drifted = || drift::of_deployment(deployment?);
         Self {
             outcome,
             desired,
@@ -97,7 +118,9 @@ impl<'a> Rollout<'a> {
                 .filter(|replica| !ended(replica) && !is_current(replica))
                 .count(),
             n_leaving: replicas.iter().filter(leaving).count(),
-            diagnosis,
+            diagnosis: diagnosis.or_else(drifted),
+            stopped: outcome.failure(),
+            strays: &observed.strays,
             settled: deployment.is_some_and(|deployment| is_settled(deployment, desired)),
             routed: is_routed(replicas, observed.service, now),
         }
@@ -121,6 +144,10 @@ impl<'a> Rollout<'a> {
         matches!(self.outcome, Outcome::Applied { .. })
             && self.settled
             && self.routed
+            && self
+                .diagnosis
+                .as_ref()
+                .is_none_or(|diagnosis| diagnosis.part != Part::Template)
             && self.n_older == 0
             && count(self.current.len()) == self.desired
             && self.all_current(|replica| replica.stage == Stage::Ready)
@@ -132,18 +159,10 @@ impl<'a> Rollout<'a> {
         stages.filter(|stage| *stage != Stage::Ready).min()
     }
 
-    /// Why the spec is refused.
-    pub(super) fn refusal(&self) -> Option<&Failure> {
-        match self.outcome {
-            Outcome::Applied { .. } => None,
-            Outcome::Refused(refusal) => Some(&refusal.failure),
-        }
-    }
-
     /// What keeps the ModelDeployment from becoming ready, if something failed.
     pub(super) fn failure(&self) -> Option<&Failure> {
         let diagnosed = || self.diagnosis.as_ref().map(|diagnosis| &diagnosis.failure);
-        self.refusal().or_else(diagnosed)
+        self.stopped.as_ref().or_else(diagnosed)
     }
 
     /// The diagnosed failure, if it is in this part of the start.
@@ -152,20 +171,64 @@ impl<'a> Rollout<'a> {
         (diagnosis.part == part).then_some(&diagnosis.failure)
     }
 
+    /// Whether a person has to change something before the ModelDeployment can become ready.
+    pub(super) fn is_stalled(&self) -> bool {
+        match self.outcome {
+            Outcome::Refused(_) => true,
+            Outcome::Failed { error, .. } => error.class().needs_person(),
+            Outcome::Applied { .. } => {
+                let diagnosis = self.diagnosis.as_ref();
+                diagnosis.is_some_and(|diagnosis| diagnosis.recovery == Recovery::Manual)
+            }
+        }
+    }
+
+    /// Whether no replica is desired and none is left.
+    pub(super) fn is_at_zero(&self) -> bool {
+        self.desired == 0 && self.stopped.is_none() && self.alive.is_empty()
+    }
+
     pub(super) fn phase(&self) -> Phase {
-        let recovery = self.diagnosis.as_ref().map(|diagnosis| diagnosis.recovery);
         let available = self.n_ready() > 0 && self.routed;
-        match recovery {
-            _ if self.refusal().is_some() => Phase::Failed,
+        match self.is_stalled() {
+            true if self.stopped.is_some() => Phase::Failed,
             _ if self.desired == 0 => Phase::ScaledToZero,
             _ if self.is_ready() => Phase::Ready,
-            Some(Recovery::Manual) => Phase::Failed,
-            Some(Recovery::Automatic) | None if available => Phase::Updating,
-            Some(Recovery::Automatic) | None => match self.stage() {
+            true => Phase::Failed,
+            false if available => Phase::Updating,
+            false => match self.stage() {
                 Some(Stage::Downloading) => Phase::Downloading,
                 Some(Stage::Loading) => Phase::Loading,
                 _ => Phase::Pending,
             },
+        }
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn replicas(self) -> i32 {
+        match self {
+            Outcome::Applied { plan, .. } | Outcome::Failed { plan, .. } => plan.replicas,
+            Outcome::Refused(refusal) => refusal.replicas,
+        }
+    }
+
+    /// The hash of the template that the spec leads to.
+    fn template_hash(self) -> Option<&'a str> {
+        match self {
+            Outcome::Applied { children, .. } => {
+                template_hash(children.deployment.spec.as_ref()?.template.metadata.as_ref()?)
+            }
+            Outcome::Failed { template_hash, .. } => Some(template_hash),
+            Outcome::Refused(_) => None,
+        }
+    }
+
+    fn failure(self) -> Option<Failure> {
+        match self {
+            Outcome::Applied { .. } => None,
+            Outcome::Refused(refusal) => Some(refusal.failure.clone()),
+            Outcome::Failed { error, .. } => Some(error.failure()),
         }
     }
 }

@@ -15,10 +15,12 @@ use serde_json::json;
 
 use super::{
     super::{
+        api_error::ApiError,
         fixtures::{
             HUB, Recorder, at, container_status, hash_of, installation, object, plan, pod, ready_pod,
         },
         observed::ServiceAnswer,
+        plan::PodOrder,
         validate,
     },
     publish::transition,
@@ -34,6 +36,9 @@ struct World {
     object: ModelDeployment,
     observed: Observed,
     deployment_status: serde_json::Value,
+    managed_fields: serde_json::Value,
+    pod_order: PodOrder,
+    notes: Vec<String>,
 }
 
 impl World {
@@ -46,16 +51,22 @@ impl World {
                 ..Observed::default()
             },
             deployment_status: settled(n_pods),
+            managed_fields: json!([]),
+            pod_order: PodOrder::NewFirst,
+            notes: Vec::new(),
         }
     }
 
     fn status_at(&self, now: Timestamp) -> ModelDeploymentStatus {
-        let plan = match validate::plan(&self.object, &self.observed, &installation()) {
+        let mut plan = match validate::plan(&self.object, &self.observed, &installation()) {
             Ok(plan) => plan,
             Err(refusal) => return compute(&self.object, &self.observed, Outcome::Refused(&refusal), now),
         };
+        plan.pod_order = self.pod_order;
         let mut applied = Recorder::default().applied(&plan);
         applied.deployment.metadata.generation = Some(1);
+        applied.deployment.metadata.managed_fields =
+            serde_json::from_value(self.managed_fields.clone()).unwrap();
         applied.deployment.status = Some(serde_json::from_value(self.deployment_status.clone()).unwrap());
         compute(
             &self.object,
@@ -63,6 +74,7 @@ impl World {
             Outcome::Applied {
                 plan: &plan,
                 children: &applied,
+                notes: &self.notes,
             },
             now,
         )
@@ -92,7 +104,12 @@ fn line(status: &ModelDeploymentStatus) -> String {
         "True" => format!("{}+{}", condition.type_, condition.reason),
         _ => format!("{}-{}", condition.type_, condition.reason),
     };
-    status.conditions.iter().map(word).collect::<Vec<_>>().join(" ")
+    // `Reconciling` and `Stalled` repeat `Ready` for kstatus; a test of their own compares them.
+    let shown = status
+        .conditions
+        .iter()
+        .filter(|condition| !matches!(condition.type_.as_str(), "Reconciling" | "Stalled"));
+    shown.map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn with_status(status: &str) -> World {
@@ -257,7 +274,7 @@ fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
     let status = world.status_at(at("10:01:41"));
     assert_eq!(ready_reason(&status), "False/Pending");
     assert_eq!(condition(&status, ConditionType::Available).status, "False");
-    assert!(next_check(&status).as_secs() < 1);
+    assert_eq!(next_check(&status).as_secs(), 2);
 
     assert_eq!(
         ready_reason(&world.status_at(at("10:02:00"))),
@@ -269,12 +286,12 @@ fn a_pod_that_the_service_does_not_reach_yet_is_not_available() {
 }
 
 #[test]
-fn zero_replicas_are_not_ready_for_a_reason_of_their_own() {
+fn zero_replicas_are_what_the_spec_requests_and_not_available() {
     let object = object("{model: {huggingFace: {repo: acme/model}}, replicas: 0}");
     let hash = hash_of(&object);
     let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
     let draining = world.status();
-    assert_eq!(ready_reason(&draining), "False/ScaledToZero");
+    assert_eq!(ready_reason(&draining), "False/Scaling");
     assert_eq!(
         condition(&draining, ConditionType::Available).status,
         "True",
@@ -286,7 +303,7 @@ fn zero_replicas_are_not_ready_for_a_reason_of_their_own() {
     assert_eq!(
         line(&status),
         "Accepted+Accepted ModelReady-ScaledToZero Scheduled-ScaledToZero EngineReady-ScaledToZero \
-         Available-ScaledToZero Progressing-Stable Ready-ScaledToZero"
+         Available-ScaledToZero Progressing-Stable Ready+ScaledToZero"
     );
     assert_eq!(
         (status.phase, status.summary.as_deref()),
@@ -632,23 +649,23 @@ fn facts_of_the_model_stay_until_the_spec_changes() {
 #[test]
 fn only_a_change_of_ready_is_an_event() {
     let failing = fetch_container("state: {terminated: {exitCode: 15}}").status();
-    let event = transition(None, &failing).unwrap();
+    let event = transition(&[], &failing.conditions).unwrap();
     assert_eq!(
         (event.type_, event.reason.as_str()),
         (EventType::Warning, "DownloadUnauthorized")
     );
-    assert!(transition(Some(&failing), &failing).is_none());
+    assert!(transition(&failing.conditions, &failing.conditions).is_none());
     let object = object(HUB);
     let hash = hash_of(&object);
     let ready = World::new(object, vec![ready_pod("chat-1", &hash)]).status();
-    let event = transition(Some(&failing), &ready).unwrap();
+    let event = transition(&failing.conditions, &ready.conditions).unwrap();
     assert_eq!((event.type_, event.reason.as_str()), (EventType::Normal, "Ready"));
 }
 
 #[test]
 fn the_next_check_is_sooner_where_something_can_change() {
     let seconds = |world: &World| next_check(&world.status()).as_secs();
-    assert_eq!(seconds(&fetch_container("state: {running: {}}")), 2);
+    assert_eq!(seconds(&fetch_container("state: {running: {}}")), 10);
     assert_eq!(
         seconds(&fetch_container("state: {terminated: {exitCode: 15}}")),
         10
@@ -659,5 +676,320 @@ fn the_next_check_is_sooner_where_something_can_change() {
     assert_eq!(
         seconds(&World::new(object, vec![ready_pod("chat-1", &hash)])),
         300
+    );
+}
+
+/// `Ready`, `Reconciling` and `Stalled` as kstatus reads them.
+fn kstatus(status: &ModelDeploymentStatus) -> &'static str {
+    let holds = |type_| condition(status, type_).status == "True";
+    match (
+        holds(ConditionType::Stalled),
+        holds(ConditionType::Reconciling),
+        holds(ConditionType::Ready),
+    ) {
+        (true, false, _) => "Failed",
+        (false, true, false) => "InProgress",
+        (false, false, true) => "Current",
+        contradiction => panic!("{contradiction:?}"),
+    }
+}
+
+#[test]
+fn kstatus_can_tell_failed_from_waiting_and_zero_is_current() {
+    let object_at_zero = object("{model: {huggingFace: {repo: acme/model}}, replicas: 0}");
+    let mut zero = World::new(object_at_zero, Vec::new());
+    zero.deployment_status = settled(0);
+    let ready = object(HUB);
+    let hash = hash_of(&ready);
+    let refused =
+        object("{model: {huggingFace: {repo: acme/model}}, env: [{name: MAX_NUM_SEQS, value: many}]}");
+    for (world, expected) in [
+        (zero, "Current"),
+        (World::new(ready, vec![ready_pod("chat-1", &hash)]), "Current"),
+        (fetch_container("state: {running: {}}"), "InProgress"),
+        (fetch_container("state: {terminated: {exitCode: 15}}"), "Failed"),
+        (World::new(refused, Vec::new()), "Failed"),
+    ] {
+        assert_eq!(kstatus(&world.status()), expected);
+    }
+}
+
+fn refusal(code: u16, message: &str) -> ApiError {
+    let status = kube::core::Status {
+        code,
+        message: message.into(),
+        ..kube::core::Status::default()
+    };
+    ApiError::of("write ConfigMap chat-config".into())(kube::Error::Api(Box::new(status)))
+}
+
+fn failed(error: &ApiError) -> ModelDeploymentStatus {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    let plan = plan(&world.object);
+    let outcome = Outcome::Failed {
+        plan: &plan,
+        template_hash: &hash,
+        error,
+    };
+    compute(&world.object, &world.observed, outcome, at("10:05:00"))
+}
+
+#[test]
+fn what_the_api_server_does_not_do_is_in_the_status_of_this_generation() {
+    for (code, message, reason, phase, kind) in [
+        (
+            500,
+            "failed calling webhook",
+            "ApplyFailed",
+            Phase::Updating,
+            "InProgress",
+        ),
+        (
+            403,
+            "exceeded quota: small",
+            "QuotaExceeded",
+            Phase::Failed,
+            "Failed",
+        ),
+        (
+            422,
+            "spec.x: Invalid value",
+            "InvalidSetting",
+            Phase::Failed,
+            "Failed",
+        ),
+    ] {
+        let status = failed(&refusal(code, message));
+        assert_eq!(ready_reason(&status), format!("False/{reason}"));
+        let accepted = condition(&status, ConditionType::Accepted);
+        assert_eq!(
+            (accepted.status.as_str(), accepted.reason.as_str()),
+            ("False", reason)
+        );
+        assert_eq!(
+            (status.phase, status.observed_generation, kstatus(&status)),
+            (Some(phase), Some(3), kind)
+        );
+        assert_eq!(
+            condition(&status, ConditionType::Available).status,
+            "True",
+            "its pod serves"
+        );
+        assert_eq!(status.updated_replicas, 1, "its pod is of this spec");
+    }
+}
+
+#[test]
+fn a_long_message_keeps_its_beginning_its_end_and_the_whole_remedy() {
+    let long = format!("begin {} end", "x".repeat(5000));
+    let status = failed(&refusal(422, &long));
+    let message = &condition(&status, ConditionType::Ready).message;
+    assert_eq!(message.chars().count(), 1024);
+    assert!(
+        message.starts_with("cannot write ConfigMap chat-config: begin x"),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("x end. Remedy: change the field that the message names"),
+        "{message}"
+    );
+
+    let scheduler = format!("0/900 nodes are available: {}", "y".repeat(5000));
+    let pending = format!(
+        "conditions: [{{type: PodScheduled, status: 'False', reason: Unschedulable, message: {}}}]",
+        json!(scheduler)
+    );
+    let mut world = with_status(&pending);
+    world.observed.pods[0].spec.as_mut().unwrap().node_name = None;
+    let status = world.status();
+    let message = &condition(&status, ConditionType::Ready).message;
+    assert!(
+        message.starts_with("0/900 nodes are available: y")
+            && message.contains("Remedy: lower spec.resources")
+    );
+}
+
+#[test]
+fn a_rollout_without_room_waits_for_the_check_of_the_new_spec() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let words = "0/1 nodes are available: 1 Insufficient memory.";
+    let pending = format!(
+        "conditions: [{{type: PodScheduled, status: 'False', reason: Unschedulable, message: {}}}]",
+        json!(words)
+    );
+    let mut waiting = pod("chat-2", &hash, &pending);
+    waiting.spec.as_mut().unwrap().node_name = None;
+    let mut world = World::new(object, vec![ready_pod("chat-1", "of-before"), waiting]);
+    world.pod_order = PodOrder::CheckFirst;
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "False/RolloutBlockedNoRoom");
+    assert!(condition(&status, ConditionType::Ready).message.contains(words));
+    assert_eq!(
+        (status.phase, kstatus(&status)),
+        (Some(Phase::Updating), "InProgress")
+    );
+
+    let message =
+        Failure::new(Reason::DownloadNotFound, "no such model", "correct it").to_termination_message();
+    let exit = format!(
+        "state: {{terminated: {{exitCode: 16, message: {}}}}}",
+        json!(message)
+    );
+    let check = pod(
+        "chat-check-1",
+        "",
+        &container_status("initContainerStatuses", "fetch", &exit),
+    );
+    world.observed.check_pods = vec![check];
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "False/DownloadNotFound");
+    assert_eq!(kstatus(&status), "Failed");
+    assert_eq!(condition(&status, ConditionType::Available).status, "True");
+
+    world.pod_order = PodOrder::OldFirst;
+    world.observed.check_pods.clear();
+    assert_eq!(
+        ready_reason(&world.status()),
+        "False/Scheduling",
+        "the old pod makes room"
+    );
+}
+
+#[test]
+fn a_pod_that_was_ready_is_not_loading() {
+    let unready = |is_ready: bool| {
+        let object = object(HUB);
+        let hash = hash_of(&object);
+        let mut pod = ready_pod("chat-1", &hash);
+        let status = pod.status.as_mut().unwrap();
+        let ready = &mut status.conditions.as_mut().unwrap()[1];
+        ready.status = "False".into();
+        ready.last_transition_time = Some(Time(at("10:04:00")));
+        status.container_statuses.as_mut().unwrap()[0].ready = is_ready;
+        World::new(object, vec![pod]).status()
+    };
+    let stuck = unready(false);
+    assert_eq!(ready_reason(&stuck), "False/ReplicaUnready");
+    assert_eq!(
+        condition(&stuck, ConditionType::EngineReady).reason,
+        "ReplicaUnready"
+    );
+    let lost = unready(true);
+    assert_eq!(ready_reason(&lost), "False/NodeLost");
+    assert!(condition(&lost, ConditionType::Ready).message.contains("node-1"));
+}
+
+#[test]
+fn fields_of_others_and_pods_of_others_are_named() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    world.managed_fields = json!([{
+        "manager": "kubectl-set", "operation": "Update",
+        "fieldsV1": {"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"proxy\"}": {}}}}}},
+    }]);
+    world.observed.strays = vec!["debug".into()];
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "False/Drifted");
+    assert!(
+        condition(&status, ConditionType::Ready)
+            .message
+            .contains("kubectl edit deployment chat")
+    );
+    let available = condition(&status, ConditionType::Available);
+    assert!(
+        available.status == "True" && available.message.ends_with("are no replicas: debug"),
+        "{available:?}"
+    );
+}
+
+#[test]
+fn refusals_of_pods_name_what_to_change() {
+    for (message, reason, remedy) in [
+        (
+            "pods \"p\" is forbidden: no PriorityClass with name gold was found",
+            "InvalidSetting",
+            "priorityClassName",
+        ),
+        (
+            "pods \"p\" is forbidden: pod rejected: RuntimeClass \"gpu\" not found",
+            "InvalidSetting",
+            "runtimeClassName",
+        ),
+        (
+            "pods \"p\" is forbidden: exceeded quota: q",
+            "PodsRefused",
+            "raise the quota",
+        ),
+        (
+            "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\"",
+            "PodsRefused",
+            "Pod Security",
+        ),
+        (
+            "pods \"p\" is forbidden: maximum memory usage per Container is 512Mi",
+            "PodsRefused",
+            "LimitRange",
+        ),
+    ] {
+        let mut world = World::new(object(HUB), Vec::new());
+        world.deployment_status["conditions"] = json!([{
+            "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message,
+        }]);
+        let status = world.status();
+        assert_eq!(ready_reason(&status), format!("False/{reason}"), "{message}");
+        let ready = condition(&status, ConditionType::Ready);
+        assert!(ready.message.contains(remedy), "{}", ready.message);
+    }
+}
+
+#[test]
+fn a_process_names_variables_and_the_status_names_fields() {
+    let exit = |spec: &str, message: &str, remedy: &str| {
+        let object = object(spec);
+        let message = Failure::new(Reason::InvalidSetting, message, remedy).to_termination_message();
+        let exit = format!(
+            "state: {{terminated: {{exitCode: 10, message: {}}}}}",
+            json!(message)
+        );
+        let failing = container_status("containerStatuses", "runtime", &exit);
+        let pod = pod("chat-1", &hash_of(&object), &failing);
+        World::new(object, vec![pod]).status().last_failure.unwrap()
+    };
+    let failure = exit(
+        HUB,
+        "MAX_MODEL_LEN of 9 is too long for HOST",
+        "Lower MAX_MODEL_LEN.",
+    );
+    assert_eq!(
+        failure.message,
+        "spec.engine.maxModelLen of 9 is too long for HOST"
+    );
+    assert_eq!(failure.remedy, "Lower spec.engine.maxModelLen.");
+    assert_eq!(
+        exit(HUB, "x", "Set MODEL_NAME.").remedy,
+        "Set spec.model.huggingFace.repo."
+    );
+    let claim = "model: {pvc: {claimName: c, path: no/such/dir}}";
+    assert_eq!(
+        exit(claim, "x", "Set MODEL_NAME.").remedy,
+        "Set spec.model.pvc.path."
+    );
+}
+
+#[test]
+fn notes_on_what_could_not_be_had_are_in_accepted() {
+    let object = object(HUB);
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    world.notes = vec!["the claim chat-cache keeps its 1Gi".into()];
+    let status = world.status();
+    assert_eq!(ready_reason(&status), "True/Ready");
+    assert_eq!(
+        condition(&status, ConditionType::Accepted).message,
+        "the claim chat-cache keeps its 1Gi"
     );
 }

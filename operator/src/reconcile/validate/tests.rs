@@ -1,6 +1,5 @@
 //! Tests of plans: made from minimal specs; resolved values and refusals are checked.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use super::{
@@ -135,10 +134,10 @@ fn the_tokenizer_of_another_repository_is_in_a_directory_of_the_model() {
 }
 
 fn live(kind: &'static str, metadata: Value) -> Observed {
-    let mut metadata: ObjectMeta = serde_json::from_value(metadata).unwrap();
-    metadata.owner_references = Some(vec![owner(&object(HUB))]);
+    let mut live: kube::api::DynamicObject = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+    live.metadata.owner_references = Some(vec![owner(&object(HUB))]);
     Observed {
-        live: [(kind, metadata)].into_iter().collect(),
+        live: [(kind, std::sync::Arc::new(live))].into_iter().collect(),
         ..Observed::default()
     }
 }
@@ -294,7 +293,8 @@ fn replicas_share_a_node_only_if_their_volume_requires_it() {
 
 #[test]
 fn an_object_of_somebody_else_is_not_taken_over() {
-    let live: ObjectMeta = serde_json::from_value(json!({"name": "chat", "uid": "1"})).unwrap();
+    let live = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "uid": "1"}});
+    let live = std::sync::Arc::new(serde_json::from_value(live).unwrap());
     let observed = Observed {
         live: [("Service", live)].into_iter().collect(),
         ..Observed::default()
