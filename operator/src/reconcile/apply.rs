@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -48,7 +48,8 @@ pub async fn apply(
     observed: &Observed,
     mut built: Resources<Built>,
 ) -> Result<Effect, ApiError> {
-    let live_claim = observed.live.typed();
+    let names = Names::of(&object.name_any());
+    let live_claim = observed.live.typed(&names.claim);
     let size = built
         .claim
         .as_mut()
@@ -62,7 +63,9 @@ pub async fn apply(
     };
     let children = built.write(&writer).await?;
     for child in children.absent() {
-        prune(context, object, observed, child).await?;
+        if let Some(live) = observed.live.owned(object, child.kind, child.name(&names)) {
+            delete(context, child, live).await?;
+        }
     }
     let notes = writer.notes.into_inner().expect("no holder panics");
     Ok(Effect { children, notes })
@@ -78,18 +81,16 @@ pub async fn scale(
     observed: &Observed,
     replicas: i32,
 ) -> Result<(), ApiError> {
-    let live: Option<Deployment> = observed.live.typed();
+    let name = Names::of(&object.name_any()).main;
+    let live: Option<Deployment> = observed.live.typed(&name);
     let current = live.as_ref().and_then(|live| live.spec.as_ref()?.replicas);
-    let Some(owned) = observed.live.owned(object, Deployment::KIND) else {
+    let Some(owned) = observed.live.owned(object, Deployment::KIND, &name) else {
         return Ok(());
     };
     if current == Some(replicas) {
         return Ok(());
     }
-    let (namespace, name) = (
-        object.namespace().unwrap_or_default(),
-        Names::of(&object.name_any()).main,
-    );
+    let namespace = object.namespace().unwrap_or_default();
     let api: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({
         "apiVersion": Deployment::API_VERSION,
@@ -121,7 +122,7 @@ impl Writer for ServerSideApply<'_> {
     async fn write<K: Kind>(&self, mut child: K) -> Result<K, ApiError> {
         let hash = hash(&child);
         child.annotations_mut().insert(APPLIED_HASH.into(), hash.clone());
-        let live: Option<K> = self.observed.live.typed();
+        let live: Option<K> = self.observed.live.typed(&child.name_any());
         if let Some(live) = live.as_ref() {
             // The API server refuses the write if the object was replaced since it was read.
             child.meta_mut().uid = live.uid();
@@ -237,18 +238,10 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Deletes the child of this kind, if one exists and the ModelDeployment owns it.
-async fn prune(
-    context: &Context,
-    object: &ModelDeployment,
-    observed: &Observed,
-    child: &Child,
-) -> Result<(), ApiError> {
-    let Some(live) = observed.live.owned(object, child.kind) else {
-        return Ok(());
-    };
+/// Deletes a child that the ModelDeployment owns.
+async fn delete(context: &Context, child: &Child, live: &ObjectMeta) -> Result<(), ApiError> {
     let (namespace, name) = (
-        object.namespace().unwrap_or_default(),
+        live.namespace.clone().unwrap_or_default(),
         live.name.clone().unwrap_or_default(),
     );
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &namespace, &child.resource());

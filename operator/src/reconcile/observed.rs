@@ -9,10 +9,13 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, ResourceExt, api::DynamicObject};
+use kube::{Resource, ResourceExt, api::DynamicObject, core::DeserializeGuard};
 use serde::de::DeserializeOwned;
 
 use crate::names::OWNER_LABEL;
+
+/// A ModelDeployment that may be unreadable, so that one bad object does not stop the watch of the others.
+pub type Guarded = DeserializeGuard<ModelDeployment>;
 
 /// Everything that a reconcile decides on, besides the ModelDeployment itself.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +48,10 @@ pub enum ServiceAnswer {
     NoAnswer,
 }
 
-/// The objects that have the children's names, whoever owns them; at most one of each kind.
+/// The objects that have the children's names, whoever owns them.
 #[derive(Clone, Debug, Default)]
 pub struct LiveChildren {
-    by_kind: BTreeMap<&'static str, Arc<DynamicObject>>,
+    by_kind_and_name: BTreeMap<(&'static str, String), Arc<DynamicObject>>,
 }
 
 /// Who owns an object that has a child's name.
@@ -66,8 +69,9 @@ pub enum Ownership {
 
 impl FromIterator<(&'static str, Arc<DynamicObject>)> for LiveChildren {
     fn from_iter<T: IntoIterator<Item = (&'static str, Arc<DynamicObject>)>>(found: T) -> Self {
+        let named = |(kind, live): (&'static str, Arc<DynamicObject>)| ((kind, live.name_any()), live);
         Self {
-            by_kind: found.into_iter().collect(),
+            by_kind_and_name: found.into_iter().map(named).collect(),
         }
     }
 }
@@ -75,27 +79,22 @@ impl FromIterator<(&'static str, Arc<DynamicObject>)> for LiveChildren {
 impl LiveChildren {
     /// The first object with this ownership, as `Kind name`.
     pub fn first(&self, object: &ModelDeployment, wanted: Ownership) -> Option<String> {
-        let mut live = self.by_kind.iter();
-        let (kind, live) = live.find(|(_, live)| ownership(&live.metadata, object) == wanted)?;
-        Some(format!("{kind} {}", live.name_any()))
+        let mut live = self.by_kind_and_name.iter();
+        let ((kind, name), _) = live.find(|(_, live)| ownership(&live.metadata, object) == wanted)?;
+        Some(format!("{kind} {name}"))
     }
 
-    /// The object of this kind, if `object` owns it and it is not being deleted.
-    pub fn owned(&self, object: &ModelDeployment, kind: &str) -> Option<&ObjectMeta> {
-        let live = &self.by_kind.get(kind)?.metadata;
+    /// The object of this kind and name, if `object` owns it and it is not being deleted.
+    pub fn owned(&self, object: &ModelDeployment, kind: &'static str, name: &str) -> Option<&ObjectMeta> {
+        let live = &self.by_kind_and_name.get(&(kind, name.to_string()))?.metadata;
         let is_owned = ownership(live, object) == Ownership::Owned;
         (is_owned && live.deletion_timestamp.is_none()).then_some(live)
     }
 
-    /// The object of this kind, whoever owns it.
-    pub fn get(&self, kind: &str) -> Option<&DynamicObject> {
-        self.by_kind.get(kind).map(Arc::as_ref)
-    }
-
-    /// The object of this kind as its type, whoever owns it; `None` also if it does not have the form of the type.
-    pub fn typed<K: k8s_openapi::Resource + DeserializeOwned>(&self) -> Option<K> {
-        let live = serde_json::to_value(self.get(K::KIND)?).ok()?;
-        serde_json::from_value(live).ok()
+    /// The object of this type and name, whoever owns it; `None` also if it does not have the form of the type.
+    pub fn typed<K: k8s_openapi::Resource + DeserializeOwned>(&self, name: &str) -> Option<K> {
+        let live = self.by_kind_and_name.get(&(K::KIND, name.to_string()))?;
+        serde_json::from_value(serde_json::to_value(live.as_ref()).ok()?).ok()
     }
 }
 
