@@ -9,7 +9,7 @@ use kube::{
     api::DynamicObject,
     runtime::{
         Controller, Predicate, WatchStreamExt,
-        controller::Config,
+        controller::{self, Config},
         predicates,
         reflector::{self, ObjectRef},
         watcher,
@@ -136,11 +136,16 @@ async fn control(
         .graceful_shutdown_on(shutdown);
     let managed = reader.clone();
     let reconciles = controller
-        .run(reconcile, error_policy, context)
+        .run(reconcile, error_policy, Arc::clone(&context))
         .for_each(|result| {
             metrics.set_managed(managed.len());
-            if let Err(error) = result {
-                tracing::debug!(%error, "controller");
+            match result {
+                Err(controller::Error::ObjectNotFound(deleted)) => {
+                    let namespace = deleted.namespace.unwrap_or_default();
+                    context.polls.forget(&namespace, &deleted.name);
+                }
+                Err(error) => tracing::debug!(%error, "controller"),
+                Ok(_) => {}
             }
             std::future::ready(())
         });

@@ -114,6 +114,12 @@ impl Polls {
         answers.collect()
     }
 
+    /// Ends the requests for a ModelDeployment that was deleted.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let object = ObjectRef::new(name).within(namespace);
+        self.running.lock().expect("no holder panics").remove(&object);
+    }
+
     /// The ModelDeployments with a new answer, from now on.
     pub fn changes(&self) -> broadcast::Receiver<ObjectRef<ModelDeployment>> {
         self.changes.subscribe()
@@ -236,7 +242,7 @@ mod tests {
         ready.store(true, Ordering::SeqCst);
         assert_eq!(changes.recv().await.unwrap(), object);
         assert_eq!(polls.follow(&object, &[target])[&target], Answer::Ready);
-        assert!(polls.follow(&object, &[]).is_empty());
+        polls.forget("team", "chat");
         assert!(polls.running.lock().unwrap().is_empty());
     }
 }

@@ -43,10 +43,12 @@ use self::{
     plan::Plan,
     status::Outcome,
 };
-use crate::{context::Context, names::template_hash};
+use crate::{
+    context::Context,
+    names::{Names, template_hash},
+};
 
-/// A ModelDeployment that may be unreadable, so that one bad object does not stop the watch of the others.
-pub type Guarded = DeserializeGuard<ModelDeployment>;
+pub use self::observed::Guarded;
 
 /// When an object that the API server finds invalid is written again without a change: somebody may have changed the rules.
 const INVALID: Duration = Duration::from_secs(300);
@@ -134,7 +136,7 @@ async fn settle(object: &ModelDeployment, context: &Context, observed: &Observed
         }
     };
     let template_hash = built_hash(&plan);
-    plan.pod_order = pod_order::pod_order(&template_hash, observed, now);
+    plan.pod_order = pod_order::pod_order(&Names::of(&plan.name), &template_hash, observed, now);
     match apply::apply(context, object, observed, Resources::build(&plan)).await {
         Ok(effect) => {
             let applied = Outcome::Applied {

@@ -60,6 +60,9 @@ impl Watched {
             pods: pods_writer,
         };
         for (kind, resource) in kinds {
+            if watched.children.contains_key(kind) {
+                continue;
+            }
             let writer = Writer::new(resource.clone());
             watched
                 .children

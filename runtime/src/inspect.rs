@@ -20,6 +20,9 @@ pub struct InspectArguments {
     /// Memory for weights, cache and activations; by default what is free on this machine
     #[arg(long, value_name = "BYTES")]
     pub memory: Option<u64>,
+    /// Also check the model with the settings of this file, as `serve --config` would read it; fail if it cannot be served
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

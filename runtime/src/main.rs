@@ -1,6 +1,7 @@
 //! `slipway-runtime`: serves a model or downloads one, and reports why if it cannot.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crds::failure::Failure;
@@ -10,7 +11,7 @@ use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::http::routes;
-use runtime::{fetch, inspect, server};
+use runtime::{fetch, inspect, server, serving};
 
 /// The C library's allocator took a third of a request's time.
 #[global_allocator]
@@ -47,6 +48,9 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             fetched.map_err(|error| error.failure())
         }
         Action::Inspect(arguments) => {
+            if let Some(file) = &arguments.config {
+                check(&arguments.model, file, environment)?;
+            }
             print!("{}", inspect::text(&arguments));
             Ok(())
         }
@@ -59,6 +63,17 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Fails as `serve` would before it loads weights.
+fn check(model: &Path, file: &Path, environment: &Environment) -> Result<(), Failure> {
+    let arguments = ServeArguments {
+        flags: vec![("model".into(), model.display().to_string())],
+        config: Some(file.to_path_buf()),
+        from: None,
+    };
+    let config = config::resolve(&arguments, environment).map_err(|error| error.failure())?;
+    serving::check(&config).map_err(|error| error.failure())
 }
 
 async fn serve(arguments: &ServeArguments, environment: &Environment) -> Result<(), Failure> {

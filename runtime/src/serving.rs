@@ -19,7 +19,7 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
-pub use loading::load;
+pub use loading::{check, load};
 
 /// A loaded model and what is needed to use it.
 #[derive(Debug)]

@@ -132,3 +132,38 @@ fn the_binary_prints_both_forms() {
     assert_eq!(json["refused"], json!([]));
     assert!(run(&["--memory", "8000000000"]).contains("largest context      2048 tokens"));
 }
+
+/// With a file of settings, `inspect` fails as `serve` would before it loads weights.
+#[test]
+fn settings_that_the_model_cannot_be_served_with_are_refused() {
+    let dir = llama();
+    let check = |settings: &str| {
+        let file = dir.path().join("settings.yaml");
+        std::fs::write(&file, settings).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
+        let command = command.arg("inspect").arg(dir.path()).arg("--config").arg(file);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, words) = check("max-model-len: 16000000");
+    assert!(code == Some(10) && words.contains("16000000"), "{code:?} {words}");
+    let (code, words) = check("no-such-setting: 1");
+    assert!(
+        code == Some(10) && words.contains("no-such-setting"),
+        "{code:?} {words}"
+    );
+    let (code, words) = check("max-model-len: 64");
+    assert_eq!(code, Some(23), "there are no weights: {words}");
+
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/models/tiny-trained");
+    let file = dir.path().join("settings.yaml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
+    let output = command
+        .arg("inspect")
+        .arg(shipped)
+        .arg("--config")
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

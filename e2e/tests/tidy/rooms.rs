@@ -53,11 +53,17 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "operator/src",
         &[
-            ("controller", "context health leader names reconcile"),
-            ("reconcile", "context names pods"),
+            (
+                "controller",
+                "context health leader metrics names reconcile watched",
+            ),
+            ("reconcile", "context names pods polls watched written"),
             ("leader", ""),
             ("health", "metrics"),
-            ("context", "backoff metrics names probe"),
+            ("context", "backoff metrics names polls probe watched written"),
+            ("written", "names"),
+            ("watched", "names"),
+            ("polls", "probe"),
             ("pods", "names"),
             ("probe", "names"),
             ("names", ""),
@@ -68,11 +74,14 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "operator/src/reconcile",
         &[
-            ("status", "children observed plan"),
-            ("apply", "children observed versions"),
+            ("status", "api_error children observed plan"),
+            ("apply", "api_error children claim_size fetch observed versions"),
             ("versions", "observed"),
             ("validate", "observed plan"),
-            ("fetch", "children observed"),
+            ("fetch", "api_error children observed"),
+            ("pod_order", "observed plan"),
+            ("claim_size", ""),
+            ("api_error", ""),
             ("children", "build plan"),
             ("build", "plan"),
             ("observed", ""),

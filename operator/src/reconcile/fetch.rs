@@ -197,14 +197,12 @@ async fn check_pods(
     object: &ModelDeployment,
     live: &LiveChildren,
 ) -> Result<Vec<Pod>, ApiError> {
-    if live
-        .owned(object, Job::KIND, &Names::of(&object.name_any()).check)
-        .is_none()
-    {
+    let name = object.name_any();
+    if live.owned(object, Job::KIND, &Names::of(&name).check).is_none() {
         return Ok(Vec::new());
     }
     let namespace = object.namespace().unwrap_or_default();
-    list_pods(&context.client, &namespace, &check_selector(&object.name_any())).await
+    list_pods(&context.client, &namespace, &check_selector(&name)).await
 }
 
 async fn list_pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Pod>, ApiError> {
@@ -285,7 +283,7 @@ fn service_target(context: &Context, object: &ModelDeployment, observed: &Observ
     if !in_cluster || holds(object, ConditionType::Available) || !has_ready_pod(&observed.pods) {
         return None;
     }
-    let service: Service = observed.live.only()?;
+    let service: Service = observed.live.typed(&Names::of(&object.name_any()).main)?;
     let ip: IpAddr = service.spec?.cluster_ip?.parse().ok()?;
     Some(Target {
         ip,

@@ -9,10 +9,13 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, ResourceExt, api::DynamicObject};
+use kube::{Resource, ResourceExt, api::DynamicObject, core::DeserializeGuard};
 use serde::de::DeserializeOwned;
 
 use crate::names::{FIELD_MANAGER, MANAGED_BY_LABEL, OWNER_LABEL};
+
+/// A ModelDeployment that may be unreadable, so that one bad object does not stop the watch of the others.
+pub type Guarded = DeserializeGuard<ModelDeployment>;
 
 /// Everything that a reconcile decides on, besides the ModelDeployment itself.
 #[derive(Clone, Debug, Default)]
@@ -49,10 +52,6 @@ pub enum ServiceAnswer {
 #[derive(Clone, Debug, Default)]
 pub struct LiveChildren {
     by_kind_and_name: BTreeMap<(&'static str, String), Arc<DynamicObject>>,
-}
-
-fn typed<K: DeserializeOwned>(live: &DynamicObject) -> Option<K> {
-    serde_json::from_value(serde_json::to_value(live).ok()?).ok()
 }
 
 /// Who owns an object that has a child's name.
@@ -101,28 +100,17 @@ impl LiveChildren {
 
     /// The objects of this kind that `object` owns and that are not being deleted.
     pub fn all_owned(&self, object: &ModelDeployment, kind: &str) -> impl Iterator<Item = &ObjectMeta> {
-        self.of_kind(kind)
-            .map(|live| &live.metadata)
+        let of_kind = self.by_kind_and_name.iter();
+        of_kind
+            .filter(move |((other, _), _)| *other == kind)
+            .map(|(_, live)| &live.metadata)
             .filter(|live| ownership(live, object) == Ownership::Owned && live.deletion_timestamp.is_none())
     }
 
-    /// The objects of this kind, whoever owns them.
-    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &DynamicObject> {
-        let of_kind = self
-            .by_kind_and_name
-            .iter()
-            .filter(move |((other, _), _)| *other == kind);
-        of_kind.map(|(_, live)| live.as_ref())
-    }
-
-    /// The object of this name as its type, whoever owns it; `None` also if it does not have the form of the type.
+    /// The object of this type and name, whoever owns it; `None` also if it does not have the form of the type.
     pub fn typed<K: k8s_openapi::Resource + DeserializeOwned>(&self, name: &str) -> Option<K> {
-        typed(self.by_kind_and_name.get(&(K::KIND, name.to_string()))?)
-    }
-
-    /// The object of a kind of which a ModelDeployment has one at most, as its type.
-    pub fn only<K: k8s_openapi::Resource + DeserializeOwned>(&self) -> Option<K> {
-        typed(self.of_kind(K::KIND).next()?)
+        let live = self.by_kind_and_name.get(&(K::KIND, name.to_string()))?;
+        serde_json::from_value(serde_json::to_value(live.as_ref()).ok()?).ok()
     }
 }
 

@@ -10,21 +10,31 @@ use k8s_openapi::{
 
 use super::{observed::Observed, plan::PodOrder};
 use crate::{
-    names::template_hash,
+    names::{Names, template_hash},
     pods::{self, Replica, Stage},
 };
 
 /// A new pod that has no room for this time is not waiting for an autoscaler's or a scheduler's next try only.
 const NO_ROOM_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
+/// Words of the scheduler for what an old pod holds and a new one waits for. Where it says nothing of the kind, as for a
+/// node selector that no node has, the end of an old pod would not help.
+const ROOM_WORDS: [&str; 5] = [
+    "Insufficient ",
+    "Too many pods",
+    "pod affinity",
+    "volume",
+    "free ports",
+];
+
 /// The order for the pods of the template with this hash.
-pub fn pod_order(hash: &str, observed: &Observed, now: Timestamp) -> PodOrder {
+pub fn pod_order(names: &Names, hash: &str, observed: &Observed, now: Timestamp) -> PodOrder {
     let replicas = pods::replicas(&observed.pods);
     let is_old = |replica: &&Replica<'_>| replica.template_hash != Some(hash);
     let mut old = replicas.iter().filter(is_old);
     let old_exist = old.clone().any(|replica| replica.stage != Stage::Ended);
     let old_serve = old.any(|replica| replica.stage == Stage::Ready);
-    let live: Option<Deployment> = observed.live.only();
+    let live: Option<Deployment> = observed.live.typed(&names.main);
     let live = live.filter(|live| makes(live, hash));
     if !old_exist {
         return PodOrder::NewFirst;
@@ -40,13 +50,13 @@ pub fn pod_order(hash: &str, observed: &Observed, now: Timestamp) -> PodOrder {
     match (has_no_room, old_serve) {
         (false, _) => PodOrder::NewFirst,
         (true, false) => PodOrder::OldFirst,
-        (true, true) => checked_order(hash, observed),
+        (true, true) => checked_order(names, hash, observed),
     }
 }
 
 /// The order where there is no room for a new pod beside one that serves.
-fn checked_order(hash: &str, observed: &Observed) -> PodOrder {
-    let Some(job) = observed.live.only::<Job>() else {
+fn checked_order(names: &Names, hash: &str, observed: &Observed) -> PodOrder {
+    let Some(job) = observed.live.typed::<Job>(&names.check) else {
         return PodOrder::CheckFirst;
     };
     if template_hash(&job.metadata) != Some(hash) {
@@ -86,9 +96,14 @@ fn no_node_since(replica: &Replica<'_>) -> Option<Timestamp> {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
             && condition.reason.as_deref() == Some("Unschedulable")
+            && condition.message.as_ref().is_some_and(says_no_room)
     })?;
     let Time(since) = refusal.last_transition_time.as_ref()?;
     (replica.stage == Stage::Unscheduled).then_some(*since)
+}
+
+fn says_no_room(message: &String) -> bool {
+    ROOM_WORDS.iter().any(|words| message.contains(words))
 }
 
 fn quota_since(live: &Deployment) -> Option<Timestamp> {

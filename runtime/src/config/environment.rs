@@ -27,7 +27,7 @@ impl Environment {
     /// # Errors
     /// [`ConfigError::NotText`] for the first one.
     pub(super) fn check_texts(&self) -> Result<(), ConfigError> {
-        let is_setting = |name: &str| !matches!(variable(name), Variable::Unknown);
+        let is_setting = |name: &str| !matches!(variable(name, ""), Variable::Unknown);
         let broken = self
             .variables
             .iter()

@@ -130,7 +130,7 @@ impl Model {
             );
         }
         let eos_token_ids = eos_token_ids(&config, generation.as_ref())?;
-        let max_model_len = max_model_len(&spec, options.max_model_len)?;
+        let max_model_len = max_model_len(spec.context_len, options.max_model_len)?;
         let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
         let (network, list) = spec.numbered();
         let source = Source {
@@ -370,8 +370,8 @@ fn task(spec: &ModelSpec, pooling: Option<Pooling>, eos: &[u32]) -> Task {
 }
 
 /// The longest sequence: the requested one, if the model's context allows it.
-fn max_model_len(spec: &ModelSpec, asked: Option<u32>) -> Result<u32, ModelError> {
-    let limit = u32::try_from(spec.context_len).unwrap_or(u32::MAX);
+pub(super) fn max_model_len(context_len: usize, asked: Option<u32>) -> Result<u32, ModelError> {
+    let limit = u32::try_from(context_len).unwrap_or(u32::MAX);
     match asked {
         None => Ok(limit),
         Some(asked) if (1..=limit).contains(&asked) => Ok(asked),

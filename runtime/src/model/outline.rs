@@ -112,6 +112,14 @@ impl Outline {
         Checkpoint::open(dir, LoadFormat::Auto, &self.list.tensors(), &self.ignored).map(|_| ())
     }
 
+    /// Whether the model can read sequences of the requested length.
+    ///
+    /// # Errors
+    /// [`ModelError::MaxModelLen`] if its context is shorter.
+    pub fn check_length(&self, asked: Option<u32>) -> Result<(), ModelError> {
+        super::loaded::max_model_len(self.context_len, asked).map(|_| ())
+    }
+
     /// The program, one op a line.
     pub fn program(&self) -> String {
         self.program.to_string()

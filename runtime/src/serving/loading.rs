@@ -19,7 +19,7 @@ use crate::engine::{
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
-use crate::model::{LoadOptions, Model, ModelInfo, Task};
+use crate::model::{LoadOptions, Model, ModelInfo, Outline, Task};
 use crate::parsers::FormatNames;
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
@@ -47,6 +47,31 @@ pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<S
     load.startup.enter(Stage::WarmingUp);
     warm_up(&serving.engine, &serving.info).await?;
     Ok(serving)
+}
+
+/// Whether a model's directory can be served with these settings, as far as it shows without loading weights. A
+/// repository is not downloaded, so nothing shows of it.
+///
+/// # Errors
+/// [`LoadError`] for the first step of [`load`] that would fail.
+pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
+    let formats = FormatNames::of(&config.openai)?;
+    let ModelSource::Directory(directory) = &config.model else {
+        return Ok(());
+    };
+    let outline = Outline::read(directory)?;
+    outline.check_length(config.engine.max_model_len())?;
+    outline.check_weights(directory)?;
+    let tokenizer = match &config.tokenizer {
+        Some(ModelSource::Directory(tokenizer)) => tokenizer.clone(),
+        Some(ModelSource::Repository(_)) | None => own_tokenizer(directory),
+    };
+    let tokenizer = Tokenizer::load(&tokenizer)?;
+    let template = template(config, config.conv_template.map(NamedTemplate::of), &tokenizer)?;
+    formats.formats(template.as_ref().map(ChatTemplate::source))?;
+    crate::api::request::Defaults::load(directory)?;
+    PoolingConfig::read(directory)?;
+    Ok(())
 }
 
 /// Which files of a repository are downloaded.

@@ -14,6 +14,10 @@ use super::{
 };
 use crate::names::{OWNER_LABEL, TEMPLATE_HASH};
 
+fn order(observed: &Observed, now: Timestamp) -> PodOrder {
+    pod_order(&Names::of("chat"), NEW, observed, now)
+}
+
 const OLD: &str = "old";
 const NEW: &str = "new";
 const TICK: SignedDuration = SignedDuration::from_secs(5);
@@ -83,7 +87,7 @@ impl World {
         }
         pods.extend(match self.new {
             NewPod::Absent => None,
-            NewPod::Unscheduled(since) => Some(unscheduled("chat-new", since)),
+            NewPod::Unscheduled(since) => Some(unscheduled(NO_MEMORY, since)),
             NewPod::Starting => Some(pod("chat-new", NEW, "{phase: Pending}")),
             NewPod::Ready => Some(ready_pod("chat-new", NEW)),
         });
@@ -100,7 +104,7 @@ impl World {
     /// The operator, then the Job and Deployment controllers, then the scheduler and the kubelet.
     fn tick(&mut self) {
         self.now += TICK;
-        self.order = pod_order(NEW, &self.observed(), self.now);
+        self.order = order(&self.observed(), self.now);
         let (surge, unavailable) = self.surge_and_unavailable();
         self.job_ticks = match self.order {
             PodOrder::CheckFirst => Some(self.job_ticks.unwrap_or(0) + 1),
@@ -132,11 +136,13 @@ fn job(hash: &str, succeeded: u32) -> Value {
     })
 }
 
-fn unscheduled(name: &str, since: Timestamp) -> k8s_openapi::api::core::v1::Pod {
+const NO_MEMORY: &str = "0/1 nodes are available: 1 Insufficient memory.";
+
+fn unscheduled(message: &str, since: Timestamp) -> k8s_openapi::api::core::v1::Pod {
     let condition = format!(
-        "conditions: [{{type: PodScheduled, status: 'False', reason: Unschedulable, lastTransitionTime: '{since}'}}]"
+        "conditions: [{{type: PodScheduled, status: 'False', reason: Unschedulable, message: '{message}', lastTransitionTime: '{since}'}}]"
     );
-    let mut pod = pod(name, NEW, &condition);
+    let mut pod = pod("chat-new", NEW, &condition);
     pod.spec.as_mut().unwrap().node_name = None;
     pod
 }
@@ -206,17 +212,41 @@ fn pods_that_do_not_serve_are_not_waited_for_and_quotas_are_room_too() {
     world.new = NewPod::Unscheduled(at("10:04:00"));
     let mut observed = world.observed();
     observed.pods[0] = pod("chat-old", OLD, "{phase: Pending}");
-    assert_eq!(pod_order(NEW, &observed, world.now), PodOrder::OldFirst);
+    assert_eq!(order(&observed, world.now), PodOrder::OldFirst);
 
     world.new = NewPod::Absent;
     let mut observed = world.observed();
-    let mut deployment = json!(observed.live.of_kind("Deployment").next().unwrap());
+    let mut deployment = json!(observed.live.typed::<Deployment>("chat").unwrap());
     deployment["status"]["conditions"] = json!([{
         "type": "ReplicaFailure", "status": "True", "message": "pods \"p\" is forbidden: exceeded quota: small",
         "lastTransitionTime": "2026-11-21T10:04:00Z",
     }]);
     observed.live = [("Deployment", typed(deployment))].into_iter().collect();
-    assert_eq!(pod_order(NEW, &observed, world.now), PodOrder::CheckFirst);
+    assert_eq!(order(&observed, world.now), PodOrder::CheckFirst);
+}
+
+#[test]
+fn a_pod_that_fits_no_node_at_all_has_no_lack_of_room() {
+    let world = World::new(false, true);
+    for (message, expected) in [
+        (NO_MEMORY, PodOrder::CheckFirst),
+        (
+            "0/9 nodes are available: 9 Insufficient nvidia.com/gpu.",
+            PodOrder::CheckFirst,
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) didn\"t match pod affinity rules.",
+            PodOrder::CheckFirst,
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) did not match Pod selector.",
+            PodOrder::NewFirst,
+        ),
+    ] {
+        let mut observed = world.observed();
+        observed.pods.push(unscheduled(message, at("10:04:00")));
+        assert_eq!(order(&observed, world.now), expected, "{message}");
+    }
 }
 
 #[test]
@@ -224,14 +254,14 @@ fn a_check_of_another_spec_says_nothing() {
     let mut world = World::new(false, true);
     world.new = NewPod::Unscheduled(at("10:04:00"));
     let mut observed = world.observed();
-    let deployment = json!(observed.live.of_kind("Deployment").next().unwrap());
+    let deployment = json!(observed.live.typed::<Deployment>("chat").unwrap());
     let live = [("Deployment", deployment), ("Job", job("of-another-spec", 1))];
     observed.live = live
         .into_iter()
         .map(|(kind, value)| (kind, typed(value)))
         .collect();
     assert_eq!(
-        pod_order(NEW, &observed, world.now),
+        order(&observed, world.now),
         PodOrder::NewFirst,
         "the Job is deleted first"
     );

@@ -22,8 +22,8 @@ use crate::{
     context::Context,
     names::FIELD_MANAGER,
     reconcile::{
-        Guarded,
         api_error::{ApiError, Class},
+        observed::Guarded,
     },
 };
 
