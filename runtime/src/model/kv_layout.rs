@@ -36,6 +36,8 @@ impl KvLayout {
     /// The layout of a model.
     pub(super) fn of<M, V>(model: &Network<M, V>) -> KvLayout {
         let shapes: Vec<KvShape> = model.layers.iter().map(shape).collect();
+        // A layer that also looks forward needs the whole prompt, so its window saves no block.
+        let window = |layer| window(layer).filter(|_| model.is_causal);
         let windows: Vec<Option<usize>> = model.layers.iter().map(window).collect();
         let mut kinds = windows.clone();
         kinds.sort_unstable();

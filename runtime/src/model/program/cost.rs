@@ -126,7 +126,9 @@ impl Program {
             | Op::Keys(_)
             | Op::Route(_)
             | Op::UnitRows { .. }
-            | Op::Softcap { .. } => of(op.written()),
+            | Op::Softcap { .. }
+            | Op::Xielu { .. }
+            | Op::Multiply { .. } => of(op.written()),
         };
         let written = match op {
             Op::CopyHeads(_) | Op::Route(_) => 0,
@@ -139,11 +141,12 @@ impl Program {
         let value_dim = self.buffer(op.out).width / op.n_heads;
         let window = match op.mask {
             Mask::Causal { window } => window.unwrap_or(usize::MAX),
-            Mask::Full => usize::MAX,
+            Mask::Full | Mask::Around { .. } => usize::MAX,
         };
         let first = shape.context_len - shape.query_len;
         let seen: usize = match op.mask {
             Mask::Full => shape.query_len * shape.context_len,
+            Mask::Around { reach } => shape.query_len * shape.context_len.min(2 * reach + 1),
             Mask::Causal { .. } => (first..shape.context_len)
                 .map(|position| (position + 1).min(window))
                 .sum(),
