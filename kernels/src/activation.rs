@@ -24,9 +24,19 @@ pub enum Activation {
         /// Where they are clamped.
         limit: f32,
     },
+    /// `alpha_p x² + beta x` above zero, `alpha_n (e^x - 1 - x) + beta x` below (Huang and Schlag 2024, "xIELU").
+    Xielu {
+        /// Curvature above zero.
+        alpha_p: f32,
+        /// Curvature below zero.
+        alpha_n: f32,
+        /// Slope at zero.
+        beta: f32,
+    },
 }
 
-/// `x[i] = act(x[i])`, in place. The error is below `6 ulp + 2e-7 · |x|`.
+/// `x[i] = act(x[i])`, in place. The error is below `6 ulp + 2e-7 · |x|`, and
+/// of [`Activation::Xielu`] below `6 ulp + 2e-7 · (|x| + alpha_n)`.
 pub fn activate(context: &CpuContext, activation: Activation, x: &mut [f32]) {
     cpu::activate(context, activation, x);
 }
@@ -64,13 +74,18 @@ mod tests {
     use super::*;
     use crate::cpu::isa::Isa;
 
-    const ALL: [Activation; 6] = [
+    const ALL: [Activation; 7] = [
         Activation::Silu,
         Activation::Gelu,
         Activation::GeluTanh,
         Activation::Relu,
         Activation::SquaredRelu,
         Activation::ClampedSwiglu { limit: 7.0 },
+        Activation::Xielu {
+            alpha_p: 0.8,
+            alpha_n: 1.3,
+            beta: 0.5,
+        },
     ];
 
     fn run_gated(
@@ -117,6 +132,18 @@ mod tests {
                 let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
                 (up + 1.0) * gate / (1.0 + (-1.702 * gate).exp())
             }
+            Activation::Xielu {
+                alpha_p,
+                alpha_n,
+                beta,
+            } => {
+                let curve = if gate > 0.0 {
+                    f64::from(alpha_p) * gate * gate
+                } else {
+                    f64::from(alpha_n) * (gate.exp_m1() - gate)
+                };
+                (curve + f64::from(beta) * gate) * up
+            }
         }
     }
 
@@ -130,7 +157,11 @@ mod tests {
             let check = |got: f32, gate: f32, up: f32| {
                 let (gate, up) = (f64::from(gate), f64::from(up));
                 let want = reference(activation, gate, up);
-                let tolerance = 6.0 * f64::from(f32::EPSILON) * want.abs() + 2e-7 * (gate * up).abs();
+                let size = match activation {
+                    Activation::Xielu { alpha_n, .. } => gate.abs() + f64::from(alpha_n),
+                    _ => gate.abs(),
+                };
+                let tolerance = 6.0 * f64::from(f32::EPSILON) * want.abs() + 2e-7 * size * up.abs();
                 assert!(
                     (f64::from(got) - want).abs() <= tolerance,
                     "{isa:?} {activation:?} {gate} {up}: {got}, not {want}"

@@ -21,8 +21,8 @@ pub struct AddRows<'a> {
     pub x: &'a mut [f32],
     /// Which rows of `x`. `[n]`
     pub rows: &'a [u32],
-    /// Factor of each row of `y`. `[n]`
-    pub weights: &'a [f32],
+    /// Factor of each row of `y`, absent if all are 1. `[n]`
+    pub weights: Option<&'a [f32]>,
     /// Activations that are added. `[n, d]`
     pub y: &'a [f32],
 }
@@ -32,7 +32,9 @@ pub struct AddRows<'a> {
 /// # Errors
 /// The shapes do not agree, or a row is beyond `x`; nothing was added then.
 pub fn add_rows(context: &CpuContext, op: AddRows<'_>) -> Result<(), KernelError> {
-    Contract("add_rows").len("weights", op.weights.len(), op.rows.len())?;
+    if let Some(weights) = op.weights {
+        Contract("add_rows").len("weights", weights.len(), op.rows.len())?;
+    }
     let d = op.y.len().checked_div(op.rows.len()).unwrap_or(0);
     Contract("add_rows").len("y", op.y.len(), op.rows.len() * d)?;
     if d == 0 {
@@ -73,11 +75,21 @@ mod tests {
         let context = CpuContext::new(1).unwrap();
         let mut x = [1.0; 6];
         let run = |x: &mut [f32], rows: &[u32], weights: &[f32], y: &[f32]| {
+            let weights = Some(weights);
             add_rows(&context, AddRows { x, rows, weights, y })
         };
         run(&mut x, &[2, 0], &[10.0, 0.5], &[1.0, 2.0, 3.0, 4.0]).unwrap();
         assert_eq!(x, [2.5, 3.0, 1.0, 1.0, 11.0, 21.0]);
         run(&mut x, &[], &[], &[]).unwrap();
+        let mut sums = [1.0; 4];
+        let unweighted = AddRows {
+            x: &mut sums,
+            rows: &[1],
+            weights: None,
+            y: &[2.0, 3.0],
+        };
+        add_rows(&context, unweighted).unwrap();
+        assert_eq!(sums, [1.0, 1.0, 3.0, 4.0]);
         assert!(run(&mut x, &[3], &[1.0], &[1.0; 2]).is_err());
         assert!(run(&mut x, &[0], &[1.0; 2], &[1.0; 2]).is_err());
         assert!(run(&mut x, &[0, 1], &[1.0; 2], &[1.0; 3]).is_err());

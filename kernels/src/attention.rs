@@ -43,6 +43,18 @@ pub struct Scores<'a> {
     pub alibi_slopes: Option<&'a [f32]>,
     /// Per head, a score that takes part in the softmax and has no value (GPT-OSS). `[n_heads]`
     pub sinks: Option<&'a [f32]>,
+    /// What the distance between two positions adds to a score.
+    pub relative: Option<RelativeBias<'a>>,
+}
+
+/// A learned bias of scores by distance (Shaw et al. 2018; the buckets are T5's).
+#[derive(Clone, Copy, Debug)]
+pub struct RelativeBias<'a> {
+    /// The bucket of each distance `key - query` from `-reach` to `reach`; longer distances count as these.
+    /// `[2 reach + 1]`
+    pub buckets: &'a [u16],
+    /// What is added to the scores of a bucket. `[n_buckets, n_heads]`
+    pub values: &'a [f32],
 }
 
 impl Scores<'_> {
@@ -53,6 +65,7 @@ impl Scores<'_> {
             softcap: None,
             alibi_slopes: None,
             sinks: None,
+            relative: None,
         }
     }
 }
@@ -121,6 +134,26 @@ impl Mask {
     }
 }
 
+/// Checks what changes the scores.
+fn check_scores(scores: &Scores<'_>, n_heads: usize) -> Result<(), KernelError> {
+    for (operand, per_head) in [("alibi_slopes", scores.alibi_slopes), ("sinks", scores.sinks)] {
+        let len = per_head.map_or(n_heads, <[f32]>::len);
+        Contract("attention").len(operand, len, n_heads)?;
+    }
+    let Some(bias) = scores.relative else {
+        return Ok(());
+    };
+    let n_distances = bias.buckets.len();
+    Contract("attention").range(n_distances % 2 == 1, "buckets", n_distances, "an odd number")?;
+    let n_buckets = bias.values.len() / n_heads;
+    Contract("attention").len("values", bias.values.len(), n_buckets * n_heads)?;
+    for &bucket in bias.buckets {
+        let bucket = usize::from(bucket);
+        Contract("attention").range(bucket < n_buckets, "bucket", bucket, "below the rows of values")?;
+    }
+    Ok(())
+}
+
 /// Checks the contract; returns how many query heads share a head of the cache.
 fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
     let cache = op.cache;
@@ -135,13 +168,7 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
     )?;
     let windowless = op.mask != Mask::Causal { window: Some(0) };
     Contract("attention").range(windowless, "window", 0, "at least 1")?;
-    for (operand, per_head) in [
-        ("alibi_slopes", op.scores.alibi_slopes),
-        ("sinks", op.scores.sinks),
-    ] {
-        let len = per_head.map_or(n_heads, <[f32]>::len);
-        Contract("attention").len(operand, len, n_heads)?;
-    }
+    check_scores(&op.scores, n_heads)?;
     let mut n_tokens = 0_usize;
     for row in op.rows {
         let (query_len, context_len) = (row.query_len, row.context_len);
@@ -194,6 +221,7 @@ mod tests {
         softcap: Option<f32>,
         has_slopes: bool,
         has_sinks: bool,
+        has_relative: bool,
         /// `(query_len, context_len)` of each sequence.
         rows: Vec<(usize, usize)>,
     }
@@ -209,8 +237,12 @@ mod tests {
         softcap: None,
         has_slopes: false,
         has_sinks: false,
+        has_relative: false,
         rows: Vec::new(),
     };
+
+    /// Buckets of distances from -2 to 2: far behind, near, ahead.
+    const BUCKETS: [u16; 5] = [0, 1, 1, 2, 2];
 
     /// A number in -1..1 that depends on all three arguments.
     fn number(kind: u64, row: usize, at: usize) -> f32 {
@@ -313,6 +345,7 @@ mod tests {
             let n_tokens = q.len() / self.width();
             let mut out = vec![f32::NAN; n_tokens * self.n_heads() * self.shape().value_dim()];
             let (slopes, sinks) = (self.per_head(3), self.per_head(4));
+            let relative: Vec<f32> = (0..3).flat_map(|bucket| self.per_head(5 + bucket)).collect();
             let op = Attention {
                 q: &q,
                 q_stride: self.width(),
@@ -326,6 +359,10 @@ mod tests {
                     softcap: self.softcap,
                     alibi_slopes: self.has_slopes.then_some(&slopes),
                     sinks: self.has_sinks.then_some(&sinks),
+                    relative: self.has_relative.then_some(RelativeBias {
+                        buckets: &BUCKETS,
+                        values: &relative,
+                    }),
                 },
                 mask: self.mask,
                 out: &mut out,
@@ -357,6 +394,10 @@ mod tests {
                     }
                     if self.has_slopes {
                         score -= f64::from(self.per_head(3)[head]) * (position as f64 - p as f64);
+                    }
+                    if self.has_relative {
+                        let at = (p + 2).saturating_sub(position).min(4);
+                        score += f64::from(self.per_head(5 + u64::from(BUCKETS[at]))[head]);
                     }
                     score.exp()
                 };
@@ -435,15 +476,17 @@ mod tests {
     #[test]
     fn scores_are_capped_take_off_distance_and_share_with_sinks() {
         let rows = vec![(5, 40), (33, 70), (1, 90)];
-        for (softcap, has_slopes, has_sinks) in [
-            (Some(2.0), false, false),
-            (None, true, false),
-            (None, false, true),
-            (Some(0.5), true, true),
+        for (softcap, has_slopes, has_sinks, has_relative) in [
+            (Some(2.0), false, false, false),
+            (None, true, false, false),
+            (None, false, true, false),
+            (None, false, false, true),
+            (Some(0.5), true, true, true),
         ] {
             for mask in [
                 Mask::Causal { window: None },
                 Mask::Causal { window: Some(20) },
+                Mask::Around { reach: 9 },
                 Mask::Full,
             ] {
                 let case = Case {
@@ -452,6 +495,7 @@ mod tests {
                     softcap,
                     has_slopes,
                     has_sinks,
+                    has_relative,
                     mask,
                     rows: rows.clone(),
                     ..PLAIN

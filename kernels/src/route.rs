@@ -5,12 +5,18 @@ mod cpu;
 use crate::error::{Contract, KernelError};
 
 /// How scores come from a router's logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scoring {
     /// Softmax over all experts.
     Softmax,
     /// Each expert on its own.
     Sigmoid,
+    /// Two experts, one after the other: each is the best that is left, and its weight is a softmax over those whose
+    /// logits are near its own (Liu et al. 2024, "GRIN"). No bias, no groups.
+    SparseMixer {
+        /// Half of the relative distance up to which a logit is near.
+        jitter: f32,
+    },
 }
 
 /// How the score of a group of experts comes from its members'.
@@ -108,6 +114,15 @@ fn check(op: &Route<'_>) -> Result<(), KernelError> {
         op.n_chosen,
         "1 to n_experts",
     )?;
+    if let Scoring::SparseMixer { .. } = op.scoring {
+        let is_plain = op.n_chosen == 2 && op.choice_bias.is_none() && op.groups.is_none();
+        Contract("route").range(
+            is_plain,
+            "n_chosen",
+            op.n_chosen,
+            "2 without a bias and groups for a sparse mixer",
+        )?;
+    }
     if let Some(bias) = op.choice_bias {
         Contract("route").len("choice_bias", bias.len(), n_experts)?;
     }
@@ -206,6 +221,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sparse_mixer_weighs_each_choice_among_its_neighbours() {
+        // Near 4.0 is 3.6; near 3.6 is 3.1; the distance of -9.0 is taken relative to its own size.
+        let chosen_of = |logits: [f32; 4]| {
+            chosen(&Route {
+                logits: &logits,
+                scoring: Scoring::SparseMixer { jitter: 0.1 },
+                ..PLAIN
+            })
+        };
+        let share = |distances: &[f32]| 1.0 / (1.0 + distances.iter().map(|d| (-d).exp()).sum::<f32>());
+        let round = |weight: f32| (weight * 1e4).round() / 1e4;
+        assert_eq!(
+            chosen_of([3.1, 4.0, -9.0, 3.6]),
+            [(1, round(share(&[0.4]))), (3, round(share(&[0.5])))]
+        );
+        assert_eq!(chosen_of([1.0, 4.0, -9.0, 2.0]), [(1, 1.0), (3, 1.0)]);
+    }
+
+    #[test]
     fn of_equal_scores_the_lower_expert_wins_and_tokens_keep_their_order() {
         let op = Route {
             logits: &[1.0; 12],
@@ -241,6 +275,11 @@ mod tests {
             },
             Route {
                 logits: &[1.0; 5],
+                ..PLAIN
+            },
+            Route {
+                n_chosen: 1,
+                scoring: Scoring::SparseMixer { jitter: 0.1 },
                 ..PLAIN
             },
             Route { n_chosen: 5, ..PLAIN },

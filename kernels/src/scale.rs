@@ -1,4 +1,4 @@
-//! Products of activations with factors: of all elements, of columns, and of rows by a gate.
+//! Products of activations with factors: of all elements, of columns, of rows, and of rows by a gate.
 
 mod cpu;
 
@@ -19,6 +19,19 @@ pub fn scale_columns(context: &CpuContext, x: &mut [f32], factors: &[f32]) -> Re
     Contract("scale_columns").range(n > 0, "factors", n, "at least 1")?;
     Contract("scale_columns").len("x", x.len(), x.len() / n * n)?;
     cpu::scale_columns(context, x, factors);
+    Ok(())
+}
+
+/// `x[i, j] *= factors[i]`; `x` is `[factors.len(), d]`.
+///
+/// # Errors
+/// `x` is not the same number of elements for each factor.
+pub fn scale_rows(context: &CpuContext, x: &mut [f32], factors: &[f32]) -> Result<(), KernelError> {
+    let d = x.len().checked_div(factors.len()).unwrap_or(0);
+    Contract("scale_rows").len("x", x.len(), factors.len() * d)?;
+    if d > 0 {
+        cpu::scale_rows(context, x, factors);
+    }
     Ok(())
 }
 
@@ -51,6 +64,9 @@ mod tests {
             scale_columns(&context, &mut x, &[1.0, 10.0]).unwrap();
             assert_eq!(x, [1.0, 20.0, 3.0, 40.0, 5.0, 60.0]);
             let mut x = [1.0, 2.0, 3.0, 4.0];
+            scale_rows(&context, &mut x, &[10.0, 0.5]).unwrap();
+            assert_eq!(x, [10.0, 20.0, 1.5, 2.0]);
+            let mut x = [1.0, 2.0, 3.0, 4.0];
             gate_rows(&context, &mut x, &[0.0, f32::INFINITY]).unwrap();
             assert_eq!(x, [0.5, 1.0, 3.0, 4.0]);
         }
@@ -63,6 +79,8 @@ mod tests {
         assert!(scale_columns(&context, &mut [1.0; 3], &[1.0, 2.0]).is_err());
         assert!(gate_rows(&context, &mut [1.0; 3], &[1.0, 2.0]).is_err());
         assert!(gate_rows(&context, &mut [1.0; 3], &[]).is_err());
+        assert!(scale_rows(&context, &mut [1.0; 3], &[1.0, 2.0]).is_err());
+        assert!(scale_rows(&context, &mut [], &[]).is_ok());
         assert!(gate_rows(&context, &mut [], &[]).is_ok());
     }
 }

@@ -569,7 +569,6 @@ fn a_batch_that_contradicts_itself_is_refused_and_the_next_one_works() {
         with(|batch| batch.tokens[0] = 512),
         with(|batch| batch.positions[1] = 2),
         with(|batch| batch.positions.clear()),
-        with(|batch| batch.token_types = vec![0, 1]),
         with(|batch| batch.token_types = vec![0]),
         with(|batch| batch.pooled_rows = vec![0]),
         with(|batch| {

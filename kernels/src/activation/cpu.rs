@@ -117,6 +117,18 @@ fn activated<S: Simd>(simd: S, activation: Activation, gate: S::V, up: S::V) -> 
             let gated = over_one_plus_exp(simd, gate, exponent);
             simd.mul(simd.add(up, simd.splat(1.0)), gated)
         }
+        Activation::Xielu {
+            alpha_p,
+            alpha_n,
+            beta,
+        } => {
+            // One of the halves is zero, and with it its curve.
+            let (above, below) = (simd.max(gate, zero), simd.min(gate, zero));
+            let bent = simd.sub(simd.sub(simd.exp(below), simd.splat(1.0)), below);
+            let curve = simd.mul_add(bent, simd.splat(alpha_n), simd.mul(gate, simd.splat(beta)));
+            let curve = simd.mul_add(simd.mul(above, above), simd.splat(alpha_p), curve);
+            simd.mul(curve, up)
+        }
     }
 }
 

@@ -11,7 +11,8 @@ pub(super) fn run(context: &CpuContext, x: &mut [f32], scale: f32, y: &[f32]) {
 pub(super) fn run_rows(context: &CpuContext, op: AddRows<'_>) {
     let AddRows { x, rows, weights, y } = op;
     let d = y.len() / rows.len();
-    for ((&row, &scale), y) in rows.iter().zip(weights).zip(y.chunks_exact(d)) {
+    for (i, (&row, y)) in rows.iter().zip(y.chunks_exact(d)).enumerate() {
+        let scale = weights.map_or(1.0, |weights| weights[i]);
         let x = &mut x[row as usize * d..][..d];
         context.run(Add { x, scale, y });
     }

@@ -28,6 +28,9 @@ pub(super) fn run(op: &Route<'_>, routing: &mut Routing) {
 
 /// Adds one token's choices, the best first.
 fn choose(op: &Route<'_>, logits: &[f32], scratch: &mut Scratch) {
+    if let Scoring::SparseMixer { jitter } = op.scoring {
+        return mix(op, (logits, jitter), scratch);
+    }
     score(op.scoring, logits, &mut scratch.scores);
     rank(op, scratch);
     let Scratch {
@@ -48,6 +51,43 @@ fn choose(op: &Route<'_>, logits: &[f32], scratch: &mut Scratch) {
         order
             .iter()
             .map(|&expert| (expert as u32, scores[expert] * scale)),
+    );
+}
+
+/// Adds the two choices of a sparse mixer, each weighed among the logits near it. The first one takes no part in the
+/// weight of the second.
+fn mix(op: &Route<'_>, (logits, jitter): (&[f32], f32), scratch: &mut Scratch) {
+    let Scratch {
+        scores,
+        order,
+        choices,
+        ..
+    } = scratch;
+    best(logits, op.n_chosen, order);
+    scores.clear();
+    scores.resize(op.n_chosen, 0.0);
+    for (rank, weight) in scores.iter_mut().enumerate() {
+        let top = logits[order[rank]];
+        // Zero is near zero, although their relative distance is no number.
+        let is_near = |logit: f32| {
+            let distance = (top - logit) / logit.abs().max(top);
+            distance.is_nan() || distance <= 2.0 * jitter
+        };
+        let is_left = |expert: usize| !order[..rank].contains(&expert);
+        let near = (0..logits.len()).filter(|&expert| is_left(expert) && is_near(logits[expert]));
+        *weight = 1.0 / near.map(|expert| (logits[expert] - top).exp()).sum::<f32>();
+    }
+    let total: f32 = scores.iter().sum();
+    let scale = if op.renormalise {
+        op.scale / total
+    } else {
+        op.scale
+    };
+    choices.extend(
+        order
+            .iter()
+            .zip(scores)
+            .map(|(&expert, weight)| (expert as u32, *weight * scale)),
     );
 }
 
@@ -83,6 +123,8 @@ fn by_expert(op: &Route<'_>, routing: &mut Routing) {
 fn score(scoring: Scoring, logits: &[f32], scores: &mut Vec<f32>) {
     scores.clear();
     match scoring {
+        // Its weights depend on the choice, which `mix` makes.
+        Scoring::SparseMixer { .. } => {}
         Scoring::Sigmoid => scores.extend(logits.iter().map(|z| 1.0 / (1.0 + (-z).exp()))),
         Scoring::Softmax => {
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

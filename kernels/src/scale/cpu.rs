@@ -11,6 +11,12 @@ pub(super) fn scale_columns(context: &CpuContext, x: &mut [f32], factors: &[f32]
     context.run(ScaleColumns { x, factors });
 }
 
+pub(super) fn scale_rows(context: &CpuContext, x: &mut [f32], factors: &[f32]) {
+    for (x, &factor) in x.chunks_exact_mut(x.len() / factors.len()).zip(factors) {
+        context.run(Scale { x, factor });
+    }
+}
+
 pub(super) fn gate_rows(context: &CpuContext, x: &mut [f32], gates: &[f32]) {
     for (x, gate) in x.chunks_exact_mut(x.len() / gates.len()).zip(gates) {
         let factor = 1.0 / (1.0 + (-gate).exp());

@@ -67,7 +67,8 @@ pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), Step
 
 /// Checks the kinds of segments: none, or one per token that the model has.
 fn check_types(batch: &Batch, limits: &Limits<'_>) -> Result<(), StepError> {
-    let n_types = limits.n_types.unwrap_or(1);
+    // A model without kinds of segments reads none: its tokenizer may name them for pairs of texts.
+    let n_types = limits.n_types.unwrap_or(usize::MAX);
     let types = &batch.token_types;
     let fits = types.is_empty() || types.len() == batch.tokens.len();
     match types.iter().find(|kind| **kind as usize >= n_types) {

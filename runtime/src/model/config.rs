@@ -24,7 +24,7 @@ const SIZE_MAX: u64 = 1 << 28;
 pub(super) type Aliases = &'static [&'static str];
 
 /// Width of the residual stream.
-pub(super) const HIDDEN_SIZE: Aliases = &["hidden_size", "n_embd", "d_model"];
+pub(super) const HIDDEN_SIZE: Aliases = &["hidden_size", "n_embd", "d_model", "dim"];
 /// Number of layers.
 pub(super) const N_LAYERS: Aliases = &["num_hidden_layers", "n_layer", "n_layers", "num_layers"];
 /// Rows of the embedding.
@@ -34,7 +34,13 @@ pub(super) const N_HEADS: Aliases = &["num_attention_heads", "n_head", "n_heads"
 /// Key and value heads.
 pub(super) const N_KV_HEADS: Aliases = &["num_key_value_heads", "num_kv_heads", "n_head_kv", "kv_n_heads"];
 /// Width of the feed-forward part.
-pub(super) const FFN_SIZE: Aliases = &["intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"];
+pub(super) const FFN_SIZE: Aliases = &[
+    "intermediate_size",
+    "n_inner",
+    "ffn_dim",
+    "ffn_hidden_size",
+    "hidden_dim",
+];
 /// What norms add to the variance.
 pub(super) const NORM_EPS: Aliases = &[
     "rms_norm_eps",
@@ -59,7 +65,7 @@ pub(super) const N_EXPERTS: Aliases = &[
     "moe_num_experts",
 ];
 /// Experts of a token.
-pub(super) const N_CHOSEN: Aliases = &["num_experts_per_tok", "moe_top_k", "experts_per_token"];
+pub(super) const N_CHOSEN: Aliases = &["num_experts_per_tok", "moe_top_k", "experts_per_token", "moe_k"];
 /// Positions the model was trained for.
 pub(super) const CONTEXT_LEN: Aliases = &[
     "max_position_embeddings",

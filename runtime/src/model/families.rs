@@ -9,27 +9,36 @@ mod bloom;
 mod cohere;
 mod dbrx;
 mod deepseek;
+mod ernie;
+mod exaone;
 mod falcon;
 mod gemma;
+mod gemma4;
 mod glm;
 mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
 mod granite;
+mod hunyuan;
 mod internlm2;
 mod llama;
+mod llama4;
 mod mistral;
+mod modernbert;
+mod nemotron;
 mod olmo;
 mod opt;
 mod parts;
 mod phi;
 mod qwen;
 mod stablelm;
+mod stack;
 mod starcoder2;
 
 use super::config::Fields;
 use super::error::ModelError;
-use super::spec::{ModelSpec, Task};
+use super::pooling::PoolingKind;
+use super::spec::{Classifier, ModelSpec, Task};
 use super::unread;
 
 /// What reads a config.json.
@@ -37,13 +46,20 @@ type Describe = fn(&Fields) -> Result<ModelSpec, ModelError>;
 
 /// A row: the name in `architectures`, and what reads its config.json.
 const FAMILIES: &[(&str, Describe)] = &[
+    ("ApertusForCausalLM", nemotron::describe_apertus),
     ("AquilaForCausalLM", llama::describe),
     ("AquilaModel", llama::describe),
+    ("ArceeForCausalLM", nemotron::describe_arcee),
     ("BaiChuanForCausalLM", baichuan::describe_7b),
     ("BaichuanForCausalLM", baichuan::describe),
     ("BertForSequenceClassification", bert::describe_bert_classifier),
     ("BertModel", bert::describe_bert),
     ("BloomForCausalLM", bloom::describe),
+    (
+        "CamembertForSequenceClassification",
+        bert::describe_roberta_classifier,
+    ),
+    ("CamembertModel", bert::describe_roberta),
     ("ChatGLMForConditionalGeneration", glm::describe_chatglm),
     ("ChatGLMModel", glm::describe_chatglm),
     ("Cohere2ForCausalLM", cohere::describe_2),
@@ -52,6 +68,15 @@ const FAMILIES: &[(&str, Describe)] = &[
     ("DeciLMForCausalLM", llama::describe_decilm),
     ("DeepseekV2ForCausalLM", deepseek::describe_2),
     ("DeepseekV3ForCausalLM", deepseek::describe_3),
+    (
+        "DistilBertForSequenceClassification",
+        bert::describe_distilbert_classifier,
+    ),
+    ("DistilBertModel", bert::describe_distilbert),
+    ("Dots1ForCausalLM", deepseek::describe_dots),
+    ("Ernie4_5ForCausalLM", ernie::describe),
+    ("Ernie4_5_MoeForCausalLM", ernie::describe_moe),
+    ("Exaone4ForCausalLM", exaone::describe),
     ("FalconForCausalLM", falcon::describe),
     ("GPT2LMHeadModel", gpt2::describe),
     ("GPTBigCodeForCausalLM", gpt2::describe_bigcode),
@@ -60,23 +85,46 @@ const FAMILIES: &[(&str, Describe)] = &[
     ("Gemma2ForCausalLM", gemma::describe_2),
     ("Gemma3ForCausalLM", gemma::describe_3),
     ("Gemma3ForConditionalGeneration", gemma::describe_3),
+    ("Gemma4ForCausalLM", gemma4::describe),
+    ("Gemma4ForConditionalGeneration", gemma4::describe),
     ("GemmaForCausalLM", gemma::describe_1),
     ("Glm4ForCausalLM", glm::describe_4),
+    ("Glm4MoeForCausalLM", glm::describe_4_moe),
     ("GlmForCausalLM", glm::describe),
     ("GptOssForCausalLM", gpt_oss::describe),
     ("GraniteForCausalLM", granite::describe),
+    ("GraniteMoeForCausalLM", granite::describe_moe),
+    ("GraniteMoeHybridForCausalLM", granite::describe_4),
+    ("GraniteMoeSharedForCausalLM", granite::describe_moe),
+    ("HeliumForCausalLM", llama::describe_helium),
+    ("HunYuanDenseV1ForCausalLM", hunyuan::describe),
     ("InternLM2ForCausalLM", internlm2::describe),
+    ("InternLM3ForCausalLM", llama::describe_internlm3),
     ("InternLMForCausalLM", llama::describe_internlm),
     ("JAISLMHeadModel", gpt2::describe_jais),
     ("LLaMAForCausalLM", llama::describe),
+    ("Llama4ForCausalLM", llama4::describe),
+    ("Llama4ForConditionalGeneration", llama4::describe),
     ("LlamaForCausalLM", llama::describe),
+    ("MPNetForSequenceClassification", bert::describe_mpnet_classifier),
+    ("MPNetModel", bert::describe_mpnet),
     ("MPTForCausalLM", bloom::describe_mpt),
+    ("MiMoForCausalLM", qwen::describe_mimo),
     ("MiniCPM3ForCausalLM", deepseek::describe_minicpm3),
     ("MiniCPMForCausalLM", granite::describe_minicpm),
+    ("MiniMaxM2ForCausalLM", mistral::describe_minimax_m2),
+    ("Ministral3ForCausalLM", mistral::describe),
+    ("MinistralForCausalLM", mistral::describe),
     ("Mistral3ForConditionalGeneration", mistral::describe_with_vision),
     ("MistralForCausalLM", mistral::describe),
     ("MixtralForCausalLM", mistral::describe_mixtral),
+    (
+        "ModernBertForSequenceClassification",
+        modernbert::describe_classifier,
+    ),
+    ("ModernBertModel", modernbert::describe),
     ("MptForCausalLM", bloom::describe_mpt),
+    ("NemotronForCausalLM", nemotron::describe),
     ("OPTForCausalLM", opt::describe),
     ("Olmo2ForCausalLM", olmo::describe_2),
     ("Olmo3ForCausalLM", olmo::describe_3),
@@ -85,17 +133,24 @@ const FAMILIES: &[(&str, Describe)] = &[
     ("OrionForCausalLM", stablelm::describe_orion),
     ("Phi3ForCausalLM", phi::describe_3),
     ("PhiForCausalLM", phi::describe),
+    ("PhimoeForCausalLM", mistral::describe_phimoe),
     ("QWenLMHeadModel", qwen::describe_1),
     ("Qwen2ForCausalLM", qwen::describe_2),
     ("Qwen2MoeForCausalLM", qwen::describe_2_moe),
+    ("Qwen2VLForConditionalGeneration", qwen::describe_2_vl),
+    ("Qwen2_5_VLForConditionalGeneration", qwen::describe_2_vl),
     ("Qwen3ForCausalLM", qwen::describe_3),
     ("Qwen3MoeForCausalLM", qwen::describe_3_moe),
+    ("Qwen3VLForConditionalGeneration", qwen::describe_3_vl),
+    ("Qwen3VLMoeForConditionalGeneration", qwen::describe_3_vl_moe),
     ("RWForCausalLM", falcon::describe),
     (
         "RobertaForSequenceClassification",
         bert::describe_roberta_classifier,
     ),
     ("RobertaModel", bert::describe_roberta),
+    ("SeedOssForCausalLM", llama::describe_seed_oss),
+    ("SmolLM3ForCausalLM", llama::describe_smollm3),
     ("StableLMEpochForCausalLM", stablelm::describe),
     ("StableLmForCausalLM", stablelm::describe),
     ("Starcoder2ForCausalLM", starcoder2::describe),
@@ -116,6 +171,17 @@ const HEADLESS: &[(&str, Describe)] = &[
     ("MistralModel", mistral::describe),
     ("Qwen2Model", qwen::describe_2),
     ("Qwen3Model", qwen::describe_3),
+];
+
+/// Decoders with a score for each class in the place of their head: rerankers and reward models.
+const CLASSIFIERS: &[(&str, Describe)] = &[
+    ("Gemma2ForSequenceClassification", gemma::describe_2),
+    ("GemmaForSequenceClassification", gemma::describe_1),
+    ("LlamaForSequenceClassification", llama::describe),
+    ("MistralForSequenceClassification", mistral::describe),
+    ("Phi3ForSequenceClassification", phi::describe_3),
+    ("Qwen2ForSequenceClassification", qwen::describe_2),
+    ("Qwen3ForSequenceClassification", qwen::describe_3),
 ];
 
 /// Describes the model of a checkpoint.
@@ -145,7 +211,22 @@ fn of_architecture(config: &Fields) -> Result<ModelSpec, ModelError> {
         spec.task = Task::Embed;
         return Ok(spec);
     }
-    let supported = FAMILIES.iter().chain(HEADLESS).map(|(name, _)| *name).collect();
+    if let Some(describe) = find(CLASSIFIERS) {
+        check_quantization(config, architecture)?;
+        let mut spec = describe(config)?;
+        spec.task = Task::Classify(Box::new(Classifier {
+            pooling: PoolingKind::Last,
+            hidden: None,
+            out: parts::linear("score", parts::n_labels(config)?, spec.hidden_size, false),
+        }));
+        return Ok(spec);
+    }
+    let supported = FAMILIES
+        .iter()
+        .chain(HEADLESS)
+        .chain(CLASSIFIERS)
+        .map(|(name, _)| *name)
+        .collect();
     Err(ModelError::UnsupportedArchitecture {
         architecture: architecture.to_owned(),
         supported,
@@ -288,6 +369,88 @@ mod tests {
     }
 
     #[test]
+    fn which_layers_have_positions() {
+        fn ropes(architecture: &str, more: &str) -> Result<Vec<Option<usize>>, ModelError> {
+            let spec = of(architecture, more)?;
+            Ok(attentions(&spec).iter().map(|attention| attention.rope).collect())
+        }
+        let smollm = |more| ropes("SmolLM3ForCausalLM", more);
+        assert_eq!(smollm("").unwrap(), [Some(0); 3]);
+        let every_second = smollm(r#", "no_rope_layer_interval": 2"#).unwrap();
+        assert_eq!(every_second, [Some(0), None, Some(0)]);
+        assert_eq!(
+            smollm(r#", "no_rope_layers": [0, 1, 1]"#).unwrap(),
+            [None, Some(0), Some(0)]
+        );
+        assert!(smollm(r#", "no_rope_layers": [0, 1]"#).is_err());
+        let exaone = |more| ropes("Exaone4ForCausalLM", more);
+        let letters = r#", "sliding_window": 8, "sliding_window_pattern": "LG""#;
+        assert_eq!(exaone(letters).unwrap(), [Some(0), None, None]);
+        let number = r#", "sliding_window": 8, "sliding_window_pattern": 3"#;
+        assert_eq!(exaone(number).unwrap(), [Some(0), Some(0), None]);
+        assert_eq!(exaone("").unwrap(), [Some(0); 3]);
+        assert!(exaone(r#", "sliding_window": 8, "sliding_window_pattern": "LX""#).is_err());
+        let granite = |more: &str| {
+            let layers = r#", "layer_types": ["attention", "attention", "attention"]"#;
+            ropes(
+                "GraniteMoeHybridForCausalLM",
+                &format!(r#", "shared_intermediate_size": 48 {layers} {more}"#),
+            )
+        };
+        assert_eq!(granite("").unwrap(), [None; 3]);
+        assert_eq!(
+            granite(r#", "position_embedding_type": "rope""#).unwrap(),
+            [Some(0); 3]
+        );
+    }
+
+    #[test]
+    fn llama_4_ends_where_its_layers_would_no_longer_see_everything() {
+        let of = |more: &str| {
+            let moe = r#", "num_local_experts": 2, "num_experts_per_tok": 1"#;
+            of("Llama4ForCausalLM", &format!("{moe} {more}"))
+                .unwrap()
+                .context_len
+        };
+        assert_eq!(of(""), 256);
+        assert_eq!(of(r#", "attention_chunk_size": 64"#), 64);
+        assert_eq!(of(r#", "attention_chunk_size": 64, "floor_scale": 64"#), 63);
+        let level = r#", "attention_chunk_size": 64, "floor_scale": 64, "attn_temperature_tuning": false"#;
+        assert_eq!(of(level), 64);
+        let counted = r#", "attention_chunk_size": 64, "floor_scale": 64, "attn_temperature_tuning": 4"#;
+        assert_eq!(of(counted), 63);
+    }
+
+    #[test]
+    fn the_text_part_may_be_tied_from_outside() {
+        let text = r#", "text_config": {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 1, "num_attention_heads": 4}"#;
+        let head = |more: &str| {
+            let spec = of("Qwen3VLForConditionalGeneration", &format!("{text} {more}")).unwrap();
+            names(&spec).contains(&"lm_head.weight".to_owned())
+        };
+        assert!(head(""));
+        assert!(head(r#", "tie_word_embeddings": false"#));
+        assert!(!head(r#", "tie_word_embeddings": true"#));
+    }
+
+    #[test]
+    fn a_decoder_with_scores_of_classes() {
+        let outs = |more: &str| {
+            let spec = of("Qwen2ForSequenceClassification", more).unwrap();
+            let Task::Classify(classifier) = &spec.task else {
+                panic!("{:?}", spec.task);
+            };
+            assert_eq!(classifier.pooling, PoolingKind::Last);
+            assert!(!names(&spec).contains(&"lm_head.weight".to_owned()));
+            classifier.out.n_rows()
+        };
+        assert_eq!(outs(r#", "id2label": {"0": "LABEL_0"}"#), 1);
+        assert_eq!(outs(r#", "num_labels": 1"#), 1);
+        assert_eq!(outs(""), 2, "files leave out what is the default");
+    }
+
+    #[test]
     fn every_family_refuses_what_its_kernels_would() {
         for (architecture, more) in [
             ("DeepseekV3ForCausalLM", r#", "qk_rope_head_dim": 7"#),
@@ -309,6 +472,40 @@ mod tests {
                 r#", "num_key_value_heads_per_layer": [4, 3, 1]"#,
             ),
             ("DbrxForCausalLM", ""),
+            (
+                "GraniteMoeHybridForCausalLM",
+                r#", "shared_intermediate_size": 48, "layer_types": ["mamba", "attention", "mamba"]"#,
+            ),
+            (
+                "GraniteMoeHybridForCausalLM",
+                r#", "shared_intermediate_size": 48"#,
+            ),
+            (
+                "MiniMaxM2ForCausalLM",
+                r#", "num_local_experts": 2, "num_experts_per_tok": 1, "rotary_dim": 9"#,
+            ),
+            (
+                "MiniMaxM2ForCausalLM",
+                r#", "num_local_experts": 2, "num_experts_per_tok": 1, "scoring_func": "softmax""#,
+            ),
+            (
+                "PhimoeForCausalLM",
+                r#", "num_local_experts": 4, "num_experts_per_tok": 1"#,
+            ),
+            (
+                "Gemma4ForCausalLM",
+                r#", "sliding_window": 8, "enable_moe_block": true, "num_experts": 2, "top_k_experts": 1"#,
+            ),
+            (
+                "Gemma4ForCausalLM",
+                r#", "sliding_window": 8, "hidden_size_per_layer_input": 256"#,
+            ),
+            ("ApertusForCausalLM", r#", "hidden_act": "silu""#),
+            ("MPNetModel", r#", "relative_attention_num_buckets": 64"#),
+            (
+                "ModernBertForSequenceClassification",
+                r#", "classifier_pooling": "max""#,
+            ),
             ("MPTForCausalLM", r#", "attn_config": {"rope": true}"#),
         ] {
             assert!(of(architecture, more).is_err(), "{architecture} {more}");

@@ -312,8 +312,8 @@ pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option
     let stored = Pooling::read(dir)?;
     let pooling = match &spec.task {
         TaskSpec::Embed => Some(stored.unwrap_or(Pooling::DEFAULT)),
-        TaskSpec::Classify { .. } => Some(Pooling {
-            kind: PoolingKind::First,
+        TaskSpec::Classify(classifier) => Some(Pooling {
+            kind: classifier.pooling,
             normalises: false,
         }),
         TaskSpec::Generate(_) if stored.is_none() && !spec.is_causal => {
@@ -357,8 +357,8 @@ fn check_quantization(dir: &Path, config: &Fields) -> Result<(), ModelError> {
 fn task(spec: &ModelSpec, pooling: Option<Pooling>, eos: &[u32]) -> Task {
     match &spec.task {
         TaskSpec::Generate(_) => Task::Generate,
-        TaskSpec::Classify { out, .. } => Task::Score {
-            n_labels: out.n_rows(),
+        TaskSpec::Classify(classifier) => Task::Score {
+            n_labels: classifier.out.n_rows(),
         },
         TaskSpec::Embed => Task::Embed {
             normalises: pooling.is_some_and(|pooling| pooling.normalises),

@@ -86,7 +86,7 @@ impl Outline {
             kind: match &spec.task {
                 Task::Generate(_) => ModelKind::Generate,
                 Task::Embed => ModelKind::Embed,
-                Task::Classify { .. } => ModelKind::Score,
+                Task::Classify(_) => ModelKind::Score,
             },
             n_layers: spec.layers.len(),
             vocab_size: spec.vocab_size,

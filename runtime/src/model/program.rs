@@ -18,7 +18,7 @@ use kernels::{Activation, ExpertGroups, Heads, Mask, Scoring};
 
 use super::kv_layout::Place;
 use super::pooling::PoolingKind;
-use super::spec::{MatrixId, Mlp, Norm, QkNorms, VectorId};
+use super::spec::{MatrixId, Mlp, Norm, QkNorms, Relative, VectorId};
 
 pub use cost::{Cost, StepShape};
 pub(super) use lower::lower;
@@ -143,6 +143,10 @@ pub(super) enum Op {
     UnitRows { x: BufferId, weight: MatrixId },
     /// `x = cap · tanh(x / cap)`
     Softcap { x: BufferId, cap: f32 },
+    /// `x *= factor`, one number.
+    Multiply { x: BufferId, factor: VectorId },
+    /// `x = xielu(x)` with the parameters in `curve`.
+    Xielu { x: BufferId, curve: VectorId },
 }
 
 /// `out (=|+=) table[index]`
@@ -215,8 +219,8 @@ pub(super) enum Then {
     },
 }
 
-/// What makes queries and keys ready, in this order: clip, norms, rotary positions. Keys and values then go to the
-/// cache.
+/// What makes queries and keys ready, in this order: clip, norms, rotary positions, norms that come after these. Keys
+/// and values then go to the cache.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Keys {
     /// Queries, keys, values; changed in place.
@@ -267,6 +271,8 @@ pub(super) struct Attend {
     pub(super) softcap: Option<f32>,
     /// Per head, what each position of distance takes off a score.
     pub(super) alibi_slopes: Option<Vec<f32>>,
+    /// What distance adds to a score.
+    pub(super) relative: Option<Relative<VectorId>>,
     /// Per head, a score without a value.
     pub(super) sinks: Option<VectorId>,
     pub(super) mask: Mask,
@@ -326,6 +332,8 @@ pub(super) struct Experts {
     pub(super) x: BufferId,
     pub(super) experts: Vec<Mlp<MatrixId>>,
     pub(super) n_chosen: usize,
+    /// Whether a token's weight is a factor of the expert's rows, not of its output.
+    pub(super) weighs_input: bool,
     /// Where an executor that computes one expert after the other puts its intermediate results.
     pub(super) scratch: ExpertScratch,
     pub(super) out: BufferId,
@@ -397,7 +405,9 @@ impl Op {
             | Op::Gate { x, .. }
             | Op::Add { x, .. }
             | Op::UnitRows { x, .. }
-            | Op::Softcap { x, .. } => *x,
+            | Op::Softcap { x, .. }
+            | Op::Xielu { x, .. }
+            | Op::Multiply { x, .. } => *x,
         }
     }
 
@@ -407,6 +417,7 @@ impl Op {
         match self {
             Op::Embed(_) | Op::Keys(_) | Op::Route(_) => {}
             Op::Scale { .. } | Op::UnitRows { .. } | Op::Softcap { .. } => {}
+            Op::Xielu { .. } | Op::Multiply { .. } => {}
             Op::Norm(op) => buffers.push(op.x),
             Op::Linear(op) => {
                 buffers.push(op.x);

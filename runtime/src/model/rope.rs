@@ -62,6 +62,11 @@ pub(super) enum RopeScaling {
     },
     /// Divisors of each frequency, other ones for long texts (Ding et al. 2024, "LongRoPE"; Phi-3).
     LongRope(LongRope),
+    /// The first pairs turn as if all did, the others not at all (Gemma 4).
+    Proportional {
+        /// Pairs that turn.
+        n_turning: usize,
+    },
     /// As Llama 3's, with a ramp over dimensions, and larger queries and keys (Peng et al. 2023, "YaRN").
     Yarn(Yarn),
 }
@@ -224,9 +229,37 @@ impl RopeSpec {
         };
         spec.set_dim((head_dim as f64 * part) as usize, head_dim)?;
         if let Some(parameters) = parameters {
+            if let Some(alpha) = parameters.positive(&["alpha"])? {
+                return spec.grown_by(alpha, parameters);
+            }
+            if parameters.text(&["rope_type", "type"])? == Some("proportional") {
+                let n_turning = spec.dim / 2;
+                spec.set_dim(head_dim, head_dim)?;
+                spec.scaling = RopeScaling::Proportional { n_turning };
+                return Ok(spec);
+            }
             spec.scaling = RopeScaling::from_parameters(parameters, config, spec.dim)?;
         }
         Ok(spec)
+    }
+
+    /// The base grown once for all (Hunyuan, whose configs call it dynamic and name options of YaRN that count for
+    /// nothing).
+    fn grown_by(mut self, alpha: f64, parameters: &Fields) -> Result<RopeSpec, ModelError> {
+        const UNUSED: [Aliases; 5] = [
+            &["factor"],
+            &["beta_fast"],
+            &["beta_slow"],
+            &["mscale"],
+            &["mscale_all_dim"],
+        ];
+        for option in UNUSED {
+            parameters.number(option)?;
+        }
+        parameters.text(&["rope_type", "type"])?;
+        let dim = self.dim as f64;
+        self.theta *= alpha.powf(dim / (dim - 2.0).max(1.0));
+        Ok(self)
     }
 
     /// Lets the first `dim` of `head_dim` elements turn.
@@ -251,6 +284,9 @@ impl RopeSpec {
         let pairs = 0..self.dim / 2;
         match &self.scaling {
             RopeScaling::Default => out.extend(pairs.map(plain)),
+            RopeScaling::Proportional { n_turning } => {
+                out.extend(pairs.map(|i| if i < *n_turning { plain(i) } else { 0.0 }));
+            }
             RopeScaling::Linear { factor } => out.extend(pairs.map(|i| plain(i) / *factor as f32)),
             RopeScaling::Llama3 {
                 factor,
@@ -259,7 +295,9 @@ impl RopeSpec {
                 original_context_len,
             } => out.extend(pairs.map(|i| {
                 let turns = original_context_len / (TAU / f64::from(plain(i)));
-                let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                // A ramp of no width is a step (Llama 4).
+                let width = (high_freq_factor - low_freq_factor).max(f64::MIN_POSITIVE);
+                let kept = (turns - low_freq_factor) / width;
                 mix(plain(i), *factor, kept)
             })),
             RopeScaling::Dynamic {
@@ -292,6 +330,7 @@ impl RopeSpec {
     pub(super) fn attention_factor(&self) -> f32 {
         match &self.scaling {
             RopeScaling::Default
+            | RopeScaling::Proportional { .. }
             | RopeScaling::Linear { .. }
             | RopeScaling::Dynamic { .. }
             | RopeScaling::Llama3 { .. } => 1.0,
@@ -304,6 +343,7 @@ impl RopeSpec {
     pub(super) fn variant(&self, prompt_len: usize) -> u64 {
         match &self.scaling {
             RopeScaling::Default
+            | RopeScaling::Proportional { .. }
             | RopeScaling::Linear { .. }
             | RopeScaling::Llama3 { .. }
             | RopeScaling::Yarn(_) => 0,
@@ -318,7 +358,10 @@ impl RopeSpec {
     /// The context that stretching makes of `trained`, config.json's `max_position_embeddings`.
     pub(super) fn context_len(&self, trained: usize) -> usize {
         match &self.scaling {
-            RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::LongRope(_) => trained,
+            RopeScaling::Default
+            | RopeScaling::Proportional { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::LongRope(_) => trained,
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
                 (trained as f64 * factor) as usize
             }
@@ -353,7 +396,12 @@ impl RopeScaling {
             Ok(named.map_or_else(|| config.required_size(CONTEXT_LEN), Ok)? as f64)
         };
         match kind {
-            "default" => Ok(RopeScaling::Default),
+            // Three coordinates of a token of a picture turn parts of a head each. Those of a text are equal.
+            "default" | "mrope" => {
+                parameters.counts("mrope_section")?;
+                parameters.flag("mrope_interleaved")?;
+                Ok(RopeScaling::Default)
+            }
             "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
             "dynamic" => Ok(RopeScaling::Dynamic {
                 factor: factor()?,
@@ -366,8 +414,8 @@ impl RopeScaling {
             "llama3" => {
                 let low_freq_factor = parameters.positive(&["low_freq_factor"])?.unwrap_or(1.0);
                 let high_freq_factor = parameters.positive(&["high_freq_factor"])?.unwrap_or(4.0);
-                if high_freq_factor <= low_freq_factor {
-                    let reason = "has a high_freq_factor that is not above its low_freq_factor".to_owned();
+                if high_freq_factor < low_freq_factor {
+                    let reason = "has a high_freq_factor that is below its low_freq_factor".to_owned();
                     return Err(invalid("rope_scaling", reason));
                 }
                 let (factor, original_context_len) = (factor()?, original_context_len()?);
@@ -393,6 +441,19 @@ impl RopeScaling {
 }
 
 impl LongRope {
+    /// The factor of queries and keys where a config has one for short texts and one for long ones, which are equal.
+    fn magnitude(parameters: &Fields) -> Result<Option<f64>, ModelError> {
+        let (short, long) = (
+            parameters.positive(&["short_mscale"])?,
+            parameters.positive(&["long_mscale"])?,
+        );
+        if short != long {
+            let reason = "has a short_mscale that is not its long_mscale".to_owned();
+            return Err(invalid("rope_scaling", reason));
+        }
+        Ok(long)
+    }
+
     fn from_parameters(
         parameters: &Fields,
         config: &Fields,
@@ -411,7 +472,11 @@ impl LongRope {
             Some(factor) => factor,
             None => config.required_size(CONTEXT_LEN)? as f64 / original_context_len,
         };
-        let attention_factor = match parameters.positive(&["attention_factor"])? {
+        let named = match parameters.positive(&["attention_factor"])? {
+            Some(factor) => Some(factor),
+            None => LongRope::magnitude(parameters)?,
+        };
+        let attention_factor = match named {
             Some(factor) => factor,
             None if stretched <= 1.0 || original_context_len <= 1.0 => 1.0,
             None => (1.0 + stretched.ln() / original_context_len.ln()).sqrt(),
@@ -530,6 +595,39 @@ mod tests {
     }
 
     #[test]
+    fn a_ramp_of_no_width_is_a_step() {
+        let scaled = spec(
+            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 1.0, "original_max_position_embeddings": 64}}"#,
+        )
+        .unwrap();
+        let (freq, plain) = (scaled.inv_freq(1), spec("{}").unwrap().inv_freq(1));
+        // 64 tokens are ten turns of the first pair, one of the second, and less of the others.
+        let divisors = plain.iter().zip(&freq).map(|(plain, freq)| plain / freq);
+        assert_eq!(divisors.collect::<Vec<f32>>(), [1.0, 1.0, 8.0, 8.0]);
+    }
+
+    #[test]
+    fn the_first_pairs_of_a_whole_head_can_turn() {
+        let some = r#"{"rope_parameters": {"rope_type": "proportional", "partial_rotary_factor": 0.5}}"#;
+        let (some, plain) = (spec(some).unwrap(), spec("{}").unwrap().inv_freq(1));
+        assert_eq!(
+            (some.dim, some.inv_freq(1)),
+            (8, vec![plain[0], plain[1], 0.0, 0.0])
+        );
+    }
+
+    #[test]
+    fn the_base_can_grow_once_for_all() {
+        let grown = spec(r#"{"rope_scaling": {"type": "dynamic", "factor": 1.0, "alpha": 1000.0}}"#).unwrap();
+        assert_eq!(grown.theta, 1e4 * 1000_f64.powf(8.0 / 6.0));
+        assert_eq!(
+            (grown.scaling.clone(), grown.context_len(256)),
+            (RopeScaling::Default, 256)
+        );
+    }
+
+    #[test]
     fn the_length_of_the_prompt_decides_where_length_matters() {
         let longrope = r#"{"max_position_embeddings": 256, "original_max_position_embeddings": 64,
             "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4]}}"#;
@@ -621,8 +719,12 @@ mod tests {
             spec(r#"{"rope_scaling": {"type": "yarn", "factor": 4.0}}"#).is_err(),
             "a context is needed"
         );
-        let level = r#"{"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3", "factor": 2.0,
-            "low_freq_factor": 4.0, "high_freq_factor": 4.0}}"#;
-        assert!(spec(level).is_err(), "a ramp of no width");
+        let falling = r#"{"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3", "factor": 2.0,
+            "low_freq_factor": 4.0, "high_freq_factor": 3.0}}"#;
+        assert!(spec(falling).is_err(), "a ramp that falls");
+        let uneven = r#"{"max_position_embeddings": 256, "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4],
+            "short_mscale": 1.1, "long_mscale": 1.2}}"#;
+        assert!(spec(uneven).is_err(), "a factor that depends on the length");
     }
 }

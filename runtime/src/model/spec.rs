@@ -7,6 +7,7 @@
 
 use kernels::{Activation, ExpertGroups, NormKind, Scoring};
 
+use super::pooling::PoolingKind;
 use super::rope::RopeSpec;
 
 /// A model as a family describes it.
@@ -115,7 +116,7 @@ pub(super) struct Network<M, V> {
     /// After that, back to the width of the embedding (OPT-350m).
     pub(super) project_out: Option<M>,
     /// What becomes of the activations in the end.
-    pub(super) task: Task<M>,
+    pub(super) task: Task<M, V>,
     /// Beginnings of names of tensors that the checkpoint may hold and nothing here needs.
     pub(super) ignored: Vec<String>,
 }
@@ -141,18 +142,35 @@ pub(super) struct Embedding<M, V> {
 
 /// What becomes of the activations in the end.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Task<M> {
+pub(super) enum Task<M, V> {
     /// Logits of the next token.
     Generate(Head<M>),
     /// A vector of the text.
     Embed,
-    /// `out · tanh(dense · first token)`: how well two texts go together.
-    Classify {
-        /// `[hidden_size, hidden_size]`
-        dense: M,
-        /// `[n_labels, hidden_size]`
-        out: M,
-    },
+    /// One score per label: how well two texts go together, or which class a text is of.
+    Classify(Box<Classifier<M, V>>),
+}
+
+/// `out · norm(activation(dense · pooled))`, or `out · pooled`
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Classifier<M, V> {
+    /// Which tokens count.
+    pub(super) pooling: PoolingKind,
+    /// The layer before the last one.
+    pub(super) hidden: Option<Hidden<M, V>>,
+    /// `[n_labels, hidden_size]`
+    pub(super) out: M,
+}
+
+/// The layer of a [`Classifier`] before the last one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Hidden<M, V> {
+    /// `[hidden_size, hidden_size]`
+    pub(super) dense: M,
+    /// The activation function; the hyperbolic tangent if it is absent.
+    pub(super) activation: Option<Activation>,
+    /// Norm after that.
+    pub(super) norm: Option<Norm<V>>,
 }
 
 /// `softcap(scale · weight · x)`
@@ -199,6 +217,8 @@ pub(super) struct Layer<M, V> {
     pub(super) adds_to_normed: bool,
     /// Factor of what a part adds.
     pub(super) residual_scale: f32,
+    /// Factor of the residual stream after the layer (Gemma 4). `[1]`
+    pub(super) factor: Option<V>,
 }
 
 /// The norms around one part of a layer.
@@ -240,6 +260,8 @@ pub(super) struct Grouped<M, V> {
     pub(super) softcap: Option<f32>,
     /// Per head, what each position of distance takes off a score.
     pub(super) alibi_slopes: Option<Vec<f32>>,
+    /// What the distance between two tokens adds to a score.
+    pub(super) relative: Option<Relative<V>>,
     /// Queries, keys and values are clamped to plus and minus this.
     pub(super) clip: Option<f32>,
     /// Queries, keys, values. `[(n_heads + 2 n_kv_heads) · head_dim, hidden_size]`
@@ -252,15 +274,29 @@ pub(super) struct Grouped<M, V> {
     pub(super) out: M,
 }
 
-/// Norms of queries and keys, before they turn.
+/// A bias of scores by distance.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Relative<V> {
+    /// The bucket of each distance from the farthest behind to the farthest ahead, an odd number; longer ones count as
+    /// these.
+    pub(super) buckets: Vec<u16>,
+    /// What is added to the scores of a bucket. `[n_buckets, n_heads]`
+    pub(super) values: V,
+}
+
+/// Norms of queries and keys.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct QkNorms<V> {
+    /// Whether they are taken after the rotary positions (Hunyuan), not before.
+    pub(super) after_rope: bool,
     /// Over all heads together, or over each on its own.
     pub(super) over_all_heads: bool,
     /// Of queries.
     pub(super) q: Norm<V>,
     /// Of keys.
     pub(super) k: Norm<V>,
+    /// Of values, where they have one (Gemma 4).
+    pub(super) v: Option<Norm<V>>,
 }
 
 /// Multi-head latent attention. A head's query and key are a part without and a part with positions.
@@ -301,6 +337,8 @@ pub(super) struct Latent<M, V> {
 pub(super) enum Ffn<M, V> {
     /// The same for every token.
     Dense(Mlp<M>),
+    /// The same with an activation function whose parameters are weights (Apertus).
+    Xielu(Box<Xielu<M, V>>),
     /// A choice of experts for each token.
     Experts(Box<Moe<M, V>>),
 }
@@ -316,6 +354,18 @@ pub(super) struct Mlp<M> {
     pub(super) is_gated: bool,
     /// `[width, hidden_size]`, or `[2 width, hidden_size]` if gated.
     pub(super) up: M,
+    /// `[hidden_size, width]`
+    pub(super) down: M,
+}
+
+/// `down · xielu(up · x)`
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Xielu<M, V> {
+    /// `[width, hidden_size]`
+    pub(super) up: M,
+    /// Softplus of the first is the curvature above zero, `beta` plus softplus of the second the curvature below it,
+    /// and `beta`, the third, the slope at zero. `[3]`
+    pub(super) curve: V,
     /// `[hidden_size, width]`
     pub(super) down: M,
 }
@@ -337,6 +387,8 @@ pub(super) struct Moe<M, V> {
     pub(super) renormalise: bool,
     /// Factor of the weights.
     pub(super) scale: f32,
+    /// Whether the weights are factors of what the experts read (Llama 4), not of what they return.
+    pub(super) weighs_input: bool,
     /// The experts.
     pub(super) experts: Vec<Mlp<M>>,
     /// An expert of every token.
@@ -407,20 +459,30 @@ pub(super) trait Convert: Sized {
             layers: spec.layers.iter().map(|layer| self.layer(layer)).collect(),
             final_norm: self.norm(spec.final_norm.as_ref()),
             project_out: self.optional(spec.project_out.as_ref()),
-            task: match &spec.task {
-                Task::Generate(head) => Task::Generate(Head {
-                    weight: self.optional(head.weight.as_ref()),
-                    has_unit_rows: head.has_unit_rows,
-                    scale: head.scale,
-                    softcap: head.softcap,
-                }),
-                Task::Embed => Task::Embed,
-                Task::Classify { dense, out } => Task::Classify {
-                    dense: self.matrix(dense),
-                    out: self.matrix(out),
-                },
-            },
+            task: self.task(&spec.task),
             ignored: spec.ignored.clone(),
+        }
+    }
+
+    /// Converts what becomes of the activations.
+    fn task(&mut self, task: &Task<Matrix, Vector>) -> Task<Self::Matrix, Self::Vector> {
+        match task {
+            Task::Generate(head) => Task::Generate(Head {
+                weight: self.optional(head.weight.as_ref()),
+                has_unit_rows: head.has_unit_rows,
+                scale: head.scale,
+                softcap: head.softcap,
+            }),
+            Task::Embed => Task::Embed,
+            Task::Classify(of) => Task::Classify(Box::new(Classifier {
+                pooling: of.pooling,
+                hidden: of.hidden.as_ref().map(|hidden| Hidden {
+                    dense: self.matrix(&hidden.dense),
+                    activation: hidden.activation,
+                    norm: self.norm(hidden.norm.as_ref()),
+                }),
+                out: self.matrix(&of.out),
+            })),
         }
     }
 
@@ -435,11 +497,17 @@ pub(super) trait Convert: Sized {
             ffn_norms: self.norms(&layer.ffn_norms),
             ffn: match &layer.ffn {
                 Ffn::Dense(mlp) => Ffn::Dense(self.mlp(mlp)),
+                Ffn::Xielu(of) => Ffn::Xielu(Box::new(Xielu {
+                    up: self.matrix(&of.up),
+                    curve: self.vector(&of.curve),
+                    down: self.matrix(&of.down),
+                })),
                 Ffn::Experts(moe) => Ffn::Experts(Box::new(self.moe(moe))),
             },
             is_parallel: layer.is_parallel,
             adds_to_normed: layer.adds_to_normed,
             residual_scale: layer.residual_scale,
+            factor: layer.factor.as_ref().map(|factor| self.vector(factor)),
         }
     }
 
@@ -454,12 +522,18 @@ pub(super) trait Convert: Sized {
             scale: of.scale,
             softcap: of.softcap,
             alibi_slopes: of.alibi_slopes.clone(),
+            relative: of.relative.as_ref().map(|relative| Relative {
+                buckets: relative.buckets.clone(),
+                values: self.vector(&relative.values),
+            }),
             clip: of.clip,
             qkv: self.matrix(&of.qkv),
             qk_norms: of.qk_norms.as_ref().map(|norms| QkNorms {
+                after_rope: norms.after_rope,
                 over_all_heads: norms.over_all_heads,
                 q: self.some_norm(&norms.q),
                 k: self.some_norm(&norms.k),
+                v: self.norm(norms.v.as_ref()),
             }),
             sinks: of.sinks.as_ref().map(|sinks| self.vector(sinks)),
             out: self.matrix(&of.out),
@@ -499,6 +573,7 @@ pub(super) trait Convert: Sized {
             n_chosen: of.n_chosen,
             renormalise: of.renormalise,
             scale: of.scale,
+            weighs_input: of.weighs_input,
             experts: of.experts.iter().map(|mlp| self.mlp(mlp)).collect(),
             shared: of.shared.as_ref().map(|mlp| self.mlp(mlp)),
             shared_gate: self.optional(of.shared_gate.as_ref()),

@@ -235,7 +235,7 @@ fn mix(mut z: u64) -> u64 {
 #[test]
 fn weights_are_those_of_the_references() {
     let names = names();
-    assert!(names.len() >= 79, "fixtures are missing: {names:?}");
+    assert!(names.len() >= 114, "fixtures are missing: {names:?}");
     for name in names {
         let dir = materialise(&name);
         let written = |file: &str| dir.path().join(file).exists();

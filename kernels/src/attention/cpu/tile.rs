@@ -188,6 +188,7 @@ impl Tile<'_> {
         let Scores {
             softcap,
             alibi_slopes,
+            relative,
             ..
         } = self.shared.scores;
         for (row, scores) in state.weights.chunks_exact_mut(POSITIONS).enumerate() {
@@ -202,6 +203,14 @@ impl Tile<'_> {
                 let distance = self.position(row) as f32 - positions.start as f32;
                 for (i, score) in scores.iter_mut().enumerate() {
                     *score -= slope * (distance - i as f32);
+                }
+            }
+            if let Some(bias) = relative {
+                let reach = bias.buckets.len() / 2;
+                for (i, score) in scores.iter_mut().enumerate() {
+                    let ahead = (positions.start + i + reach).saturating_sub(self.position(row));
+                    let bucket = usize::from(bias.buckets[ahead.min(2 * reach)]);
+                    *score += bias.values[bucket * self.shared.n_heads + self.head(row)];
                 }
             }
         }

@@ -82,6 +82,8 @@ const PREFIXES: &[&str] = &[
     "model.language_model.",
     "bert.",
     "roberta.",
+    "distilbert.",
+    "mpnet.",
     "decoder.",
 ];
 

@@ -1,10 +1,11 @@
 //! Each op of a program as calls of kernels. Where a program fuses what kernels do not, they are composed here.
 
 use kernels::{
-    ActivateGated, AddRows, Attention, AttentionTiles, Columns, CopyColumns, CpuContext, ExpertTokens, Gemm,
-    Heads, KernelError, KvCache, KvWrite, Norm as NormRowsOf, Rope, Routing, Scores, activate,
-    activate_gated, add, add_rows, attention, clamp, copy_columns, embed, gate_rows, gather_rows, gemm,
-    kv_write, mean_of_rows, norm, rope, route, scale, scale_columns, softcap,
+    ActivateGated, Activation, AddRows, Attention, AttentionTiles, Columns, CopyColumns, CpuContext,
+    ExpertTokens, Gemm, Heads, KernelError, KvCache, KvWrite, Norm as NormRowsOf, RelativeBias, Rope,
+    Routing, Scores, activate, activate_gated, add, add_rows, attention, clamp, copy_columns, embed,
+    gate_rows, gather_rows, gemm, kv_write, mean_of_rows, norm, rope, route, scale, scale_columns,
+    scale_rows, softcap,
 };
 
 use super::arena::{Buffers, Span};
@@ -77,6 +78,18 @@ impl Execution<'_> {
             Op::Softcap { x, cap } => {
                 let x = self.buffers.all(*x);
                 softcap(self.context, self.buffers.one(x), *cap);
+                Ok(())
+            }
+            Op::Multiply { x, factor } => {
+                let factor = self.weights.vector(*factor).first().copied();
+                let x = self.buffers.all(*x);
+                scale(self.context, self.buffers.one(x), factor.unwrap_or(1.0));
+                Ok(())
+            }
+            Op::Xielu { x, curve } => {
+                let activation = xielu(self.weights.vector(*curve));
+                let x = self.buffers.all(*x);
+                activate(self.context, activation, self.buffers.one(x));
                 Ok(())
             }
             Op::UnitRows { x, .. } => {
@@ -201,7 +214,8 @@ impl Execution<'_> {
         if let Some(limit) = op.clip {
             clamp(self.buffers.one(qkv.clone()), limit)?;
         }
-        if let Some(norms) = &op.norms {
+        let norms_at = |after_rope| op.norms.as_ref().filter(|norms| norms.after_rope == after_rope);
+        if let Some(norms) = norms_at(false) {
             self.norm_queries_and_keys(norms, op)?;
         }
         if let Some(rope) = op.rope {
@@ -216,6 +230,9 @@ impl Execution<'_> {
                 self.turn(qkv.clone(), op.keys, 0, rope)?;
             }
         }
+        if let Some(norms) = norms_at(true) {
+            self.norm_queries_and_keys(norms, op)?;
+        }
         let columns = Columns {
             row_stride: op.keys.row_stride,
             first: op.keys.first,
@@ -224,7 +241,13 @@ impl Execution<'_> {
     }
 
     fn norm_queries_and_keys(&mut self, norms: &QkNorms<VectorId>, op: &Keys) -> Result<(), KernelError> {
-        for (norm, heads) in [(&norms.q, op.queries), (&norms.k, op.keys)] {
+        let values = Heads {
+            first: op.keys.first + op.keys.n_heads * op.keys.head_dim,
+            ..op.keys
+        };
+        let of_values = norms.v.iter().map(|norm| (norm, values));
+        let of_both = [(&norms.q, op.queries), (&norms.k, op.keys)];
+        for (norm, heads) in of_both.into_iter().chain(of_values) {
             let as_one = Heads {
                 n_heads: 1,
                 head_dim: heads.n_heads * heads.head_dim,
@@ -302,6 +325,10 @@ impl Execution<'_> {
                 softcap: op.softcap,
                 alibi_slopes: op.alibi_slopes.as_deref(),
                 sinks: op.sinks.map(|id| self.weights.vector(id)),
+                relative: op.relative.as_ref().map(|relative| RelativeBias {
+                    buckets: &relative.buckets,
+                    values: self.weights.vector(relative.values),
+                }),
             },
             mask: op.mask,
             tiles: &mut *self.tiles,
@@ -392,6 +419,10 @@ impl Execution<'_> {
         let computed = self.buffers.first(op.scratch.computed, n * of.down.n_rows);
         let (all, gathered) = self.buffers.two(x, rows.clone());
         gather_rows(all, tokens.rows, gathered)?;
+        if op.weighs_input {
+            let rows = self.buffers.one(rows.clone());
+            scale_rows(self.context, rows, tokens.weights)?;
+        }
         self.product(of.up, rows, product.clone(), kernels::Then::Store)?;
         if of.is_gated {
             let (gate_up, out) = self.buffers.two(product, activated.clone());
@@ -410,7 +441,7 @@ impl Execution<'_> {
         let op = AddRows {
             x,
             rows: tokens.rows,
-            weights: tokens.weights,
+            weights: (!op.weighs_input).then_some(tokens.weights),
             y,
         };
         add_rows(self.context, op)
@@ -431,6 +462,19 @@ impl Execution<'_> {
             mean_of_rows(&x[tokens.start * d..tokens.end * d], out)?;
         }
         Ok(())
+    }
+}
+
+/// The activation function that a curve of [`Xielu`] stands for.
+///
+/// [`Xielu`]: crate::model::spec::Xielu
+fn xielu(curve: &[f32]) -> Activation {
+    let at = |idx: usize| curve.get(idx).copied().unwrap_or_default();
+    let softplus = |x: f32| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    Activation::Xielu {
+        alpha_p: softplus(at(0)),
+        alpha_n: at(2) + softplus(at(1)),
+        beta: at(2),
     }
 }
 

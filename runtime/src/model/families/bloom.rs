@@ -86,9 +86,11 @@ pub(super) fn describe_mpt(config: &Fields) -> Result<ModelSpec, ModelError> {
         attention.alibi_slopes.clone_from(&slopes);
         if has_qk_norms {
             attention.qk_norms = Some(QkNorms {
+                after_rope: false,
                 over_all_heads: true,
                 q: layer_norm(&name("attn.q_ln"), sizes.q_width(), sizes.norm_eps, bias),
                 k: layer_norm(&name("attn.k_ln"), sizes.kv_width(), sizes.norm_eps, bias),
+                v: None,
             });
         }
         let up = linear(&name("ffn.up_proj"), width, sizes.hidden_size, bias);

@@ -41,9 +41,11 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
                 }
             };
             attention.qk_norms = Some(QkNorms {
+                after_rope: false,
                 over_all_heads: false,
                 q: of("q_norm", sizes.n_heads),
                 k: of("k_norm", sizes.n_kv_heads),
+                v: None,
             });
         });
     }

@@ -1,14 +1,16 @@
-//! DeepSeek-V2 and V3 and MiniCPM3: latent attention, and experts in groups.
+//! DeepSeek-V2 and V3 and MiniCPM3: latent attention, and experts in groups. dots.llm1 has these experts.
 
-use kernels::{Activation, ExpertGroups, GroupScore, RopePairs, Scoring};
+use kernels::{ExpertGroups, GroupScore, RopePairs, Scoring};
 
 use super::granite::Multipliers;
 use super::llama;
-use super::parts::{MlpShape, Sizes, activation, experts, gated_mlp, linear, rms_norm, vector};
+use super::parts::{
+    MlpShape, Sizes, each_attention, experts, linear, llama_mlp, rms_norm, rms_qk_norms, vector, windows,
+};
 use crate::model::config::{Fields, N_EXPERTS, N_LAYERS, invalid};
 use crate::model::error::ModelError;
 use crate::model::spec::{
-    Attention, Ffn, Latent, Layout, Matrix, Mlp, ModelSpec, Moe, Part, Rows, TensorSpec, Vector,
+    Attention, Ffn, Latent, Layout, Matrix, ModelSpec, Moe, Part, Rows, TensorSpec, Vector,
 };
 
 /// Most heads of all layers together: each is a matrix of its own.
@@ -17,24 +19,45 @@ const N_HEADS_MAX: usize = 1 << 16;
 /// DeepSeek-V2 and V2-Lite.
 pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
     let method = config.text(&["topk_method"])?;
-    let options = Router {
+    let router = Router {
         scoring: Scoring::Softmax,
         group_score: (method == Some("group_limited_greedy")).then_some(GroupScore::Best),
         has_choice_bias: false,
         renormalise: config.flag("norm_topk_prob")?.unwrap_or(false),
     };
-    describe(config, options)
+    with_experts(
+        config,
+        with_latent_attention(config, RopePairs::Interleaved)?,
+        &router,
+    )
 }
 
 /// DeepSeek-V3 and R1.
 pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let options = Router {
-        scoring: Scoring::Sigmoid,
-        group_score: Some(GroupScore::BestTwo),
-        has_choice_bias: true,
-        renormalise: config.flag("norm_topk_prob")?.unwrap_or(true),
+    let router = Router::of_3(config)?;
+    with_experts(
+        config,
+        with_latent_attention(config, RopePairs::Interleaved)?,
+        &router,
+    )
+}
+
+/// dots.llm1: DeepSeek-V3's experts, and grouped attention with norms of queries and keys.
+pub(super) fn describe_dots(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let sizes = Sizes::read(config)?;
+    let first = config.count("max_window_layers")?.unwrap_or(sizes.n_layers);
+    let windows = windows(config, sizes.n_layers, |idx| idx >= first)?;
+    let mut spec = llama::describe(config)?;
+    each_attention(&mut spec, |idx, attention| {
+        let name = format!("model.layers.{idx}.self_attn");
+        attention.qk_norms = Some(rms_qk_norms(&name, &sizes));
+        attention.window = windows[idx];
+    });
+    let router = Router {
+        renormalise: config.flag("norm_topk_prob")?.unwrap_or(false),
+        ..Router::of_3(config)?
     };
-    describe(config, options)
+    with_experts(config, spec, &router)
 }
 
 /// MiniCPM3: latent attention in a MiniCPM.
@@ -45,15 +68,31 @@ pub(super) fn describe_minicpm3(config: &Fields) -> Result<ModelSpec, ModelError
 }
 
 /// What the routers differ in.
-struct Router {
+pub(super) struct Router {
     scoring: Scoring,
     group_score: Option<GroupScore>,
     has_choice_bias: bool,
     renormalise: bool,
 }
 
-fn describe(config: &Fields, router: Router) -> Result<ModelSpec, ModelError> {
-    let mut spec = with_latent_attention(config, RopePairs::Interleaved)?;
+impl Router {
+    /// DeepSeek-V3's.
+    pub(super) fn of_3(config: &Fields) -> Result<Router, ModelError> {
+        Ok(Router {
+            scoring: Scoring::Sigmoid,
+            group_score: Some(GroupScore::BestTwo),
+            has_choice_bias: true,
+            renormalise: config.flag("norm_topk_prob")?.unwrap_or(true),
+        })
+    }
+}
+
+/// Gives experts to the layers from `first_k_dense_replace` on.
+pub(super) fn with_experts(
+    config: &Fields,
+    mut spec: ModelSpec,
+    router: &Router,
+) -> Result<ModelSpec, ModelError> {
     let first = config.count("first_k_dense_replace")?.unwrap_or(0);
     let step = config.size(&["moe_layer_freq"])?.unwrap_or(1);
     if config.size(N_EXPERTS)?.is_some() {
@@ -61,7 +100,7 @@ fn describe(config: &Fields, router: Router) -> Result<ModelSpec, ModelError> {
         for (idx, layer) in spec.layers.iter_mut().enumerate().skip(first) {
             if idx.is_multiple_of(step) {
                 let name = format!("model.layers.{idx}.mlp");
-                layer.ffn = Ffn::Experts(Box::new(moe(config, &name, hidden_size, &router)?));
+                layer.ffn = Ffn::Experts(Box::new(moe(config, &name, hidden_size, router)?));
             }
         }
     }
@@ -81,20 +120,8 @@ fn moe(
     router: &Router,
 ) -> Result<Moe<Matrix, Vector>, ModelError> {
     let width = config.required_size(&["moe_intermediate_size"])?;
-    let activation = activation(config, Activation::Silu)?;
-    let mlp = |name: &str, width| -> Mlp<Matrix> {
-        let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
-        gated_mlp(
-            names,
-            MlpShape {
-                hidden_size,
-                width,
-                activation,
-                bias: false,
-            },
-        )
-    };
-    let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), width);
+    let shape = MlpShape::unbiased(config, hidden_size, width)?;
+    let expert = |expert: usize| llama_mlp(&format!("{name}.experts.{expert}"), shape);
     let mut moe = experts(config, &format!("{name}.gate"), hidden_size, expert)?;
     let n_experts = moe.experts.len();
     moe.scoring = router.scoring;
@@ -104,7 +131,11 @@ fn moe(
         moe.choice_bias = Some(vector(format!("{name}.gate.e_score_correction_bias"), n_experts));
     }
     if let Some(shared) = config.count("n_shared_experts")?.filter(|n| *n > 0) {
-        moe.shared = Some(mlp(&format!("{name}.shared_experts"), shared * width));
+        let shape = MlpShape {
+            width: shared * width,
+            ..shape
+        };
+        moe.shared = Some(llama_mlp(&format!("{name}.shared_experts"), shape));
     }
     let n_groups = config.size(&["n_group"])?.unwrap_or(1);
     if let Some(score) = router.group_score.filter(|_| n_groups > 1) {

@@ -126,7 +126,7 @@ fn sandwiched(config: &Fields, is_windowed: impl Fn(usize) -> bool) -> Result<Mo
 }
 
 /// A norm whose tensor holds what its weight exceeds 1 by.
-fn exceeding(mut norm: Norm<Vector>) -> Norm<Vector> {
+pub(super) fn exceeding(mut norm: Norm<Vector>) -> Norm<Vector> {
     if let Some(weight) = &mut norm.weight {
         weight.offset = 1.0;
     }

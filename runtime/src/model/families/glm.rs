@@ -1,9 +1,12 @@
-//! GLM-4 and ChatGLM 2 and 3: half of each head turns, neighbouring elements together.
+//! GLM-4, GLM-4.5 and ChatGLM 2 and 3: half of each head turns, neighbouring elements together.
 
 use kernels::{Activation, NormKind, RopePairs};
 
+use super::deepseek;
 use super::llama::{self, Biases};
-use super::parts::{Sizes, Tie, each_attention, head, input_norm, layer, layer_norm, linear, rms_norm};
+use super::parts::{
+    Sizes, Tie, each_attention, head, input_norm, layer, layer_norm, linear, rms_norm, rms_qk_norms,
+};
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
@@ -44,6 +47,25 @@ pub(super) fn describe_4(config: &Fields) -> Result<ModelSpec, ModelError> {
         layer.ffn_norms.output = norm("post_mlp_layernorm");
     }
     Ok(spec)
+}
+
+/// GLM-4.5 and later with DeepSeek-V3's experts.
+pub(super) fn describe_4_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let sizes = Sizes::read(config)?;
+    let biases = Biases {
+        qkv: config.flag("attention_bias")?.unwrap_or(false),
+        out: false,
+        ffn: false,
+    };
+    let mut spec = llama::with_biases(config, biases)?;
+    spec.ropes = vec![RopeSpec::of_part(config, sizes.head_dim, 0.5)?];
+    if config.flag("use_qk_norm")?.unwrap_or(false) {
+        each_attention(&mut spec, |idx, attention| {
+            let name = format!("model.layers.{idx}.self_attn");
+            attention.qk_norms = Some(rms_qk_norms(&name, &sizes));
+        });
+    }
+    deepseek::with_experts(config, spec, &deepseek::Router::of_3(config)?)
 }
 
 /// ChatGLM 2 and 3, and GLM-4-9B as first published.

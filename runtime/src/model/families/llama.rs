@@ -2,16 +2,16 @@
 //!
 //! Names and options: Touvron et al. 2023 as published on the Hugging Face Hub (`model_type: llama`).
 
-use kernels::Activation;
+use kernels::{Activation, RopePairs};
 
 use super::parts::{
-    MlpShape, Sizes, Tie, activation, each_attention, ffn_size, gated_mlp, head, input_norm, layer, linear,
-    rms_norm,
+    MlpShape, Sizes, Tie, activation, each_attention, ffn_size, head, input_norm, layer, linear, llama_mlp,
+    rms_norm, rotary_layers, windows,
 };
 use crate::model::config::{Fields, invalid};
 use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
-use crate::model::spec::{Ffn, ModelSpec, Task};
+use crate::model::spec::{Ffn, Matrix, ModelSpec, Task, Vector};
 
 /// Llama 1, 2, 3 and their many fine-tunes; also Aquila, Xverse and early Yi.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
@@ -33,6 +33,53 @@ pub(super) fn describe_internlm(config: &Fields) -> Result<ModelSpec, ModelError
         ffn: false,
     };
     with_biases(config, biases)
+}
+
+/// InternLM 3: `qkv_bias` for what attention reads, `bias` for all other layers.
+pub(super) fn describe_internlm3(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let bias = config.flag("bias")?.unwrap_or(false);
+    let biases = Biases {
+        qkv: config.flag("qkv_bias")?.unwrap_or(false),
+        out: bias,
+        ffn: bias,
+    };
+    with_biases(config, biases)
+}
+
+/// Seed-OSS: a flag for each kind of bias.
+pub(super) fn describe_seed_oss(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let biases = Biases {
+        qkv: config.flag("attention_bias")?.unwrap_or(true),
+        out: config.flag("attention_out_bias")?.unwrap_or(false),
+        ffn: config.flag("mlp_bias")?.unwrap_or(false),
+    };
+    with_biases(config, biases)
+}
+
+/// SmolLM 3: every fourth layer has no positions, and may look back over a window.
+pub(super) fn describe_smollm3(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let sizes = Sizes::read(config)?;
+    let rotary = rotary_layers(config, sizes.n_layers)?;
+    let mut windows = windows(config, sizes.n_layers, |idx| !rotary[idx])?;
+    if !config.flag("use_sliding_window")?.unwrap_or(false) {
+        windows.fill(None);
+    }
+    let mut spec = describe(config)?;
+    each_attention(&mut spec, |idx, attention| {
+        attention.rope = rotary[idx].then_some(0);
+        attention.window = windows[idx];
+    });
+    spec.task = Task::Generate(head(config, "lm_head", Tie::Tied, &sizes)?);
+    Ok(spec)
+}
+
+/// Helium: neighbouring elements turn together.
+pub(super) fn describe_helium(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let mut spec = describe(config)?;
+    for rope in &mut spec.ropes {
+        rope.pairs = RopePairs::Interleaved;
+    }
+    Ok(spec)
 }
 
 /// DeciLM: each layer has its own number of key and value heads.
@@ -70,9 +117,23 @@ pub(super) struct Biases {
 /// A Llama with the given biases.
 pub(super) fn with_biases(config: &Fields, biases: Biases) -> Result<ModelSpec, ModelError> {
     let sizes = Sizes::read(config)?;
+    let shape = MlpShape {
+        hidden_size: sizes.hidden_size,
+        width: ffn_size(config, &sizes)?,
+        activation: activation(config, Activation::Silu)?,
+        bias: biases.ffn,
+    };
+    with_ffn(config, biases, |name| Ffn::Dense(llama_mlp(name, shape)))
+}
+
+/// A Llama with the given biases of attention, and the feed-forward parts that `ffn` makes of their names.
+pub(super) fn with_ffn(
+    config: &Fields,
+    biases: Biases,
+    ffn: impl Fn(&str) -> Ffn<Matrix, Vector>,
+) -> Result<ModelSpec, ModelError> {
+    let sizes = Sizes::read(config)?;
     let rope = RopeSpec::from_config(config, sizes.head_dim)?;
-    let width = ffn_size(config, &sizes)?;
-    let activation = activation(config, Activation::Silu)?;
     let of_layer = |idx: usize| {
         let name = |part: &str| format!("model.layers.{idx}.{part}");
         let norm = |part: &str| input_norm(rms_norm(&name(part), sizes.hidden_size, sizes.norm_eps));
@@ -85,21 +146,11 @@ pub(super) fn with_biases(config: &Fields, biases: Biases) -> Result<ModelSpec, 
         );
         let mut attention = sizes.attention(qkv, out);
         attention.rope = Some(0);
-        let names = ["gate_proj", "up_proj", "down_proj"].map(|part| name(&format!("mlp.{part}")));
-        let mlp = gated_mlp(
-            names,
-            MlpShape {
-                hidden_size: sizes.hidden_size,
-                width,
-                activation,
-                bias: biases.ffn,
-            },
-        );
         layer(
             norm("input_layernorm"),
             attention,
             norm("post_attention_layernorm"),
-            Ffn::Dense(mlp),
+            ffn(&name("mlp")),
         )
     };
     let layers = (0..sizes.n_layers).map(of_layer).collect();

@@ -39,6 +39,12 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
         let name = format!("model.layers.{idx}.self_attn");
         attention.qk_norms = Some(rms_qk_norms_over_all(&name, &sizes));
     });
+    norms_of_outputs(&mut spec, &sizes);
+    Ok(spec)
+}
+
+/// Norms of what the parts of each layer add, and no others.
+pub(super) fn norms_of_outputs(spec: &mut ModelSpec, sizes: &Sizes) {
     for (idx, layer) in spec.layers.iter_mut().enumerate() {
         let output = |part: &str| Norms {
             output: Some(rms_norm(
@@ -51,7 +57,6 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
         layer.attention_norms = output("post_attention_layernorm");
         layer.ffn_norms = output("post_feedforward_layernorm");
     }
-    Ok(spec)
 }
 
 /// OLMo 3: three layers of four are windowed, and only the others have stretched positions.

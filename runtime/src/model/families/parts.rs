@@ -124,6 +124,7 @@ impl Sizes {
             scale: self.scale(),
             softcap: None,
             alibi_slopes: None,
+            relative: None,
             clip: None,
             qkv,
             qk_norms: None,
@@ -160,7 +161,7 @@ impl Sizes {
     }
 
     /// A description with everything but layers, the last norm and the head.
-    pub(super) fn model(&self, embed: &str, layers: Vec<LayerSpec>, task: Task<Matrix>) -> ModelSpec {
+    pub(super) fn model(&self, embed: &str, layers: Vec<LayerSpec>, task: Task<Matrix, Vector>) -> ModelSpec {
         ModelSpec {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -316,6 +317,23 @@ pub(super) fn layer(
         is_parallel: false,
         adds_to_normed: false,
         residual_scale: 1.0,
+        factor: None,
+    }
+}
+
+impl MlpShape {
+    /// One of this width without biases, with the config's activation function, or SiLU if it names none.
+    pub(super) fn unbiased(
+        config: &Fields,
+        hidden_size: usize,
+        width: usize,
+    ) -> Result<MlpShape, ModelError> {
+        Ok(MlpShape {
+            hidden_size,
+            width,
+            activation: activation(config, Activation::Silu)?,
+            bias: false,
+        })
     }
 }
 
@@ -352,6 +370,12 @@ pub(super) fn gated_mlp(names: [String; 3], shape: MlpShape) -> Mlp<Matrix> {
         up: gate_up,
         down: linear(&down, hidden_size, width, bias),
     }
+}
+
+/// [`gated_mlp`] of `{name}.gate_proj`, `{name}.up_proj` and `{name}.down_proj`.
+pub(super) fn llama_mlp(name: &str, shape: MlpShape) -> Mlp<Matrix> {
+    let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
+    gated_mlp(names, shape)
 }
 
 /// `down · act(up · x)`
@@ -392,6 +416,7 @@ pub(super) fn experts(
         n_chosen,
         renormalise: true,
         scale: 1.0,
+        weighs_input: false,
         experts: (0..n_experts).map(expert).collect(),
         shared: None,
         shared_gate: None,
@@ -402,9 +427,11 @@ pub(super) fn experts(
 pub(super) fn rms_qk_norms(attention: &str, sizes: &Sizes) -> QkNorms<Vector> {
     let of = |name: &str| rms_norm(&format!("{attention}.{name}"), sizes.head_dim, sizes.norm_eps);
     QkNorms {
+        after_rope: false,
         over_all_heads: false,
         q: of("q_norm"),
         k: of("k_norm"),
+        v: None,
     }
 }
 
@@ -412,9 +439,11 @@ pub(super) fn rms_qk_norms(attention: &str, sizes: &Sizes) -> QkNorms<Vector> {
 pub(super) fn rms_qk_norms_over_all(attention: &str, sizes: &Sizes) -> QkNorms<Vector> {
     let of = |name: &str, len| rms_norm(&format!("{attention}.{name}"), len, sizes.norm_eps);
     QkNorms {
+        after_rope: false,
         over_all_heads: true,
         q: of("q_norm", sizes.q_width()),
         k: of("k_norm", sizes.kv_width()),
+        v: None,
     }
 }
 
@@ -510,10 +539,11 @@ pub(super) fn windows(
     n_layers: usize,
     is_windowed: impl Fn(usize) -> bool,
 ) -> Result<Vec<Option<usize>>, ModelError> {
+    let types = layer_types(config, n_layers)?;
     let Some(window) = config.size(&["sliding_window"])? else {
         return Ok(vec![None; n_layers]);
     };
-    let windowed = match layer_types(config, n_layers)? {
+    let windowed = match types {
         Some(types) => types,
         None => (0..n_layers).map(is_windowed).collect(),
     };
@@ -544,9 +574,69 @@ pub(super) fn layer_types(config: &Fields, n_layers: usize) -> Result<Option<Vec
     types.map(Some)
 }
 
-/// Tensors of the part of a model that reads pictures, which is left out.
+/// The layers that have rotary positions by `no_rope_layers`, which has a 1 for each of them, or all but every
+/// `no_rope_layer_interval`-th one.
+pub(super) fn rotary_layers(config: &Fields, n_layers: usize) -> Result<Vec<bool>, ModelError> {
+    const LAYERS: &str = "no_rope_layers";
+    /// What transformers takes where the field is missing.
+    const DEFAULT_INTERVAL: usize = 4;
+    let interval = config.size(&["no_rope_layer_interval"])?;
+    match config.counts(LAYERS)? {
+        Some(layers) if layers.len() >= n_layers => Ok(layers.into_iter().map(|has| has > 0).collect()),
+        Some(layers) if !layers.is_empty() => {
+            let reason = format!("has {} entries for {n_layers} layers", layers.len());
+            Err(invalid(LAYERS, reason))
+        }
+        _ => {
+            let interval = interval.unwrap_or(DEFAULT_INTERVAL);
+            Ok((0..n_layers)
+                .map(|idx| !(idx + 1).is_multiple_of(interval))
+                .collect())
+        }
+    }
+}
+
+/// Describes the language model of a model of several kinds of input: its fields are in `text_config`, or beside those
+/// of the other parts.
+pub(super) fn text_part(
+    config: &Fields,
+    describe: fn(&Fields) -> Result<ModelSpec, ModelError>,
+) -> Result<ModelSpec, ModelError> {
+    const TIED: &str = "tie_word_embeddings";
+    let Some(text) = config.object("text_config")? else {
+        return describe(config);
+    };
+    let mut spec = describe(&text)?;
+    if text.flag(TIED)?.is_none()
+        && config.flag(TIED)? == Some(true)
+        && let Task::Generate(head) = &mut spec.task
+    {
+        head.weight = None;
+    }
+    Ok(spec)
+}
+
+/// Classes of a classifier.
+pub(super) fn n_labels(config: &Fields) -> Result<usize, ModelError> {
+    /// What transformers takes, and leaves out of the files it writes.
+    const DEFAULT: usize = 2;
+    match config.object("id2label")? {
+        Some(labels) => Ok(labels.entries().count()),
+        None => Ok(config.size(&["num_labels"])?.unwrap_or(DEFAULT)),
+    }
+}
+
+/// Tensors of the parts of a model that read pictures and sound, which are left out.
 pub(super) fn vision_parts() -> Vec<String> {
-    let stems = ["vision_tower.", "multi_modal_projector."];
+    let stems = [
+        "vision_tower.",
+        "vision_model.",
+        "embed_vision.",
+        "multi_modal_projector.",
+        "visual.",
+        "audio_tower.",
+        "embed_audio.",
+    ];
     let inner = stems.map(|stem| format!("model.{stem}"));
     stems.map(str::to_owned).into_iter().chain(inner).collect()
 }

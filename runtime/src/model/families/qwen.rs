@@ -1,16 +1,17 @@
-//! Qwen 1, 2, 2.5 and 3, with and without experts.
+//! Qwen 1, 2, 2.5 and 3, with and without experts, the text parts of Qwen-VL, and MiMo.
 
 use kernels::Activation;
 
 use super::llama::{self, Biases};
 use super::parts::{
     MlpShape, Sizes, Tie, activation, each_attention, experts, gated_mlp, head, input_norm, layer, linear,
-    rms_norm, rms_qk_norms, windows,
+    llama_mlp, rms_norm, rms_qk_norms, text_part, vision_parts, windows,
 };
-use crate::model::config::{FFN_SIZE, Fields, invalid};
+use super::stack::Stack;
+use crate::model::config::{FFN_SIZE, Fields, N_EXPERTS, invalid};
 use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
-use crate::model::spec::{Ffn, LayerSpec, Matrix, Mlp, ModelSpec, Task};
+use crate::model::spec::{Ffn, LayerSpec, Layout, Matrix, Mlp, ModelSpec, Task};
 
 /// Qwen2 and Qwen2.5: a Llama with biased queries, keys and values.
 pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
@@ -37,15 +38,11 @@ pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
 pub(super) fn describe_2_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
     let shared_width = config.required_size(&["shared_expert_intermediate_size"])?;
     let mut spec = with_experts(config, describe_2(config)?)?;
-    let shape = MlpShape {
-        hidden_size: spec.hidden_size,
-        width: shared_width,
-        activation: activation(config, Activation::Silu)?,
-        bias: false,
-    };
+    let hidden_size = spec.hidden_size;
+    let shape = MlpShape::unbiased(config, hidden_size, shared_width)?;
     for (idx, layer) in spec.layers.iter_mut().enumerate() {
         if let Ffn::Experts(moe) = &mut layer.ffn {
-            moe.shared = Some(mlp(&format!("model.layers.{idx}.mlp.shared_expert"), shape));
+            moe.shared = Some(llama_mlp(&format!("model.layers.{idx}.mlp.shared_expert"), shape));
             let gate = format!("model.layers.{idx}.mlp.shared_expert_gate");
             moe.shared_gate = Some(linear(&gate, 1, shape.hidden_size, false));
         }
@@ -56,6 +53,51 @@ pub(super) fn describe_2_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
 /// Qwen3-MoE.
 pub(super) fn describe_3_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
     with_experts(config, describe_3(config)?)
+}
+
+/// MiMo 7B: a Qwen2 with layers that predict further tokens, for speculation.
+pub(super) fn describe_mimo(config: &Fields) -> Result<ModelSpec, ModelError> {
+    let mut spec = describe_2(config)?;
+    spec.ignored = vec!["model.mtp_layers.".to_owned()];
+    Ok(spec)
+}
+
+/// The text part of Qwen2-VL and Qwen2.5-VL. A token of a picture has three coordinates, those of a text are all equal
+/// and turn as a position does.
+pub(super) fn describe_2_vl(config: &Fields) -> Result<ModelSpec, ModelError> {
+    without_vision(config, describe_2)
+}
+
+/// The text part of Qwen3-VL.
+pub(super) fn describe_3_vl(config: &Fields) -> Result<ModelSpec, ModelError> {
+    without_vision(config, describe_3)
+}
+
+/// The text part of Qwen3-VL with experts, whose tensors hold all experts of a layer.
+pub(super) fn describe_3_vl_moe(config: &Fields) -> Result<ModelSpec, ModelError> {
+    without_vision(config, |config| {
+        let spec = describe_3(config)?;
+        let stack = Stack {
+            n_experts: config.required_size(N_EXPERTS)?,
+            width: config.required_size(&["moe_intermediate_size"])?,
+            hidden_size: spec.hidden_size,
+            layout: Layout::Columns,
+            activation: activation(config, Activation::Silu)?,
+        };
+        with_experts_of(config, spec, |name, expert| {
+            let names = ["gate_up_proj", "down_proj"].map(|part| format!("{name}.experts.{part}"));
+            stack.expert(names, expert)
+        })
+    })
+}
+
+fn without_vision(
+    config: &Fields,
+    describe: fn(&Fields) -> Result<ModelSpec, ModelError>,
+) -> Result<ModelSpec, ModelError> {
+    let mut spec = text_part(config, describe)?;
+    spec.ignored = vision_parts();
+    Ok(spec)
 }
 
 /// Qwen 1: Qwen2 under the names of GPT-2, `w2` the gate. Positions beyond `seq_length` would need log-n
@@ -112,31 +154,35 @@ fn windowed(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, ModelErro
     Ok(spec)
 }
 
-/// Gives experts to every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
-fn with_experts(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, ModelError> {
+/// [`with_experts_of`] three tensors for each expert.
+fn with_experts(config: &Fields, spec: ModelSpec) -> Result<ModelSpec, ModelError> {
     let width = config.required_size(&["moe_intermediate_size"])?;
+    let shape = MlpShape::unbiased(config, spec.hidden_size, width)?;
+    with_experts_of(config, spec, |name, expert| {
+        llama_mlp(&format!("{name}.experts.{expert}"), shape)
+    })
+}
+
+/// Gives experts to every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name. `expert` makes one of
+/// those below a name.
+fn with_experts_of(
+    config: &Fields,
+    mut spec: ModelSpec,
+    expert: impl Fn(&str, usize) -> Mlp<Matrix>,
+) -> Result<ModelSpec, ModelError> {
     let step = config.size(&["decoder_sparse_step"])?.unwrap_or(1);
     let dense = config.counts("mlp_only_layers")?.unwrap_or_default();
     let renormalise = config.flag("norm_topk_prob")?.unwrap_or(false);
-    let shape = MlpShape {
-        hidden_size: spec.hidden_size,
-        width,
-        activation: activation(config, Activation::Silu)?,
-        bias: false,
-    };
+    let hidden_size = spec.hidden_size;
     let is_sparse = |idx: usize| (idx + 1).is_multiple_of(step) && !dense.contains(&idx);
     let sparse = |(idx, _): &(usize, &mut LayerSpec)| is_sparse(*idx);
     for (idx, layer) in spec.layers.iter_mut().enumerate().filter(sparse) {
         let name = format!("model.layers.{idx}.mlp");
-        let expert = |expert: usize| mlp(&format!("{name}.experts.{expert}"), shape);
-        let mut moe = experts(config, &format!("{name}.gate"), shape.hidden_size, expert)?;
+        let mut moe = experts(config, &format!("{name}.gate"), hidden_size, |idx| {
+            expert(&name, idx)
+        })?;
         moe.renormalise = renormalise;
         layer.ffn = Ffn::Experts(Box::new(moe));
     }
     Ok(spec)
-}
-
-fn mlp(name: &str, shape: MlpShape) -> Mlp<Matrix> {
-    let names = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
-    gated_mlp(names, shape)
 }

@@ -26,9 +26,11 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         each_attention(&mut spec, |idx, attention| {
             let name = |part| format!("model.layers.{idx}.self_attn.{part}_layernorm");
             attention.qk_norms = Some(QkNorms {
+                after_rope: false,
                 over_all_heads: false,
                 q: norm_per_head(&name("q"), sizes.n_heads, &sizes),
                 k: norm_per_head(&name("k"), sizes.n_kv_heads, &sizes),
+                v: None,
             });
         });
     }

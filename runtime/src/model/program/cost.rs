@@ -126,7 +126,9 @@ impl Program {
             | Op::Keys(_)
             | Op::Route(_)
             | Op::UnitRows { .. }
-            | Op::Softcap { .. } => of(op.written()),
+            | Op::Softcap { .. }
+            | Op::Xielu { .. }
+            | Op::Multiply { .. } => of(op.written()),
         };
         let written = match op {
             Op::CopyHeads(_) | Op::Route(_) => 0,

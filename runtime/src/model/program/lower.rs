@@ -10,7 +10,7 @@ use super::{
 use crate::model::kv_layout::{KvLayout, Place};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{
-    Attention, Ffn, Grouped, Head, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Task, VectorId,
+    Attention, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Task, VectorId,
 };
 
 /// A numbered description.
@@ -149,6 +149,8 @@ impl Lowering {
         let input = self.input(norms.input.as_ref(), x, layer.adds_to_normed);
         self.feed_forward(&layer.ffn, input, residual(norms.output.as_ref()));
         self.norm_in_place(x, norms.sum.as_ref());
+        self.ops
+            .extend(layer.factor.map(|factor| Op::Multiply { x, factor }));
     }
 
     /// What a part reads, whose output is added to `x` or to `x` after its norm.
@@ -181,6 +183,8 @@ impl Lowering {
         };
         self.attention(&layer.attention, place, Input::Plain(input), residual);
         self.feed_forward(&layer.ffn, Input::Plain(ffn_input), residual);
+        self.ops
+            .extend(layer.factor.map(|factor| Op::Multiply { x, factor }));
     }
 
     fn copy_or_norm(&mut self, norm: Option<&Norm<VectorId>>, x: BufferId) -> BufferId {
@@ -324,6 +328,7 @@ impl Lowering {
             scale: of.scale,
             softcap: of.softcap,
             alibi_slopes: of.alibi_slopes.clone(),
+            relative: of.relative.clone(),
             sinks: of.sinks,
             mask: match of.window {
                 window if self.is_causal => Mask::Causal { window },
@@ -380,6 +385,7 @@ impl Lowering {
             scale: of.scale,
             softcap: None,
             alibi_slopes: None,
+            relative: None,
             sinks: None,
             mask: Mask::Causal { window: None },
             out: attended,
@@ -431,6 +437,15 @@ impl Lowering {
                 let activated = self.up(mlp, input);
                 self.project(activated, mlp.down, to);
             }
+            Ffn::Xielu(of) => {
+                let activated = self.buffer("activated", Rows::Chunk, of.up.n_rows);
+                self.linear(input, of.up, activated, Then::Store);
+                self.ops.push(Op::Xielu {
+                    x: activated,
+                    curve: of.curve,
+                });
+                self.project(activated, of.down, to);
+            }
             Ffn::Experts(moe) => self.experts(moe, input, to),
         }
     }
@@ -471,6 +486,7 @@ impl Lowering {
             x,
             experts: of.experts.clone(),
             n_chosen: of.n_chosen,
+            weighs_input: of.weighs_input,
             scratch,
             out,
         }));
@@ -525,16 +541,30 @@ impl Lowering {
                 self.head(head, head.weight.unwrap_or(network.embedding.tokens), input)
             }
             Task::Embed => self.pool(network, x, pooling),
-            Task::Classify { dense, out } => {
-                let pooled = self.pool(network, x, pooling);
-                let hidden = self.buffer("dense", Rows::Pooled, dense.n_rows);
-                self.linear(Input::Plain(pooled), *dense, hidden, Then::Store);
-                self.ops.push(Op::Softcap { x: hidden, cap: 1.0 });
-                let scores = self.buffer("scores", Rows::Pooled, out.n_rows);
-                self.linear(Input::Plain(hidden), *out, scores, Then::Store);
+            Task::Classify(of) => {
+                let mut x = self.pool(network, x, pooling);
+                if let Some(hidden) = &of.hidden {
+                    x = self.hidden(hidden, x);
+                }
+                let scores = self.buffer("scores", Rows::Pooled, of.out.n_rows);
+                self.linear(Input::Plain(x), of.out, scores, Then::Store);
                 scores
             }
         }
+    }
+
+    /// The layer of a classifier before the last one.
+    fn hidden(&mut self, of: &Hidden<MatrixId, VectorId>, x: BufferId) -> BufferId {
+        let hidden = self.buffer("dense", Rows::Pooled, of.dense.n_rows);
+        match of.activation {
+            Some(activation) => self.linear(Input::Plain(x), of.dense, hidden, Then::Act(activation)),
+            None => {
+                self.linear(Input::Plain(x), of.dense, hidden, Then::Store);
+                self.ops.push(Op::Softcap { x: hidden, cap: 1.0 });
+            }
+        }
+        self.norm_in_place(hidden, of.norm.as_ref());
+        hidden
     }
 
     fn project_out<'a>(&mut self, network: &Description, input: Input<'a>, rows: Rows) -> Input<'a> {

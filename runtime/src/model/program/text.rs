@@ -101,6 +101,8 @@ impl Op {
             Op::Pool { .. } => "pool",
             Op::UnitRows { .. } => "unit rows",
             Op::Softcap { .. } => "softcap",
+            Op::Xielu { .. } => "xielu",
+            Op::Multiply { .. } => "multiply",
         }
     }
 }
@@ -137,6 +139,8 @@ impl Display for Op {
             Op::Pool { x, kind, out } => write!(f, "{x} {kind:?} -> {out}"),
             Op::UnitRows { x, weight } => write!(f, "{x} of {weight}"),
             Op::Softcap { x, cap } => write!(f, "{x} at {cap}"),
+            Op::Xielu { x, curve } => write!(f, "{x} by {curve}"),
+            Op::Multiply { x, factor } => write!(f, "{x} by {factor}"),
         }
     }
 }
@@ -185,7 +189,12 @@ impl Display for Keys {
             } else {
                 "each head"
             };
-            write!(f, " q {} k {} over {over}", norm(&norms.q), norm(&norms.k))?;
+            write!(f, " q {} k {}", norm(&norms.q), norm(&norms.k))?;
+            if let Some(of_values) = &norms.v {
+                write!(f, " v {}", norm(of_values))?;
+            }
+            let after = if norms.after_rope { " after rope" } else { "" };
+            write!(f, " over {over}{after}")?;
         }
         if let Some(rope) = self.rope {
             write!(f, " rope {rope}")?;
@@ -221,6 +230,10 @@ impl Display for Attend {
         }
         if self.alibi_slopes.is_some() {
             write!(f, " alibi")?;
+        }
+        if let Some(relative) = &self.relative {
+            let n_distances = relative.buckets.len();
+            write!(f, " bias {} of {n_distances} distances", relative.values)?;
         }
         if let Some(sinks) = self.sinks {
             write!(f, " sinks {sinks}")?;
@@ -258,7 +271,12 @@ impl Display for Experts {
         let scratch = &self.scratch;
         let (rows, product) = (scratch.rows, scratch.product);
         let (activated, computed) = (scratch.activated, scratch.computed);
-        write!(f, " ({rows} {product} {activated} {computed}) -> {}", self.out)
+        let weighed = if self.weighs_input { " weighed first" } else { "" };
+        write!(
+            f,
+            "{weighed} ({rows} {product} {activated} {computed}) -> {}",
+            self.out
+        )
     }
 }
 
@@ -308,5 +326,6 @@ fn act(activation: Activation) -> String {
         Activation::Relu => "relu".to_owned(),
         Activation::SquaredRelu => "relu2".to_owned(),
         Activation::ClampedSwiglu { limit } => format!("swiglu within {limit}"),
+        Activation::Xielu { .. } => "xielu".to_owned(),
     }
 }
