@@ -54,6 +54,7 @@ fn describe(config: &Fields, positions_from: usize, task: Task<Matrix>) -> Resul
     {
         return Err(unsupported("position_embedding_type", kind, "absolute"));
     }
+    config.without_effect(&["tie_word_embeddings"]);
     let mut sizes = Sizes::read(config)?;
     let n_positions = sizes.context_len;
     sizes.context_len = n_positions.saturating_sub(positions_from);

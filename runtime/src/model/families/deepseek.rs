@@ -4,8 +4,8 @@ use kernels::{Activation, ExpertGroups, GroupScore, RopePairs, Scoring};
 
 use super::granite::Multipliers;
 use super::llama;
-use super::parts::{MlpShape, Sizes, activation, experts, gated_mlp, linear, rms_norm, vector};
-use crate::model::config::{Fields, N_EXPERTS, N_LAYERS, invalid};
+use super::parts::{MlpShape, Sizes, activation, experts, gated_mlp, linear, rms_norm, unsupported, vector};
+use crate::model::config::{Aliases, Fields, N_EXPERTS, N_LAYERS, invalid};
 use crate::model::error::ModelError;
 use crate::model::spec::{
     Attention, Ffn, Latent, Layout, Matrix, Mlp, ModelSpec, Moe, Part, Rows, TensorSpec, Vector,
@@ -17,6 +17,9 @@ const N_HEADS_MAX: usize = 1 << 16;
 /// DeepSeek-V2 and V2-Lite.
 pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
     let method = config.text(&["topk_method"])?;
+    check_choice(config, &["scoring_func"], &["softmax"], "softmax")?;
+    let ways = ["greedy", "group_limited_greedy"];
+    check_choice(config, &["topk_method"], &ways, "greedy, group_limited_greedy")?;
     let options = Router {
         scoring: Scoring::Softmax,
         group_score: (method == Some("group_limited_greedy")).then_some(GroupScore::Best),
@@ -28,6 +31,8 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
 
 /// DeepSeek-V3 and R1.
 pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
+    check_choice(config, &["scoring_func"], &["sigmoid"], "sigmoid")?;
+    check_choice(config, &["topk_method"], &["noaux_tc"], "noaux_tc")?;
     let options = Router {
         scoring: Scoring::Sigmoid,
         group_score: Some(GroupScore::BestTwo),
@@ -44,6 +49,19 @@ pub(super) fn describe_minicpm3(config: &Fields) -> Result<ModelSpec, ModelError
     Ok(spec)
 }
 
+/// Refuses another way to choose experts than the implemented ones.
+fn check_choice(
+    config: &Fields,
+    option: Aliases,
+    implemented: &[&str],
+    supported: &'static str,
+) -> Result<(), ModelError> {
+    match config.text(option)? {
+        Some(value) if !implemented.contains(&value) => Err(unsupported(option[0], value, supported)),
+        _ => Ok(()),
+    }
+}
+
 /// What the routers differ in.
 struct Router {
     scoring: Scoring,
@@ -54,6 +72,11 @@ struct Router {
 
 fn describe(config: &Fields, router: Router) -> Result<ModelSpec, ModelError> {
     let mut spec = with_latent_attention(config, RopePairs::Interleaved)?;
+    if config.flag("rope_interleave")? == Some(false) {
+        for rope in &mut spec.ropes {
+            rope.pairs = RopePairs::HalfSplit;
+        }
+    }
     let first = config.count("first_k_dense_replace")?.unwrap_or(0);
     let step = config.size(&["moe_layer_freq"])?.unwrap_or(1);
     if config.size(N_EXPERTS)?.is_some() {
