@@ -27,6 +27,8 @@ mod qwen;
 mod stablelm;
 mod starcoder2;
 
+pub(super) use parts::linear;
+
 use super::config::Fields;
 use super::error::ModelError;
 use super::spec::{ModelSpec, Task};

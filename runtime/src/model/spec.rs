@@ -116,6 +116,8 @@ pub(super) struct Network<M, V> {
     pub(super) project_out: Option<M>,
     /// What becomes of the activations in the end.
     pub(super) task: Task<M>,
+    /// What a pooled vector passes through, in this order.
+    pub(super) projections: Vec<Projection<M>>,
     /// Beginnings of names of tensors that the checkpoint may hold and nothing here needs.
     pub(super) ignored: Vec<String>,
 }
@@ -153,6 +155,15 @@ pub(super) enum Task<M> {
         /// `[n_labels, hidden_size]`
         out: M,
     },
+}
+
+/// `weight · x` or `tanh(weight · x)`, for a pooled vector.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Projection<M> {
+    /// `[size after, size before]`
+    pub(super) weight: M,
+    /// Whether tanh follows.
+    pub(super) is_tanh: bool,
 }
 
 /// `softcap(scale · weight · x)`
@@ -420,6 +431,14 @@ pub(super) trait Convert: Sized {
                     out: self.matrix(out),
                 },
             },
+            projections: spec
+                .projections
+                .iter()
+                .map(|projection| Projection {
+                    weight: self.matrix(&projection.weight),
+                    is_tanh: projection.is_tanh,
+                })
+                .collect(),
             ignored: spec.ignored.clone(),
         }
     }

@@ -10,7 +10,8 @@ use super::{
 use crate::model::kv_layout::{KvLayout, Place};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{
-    Attention, Ffn, Grouped, Head, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Task, VectorId,
+    Attention, Ffn, Grouped, Head, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Projection, Task,
+    VectorId,
 };
 
 /// A numbered description.
@@ -524,7 +525,10 @@ impl Lowering {
                 let input = self.project_out(network, input, Rows::Logits);
                 self.head(head, head.weight.unwrap_or(network.embedding.tokens), input)
             }
-            Task::Embed => self.pool(network, x, pooling),
+            Task::Embed => {
+                let pooled = self.pool(network, x, pooling);
+                self.projections(&network.projections, pooled)
+            }
             Task::Classify { dense, out } => {
                 let pooled = self.pool(network, x, pooling);
                 let hidden = self.buffer("dense", Rows::Pooled, dense.n_rows);
@@ -535,6 +539,17 @@ impl Lowering {
                 scores
             }
         }
+    }
+
+    fn projections(&mut self, projections: &[Projection<MatrixId>], pooled: BufferId) -> BufferId {
+        projections.iter().fold(pooled, |x, projection| {
+            let out = self.buffer("projected", Rows::Pooled, projection.weight.n_rows);
+            self.linear(Input::Plain(x), projection.weight, out, Then::Store);
+            if projection.is_tanh {
+                self.ops.push(Op::Softcap { x: out, cap: 1.0 });
+            }
+            out
+        })
     }
 
     fn project_out<'a>(&mut self, network: &Description, input: Input<'a>, rows: Rows) -> Input<'a> {
