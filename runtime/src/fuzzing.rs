@@ -27,13 +27,20 @@ pub fn tokenizer(file: &[u8]) {
     }
 }
 
-/// Loads a `tokenizer.model` or `*.tiktoken` and encodes and decodes with it.
+/// Loads a vocabulary of each format beside `tokenizer.json` and encodes and decodes with it.
 pub fn vocabulary(file: &[u8]) {
-    for path in ["tokenizer.model", "qwen.tiktoken"] {
+    for path in [
+        "tokenizer.model",
+        "qwen.tiktoken",
+        "tekken.json",
+        "tokenizer.model.v3",
+        "vocab.txt",
+    ] {
         let config = TokenizerConfig {
             bos_token: Some("<s>".into()),
             add_bos_token: Some(true),
             added_tokens: vec![AddedToken::special("<s>".into(), None)],
+            model_type: Some("bert".into()),
             ..TokenizerConfig::default()
         };
         let Ok(tokenizer) = Tokenizer::from_bytes(Path::new(path), file, config) else {

@@ -1,17 +1,20 @@
 //! Encodes texts as tokens, and turns tokens back into bytes.
 //!
-//! Owns the loading of `tokenizer.json`, `tokenizer.model` and `*.tiktoken`, and the bound on how many texts are
-//! encoded at once. Must not know requests or the engine.
+//! Owns the loading of the files of a tokenizer (see [`Tokenizer::file_in`]), and the bound on how many texts are encoded
+//! at once. Must not know requests or the engine.
 
 mod boundaries;
 mod bytes;
+mod classes;
 mod config;
 mod error;
 mod file;
+mod mistral;
 mod pairs;
 mod plain;
 mod prefixes;
 mod sentencepiece;
+mod shortened;
 mod special;
 mod tiktoken;
 
@@ -26,14 +29,52 @@ use boundaries::{Boundaries, Boundary};
 pub use bytes::{Special, TokenBytes};
 pub use config::TokenizerConfig;
 pub use error::TokenizerError;
-use plain::{Plain, Vocabulary};
+use plain::{Plain, Vocabulary, is_xlm_roberta};
 use sentencepiece::SentencePiece;
+pub use shortened::{Limit, PairLimit, Side};
 pub use special::AddedToken;
 use tiktoken::Tiktoken;
 
 /// A text is refused unread if it is this many times longer than the longest text of the tokens that fit. Normalisation
 /// may shorten a text, but never by this much.
 const SHRINKING_MAX: usize = 4;
+
+/// How a tokenizer file is named.
+enum FileName {
+    Is(&'static str),
+    EndsWith(&'static str),
+    StartsWith(&'static str),
+}
+
+const TEKKEN: &str = "tekken.json";
+const VOCAB: &str = "vocab.json";
+/// The end of the name of fairseq's sentencepiece models.
+const BPE_MODEL: &str = ".bpe.model";
+/// The beginning of the names of Mistral's sentencepiece models: `tokenizer.model.v3`.
+const VERSIONED: &str = "tokenizer.model.";
+
+/// The files that define a tokenizer, the most complete first.
+const FILES: [FileName; 9] = [
+    FileName::Is("tokenizer.json"),
+    FileName::Is("tokenizer.model"),
+    FileName::Is("tiktoken.model"),
+    FileName::EndsWith(".tiktoken"),
+    FileName::Is(TEKKEN),
+    FileName::StartsWith(VERSIONED),
+    FileName::EndsWith(BPE_MODEL),
+    FileName::Is(VOCAB),
+    FileName::Is("vocab.txt"),
+];
+
+impl FileName {
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            FileName::Is(whole) => name == *whole,
+            FileName::EndsWith(end) => name.ends_with(end),
+            FileName::StartsWith(start) => name.starts_with(start),
+        }
+    }
+}
 
 /// Largest vocabulary file, in bytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -73,18 +114,13 @@ enum Encoder {
 }
 
 impl Tokenizer {
-    /// The tokenizer file of a folder: `tokenizer.json` before `tokenizer.model` before `*.tiktoken`.
+    /// The tokenizer file of a folder: the first of `FILES` that it has; of several that match, the last by name.
     pub fn file_in(folder: &Path) -> Option<PathBuf> {
-        let named = ["tokenizer.json", "tokenizer.model"].map(|name| folder.join(name));
-        let known = named.into_iter().find(|path| path.is_file());
-        let ranks = || {
-            let entries = std::fs::read_dir(folder).ok()?;
-            let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-            paths
-                .filter(|path| path.extension().is_some_and(|extension| extension == "tiktoken"))
-                .min()
-        };
-        known.or_else(ranks)
+        let entries = std::fs::read_dir(folder).ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names: Vec<String> = names.filter(|name| folder.join(name).is_file()).collect();
+        let last = |file: &FileName| names.iter().filter(|name| file.matches(name)).max();
+        FILES.iter().find_map(last).map(|name| folder.join(name))
     }
 
     /// Loads the tokenizer of a folder: see [`Tokenizer::file_in`] and [`TokenizerConfig::load`].
@@ -96,7 +132,29 @@ impl Tokenizer {
             folder: folder.to_path_buf(),
         })?;
         let contents = file::read(&path, FILE_BYTES_MAX)?.unwrap_or_default();
-        Self::from_bytes(&path, &contents, TokenizerConfig::load(folder)?)
+        let config = TokenizerConfig::load(folder)?;
+        if path.ends_with(VOCAB) {
+            let merges = folder.join("merges.txt");
+            let found = file::read(&merges, FILE_BYTES_MAX)?;
+            let merges = found.ok_or(TokenizerError::Missing { path: merges })?;
+            return Self::from_merges(&path, &contents, &merges, config);
+        }
+        Self::from_bytes(&path, &contents, config)
+    }
+
+    /// Makes a tokenizer of the contents of `vocab.json`, at `path`, and `merges.txt`.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] for contents that are damaged, or a class that is not supported.
+    pub fn from_merges(
+        path: &Path,
+        vocab: &[u8],
+        merges: &[u8],
+        mut config: TokenizerConfig,
+    ) -> Result<Self, TokenizerError> {
+        let json = classes::of_merges(vocab, merges, &mut config);
+        let json = json.map_err(|reason| invalid(path, reason))?;
+        Self::of_library(path, json, config)
     }
 
     /// Makes a tokenizer from the contents of a file. The path is not read: its file name determines the format, and
@@ -104,31 +162,57 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError`] for contents that are damaged or of an unknown kind.
-    pub fn from_bytes(path: &Path, contents: &[u8], config: TokenizerConfig) -> Result<Self, TokenizerError> {
-        let invalid = |reason: String| TokenizerError::Invalid {
-            path: path.to_path_buf(),
-            reason,
-        };
+    pub fn from_bytes(
+        path: &Path,
+        contents: &[u8],
+        mut config: TokenizerConfig,
+    ) -> Result<Self, TokenizerError> {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let extension = path.extension().and_then(|extension| extension.to_str());
-        let (encoder, boundaries, tokens) = if extension == Some("json") {
-            let library = library(contents).map_err(invalid)?;
-            let tokens = TokenBytes::new(&library)?;
-            let boundaries = library_boundaries(&library, &config);
-            (Encoder::Library(Box::new(library)), boundaries, tokens)
-        } else {
-            let vocabulary = vocabulary(path, contents, &config).map_err(invalid)?;
-            let plain = Plain::new(vocabulary, &config);
-            let (boundaries, tokens) = (plain.boundaries(&config), plain.tokens()?);
-            (Encoder::Plain(Box::new(plain)), boundaries, tokens)
+        let json = match extension {
+            Some("txt") => classes::of_words(contents, &mut config),
+            Some("json") if name != TEKKEN => {
+                serde_json::from_slice(contents).map_err(|error| error.to_string())
+            }
+            _ => {
+                let vocabulary = vocabulary(name, contents, &mut config);
+                let plain = Plain::new(vocabulary.map_err(|reason| invalid(path, reason))?, &config);
+                let (boundaries, tokens) = (plain.boundaries(&config), plain.tokens()?);
+                return Ok(Self::new(
+                    Encoder::Plain(Box::new(plain)),
+                    boundaries,
+                    tokens,
+                    config,
+                ));
+            }
         };
+        Self::of_library(path, json.map_err(|reason| invalid(path, reason))?, config)
+    }
+
+    fn of_library(path: &Path, json: Value, config: TokenizerConfig) -> Result<Self, TokenizerError> {
+        let library = library(json, &config).map_err(|reason| invalid(path, reason))?;
+        let tokens = TokenBytes::new(&library)?;
+        let boundaries = library_boundaries(&library, &config);
+        Ok(Self::new(
+            Encoder::Library(Box::new(library)),
+            boundaries,
+            tokens,
+            config,
+        ))
+    }
+
+    fn new(encoder: Encoder, boundaries: Boundaries, tokens: TokenBytes, config: TokenizerConfig) -> Self {
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
+        Self {
             encoder,
             config,
             boundaries,
             tokens,
             pool: Arc::new(Semaphore::new(n_threads)),
-        })
+        }
     }
 
     /// Limits the tokenizer to `n_threads` requests at once; at least one.
@@ -155,6 +239,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`] when the library fails.
     pub fn encode(&self, text: &str, begin: Begin) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = match &self.encoder {
+            Encoder::Plain(plain) if self.config.lowers_texts => plain.encode(&text.to_lowercase()),
             Encoder::Plain(plain) => plain.encode(text),
             Encoder::Library(library) => {
                 let encode = || library.encode_fast(text, begin == Begin::Add);
@@ -170,10 +255,11 @@ impl Tokenizer {
     /// Encodes two texts as one sequence. The tokenizer's template for pairs joins them and assigns token types.
     ///
     /// # Errors
-    /// [`TokenizerError::NoPairs`] without a `tokenizer.json`; [`TokenizerError::Encode`] when the library fails.
+    /// [`TokenizerError::NoPairs`] for a vocabulary that does not define how to join texts; [`TokenizerError::Encode`] when the library fails.
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Pair, TokenizerError> {
         let Encoder::Library(library) = &self.encoder else {
-            return Err(TokenizerError::NoPairs);
+            let ids = |text| self.encode(text, Begin::Leave);
+            return self.joined(&ids(first)?, &ids(second)?);
         };
         let encode = || library.encode_fast((first, second), true);
         let encoding = guarded(encode).map_err(encode_error)?;
@@ -212,15 +298,42 @@ impl Tokenizer {
     }
 }
 
-/// Parses a `tokenizer.json` and switches off the truncation and padding that training used.
-fn library(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    // The library assumes that its input is valid JSON.
-    let value: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+/// Makes a tokenizer of a `tokenizer.json` and switches off the truncation and padding that training used. What
+/// `tokenizer_config.json` defines explicitly replaces the normalisation of the file, as in Python.
+fn library(mut json: Value, config: &TokenizerConfig) -> Result<tokenizers::Tokenizer, String> {
+    if json["normalizer"]["type"] == "BertNormalizer" {
+        let fields = [
+            ("lowercase", config.do_lower_case),
+            ("strip_accents", config.strip_accents),
+            ("handle_chinese_chars", config.tokenize_chinese_chars),
+        ];
+        for (field, value) in fields {
+            if let Some(value) = value {
+                json["normalizer"][field] = value.into();
+            }
+        }
+    }
+    if config.lowers_texts && json.is_object() {
+        let own = json["normalizer"].take();
+        let lowercase = serde_json::json!({"type": "Lowercase"});
+        let both: Vec<Value> = [lowercase, own]
+            .into_iter()
+            .filter(|step| !step.is_null())
+            .collect();
+        json["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": both});
+    }
     guarded(|| {
-        let mut library: tokenizers::Tokenizer = serde_json::from_value(value)?;
+        let mut library: tokenizers::Tokenizer = serde_json::from_value(json)?;
         library.with_truncation(None)?.with_padding(None);
         Ok(library)
     })
+}
+
+fn invalid(path: &Path, reason: String) -> TokenizerError {
+    TokenizerError::Invalid {
+        path: path.to_path_buf(),
+        reason,
+    }
 }
 
 /// Calls the library, which panics on some inconsistent files, and catches the panic.
@@ -242,12 +355,27 @@ fn library_boundaries(library: &tokenizers::Tokenizer, config: &TokenizerConfig)
     }
 }
 
-/// Parses a vocabulary file. A `tokenizer.model` is in sentencepiece's format, or in tiktoken's for GLM-4.
-fn vocabulary(path: &Path, contents: &[u8], config: &TokenizerConfig) -> Result<Vocabulary, String> {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+/// Parses a vocabulary file. A `tokenizer.model` is in sentencepiece's format, or in tiktoken's for GLM-4. Mistral's
+/// files complete the configuration.
+fn vocabulary(name: &str, contents: &[u8], config: &mut TokenizerConfig) -> Result<Vocabulary, String> {
+    if name == TEKKEN {
+        let (tiktoken, version) = Tiktoken::parse_tekken(contents)?;
+        mistral::complete(config, &version);
+        return Ok(Vocabulary::Tiktoken(tiktoken));
+    }
+    if let Some(version) = name.strip_prefix(VERSIONED) {
+        mistral::complete(config, version);
+    }
+    if name.ends_with(BPE_MODEL) {
+        if !is_xlm_roberta(config) {
+            let class = config.tokenizer_class.as_deref().unwrap_or("none");
+            return Err(format!(
+                "tokenizer_class {class} is not supported for this file; supported is XLMRobertaTokenizer"
+            ));
+        }
+        let model = SentencePiece::parse_fairseq(contents)?;
+        return Ok(Vocabulary::SentencePiece(Box::new(model)));
+    }
     if !name.ends_with(".tiktoken") && !Tiktoken::is_tiktoken(contents) {
         let model = SentencePiece::parse(contents)?;
         return Ok(Vocabulary::SentencePiece(Box::new(model)));

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use runtime::engine::{PoolRequest, PreemptionMode};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use serving::{ALONE, Answer, Serving, Setup};
 
 /// Largest difference of a logit, an element of a vector, or a score.
@@ -272,6 +273,64 @@ fn every_embedding_model_and_cross_encoder_agrees() {
             }
         }
     });
+}
+
+/// Files of a fixture as transformers 5 and sentence-transformers 6 write them: the name of the fixture, and what changes a
+/// file.
+type Dialect = (&'static str, &'static str, fn(&mut Value));
+
+const DIALECTS: [Dialect; 4] = [
+    ("llama3.2-tied-ropescaled", "config.json", |config| {
+        let mut rope = config["rope_scaling"].take();
+        rope["rope_theta"] = config["rope_theta"].take();
+        config["rope_parameters"] = rope;
+        config["dtype"] = config["torch_dtype"].take();
+    }),
+    ("gemma3_text", "config.json", |config| {
+        let mut full = config["rope_scaling"].take();
+        full["rope_theta"] = config["rope_theta"].take();
+        let local = config["rope_local_base_freq"].take();
+        let sliding = json!({"rope_type": "default", "rope_theta": local});
+        config["rope_parameters"] = json!({"full_attention": full, "sliding_attention": sliding});
+    }),
+    ("bge-bert-cls", "1_Pooling/config.json", |config| {
+        *config = json!({"embedding_dimension": 64, "pooling_mode": "cls", "include_prompt": true});
+    }),
+    ("qwen3-embedding-lasttoken", "1_Pooling/config.json", |config| {
+        *config = json!({"embedding_dimension": 64, "pooling_mode": ["lasttoken"]});
+    }),
+];
+
+#[test]
+fn folders_of_newer_programs_compute_the_same() {
+    let computed = |dir: &Path, reference: &Reference| {
+        let serving = Serving::start(dir, ALONE);
+        let ids = reference.prompts.iter().map(|prompt| prompt.ids.as_slice());
+        if generates(reference) {
+            let answers = serving.generate(&ids.collect::<Vec<_>>(), 4);
+            answers
+                .into_iter()
+                .map(|answer| answer.logits)
+                .collect::<Vec<_>>()
+        } else {
+            let request = |ids: &[u32]| PoolRequest {
+                prompt: ids.to_vec().into(),
+                ..PoolRequest::default()
+            };
+            serving.pool(ids.map(request).collect())
+        }
+    };
+    for (name, file, change) in DIALECTS {
+        let dir = fixture::materialise(name);
+        let json = std::fs::read(dir.path().join("reference.json")).unwrap();
+        let reference: Reference = serde_json::from_slice(&json).unwrap();
+        let older = computed(dir.path(), &reference);
+        let path = dir.path().join(file);
+        let mut content: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut content);
+        std::fs::write(&path, content.to_string()).unwrap();
+        assert!(computed(dir.path(), &reference) == older, "{name}: other bits");
+    }
 }
 
 fn of_length_one(vector: &[f32]) -> Vec<f32> {

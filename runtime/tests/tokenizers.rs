@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue names the place")]
 
+#[path = "tokenizers/files.rs"]
+mod files;
+
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 

@@ -23,10 +23,19 @@ impl Patterns {
 }
 
 /// Configuration, tokenizer and template files, which are small.
-const TEXT_FILES: [&str; 6] = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.spm"];
+const TEXT_FILES: [&str; 7] = [
+    "*.json",
+    "*.txt",
+    "*.model",
+    "tokenizer.model.v*",
+    "*.tiktoken",
+    "*.jinja",
+    "*.spm",
+];
 /// The files of a tokenizer in another model's repository.
-const TOKENIZER_FILES: [&str; 10] = [
+const TOKENIZER_FILES: [&str; 11] = [
     "tokenizer*",
+    "tekken.json",
     "*.model",
     "*.tiktoken",
     "*.jinja",
@@ -76,11 +85,30 @@ pub(super) fn select<'a>(paths: &[&'a str], patterns: &Patterns) -> Vec<&'a str>
     };
     ignore.extend(patterns.ignore.iter().map(String::as_str));
     let fits = |list: &[&str], path: &str| list.iter().any(|pattern| matches(pattern, path));
+    let selects = |path: &str| match module_weights(path, paths) {
+        Some(is_chosen) if patterns.allow.is_empty() => is_chosen,
+        _ => fits(&allow, path),
+    };
     paths
         .iter()
         .copied()
-        .filter(|path| fits(&allow, path) && !fits(&ignore, path))
+        .filter(|path| selects(path) && !fits(&ignore, path))
         .collect()
+}
+
+/// Whether the weights of a module of sentence-transformers are selected, whatever the format of the model's weights is:
+/// safetensors, or a pickle if the module's folder has none. `None` for other files.
+fn module_weights(path: &str, paths: &[&str]) -> Option<bool> {
+    let (folder, file) = path
+        .split_once('/')
+        .filter(|(folder, _)| matches("[0-9]*_*", folder))?;
+    let is_pickle = PICKLES.iter().any(|pattern| matches(pattern, file));
+    let is_safe = |path: &str| {
+        let inner = path.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
+        inner.is_some_and(|inner| matches(SAFETENSORS, inner))
+    };
+    let has_safe = || paths.iter().any(|path| is_safe(path));
+    (is_pickle || is_safe(path)).then(|| !is_pickle || !has_safe())
 }
 
 /// Whether `pattern` matches all of `path`. `*` (and so `**`) matches any text, including slashes; `?` matches any
@@ -209,14 +237,18 @@ mod tests {
             "onnx/tokenizer.json",
             "qwen.tiktoken",
             "sentence_bert_config.json",
+            "tekken.json",
+            "tiktoken.model",
+            "tokenizer.model.v3",
+            "3_Dense/pytorch_model.bin",
             "spiece.model",
             "tokenization_qwen.py",
             "vocab.txt",
         ];
         let taken = select(&paths, &Patterns::default());
-        insta::assert_snapshot!(taken.join(" "), @"1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors model.safetensors modules.json qwen.tiktoken sentence_bert_config.json spiece.model vocab.txt");
+        insta::assert_snapshot!(taken.join(" "), @"1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors model.safetensors modules.json qwen.tiktoken sentence_bert_config.json tekken.json tiktoken.model tokenizer.model.v3 3_Dense/pytorch_model.bin spiece.model vocab.txt");
         let taken = select(&paths, &Patterns::tokenizer());
-        insta::assert_snapshot!(taken.join(" "), @"qwen.tiktoken spiece.model vocab.txt");
+        insta::assert_snapshot!(taken.join(" "), @"qwen.tiktoken tekken.json tiktoken.model tokenizer.model.v3 spiece.model vocab.txt");
     }
 
     #[test]
@@ -243,7 +275,7 @@ mod tests {
             "pytorch_model.bin.index.json",
             "2_Dense/model.safetensors",
         ];
-        assert_eq!(select(&paths, &Patterns::default()), paths[1..5]);
+        assert_eq!(select(&paths, &Patterns::default()), paths[1..]);
         let nested = ["config.json", "sub/model.safetensors", "training_args.bin"];
         assert_eq!(select(&nested, &Patterns::default()), nested[..2]);
     }

@@ -285,6 +285,25 @@ impl Fields {
         self.list(field, "strings", Value::as_str)
     }
 
+    /// A string or a list of strings.
+    pub(super) fn text_or_texts(&self, field: &'static str) -> Result<Option<Vec<&str>>, ModelError> {
+        let Some(value) = self.get(field) else {
+            return Ok(None);
+        };
+        let texts = match value {
+            Value::Array(items) => items.iter().map(Value::as_str).collect(),
+            single => single.as_str().map(|text| vec![text]),
+        };
+        let wrong = || {
+            let shown = shown(value);
+            invalid(
+                field,
+                format!("is {shown}, must be a string or a list of strings"),
+            )
+        };
+        texts.map(Some).ok_or_else(wrong)
+    }
+
     /// These fields and one more, for objects within a config that count on a field outside.
     pub(super) fn with(&self, field: &str, size: usize) -> Fields {
         let mut fields = self.clone();

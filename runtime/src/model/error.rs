@@ -49,11 +49,13 @@ pub enum ModelError {
         /// What is supported.
         supported: &'static str,
     },
-    /// A field of config.json changes what the model computes, and the code for this architecture does not read it.
+    /// A field changes what the model computes, and the code for this architecture does not read it.
     #[error(
-        "config.json: {field} = {value} changes what the model computes, and is not supported for this architecture"
+        "{file}: {field} = {value} changes what the model computes, and is not supported for this architecture"
     )]
     UnreadField {
+        /// The file.
+        file: String,
         /// The field, with the objects that contain it.
         field: String,
         /// Its value.

@@ -35,6 +35,8 @@ mod stablelm;
 mod stack;
 mod starcoder2;
 
+pub(super) use parts::linear;
+
 use super::config::Fields;
 use super::error::ModelError;
 use super::pooling::PoolingKind;

@@ -9,15 +9,15 @@ use kernels::CpuContext;
 
 use super::check::{Limits, check_batch, inconsistent};
 use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Weights, dummy_weights};
-use super::config::{Fields, eos_token_ids, read_json};
+use super::config::{Fields, eos_token_ids, invalid, read_json};
 use super::cpu::Cpu;
 use super::error::ModelError;
 use super::families;
 use super::kv_layout::KvLayout;
-use super::pooling::{Pooling, PoolingKind};
+use super::pooling::{Modules, Pooling, PoolingKind, trained_len};
 use super::program::lower;
 use super::rope::RopeSpec;
-use super::spec::{ModelSpec, Task as TaskSpec, WeightList};
+use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec, WeightList};
 use super::unread;
 use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
 
@@ -130,7 +130,11 @@ impl Model {
             );
         }
         let eos_token_ids = eos_token_ids(&config, generation.as_ref())?;
-        let max_model_len = max_model_len(spec.context_len, options.max_model_len)?;
+        let trained_len = match &spec.task {
+            TaskSpec::Generate(_) => None,
+            TaskSpec::Embed | TaskSpec::Classify(_) => trained_len(dir)?,
+        };
+        let max_model_len = max_model_len(spec.context_len, trained_len, options.max_model_len)?;
         let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
         let (network, list) = spec.numbered();
         let source = Source {
@@ -146,7 +150,10 @@ impl Model {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),
             vocab_size: spec.vocab_size,
-            embedding_size: spec.hidden_size,
+            embedding_size: spec
+                .projections
+                .last()
+                .map_or(spec.hidden_size, |last| last.weight.n_rows()),
             max_model_len,
             eos_token_ids,
             n_layers: spec.layers.len(),
@@ -309,7 +316,13 @@ impl Source<'_> {
 pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>), ModelError> {
     let mut spec = families::describe(config)?;
     check_quantization(dir, config)?;
-    let stored = Pooling::read(dir)?;
+    let stored = Modules::read(dir)?;
+    let (stored, projections) = match stored {
+        Some(modules) => (Some(modules.pooling), modules.projections),
+        None => (None, Vec::new()),
+    };
+    check_sizes(&projections, spec.hidden_size)?;
+    spec.projections = projections;
     let pooling = match &spec.task {
         TaskSpec::Embed => Some(stored.unwrap_or(Pooling::DEFAULT)),
         TaskSpec::Classify(classifier) => Some(Pooling {
@@ -332,6 +345,20 @@ pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option
         }
     };
     Ok((spec, pooling))
+}
+
+/// Checks that each projection reads what the one before it writes.
+fn check_sizes(projections: &[Projection<Matrix>], hidden_size: usize) -> Result<(), ModelError> {
+    let mut size = hidden_size;
+    for projection in projections {
+        let Matrix { n_cols, .. } = projection.weight;
+        if n_cols != size {
+            let reason = format!("is {n_cols}, and the vector before it has {size} elements");
+            return Err(invalid("in_features", reason));
+        }
+        size = projection.weight.n_rows();
+    }
+    Ok(())
 }
 
 /// Refuses a checkpoint of ModelOpt, which names its quantization in a file of its own.
@@ -369,11 +396,17 @@ fn task(spec: &ModelSpec, pooling: Option<Pooling>, eos: &[u32]) -> Task {
     }
 }
 
-/// The longest sequence: the requested one, if the model's context allows it.
-pub(super) fn max_model_len(context_len: usize, asked: Option<u32>) -> Result<u32, ModelError> {
-    let limit = u32::try_from(context_len).unwrap_or(u32::MAX);
+/// The longest sequence: the requested one, if the model's context allows it; else the context, or the length that an
+/// embedding model was trained for.
+pub(super) fn max_model_len(
+    context_len: usize,
+    trained_len: Option<usize>,
+    asked: Option<u32>,
+) -> Result<u32, ModelError> {
+    let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let limit = length(context_len);
     match asked {
-        None => Ok(limit),
+        None => Ok(trained_len.map_or(limit, length).min(limit)),
         Some(asked) if (1..=limit).contains(&asked) => Ok(asked),
         Some(asked) => Err(ModelError::MaxModelLen { asked, limit }),
     }

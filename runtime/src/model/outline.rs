@@ -117,7 +117,7 @@ impl Outline {
     /// # Errors
     /// [`ModelError::MaxModelLen`] if its context is shorter.
     pub fn check_length(&self, asked: Option<u32>) -> Result<(), ModelError> {
-        super::loaded::max_model_len(self.context_len, asked).map(|_| ())
+        super::loaded::max_model_len(self.context_len, None, asked).map(|_| ())
     }
 
     /// The program, one op a line.

@@ -1,14 +1,18 @@
 //! How an embedding model makes one vector of a text: what sentence-transformers stores beside the checkpoint.
 //!
-//! Format: `modules.json` lists modules by type and folder; a pooling module's `config.json` has a flag for
-//! each way (github.com/UKPLab/sentence-transformers, "Creating Custom Models").
+//! Format: `modules.json` lists modules by type and folder. A pooling module's `config.json` names the way in
+//! `pooling_mode` (version 6), or has a flag for each way; a dense module's has its sizes and its activation
+//! (github.com/UKPLab/sentence-transformers, "Creating Custom Models"). A field of a module that is not read is an error:
+//! a module has few fields, and nearly all of them change vectors.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::config::{Fields, read_json, read_list};
+use super::config::{Aliases, Fields, read_json, read_list, shown};
 use super::error::ModelError;
+use super::families::linear;
+use super::spec::{Matrix, Projection};
 
 /// What becomes of the activations of a text's tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,38 +37,69 @@ pub(super) enum PoolingKind {
 /// Largest module list or configuration.
 const BYTES_MAX: u64 = 1 << 20;
 
-impl Pooling {
-    /// Reads the modules of the folder; `None` if it has no list of modules.
+/// The modules after the checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Modules {
+    /// What makes one vector.
+    pub(super) pooling: Pooling,
+    /// What the vector passes through before it is normalised, in this order.
+    pub(super) projections: Vec<Projection<Matrix>>,
+}
+
+/// Most modules of a list; published ones have up to five.
+const N_MODULES_MAX: usize = 16;
+
+impl Modules {
+    /// Reads the modules of the folder; `None` if it has no list of modules, or none after the checkpoint.
     ///
     /// # Errors
     /// A file that cannot be read, or a module that no code executes.
-    pub(super) fn read(dir: &Path) -> Result<Option<Pooling>, ModelError> {
-        let Some(modules) = read_list(&dir.join("modules.json"), BYTES_MAX)? else {
+    pub(super) fn read(dir: &Path) -> Result<Option<Modules>, ModelError> {
+        let path = dir.join("modules.json");
+        let Some(list) = read_list(&path, BYTES_MAX)? else {
             return Ok(None);
         };
-        let mut pooling = None;
-        for module in &modules {
-            let text = |field| module.get(field).and_then(Value::as_str);
-            let kind = text("type").unwrap_or_default();
-            match kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => {}
-                "Pooling" => pooling = Some(read_pooling(dir, text("path").unwrap_or_default())?),
-                "Normalize" => {
-                    let pooling = pooling.get_or_insert(Pooling::DEFAULT);
-                    pooling.normalises = true;
+        if list.len() > N_MODULES_MAX {
+            let reason = format!("it lists {} modules, must be at most {N_MODULES_MAX}", list.len());
+            return Err(ModelError::Json { path, reason });
+        }
+        let mut modules: Option<Modules> = None;
+        for module in &list {
+            let text = |field| module.get(field).and_then(Value::as_str).unwrap_or_default();
+            let (kind, folder) = (text("type"), text("path"));
+            let unsupported = |supported| ModelError::UnsupportedOption {
+                option: "modules.json type",
+                value: kind.to_owned(),
+                supported,
+            };
+            match (kind.rsplit('.').next().unwrap_or_default(), &mut modules) {
+                ("Transformer", None) => {}
+                ("Pooling", None) => modules = Some(Modules::of(read_pooling(dir, folder)?)),
+                ("Dense", Some(modules)) if !modules.pooling.normalises => {
+                    modules.projections.push(read_projection(dir, folder)?);
                 }
-                _ => {
-                    return Err(ModelError::UnsupportedOption {
-                        option: "modules.json type",
-                        value: kind.to_owned(),
-                        supported: "Transformer, Pooling, Normalize",
-                    });
+                ("Normalize", modules) => {
+                    let modules = modules.get_or_insert(Modules::of(Pooling::DEFAULT));
+                    modules.pooling.normalises = true;
                 }
+                ("Transformer" | "Pooling" | "Dense", _) => {
+                    return Err(unsupported("the order Transformer, Pooling, Dense, Normalize"));
+                }
+                _ => return Err(unsupported("Transformer, Pooling, Dense, Normalize")),
             }
         }
-        Ok(pooling)
+        Ok(modules)
     }
 
+    fn of(pooling: Pooling) -> Modules {
+        Modules {
+            pooling,
+            projections: Vec::new(),
+        }
+    }
+}
+
+impl Pooling {
     /// What sentence-transformers does with a checkpoint that names no pooling.
     pub(super) const DEFAULT: Pooling = Pooling {
         kind: PoolingKind::Mean,
@@ -72,7 +107,8 @@ impl Pooling {
     };
 }
 
-fn read_pooling(dir: &Path, folder: &str) -> Result<Pooling, ModelError> {
+/// The configuration of a module, and its name for messages.
+fn module_config(dir: &Path, folder: &str) -> Result<(String, Fields), ModelError> {
     // The name comes from an untrusted file: it must be that of a folder in this folder.
     if Path::new(folder).file_name() != Some(folder.as_ref()) {
         return Err(ModelError::Json {
@@ -81,43 +117,148 @@ fn read_pooling(dir: &Path, folder: &str) -> Result<Pooling, ModelError> {
         });
     }
     let path = dir.join(folder).join("config.json");
-    let Some(config) = read_json(&path, BYTES_MAX)? else {
-        return Err(ModelError::MissingFile { path });
-    };
+    let config = read_json(&path, BYTES_MAX)?.ok_or(ModelError::MissingFile { path })?;
+    Ok((format!("{folder}/config.json"), config))
+}
+
+/// Refuses a field of a module that no code has read, unless its value switches it off.
+fn check_read(file: String, config: &Fields) -> Result<(), ModelError> {
+    let is_off = |value: &Value| value.is_null() || value == false;
+    match config.unread().into_iter().find(|unread| !is_off(&unread.value)) {
+        None => Ok(()),
+        Some(unread) => Err(ModelError::UnreadField {
+            file,
+            field: unread.path,
+            value: shown(&unread.value),
+        }),
+    }
+}
+
+fn read_pooling(dir: &Path, folder: &str) -> Result<Pooling, ModelError> {
+    let (file, config) = module_config(dir, folder)?;
+    let kind = kind(&config, &file)?;
+    // The size follows from the checkpoint. A prompt is part of the text that a client sends, so there is none to exclude.
+    config.without_effect(&[
+        "embedding_dimension",
+        "word_embedding_dimension",
+        "include_prompt",
+    ]);
+    check_read(file, &config)?;
     Ok(Pooling {
-        kind: kind(&config)?,
+        kind,
         normalises: false,
     })
 }
 
-fn kind(config: &Fields) -> Result<PoolingKind, ModelError> {
-    let mut chosen = Vec::new();
-    for (field, kind) in [
-        ("pooling_mode_cls_token", Some(PoolingKind::First)),
-        ("pooling_mode_lasttoken", Some(PoolingKind::Last)),
-        ("pooling_mode_mean_tokens", Some(PoolingKind::Mean)),
-        ("pooling_mode_max_tokens", None),
-        ("pooling_mode_mean_sqrt_len_tokens", None),
-        ("pooling_mode_weightedmean_tokens", None),
-    ] {
-        if config.flag(field)?.unwrap_or(false) {
-            chosen.push((field, kind));
+/// Reads a `Dense` module.
+fn read_projection(dir: &Path, folder: &str) -> Result<Projection<Matrix>, ModelError> {
+    const VECTOR: &str = "sentence_embedding";
+    let (file, config) = module_config(dir, folder)?;
+    const ENDS: [Aliases; 2] = [&["module_input_name"], &["module_output_name"]];
+    for field in ENDS {
+        if let Some(other) = config.text(field)?.filter(|name| *name != VECTOR) {
+            return Err(ModelError::UnsupportedOption {
+                option: field[0],
+                value: other.to_owned(),
+                supported: VECTOR,
+            });
         }
     }
-    match chosen.as_slice() {
-        [(_, Some(kind))] => Ok(*kind),
-        [] => Ok(Pooling::DEFAULT.kind),
-        more => Err(ModelError::UnsupportedOption {
-            option: "pooling",
-            value: more
-                .iter()
-                .map(|(field, _)| *field)
-                .collect::<Vec<_>>()
-                .join(" and "),
-            supported: "one of pooling_mode_cls_token, pooling_mode_lasttoken, pooling_mode_mean_tokens",
-        }),
-    }
+    let name = config.text(&["activation_function"])?.unwrap_or(TANH);
+    let is_tanh = match name {
+        TANH => true,
+        IDENTITY => false,
+        other => {
+            return Err(ModelError::UnsupportedOption {
+                option: "activation_function",
+                value: other.to_owned(),
+                supported: "torch.nn.modules.activation.Tanh, torch.nn.modules.linear.Identity",
+            });
+        }
+    };
+    let n_in = config.required_size(&["in_features"])?;
+    let n_out = config.required_size(&["out_features"])?;
+    let has_bias = config.flag("bias")?.unwrap_or(true);
+    check_read(file, &config)?;
+    Ok(Projection {
+        weight: linear(&format!("{folder}/linear"), n_out, n_in, has_bias),
+        is_tanh,
+    })
 }
+
+const TANH: &str = "torch.nn.modules.activation.Tanh";
+const IDENTITY: &str = "torch.nn.modules.linear.Identity";
+
+/// The ways of pooling: the name in `pooling_mode`, the older flag, and the kind if a program can express it.
+const WAYS: [(&str, &str, Option<PoolingKind>); 6] = [
+    ("cls", "pooling_mode_cls_token", Some(PoolingKind::First)),
+    ("lasttoken", "pooling_mode_lasttoken", Some(PoolingKind::Last)),
+    ("mean", "pooling_mode_mean_tokens", Some(PoolingKind::Mean)),
+    ("max", "pooling_mode_max_tokens", None),
+    ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", None),
+    ("weightedmean", "pooling_mode_weightedmean_tokens", None),
+];
+
+/// Reads the way of pooling. `pooling_mode`, a name or a list of names, wins over the flags.
+fn kind(config: &Fields, file: &str) -> Result<PoolingKind, ModelError> {
+    let mut flagged = Vec::new();
+    let mut has_flags = false;
+    for (name, field, _) in WAYS {
+        let flag = config.flag(field)?;
+        has_flags |= flag.is_some();
+        flagged.extend(flag.unwrap_or(false).then_some(name));
+    }
+    let chosen: Vec<&str> = match config.text_or_texts("pooling_mode")? {
+        Some(names) => names,
+        // The library takes the mean where all flags are false.
+        None if flagged.is_empty() && has_flags => vec!["mean"],
+        None => flagged,
+    };
+    let single = match chosen.as_slice() {
+        [name] => WAYS
+            .iter()
+            .find(|(known, _, _)| known == name)
+            .and_then(|(_, _, kind)| *kind),
+        _ => None,
+    };
+    single.ok_or_else(|| ModelError::UnsupportedOption {
+        option: "pooling_mode",
+        value: match chosen.as_slice() {
+            [] => format!("nothing in {file}"),
+            names => names.join(" and "),
+        },
+        supported: "one of cls, lasttoken, mean",
+    })
+}
+
+/// The longest text that the checkpoint was trained to embed: `max_seq_length` of sentence-transformers, or the
+/// tokenizer's limit where newer versions write only that. `None` for a checkpoint that sentence-transformers did not
+/// save.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn trained_len(dir: &Path) -> Result<Option<usize>, ModelError> {
+    const FIELD: &str = "max_seq_length";
+    let own = read_json(&dir.join("sentence_bert_config.json"), BYTES_MAX)?;
+    if let Some(own) = own
+        && let Some(length) = own.count(FIELD)?.filter(|length| *length > 0)
+    {
+        return Ok(Some(length));
+    }
+    if !dir.join("modules.json").is_file() {
+        return Ok(None);
+    }
+    let tokenizer = read_json(&dir.join("tokenizer_config.json"), TOKENIZER_BYTES_MAX)?;
+    let limit = tokenizer
+        .map(|config| config.number(&["model_max_length"]))
+        .transpose()?;
+    // Where nothing limits a text, the library writes 1e30.
+    let limit = limit.flatten().filter(|limit| (1.0..1e9).contains(limit));
+    Ok(limit.map(|limit| limit as usize))
+}
+
+/// Largest tokenizer_config.json: it may list many added tokens and a chat template.
+const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 
 /// The lengths that an embedding may be cut to: those that a model was trained for ("Matryoshka" embeddings).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,17 +282,35 @@ pub struct PoolingConfig {
 }
 
 impl PoolingConfig {
-    /// Reads `config.json` in `dir`.
+    /// Reads `config.json` and `config_sentence_transformers.json` in `dir`.
     ///
     /// # Errors
     /// [`ModelError`] for what is not supported, and for a file that cannot be read.
     pub fn read(dir: &Path) -> Result<PoolingConfig, ModelError> {
         let config = Fields::read_config(dir)?;
+        let beside = read_json(&dir.join("config_sentence_transformers.json"), BYTES_MAX)?;
+        if let Some(beside) = &beside {
+            warn_of_unused(beside)?;
+        }
         Ok(PoolingConfig {
-            activation: ScoreActivation::of(&config)?,
+            activation: ScoreActivation::of(&config, beside.as_ref())?,
             lengths: Lengths::of(&config)?,
         })
     }
+}
+
+/// Logs what sentence-transformers would do with texts and vectors, and this server leaves to its clients.
+fn warn_of_unused(beside: &Fields) -> Result<(), ModelError> {
+    if let Some(prompt) = beside.text(&["default_prompt_name"])? {
+        tracing::warn!(prompt, "no default prompt is added to texts: clients write it");
+    }
+    if let Some(similarity) = beside
+        .text(&["similarity_fn_name"])?
+        .filter(|name| *name != "cosine")
+    {
+        tracing::warn!(similarity, "texts are compared by the cosine of their vectors");
+    }
+    Ok(())
 }
 
 impl Lengths {
@@ -191,20 +350,19 @@ pub enum ScoreActivation {
 }
 
 impl ScoreActivation {
-    /// `activation_fn` of `sentence_transformers`, or the older `sbert_ce_default_activation_function`, each the name
-    /// of a class of PyTorch.
-    fn of(config: &Fields) -> Result<ScoreActivation, ModelError> {
-        let newer = config.object("sentence_transformers")?;
-        let newer = newer
-            .as_ref()
-            .map(|fields| fields.text(&["activation_fn"]))
-            .transpose()?;
-        let older = config.text(&["sbert_ce_default_activation_function"])?;
-        match newer.flatten().or(older) {
+    /// The name of a class of PyTorch: `activation_fn` of config_sentence_transformers.json (version 6), else that of
+    /// `sentence_transformers` in config.json, else the oldest `sbert_ce_default_activation_function`.
+    fn of(config: &Fields, beside: Option<&Fields>) -> Result<ScoreActivation, ModelError> {
+        const FIELD: &[&str] = &["activation_fn"];
+        let inner = config.object("sentence_transformers")?;
+        let newest = beside.map(|fields| fields.text(FIELD)).transpose()?;
+        let newer = inner.as_ref().map(|fields| fields.text(FIELD)).transpose()?;
+        let oldest = config.text(&["sbert_ce_default_activation_function"])?;
+        match newest.flatten().or(newer.flatten()).or(oldest) {
             None | Some("torch.nn.modules.activation.Sigmoid") => Ok(ScoreActivation::Sigmoid),
-            Some("torch.nn.modules.linear.Identity") => Ok(ScoreActivation::Identity),
+            Some(IDENTITY) => Ok(ScoreActivation::Identity),
             Some(other) => Err(ModelError::UnsupportedOption {
-                option: "sentence_transformers.activation_fn",
+                option: "activation_fn",
                 value: other.into(),
                 supported: "torch.nn.modules.activation.Sigmoid, torch.nn.modules.linear.Identity",
             }),
@@ -235,53 +393,140 @@ mod tests {
     const TWO: &str = r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
         {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
 
+    const MEAN: &str = r#"{"pooling_mode": "mean"}"#;
+
     #[test]
     fn the_pooling_of_a_folder() {
         let none = tempfile::tempdir().unwrap();
-        assert_eq!(Pooling::read(none.path()).unwrap(), None);
+        assert_eq!(Modules::read(none.path()).unwrap(), None);
         for (pooling, kind) in [
             (r#"{"pooling_mode_cls_token": true}"#, PoolingKind::First),
             (r#"{"pooling_mode_lasttoken": true}"#, PoolingKind::Last),
             (r#"{"pooling_mode_mean_tokens": true}"#, PoolingKind::Mean),
-            ("{}", PoolingKind::Mean),
+            (r#"{"pooling_mode_cls_token": false}"#, PoolingKind::Mean),
+            (
+                r#"{"pooling_mode": "cls", "embedding_dimension": 8, "include_prompt": true}"#,
+                PoolingKind::First,
+            ),
+            (r#"{"pooling_mode": ["lasttoken"]}"#, PoolingKind::Last),
+            (
+                r#"{"pooling_mode": "mean", "pooling_mode_cls_token": true}"#,
+                PoolingKind::Mean,
+            ),
         ] {
-            let read = Pooling::read(folder(TWO, pooling).path()).unwrap().unwrap();
-            assert_eq!((read.kind, read.normalises), (kind, false));
+            let read = Modules::read(folder(TWO, pooling).path())
+                .unwrap()
+                .unwrap()
+                .pooling;
+            assert_eq!((read.kind, read.normalises), (kind, false), "{pooling}");
         }
         let three = TWO.replace("\"}]", "\"}, {\"path\": \"2\", \"type\": \"a.Normalize\"}]");
+        let read = Modules::read(folder(&three, MEAN).path()).unwrap().unwrap();
+        assert!(read.pooling.normalises);
+    }
+
+    #[test]
+    fn a_dense_module_is_a_projection() {
+        let dense = |module: &str, config: &str| {
+            let modules = TWO.replace("\"}]", &format!("\"}}, {module}]"));
+            let dir = folder(&modules, MEAN);
+            std::fs::create_dir(dir.path().join("2_Dense")).unwrap();
+            std::fs::write(dir.path().join("2_Dense/config.json"), config).unwrap();
+            Modules::read(dir.path()).map(|modules| modules.unwrap().projections)
+        };
+        let module = r#"{"path": "2_Dense", "type": "sentence_transformers.base.modules.dense.Dense"}"#;
+        let sizes = r#""in_features": 8, "out_features": 4"#;
+        let read = dense(module, &format!("{{{sizes}}}")).unwrap();
+        assert_eq!(read.len(), 1);
+        assert!(read[0].is_tanh && read[0].weight.parts[0].bias.is_some());
+        assert_eq!((read[0].weight.n_rows(), read[0].weight.n_cols), (4, 8));
+        assert_eq!(read[0].weight.parts[0].tensor.name, "2_Dense/linear.weight");
+        let more = r#""bias": false, "activation_function": "torch.nn.modules.linear.Identity""#;
+        let read = dense(module, &format!("{{{sizes}, {more}}}")).unwrap();
+        assert!(!read[0].is_tanh && read[0].weight.parts[0].bias.is_none());
+        for more in [
+            r#", "activation_function": "os.system""#,
+            r#", "use_residual": true"#,
+            r#", "module_input_name": "token_embeddings""#,
+            r#", "new_field": 3"#,
+        ] {
+            assert!(dense(module, &format!("{{{sizes}{more}}}")).is_err(), "{more}");
+        }
+        assert!(dense(module, "{}").is_err());
+        let normalised = format!(r#"{{"path": "n", "type": "a.Normalize"}}, {module}"#);
         assert!(
-            Pooling::read(folder(&three, "{}").path())
-                .unwrap()
-                .unwrap()
-                .normalises
+            dense(&normalised, &format!("{{{sizes}}}")).is_err(),
+            "the order matters"
         );
+    }
+
+    #[test]
+    fn the_length_of_texts_is_the_one_that_was_trained() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("tokenizer_config.json", r#"{"model_max_length": 128}"#);
+        assert_eq!(trained_len(dir.path()).unwrap(), None, "not an embedding model");
+        write("modules.json", TWO);
+        assert_eq!(trained_len(dir.path()).unwrap(), Some(128));
+        write("sentence_bert_config.json", r#"{"max_seq_length": null}"#);
+        assert_eq!(trained_len(dir.path()).unwrap(), Some(128));
+        write(
+            "sentence_bert_config.json",
+            r#"{"max_seq_length": 256, "do_lower_case": false}"#,
+        );
+        assert_eq!(trained_len(dir.path()).unwrap(), Some(256));
+        write("sentence_bert_config.json", "{}");
+        write(
+            "tokenizer_config.json",
+            r#"{"model_max_length": 1000000000000000019884624838656}"#,
+        );
+        assert_eq!(trained_len(dir.path()).unwrap(), None);
     }
 
     #[test]
     fn what_no_code_executes_is_refused() {
         let refused = |modules: &str, pooling: &str| {
-            Pooling::read(folder(modules, pooling).path())
+            Modules::read(folder(modules, pooling).path())
                 .unwrap_err()
                 .to_string()
         };
-        assert!(refused(TWO, r#"{"pooling_mode_max_tokens": true}"#).contains("pooling_mode_max_tokens"));
-        let both = r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}"#;
-        assert!(refused(TWO, both).contains("pooling_mode_cls_token and"));
-        assert!(refused(&TWO.replace("Pooling\"", "Dense\""), "{}").contains("Dense"));
+        for (pooling, reason) in [
+            (r#"{"pooling_mode_max_tokens": true}"#, "= max is not"),
+            (
+                r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}"#,
+                "= cls and mean is not",
+            ),
+            (r#"{"pooling_mode": ["mean", "max"]}"#, "= mean and max is not"),
+            (r#"{"pooling_mode": "weightedmean"}"#, "= weightedmean is not"),
+            (r#"{"pooling_mode": "spiral"}"#, "= spiral is not"),
+            (r#"{"pooling_mode": 3}"#, "must be a string or a list of strings"),
+            (
+                r#"{"embedding_dimension": 8}"#,
+                "nothing in 1_Pooling/config.json",
+            ),
+            (
+                r#"{"pooling_mode": "cls", "temperature": 2}"#,
+                "1_Pooling/config.json: temperature = 2",
+            ),
+        ] {
+            let refused = refused(TWO, pooling);
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert!(refused(&TWO.replace("Pooling\"", "Dense\""), MEAN).contains("Dense"));
         for path in ["../x", "/etc", "", "a/b"] {
             let modules = TWO.replace("1_Pooling", path);
             assert!(
-                refused(&modules, "{}").contains("not the name of a folder"),
+                refused(&modules, MEAN).contains("not the name of a folder"),
                 "{path}"
             );
         }
-        assert!(refused(&TWO.replace("1_Pooling", "2_Pooling"), "{}").contains("missing"));
-        assert!(refused("{}", "{}").contains("modules.json"));
+        assert!(refused(&TWO.replace("1_Pooling", "2_Pooling"), MEAN).contains("missing"));
+        assert!(refused("{}", MEAN).contains("modules.json"));
     }
 
     #[test]
     fn the_activation_is_the_checkpoints() {
-        let read = |config: &str| ScoreActivation::of(&Fields::parse(config));
+        let read = |config: &str| ScoreActivation::of(&Fields::parse(config), None);
         assert_eq!(read("{}").unwrap(), ScoreActivation::Sigmoid);
         let older = r#"{"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}"#;
         assert_eq!(read(older).unwrap(), ScoreActivation::Identity);
@@ -289,6 +534,12 @@ mod tests {
         assert_eq!(read(newer).unwrap(), ScoreActivation::Sigmoid);
         let other = read(r#"{"sentence_transformers": {"activation_fn": "os.system"}}"#).unwrap_err();
         assert!(other.to_string().contains("os.system"), "{other}");
+        let beside = Fields::parse(r#"{"activation_fn": "torch.nn.modules.linear.Identity"}"#);
+        let newest = ScoreActivation::of(&Fields::parse(newer), Some(&beside)).unwrap();
+        assert_eq!(newest, ScoreActivation::Identity);
+        let silent = Fields::parse(r#"{"prompts": {}}"#);
+        let newest = ScoreActivation::of(&Fields::parse(older), Some(&silent)).unwrap();
+        assert_eq!(newest, ScoreActivation::Identity);
         assert!((ScoreActivation::Sigmoid.apply(-0.215_352_13) - 0.446_369_05).abs() < 1e-6);
         assert_eq!(ScoreActivation::Identity.apply(-0.2), -0.2);
     }

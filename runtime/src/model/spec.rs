@@ -117,6 +117,8 @@ pub(super) struct Network<M, V> {
     pub(super) project_out: Option<M>,
     /// What becomes of the activations in the end.
     pub(super) task: Task<M, V>,
+    /// What a pooled vector passes through, in this order.
+    pub(super) projections: Vec<Projection<M>>,
     /// Beginnings of names of tensors that the checkpoint may hold and nothing here needs.
     pub(super) ignored: Vec<String>,
 }
@@ -171,6 +173,15 @@ pub(super) struct Hidden<M, V> {
     pub(super) activation: Option<Activation>,
     /// Norm after that.
     pub(super) norm: Option<Norm<V>>,
+}
+
+/// `weight · x` or `tanh(weight · x)`, for a pooled vector.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Projection<M> {
+    /// `[size after, size before]`
+    pub(super) weight: M,
+    /// Whether tanh follows.
+    pub(super) is_tanh: bool,
 }
 
 /// `softcap(scale · weight · x)`
@@ -460,6 +471,14 @@ pub(super) trait Convert: Sized {
             final_norm: self.norm(spec.final_norm.as_ref()),
             project_out: self.optional(spec.project_out.as_ref()),
             task: self.task(&spec.task),
+            projections: spec
+                .projections
+                .iter()
+                .map(|projection| Projection {
+                    weight: self.matrix(&projection.weight),
+                    is_tanh: projection.is_tanh,
+                })
+                .collect(),
             ignored: spec.ignored.clone(),
         }
     }

@@ -46,6 +46,7 @@ const HARMLESS: &[(&str, &[&str])] = &[
             "torch_dtype",
             "dtype",
             "attn_implementation",
+            "attn_impl",
             "_attn_implementation",
             "_flash_attn_2_enabled",
             "flash_attn",
@@ -203,7 +204,7 @@ const HARMLESS: &[(&str, &[&str])] = &[
 ];
 
 /// Ends of the names of harmless fields: dropout, losses, and tokens with a meaning.
-const HARMLESS_ENDS: [&str; 10] = [
+const HARMLESS_ENDS: [&str; 11] = [
     "dropout",
     "_pdrop",
     "dropout_prob",
@@ -211,6 +212,7 @@ const HARMLESS_ENDS: [&str; 10] = [
     "dropout_rate",
     "_loss_coef",
     "_loss_alpha",
+    "_loss_weight",
     "_token_id",
     "_token_index",
     "_token_ids",
@@ -272,6 +274,7 @@ const CHANGES_NUMBERS: &[(&str, &str)] = &[
     ("use_dynamic_ntk", "false"),
     ("attn_temperature_tuning", "false"),
     ("llama_4_scaling_beta", "null"),
+    ("llama_4_scaling", "null"),
     ("floor_scale", "null"),
     ("index_topk", "null"),
     ("sparse_attention_config", "null"),
@@ -327,6 +330,9 @@ const CHANGES_NUMBERS: &[(&str, &str)] = &[
     ("_norm_head", "false"),
     ("rmsnorm", "true"),
     ("mlp_type", "\"default\""),
+    ("norm_type", "\"layer_norm\""),
+    ("full_attn_mod", "1"),
+    ("interpolate_factor", "1"),
     ("add_cross_attention", "false"),
     ("cross_attention_layers", "null"),
     // Experts.
@@ -370,7 +376,11 @@ pub(super) fn check(config: &Fields) -> Result<Vec<String>, ModelError> {
         }
         if in_rope || off.is_some() || ROPE_OBJECTS.contains(&name) {
             let value = shown(&value);
-            return Err(ModelError::UnreadField { field: path, value });
+            return Err(ModelError::UnreadField {
+                file: "config.json".to_owned(),
+                field: path,
+                value,
+            });
         }
         if !is_harmless(name, &path) {
             unknown.push(path);

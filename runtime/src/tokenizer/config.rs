@@ -24,6 +24,24 @@ pub struct TokenizerConfig {
     pub pad_token: Option<String>,
     /// Text of the token for unknown text.
     pub unk_token: Option<String>,
+    /// Text of the token that begins a sequence of an encoder.
+    pub cls_token: Option<String>,
+    /// Text of the token that separates two texts.
+    pub sep_token: Option<String>,
+    /// Text of the token that hides a word.
+    pub mask_token: Option<String>,
+    /// Whether a text begins with an added space, in byte-level vocabularies.
+    pub add_prefix_space: Option<bool>,
+    /// Whether BERT's texts become lower case.
+    pub do_lower_case: Option<bool>,
+    /// Whether BERT's texts lose their accents.
+    pub strip_accents: Option<bool>,
+    /// Whether each Chinese character is a word to BERT.
+    pub tokenize_chinese_chars: Option<bool>,
+    /// Whether texts become lower case before all else: `do_lower_case` of sentence-transformers.
+    pub lowers_texts: bool,
+    /// `model_type` of config.json, from which the class follows where nothing names it.
+    pub model_type: Option<String>,
     /// Whether a sequence begins with `bos_token`; `tokenizer.json` decides if absent.
     pub add_bos_token: Option<bool>,
     /// Whether a sequence ends with `eos_token`; `tokenizer.json` decides if absent.
@@ -59,6 +77,11 @@ impl TokenizerConfig {
         let map = json("special_tokens_map.json")?;
         let mut config = Self::from_json(&json("tokenizer_config.json")?);
         config.complete(&map, &json("added_tokens.json")?);
+        let model = json("config.json").unwrap_or_default();
+        config.model_type = model["model_type"].as_str().map(str::to_string);
+        let class = model["tokenizer_class"].as_str().map(str::to_string);
+        config.tokenizer_class = config.tokenizer_class.or(class);
+        config.lowers_texts = json("sentence_bert_config.json")?["do_lower_case"] == true;
         if let Some(template) = read_text(folder.join("chat_template.jinja"))? {
             config.chat_template = Some(template);
         }
@@ -67,12 +90,22 @@ impl TokenizerConfig {
 
     pub(super) fn from_json(json: &Value) -> Self {
         let token = |field: &str| content(&json[field]);
+        let flag = |field: &str| json[field].as_bool();
         Self {
             chat_template: chat_template(&json["chat_template"]),
             bos_token: token("bos_token"),
             eos_token: token("eos_token"),
             pad_token: token("pad_token"),
             unk_token: token("unk_token"),
+            cls_token: token("cls_token"),
+            sep_token: token("sep_token"),
+            mask_token: token("mask_token"),
+            add_prefix_space: flag("add_prefix_space"),
+            do_lower_case: flag("do_lower_case"),
+            strip_accents: flag("strip_accents"),
+            tokenize_chinese_chars: flag("tokenize_chinese_chars"),
+            lowers_texts: false,
+            model_type: None,
             add_bos_token: json["add_bos_token"].as_bool(),
             add_eos_token: json["add_eos_token"].as_bool(),
             tokenizer_class: json["tokenizer_class"].as_str().map(str::to_string),
@@ -105,6 +138,9 @@ impl TokenizerConfig {
             (&mut self.eos_token, map.eos_token),
             (&mut self.pad_token, map.pad_token),
             (&mut self.unk_token, map.unk_token),
+            (&mut self.cls_token, map.cls_token),
+            (&mut self.sep_token, map.sep_token),
+            (&mut self.mask_token, map.mask_token),
         ];
         for (own, mapped) in tokens {
             *own = own.take().or(mapped);

@@ -14,10 +14,19 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// The folder contains no tokenizer file.
-    #[error("{folder} has no tokenizer: expected tokenizer.json, tokenizer.model or *.tiktoken")]
+    #[error(
+        "{folder} has no tokenizer: expected tokenizer.json, tokenizer.model, tiktoken.model, *.tiktoken, tekken.json, \
+         tokenizer.model.v*, *.bpe.model, vocab.json with merges.txt, or vocab.txt"
+    )]
     NoTokenizer {
         /// The folder.
         folder: PathBuf,
+    },
+    /// A file that belongs to another one is missing.
+    #[error("{path} is missing")]
+    Missing {
+        /// The file.
+        path: PathBuf,
     },
     /// A file is damaged or has an unknown format.
     #[error("{path}: {reason}")]
@@ -57,7 +66,7 @@ pub enum TokenizerError {
         reason: String,
     },
     /// The vocabulary has no template for pairs.
-    #[error("cannot encode a pair of texts: only a tokenizer.json defines how to join them")]
+    #[error("cannot encode a pair of texts: this vocabulary does not define how to join them")]
     NoPairs,
     /// The work on an encoding thread did not end with a result.
     #[error("the tokenizer's thread ended without a result")]

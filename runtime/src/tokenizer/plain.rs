@@ -32,6 +32,18 @@ const PREFIXES: [(&str, [&str; 2]); 2] = [
     ("ChatGLM4Tokenizer", ["[gMASK]", "<sop>"]),
 ];
 
+/// The class whose sequences are `<s> A </s>` and `<s> A </s> </s> B </s>`, and the `model_type` of its models.
+const XLM_ROBERTA: (&str, &str) = ("XLMRobertaTokenizer", "xlm-roberta");
+
+/// Whether a configuration is XLM-RoBERTa's.
+pub(super) fn is_xlm_roberta(config: &TokenizerConfig) -> bool {
+    let (class, model_type) = XLM_ROBERTA;
+    match config.tokenizer_class.as_deref() {
+        Some(name) => name.strip_suffix("Fast").unwrap_or(name) == class,
+        None => config.model_type.as_deref() == Some(model_type),
+    }
+}
+
 /// A vocabulary with its special tokens.
 #[derive(Debug)]
 pub(super) struct Plain {
@@ -39,6 +51,8 @@ pub(super) struct Plain {
     added: AddedTokens,
     /// Which texts begin with the space that begins a word.
     opens: Opens,
+    /// The tokens that begin and end a sequence of two texts, for a class that joins texts.
+    frame: Option<[u32; 2]>,
 }
 
 /// The vocabulary.
@@ -63,9 +77,22 @@ impl Plain {
                     |(id, content): (u32, &&str)| AddedToken::special((*content).to_string(), Some(id));
                 declared.extend((model.n_ids()..).zip(&CHATGLM_MARKS).map(mark));
             }
-            Vocabulary::Tiktoken(tiktoken) if tiktoken.is_qwen() => declared.extend(tiktoken.qwen_marks()),
-            Vocabulary::SentencePiece(_) | Vocabulary::Tiktoken(_) => {}
+            // Mistral's repositories declare no tokens beside the model's own.
+            Vocabulary::SentencePiece(model) if config.added_tokens.is_empty() => {
+                declared.extend(model.marks())
+            }
+            // A declared token takes the id of one that is only a placeholder.
+            Vocabulary::Tiktoken(tiktoken) => {
+                let is_free = |mark: &&AddedToken| declared.iter().all(|token| token.id != mark.id);
+                let free: Vec<AddedToken> = tiktoken.marks().iter().filter(is_free).cloned().collect();
+                declared.extend(free);
+            }
+            Vocabulary::SentencePiece(_) => {}
         }
+        let frame = match &vocabulary {
+            Vocabulary::SentencePiece(model) if is_xlm_roberta(config) => model.bos().zip(model.eos()),
+            Vocabulary::SentencePiece(_) | Vocabulary::Tiktoken(_) => None,
+        };
         let added = AddedTokens::new(&declared, |content| vocabulary.id(content));
         let opens = if config.legacy == Some(false) {
             Opens::First
@@ -76,7 +103,14 @@ impl Plain {
             vocabulary,
             added,
             opens,
+            frame: frame.map(<[u32; 2]>::from),
         }
+    }
+
+    /// The tokens of two texts as one sequence; `None` if the class does not join texts.
+    pub(super) fn pair(&self, first: &[u32], second: &[u32]) -> Option<Vec<u32>> {
+        let [begin, end] = self.frame?;
+        Some([&[begin], first, &[end, end], second, &[end]].concat())
     }
 
     /// The ids of a text.
@@ -136,9 +170,10 @@ impl Plain {
         let bos = id(&config.bos_token).or(model.and_then(SentencePiece::bos));
         let eos = id(&config.eos_token).or(model.and_then(SentencePiece::eos));
         // The classes of Llama, Baichuan, InternLM, Orion and Yi all add `<s>` by default.
+        let adds_eos = config.add_eos_token.or(self.frame.map(|_| true));
         let adds_bos = config
             .add_bos_token
-            .or((model.is_some() && class.is_some()).then_some(true));
+            .or((model.is_some() && class.is_some() || self.frame.is_some()).then_some(true));
         let begin = match prefix {
             Some((_, marks)) => Boundary {
                 ids: marks.iter().filter_map(|mark| self.id(mark)).collect(),
@@ -149,7 +184,7 @@ impl Plain {
         };
         Boundaries {
             begin,
-            end: Boundary::new(eos, config.eos_token.clone(), config.add_eos_token),
+            end: Boundary::new(eos, config.eos_token.clone(), adds_eos),
         }
     }
 

@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::bytes::{Leading, Token, fallback_byte};
 use super::pairs::{Symbol, merged};
 use super::prefixes::Prefixes;
+use super::special::AddedToken;
 pub(super) use normalizer::Opening;
 use normalizer::{Normalizer, SPACE};
 use proto::{Algorithm, Model, Piece, PieceKind};
@@ -50,7 +51,33 @@ impl SentencePiece {
     /// # Errors
     /// What is wrong with the file.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
-        let model = Model::parse(file)?;
+        Self::of_model(Model::parse(file)?)
+    }
+
+    /// Reads a file whose ids are those of fairseq (XLM-RoBERTa): `<s>`, `<pad>`, `</s>` and the unknown piece are in the
+    /// place of the first three pieces, and `<mask>` follows the last.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn parse_fairseq(file: &[u8]) -> Result<Self, String> {
+        let mut model = Model::parse(file)?;
+        let control = |text: &str| Piece {
+            text: text.to_owned(),
+            score: 0.0,
+            kind: PieceKind::Control,
+        };
+        let kinds: Vec<PieceKind> = model.pieces.iter().take(3).map(|piece| piece.kind).collect();
+        if kinds != [PieceKind::Unknown, PieceKind::Control, PieceKind::Control] {
+            return Err("its first pieces are not the unknown piece and two control pieces".into());
+        }
+        let unknown = model.pieces[0].clone();
+        let first = [control("<s>"), control("<pad>"), control("</s>"), unknown];
+        model.pieces.splice(..3, first);
+        model.pieces.push(control("<mask>"));
+        Self::of_model(model)
+    }
+
+    fn of_model(model: Model) -> Result<Self, String> {
         if model.has_denormalizer {
             return Err("denormalizer_spec: rules for decoded text are not supported".into());
         }
@@ -116,6 +143,12 @@ impl SentencePiece {
         self.words
             .get(piece.as_bytes())
             .or_else(|| mark().map(|(id, _)| id))
+    }
+
+    /// The control pieces as special tokens.
+    pub(super) fn marks(&self) -> impl Iterator<Item = AddedToken> {
+        let control = numbered(&self.pieces).filter(|(_, piece)| piece.kind == PieceKind::Control);
+        control.map(|(id, piece)| AddedToken::special(piece.text.clone(), Some(id)))
     }
 
     /// Number of pieces.

@@ -1,9 +1,12 @@
-//! Tiktoken's vocabulary file: each line is a token in base64 and its rank, which is also its id.
+//! Tiktoken's vocabulary file: each line is a token in base64 and its rank, which is also its id. And `tekken.json`, the
+//! same vocabulary as Mistral writes it.
 //!
-//! The file does not define how a text is split before bytes are merged; the tokenizer class does.
+//! The first does not define how a text is split before bytes are merged; the tokenizer class does. The second contains
+//! the pattern and the special tokens, whose ids precede those of the vocabulary.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer};
@@ -20,6 +23,27 @@ struct Class {
     name: &'static str,
     pattern: &'static str,
     normalization: Normalization,
+    /// The special tokens that follow those of the file: named ones, then a number with this beginning and end.
+    marks: &'static [&'static str],
+    numbered: Numbered,
+}
+
+/// Special tokens that differ in a number.
+#[derive(Clone, Copy, Debug)]
+struct Numbered {
+    before: &'static str,
+    /// How many there are.
+    n: usize,
+    counts_from: CountsFrom,
+}
+
+/// Where the numbers of special tokens begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CountsFrom {
+    /// At zero.
+    Zero,
+    /// At the id of the token.
+    Id,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,22 +55,108 @@ enum Normalization {
 /// Qwen's class, which a file named `qwen.tiktoken` always has.
 pub(super) const QWEN: &str = "QWenTokenizer";
 
-/// Source: `tokenization_qwen.py` of Qwen/Qwen-7B and `tokenization_chatglm.py` of THUDM/glm-4-9b.
-static CLASSES: [Class; 2] = [
+/// Sources: `tokenization_qwen.py` of Qwen/Qwen-7B, `tokenization_chatglm.py` of THUDM/glm-4-9b,
+/// `tokenization_kimi.py` of moonshotai/Kimi-K2-Instruct and `tokenization_moonshot.py` of moonshotai/Moonlight-16B-A3B.
+static CLASSES: [Class; 3] = [
     Class {
         name: QWEN,
         pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         normalization: Normalization::Nfc,
+        marks: &["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        numbered: Numbered {
+            before: "<|extra_",
+            n: 205,
+            counts_from: CountsFrom::Zero,
+        },
     },
     Class {
         name: "ChatGLM4Tokenizer",
         pattern: r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         normalization: Normalization::None,
+        marks: &[],
+        numbered: Numbered {
+            before: "",
+            n: 0,
+            counts_from: CountsFrom::Zero,
+        },
+    },
+    Class {
+        name: "TikTokenTokenizer",
+        pattern: concat!(
+            r"[\p{Han}]+",
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
+            r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+",
+            r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
+        normalization: Normalization::None,
+        // The named ones are in tokenizer_config.json, each with its id.
+        marks: &[],
+        numbered: Numbered {
+            before: "<|reserved_token_",
+            n: 256,
+            counts_from: CountsFrom::Id,
+        },
     },
 ];
 
-/// Number of Qwen's `<|extra_…|>` tokens, which follow its three named ones.
-const QWEN_EXTRAS: usize = 205;
+/// Most special tokens of a `tekken.json`; published ones have 1,000.
+const N_SPECIAL_MAX: u32 = 1 << 16;
+/// Longest pattern of a `tekken.json`, in bytes.
+const PATTERN_BYTES_MAX: usize = 4096;
+
+/// The special tokens of files that do not list them, in the order of their ids. Source: mistral-common.
+const TEKKEN_MARKS: [&str; 20] = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[TOOL_CALLS]",
+    "[IMG]",
+    "<pad>",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "[PREFIX]",
+    "[MIDDLE]",
+    "[SUFFIX]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[TOOL_CONTENT]",
+];
+
+/// A `tekken.json`.
+#[derive(Debug, Deserialize)]
+struct Tekken {
+    config: TekkenConfig,
+    vocab: Vec<TekkenToken>,
+    special_tokens: Option<Vec<TekkenMark>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TekkenConfig {
+    pattern: String,
+    default_vocab_size: u32,
+    default_num_special_tokens: u32,
+    version: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TekkenToken {
+    rank: u32,
+    token_bytes: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct TekkenMark {
+    rank: u32,
+    token_str: String,
+}
 
 /// A loaded vocabulary.
 #[derive(Debug)]
@@ -54,7 +164,8 @@ pub(super) struct Tiktoken {
     words: Prefixes,
     n_ids: u32,
     regex: SysRegex,
-    class: &'static Class,
+    normalization: Normalization,
+    marks: Vec<AddedToken>,
 }
 
 impl Tiktoken {
@@ -79,6 +190,69 @@ impl Tiktoken {
             let entry = entry(line).map_err(|reason| format!("line {}: {reason}", idx + 1))?;
             words.extend(entry);
         }
+        let mut tiktoken = Self::of_words(words, known.pattern)?;
+        tiktoken.normalization = known.normalization;
+        tiktoken.marks = known.marks_from(tiktoken.n_ids);
+        Ok(tiktoken)
+    }
+
+    /// Reads a `tekken.json`; also returns its version, such as `v3`.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) fn parse_tekken(file: &[u8]) -> Result<(Self, String), String> {
+        let Tekken {
+            config,
+            vocab,
+            special_tokens,
+        } = serde_json::from_slice(file).map_err(|error| error.to_string())?;
+        let n_special = config.default_num_special_tokens;
+        if n_special > N_SPECIAL_MAX || config.default_vocab_size > ID_MAX {
+            return Err(format!(
+                "it has more than {N_SPECIAL_MAX} special tokens, or more than {ID_MAX} tokens"
+            ));
+        }
+        if config.pattern.len() > PATTERN_BYTES_MAX {
+            return Err(format!("its pattern has more than {PATTERN_BYTES_MAX} bytes"));
+        }
+        // The file may contain more tokens than the model has.
+        let n_words = config
+            .default_vocab_size
+            .checked_sub(n_special)
+            .ok_or("default_vocab_size is less than default_num_special_tokens")?;
+        let mut words = Vec::new();
+        for token in vocab.iter().filter(|token| token.rank < n_words) {
+            let word = STANDARD.decode(&token.token_bytes);
+            let word = word.map_err(|_| format!("the token of rank {} is not base64", token.rank))?;
+            words.push((word, token.rank + n_special));
+        }
+        let mut marks: Vec<AddedToken> = (0..n_special)
+            .map(|id| AddedToken::special(format!("<SPECIAL_{id}>"), Some(id)))
+            .collect();
+        let listed = special_tokens.map_or_else(
+            || (0..).zip(TEKKEN_MARKS.map(str::to_owned)).collect(),
+            |marks| {
+                marks
+                    .into_iter()
+                    .map(|mark| (mark.rank, mark.token_str))
+                    .collect::<Vec<_>>()
+            },
+        );
+        for (rank, text) in listed {
+            let Some(mark) = marks.get_mut(rank as usize) else {
+                return Err(format!(
+                    "the special token {text:?} has rank {rank}, must be below {n_special}"
+                ));
+            };
+            mark.content = text;
+        }
+        let mut tiktoken = Self::of_words(words, &config.pattern)?;
+        tiktoken.marks = marks;
+        Ok((tiktoken, config.version.unwrap_or_else(|| "v3".to_owned())))
+    }
+
+    /// Checks tokens, each with its id, which is also its rank among them.
+    fn of_words(words: Vec<(Vec<u8>, u32)>, pattern: &str) -> Result<Self, String> {
         let mut ranks: Vec<u32> = words.iter().map(|(_, rank)| *rank).collect();
         ranks.sort_unstable();
         if let Some(twice) = ranks.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -92,14 +266,15 @@ impl Tiktoken {
         Ok(Self {
             words,
             n_ids: ranks.last().map_or(0, |last| last + 1),
-            regex: SysRegex::new(known.pattern).map_err(|error| error.to_string())?,
-            class: known,
+            regex: SysRegex::new(pattern).map_err(|error| error.to_string())?,
+            normalization: Normalization::None,
+            marks: Vec::new(),
         })
     }
 
     /// The ids of a text.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        let normalized = match self.class.normalization {
+        let normalized = match self.normalization {
             Normalization::None => None,
             Normalization::Nfc => {
                 let mut normalized = NormalizedString::from(text);
@@ -131,18 +306,9 @@ impl Tiktoken {
         tokens
     }
 
-    /// Whether it is of Qwen's class.
-    pub(super) fn is_qwen(&self) -> bool {
-        self.class.name == QWEN
-    }
-
-    /// The special tokens of Qwen's class, whose ids follow those of the file.
-    pub(super) fn qwen_marks(&self) -> Vec<AddedToken> {
-        let named = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-        let extras = (0..QWEN_EXTRAS).map(|number| format!("<|extra_{number}|>"));
-        let contents = named.into_iter().map(String::from).chain(extras);
-        let mark = |(id, content)| AddedToken::special(content, Some(id));
-        (self.n_ids..).zip(contents).map(mark).collect()
+    /// The special tokens that the file or the class defines.
+    pub(super) fn marks(&self) -> &[AddedToken] {
+        &self.marks
     }
 
     fn merge(&self, word: &[u8], ids: &mut Vec<u32>) {
@@ -161,6 +327,25 @@ impl Tiktoken {
                 .into_iter()
                 .filter_map(|range| self.words.get(&word[range])),
         );
+    }
+}
+
+impl Class {
+    /// The special tokens of a vocabulary whose first free id is `first`.
+    fn marks_from(&self, first: u32) -> Vec<AddedToken> {
+        let Numbered {
+            before,
+            n,
+            counts_from,
+        } = self.numbered;
+        let named = self.marks.iter().map(|mark| (*mark).to_owned());
+        let start = match counts_from {
+            CountsFrom::Zero => 0,
+            CountsFrom::Id => first as usize,
+        };
+        let numbered = (start..start + n).map(|number| format!("{before}{number}|>"));
+        let mark = |(id, content)| AddedToken::special(content, Some(id));
+        (first..).zip(named.chain(numbered)).map(mark).collect()
     }
 }
 

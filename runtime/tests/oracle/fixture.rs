@@ -110,7 +110,24 @@ pub(crate) fn materialise(name: &str) -> TempDir {
         description.sha256,
         "{name}: other weights than numpy's"
     );
-    write_shards(dir.path(), &tensors, description.shards);
+    // A name with a slash is of a module with a file of its own: `2_Dense/linear.weight`.
+    let (of_modules, of_model): (Vec<Tensor>, Vec<Tensor>) =
+        tensors.into_iter().partition(|tensor| tensor.name.contains('/'));
+    let mut modules: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
+    for mut tensor in of_modules {
+        let (module, name) = tensor.name.split_once('/').unwrap();
+        let (module, name) = (module.to_owned(), name.to_owned());
+        tensor.name = name;
+        modules.entry(module).or_default().push(tensor);
+    }
+    for (module, tensors) in modules {
+        fs::write(
+            dir.path().join(module).join("model.safetensors"),
+            safetensors(&tensors),
+        )
+        .unwrap();
+    }
+    write_shards(dir.path(), &of_model, description.shards);
     dir
 }
 

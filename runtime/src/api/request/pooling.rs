@@ -280,7 +280,7 @@ pub fn ranking(body: &[u8], rules: &Rules<'_>) -> Result<PreparedRanking, ApiErr
     let returns_documents = params.flag("return_documents")?.unwrap_or(true);
     let mut options = PairOptions::read(&mut params, rules)?;
     if let Some(n) = params.count("max_tokens_per_doc")? {
-        options.prompt.cut = options.prompt.cut.at_most(n);
+        options.n_second_max = Some(n);
     }
     let ignored = params.finish()?;
     let pairs = Pairs {
@@ -309,6 +309,8 @@ pub fn ranking(body: &[u8], rules: &Rules<'_>) -> Result<PreparedRanking, ApiErr
 /// The options that score and rerank share.
 struct PairOptions {
     prompt: PromptOptions,
+    /// Tokens that are kept of each second text.
+    n_second_max: Option<usize>,
     activates: bool,
     cache_salt: u64,
     request_id: Option<String>,
@@ -340,6 +342,7 @@ impl PairOptions {
         let begin = begin(params, Begin::Add)?;
         Ok(Self {
             prompt: PromptOptions { begin, cut },
+            n_second_max: None,
             activates: activates(params, rules.task)?,
             cache_salt: cache_salt(params)?,
             request_id: request_id(params)?,
@@ -351,17 +354,27 @@ impl PairOptions {
         let (first, second) = (pairs.first, pairs.second);
         match pairs.pairing(rules.task) {
             Pairing::Compared { .. } => {
+                let shortened = PromptOptions {
+                    cut: self
+                        .n_second_max
+                        .map_or(self.prompt.cut, |n| self.prompt.cut.at_most(n)),
+                    ..self.prompt
+                };
+                let embed = |text: &String, options, param| {
+                    let ids = embedded(text, options, rules, param)?;
+                    Ok(single_text(ids, self.cache_salt))
+                };
                 let firsts = first
                     .iter()
-                    .map(|text| self.embed(text, pairs.first_param, rules));
+                    .map(|text| embed(text, self.prompt, pairs.first_param));
                 let seconds = second
                     .iter()
-                    .map(|text| self.embed(text, pairs.second_param, rules));
+                    .map(|text| embed(text, shortened, pairs.second_param));
                 firsts.chain(seconds).collect()
             }
             Pairing::Scored => {
                 let score = |(first, second): (&String, &String)| {
-                    if !self.prompt.cut.shortens() {
+                    if self.prompt.cut.pair_limit(self.n_second_max).is_none() {
                         check_length(first.len() + second.len(), rules, pairs.second_param)?;
                     }
                     self.score(first, second, rules)
@@ -371,17 +384,16 @@ impl PairOptions {
         }
     }
 
-    fn embed(&self, text: &str, param: &str, rules: &Rules<'_>) -> Result<PoolRequest, ApiError> {
-        let ids = embedded(text, self.prompt, rules, param)?;
-        Ok(single_text(ids, self.cache_salt))
-    }
-
     fn score(&self, first: &str, second: &str, rules: &Rules<'_>) -> Result<PoolRequest, ApiError> {
-        let pair = rules.tokenizer.encode_pair(first, second);
+        let tokenizer = rules.tokenizer;
+        let pair = match self.prompt.cut.pair_limit(self.n_second_max) {
+            Some(limit) => tokenizer.encode_pair_within(first, second, limit),
+            None => tokenizer.encode_pair(first, second),
+        };
         let Pair { ids, token_types } = pair.map_err(unencoded)?;
         Ok(PoolRequest {
-            prompt: self.prompt.cut.apply(ids).into(),
-            token_types: self.prompt.cut.apply(token_types),
+            prompt: ids.into(),
+            token_types,
             cache_salt: self.cache_salt,
         })
     }
@@ -464,7 +476,10 @@ fn embedded(
     ) = (options.begin, rules.task)
         && ids.last() != Some(&token)
     {
-        ids = options.cut.leaving(1).apply(ids);
+        if options.cut.shortens() {
+            let cut = options.cut.leaving(1);
+            ids = encode(text, PromptOptions { cut, ..options }, rules, param)?;
+        }
         ids.push(token);
     }
     Ok(ids)

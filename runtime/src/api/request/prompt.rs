@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::params::{Params, token_id};
 use super::rules::Rules;
 use crate::api::error::ApiError;
-use crate::tokenizer::{Begin, TokenizerError};
+use crate::tokenizer::{Begin, Limit, PairLimit, Side, TokenizerError};
 
 /// One prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,12 +37,6 @@ pub(super) struct Cut {
     /// Number of tokens that are kept; `None`: all.
     n_max: Option<usize>,
     side: Side,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Left,
-    Right,
 }
 
 impl Cut {
@@ -104,13 +98,33 @@ impl Cut {
     }
 
     /// Returns the part of `ids` that is kept.
-    pub(super) fn apply<T>(self, mut ids: Vec<T>) -> Vec<T> {
-        let n_lost = ids.len().saturating_sub(self.n_max.unwrap_or(usize::MAX));
-        match self.side {
-            Side::Left => drop(ids.drain(..n_lost)),
-            Side::Right => ids.truncate(ids.len() - n_lost),
+    pub(super) fn apply(self, ids: Vec<u32>) -> Vec<u32> {
+        self.side.kept(ids, self.n_max.unwrap_or(usize::MAX))
+    }
+
+    /// The bound on a sequence; `None` if all tokens are kept.
+    fn limit(self) -> Option<Limit> {
+        let n_max = self.n_max.filter(|n_max| *n_max < usize::MAX)?;
+        Some(Limit {
+            n_max,
+            side: self.side,
+        })
+    }
+
+    /// The bound on a pair of texts, of which the second keeps at most `n_second_max` tokens; `None` if all tokens are
+    /// kept.
+    pub(super) fn pair_limit(self, n_second_max: Option<usize>) -> Option<PairLimit> {
+        let all = Limit {
+            n_max: usize::MAX,
+            side: self.side,
+        };
+        match (self.limit(), n_second_max) {
+            (None, None) => None,
+            (whole, n_second_max) => Some(PairLimit {
+                n_second_max: n_second_max.unwrap_or(usize::MAX),
+                whole: whole.unwrap_or(all),
+            }),
         }
-        ids
     }
 }
 
@@ -167,8 +181,12 @@ pub(super) fn encode(
     if !cut.shortens() {
         check_length(text.len(), rules, param)?;
     }
-    let ids = rules.tokenizer.encode(text, begin).map_err(unencoded)?;
-    Ok(cut.apply(ids))
+    let tokenizer = rules.tokenizer;
+    match cut.limit() {
+        Some(limit) => tokenizer.encode_within(text, begin, limit),
+        None => tokenizer.encode(text, begin),
+    }
+    .map_err(unencoded)
 }
 
 /// Refuses a text that is certainly too long, before it is encoded.

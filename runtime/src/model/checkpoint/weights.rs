@@ -102,7 +102,10 @@ impl Checkpoint {
     ) -> Result<Checkpoint, ModelError> {
         let mut files = Vec::new();
         let mut stored: HashMap<String, (usize, Entry)> = HashMap::new();
-        for path in weight_files(dir, format)? {
+        let of_model = weight_files(dir, format)?
+            .into_iter()
+            .map(|path| (String::new(), path));
+        for (prefix, path) in of_model.chain(module_files(dir, wanted)?) {
             let file = map(&path)?;
             let broken = |reason| ModelError::WeightFile {
                 path: path.clone(),
@@ -112,7 +115,8 @@ impl Checkpoint {
                 Some(extension) if extension == "safetensors" => read_header,
                 _ => read_checkpoint,
             };
-            for entry in read(&file).map_err(broken)? {
+            for mut entry in read(&file).map_err(broken)? {
+                entry.name.insert_str(0, &prefix);
                 if let Some((_, twice)) = stored.insert(entry.name.clone(), (files.len(), entry)) {
                     return Err(broken(format!("{} is also in another file", twice.name)));
                 }
@@ -208,6 +212,19 @@ fn weight_files(dir: &Path, format: LoadFormat) -> Result<Vec<PathBuf>, ModelErr
     Err(ModelError::MissingFile {
         path: dir.join(formats[0].single),
     })
+}
+
+/// The weight files of modules beside the model, each with the beginning that the names of its tensors have in a
+/// description: `2_Dense/`.
+fn module_files(dir: &Path, wanted: &[TensorSpec]) -> Result<Vec<(String, PathBuf)>, ModelError> {
+    let folder = |spec: &TensorSpec| Some(spec.name.split_once('/')?.0.to_owned());
+    let folders: BTreeSet<String> = wanted.iter().filter_map(folder).collect();
+    let mut files = Vec::new();
+    for folder in folders {
+        let of_folder = weight_files(&dir.join(&folder), LoadFormat::Auto)?;
+        files.extend(of_folder.into_iter().map(|path| (format!("{folder}/"), path)));
+    }
+    Ok(files)
 }
 
 /// The files that an index names.

@@ -182,6 +182,7 @@ fn describe(config: &Fields, names: &Names, positions_from: usize) -> Result<Mod
     {
         return Err(unsupported("position_embedding_type", kind, "absolute"));
     }
+    config.without_effect(&["tie_word_embeddings"]);
     let mut sizes = Sizes::read(config)?;
     sizes.norm_eps = config.positive(NORM_EPS)?.unwrap_or(1e-12) as f32;
     let n_positions = sizes.context_len;

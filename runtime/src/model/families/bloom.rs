@@ -56,6 +56,17 @@ pub(super) fn describe_mpt(config: &Fields) -> Result<ModelSpec, ModelError> {
     for option in ["prefix_lm", "rope", "attn_uses_sequence_id"] {
         refuse_flag(&attn, option)?;
     }
+    // In which precision norms are computed.
+    if let Some(other) = config
+        .text(&["norm_type"])?
+        .filter(|name| !name.ends_with("layernorm"))
+    {
+        return Err(unsupported(
+            "norm_type",
+            other,
+            "layernorm, low_precision_layernorm",
+        ));
+    }
     let n_heads = config.required_size(N_HEADS)?;
     let n_kv_heads = match (attn.size(N_KV_HEADS)?, attn.text(&["attn_type"])?) {
         (Some(n_kv_heads), _) => n_kv_heads,

@@ -2,7 +2,9 @@
 
 use kernels::Activation;
 
-use super::parts::{Sizes, Tie, experts, head, input_norm, layer, layer_norm, linear, named_activation};
+use super::parts::{
+    Sizes, Tie, experts, head, input_norm, layer, layer_norm, linear, named_activation, unsupported,
+};
 use crate::model::config::{Fields, N_EXPERTS, N_KV_HEADS, invalid};
 use crate::model::error::ModelError;
 use crate::model::rope::RopeSpec;
@@ -29,7 +31,14 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         hidden_size: sizes.hidden_size,
     };
     // Weights are made to add up to 1 (their 1-norm); another norm occurs in no published model.
-    let renormalise = ffn.number(&["moe_normalize_expert_weights"])? == Some(1.0);
+    let renormalise = match ffn.number(&["moe_normalize_expert_weights"])? {
+        None => false,
+        Some(1.0) => true,
+        Some(other) => {
+            let option = "moe_normalize_expert_weights";
+            return Err(unsupported(option, &other.to_string(), "null, 1"));
+        }
+    };
     let norm = |name: &str| layer_norm(name, sizes.hidden_size, sizes.norm_eps, false);
     let of_layer = |idx: usize| {
         let name = |part: &str| format!("transformer.blocks.{idx}.{part}");
@@ -58,7 +67,13 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         .collect::<Result<_, ModelError>>()?;
     let task = Task::Generate(head(config, "lm_head", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("transformer.wte", layers, task);
-    spec.ropes = vec![RopeSpec::from_config(&attn, sizes.head_dim)?];
+    let rope = RopeSpec::from_config(&attn, sizes.head_dim)?;
+    // Newer programs copy the parameters to config.json, and once wrote another base there.
+    if config.is_object("rope_parameters") && RopeSpec::from_config(config, sizes.head_dim)? != rope {
+        let reason = "contradicts the rope_theta of attn_config".to_owned();
+        return Err(invalid("rope_parameters", reason));
+    }
+    spec.ropes = vec![rope];
     spec.final_norm = Some(norm("transformer.norm_f"));
     Ok(spec)
 }

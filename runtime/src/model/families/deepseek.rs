@@ -5,9 +5,10 @@ use kernels::{ExpertGroups, GroupScore, RopePairs, Scoring};
 use super::granite::Multipliers;
 use super::llama;
 use super::parts::{
-    MlpShape, Sizes, each_attention, experts, linear, llama_mlp, rms_norm, rms_qk_norms, vector, windows,
+    MlpShape, Sizes, each_attention, experts, linear, llama_mlp, rms_norm, rms_qk_norms, unsupported, vector,
+    windows,
 };
-use crate::model::config::{Fields, N_EXPERTS, N_LAYERS, invalid};
+use crate::model::config::{Aliases, Fields, N_EXPERTS, N_LAYERS, invalid};
 use crate::model::error::ModelError;
 use crate::model::spec::{
     Attention, Ffn, Latent, Layout, Matrix, ModelSpec, Moe, Part, Rows, TensorSpec, Vector,
@@ -19,6 +20,9 @@ const N_HEADS_MAX: usize = 1 << 16;
 /// DeepSeek-V2 and V2-Lite.
 pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
     let method = config.text(&["topk_method"])?;
+    check_choice(config, &["scoring_func"], &["softmax"], "softmax")?;
+    let ways = ["greedy", "group_limited_greedy"];
+    check_choice(config, &["topk_method"], &ways, "greedy, group_limited_greedy")?;
     let router = Router {
         scoring: Scoring::Softmax,
         group_score: (method == Some("group_limited_greedy")).then_some(GroupScore::Best),
@@ -27,17 +31,19 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
     };
     with_experts(
         config,
-        with_latent_attention(config, RopePairs::Interleaved)?,
+        with_latent_attention(config, rope_pairs(config)?)?,
         &router,
     )
 }
 
 /// DeepSeek-V3 and R1.
 pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
+    check_choice(config, &["scoring_func"], &["sigmoid"], "sigmoid")?;
+    check_choice(config, &["topk_method"], &["noaux_tc"], "noaux_tc")?;
     let router = Router::of_3(config)?;
     with_experts(
         config,
-        with_latent_attention(config, RopePairs::Interleaved)?,
+        with_latent_attention(config, rope_pairs(config)?)?,
         &router,
     )
 }
@@ -65,6 +71,27 @@ pub(super) fn describe_minicpm3(config: &Fields) -> Result<ModelSpec, ModelError
     let mut spec = with_latent_attention(config, RopePairs::HalfSplit)?;
     Multipliers::of_minicpm(config, &spec)?.apply(&mut spec);
     Ok(spec)
+}
+
+/// Refuses another way to choose experts than the implemented ones.
+fn check_choice(
+    config: &Fields,
+    option: Aliases,
+    implemented: &[&str],
+    supported: &'static str,
+) -> Result<(), ModelError> {
+    match config.text(option)? {
+        Some(value) if !implemented.contains(&value) => Err(unsupported(option[0], value, supported)),
+        _ => Ok(()),
+    }
+}
+
+/// Which elements of queries and keys are turned together; `rope_interleave` is absent in checkpoints of DeepSeek.
+fn rope_pairs(config: &Fields) -> Result<RopePairs, ModelError> {
+    Ok(match config.flag("rope_interleave")? {
+        Some(false) => RopePairs::HalfSplit,
+        Some(true) | None => RopePairs::Interleaved,
+    })
 }
 
 /// What the routers differ in.

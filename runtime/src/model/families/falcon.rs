@@ -49,6 +49,7 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
         (false, true) => 1,
         (false, false) => n_heads,
     };
+    config.without_effect(N_KV_HEADS);
     let mut sizes = Sizes::with_kv_heads(config, n_kv_heads)?;
     sizes.norm_eps = config.positive(&["layer_norm_epsilon"])?.unwrap_or(1e-5) as f32;
     let has_slopes = config.flag("alibi")?.unwrap_or(false);

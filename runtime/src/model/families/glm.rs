@@ -6,6 +6,7 @@ use super::deepseek;
 use super::llama::{self, Biases};
 use super::parts::{
     Sizes, Tie, each_attention, head, input_norm, layer, layer_norm, linear, rms_norm, rms_qk_norms,
+    unsupported,
 };
 use crate::model::config::{FFN_SIZE, Fields};
 use crate::model::error::ModelError;
@@ -124,6 +125,9 @@ pub(super) fn describe_chatglm(config: &Fields) -> Result<ModelSpec, ModelError>
     let task = Task::Generate(head(config, "transformer.output_layer", Tie::Untied, &sizes)?);
     let mut spec = sizes.model("transformer.embedding.word_embeddings", layers, task);
     each_attention(&mut spec, |_, attention| attention.rope = Some(0));
+    if config.flag("original_rope")? == Some(false) {
+        return Err(unsupported("original_rope", "false", "true"));
+    }
     let mut rope = RopeSpec::plain(sizes.head_dim)?;
     rope.set_dim(sizes.head_dim / 2, sizes.head_dim)?;
     rope.theta *= config.positive(&["rope_ratio"])?.unwrap_or(1.0);

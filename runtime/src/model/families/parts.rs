@@ -181,6 +181,7 @@ impl Sizes {
             final_norm: None,
             project_out: None,
             task,
+            projections: Vec::new(),
             ignored: Vec::new(),
         }
     }
@@ -191,7 +192,7 @@ fn tensor(name: String, shape: Vec<usize>) -> TensorSpec {
 }
 
 /// A layer stored as `{name}.weight` of `[n_rows, n_cols]`, with `{name}.bias` if it has one.
-pub(super) fn linear(name: &str, n_rows: usize, n_cols: usize, bias: bool) -> Matrix {
+pub(in crate::model) fn linear(name: &str, n_rows: usize, n_cols: usize, bias: bool) -> Matrix {
     part(name, Layout::Rows, n_rows, n_cols).biased(bias.then_some(name))
 }
 

@@ -26,7 +26,12 @@ pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
     };
     refuse_flag(config, "qk_layernorm")?;
     let sizes = Sizes::read(config)?;
-    let rope = RopeSpec::of_part(config, sizes.head_dim, 0.5)?;
+    let mut rope = RopeSpec::of_part(config, sizes.head_dim, 0.5)?;
+    // The first releases name the elements that turn, and the others their part.
+    let dim = config.size(&["rotary_dim"])?;
+    if let (Some(dim), None) = (dim, config.number(&["partial_rotary_factor"])?) {
+        rope.set_dim(dim, sizes.head_dim)?;
+    }
     side_by_side(config, &NAMES, rope)
 }
 

@@ -26,6 +26,8 @@ pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
 /// Qwen3: a Llama with norms of queries and keys.
 pub(super) fn describe_3(config: &Fields) -> Result<ModelSpec, ModelError> {
     let sizes = Sizes::read(config)?;
+    // It has these norms whatever the field says.
+    config.without_effect(&["use_qk_norm"]);
     let mut spec = windowed(config, llama::describe(config)?)?;
     each_attention(&mut spec, |idx, attention| {
         let name = format!("model.layers.{idx}.self_attn");
@@ -104,6 +106,7 @@ fn without_vision(
 /// attention and a grown rotary base; the context ends there.
 pub(super) fn describe_1(config: &Fields) -> Result<ModelSpec, ModelError> {
     let mut sizes = Sizes::read(config)?;
+    config.without_effect(&["use_dynamic_ntk", "use_logn_attn"]);
     if let Some(trained) = config.size(&["seq_length"])? {
         sizes.context_len = sizes.context_len.min(trained);
     }

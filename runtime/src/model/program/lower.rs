@@ -10,7 +10,8 @@ use super::{
 use crate::model::kv_layout::{KvLayout, Place};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{
-    Attention, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Task, VectorId,
+    Attention, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Projection,
+    Task, VectorId,
 };
 
 /// A numbered description.
@@ -540,7 +541,10 @@ impl Lowering {
                 let input = self.project_out(network, input, Rows::Logits);
                 self.head(head, head.weight.unwrap_or(network.embedding.tokens), input)
             }
-            Task::Embed => self.pool(network, x, pooling),
+            Task::Embed => {
+                let pooled = self.pool(network, x, pooling);
+                self.projections(&network.projections, pooled)
+            }
             Task::Classify(of) => {
                 let mut x = self.pool(network, x, pooling);
                 if let Some(hidden) = &of.hidden {
@@ -565,6 +569,17 @@ impl Lowering {
         }
         self.norm_in_place(hidden, of.norm.as_ref());
         hidden
+    }
+
+    fn projections(&mut self, projections: &[Projection<MatrixId>], pooled: BufferId) -> BufferId {
+        projections.iter().fold(pooled, |x, projection| {
+            let out = self.buffer("projected", Rows::Pooled, projection.weight.n_rows);
+            self.linear(Input::Plain(x), projection.weight, out, Then::Store);
+            if projection.is_tanh {
+                self.ops.push(Op::Softcap { x: out, cap: 1.0 });
+            }
+            out
+        })
     }
 
     fn project_out<'a>(&mut self, network: &Description, input: Input<'a>, rows: Rows) -> Input<'a> {

@@ -144,7 +144,7 @@ const RERANK: &[Parameter] = &[
         .doc("The name of `documents` in Text Embeddings Inference; the answer is then a list of objects with `index` and `score`."),
     integer("top_n", 0..=i64::MAX, "all", "1").doc("Number of results, the best first; 0: all."),
     flag("return_documents", "true").doc("Results contain their document."),
-    integer("max_tokens_per_doc", 1..=i64::MAX, "no truncation", "64").doc("Keeps this number of tokens of query and document together."),
+    integer("max_tokens_per_doc", 1..=i64::MAX, "no truncation", "64").doc("Keeps this number of tokens of each document."),
 ];
 
 const TOKENIZED: &[Parameter] = &[
