@@ -8,6 +8,7 @@ pub mod children;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod mounts;
 pub mod observed;
 pub mod plan;
 pub mod status;

@@ -17,6 +17,7 @@ use kube::{
 
 use super::{
     children::{CHILDREN, Child, Presence},
+    mounts,
     observed::{LiveChildren, Observed, Ownership, ServiceAnswer},
 };
 use crate::{
@@ -131,7 +132,9 @@ async fn list_pods(client: &Client, object: &ModelDeployment) -> Result<Vec<Pod>
         .list(&ListParams::default().labels(&selector))
         .await
         .map_err(read_error(format!("Pods {selector} in {namespace}")))?;
-    Ok(pods.items)
+    let mut pods = pods.items;
+    mounts::explain(client, &mut pods).await;
+    Ok(pods)
 }
 
 async fn named_claim(
