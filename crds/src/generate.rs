@@ -74,8 +74,8 @@ fn describe_settings(crd: &mut Value) {
 }
 
 /// Why a variable cannot be in `spec.env`.
-const NOT_IN_ENV: &str = "the operator sets HOST, PORT and SHUTDOWN_DELAY_SECONDS, and a gateway ends TLS; the model is \
-     in spec.model.huggingFace, the hub token in spec.model.tokenSecretRef, the API keys in \
+const NOT_IN_ENV: &str = "the operator sets HOST, PORT, CONTROL_PORT and SHUTDOWN_DELAY_SECONDS, and a gateway ends TLS; \
+     the model is in spec.model.huggingFace, the hub token in spec.model.tokenSecretRef, the API keys in \
      spec.auth.apiKeysSecretRef, the drain timeout in spec.rollout.drainTimeoutSeconds";
 
 /// Refuses the variables in `spec.env` whose settings have another place.

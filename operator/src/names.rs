@@ -23,7 +23,7 @@ pub const APPLIED_HASH: &str = "slipway.dev/applied-hash";
 pub const CONFIG_HASH: &str = "slipway.dev/config-hash";
 /// Annotation of the Deployment: the image of a spec that names none.
 pub const DEFAULT_IMAGE: &str = "slipway.dev/default-image";
-/// Annotation of the ConfigMap with the commit: the source that the commit belongs to.
+/// Annotation of the Deployment, and of the ConfigMap with the commit: the source of the model.
 pub const SOURCE: &str = "slipway.dev/source";
 /// Annotation of the ConfigMap with the commit: the commit.
 pub const COMMIT: &str = "slipway.dev/commit";

@@ -11,6 +11,7 @@ pub mod claim_size;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod mounts;
 pub mod observed;
 pub mod plan;
 pub mod pod_order;

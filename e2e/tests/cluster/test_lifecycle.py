@@ -126,6 +126,14 @@ class traffic:  # noqa: N801 - reads as a phrase: `with traffic(client, model) a
         self._asker.join()
 
 
+def accepts(mdep: dict, key: str) -> bool:
+    try:
+        client_of(mdep, key).models.list()
+    except openai.AuthenticationError:
+        return False
+    return True
+
+
 def test_api_keys_are_asked_for(namespace: str, hub) -> None:
     kubectl("create", "secret", "generic", "keys", "-n", namespace, "--from-literal=OPENAI_API_KEYS=alpha,beta")
     mdep = kube.model_deployment(
@@ -135,8 +143,13 @@ def test_api_keys_are_asked_for(namespace: str, hub) -> None:
     ready = kube.until_ready("private", namespace)
     for key in ("alpha", "beta"):
         assert ask(client_of(ready, key), ready["status"]["modelName"], CHATS[0]) == CHATS[0].answer
-    with pytest.raises(openai.AuthenticationError):
-        client_of(ready, "gamma").models.list()
+    assert not accepts(ready, "gamma")
+
+    pods = {pod["metadata"]["uid"] for pod in pods_of("private", namespace)}
+    kubectl("patch", "secret", "keys", "-n", namespace, "-p", '{"stringData":{"OPENAI_API_KEYS":"gamma"}}')
+    wait.until("the new key is accepted", lambda: accepts(ready, "gamma"), 150)
+    assert not accepts(ready, "alpha")
+    assert pods == {pod["metadata"]["uid"] for pod in pods_of("private", namespace)}
 
 
 def test_a_claim_keeps_the_model_for_the_next_pod(namespace: str, hub) -> None:

@@ -1,5 +1,7 @@
 """What the real API server takes and refuses."""
 
+import json
+
 import pytest
 import yaml
 
@@ -38,7 +40,16 @@ def test_every_example_is_taken(path, namespace: str) -> None:
         ("ok", {"model": TINY, "env": [{"name": "MODEL_PATH", "value": "/m"}]}, "the model is in spec.model"),
         ("ok", {"model": TINY, "env": [{"name": "SHUTDOWN_DELAY_SECONDS", "value": "1"}]}, "the operator sets"),
         ("ok", {"model": TINY, "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env"),
+        ("ok", {"model": TINY, "env": [{"name": "HUGGING_FACE_HUB_TOKEN", "value": "secret"}]}, "tokenSecretRef"),
         ("ok", {"model": TINY, "replicas": -1}, "replicas"),
+        ("ok", {"model": TINY, "podMetadata": {"labels": {"slipway.dev/x": "y"}}}, "the operator sets slipway.dev"),
+        ("ok", {"model": TINY, "podMetadata": {"labels": {"app.kubernetes.io/name": "y"}}}, "the operator sets"),
+        ("ok", {"model": TINY, "securityContext": {"runAsUser": 0}}, "runAsUser"),
+        ("ok", {"model": TINY, "securityContext": {"assignedBy": "Platform", "fsGroup": 1}}, "for assignedBy Spec"),
+        ("ok", {"model": TINY, "network": {"policy": "None", "clients": [{"podSelector": {}}]}}, "for policy Managed"),
+        ("ok", {"model": TINY, "scheduling": {"affinity": {"nodeAfinity": {}}}}, "nodeAfinity"),
+        ("ok", {"model": TINY, "scheduling": {"topologySpread": [{"maxSkew": 1}]}}, "topologyKey"),
+        ("ok", {"model": {"pvc": {"claimName": "x"}}, "caBundle": {"name": "ca"}}, "caBundle is for huggingFace"),
         ("ok", {"model": TINY, "resources": {"memory": "much"}}, "memory"),
         ("ok", {"model": TINY, "cache": {"type": "Ephemeral", "claimName": "x"}}, "for type PVC"),
         ("Big", {"model": TINY}, "name"),
@@ -55,6 +66,12 @@ def test_a_bad_spec_is_refused_with_the_reason(name: str, spec: dict, message: s
     }
     with pytest.raises(Refused, match=message):
         kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=yaml.safe_dump(document))
+
+
+def test_scale_can_be_read_without_a_number_of_replicas(namespace: str, hub) -> None:
+    kube.apply(kube.model_deployment("plain", "slipway/no-such-model", hub.endpoint), namespace)
+    path = f"/apis/slipway.dev/v1alpha1/namespaces/{namespace}/modeldeployments/plain/scale"
+    assert json.loads(kubectl("get", "--raw", path))["spec"]["replicas"] == 1
 
 
 def test_cache_type_cannot_change(namespace: str, hub) -> None:

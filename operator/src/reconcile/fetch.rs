@@ -29,6 +29,7 @@ use kube::{
 use super::{
     api_error::ApiError,
     children::{CHILDREN, Child, Presence},
+    mounts,
     observed::{LiveChildren, Observed, Ownership, ServiceAnswer},
 };
 use crate::{
@@ -178,10 +179,11 @@ async fn live_child(
 /// The pods of the ModelDeployment, and the names of others that have its label.
 async fn pods_of(context: &Context, object: &ModelDeployment) -> Result<(Vec<Pod>, Vec<String>), ApiError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let found = match context.watched.pods(&namespace, &name) {
+    let mut found = match context.watched.pods(&namespace, &name) {
         Some(seen) => seen,
         None => list_pods(&context.client, &namespace, &pod_selector(&name)).await?,
     };
+    mounts::explain(&context.client, &mut found).await;
     let deployment = Names::of(&name).main;
     let (ours, others): (Vec<Pod>, Vec<Pod>) = found
         .into_iter()

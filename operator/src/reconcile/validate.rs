@@ -168,19 +168,21 @@ fn annotation(live: &ObjectMeta, name: &str) -> Option<String> {
     live.annotations.as_ref()?.get(name).cloned()
 }
 
-/// The commit that the first pods of this source have downloaded. The ConfigMap has it from the time when the status
-/// first had it.
+/// The commit that the first pods of this source have downloaded. A ConfigMap has it; before that, the status of the
+/// pods has it.
 fn commit(object: &ModelDeployment, observed: &Observed, model_dir: &str) -> Option<String> {
-    let name = Names::of(&object.name_any()).commit;
-    let recorded = observed.live.ours(object, "ConfigMap", &name).filter(|live| {
+    let names = Names::of(&object.name_any());
+    let is_of_source = |live: &&ObjectMeta| {
         annotation(live, SOURCE).is_some_and(|source| model_dir.ends_with(&format!("/{source}")))
-    });
+    };
+    let recorded = observed.live.ours(object, "ConfigMap", &names.commit);
+    let deployment = observed.live.ours(object, "Deployment", &names.main);
     let reported = || {
-        let status = object.status.as_ref()?;
-        let is_current = status.observed_generation == object.metadata.generation;
-        status.model.as_ref().filter(|_| is_current)?.revision.clone()
+        deployment.filter(is_of_source)?;
+        object.status.as_ref()?.model.as_ref()?.revision.clone()
     };
     recorded
+        .filter(is_of_source)
         .and_then(|live| annotation(live, COMMIT))
         .or_else(reported)
 }

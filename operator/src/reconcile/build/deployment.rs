@@ -16,7 +16,7 @@ use kube::api::ObjectMeta;
 
 use super::{config_map, hash, labels, metadata, pod, selector_labels};
 use crate::{
-    names::{CONFIG_HASH, DEFAULT_IMAGE, Names, TEMPLATE_HASH},
+    names::{CONFIG_HASH, DEFAULT_IMAGE, Names, SOURCE, TEMPLATE_HASH},
     reconcile::plan::{Plan, PodOrder},
 };
 
@@ -34,10 +34,10 @@ pub(crate) fn build(plan: &Plan) -> Deployment {
     };
     Deployment {
         metadata: ObjectMeta {
-            annotations: Some(BTreeMap::from([(
-                DEFAULT_IMAGE.to_string(),
-                plan.image.default.clone(),
-            )])),
+            annotations: Some(BTreeMap::from([
+                (DEFAULT_IMAGE.to_string(), plan.image.default.clone()),
+                (SOURCE.to_string(), plan.source_key().to_string()),
+            ])),
             ..metadata(plan, Names::of(&plan.name).main)
         },
         spec: Some(DeploymentSpec {

@@ -369,6 +369,7 @@ fn why_waiting(waiting: &ContainerStateWaiting) -> Option<Failure> {
             format!("{kubelet}: {message}"),
             "correct spec.runtime.image, or give the nodes access to its registry",
         )),
+        "FailedMount" | "FailedAttachVolume" => Some(why_not_mounted(message)),
         "CreateContainerConfigError" if message.to_ascii_lowercase().contains("secret") => {
             Some(Failure::new(
                 Reason::SecretMissing,
@@ -387,6 +388,28 @@ fn why_waiting(waiting: &ContainerStateWaiting) -> Option<Failure> {
         )),
         _ => None,
     }
+}
+
+/// Why the kubelet cannot mount a volume of the pod.
+fn why_not_mounted(message: String) -> Failure {
+    let lower = message.to_ascii_lowercase();
+    let (reason, remedy) = if lower.contains("secret \"") || lower.contains("secret key") {
+        (
+            Reason::SecretMissing,
+            "create the Secret in this namespace, with the key that the ModelDeployment names",
+        )
+    } else if lower.contains("configmap \"") || lower.contains("config key") {
+        (
+            Reason::ContainerStartFailed,
+            "create the ConfigMap in this namespace, with the key that spec.caBundle names",
+        )
+    } else {
+        (
+            Reason::VolumeNotBound,
+            "make the volume available on the pod's node (kubectl describe pod, kubectl describe pvc)",
+        )
+    };
+    Failure::new(reason, message, remedy)
 }
 
 /// `startup_timeout` is set if the kubelet killed the container at the end of it.

@@ -359,6 +359,11 @@ fn each_message_of_the_kubelet_has_a_reason() {
         (waiting("CreateContainerConfigError", "couldn't find key K in Secret team/t"), Reason::SecretMissing),
         (waiting("CreateContainerConfigError", "image will run as root"), Reason::ContainerStartFailed),
         (waiting("RunContainerError", "no such file"), Reason::ContainerStartFailed),
+        (waiting("FailedMount", "SetUp failed for volume \"api-keys\" : secret \"t\" not found"), Reason::SecretMissing),
+        (waiting("FailedMount", "references non-existent secret key: K"), Reason::SecretMissing),
+        (waiting("FailedMount", "configmap \"company-ca\" not found"), Reason::ContainerStartFailed),
+        (waiting("FailedMount", "mount failed: /secret: no such file"), Reason::VolumeNotBound),
+        (waiting("FailedAttachVolume", "Multi-Attach error for volume"), Reason::VolumeNotBound),
         ("state: {terminated: {exitCode: 137, reason: OOMKilled}}".into(), Reason::OutOfMemory),
         ("state: {terminated: {exitCode: 101, message: panicked}}".into(), Reason::CrashLoop),
         (

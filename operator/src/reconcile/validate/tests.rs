@@ -184,11 +184,19 @@ fn the_commit_of_the_first_pods_is_kept_for_the_same_source() {
         hub.commit
     };
     let mut reported = object(HUB);
-    assert_eq!(of(&reported, &Observed::default()), None);
-    reported.status =
-        serde_json::from_value(json!({"observedGeneration": 3, "model": {"revision": "first"}})).unwrap();
-    assert_eq!(of(&reported, &Observed::default()).as_deref(), Some("first"));
+    reported.status = serde_json::from_value(json!({"model": {"revision": "first"}})).unwrap();
+    assert_eq!(
+        of(&reported, &Observed::default()),
+        None,
+        "it may be another model's"
+    );
     let source = planned(&reported).source_key().to_string();
+    let pods = live(
+        "Deployment",
+        json!({"name": "chat", "annotations": {SOURCE: source}}),
+    );
+    assert_eq!(of(&reported, &pods).as_deref(), Some("first"));
+    assert_eq!(of(&object(HUB), &pods), None, "the pods have not reported it");
     let recorded = live(
         "ConfigMap",
         json!({"name": "chat-commit", "annotations": {SOURCE: source, COMMIT: "zeroth"}}),
@@ -201,12 +209,6 @@ fn the_commit_of_the_first_pods_is_kept_for_the_same_source() {
     );
     let other = object("model: {huggingFace: {repo: acme/model, revision: v2}}");
     assert_eq!(of(&other, &recorded), None);
-    reported.metadata.generation = Some(4);
-    assert_eq!(
-        of(&reported, &Observed::default()),
-        None,
-        "it may be another model's"
-    );
 }
 
 #[test]
