@@ -206,6 +206,17 @@ impl ApiError {
         }
     }
 
+    /// A prompt of `n_tokens` tokens or more, where at most `n_tokens_max` have room. Clients that shorten a conversation
+    /// look for the first words and the two numbers, which are those of Anthropic's API.
+    pub fn prompt_too_long(param: impl Into<String>, n_tokens: usize, n_tokens_max: usize) -> Self {
+        Self::TooLong {
+            param: param.into(),
+            reason: format!(
+                "prompt is too long: {n_tokens} tokens > {n_tokens_max} maximum. Please reduce the length of the input."
+            ),
+        }
+    }
+
     /// Status, type, code and label.
     pub fn facts(&self) -> Facts {
         let (status, kind, code, label) = match self {
@@ -335,10 +346,14 @@ impl ApiError {
             | AdmitError::NoMedia
             | AdmitError::TokenOutOfVocabulary { .. }
             | AdmitError::TokenTypes { .. } => Self::Contradiction { param, reason },
-            AdmitError::PromptTooLong { .. } => Self::TooLong {
-                param,
-                reason: format!("{reason}. Please reduce the length of the input."),
-            },
+            AdmitError::PromptTooLong {
+                n_prompt,
+                max_model_len,
+            } => {
+                // A prompt as long as the context leaves no room for an answer.
+                let n_max = max_model_len.min(n_prompt.saturating_sub(1));
+                Self::prompt_too_long(param, n_prompt, n_max)
+            }
             AdmitError::PromptAboveStep { .. } | AdmitError::NeverFits { .. } => {
                 Self::TooLong { param, reason }
             }

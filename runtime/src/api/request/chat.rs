@@ -7,7 +7,7 @@ use super::constraint::{self, Form};
 use super::logprobs::chat_logprobs;
 use super::model::generating_model;
 use super::parameters::CHAT_COMPLETIONS;
-use super::params::{Params, Rewrite};
+use super::params::{Params, Rewrite, set_default};
 use super::prepared::Prepared;
 use super::prompt::{Cut, Prompt, PromptOptions, begin, encode};
 use super::renames::Renames;
@@ -69,7 +69,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
         renames.add("max_tokens", "max_completion_tokens");
     }
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
-    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens.unwrap_or(1))?;
+    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens)?;
     let request_id = request_id(&mut params)?;
     let form = constraint::form(&mut params)?;
     let options = ReadOptions {
@@ -102,15 +102,15 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
     })
 }
 
-/// Gives the template the parameters that are its variables.
+/// Gives the template the parameters that are its variables, unless the client sets them in `chat_template_kwargs`.
 fn template_variables(params: &mut Params, conversation: &mut Conversation) -> Result<(), ApiError> {
     let variables = &mut conversation.variables;
     if let Some(effort) = params.text("reasoning_effort")? {
-        variables.insert("reasoning_effort".into(), Value::String(effort));
+        set_default(variables, "reasoning_effort", Value::String(effort));
     }
     if let Some(documents) = params.list("documents", DOCUMENTS_MAX, |item| item.as_object().cloned())? {
         let documents = documents.into_iter().map(Value::Object).collect();
-        variables.insert("documents".into(), Value::Array(documents));
+        set_default(variables, "documents", Value::Array(documents));
     }
     Ok(())
 }
