@@ -61,6 +61,12 @@ pub enum ApiError {
         /// The contradiction.
         reason: String,
     },
+    /// The form that the request requires could not be followed up to the end of the answer.
+    #[error("the form that the request requires cannot be followed: {reason}")]
+    FormNotFollowed {
+        /// Why.
+        reason: String,
+    },
     /// Prompt and answer do not fit into the model's context or the KV cache.
     #[error("{reason}")]
     TooLong {
@@ -227,6 +233,7 @@ impl ApiError {
             Self::Unsupported { .. } => (400, INVALID, Some("unsupported_parameter"), "unsupported"),
             Self::UnknownParameter { .. } => (400, INVALID, Some("unknown_parameter"), "unknown_parameter"),
             Self::Contradiction { .. } => (400, INVALID, Some("invalid_value"), "contradiction"),
+            Self::FormNotFollowed { .. } => (400, INVALID, Some("form_not_followed"), "form_not_followed"),
             Self::TooLong { .. } => (400, INVALID, Some("context_length_exceeded"), "too_long"),
             Self::Template { .. } => (400, INVALID, Some("invalid_messages"), "template"),
             Self::InvalidApiKey => (401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
@@ -269,6 +276,7 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::WrongTask { .. } => Some("model"),
             Self::BrokenJson { .. }
             | Self::NotAnObject
+            | Self::FormNotFollowed { .. }
             | Self::InvalidApiKey
             | Self::UnknownRoute { .. }
             | Self::MethodNotAllowed { .. }
@@ -400,9 +408,11 @@ impl From<&RequestFailure> for ApiError {
                          exclude every token"
                     .into(),
             },
-            RequestFailure::Sampling(_) | RequestFailure::Grammar(_) | RequestFailure::EngineDead => {
-                Self::Internal
-            }
+            // Some forms show only while they are followed that they are too complex.
+            RequestFailure::Grammar(error) => Self::FormNotFollowed {
+                reason: error.to_string(),
+            },
+            RequestFailure::Sampling(_) | RequestFailure::EngineDead => Self::Internal,
         }
     }
 }
@@ -429,6 +439,7 @@ mod tests {
                 param: text(),
                 reason: text(),
             },
+            ApiError::FormNotFollowed { reason: text() },
             ApiError::TooLong {
                 param: text(),
                 reason: text(),

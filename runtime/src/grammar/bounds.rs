@@ -17,6 +17,8 @@ pub(super) const TEXT: Bound = Bound::new(256 << 10, "bytes");
 pub(super) const RULES: Bound = Bound::new(2000, "rules");
 /// Of brackets inside brackets: parsers recurse there.
 pub(super) const DEPTH: Bound = Bound::new(100, "levels of brackets");
+/// Of nested repeats in a regular expression, multiplied. Each is a state of the lexer.
+pub(super) const REPEATS: Bound = Bound::new(20_000, "nested repeats");
 /// Of a list of choices.
 pub(super) const CHOICES: Bound = Bound::new(10_000, "choices");
 /// Of all choices together.

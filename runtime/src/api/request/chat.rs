@@ -17,7 +17,6 @@ use super::template::{conversation, own_template, rendered};
 use super::tools::{ToolParams, ToolUse};
 use crate::api::error::ApiError;
 use crate::chat_template::{self, Conversation, Ending};
-use crate::grammar::Constraint;
 use crate::parsers::{ParserPlan, Reasoning};
 use crate::tokenizer::{Begin, Special};
 
@@ -126,14 +125,14 @@ struct PartsOfAnswer<'a> {
 impl PartsOfAnswer<'_> {
     /// Sets how the parts of an answer to `prompt` are found, and the grammar of its form or of a required call.
     fn apply(self, answers: &mut AnswerOptions, prompt: &str, rules: &Rules<'_>) -> Result<(), ApiError> {
-        let call = self.tools.map(ToolUse::schema).transpose()?.flatten();
+        let call = self.tools.and_then(ToolUse::form);
         if call.is_some() && matches!(answers.method, Method::Search(_)) {
             let reason = "a beam search cannot follow a grammar";
             return Err(ApiError::contradiction("tool_choice", reason));
         }
-        let call = call.map(|schema| Form {
+        let call = call.map(|constraint| Form {
             param: "tool_choice",
-            constraint: Constraint::JsonSchema(schema),
+            constraint,
         });
         let reasoning = rules.formats.reasoning;
         // The form applies to the answer, not to the thoughts before it.

@@ -1,20 +1,21 @@
-//! The tools of a request, whether the answer must call one, and the schema that enforces it.
+//! The tools of a request, whether the answer must call one, and the form that enforces it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use openai_protocol::common::Tool;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::params::{Params, drop_nulls, set_default};
 use crate::api::error::ApiError;
 use crate::chat_template::Conversation;
+use crate::grammar::{CallList, CallListLength, CallableTool, Constraint};
 use crate::parsers::{Calls, Formats};
 
 /// Tools of one request.
 const TOOLS_MAX: usize = 512;
-/// Longest name of a tool, in bytes: OpenAI's limit.
-const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a tool, in bytes: Anthropic's limit, which is larger than OpenAI's.
+const NAME_BYTES_MAX: usize = 128;
 
 /// The parameters about tools, unchecked.
 #[derive(Debug, Default)]
@@ -188,50 +189,29 @@ impl ToolUse {
         }
     }
 
-    /// The JSON schema of an answer that makes the required call: a list of calls, or the arguments of one. `None` if the
-    /// model decides.
-    pub(super) fn schema(&self) -> Result<Option<Value>, ApiError> {
+    /// The form of an answer that makes the required call: a list of calls, or the arguments of one. `None` if the model
+    /// decides.
+    pub(super) fn form(&self) -> Option<Constraint> {
+        let callable = self.tools.iter().map(|tool| CallableTool {
+            name: tool.function.name.clone(),
+            parameters: arguments_schema(&tool.function.parameters),
+        });
         match &self.choice {
-            ToolChoice::None | ToolChoice::Auto => Ok(None),
+            ToolChoice::None | ToolChoice::Auto => None,
             ToolChoice::Named(name) => {
-                let tool = self.tools.iter().find(|tool| tool.function.name == *name);
-                Ok(tool.map(|tool| arguments_schema(&tool.function.parameters)))
+                let mut callable = callable;
+                let tool = callable.find(|tool| tool.name == *name);
+                tool.map(|tool| Constraint::JsonSchema(tool.parameters))
             }
-            ToolChoice::Required => self.list_schema().map(Some),
+            ToolChoice::Required => Some(Constraint::Calls(CallList {
+                tools: callable.collect(),
+                length: if self.single_call {
+                    CallListLength::One
+                } else {
+                    CallListLength::Any
+                },
+            })),
         }
-    }
-
-    fn list_schema(&self) -> Result<Value, ApiError> {
-        let mut shared: Map<String, Value> = Map::new();
-        let mut calls = Vec::with_capacity(self.tools.len());
-        for (idx, tool) in self.tools.iter().enumerate() {
-            let mut parameters = arguments_schema(&tool.function.parameters);
-            // References start at the root of the schema, which is now the list.
-            for key in ["$defs", "definitions"] {
-                let Some(definitions) = parameters.as_object_mut().and_then(|all| all.shift_remove(key))
-                else {
-                    continue;
-                };
-                merge(&mut shared, key, definitions).map_err(|name| ApiError::Contradiction {
-                    param: format!("tools[{idx}].function.parameters"),
-                    reason: format!("{key}/{name} has a different definition in another tool"),
-                })?;
-            }
-            calls.push(json!({
-                "type": "object",
-                "properties": {"name": {"const": tool.function.name}, "parameters": parameters},
-                "required": ["name", "parameters"],
-                "additionalProperties": false,
-            }));
-        }
-        let mut schema = json!({"type": "array", "minItems": 1, "items": {"anyOf": calls}});
-        if self.single_call {
-            schema["maxItems"] = json!(1);
-        }
-        for (key, definitions) in shared {
-            schema[key] = definitions;
-        }
-        Ok(schema)
     }
 }
 
@@ -285,21 +265,6 @@ fn hosted(tool: &Value) -> Option<&str> {
 /// The name of a function, which may be inside `function`.
 fn name_of(tool: &Value) -> Option<&str> {
     tool["function"]["name"].as_str().or(tool["name"].as_str())
-}
-
-/// Adds definitions to the shared ones. Fails with the name of a definition that differs from the shared one.
-fn merge(shared: &mut Map<String, Value>, key: &str, definitions: Value) -> Result<(), String> {
-    let Value::Object(definitions) = definitions else {
-        return Ok(());
-    };
-    let all = &mut shared.entry(key).or_insert_with(|| json!({}));
-    for (name, definition) in definitions {
-        match all.get(&name) {
-            Some(other) if *other != definition => return Err(name),
-            _ => all[name] = definition,
-        }
-    }
-    Ok(())
 }
 
 /// The schema of a tool's arguments; that of a tool without parameters accepts an empty object.
@@ -415,28 +380,25 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_becomes_a_schema() {
-        let schema = |choice: Value| {
-            let tools = params(json!([tool("f"), tool("g")]), choice)
-                .checked()
-                .unwrap()
-                .unwrap();
-            tools.schema().unwrap()
+    fn a_choice_becomes_a_form() {
+        let form = |choice: Value| {
+            let tools = params(json!([tool("f"), tool("g")]), choice).checked();
+            tools.unwrap().unwrap().form()
         };
-        assert_eq!(schema(json!("auto")), None);
-        assert_eq!(schema(json!("none")), None);
+        let parameters = |name: &str| tool(name)["function"]["parameters"].clone();
+        assert_eq!(form(json!("auto")), None);
+        assert_eq!(form(json!("none")), None);
         let named = json!({"type": "function", "function": {"name": "g"}});
-        assert_eq!(schema(named), Some(tool("g")["function"]["parameters"].clone()));
-        let required = schema(json!("required")).unwrap();
-        assert_eq!(
-            required["items"]["anyOf"][1]["properties"]["name"],
-            json!({"const": "g"})
-        );
-        assert_eq!(required["$defs"], json!({"A": {"type": "integer"}}));
-        assert!(
-            required.to_string().matches("$defs\":").count() == 1,
-            "{required}"
-        );
+        assert_eq!(form(named), Some(Constraint::JsonSchema(parameters("g"))));
+        let tools = ["f", "g"].map(|name| CallableTool {
+            name: name.to_owned(),
+            parameters: parameters(name),
+        });
+        let list = CallList {
+            tools: tools.into(),
+            length: CallListLength::Any,
+        };
+        assert_eq!(form(json!("required")), Some(Constraint::Calls(list)));
     }
 
     #[test]
@@ -566,19 +528,5 @@ mod tests {
         };
         assert!(alone(auto()).checked().is_err());
         assert!(alone(json!("none")).checked().unwrap().is_none());
-    }
-
-    #[test]
-    fn definitions_that_differ_are_refused() {
-        let mut other = tool("g");
-        other["function"]["parameters"]["$defs"]["A"] = json!({"type": "string"});
-        let tools = params(json!([tool("f"), other]), json!("required"))
-            .checked()
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            tools.schema().unwrap_err().param(),
-            Some("tools[1].function.parameters")
-        );
     }
 }

@@ -1,9 +1,7 @@
 //! Parameters of the routes that generate text.
 
 use super::table::Support::{NoEffect, Refused};
-use super::table::{
-    Body, Kind, Parameter, flag, inert, integer, number, object, other, refused, text,
-};
+use super::table::{Body, Kind, Parameter, flag, inert, integer, number, object, other, refused, text};
 
 const TOKEN_IDS: &str = r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}, "maxItems": 256}"#;
 const PROMPTS: &str = r#"{"anyOf": [
@@ -258,7 +256,7 @@ pub(super) const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items"
         "function": {
             "type": "object",
             "properties": {
-                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"},
                 "description": {"type": "string"},
                 "parameters": {"type": "object"},
                 "strict": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
@@ -275,7 +273,7 @@ const TOOL_CHOICE: &str = r#"{"anyOf": [
 ]}"#;
 const FUNCTIONS: &str = r#"{"type": "array", "maxItems": 512, "items": {
     "type": "object",
-    "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}},
+    "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"}, "parameters": {"type": "object"}},
     "required": ["name"]
 }}"#;
 const FUNCTION_CALL: &str = r#"{"anyOf": [{"enum": ["none", "auto"]}, {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}]}"#;
@@ -299,7 +297,7 @@ const RESPONSE: &[Parameter] = &[
         .doc("The conversation: items of type `message`, `reasoning`, `function_call` and `function_call_output`. Calls of custom tools and of a local shell become calls of functions; calls that another server ran are left out, and the header `x-slipway-ignored-parameters` names them."),
     text("instructions", "none", "\"Be brief.\"").doc("A system message before the input."),
     integer("max_output_tokens", 1..=i64::MAX, "as many as fit into the context", "5").doc("Largest number of tokens of an answer. An answer also ends where the context ends."),
-    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
+    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
         .doc("The functions that the model may call. Tools of other types are left out; the header `x-slipway-ignored-parameters` names them."),
     other("tool_choice", "none, auto, required, an object with a function's name, or one of type allowed_tools", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}, {"type": "object", "properties": {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}, "tools": {"type": "array", "minItems": 1, "items": {"type": "object"}}}, "required": ["type", "mode", "tools"]}]}"#, "\"auto\"")
         .doc("Whether the model calls a tool. `allowed_tools`: only these tools."),
@@ -326,7 +324,7 @@ const RESPONSE: &[Parameter] = &[
     integer("top_logprobs", -1..=i64::MAX, "0", "1")
         .doc("Number of alternatives to each token, if `include` requests log-probabilities; -1: all, if MAX_LOGPROBS is -1."),
     inert("stream_options", "events are not obfuscated"),
-    refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
+    inert("max_tool_calls", "it limits tools that a server runs, and this server runs none"),
     refused("prompt", &[]).doc("Prompts are not stored here; send the instructions."),
 ];
 
@@ -343,7 +341,7 @@ const MESSAGE: &[Parameter] = &[
     other("system", "a string or a list of blocks of type text", r#"{"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}"#, "\"Be brief.\"")
         .doc("A system message before the others."),
     other("stop_sequences", "a list of up to 64 strings, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer. The answer does not contain them."),
-    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
+    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
         .doc("The tools that the model may call. Tools with a type of Anthropic's, such as web_search, are left out; the header `x-slipway-ignored-parameters` names them."),
     other("tool_choice", "an object of type auto, any, tool or none", r#"{"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}}, "required": ["type"]}"#, "{\"type\": \"none\"}")
         .doc("Whether the model calls a tool. `disable_parallel_tool_use`: at most one call."),
