@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::chain;
+use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
 use super::{LoadError, Serving};
 use crate::batch::Forward;
-use crate::chat_template::{ChatTemplate, NamedTemplate};
+use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
@@ -20,7 +21,7 @@ use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
 use crate::model::{LoadOptions, Model, ModelInfo, Task};
-use crate::parsers::FormatNames;
+use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
 use crate::tokenizer::Tokenizer;
@@ -107,8 +108,7 @@ impl Loading {
         };
         let named = config.conv_template.map(NamedTemplate::of);
         let template = template(config, named, &tokenizer)?;
-        let source = template.as_ref().map(ChatTemplate::source);
-        let formats = formats.formats(source)?;
+        let formats = formats_of(template.as_ref(), formats)?;
         tracing::info!(
             tool_calls = formats.calls.map_or("none", |format| format.names[0]),
             reasoning = formats.reasoning.map_or("none", |format| format.names[0]),
@@ -226,6 +226,25 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
 }
 
 /// The chat template: the setting's text, the named one, or the checkpoint's.
+/// The formats of a model's answers, which its template shows.
+fn formats_of(template: Option<&ChatTemplate>, names: &FormatNames) -> Result<Formats, UnknownParser> {
+    let Some(template) = template else {
+        return names.formats(None);
+    };
+    let render = |messages: Vec<Value>, tools: Value| {
+        let conversation = Conversation {
+            messages,
+            ending: Ending::Messages,
+            variables: Map::from_iter([("tools".to_owned(), tools)]),
+        };
+        template.render(&conversation).ok()
+    };
+    names.formats(Some(&Template {
+        source: template.source(),
+        render: &render,
+    }))
+}
+
 fn template(
     config: &ServeConfig,
     named: Option<NamedTemplate>,

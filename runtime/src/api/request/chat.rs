@@ -85,6 +85,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
         tools: tools.as_ref(),
         form,
         hides_reasoning,
+        n_calls_before: n_calls(&conversation),
     };
     parts.apply(&mut answers, &text, rules)?;
     let echo = echoes.then(|| last_message(&conversation, rules.response_role));
@@ -120,6 +121,8 @@ struct PartsOfAnswer<'a> {
     form: Option<Form>,
     /// Thoughts are not part of the answer.
     hides_reasoning: bool,
+    /// Calls of the conversation before the answer.
+    n_calls_before: usize,
 }
 
 impl PartsOfAnswer<'_> {
@@ -147,6 +150,8 @@ impl PartsOfAnswer<'_> {
             calls: self.tools.and_then(|tools| tools.calls(rules.formats)),
             single_call: self.tools.is_some_and(|tools| tools.single_call),
             hides_reasoning: self.hides_reasoning,
+            ids: rules.formats.calls.map(|format| format.ids).unwrap_or_default(),
+            n_calls_before: self.n_calls_before,
         };
         // The parser needs special tokens in the text where they mark the parts.
         if parsing.needs_special_tokens() {
@@ -155,6 +160,13 @@ impl PartsOfAnswer<'_> {
         answers.parsing = parsing;
         Ok(())
     }
+}
+
+/// The number of calls in a conversation.
+fn n_calls(conversation: &Conversation) -> usize {
+    let messages = conversation.messages.iter();
+    let calls = messages.filter_map(|message| message["tool_calls"].as_array());
+    calls.map(Vec::len).sum()
 }
 
 /// The text of the last message, if it has the role of answers.
