@@ -4,11 +4,14 @@
 //! ([`Follower`]). llguidance parses. Must not know requests, logits or how tokens are drawn.
 
 mod bounds;
+mod calls;
 mod constraint;
 mod context_free;
 mod error;
 mod gbnf;
+mod keywords;
 mod lark;
+mod repeats;
 mod schema;
 mod special_tokens;
 mod structural;
@@ -24,6 +27,7 @@ use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, T
 use llguidance::{Matcher, ParserFactory, TokenParser};
 
 use bounds::LARK;
+pub use calls::{CallList, CallListLength, CallableTool};
 pub use constraint::Constraint;
 pub use error::{FollowError, GrammarError};
 use special_tokens::SpecialTokens;
@@ -255,6 +259,11 @@ fn explanation(error: &dyn fmt::Display) -> String {
     };
     let lines: Vec<&str> = text.lines().take_while(|line| !is_source(line)).collect();
     let text = lines.join("\n");
+    if text.contains("panic") {
+        // The library catches its own panics, whose messages mean nothing to a client.
+        tracing::warn!(error = text, "llguidance panicked");
+        return "it has a number or a combination of keywords that cannot be followed".to_owned();
+    }
     let text = text.replace("NoExtensionBias", "no text matches it");
     text.chars().take(REASON_CHARS_MAX).collect()
 }

@@ -4,132 +4,30 @@
 //! characters, so the result does not depend on how the text was split into chunks: streams and complete answers cannot
 //! differ. A call that cannot be parsed is content. Must not know requests, OpenAI's responses or tokens.
 
+mod arguments;
 mod calls;
+mod choice;
 mod formats;
 mod harmony;
 mod json_calls;
+mod json_text;
 mod marks;
+mod output;
 mod piece;
 mod plan;
 mod pythonic;
 mod reasoning;
+mod recognition;
+mod sections;
 mod sink;
+mod tagged;
 
-use std::sync::Arc;
-
-use smallvec::smallvec;
-
-use calls::{CallReader, push_content};
-pub use formats::{Begins, FormatNames, Formats, ReasoningFormat, ToolFormat, UnknownParser};
-use harmony::HarmonyReader;
+pub use choice::{FormatNames, Formats, UnknownParser};
+pub use formats::{Begins, CallIds, ReasoningFormat, ToolFormat};
+pub use output::OutputParser;
 pub use piece::{Call, Parts, Piece, Pieces};
 pub use plan::{Calls, ParserPlan, Reasoning};
-use reasoning::ReasoningReader;
-use sink::Sink;
-
-/// Parses one answer incrementally.
-#[derive(Debug)]
-pub struct OutputParser {
-    reasoning: Option<ReasoningParser>,
-    calls: Option<CallReader>,
-    sink: Sink,
-}
-
-/// Separates reasoning from content.
-#[derive(Debug)]
-enum ReasoningParser {
-    /// Reasoning between two marks.
-    Marked(ReasoningReader),
-    /// Messages, some of which are reasoning or calls.
-    Messages(HarmonyReader),
-}
-
-impl ReasoningParser {
-    fn new(plan: &ParserPlan) -> Option<Self> {
-        let tools = match &plan.calls {
-            Some(Calls::Chosen { format, tools }) if format.has_messages() => Some(Arc::clone(tools)),
-            Some(_) | None => None,
-        };
-        match plan.reasoning {
-            Some(reasoning) if !reasoning.format.has_messages && tools.is_none() => {
-                Some(Self::Marked(ReasoningReader::new(reasoning)))
-            }
-            None if tools.is_none() => None,
-            Some(_) | None => Some(Self::Messages(HarmonyReader::new(tools.unwrap_or_default()))),
-        }
-    }
-
-    /// Parses more text. Passes its content on to `calls`.
-    fn push(&mut self, text: &str, calls: &mut Option<CallReader>, sink: &mut Sink) {
-        match self {
-            Self::Marked(reader) => {
-                let content = reader.push(text, sink);
-                push_content(calls, &content, sink);
-            }
-            Self::Messages(reader) => reader.push(text, calls, sink),
-        }
-    }
-
-    fn finish(&mut self, calls: &mut Option<CallReader>, sink: &mut Sink) {
-        match self {
-            Self::Marked(reader) => {
-                let content = reader.finish(sink);
-                push_content(calls, &content, sink);
-            }
-            Self::Messages(reader) => reader.finish(calls, sink),
-        }
-    }
-
-    fn is_inside(&self) -> bool {
-        match self {
-            Self::Marked(reader) => reader.is_inside(),
-            Self::Messages(reader) => reader.is_inside(),
-        }
-    }
-}
-
-impl OutputParser {
-    /// A parser of one answer.
-    pub fn new(plan: &ParserPlan) -> Self {
-        let id_length = match &plan.calls {
-            Some(Calls::Chosen { format, .. }) => format.id_length,
-            Some(Calls::Listed { .. } | Calls::Named { .. }) | None => None,
-        };
-        Self {
-            reasoning: ReasoningParser::new(plan),
-            calls: plan.calls.clone().and_then(CallReader::new),
-            sink: Sink::new(plan, id_length),
-        }
-    }
-
-    /// Parses more text and returns its pieces.
-    pub fn push(&mut self, text: String) -> Pieces {
-        match (&mut self.reasoning, &mut self.calls) {
-            (None, None) if text.is_empty() => return Pieces::new(),
-            (None, None) => return smallvec![Piece::Content(text)],
-            (None, Some(calls)) => calls.push(&text, &mut self.sink),
-            (Some(reasoning), calls) => reasoning.push(&text, calls, &mut self.sink),
-        }
-        self.sink.take()
-    }
-
-    /// Ends the text and returns the last pieces. The caller must not push after this.
-    pub fn finish(&mut self) -> Pieces {
-        if let Some(reasoning) = &mut self.reasoning {
-            reasoning.finish(&mut self.calls, &mut self.sink);
-        }
-        if let Some(calls) = &mut self.calls {
-            calls.finish(&mut self.sink);
-        }
-        self.sink.finish();
-        self.sink.take()
-    }
-
-    /// Whether the next text continues reasoning, judged by the text so far.
-    pub fn is_reasoning(&self) -> bool {
-        self.reasoning.as_ref().is_some_and(ReasoningParser::is_inside)
-    }
-}
+pub use recognition::{Render, Template};
 
 #[cfg(test)]
 mod tests;

@@ -269,10 +269,10 @@ impl Tokenizer {
         })
     }
 
-    /// Whether a text of `n_bytes` bytes is certainly longer than `n_tokens` tokens.
-    pub fn exceeds(&self, n_bytes: usize, n_tokens: usize) -> bool {
-        let bytes_max = n_tokens.saturating_mul(self.tokens.longest_bytes());
-        n_bytes > bytes_max.saturating_mul(SHRINKING_MAX)
+    /// The least number of tokens that a text of `n_bytes` bytes has.
+    pub fn n_tokens_min(&self, n_bytes: usize) -> usize {
+        let token_bytes_max = self.tokens.longest_bytes().saturating_mul(SHRINKING_MAX);
+        n_bytes.div_ceil(token_bytes_max.max(1))
     }
 
     /// Runs `work` on a blocking thread. At most as many run at once as there are cores, or threads of

@@ -61,6 +61,12 @@ pub enum ApiError {
         /// The contradiction.
         reason: String,
     },
+    /// The form that the request requires could not be followed up to the end of the answer.
+    #[error("the form that the request requires cannot be followed: {reason}")]
+    FormNotFollowed {
+        /// Why.
+        reason: String,
+    },
     /// Prompt and answer do not fit into the model's context or the KV cache.
     #[error("{reason}")]
     TooLong {
@@ -206,6 +212,17 @@ impl ApiError {
         }
     }
 
+    /// A prompt of `n_tokens` tokens or more, where at most `n_tokens_max` have room. Clients that shorten a conversation
+    /// look for the first words and the two numbers, which are those of Anthropic's API.
+    pub fn prompt_too_long(param: impl Into<String>, n_tokens: usize, n_tokens_max: usize) -> Self {
+        Self::TooLong {
+            param: param.into(),
+            reason: format!(
+                "prompt is too long: {n_tokens} tokens > {n_tokens_max} maximum. Please reduce the length of the input."
+            ),
+        }
+    }
+
     /// Status, type, code and label.
     pub fn facts(&self) -> Facts {
         let (status, kind, code, label) = match self {
@@ -216,6 +233,7 @@ impl ApiError {
             Self::Unsupported { .. } => (400, INVALID, Some("unsupported_parameter"), "unsupported"),
             Self::UnknownParameter { .. } => (400, INVALID, Some("unknown_parameter"), "unknown_parameter"),
             Self::Contradiction { .. } => (400, INVALID, Some("invalid_value"), "contradiction"),
+            Self::FormNotFollowed { .. } => (400, INVALID, Some("form_not_followed"), "form_not_followed"),
             Self::TooLong { .. } => (400, INVALID, Some("context_length_exceeded"), "too_long"),
             Self::Template { .. } => (400, INVALID, Some("invalid_messages"), "template"),
             Self::InvalidApiKey => (401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
@@ -258,6 +276,7 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::WrongTask { .. } => Some("model"),
             Self::BrokenJson { .. }
             | Self::NotAnObject
+            | Self::FormNotFollowed { .. }
             | Self::InvalidApiKey
             | Self::UnknownRoute { .. }
             | Self::MethodNotAllowed { .. }
@@ -335,10 +354,14 @@ impl ApiError {
             | AdmitError::NoMedia
             | AdmitError::TokenOutOfVocabulary { .. }
             | AdmitError::TokenTypes { .. } => Self::Contradiction { param, reason },
-            AdmitError::PromptTooLong { .. } => Self::TooLong {
-                param,
-                reason: format!("{reason}. Please reduce the length of the input."),
-            },
+            AdmitError::PromptTooLong {
+                n_prompt,
+                max_model_len,
+            } => {
+                // A prompt as long as the context leaves no room for an answer.
+                let n_max = max_model_len.min(n_prompt.saturating_sub(1));
+                Self::prompt_too_long(param, n_prompt, n_max)
+            }
             AdmitError::PromptAboveStep { .. } | AdmitError::NeverFits { .. } => {
                 Self::TooLong { param, reason }
             }
@@ -385,9 +408,11 @@ impl From<&RequestFailure> for ApiError {
                          exclude every token"
                     .into(),
             },
-            RequestFailure::Sampling(_) | RequestFailure::Grammar(_) | RequestFailure::EngineDead => {
-                Self::Internal
-            }
+            // Some forms show only while they are followed that they are too complex.
+            RequestFailure::Grammar(error) => Self::FormNotFollowed {
+                reason: error.to_string(),
+            },
+            RequestFailure::Sampling(_) | RequestFailure::EngineDead => Self::Internal,
         }
     }
 }
@@ -414,6 +439,7 @@ mod tests {
                 param: text(),
                 reason: text(),
             },
+            ApiError::FormNotFollowed { reason: text() },
             ApiError::TooLong {
                 param: text(),
                 reason: text(),

@@ -33,7 +33,9 @@ impl TextStream {
     /// Adds the bytes of the next token.
     pub fn push(&mut self, bytes: &[u8]) -> Piece {
         let text = self.characters.push(bytes);
-        self.stops.push(text)
+        let piece = self.stops.push(text);
+        self.stops.end_token();
+        piece
     }
 
     /// Ends the text, and returns the part that was held back.
@@ -95,7 +97,11 @@ impl Characters {
 pub struct StopStrings {
     stops: Vec<String>,
     place: StopPlace,
+    /// Number of further tokens that cannot end the answer.
+    n_tokens_before: usize,
     held: String,
+    /// Bytes of the held text in which no stop string counts that ends there.
+    n_passed: usize,
     ended: bool,
 }
 
@@ -110,14 +116,20 @@ pub enum StopPlace {
 }
 
 impl StopStrings {
-    /// Ends at the first of `stops`, which must not be empty.
-    pub fn new(stops: Vec<String>, place: StopPlace) -> Self {
+    /// Ends at the first of `stops`, which must not be empty, that is complete after the first `n_tokens_before` tokens.
+    pub fn new(stops: Vec<String>, place: StopPlace, n_tokens_before: usize) -> Self {
         Self {
             stops,
             place,
+            n_tokens_before,
             held: String::new(),
+            n_passed: 0,
             ended: false,
         }
+    }
+
+    fn end_token(&mut self) {
+        self.n_tokens_before = self.n_tokens_before.saturating_sub(1);
     }
 
     fn push(&mut self, text: String) -> Piece {
@@ -128,6 +140,9 @@ impl StopStrings {
             return Piece { text, stop: None };
         }
         self.held.push_str(&text);
+        if self.n_tokens_before > 0 {
+            self.n_passed = self.held.len();
+        }
         if let Some((start, end, stop)) = self.first_match() {
             let cut = match self.place {
                 StopPlace::Outside => start,
@@ -140,6 +155,7 @@ impl StopStrings {
             return Piece { text, stop };
         }
         let n_sent = self.held.len() - self.n_possible();
+        self.n_passed = self.n_passed.saturating_sub(n_sent);
         let kept = self.held.split_off(n_sent);
         Piece {
             text: std::mem::replace(&mut self.held, kept),
@@ -157,9 +173,10 @@ impl StopStrings {
         self.stops
             .iter()
             .filter_map(|stop| {
-                self.held
-                    .find(stop.as_str())
-                    .map(|start| (start, start + stop.len(), stop.as_str()))
+                let from = (self.n_passed + 1).saturating_sub(stop.len());
+                let from = (from..=self.held.len()).find(|at| self.held.is_char_boundary(*at))?;
+                let start = from + self.held[from..].find(stop.as_str())?;
+                Some((start, start + stop.len(), stop.as_str()))
             })
             .min_by_key(|(start, end, _)| (*end, *start))
     }
@@ -182,10 +199,12 @@ mod tests {
     use super::*;
 
     fn stream(stops: &[&str], place: StopPlace) -> TextStream {
-        TextStream::new(StopStrings::new(
-            stops.iter().map(ToString::to_string).collect(),
-            place,
-        ))
+        stream_after(stops, place, 0)
+    }
+
+    fn stream_after(stops: &[&str], place: StopPlace, n_tokens_before: usize) -> TextStream {
+        let stops = stops.iter().map(ToString::to_string).collect();
+        TextStream::new(StopStrings::new(stops, place, n_tokens_before))
     }
 
     /// The pieces of a stream, `|` between them, and `.` where a stop string ended it.
@@ -236,6 +255,19 @@ mod tests {
         );
         assert_eq!(stream.push(b"more"), Piece::default());
         assert_eq!(stream.finish().text, "");
+    }
+
+    #[test]
+    fn the_first_tokens_do_not_end_an_answer() {
+        let sent = |n_tokens_before: usize| {
+            let mut stream = stream_after(&["b", "cb", "xab"], StopPlace::Outside, n_tokens_before);
+            let chunks: Vec<Vec<u8>> = ["xa", "b", "c", "b", "d"].map(|chunk| chunk.into()).into();
+            run(&mut stream, &chunks)
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(sent),
+            ["", "", "xab", "xab", "xabcbd", "xabcbd"]
+        );
     }
 
     #[test]

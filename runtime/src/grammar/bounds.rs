@@ -33,6 +33,8 @@ pub(super) const STEPS: Bound = Bound::new(10_000_000, "steps of translation");
 pub(super) const TRIGGERS: Bound = Bound::new(64, "different triggers, ends or excluded texts");
 /// Of a grammar in Lark's notation. A structural tag is written once for each trigger that begins it.
 pub(super) const LARK: Bound = Bound::new(4 << 20, "bytes as a grammar");
+/// Of nested repeats in a regular expression, multiplied. Each is a state of the lexer.
+pub(super) const REPEATS: Bound = Bound::new(20_000, "nested repeats");
 /// Of a list of choices.
 pub(super) const CHOICES: Bound = Bound::new(10_000, "choices");
 /// Of all choices together.

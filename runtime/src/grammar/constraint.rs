@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::bounds::{CHOICE_BYTES, CHOICES, SCHEMA, TEXT};
+use super::calls::{self, CallList};
 use super::error::{GrammarError, Refusal};
 use super::special_tokens::SpecialTokens;
 use super::{context_free, lark, structural};
@@ -14,6 +15,8 @@ pub enum Constraint {
     JsonObject,
     /// JSON that is valid under a schema.
     JsonSchema(Value),
+    /// A list of calls of tools.
+    Calls(CallList),
     /// Text that a regular expression matches completely.
     Regex(String),
     /// One of these texts.
@@ -31,6 +34,7 @@ impl Constraint {
         match self {
             Constraint::JsonObject => "the JSON object",
             Constraint::JsonSchema(_) => "the JSON schema",
+            Constraint::Calls(_) => "a tool's schema",
             Constraint::Regex(_) => "the regular expression",
             Constraint::Choice(_) => "the list of choices",
             Constraint::Grammar(_) => "the grammar",
@@ -54,6 +58,7 @@ impl Constraint {
                 SCHEMA.check(schema.to_string().len())?;
                 lark::json(schema).map(start)
             }
+            Constraint::Calls(list) => calls::lark(list),
             Constraint::Regex(regex) => {
                 TEXT.check(regex.len())?;
                 lark::regex(regex).map(start)

@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::bounds::{check_depth, check_width};
 use super::error::Refusal;
+use super::keywords::follow_keywords;
+use super::repeats::check_repeats;
 use super::schema::close_objects;
 
 /// The empty text.
@@ -12,7 +14,7 @@ pub(super) const EMPTY: &str = "\"\"";
 
 /// Blanks between the parts of a JSON text, at most: one space, or a new line and its indentation. Without this bound,
 /// a weak model writes blanks without end.
-const WHITESPACE: &str = r"( |\n[ ]{0,32})";
+pub(super) const BLANKS: &str = r"( |\n[ ]{0,32})";
 
 /// A text as a literal.
 pub(super) fn literal(text: &str) -> String {
@@ -30,7 +32,9 @@ pub(super) fn nested(grammar: &str) -> String {
 /// Why the schema is refused.
 pub(super) fn json(schema: &Value) -> Result<String, Refusal> {
     check_width(schema)?;
-    let mut keywords = match close_objects(schema.clone()) {
+    let mut schema = schema.clone();
+    follow_keywords(&mut schema)?;
+    let mut keywords = match close_objects(schema) {
         Value::Object(keywords) => keywords,
         Value::Bool(true) => Map::new(),
         _ => return Err("a schema must be an object".into()),
@@ -38,7 +42,7 @@ pub(super) fn json(schema: &Value) -> Result<String, Refusal> {
     if keywords.contains_key("x-guidance") {
         return Err("x-guidance is not allowed in a request".into());
     }
-    let options = json!({"whitespace_flexible": true, "whitespace_pattern": WHITESPACE});
+    let options = json!({"whitespace_flexible": true, "whitespace_pattern": BLANKS});
     keywords.insert("x-guidance".to_owned(), options);
     Ok(format!("%json {}", Value::Object(keywords)))
 }
@@ -53,6 +57,7 @@ pub(super) fn regex(regex: &str) -> Result<String, Refusal> {
         return Err("a regular expression must not be empty".into());
     }
     check_depth(regex)?;
+    check_repeats(regex)?;
     Ok(format!("/{}/", regex_to_lark(regex, "dws")))
 }
 

@@ -1,5 +1,6 @@
 //! Grammars followed by a random model: whatever it draws, the text has the required form.
 
+mod calls;
 mod schemas;
 mod validate;
 

@@ -7,20 +7,24 @@ use openai_protocol::common::Tool;
 use super::formats::{Body, LISTED, ToolFormat};
 use super::json_calls::{Effect, JsonCalls};
 use super::marks;
-use super::plan::Calls;
+use super::piece::Piece;
+use super::plan::{Calls, ParserPlan};
 use super::pythonic::ParsedCall;
+use super::sections::SectionReader;
 use super::sink::Sink;
 
 /// Parses content that may contain calls.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum CallReader {
     /// Marks begin and end the calls.
     Marked(Marked),
+    /// Sections, some of which are calls.
+    Sections(SectionReader),
     /// The content is the arguments of one call, which begins with the first text.
     Named { name: String, has_begun: bool },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Marked {
     format: &'static ToolFormat,
     tools: Arc<[Tool]>,
@@ -29,7 +33,7 @@ pub(super) struct Marked {
     input: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// Only space so far.
     Start,
@@ -57,6 +61,9 @@ impl CallReader {
         };
         match calls {
             Calls::Chosen { format, .. } if format.has_messages() => None,
+            Calls::Chosen { format, tools } if format.has_sections() => {
+                Some(Self::Sections(SectionReader::new(tools)))
+            }
             Calls::Chosen { format, tools } => Some(marked(format, tools)),
             Calls::Listed { tools } => Some(marked(&LISTED, tools)),
             Calls::Named { name } => Some(Self::Named {
@@ -69,19 +76,32 @@ impl CallReader {
     pub(super) fn push(&mut self, text: &str, sink: &mut Sink) {
         match self {
             Self::Marked(marked) => marked.push(text, sink),
+            Self::Sections(sections) => sections.push(text, sink),
             Self::Named { name, has_begun } => {
                 let text = if *has_begun { text } else { text.trim_start() };
                 if !text.is_empty() && !std::mem::replace(has_begun, true) {
-                    sink.call(name);
+                    sink.call(name, None);
                 }
                 sink.arguments(text);
             }
         }
     }
 
+    /// Whether `text` contains a call, at this place of the answer.
+    pub(super) fn finds_call(&self, text: &str) -> bool {
+        let mut sink = Sink::new(&ParserPlan::default());
+        let mut reader = self.clone();
+        reader.push(text, &mut sink);
+        reader.finish(&mut sink);
+        let pieces = sink.take();
+        pieces.iter().any(|piece| matches!(piece, Piece::Call { .. }))
+    }
+
     pub(super) fn finish(&mut self, sink: &mut Sink) {
-        if let Self::Marked(marked) = self {
-            marked.finish(sink);
+        match self {
+            Self::Marked(marked) => marked.finish(sink),
+            Self::Sections(sections) => sections.finish(sink),
+            Self::Named { .. } => {}
         }
     }
 }
@@ -131,7 +151,7 @@ impl Marked {
     fn opened(&self, open: &'static str) -> State {
         match self.format.body {
             Body::Json => State::Json(JsonCalls::new(self.format, open)),
-            Body::Block(_) | Body::Messages => State::Block { open, searched: 0 },
+            Body::Block(_) | Body::Messages | Body::Sections => State::Block { open, searched: 0 },
         }
     }
 
@@ -185,8 +205,8 @@ impl Marked {
         if calls.is_empty() {
             sink.content(block);
         }
-        for ParsedCall { name, arguments } in &calls {
-            sink.call(name);
+        for ParsedCall { name, arguments, id } in &calls {
+            sink.call(name, id.as_deref());
             sink.arguments(arguments);
         }
     }

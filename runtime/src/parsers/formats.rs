@@ -1,19 +1,16 @@
 //! The formats in which models write calls and reasoning: one row each, under vLLM's names.
 //!
 //! Sources are the chat templates of the models' repositories. JSON formats are parsed incrementally, so that
-//! arguments stream. In the other formats, a block is parsed when it is complete, mostly by the crate `tool-parser`.
+//! arguments stream. In the other formats, a block is parsed when it is complete, here or by the crate `tool-parser`.
 //! The streaming of that crate is not used, because its result depends on how the text is split into chunks.
 
-use crds::settings::OpenaiSettings;
-use futures::FutureExt;
 use openai_protocol::common::Tool;
 use tool_parser::parsers::{
-    DeepSeek31Parser, DeepSeekDsmlParser, DeepSeekParser, Glm4MoeParser, KimiK2Parser, MinimaxM2Parser,
-    QwenXmlParser, Step3Parser,
+    DeepSeek31Parser, DeepSeekDsmlParser, DeepSeekParser, Glm4MoeParser, Step3Parser,
 };
-use tool_parser::traits::ToolParser;
 
 use super::pythonic::{self, ParsedCall};
+use super::tagged::{self, calls};
 use crate::grammar::Preamble;
 
 /// A format of calls.
@@ -21,8 +18,8 @@ use crate::grammar::Preamble;
 pub struct ToolFormat {
     /// Its names; the first is the canonical one.
     pub names: &'static [&'static str],
-    /// `auto` chooses this format for a chat template that contains all of these; never if empty.
-    template_words: &'static [&'static str],
+    /// `auto` chooses this format for a chat template that writes no calls but contains all of these; never if empty.
+    pub(super) template_words: &'static [&'static str],
     /// Marks that begin calls.
     pub(super) opens: &'static [&'static str],
     /// Characters that begin calls at the start of an answer.
@@ -37,8 +34,30 @@ pub struct ToolFormat {
     pub(super) has_special_marks: bool,
     /// Whether a grammar enforces calls, so that incomplete ones are not content.
     pub(super) is_certain: bool,
-    /// Length of a call's id, if the template requires one.
-    pub(super) id_length: Option<usize>,
+    /// The ids that the template accepts.
+    pub ids: CallIds,
+}
+
+/// The ids of calls that a template accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallIds {
+    /// Any text.
+    #[default]
+    Any,
+    /// This number of letters and digits.
+    Length(usize),
+    /// `functions.NAME:N`: the template writes the id in the place of the name. N counts the calls of the conversation.
+    Numbered,
+}
+
+impl CallIds {
+    /// Whether the template accepts an id.
+    pub(super) fn accept(self, id: &str) -> bool {
+        match self {
+            Self::Any | Self::Numbered => !id.is_empty(),
+            Self::Length(length) => id.len() == length && id.chars().all(|char| char.is_ascii_alphanumeric()),
+        }
+    }
 }
 
 /// Parses a block; returns no calls if it cannot.
@@ -53,6 +72,8 @@ pub(super) enum Body {
     Block(ReadBlock),
     /// Messages, whose headers also mark reasoning.
     Messages,
+    /// Sections, whose first lines are names.
+    Sections,
 }
 
 impl ToolFormat {
@@ -60,21 +81,11 @@ impl ToolFormat {
     pub(super) fn has_messages(&self) -> bool {
         matches!(self.body, Body::Messages)
     }
-}
 
-/// Parses a block with a parser of the crate.
-fn calls(parser: impl ToolParser, block: &str, tools: &[Tool]) -> Vec<ParsedCall> {
-    // These parsers are futures that never wait.
-    let parsed = parser.parse_complete_with_tools(block, tools).now_or_never();
-    let Some(Ok((_, calls))) = parsed else {
-        return Vec::new();
-    };
-    let functions = calls.into_iter().map(|call| call.function);
-    let parsed = functions.map(|call| ParsedCall {
-        name: call.name,
-        arguments: call.arguments,
-    });
-    parsed.collect()
+    /// Whether calls and content are sections.
+    pub(super) fn has_sections(&self) -> bool {
+        matches!(self.body, Body::Sections)
+    }
 }
 
 const JSON: ToolFormat = ToolFormat {
@@ -87,7 +98,7 @@ const JSON: ToolFormat = ToolFormat {
     has_bare_names: false,
     has_special_marks: false,
     is_certain: false,
-    id_length: None,
+    ids: CallIds::Any,
 };
 
 /// The list of calls that a grammar enforces for `tool_choice: required`.
@@ -98,14 +109,74 @@ pub(super) static LISTED: ToolFormat = ToolFormat {
     ..JSON
 };
 
-/// All formats. `auto` chooses the first that fits the chat template.
-static TOOL_FORMATS: &[ToolFormat] = &[
+const GRANITE: ToolFormat = ToolFormat {
+    names: &["granite"],
+    template_words: &["<|tool_call|>"],
+    opens: &["<|tool_call|>", "<tool_call>"],
+    starts: &['['],
+    closes: &["</tool_call>", "<|/tool_call|>"],
+    has_special_marks: true,
+    ..JSON
+};
+
+/// All formats. `auto` chooses the first that reads the calls of the chat template, or whose words the template contains.
+pub(super) static TOOL_FORMATS: &[ToolFormat] = &[
     ToolFormat {
         names: &["qwen3_coder", "qwen3_xml", "qwen_xml"],
         template_words: &["<function=", "<parameter="],
         opens: &["<tool_call>"],
         closes: &["</tool_call>"],
-        body: Body::Block(|block, tools| calls(QwenXmlParser::new(), block, tools)),
+        body: Body::Block(tagged::functions),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["seed_oss"],
+        template_words: &["<seed:tool_call>"],
+        opens: &["<seed:tool_call>"],
+        closes: &["</seed:tool_call>"],
+        body: Body::Block(tagged::functions),
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["functionary_v31"],
+        opens: &["<function="],
+        closes: &["</function>"],
+        body: Body::Block(tagged::function_objects),
+        ..JSON
+    },
+    ToolFormat {
+        names: &["functionary_v32"],
+        template_words: &[">>>all"],
+        opens: &[SECTION],
+        body: Body::Sections,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["gemma4"],
+        template_words: &["<|tool_call>call:"],
+        opens: &["<|tool_call>"],
+        closes: &["<tool_call|>"],
+        body: Body::Block(tagged::gemma),
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["functiongemma"],
+        template_words: &["<start_function_call>"],
+        opens: &["<start_function_call>"],
+        closes: &["<end_function_call>"],
+        body: Body::Block(tagged::gemma),
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["apertus"],
+        template_words: &["<|tools_prefix|>"],
+        opens: &["<|tools_prefix|>"],
+        closes: &["<|tools_suffix|>"],
+        body: Body::Block(tagged::named_objects),
+        has_special_marks: true,
         ..JSON
     },
     ToolFormat {
@@ -129,7 +200,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         template_words: &["<minimax:tool_call>"],
         opens: &["<minimax:tool_call>"],
         closes: &["</minimax:tool_call>"],
-        body: Body::Block(|block, tools| calls(MinimaxM2Parser::new(), block, tools)),
+        body: Body::Block(tagged::invocations),
         ..JSON
     },
     ToolFormat {
@@ -157,12 +228,20 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         ..JSON
     },
     ToolFormat {
+        names: &["deepseek_v4"],
+        opens: &["<｜DSML｜tool_calls>"],
+        closes: &["</｜DSML｜tool_calls>"],
+        body: Body::Block(|block, tools| calls(DeepSeekDsmlParser::v4(), block, tools)),
+        ..JSON
+    },
+    ToolFormat {
         names: &["kimi_k2"],
         template_words: &["<|tool_calls_section_begin|>"],
         opens: &["<|tool_calls_section_begin|>"],
         closes: &["<|tool_calls_section_end|>"],
-        body: Body::Block(|block, tools| calls(KimiK2Parser::new(), block, tools)),
+        body: Body::Block(tagged::numbered),
         has_special_marks: true,
+        ids: CallIds::Numbered,
         ..JSON
     },
     ToolFormat {
@@ -180,7 +259,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         has_bare_names: true,
         has_special_marks: true,
         // Mistral's templates reject other lengths.
-        id_length: Some(9),
+        ids: CallIds::Length(9),
         ..JSON
     },
     ToolFormat {
@@ -192,6 +271,45 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         ..JSON
     },
     ToolFormat {
+        names: &["command_r"],
+        template_words: &["Action:", "```json", "tool_name"],
+        opens: &["Action:\n```json", "Action: ```json", "Action:```json"],
+        closes: &["```"],
+        ..JSON
+    },
+    ToolFormat {
+        names: &["gigachat3"],
+        template_words: &["function call<|role_sep|>"],
+        opens: &[
+            "<|message_sep|>\n\nfunction call<|role_sep|>",
+            "function call<|role_sep|>",
+            "<|function_call|>",
+        ],
+        closes: &["<|message_sep|>"],
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["granite-20b-fc"],
+        template_words: &["<function_call>"],
+        opens: &["<function_call>"],
+        ..JSON
+    },
+    ToolFormat {
+        names: &["nemotron"],
+        template_words: &["<TOOLCALL>"],
+        opens: &["<TOOLCALL>"],
+        closes: &["</TOOLCALL>"],
+        ..JSON
+    },
+    ToolFormat {
+        names: &["longcat"],
+        template_words: &["<longcat_tool_call>"],
+        opens: &["<longcat_tool_call>"],
+        closes: &["</longcat_tool_call>"],
+        ..JSON
+    },
+    ToolFormat {
         names: &["internlm"],
         template_words: &["<|action_start|>"],
         opens: &["<|action_start|><|plugin|>"],
@@ -199,15 +317,7 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         has_special_marks: true,
         ..JSON
     },
-    ToolFormat {
-        names: &["granite"],
-        template_words: &["<|tool_call|>"],
-        opens: &["<|tool_call|>", "<tool_call>"],
-        starts: &['['],
-        closes: &["</tool_call>"],
-        has_special_marks: true,
-        ..JSON
-    },
+    GRANITE,
     ToolFormat {
         names: &["jamba", "hunyuan_a13b"],
         template_words: &["<tool_calls>"],
@@ -230,6 +340,23 @@ static TOOL_FORMATS: &[ToolFormat] = &[
         closes: &["<|python_end|>"],
         body: Body::Block(|block, _| pythonic::calls(block)),
         has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["lfm2"],
+        template_words: &["<|tool_list_start|>"],
+        opens: &["<|tool_call_start|>"],
+        closes: &["<|tool_call_end|>"],
+        body: Body::Block(|block, _| pythonic::calls(block)),
+        has_special_marks: true,
+        ..JSON
+    },
+    ToolFormat {
+        names: &["olmo3"],
+        template_words: &["<function_calls>"],
+        opens: &["<function_calls>"],
+        closes: &["</function_calls>"],
+        body: Body::Block(|block, _| pythonic::lines(block)),
         ..JSON
     },
     ToolFormat {
@@ -261,6 +388,8 @@ static TOOL_FORMATS: &[ToolFormat] = &[
     },
 ];
 
+/// Begins a section of functionary's format.
+pub(super) const SECTION: &str = ">>>";
 /// Words that only templates of the harmony format contain.
 const HARMONY: &[&str] = &["<|channel|>", "<|message|>", "<|start|>"];
 
@@ -270,7 +399,7 @@ pub struct ReasoningFormat {
     /// Its names; the first is the canonical one.
     pub names: &'static [&'static str],
     /// `auto` chooses this format for a chat template that contains all of these; never if empty.
-    template_words: &'static [&'static str],
+    pub(super) template_words: &'static [&'static str],
     pub(super) open: &'static str,
     pub(super) close: &'static str,
     /// Whether reasoning is a message of the harmony format.
@@ -289,7 +418,7 @@ pub enum Begins {
     Inside,
 }
 
-static REASONING_FORMATS: &[ReasoningFormat] = &[
+pub(super) static REASONING_FORMATS: &[ReasoningFormat] = &[
     ReasoningFormat {
         names: &["openai_gptoss", "gpt_oss"],
         template_words: HARMONY,
@@ -304,6 +433,24 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
         template_words: &["[THINK]"],
         open: "[THINK]",
         close: "[/THINK]",
+        has_messages: false,
+        begins: Begins::Outside,
+        has_special_marks: true,
+    },
+    ReasoningFormat {
+        names: &["gemma4"],
+        template_words: &["<|channel>"],
+        open: "<|channel>thought",
+        close: "<channel|>",
+        has_messages: false,
+        begins: Begins::Outside,
+        has_special_marks: true,
+    },
+    ReasoningFormat {
+        names: &["apertus"],
+        template_words: &["<|inner_prefix|>"],
+        open: "<|inner_prefix|>",
+        close: "<|inner_suffix|>",
         has_messages: false,
         begins: Begins::Outside,
         has_special_marks: true,
@@ -354,95 +501,6 @@ static REASONING_FORMATS: &[ReasoningFormat] = &[
         has_special_marks: false,
     },
 ];
-
-/// The name of an unknown format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no parser '{name}'; available are auto, none, {}", known.join(", "))]
-pub struct UnknownParser {
-    /// The requested name.
-    pub name: String,
-    /// All names.
-    pub known: Vec<&'static str>,
-}
-
-/// The names of the formats in the settings. `auto` means the format of the chat template, `none` means no format.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FormatNames {
-    /// Of calls.
-    pub calls: String,
-    /// Of reasoning.
-    pub reasoning: String,
-    /// Whether calls are parsed if the model may choose to make none.
-    pub reads_chosen_calls: bool,
-}
-
-/// The formats of a model.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Formats {
-    /// Of calls that the model chooses to make.
-    pub calls: Option<&'static ToolFormat>,
-    /// Of reasoning.
-    pub reasoning: Option<&'static ReasoningFormat>,
-}
-
-impl FormatNames {
-    /// Reads the names from the settings and checks that they exist.
-    ///
-    /// # Errors
-    /// [`UnknownParser`] for an unknown name.
-    pub fn of(openai: &OpenaiSettings) -> Result<Self, UnknownParser> {
-        let names = Self {
-            calls: openai.tool_call_parser(),
-            reasoning: openai.reasoning_parser(),
-            reads_chosen_calls: openai.enable_auto_tool_choice(),
-        };
-        names.formats(None)?;
-        Ok(names)
-    }
-
-    /// The formats of a model with this chat template.
-    ///
-    /// # Errors
-    /// [`UnknownParser`] for an unknown name.
-    pub fn formats(&self, template: Option<&str>) -> Result<Formats, UnknownParser> {
-        let template = template.unwrap_or_default();
-        let has_all = |words: &[&str]| !words.is_empty() && words.iter().all(|word| template.contains(word));
-        let calls = choose(
-            &self.calls,
-            TOOL_FORMATS,
-            |format| format.names,
-            |format| has_all(format.template_words),
-        )?;
-        let reasoning = choose(
-            &self.reasoning,
-            REASONING_FORMATS,
-            |format| format.names,
-            |format| has_all(format.template_words),
-        )?;
-        Ok(Formats {
-            calls: calls.filter(|_| self.reads_chosen_calls),
-            reasoning,
-        })
-    }
-}
-
-fn choose<T>(
-    setting: &str,
-    formats: &'static [T],
-    names: fn(&T) -> &'static [&'static str],
-    fits: impl Fn(&T) -> bool,
-) -> Result<Option<&'static T>, UnknownParser> {
-    match setting {
-        "none" => return Ok(None),
-        "auto" => return Ok(formats.iter().find(|format| fits(format))),
-        _ => {}
-    }
-    let named = formats.iter().find(|format| names(format).contains(&setting));
-    named.map(Some).ok_or_else(|| UnknownParser {
-        name: setting.to_string(),
-        known: formats.iter().flat_map(names).copied().collect(),
-    })
-}
 
 #[cfg(test)]
 pub(super) fn tool_formats() -> Vec<&'static ToolFormat> {

@@ -90,7 +90,7 @@ impl HarmonyReader {
         let called = name.filter(|name| self.tools.iter().any(|tool| tool.function.name == *name));
         self.state = State::Body(match called {
             Some(name) => {
-                sink.call(name);
+                sink.call(name, None);
                 MessageKind::Arguments
             }
             None if word_after(&header, CHANNEL) == Some("analysis") => MessageKind::Reasoning,

@@ -1,16 +1,17 @@
 //! Parses calls that are JSON objects with a name and arguments, character by character.
 //!
-//! Sends arguments on as they arrive, exactly as the model writes them. Up to the start of the arguments, text that is
+//! Sends arguments on as they arrive, as the model writes them. Up to the start of the arguments, text that is
 //! not a call of a known tool becomes content again. After it, the text is part of the arguments.
 
 use openai_protocol::common::Tool;
 use serde_json::Value;
 
 use super::formats::ToolFormat;
+use super::json_text::JsonText;
 use super::sink::Sink;
 
 /// Longest name without quotes before arguments, including what a format puts between them, in bytes.
-const BARE_NAME_BYTES_MAX: usize = 128;
+const BARE_NAME_BYTES_MAX: usize = 256;
 
 /// The effect of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ enum State {
     Value(Member),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct JsonCalls {
     format: &'static ToolFormat,
     state: State,
@@ -57,12 +58,16 @@ pub(super) struct JsonCalls {
     mark: String,
     /// The current key or value.
     token: String,
+    /// How a value is kept until its end.
+    json: JsonText,
     /// Brackets that are open in a value.
     depth: usize,
     in_string: bool,
     escaped: bool,
     /// The name of the current call.
     name: Option<String>,
+    /// The id of the current call, if the model writes one before its arguments.
+    id: Option<String>,
     /// Arguments that came before the name, or as a JSON text inside a string.
     arguments: Option<String>,
     /// Whether the name had no quotes, so that the call ends with its arguments.
@@ -80,10 +85,12 @@ impl JsonCalls {
             n_calls: 0,
             mark: String::new(),
             token: String::new(),
+            json: JsonText::default(),
             depth: 0,
             in_string: false,
             escaped: false,
             name: None,
+            id: None,
             arguments: None,
             is_bare: false,
             is_sent: false,
@@ -185,6 +192,10 @@ impl JsonCalls {
         if !is_known(name, tools) {
             return Effect::NoCall;
         }
+        let id = token
+            .split_once("[CALL_ID]")
+            .and_then(|(_, rest)| rest.split('[').next());
+        self.id = id.map(|id| id.trim().to_owned());
         self.name = Some(name.to_string());
         self.is_bare = true;
         self.state = State::Value(Member::Arguments);
@@ -241,7 +252,7 @@ impl JsonCalls {
             _ => return Effect::NoCall,
         }
         if let (true, Member::Arguments, '{', Some(name)) = (is_first, member, char, &self.name) {
-            sink.call(name);
+            sink.call(name, self.id.as_deref());
             self.is_sent = true;
         }
         // A value without brackets or quotes ends where the object continues.
@@ -257,7 +268,10 @@ impl JsonCalls {
             self.token.push(char);
             sink.arguments(char.encode_utf8(&mut [0; 4]));
         } else {
-            self.token.push(char);
+            if is_first {
+                self.json = JsonText::default();
+            }
+            self.json.push(char, &mut self.token);
         }
         if self.closes_value(char) {
             return self.end_value(member, tools, sink);
@@ -313,10 +327,10 @@ impl JsonCalls {
     }
 
     fn end_call(&mut self, sink: &mut Sink) -> Effect {
-        let (name, arguments) = (self.name.take(), self.arguments.take());
+        let (name, id, arguments) = (self.name.take(), self.id.take(), self.arguments.take());
         if !self.is_sent {
             let Some(name) = name else { return Effect::NoCall };
-            sink.call(&name);
+            sink.call(&name, id.as_deref());
             sink.arguments(arguments.as_deref().unwrap_or("{}"));
         }
         (self.is_sent, self.is_bare) = (false, false);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openai_protocol::common::Tool;
 
-use super::formats::{Begins, ReasoningFormat, ToolFormat};
+use super::formats::{Begins, CallIds, ReasoningFormat, ToolFormat};
 
 /// How an answer is parsed.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,10 @@ pub struct ParserPlan {
     pub single_call: bool,
     /// Reasoning is recognised and left out.
     pub hides_reasoning: bool,
+    /// The ids that the template accepts.
+    pub ids: CallIds,
+    /// Calls of the conversation before this answer.
+    pub n_calls_before: usize,
 }
 
 /// How reasoning is written, and whether the prompt has already begun it.
@@ -51,13 +55,18 @@ pub enum Calls {
 }
 
 impl ParserPlan {
+    /// The format of calls that the model chooses to make.
+    pub(super) fn chosen_format(&self) -> Option<&'static ToolFormat> {
+        match &self.calls {
+            Some(Calls::Chosen { format, .. }) => Some(format),
+            Some(Calls::Listed { .. } | Calls::Named { .. }) | None => None,
+        }
+    }
+
     /// Whether the parser needs special tokens in the text.
     pub fn needs_special_tokens(&self) -> bool {
-        let calls = match &self.calls {
-            Some(Calls::Chosen { format, .. }) => format.has_special_marks,
-            Some(Calls::Listed { .. } | Calls::Named { .. }) | None => false,
-        };
-        calls
+        self.chosen_format()
+            .is_some_and(|format| format.has_special_marks)
             || self
                 .reasoning
                 .is_some_and(|reasoning| reasoning.format.has_special_marks)

@@ -8,8 +8,14 @@ use serde_json::{Map, Number, Value};
 /// Deepest nesting of an argument. `serde_json`, which parses the arguments of the other formats, allows 128.
 const DEPTH_MAX: usize = 64;
 
-/// Marks that may enclose the list.
-const MARKS: [&str; 2] = ["<|python_start|>", "<|python_end|>"];
+/// Marks that may enclose calls.
+const MARKS: [&str; 5] = [
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|tool_call_start|>",
+    "<|tool_call_end|>",
+    "<function_calls>",
+];
 
 /// A call that is parsed as a unit.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,16 +23,38 @@ pub(super) struct ParsedCall {
     pub(super) name: String,
     /// A JSON object.
     pub(super) arguments: String,
+    /// The model's own id.
+    pub(super) id: Option<String>,
 }
 
 /// The calls in a block; none if it is not a list of calls.
 pub(super) fn calls(block: &str) -> Vec<ParsedCall> {
-    let mut text = block.trim();
-    for mark in MARKS {
-        text = text.strip_prefix(mark).unwrap_or(text).trim_start();
+    reader(block).calls().unwrap_or_default()
+}
+
+/// The calls in a block that has each on lines of its own.
+pub(super) fn lines(block: &str) -> Vec<ParsedCall> {
+    let mut reader = reader(block);
+    std::iter::from_fn(|| reader.call()).collect()
+}
+
+/// The list, dictionary or constant that a text is.
+pub(super) fn literal(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if !text.starts_with(['[', '{', '(']) && !["None", "True", "False"].contains(&text) {
+        return None;
     }
     let mut reader = Reader { rest: text };
-    reader.calls().unwrap_or_default()
+    let value = reader.value(0)?;
+    reader.peek().is_none().then_some(value)
+}
+
+fn reader(block: &str) -> Reader<'_> {
+    let mut rest = block.trim();
+    for mark in MARKS {
+        rest = rest.strip_prefix(mark).unwrap_or(rest).trim_start();
+    }
+    Reader { rest }
 }
 
 struct Reader<'a> {
@@ -38,23 +66,41 @@ impl Reader<'_> {
         self.expect('[')?;
         let mut calls = Vec::new();
         self.items(']', |reader| {
-            let name = reader.name()?;
-            reader.expect('(')?;
-            let mut arguments = Map::new();
-            reader.items(')', |reader| {
-                let key = reader.name()?;
-                reader.expect('=')?;
-                let value = reader.value(0)?;
-                arguments.insert(key, value);
-                Some(())
-            })?;
-            calls.push(ParsedCall {
-                name,
-                arguments: Value::Object(arguments).to_string(),
-            });
+            calls.push(reader.call()?);
             Some(())
         })?;
         Some(calls)
+    }
+
+    fn call(&mut self) -> Option<ParsedCall> {
+        let name = self.callee()?;
+        self.expect('(')?;
+        let mut arguments = Map::new();
+        self.items(')', |reader| {
+            let key = reader.name()?;
+            reader.expect('=')?;
+            let value = reader.value(0)?;
+            arguments.insert(key, value);
+            Some(())
+        })?;
+        Some(ParsedCall {
+            name,
+            arguments: Value::Object(arguments).to_string(),
+            id: None,
+        })
+    }
+
+    /// The name of a tool, which may contain more characters than a name of Python.
+    fn callee(&mut self) -> Option<String> {
+        self.skip_space();
+        let end = self.rest.find('(')?;
+        let name = self.rest[..end].trim_end();
+        let is_name = !name.is_empty()
+            && name
+                .chars()
+                .all(|char| char.is_alphanumeric() || "_-.".contains(char));
+        self.rest = &self.rest[end..];
+        is_name.then(|| name.to_owned())
     }
 
     /// Parses items up to `close`. Commas separate them; one may follow the last. Returns whether there was a comma.
@@ -337,7 +383,7 @@ mod tests {
 
     /// The value of an argument; `None` if the block contains no call.
     fn argument(literal: &str) -> Option<Value> {
-        let ParsedCall { name, arguments } = calls(&format!("[f(a={literal})]")).pop()?;
+        let ParsedCall { name, arguments, .. } = calls(&format!("[f(a={literal})]")).pop()?;
         assert_eq!(name, "f");
         let arguments: Value = serde_json::from_str(&arguments).unwrap();
         Some(arguments["a"].clone())
@@ -425,6 +471,7 @@ mod tests {
         let expected = [("f", "{}"), ("g", r#"{"x":1}"#)].map(|(name, arguments)| ParsedCall {
             name: name.to_owned(),
             arguments: arguments.to_owned(),
+            id: None,
         });
         for block in [
             "[f(), g(x=1)]",

@@ -1,9 +1,11 @@
 //! Collects pieces: removes the space between them, joins adjacent pieces of one kind, and numbers calls.
 
+use super::formats::CallIds;
+use super::json_text::JsonText;
 use super::piece::{Piece, Pieces};
 use super::plan::ParserPlan;
 
-/// Letters and digits of a call's id, unless the format requires another number.
+/// Letters and digits of a call's random id, unless the template requires another number.
 const ID_LENGTH: usize = 24;
 
 /// The kind of the last piece.
@@ -25,11 +27,14 @@ pub(super) struct Sink {
     n_calls: usize,
     single_call: bool,
     hides_reasoning: bool,
-    id_length: Option<usize>,
+    ids: CallIds,
+    n_calls_before: usize,
+    /// The arguments of the current call.
+    json: JsonText,
 }
 
 impl Sink {
-    pub(super) fn new(plan: &ParserPlan, id_length: Option<usize>) -> Self {
+    pub(super) fn new(plan: &ParserPlan) -> Self {
         Self {
             pieces: Pieces::new(),
             kind: None,
@@ -38,7 +43,9 @@ impl Sink {
             n_calls: 0,
             single_call: plan.single_call,
             hides_reasoning: plan.hides_reasoning,
-            id_length,
+            ids: plan.ids,
+            n_calls_before: plan.n_calls_before,
+            json: JsonText::default(),
         }
     }
 
@@ -83,33 +90,44 @@ impl Sink {
         }
     }
 
-    pub(super) fn call(&mut self, name: &str) {
+    /// Begins a call. The model's own `id` is kept if the template accepts it.
+    pub(super) fn call(&mut self, name: &str, id: Option<&str>) {
+        self.json = JsonText::default();
         self.kind = Some(PieceKind::Call);
         self.space.clear();
         self.n_calls += 1;
         if self.is_shown() {
             let index = self.n_calls - 1;
-            let random = uuid::Uuid::new_v4().simple().to_string();
-            let id = match self.id_length {
-                Some(length) => random[..length].to_string(),
-                None => format!("call_{}", &random[..ID_LENGTH]),
-            };
+            let id = id.filter(|id| self.ids.accept(id)).map(str::to_owned);
+            let id = id.unwrap_or_else(|| self.new_id(name, index));
             let name = name.to_string();
             self.pieces.push(Piece::Call { index, id, name });
         }
     }
 
-    pub(super) fn arguments(&mut self, more: &str) {
-        if !self.is_shown() || more.is_empty() {
+    fn new_id(&self, name: &str, index: usize) -> String {
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        match self.ids {
+            CallIds::Any => format!("call_{}", &random[..ID_LENGTH]),
+            CallIds::Length(length) => random[..length].to_owned(),
+            CallIds::Numbered => format!("functions.{name}:{}", self.n_calls_before + index),
+        }
+    }
+
+    /// Adds text to the arguments of the current call.
+    pub(super) fn arguments(&mut self, text: &str) {
+        if !self.is_shown() || text.is_empty() {
             return;
         }
+        let mut more = String::with_capacity(text.len());
+        text.chars().for_each(|char| self.json.push(char, &mut more));
         if let Some(Piece::Arguments { text, .. }) = self.pieces.last_mut() {
-            text.push_str(more);
+            text.push_str(&more);
             return;
         }
         self.pieces.push(Piece::Arguments {
             index: self.n_calls - 1,
-            text: more.to_string(),
+            text: more,
         });
     }
 

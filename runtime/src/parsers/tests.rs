@@ -23,7 +23,11 @@ fn formats(calls: &str, reasoning: &str, template: &str) -> Formats {
         reasoning: reasoning.into(),
         reads_chosen_calls: true,
     };
-    names.formats(Some(template)).unwrap()
+    let template = Template {
+        source: template,
+        render: &|_, _| None,
+    };
+    names.formats(Some(&template)).unwrap()
 }
 
 fn chosen(name: &str) -> ParserPlan {
@@ -33,6 +37,7 @@ fn chosen(name: &str) -> ParserPlan {
             format,
             tools: tools(),
         }),
+        ids: format.ids,
         ..ParserPlan::default()
     }
 }
@@ -255,6 +260,111 @@ const CASES: &[(&str, &str, &str)] = &[
         "<|channel|>commentary to=functions.nope <|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>Hi <|end",
         "[c]{}Hi <|end",
     ),
+    (
+        "hermes",
+        "<tool_call>{\"name\": \"search\", \"arguments\": {\"q\": \"a\nb\tc\"}}</tool_call>",
+        "[0 search]{\"q\": \"a\\nb\\tc\"}",
+    ),
+    (
+        "hermes",
+        "<tool_call>{\"arguments\": {\"q\": \"a\nb\"}, \"name\": \"search\"}</tool_call>",
+        "[0 search]{\"q\": \"a\\nb\"}",
+    ),
+    (
+        "qwen3_coder",
+        "<tool_call>\n<function=search>\n<parameter=tags>\n['a', 2,]\n</parameter>\n<parameter=city>\n  if a:\n    [b]\n</parameter>\n</function>\n</tool_call>",
+        "[0 search]{\"tags\":[\"a\",2],\"city\":\"  if a:\\n    [b]\"}",
+    ),
+    (
+        "qwen3_coder",
+        "<tool_call>\n<function=search>\n<parameter=city>\na\n<parameter=days>\n2\n</function>\n<function=search>\n</function>\n</tool_call>",
+        "[0 search]{\"city\":\"a\",\"days\":2}[1 search]{}",
+    ),
+    (
+        "glm45",
+        "<tool_call>search\n<arg_key>tags</arg_key>\n<arg_value>['a', {'b': None}]</arg_value>\n</tool_call>",
+        "[0 search]{\"tags\":[\"a\",{\"b\":null}]}",
+    ),
+    (
+        "seed_oss",
+        "Hm.<seed:tool_call>\n<function=search>\n<parameter=city>x</parameter>\n</function>\n</seed:tool_call>",
+        "[c]Hm.[0 search]{\"city\":\"x\"}",
+    ),
+    (
+        "functionary_v31",
+        "<function=search>{\"q\": 1}</function><function=get_weather>{}</function>",
+        "[0 search]{\"q\": 1}[1 get_weather]{}",
+    ),
+    (
+        "functionary_v32",
+        "all\nHm > 1\n>>>search\n{\"q\": 1}>>>get_weather\n{}",
+        "[c]Hm > 1[0 search]{\"q\": 1}[1 get_weather]{}",
+    ),
+    (
+        "functionary_v32",
+        "Just a text\nand more",
+        "[c]Just a text\nand more",
+    ),
+    (
+        "gemma4",
+        "<|tool_call>call:search{city:<|\"|>a}, b<|\"|>,days:2,tags:[<|\"|>c<|\"|>]}<tool_call|>",
+        "[0 search]{\"city\": \"a}, b\", \"days\": 2, \"tags\": [\"c\"]}",
+    ),
+    (
+        "functiongemma",
+        "<start_function_call>call:search{city:<escape>x<escape>}<end_function_call>",
+        "[0 search]{\"city\": \"x\"}",
+    ),
+    (
+        "apertus",
+        "<|tools_prefix|>[{\"search\": {\"q\": 1}}, {\"get_weather\": {}}]<|tools_suffix|>",
+        "[0 search]{\"q\":1}[1 get_weather]{}",
+    ),
+    (
+        "deepseek_v4",
+        "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"search\">\n<｜DSML｜parameter name=\"city\" string=\"true\">x</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+        "[0 search]{\"city\":\"x\"}",
+    ),
+    (
+        "command_r",
+        "Action: ```json\n[\n  {\"tool_name\": \"search\", \"parameters\": {\"q\": 1}}\n]```",
+        "[0 search]{\"q\": 1}",
+    ),
+    (
+        "gigachat3",
+        "Hm<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"search\", \"arguments\": {}}",
+        "[c]Hm[0 search]{}",
+    ),
+    (
+        "gigachat3",
+        "<|function_call|>{\"name\": \"search\", \"arguments\": {}}",
+        "[0 search]{}",
+    ),
+    (
+        "granite-20b-fc",
+        "<function_call> {\"name\": \"search\", \"arguments\": {}}",
+        "[0 search]{}",
+    ),
+    (
+        "nemotron",
+        "<TOOLCALL>[{\"name\": \"search\", \"arguments\": {}}]</TOOLCALL>",
+        "[0 search]{}",
+    ),
+    (
+        "longcat",
+        "<longcat_tool_call>{\"name\": \"search\", \"arguments\": {}}</longcat_tool_call>",
+        "[0 search]{}",
+    ),
+    (
+        "lfm2",
+        "<|tool_call_start|>[search(city='x'), get_weather()]<|tool_call_end|>Wait.",
+        "[0 search]{\"city\":\"x\"}[1 get_weather]{}[c]Wait.",
+    ),
+    (
+        "olmo3",
+        "<function_calls>\nsearch(city=\"x\")\nget_weather()\n</function_calls>",
+        "[0 search]{\"city\":\"x\"}[1 get_weather]{}",
+    ),
     ("openai", "to be <|or", "[c]to be <|or"),
     ("openai", "<|channel|>final", ""),
 ];
@@ -318,6 +428,201 @@ fn reasoning_precedes_the_answer() {
             parsed(&thinking(name, prompt), &chars),
             expected,
             "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_call_may_end_reasoning_that_is_open() {
+    let plan = ParserPlan {
+        reasoning: thinking("qwen3", "<think>").reasoning,
+        ..chosen("hermes")
+    };
+    let call = "<tool_call>{\"name\": \"search\", \"arguments\": {\"q\": 1}}</tool_call>";
+    let other = "<tool_call>{\"name\": \"nope\"}</tool_call>";
+    for (text, expected) in [
+        (format!("hm\n{call}\n"), "[r]hm[0 search]{\"q\": 1}".to_owned()),
+        (
+            format!("hm\n{call}\n{call}"),
+            "[r]hm[0 search]{\"q\": 1}[1 search]{\"q\": 1}".to_owned(),
+        ),
+        // A mention, an unknown tool and a call that is not complete are reasoning.
+        (format!("hm {call} or so"), format!("[r]hm {call} or so")),
+        (format!("hm {call}</think>Hi"), format!("[r]hm {call}[c]Hi")),
+        (
+            format!("<tool_call> opens a call</think>{call}"),
+            "[r]<tool_call> opens a call[0 search]{\"q\": 1}".to_owned(),
+        ),
+        (format!("hm {other}"), format!("[r]hm {other}")),
+        (format!("hm {}", &call[..29]), format!("[r]hm {}", &call[..29])),
+    ] {
+        assert_eq!(parsed(&plan, &[&text]), expected, "{text}");
+        let chars: Vec<String> = text.chars().map(String::from).collect();
+        let chars: Vec<&str> = chars.iter().map(String::as_str).collect();
+        assert_eq!(parsed(&plan, &chars), expected, "{text}");
+    }
+}
+
+#[test]
+fn ids_are_those_that_the_template_accepts() {
+    let ids = |plan: &ParserPlan, text: &str| {
+        let mut parser = OutputParser::new(plan);
+        let mut parts = Parts::default();
+        parts.extend(parser.push(text.to_owned()));
+        parts.extend(parser.finish());
+        parts.calls.into_iter().map(|call| call.id).collect::<Vec<_>>()
+    };
+    let call = |id: &str| format!("<|tool_call_begin|>{id}<|tool_call_argument_begin|>{{}}<|tool_call_end|>");
+    let section = |calls: &str| format!("<|tool_calls_section_begin|>{calls}<|tool_calls_section_end|>");
+    let two = call("functions.search:3") + &call("functions.get_weather:4");
+    let kimi = chosen("kimi_k2");
+    assert_eq!(
+        ids(&kimi, &section(&two)),
+        ["functions.search:3", "functions.get_weather:4"]
+    );
+    let same = section(&(call("functions.search:0") + &call("functions.search:0")));
+    assert_eq!(ids(&kimi, &same), ["functions.search:0", "functions.search:1"]);
+    let listed =
+        "[{\"name\": \"search\", \"parameters\": {}}, {\"name\": \"get_weather\", \"parameters\": {}}]";
+    let required = ParserPlan {
+        calls: Some(Calls::Listed { tools: tools() }),
+        n_calls_before: 2,
+        ..kimi
+    };
+    assert_eq!(
+        ids(&required, listed),
+        ["functions.search:2", "functions.get_weather:3"]
+    );
+    let mistral = chosen("mistral");
+    let given = "[TOOL_CALLS]search[CALL_ID]a1b2c3d4e[ARGS]{}[TOOL_CALLS]search[CALL_ID]x[ARGS]{}";
+    let given = ids(&mistral, given);
+    assert_eq!((given[0].as_str(), given[1].len()), ("a1b2c3d4e", 9));
+    let required = ParserPlan {
+        calls: Some(Calls::Listed { tools: tools() }),
+        ..mistral
+    };
+    assert!(ids(&required, listed).iter().all(|id| id.len() == 9));
+}
+
+/// What a template writes of messages with a text, and with a call of the tool.
+fn rendered(
+    write: fn(&str, &str, &str) -> String,
+) -> impl Fn(Vec<serde_json::Value>, serde_json::Value) -> Option<String> {
+    move |messages, tools| {
+        let last = messages.last()?;
+        let function = &last["tool_calls"][0]["function"];
+        let answer = match function["arguments"].as_object() {
+            Some(arguments) => {
+                let (key, value) = arguments.iter().next()?;
+                write(function["name"].as_str()?, key, value.as_str()?)
+            }
+            None => last["content"].as_str()?.to_owned(),
+        };
+        Some(format!(
+            "{tools}<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+        ))
+    }
+}
+
+#[test]
+fn a_template_that_writes_a_call_shows_its_format() {
+    let cases: &[(fn(&str, &str, &str) -> String, Option<&str>)] = &[
+        (
+            |name, key, value| {
+                format!(
+                    "<tool_call>\n{{\"name\": \"{name}\", \"arguments\": {{\"{key}\": \"{value}\"}}}}\n</tool_call>"
+                )
+            },
+            Some("hermes"),
+        ),
+        (
+            |name, key, value| {
+                format!("<|tool_call|>[{{\"name\": \"{name}\", \"arguments\": {{\"{key}\": \"{value}\"}}}}]")
+            },
+            Some("granite"),
+        ),
+        (
+            |name, key, value| {
+                format!(
+                    "<tool_call>\n<function={name}>\n<parameter={key}>\n{value}\n</parameter>\n</function>\n</tool_call>"
+                )
+            },
+            Some("qwen3_coder"),
+        ),
+        (
+            |name, key, value| {
+                format!(
+                    "<seed:tool_call>\n<function={name}>\n<parameter={key}>{value}</parameter>\n</function>\n</seed:tool_call>"
+                )
+            },
+            Some("seed_oss"),
+        ),
+        (
+            |name, key, value| {
+                format!(
+                    "<tool_call>{name}\n<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n</tool_call>"
+                )
+            },
+            Some("glm45"),
+        ),
+        (
+            |name, key, value| {
+                format!("<tool_call>{name}<arg_key>{key}</arg_key><arg_value>{value}</arg_value></tool_call>")
+            },
+            Some("glm47"),
+        ),
+        (
+            |name, key, value| format!("<function={name}>{{\"{key}\": \"{value}\"}}</function>"),
+            Some("functionary_v31"),
+        ),
+        (
+            |name, key, value| format!("[{name}({key}=\"{value}\")]"),
+            Some("pythonic"),
+        ),
+        (
+            |name, key, value| format!("{name}\n{{\"{key}\": \"{value}\"}}"),
+            Some("functionary_v32"),
+        ),
+        (
+            |name, key, value| {
+                format!("[{{\"name\": \"{name}\", \"arguments\": {{\"{key}\": \"{value}\"}}}}]")
+            },
+            Some("xlam"),
+        ),
+        (
+            |name, key, value| {
+                format!("{{\"name\": \"{name}\", \"parameters\": {{\"{key}\": \"{value}\"}}}}")
+            },
+            Some("llama3_json"),
+        ),
+        (
+            |name, key, value| {
+                format!(
+                    "<think>\n</think>\n<|START_ACTION|>[{{\"tool_name\": \"{name}\", \"parameters\": {{\"{key}\": \"{value}\"}}}}]<|END_ACTION|>"
+                )
+            },
+            Some("cohere"),
+        ),
+        (|name, key, value| format!("<call {name} {key}={value}>"), None),
+    ];
+    for (write, expected) in cases {
+        let render = rendered(*write);
+        // Its words are those of another format.
+        let template = Template {
+            source: "<tool_call>",
+            render: &render,
+        };
+        let names = FormatNames {
+            calls: "auto".into(),
+            reasoning: "none".into(),
+            reads_chosen_calls: true,
+        };
+        let calls = names.formats(Some(&template)).unwrap().calls;
+        assert_eq!(
+            calls.map(|format| format.names[0]),
+            *expected,
+            "{}",
+            write("f", "k", "v")
         );
     }
 }

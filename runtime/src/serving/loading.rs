@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::chain;
+use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
 use super::{LoadError, Serving};
 use crate::batch::Forward;
-use crate::chat_template::{ChatTemplate, NamedTemplate};
+use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
@@ -20,7 +21,7 @@ use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
 use crate::model::{LoadOptions, Model, ModelInfo, Outline, Task};
-use crate::parsers::FormatNames;
+use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
 use crate::tokenizer::Tokenizer;
@@ -68,7 +69,7 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     };
     let tokenizer = Tokenizer::load(&tokenizer)?;
     let template = template(config, config.conv_template.map(NamedTemplate::of), &tokenizer)?;
-    formats.formats(template.as_ref().map(ChatTemplate::source))?;
+    formats_of(template.as_ref(), &formats)?;
     crate::api::request::Defaults::load(directory)?;
     PoolingConfig::read(directory)?;
     Ok(())
@@ -132,8 +133,7 @@ impl Loading {
         };
         let named = config.conv_template.map(NamedTemplate::of);
         let template = template(config, named, &tokenizer)?;
-        let source = template.as_ref().map(ChatTemplate::source);
-        let formats = formats.formats(source)?;
+        let formats = formats_of(template.as_ref(), formats)?;
         tracing::info!(
             tool_call_parser = formats.calls.map_or("none", |format| format.names[0]),
             reasoning_parser = formats.reasoning.map_or("none", |format| format.names[0]),
@@ -248,6 +248,25 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         },
     )?;
     Ok(engine)
+}
+
+/// The formats of a model's answers, which its template shows.
+fn formats_of(template: Option<&ChatTemplate>, names: &FormatNames) -> Result<Formats, UnknownParser> {
+    let Some(template) = template else {
+        return names.formats(None);
+    };
+    let render = |messages: Vec<Value>, tools: Value| {
+        let conversation = Conversation {
+            messages,
+            ending: Ending::Messages,
+            variables: Map::from_iter([("tools".to_owned(), tools)]),
+        };
+        template.render(&conversation).ok()
+    };
+    names.formats(Some(&Template {
+        source: template.source(),
+        render: &render,
+    }))
 }
 
 /// The chat template: the setting's text, the named one, or the checkpoint's.

@@ -198,6 +198,15 @@ async fn stop_strings_end_an_answer_inside_a_token() {
         (&short["message"]["content"], &short["finish_reason"]),
         (&json!("7 + "), &json!("length"))
     );
+    // A limit beyond the context means the rest of it.
+    let long = chat(json!({"max_completion_tokens": 65_535})).await;
+    assert_eq!(
+        (&long["message"]["content"], &long["finish_reason"]),
+        (&json!("7 + 5 = 12"), &json!("stop"))
+    );
+    // The stop string is complete in the fifth token.
+    let late = chat(json!({"stop": "+", "min_tokens": 7})).await;
+    assert_eq!(late["message"]["content"], "7 + 5 = 12");
     let long = chat(json!({"min_tokens": 12, "max_tokens": 12})).await;
     assert_eq!(long["finish_reason"], "length");
     let shown = chat(json!({"skip_special_tokens": false, "include_stop_str_in_output": true})).await;

@@ -72,7 +72,7 @@ async fn the_fields_of_a_response_keep_their_order() {
     let answer = server.post("/v1/responses", responses_body()).await.json();
     let expected = "{id object created_at completed_at status background error incomplete_details max_tool_calls \
         model output[{id type summary[] content[{type text}] status}] previous_response_id service_tier store \
-        usage{input_tokens input_tokens_details{cached_tokens} output_tokens \
+        usage{input_tokens input_tokens_details{cached_tokens cache_write_tokens} output_tokens \
         output_tokens_details{reasoning_tokens} total_tokens} frequency_penalty instructions max_output_tokens \
         metadata{} parallel_tool_calls presence_penalty prompt_cache_key reasoning{effort summary} \
         safety_identifier text{format{type}} tool_choice tools[{type name parameters{type}}] top_logprobs \

@@ -14,7 +14,7 @@ use crate::parsers::ParserPlan;
 use crate::tokenizer::{Begin, Special};
 
 /// Stop strings of one request.
-const STOPS_MAX: usize = 16;
+const STOPS_MAX: usize = 64;
 /// Stop tokens of one request.
 const STOP_TOKENS_MAX: usize = 256;
 /// Biased tokens of one request.
@@ -33,6 +33,8 @@ pub struct AnswerOptions {
     pub priority: i32,
     /// Largest number of tokens of an answer; `None`: as many as fit into the context.
     pub max_tokens: Option<usize>,
+    /// Largest number of tokens of prompt and answer together.
+    pub max_model_len: usize,
     /// Number of tokens before an answer may end.
     pub min_tokens: usize,
     /// Tokens that end an answer, besides the model's own.
@@ -117,6 +119,7 @@ impl AnswerOptions {
             let reason = "it is not available when stream is true";
             return Err(ApiError::contradiction("prompt_logprobs", reason));
         }
+        let min_tokens = params.count("min_tokens")?.unwrap_or(0);
         let is_inside = params.flag("include_stop_str_in_output")?.unwrap_or(false);
         let stop_place = if is_inside {
             StopPlace::Inside
@@ -136,12 +139,13 @@ impl AnswerOptions {
             method: reader.read(params)?,
             priority: params.integer("priority")?.unwrap_or(0) as i32,
             max_tokens: None,
-            min_tokens: params.count("min_tokens")?.unwrap_or(0),
+            max_model_len: rules.max_model_len,
+            min_tokens,
             stop_token_ids: params
                 .list("stop_token_ids", STOP_TOKENS_MAX, token_id)?
                 .unwrap_or_default(),
             ignore_eos: params.flag("ignore_eos")?.unwrap_or(false),
-            stops: StopStrings::new(stop_strings(params)?, stop_place),
+            stops: StopStrings::new(stop_strings(params)?, stop_place, min_tokens),
             stop_place,
             special: if skips { Special::Skip } else { Special::Show },
             cache_salt: cache_salt(params)?,
@@ -166,6 +170,13 @@ impl AnswerOptions {
         }
     }
 
+    /// The largest number of tokens of an answer to a prompt of `n_prompt` tokens; `None`: as many as fit into the
+    /// context. A client cannot know how much of the context is left, so a larger number means the rest of it.
+    fn max_tokens_after(&self, n_prompt: usize) -> Option<usize> {
+        let room = self.max_model_len.saturating_sub(n_prompt);
+        self.max_tokens.filter(|n| *n <= room)
+    }
+
     pub(super) fn generate(
         &self,
         prompt: Vec<u32>,
@@ -173,11 +184,11 @@ impl AnswerOptions {
         best_of: usize,
     ) -> GenerateRequest {
         GenerateRequest {
+            max_tokens: self.max_tokens_after(prompt.len()),
             prompt: prompt.into(),
             n: best_of,
             priority: self.priority,
             sampling: sampling.clone(),
-            max_tokens: self.max_tokens,
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),
             ignore_eos: self.ignore_eos,
@@ -189,10 +200,10 @@ impl AnswerOptions {
 
     pub(super) fn search(&self, prompt: Vec<u32>, params: BeamParams) -> BeamRequest {
         BeamRequest {
+            max_tokens: self.max_tokens_after(prompt.len()),
             prompt: prompt.into(),
             params,
             priority: self.priority,
-            max_tokens: self.max_tokens,
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),
             ignore_eos: self.ignore_eos,

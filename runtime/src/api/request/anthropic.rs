@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::chat::rewritten_chat;
 use super::messages::listed;
 use super::parameters::{MESSAGE_TOKENS, MESSAGES};
-use super::params::{Params, take};
+use super::params::{Params, set_default, take};
 use super::prepared::Prepared;
 use super::renames::Renames;
 use super::rules::Rules;
@@ -82,11 +82,11 @@ fn to_chat(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
                 return Err(ApiError::invalid("thinking", expected, &thinking));
             }
         };
-        // Chat templates call it so.
-        fields.insert(
-            "chat_template_kwargs".into(),
-            json!({"enable_thinking": is_enabled}),
-        );
+        set_default(fields, "chat_template_kwargs", json!({}));
+        if let Some(Value::Object(variables)) = fields.get_mut("chat_template_kwargs") {
+            // Chat templates call it so.
+            set_default(variables, "enable_thinking", json!(is_enabled));
+        }
     }
     Ok(renames)
 }
@@ -130,8 +130,8 @@ fn system_text(path: &str, system: &Value) -> Result<String, ApiError> {
                 .iter()
                 .enumerate()
                 .map(|(idx, block)| match block["text"].as_str() {
-                    Some(text) if block["type"] == "text" => Ok(text),
-                    _ => Err(ApiError::invalid(
+                    Some(text) => Ok(text),
+                    None => Err(ApiError::invalid(
                         format!("{path}[{idx}]"),
                         "a block of type text",
                         block,
@@ -229,9 +229,6 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
         Some("redacted_thinking") => {}
         Some("tool_use") => {
             let (id, name) = (name("id")?, name("name")?);
-            if block["input"].is_null() {
-                return Err(ApiError::missing(format!("{path}.input")));
-            }
             let function = json!({"name": name, "arguments": block["input"].take()});
             turn.calls
                 .push(json!({"id": call_id(&id), "type": "function", "function": function}));
@@ -242,17 +239,34 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
             turn.results
                 .push(json!({"role": "tool", "tool_call_id": call_id(&id), "content": content}));
         }
-        Some(_) => {
-            return Err(ApiError::Contradiction {
-                param: format!("{path}.type"),
-                reason:
-                    "models here read text; supported blocks are text, thinking, tool_use and tool_result"
-                        .into(),
-            });
-        }
+        Some(_) => match written_text(&block) {
+            Some(text) => turn.texts.push(text),
+            None => {
+                return Err(ApiError::Contradiction {
+                    param: format!("{path}.type"),
+                    reason:
+                        "models here read text; supported blocks are text, thinking, tool_use, tool_result, \
+                         and others that contain a text"
+                            .into(),
+                });
+            }
+        },
         None => return Err(ApiError::missing(format!("{path}.type"))),
     }
     Ok(())
+}
+
+/// The text of a block of another type: its own, that of a document, or those of a search result.
+fn written_text(block: &Value) -> Option<String> {
+    let source = &block["source"];
+    let own = block["text"].as_str();
+    let text = own.or(source["data"].as_str().filter(|_| source["type"] == "text"));
+    let parts = [&block["content"], &source["content"]]
+        .into_iter()
+        .filter_map(Value::as_array);
+    let texts: Vec<&str> = parts.flatten().filter_map(|part| part["text"].as_str()).collect();
+    text.map(str::to_owned)
+        .or_else(|| (!texts.is_empty()).then(|| texts.join("\n")))
 }
 
 fn result_text(path: &str, content: &Value) -> Result<String, ApiError> {
@@ -260,8 +274,8 @@ fn result_text(path: &str, content: &Value) -> Result<String, ApiError> {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => {
-            let text = |(idx, block): (usize, &Value)| match block["text"].as_str() {
-                Some(text) => Ok(text.to_string()),
+            let text = |(idx, block): (usize, &Value)| match written_text(block) {
+                Some(text) => Ok(text),
                 None => Err(ApiError::invalid(
                     format!("{path}[{idx}]"),
                     "a block of type text",
@@ -281,10 +295,7 @@ fn functions(tools: Value, renames: &mut Renames) -> Result<Value, ApiError> {
     };
     let function = |(idx, tool): (usize, Value)| {
         if !matches!(tool["type"].as_str(), None | Some("custom")) {
-            return Err(ApiError::Contradiction {
-                param: format!("tools[{idx}].type"),
-                reason: "this server runs no tools of its own; the only supported type is custom".into(),
-            });
+            return Ok(tool);
         }
         let mut function = json!({"name": tool["name"], "parameters": tool["input_schema"]});
         if tool["description"].is_string() {
@@ -399,7 +410,6 @@ mod tests {
         let block = "messages[0].content[0]";
         assert_eq!(used("", "f", json!({})), format!("{block}.id"));
         assert_eq!(used("t1", "", json!({})), format!("{block}.name"));
-        assert_eq!(used("t1", "f", json!(null)), format!("{block}.input"));
         let result = json!([{"type": "tool_result", "tool_use_id": "", "content": "4"}]);
         assert_eq!(with(result), format!("{block}.tool_use_id"));
         let hi = json!([{"role": "user", "content": "Hi"}]);
@@ -407,7 +417,37 @@ mod tests {
         assert_eq!(chat(empty).unwrap_err(), "messages");
         let named = json!({"messages": hi, "tool_choice": {"type": "tool"}});
         assert_eq!(chat(named).unwrap_err(), "tool_choice.name");
-        let server = json!({"messages": hi, "tools": [{"type": "bash_20250124", "name": "bash"}]});
-        assert_eq!(chat(server).unwrap_err(), "tools[0].type");
+    }
+
+    #[test]
+    fn variables_of_the_client_remain() {
+        let variables = |given: Value| {
+            let body = json!({"messages": [{"role": "user", "content": "Hi"}], "thinking": {"type": "enabled"}, "chat_template_kwargs": given});
+            chat(body).unwrap()["chat_template_kwargs"].clone()
+        };
+        assert_eq!(
+            variables(json!({"n": 100})),
+            json!({"n": 100, "enable_thinking": true})
+        );
+        assert_eq!(
+            variables(json!({"enable_thinking": false})),
+            json!({"enable_thinking": false})
+        );
+        assert_eq!(variables(json!(null)), json!({"enable_thinking": true}));
+    }
+
+    #[test]
+    fn a_block_with_a_text_is_a_text() {
+        let blocks = json!([
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}},
+            {"type": "search_result", "source": "https://example.com", "title": "T", "content": [{"type": "text", "text": "b"}]},
+            {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "c"}]}},
+            {"type": "new", "text": "d"},
+        ]);
+        let body = json!({"messages": [{"role": "user", "content": blocks}]});
+        assert_eq!(chat(body).unwrap()["messages"][0]["content"], "a\nb\nc\nd");
+        let pdf = json!([{"type": "document", "source": {"type": "base64", "data": "eA=="}}]);
+        let body = json!({"messages": [{"role": "user", "content": pdf}]});
+        assert_eq!(chat(body).unwrap_err(), "messages[0].content[0].type");
     }
 }

@@ -7,7 +7,7 @@ use super::constraint::{self, Form};
 use super::logprobs::{PromptLogprobs, chat_logprobs};
 use super::model::generating_model;
 use super::parameters::CHAT_COMPLETIONS;
-use super::params::{Params, Rewrite};
+use super::params::{Params, Rewrite, set_default};
 use super::prepared::Prepared;
 use super::prompt::{Cut, Prompt, PromptOptions, begin, encode};
 use super::renames::Renames;
@@ -17,7 +17,6 @@ use super::template::{conversation, own_template, rendered};
 use super::tools::{ToolParams, ToolUse};
 use crate::api::error::ApiError;
 use crate::chat_template::{self, Conversation, Ending};
-use crate::grammar::Constraint;
 use crate::parsers::{ParserPlan, Reasoning};
 use crate::tokenizer::{Begin, Special};
 
@@ -69,7 +68,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
         renames.add("max_tokens", "max_completion_tokens");
     }
     let max_tokens = newer.or(older).or(rules.defaults.max_tokens);
-    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens.unwrap_or(1))?;
+    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens)?;
     let request_id = request_id(&mut params)?;
     let form = constraint::form(&mut params)?;
     let options = ReadOptions {
@@ -96,6 +95,7 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
         tools: tools.as_ref(),
         form,
         hides_reasoning,
+        n_calls_before: n_calls(&conversation),
     };
     parts.apply(&mut answers, &text, rules)?;
     Ok(Prepared {
@@ -111,15 +111,15 @@ fn prepared_chat(mut params: Params, rules: &Rules<'_>) -> Result<Prepared, ApiE
     })
 }
 
-/// Gives the template the parameters that are its variables.
+/// Gives the template the parameters that are its variables, unless the client sets them in `chat_template_kwargs`.
 fn template_variables(params: &mut Params, conversation: &mut Conversation) -> Result<(), ApiError> {
     let variables = &mut conversation.variables;
     if let Some(effort) = params.text("reasoning_effort")? {
-        variables.insert("reasoning_effort".into(), Value::String(effort));
+        set_default(variables, "reasoning_effort", Value::String(effort));
     }
     if let Some(documents) = params.list("documents", DOCUMENTS_MAX, |item| item.as_object().cloned())? {
         let documents = documents.into_iter().map(Value::Object).collect();
-        variables.insert("documents".into(), Value::Array(documents));
+        set_default(variables, "documents", Value::Array(documents));
     }
     Ok(())
 }
@@ -130,19 +130,21 @@ struct PartsOfAnswer<'a> {
     form: Option<Form>,
     /// Thoughts are not part of the answer.
     hides_reasoning: bool,
+    /// Calls of the conversation before the answer.
+    n_calls_before: usize,
 }
 
 impl PartsOfAnswer<'_> {
     /// Sets how the parts of an answer to `prompt` are found, and the grammar of its form or of a required call.
     fn apply(self, answers: &mut AnswerOptions, prompt: &str, rules: &Rules<'_>) -> Result<(), ApiError> {
-        let call = self.tools.map(ToolUse::schema).transpose()?.flatten();
+        let call = self.tools.and_then(ToolUse::form);
         if call.is_some() && matches!(answers.method, Method::Search(_)) {
             let reason = "a beam search cannot follow a grammar";
             return Err(ApiError::contradiction("tool_choice", reason));
         }
-        let call = call.map(|schema| Form {
+        let call = call.map(|constraint| Form {
             param: "tool_choice",
-            constraint: Constraint::JsonSchema(schema),
+            constraint,
         });
         let reasoning = rules.formats.reasoning;
         // The form applies to the answer, not to the thoughts before it.
@@ -157,6 +159,8 @@ impl PartsOfAnswer<'_> {
             calls: self.tools.and_then(|tools| tools.calls(rules.formats)),
             single_call: self.tools.is_some_and(|tools| tools.single_call),
             hides_reasoning: self.hides_reasoning,
+            ids: rules.formats.calls.map(|format| format.ids).unwrap_or_default(),
+            n_calls_before: self.n_calls_before,
         };
         // The parser needs special tokens in the text where they mark the parts.
         if parsing.needs_special_tokens() {
@@ -165,6 +169,13 @@ impl PartsOfAnswer<'_> {
         answers.parsing = parsing;
         Ok(())
     }
+}
+
+/// The number of calls in a conversation.
+fn n_calls(conversation: &Conversation) -> usize {
+    let messages = conversation.messages.iter();
+    let calls = messages.filter_map(|message| message["tool_calls"].as_array());
+    calls.map(Vec::len).sum()
 }
 
 /// The text of the last message, if it has the role of answers.

@@ -39,7 +39,7 @@ pub fn completion(body: &[u8], rules: &Rules<'_>) -> Result<Prepared, ApiError> 
         .count("max_tokens")?
         .or(rules.defaults.max_tokens)
         .unwrap_or(MAX_TOKENS_DEFAULT);
-    let cut = Cut::read(&mut params, rules.max_model_len, max_tokens.max(1))?;
+    let cut = Cut::read(&mut params, rules.max_model_len, Some(max_tokens.max(1)))?;
     let request_id = request_id(&mut params)?;
     let suffix = params.text("suffix")?.filter(|suffix| !suffix.is_empty());
     let form = constraint::form(&mut params)?;

@@ -7,10 +7,26 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::params::{drop_nulls, set_default};
 use crate::api::error::ApiError;
 
 /// Longest name of a role, in bytes. The template decides which roles exist.
 const ROLE_BYTES_MAX: usize = 64;
+/// Types of parts that contain something else than text.
+const MEDIA: [&str; 9] = [
+    "audio_url",
+    "file",
+    "image",
+    "image_url",
+    "input_audio",
+    "input_file",
+    "input_image",
+    "video",
+    "video_url",
+];
+
+/// The names of a message's thoughts: the one that templates read, and the newer one.
+const THOUGHTS: [&str; 2] = ["reasoning_content", "reasoning"];
 
 /// The client's messages.
 pub(super) fn listed(value: Value) -> Result<Vec<Value>, ApiError> {
@@ -56,6 +72,7 @@ fn message(path: &str, value: Value, called: &CalledTools) -> Result<Value, ApiE
     let Value::Object(mut fields) = value else {
         return Err(ApiError::invalid(path, "an object with role and content", &value));
     };
+    fields.retain(|_, value| !value.is_null());
     check_role(path, &fields)?;
     if !fields.shift_remove("audio").unwrap_or_default().is_null() {
         return Err(ApiError::Unsupported {
@@ -66,12 +83,16 @@ fn message(path: &str, value: Value, called: &CalledTools) -> Result<Value, ApiE
     let calls = calls(path, &mut fields)?;
     let content_path = format!("{path}.content");
     let refusal = fields.shift_remove("refusal").filter(Value::is_string);
+    // An answer may have calls or thoughts alone, and a template may give answers another role.
+    let may_be_empty = fields["role"] == "assistant"
+        || !calls.is_empty()
+        || THOUGHTS.iter().any(|name| fields.contains_key(*name));
     let content = match fields.get_mut("content").map(Value::take) {
         Some(Value::String(text)) => Value::String(text),
         Some(Value::Array(parts)) => text_parts(&content_path, parts)?,
-        None | Some(Value::Null) => match refusal {
+        None => match refusal {
             Some(refusal) => refusal,
-            None if !calls.is_empty() => json!(""),
+            None if may_be_empty => json!(""),
             None => return Err(ApiError::missing(content_path)),
         },
         Some(other) => {
@@ -86,9 +107,9 @@ fn message(path: &str, value: Value, called: &CalledTools) -> Result<Value, ApiE
     if !calls.is_empty() {
         fields.insert("tool_calls".into(), Value::Array(calls));
     }
-    if let (None, Some(thoughts)) = (fields.get("reasoning_content"), fields.get("reasoning")) {
-        let thoughts = thoughts.clone();
-        fields.insert("reasoning_content".into(), thoughts);
+    let [older, newer] = THOUGHTS;
+    if let Some(thoughts) = fields.get(newer).cloned() {
+        set_default(&mut fields, older, thoughts);
     }
     name_result(&mut fields, called);
     Ok(Value::Object(fields))
@@ -106,6 +127,7 @@ fn calls(path: &str, fields: &mut Map<String, Value>) -> Result<Vec<Value>, ApiE
     };
     for (idx, call) in calls.iter_mut().enumerate() {
         let path = format!("{newer_path}[{idx}].function");
+        drop_nulls(call);
         match call.get_mut("function") {
             Some(function) => check_function(&path, function)?,
             None => return Err(ApiError::missing(path)),
@@ -120,7 +142,7 @@ fn calls(path: &str, fields: &mut Map<String, Value>) -> Result<Vec<Value>, ApiE
     Ok(calls)
 }
 
-/// Checks a function and makes its arguments an object.
+/// Checks a function and makes its arguments an object if they are one.
 fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
     if !function.is_object() {
         return Err(ApiError::invalid(
@@ -132,22 +154,71 @@ fn check_function(path: &str, function: &mut Value) -> Result<(), ApiError> {
     if !function["name"].is_string() {
         return Err(ApiError::missing(format!("{path}.name")));
     }
-    let arguments = match &function["arguments"] {
-        Value::Null => json!({}),
-        Value::String(text) if text.trim().is_empty() => json!({}),
-        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
-        other => other.clone(),
-    };
-    if !arguments.is_object() {
+    let given = function["arguments"].take();
+    let refused = |given: &Value| {
         let expected = "a string that contains a JSON object";
-        return Err(ApiError::invalid(
-            format!("{path}.arguments"),
-            expected,
-            &function["arguments"],
-        ));
-    }
-    function["arguments"] = arguments;
+        ApiError::invalid(format!("{path}.arguments"), expected, given)
+    };
+    function["arguments"] = match given {
+        Value::Null => json!({}),
+        Value::Object(_) => given,
+        Value::String(text) => arguments(&text).ok_or_else(|| refused(&text.into()))?,
+        other => return Err(refused(&other)),
+    };
+    drop_nulls(function);
     Ok(())
+}
+
+/// The arguments in a text, as an object. An answer may have other arguments, because a model may write anything; they
+/// stay a text. `None` for an escape that is no character.
+fn arguments(text: &str) -> Option<Value> {
+    if text.trim().is_empty() {
+        return Some(json!({}));
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Null) => Some(json!({})),
+        Ok(object @ Value::Object(_)) => Some(object),
+        Err(error) if error.is_eof() => begun_object(text).or_else(|| Some(text.into())),
+        Err(error) if error.to_string().contains("hex escape") => None,
+        Ok(_) | Err(_) => Some(text.into()),
+    }
+}
+
+/// The object that a text begins, without a member that is not complete. An answer that reached its largest number of
+/// tokens inside a call has such arguments.
+fn begun_object(text: &str) -> Option<Value> {
+    let mut brackets = Vec::new();
+    let (mut in_string, mut escaped) = (false, false);
+    // Where the last complete member ends, and the number of brackets that are open there.
+    let mut complete = (0, 0);
+    for (at, char) in text.char_indices() {
+        match char {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ if in_string => {}
+            '{' | '[' => {
+                brackets.push(if char == '{' { '}' } else { ']' });
+                complete = (at + 1, brackets.len());
+            }
+            '}' | ']' => drop(brackets.pop()),
+            ',' => complete = (at, brackets.len()),
+            _ => {}
+        }
+    }
+    let closed = |text: &str, n: usize| {
+        text.chars()
+            .chain(brackets.iter().take(n).rev().copied())
+            .collect()
+    };
+    let all = brackets.len();
+    let attempts: [String; 3] = [
+        closed(text, all),
+        closed(&format!("{text}\""), all),
+        closed(&text[..complete.0], complete.1),
+    ];
+    let mut objects = attempts.iter().filter_map(|text| serde_json::from_str(text).ok());
+    objects.find(Value::is_object)
 }
 
 /// Adds the tool's name to the result of a call. Some templates need it there, and clients send it with the call only.
@@ -173,7 +244,7 @@ fn check_role(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
     }
 }
 
-/// Rewrites parts as parts of type text; a plain text and a refusal are accepted too.
+/// Rewrites parts as parts of type text. A plain text, a refusal and an unknown part with a text are accepted too.
 fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
     let text = |(idx, part): (usize, Value)| {
         let path = format!("{path}[{idx}]");
@@ -183,8 +254,8 @@ fn text_parts(path: &str, parts: Vec<Value>) -> Result<Value, ApiError> {
             _ => "text",
         };
         match (kind.as_deref(), &part[name], &part) {
-            (_, _, Value::String(text))
-            | (Some("text" | "input_text" | "output_text" | "refusal"), Value::String(text), _) => {
+            (_, _, Value::String(text)) => Ok(json!({"type": "text", "text": text})),
+            (Some(kind), Value::String(text), _) if !MEDIA.contains(&kind) => {
                 Ok(json!({"type": "text", "text": text}))
             }
             (Some("text" | "refusal"), Value::Null, _) => Err(ApiError::missing(format!("{path}.{name}"))),
@@ -251,8 +322,8 @@ mod tests {
         let of = |path: &str, label| (format!("messages[0].tool_calls[0].function{path}"), label);
         assert_eq!(refused(call(json!(1))), of("", "invalid_value"));
         assert_eq!(refused(call(json!({}))), of(".name", "missing"));
-        let broken = json!({"name": "f", "arguments": "{\"a\": "});
-        assert_eq!(refused(call(broken)), of(".arguments", "invalid_value"));
+        let number = json!({"name": "f", "arguments": 7});
+        assert_eq!(refused(call(number)), of(".arguments", "invalid_value"));
         let without = json!([{"role": "assistant", "tool_calls": [{"id": "1"}]}]);
         assert_eq!(refused(without), of("", "missing"));
     }
@@ -276,6 +347,68 @@ mod tests {
             refused(empty),
             ("messages[0].content[0].refusal".into(), "missing")
         );
+    }
+
+    #[test]
+    fn null_counts_as_absent_at_every_place() {
+        let messages = json!([
+            {"role": "assistant", "content": "a", "reasoning": "hm", "reasoning_content": null, "tool_calls": null,
+             "function_call": null, "audio": null, "refusal": null, "name": null},
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "1", "type": null, "index": null, "function": {"name": "f", "arguments": null, "description": null}}
+            ]},
+            {"role": "tool", "tool_call_id": "1", "name": null, "content": "x"},
+        ]);
+        let expected = json!([
+            {"role": "assistant", "content": "a", "reasoning": "hm", "reasoning_content": "hm"},
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}
+            ]},
+            {"role": "tool", "tool_call_id": "1", "name": "f", "content": "x"},
+        ]);
+        assert_eq!(Value::Array(checked(messages).unwrap()), expected);
+    }
+
+    #[test]
+    fn arguments_of_any_answer_are_accepted() {
+        let read = |text: &str| {
+            let function = json!({"name": "f", "arguments": text});
+            let messages = json!([{"role": "assistant", "tool_calls": [{"id": "1", "function": function}]}]);
+            checked(messages).unwrap()[0]["tool_calls"][0]["function"]["arguments"].clone()
+        };
+        let whole = r#"{"a": [1, {"b": "x\"}y"}], "c": true, "d": "e"}"#;
+        let object = serde_json::from_str::<Value>(whole).unwrap();
+        assert_eq!(read(whole), object);
+        // Each beginning is an object whose complete members are those of the whole.
+        for end in 1..whole.len() {
+            let begun = read(&whole[..end]);
+            let begun = begun.as_object().unwrap_or_else(|| panic!("{}", &whole[..end]));
+            for (name, value) in begun.iter().rev().skip(1) {
+                assert_eq!(*value, object[name], "{}", &whole[..end]);
+            }
+        }
+        assert_eq!(
+            (read("null"), read(" "), read("{")),
+            (json!({}), json!({}), json!({}))
+        );
+        for text in ["hello", "[1]", "7", "{\"text\": }", "}{", "\\\"", "[1, {\"a\""] {
+            assert_eq!(read(text), text);
+        }
+        let surrogate = json!({"name": "f", "arguments": r#"{"a": "\ud800"}"#});
+        let messages = json!([{"role": "assistant", "tool_calls": [{"id": "1", "function": surrogate}]}]);
+        let path = "messages[0].tool_calls[0].function.arguments".to_string();
+        assert_eq!(refused(messages), (path, "invalid_value"));
+    }
+
+    #[test]
+    fn a_part_with_a_text_is_a_text() {
+        let content =
+            json!([{"type": "output_text", "text": "a", "annotations": []}, {"type": "new", "text": "b"}]);
+        let messages = json!([{"role": "user", "content": content}]);
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+        assert_eq!(checked(messages).unwrap()[0]["content"], parts);
+        let image = json!([{"role": "user", "content": [{"type": "image_url", "text": "b"}]}]);
+        assert_eq!(refused(image), ("messages[0].content[0]".into(), "unsupported"));
     }
 
     #[test]

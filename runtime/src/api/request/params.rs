@@ -18,6 +18,8 @@ pub(super) struct Params {
     body: &'static Body,
     /// Unknown names are refused.
     strict: bool,
+    /// Parts of parameters that are left out.
+    left_out: Vec<String>,
 }
 
 /// A body that was rewritten as another.
@@ -42,6 +44,7 @@ impl Params {
                 fields,
                 body,
                 strict: rules.strict,
+                left_out: Vec::new(),
             }),
             _ => Err(ApiError::NotAnObject),
         }
@@ -89,11 +92,11 @@ impl Params {
     /// Takes a number in the table's range.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         self.typed(name, |value, kind| {
-            let Kind::Number { min, above, max } = kind else {
+            let Kind::Number { min, max } = kind else {
                 return None;
             };
-            let fits = |x: &f64| if above { *x > min } else { *x >= min };
-            value.as_f64().filter(|x| x.is_finite() && fits(x) && *x <= max)
+            let range = min..=max;
+            value.as_f64().filter(|x| x.is_finite() && range.contains(x))
         })
     }
 
@@ -156,10 +159,22 @@ impl Params {
         &self.fields
     }
 
+    /// Leaves out a part of a parameter, which the answer names. Strict mode refuses it.
+    pub(super) fn leave_out(&mut self, part: String) -> Result<(), ApiError> {
+        if self.strict {
+            return Err(ApiError::UnknownParameter { param: part });
+        }
+        self.left_out.push(part);
+        Ok(())
+    }
+
     /// Rewrites the parameters as those of another body.
     pub(super) fn into_body(mut self, body: &'static Body, rewrite: Rewrite) -> Result<Rewritten, ApiError> {
         let unknown = self.keep_honoured()?;
-        let renames = rewrite(&mut self.fields)?;
+        let mut renames = rewrite(&mut self.fields)?;
+        for part in renames.take_left_out() {
+            self.leave_out(part)?;
+        }
         self.body = body;
         Ok(Rewritten {
             params: self,
@@ -168,10 +183,11 @@ impl Params {
         })
     }
 
-    /// Refuses parameters that this server honours and that were not read. Returns the names of unknown ones, or refuses
-    /// them in strict mode.
+    /// Refuses parameters that this server honours and that were not read. Returns the names of unknown ones and of parts
+    /// that are left out, or refuses them in strict mode.
     pub(super) fn finish(mut self) -> Result<Vec<String>, ApiError> {
-        let unknown = self.keep_honoured()?;
+        let mut unknown = self.keep_honoured()?;
+        unknown.append(&mut self.left_out);
         // No parameter is ignored silently.
         match self.fields.keys().next() {
             None => Ok(unknown),
@@ -241,6 +257,20 @@ impl Params {
 /// Takes a field without a check; `null` counts as absent.
 pub(super) fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
     fields.shift_remove(name).filter(|value| !value.is_null())
+}
+
+/// Sets a field that the client did not set; `null` counts as absent.
+pub(super) fn set_default(fields: &mut Map<String, Value>, name: &str, value: Value) {
+    if fields.get(name).is_none_or(Value::is_null) {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
+/// Removes the fields of an object that are `null`, which count as absent.
+pub(super) fn drop_nulls(object: &mut Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
 }
 
 /// Whether a value of a refused parameter means the same as its absence.

@@ -152,7 +152,7 @@ pub fn embeddings(body: &[u8], rules: &Rules<'_>) -> Result<PreparedEmbeddings, 
     let begin = begin(&mut params, default)?;
     let encoding = encoding(&mut params)?;
     let dimensions = dimensions(&mut params, rules)?;
-    let cut = Cut::read(&mut params, rules.max_model_len, 0)?;
+    let cut = Cut::read(&mut params, rules.max_model_len, Some(0))?;
     let cache_salt = cache_salt(&mut params)?;
     let normalises = normalises(&mut params)?;
     let request_id = request_id(&mut params)?;
@@ -338,7 +338,7 @@ impl Pairs<'_> {
 
 impl PairOptions {
     fn read(params: &mut Params, rules: &Rules<'_>) -> Result<Self, ApiError> {
-        let cut = Cut::read(params, rules.max_model_len, 0)?;
+        let cut = Cut::read(params, rules.max_model_len, Some(0))?;
         let begin = begin(params, Begin::Add)?;
         Ok(Self {
             prompt: PromptOptions { begin, cut },

@@ -40,8 +40,14 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// Reads `truncate_prompt_tokens` and `truncation_side`. -1 leaves room for an answer of `n_answer` tokens.
-    pub(super) fn read(params: &mut Params, max_model_len: usize, n_answer: usize) -> Result<Self, ApiError> {
+    /// Reads `truncate_prompt_tokens` and `truncation_side`. -1 leaves room for an answer of `n_answer` tokens; if the
+    /// context is too small for it, the answer ends with the context, and one token of it has room.
+    pub(super) fn read(
+        params: &mut Params,
+        max_model_len: usize,
+        n_answer: Option<usize>,
+    ) -> Result<Self, ApiError> {
+        let n_answer = n_answer.filter(|n| *n < max_model_len).unwrap_or(1);
         let room = max_model_len.saturating_sub(n_answer).max(1);
         let n_max = match params.integer("truncate_prompt_tokens")? {
             None => None,
@@ -191,18 +197,12 @@ pub(super) fn encode(
 
 /// Refuses a text that is certainly too long, before it is encoded.
 pub(super) fn check_length(n_bytes: usize, rules: &Rules<'_>, param: &str) -> Result<(), ApiError> {
-    let n_tokens = rules.max_model_len;
-    if !rules.tokenizer.exceeds(n_bytes, n_tokens) {
+    let n_tokens_max = rules.max_model_len;
+    let n_tokens = rules.tokenizer.n_tokens_min(n_bytes);
+    if n_tokens <= n_tokens_max {
         return Ok(());
     }
-    let reason = format!(
-        "the prompt has {n_bytes} bytes, more than the context of {n_tokens} tokens can hold. \
-         Please reduce the length of the input."
-    );
-    Err(ApiError::TooLong {
-        param: param.into(),
-        reason,
-    })
+    Err(ApiError::prompt_too_long(param, n_tokens, n_tokens_max))
 }
 
 /// Logs why a prompt could not be encoded; the client sees an internal error.

@@ -1,15 +1,29 @@
-//! The client's names of parameters in a body that was rewritten as a chat's, for errors.
+//! The client's names of parameters in a body that was rewritten as a chat's, for errors, and the parts of that body that
+//! the chat does not have.
 
 use crate::api::error::ApiError;
 
 /// Paths in a rewritten body, each with its path in the client's body.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Renames(Vec<(String, String)>);
+pub struct Renames {
+    paths: Vec<(String, String)>,
+    left_out: Vec<String>,
+}
 
 impl Renames {
     /// The values at `path` and below it are at `given` in the client's body.
     pub(super) fn add(&mut self, path: impl Into<String>, given: impl Into<String>) {
-        self.0.push((path.into(), given.into()));
+        self.paths.push((path.into(), given.into()));
+    }
+
+    /// A part of the client's body is not in the rewritten one.
+    pub(super) fn leave_out(&mut self, part: String) {
+        self.left_out.push(part);
+    }
+
+    /// Takes the names of the parts that are left out.
+    pub(super) fn take_left_out(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.left_out)
     }
 
     /// The same error with the client's path.
@@ -24,7 +38,11 @@ impl Renames {
             let is_at_or_below = rest.is_empty() || rest.starts_with(['.', '[']);
             is_at_or_below.then(|| (new.len(), format!("{given}{rest}")))
         };
-        let longest = self.0.iter().filter_map(leads).max_by_key(|(length, _)| *length);
+        let longest = self
+            .paths
+            .iter()
+            .filter_map(leads)
+            .max_by_key(|(length, _)| *length);
         longest.map_or_else(|| path.to_owned(), |(_, given)| given)
     }
 }

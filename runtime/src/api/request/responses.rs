@@ -15,6 +15,20 @@ use crate::api::error::ApiError;
 /// Items of one input.
 const ITEMS_MAX: usize = 8192;
 
+/// Items of tools that ran elsewhere. What they found is part of the answers after them.
+const HOSTED: [&str; 10] = [
+    "code_interpreter_call",
+    "file_search_call",
+    "image_generation_call",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_list_tools",
+    "tool_search_call",
+    "tool_search_output",
+    "web_search_call",
+    "web_search_preview_call",
+];
+
 /// The value of `include` that requests log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
 
@@ -105,6 +119,7 @@ fn messages(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
             for (idx, item) in items.into_iter().enumerate() {
                 turns.item(&format!("input[{idx}]"), item)?;
             }
+            turns.end_thoughts();
         }
         other => {
             let expected = format!("a string or a list of 1 to {ITEMS_MAX} items");
@@ -120,8 +135,8 @@ fn messages(fields: &mut Map<String, Value>) -> Result<Renames, ApiError> {
 struct Turns {
     messages: Vec<Value>,
     renames: Renames,
-    /// Thoughts that belong to the model's next message or call.
-    thoughts: Option<String>,
+    /// Thoughts that belong to the model's next message or call, and the path of their item.
+    thoughts: Option<(String, String)>,
 }
 
 impl Turns {
@@ -132,27 +147,55 @@ impl Turns {
         self.messages.push(message);
     }
 
-    fn item(&mut self, path: &str, item: Value) -> Result<(), ApiError> {
+    fn take_thoughts(&mut self) -> Option<String> {
+        self.thoughts.take().map(|(_, thoughts)| thoughts)
+    }
+
+    /// Thoughts that nothing of the model follows are an answer of their own, which ended inside them.
+    fn end_thoughts(&mut self) {
+        if let Some((path, thoughts)) = self.thoughts.take().filter(|(_, thoughts)| !thoughts.is_empty()) {
+            let message = json!({"role": "assistant", "content": "", "reasoning_content": thoughts});
+            self.push(&path, message);
+        }
+    }
+
+    fn item(&mut self, path: &str, mut item: Value) -> Result<(), ApiError> {
         match item["type"].as_str().or(item["role"].as_str().map(|_| "message")) {
             Some("message") => {
                 let mut message = message(item);
                 if message["role"] == "assistant" {
-                    add_thoughts(&mut message, self.thoughts.take());
+                    add_thoughts(&mut message, self.take_thoughts());
                 }
+                self.end_thoughts();
                 self.push(path, message);
             }
             Some("reasoning") => {
                 let texts = texts(&item["content"]).or_else(|| texts(&item["summary"]));
-                self.thoughts = Some(texts.unwrap_or_default());
+                let before = self.take_thoughts().filter(|before| !before.is_empty());
+                let thoughts: Vec<String> = before.into_iter().chain(texts).collect();
+                self.thoughts = Some((path.to_owned(), thoughts.join("\n")));
             }
             Some("function_call") => self.call(path, &item)?,
-            Some("function_call_output") => self.output(path, item)?,
+            // The calls of tools that are not functions, from a server that offers such tools.
+            Some("custom_tool_call") => {
+                item["arguments"] = json!({"input": item["input"].take()});
+                self.call(path, &item)?;
+            }
+            Some("local_shell_call") => {
+                item["name"] = json!("local_shell");
+                item["arguments"] = item["action"].take();
+                self.call(path, &item)?;
+            }
+            Some("function_call_output" | "custom_tool_call_output" | "local_shell_call_output") => {
+                self.output(path, item)?;
+            }
+            Some(kind) if HOSTED.contains(&kind) => {
+                self.renames.leave_out(format!("{path}:{kind}"));
+            }
             Some(_) => {
-                return Err(ApiError::Contradiction {
-                    param: format!("{path}.type"),
-                    reason: "supported items are message, reasoning, function_call and function_call_output"
-                        .into(),
-                });
+                let reason = "supported items are message, reasoning, function_call and function_call_output, and the \
+                              calls of other tools; nothing is stored here";
+                return Err(ApiError::contradiction(format!("{path}.type"), reason));
             }
             None => return Err(ApiError::missing(format!("{path}.type"))),
         }
@@ -171,7 +214,7 @@ impl Turns {
             "type": "function",
             "function": {"name": item["name"], "arguments": item["arguments"]},
         });
-        let thoughts = self.thoughts.take();
+        let thoughts = self.take_thoughts();
         let joins = self
             .messages
             .last()
@@ -198,6 +241,7 @@ impl Turns {
         if !item["call_id"].is_string() {
             return Err(ApiError::missing(format!("{path}.call_id")));
         }
+        self.end_thoughts();
         let content = format!("messages[{}].content", self.messages.len());
         self.renames.add(content, format!("{path}.output"));
         let output = item["output"].take();
@@ -237,28 +281,16 @@ fn nested_tools(tools: Value, renames: &mut Renames) -> Result<Value, ApiError> 
         return Err(ApiError::invalid("tools", "a list of tools", &tools));
     };
     let nested = |(idx, mut tool): (usize, Value)| {
-        if tool["type"] != "function" || tool.get("function").is_some() {
-            return match tool["type"].as_str() {
-                Some("function") => Ok(tool),
-                _ => Err(ApiError::Contradiction {
-                    param: format!("tools[{idx}].type"),
-                    reason: "this server runs no tools of its own; the only supported type is function"
-                        .into(),
-                }),
-            };
+        if tool["type"] != "function" || tool.get("function").is_some_and(Value::is_object) {
+            return tool;
         }
         if let Some(fields) = tool.as_object_mut() {
             fields.shift_remove("type");
         }
         renames.add(format!("tools[{idx}].function"), format!("tools[{idx}]"));
-        Ok(json!({"type": "function", "function": tool}))
+        json!({"type": "function", "function": tool})
     };
-    tools
-        .into_iter()
-        .enumerate()
-        .map(nested)
-        .collect::<Result<Vec<_>, _>>()
-        .map(Value::Array)
+    Ok(tools.into_iter().enumerate().map(nested).collect())
 }
 
 fn nested_choice(choice: Value, renames: &mut Renames) -> Value {
@@ -343,6 +375,35 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_other_tools_are_calls_or_are_left_out() {
+        let mut fields = json!({"input": [
+            {"role": "user", "content": "a"},
+            {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
+            {"type": "custom_tool_call", "call_id": "c1", "name": "apply_patch", "input": "*** Begin"},
+            {"type": "custom_tool_call_output", "call_id": "c1", "output": "Done"},
+        ]});
+        let renames = to_chat(fields.as_object_mut().unwrap());
+        assert_eq!(renames.unwrap().take_left_out(), ["input[1]:web_search_call"]);
+        let function = json!({"name": "apply_patch", "arguments": {"input": "*** Begin"}});
+        let expected = json!([
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "Done"},
+        ]);
+        assert_eq!(fields["messages"], expected);
+    }
+
+    #[test]
+    fn thoughts_alone_are_an_answer() {
+        let thoughts = |text: &str| json!({"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]});
+        let user = json!({"role": "user", "content": "a"});
+        let body = json!({"input": [user, thoughts("b"), thoughts("c"), user, thoughts("d")]});
+        let answer = |text: &str| json!({"role": "assistant", "content": "", "reasoning_content": text});
+        let expected = json!([user, answer("b\nc"), user, answer("d")]);
+        assert_eq!(chat(body).unwrap()["messages"], expected);
+    }
+
+    #[test]
     fn include_requests_log_probabilities() {
         let with = |include: Value| {
             let body = json!({"input": "Hi", "top_logprobs": 2, "include": include});
@@ -365,7 +426,6 @@ mod tests {
             chat(body).unwrap_err().0
         };
         assert_eq!(chat(json!({})).unwrap_err().0, "input");
-        assert_eq!(refused("tools", json!([{"type": "web_search"}])), "tools[0].type");
         assert_eq!(
             refused("input", json!([{"type": "item_reference", "id": "x"}])),
             "input[0].type"

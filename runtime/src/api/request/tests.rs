@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::parameters::{CHAT_COMPLETIONS, COMPLETIONS};
@@ -246,7 +247,7 @@ fn an_error_names_the_wrong_parameter() {
         (json!({"stop": ""}), "stop", "invalid_value"),
         (json!({"stop": 3}), "stop", "invalid_value"),
         (json!({"stop": ["a", long]}), "stop[1]", "invalid_value"),
-        (json!({"stop": vec!["a"; 17]}), "stop", "invalid_value"),
+        (json!({"stop": vec!["a"; 65]}), "stop", "invalid_value"),
         (json!({"stop_token_ids": [-1]}), "stop_token_ids", "invalid_value"),
         (json!({"stop_token_ids": "a"}), "stop_token_ids", "invalid_value"),
         (json!({"ignore_eos": 1}), "ignore_eos", "invalid_value"),
@@ -374,7 +375,7 @@ fn an_error_has_the_clients_name_of_the_wrong_parameter() {
     let rules = rules(&FIXTURE.defaults);
     let turns =
         json!([{"role": "user", "content": "Hi"}, {"role": "user", "content": [{"type": "input_audio"}]}]);
-    let call = json!([{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{"}]);
+    let call = json!([{"type": "function_call", "call_id": "1", "name": "f", "arguments": 7}]);
     let output = json!([{"type": "function_call_output", "call_id": "1", "output": 7}]);
     let flat = json!([{"type": "function", "name": "a b"}]);
     let items = [
@@ -485,6 +486,36 @@ fn a_request_that_names_no_model_means_the_first() {
 fn a_chat_has_the_temperature_of_the_documents() {
     assert_eq!(sampling(&chatted(json!({})).unwrap()).temperature, 0.7);
     assert_eq!(sampling(&completed(json!({})).unwrap()).temperature, 1.0);
+}
+
+#[test]
+fn parts_that_are_left_out_are_named() {
+    let hosted = json!({"type": "web_search_20250305", "name": "web_search", "max_uses": 8});
+    let function = json!({"type": "function", "name": "f"});
+    let chat_function = json!({"type": "function", "function": {"name": "f"}});
+    let user = json!([{"role": "user", "content": "Hi"}]);
+    let item = json!({"type": "web_search_call", "id": "ws_1"});
+    let (tool, call) = ("tools[0]:web_search_20250305", "input[1]:web_search_call");
+    let rules = rules(&FIXTURE.defaults);
+    let strict = Rules {
+        strict: true,
+        ..rules
+    };
+    let chat_body = json!({"messages": user, "tools": [hosted, chat_function]}).to_string();
+    let messages_body = json!({"messages": user, "max_tokens": 5, "tools": [hosted]}).to_string();
+    let response_body = json!({"input": [user[0], item], "tools": [hosted, function]}).to_string();
+    let prepare = |rules: &Rules<'_>| {
+        [
+            chat(chat_body.as_bytes(), rules),
+            anthropic(messages_body.as_bytes(), rules),
+            response(response_body.as_bytes(), rules).map(|response| response.prepared),
+        ]
+    };
+    let ignored = prepare(&rules).map(|prepared| prepared.unwrap().ignored);
+    assert_eq!(ignored, [vec![tool], vec![tool], vec![call, tool]]);
+    for error in prepare(&strict).map(Result::unwrap_err) {
+        assert!(matches!(error, ApiError::UnknownParameter { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -1009,4 +1040,60 @@ fn a_text_is_filled_in_where_the_tokenizer_has_marks_for_it() {
     let tokens = json!({"prompt": [5], "suffix": " there"});
     let error = completion(tokens.to_string().as_bytes(), &rules).unwrap_err();
     assert_eq!(error.param(), Some("suffix"));
+}
+
+/// Texts that a model may write as thoughts, content, and arguments of a call.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        Just("{\"city\": \"Oslo\", \"days\": [1, 2]}".to_owned()),
+        "\\PC{0,12}",
+        // The beginning of an object, as of an answer that is cut off.
+        (0..24_usize).prop_map(|end| "{\"a\": [1, \"b\\\"c\"], \"d\": null}"[..end].to_owned()),
+    ]
+}
+
+/// The answers of the three routes with these thoughts, this content and a call with these arguments.
+fn answers((thoughts, content, arguments): (&str, &str, Option<&str>)) -> [Value; 3] {
+    let or_null = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let calls = arguments.map(|arguments| {
+        let function = json!({"name": "f", "arguments": arguments});
+        json!([{"id": "call_1", "type": "function", "function": function}])
+    });
+    let message = json!({"role": "assistant", "content": or_null(content), "refusal": null,
+        "reasoning": or_null(thoughts), "reasoning_content": or_null(thoughts), "tool_calls": calls});
+    let (mut blocks, mut items) = (Vec::new(), Vec::new());
+    if !thoughts.is_empty() {
+        blocks.push(json!({"type": "thinking", "thinking": thoughts, "signature": ""}));
+        let parts = json!([{"type": "reasoning_text", "text": thoughts}]);
+        items.push(json!({"id": "rs_1", "type": "reasoning", "summary": [], "content": parts, "status": "incomplete"}));
+    }
+    if !content.is_empty() {
+        blocks.push(json!({"type": "text", "text": content}));
+        let parts = json!([{"type": "output_text", "text": content, "annotations": [], "logprobs": []}]);
+        items.push(json!({"id": "msg_1", "type": "message", "role": "assistant", "content": parts, "status": "completed"}));
+    }
+    if let Some(arguments) = arguments {
+        let input = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+        blocks.push(json!({"type": "tool_use", "id": "toolu_1", "name": "f", "input": input}));
+        items.push(json!({"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "f", "arguments": arguments, "status": "incomplete"}));
+    }
+    [message, Value::Array(blocks), Value::Array(items)]
+}
+
+proptest! {
+    #[test]
+    fn every_answer_is_a_valid_history(thoughts in any_text(), content in any_text(), arguments in prop::option::of(any_text())) {
+        let [message, blocks, items] = answers((&thoughts, &content, arguments.as_deref()));
+        let user = json!({"role": "user", "content": "Hi"});
+        let rules = rules(&FIXTURE.defaults);
+        let body = json!({"messages": [user, message, user]}).to_string();
+        prop_assert!(chat(body.as_bytes(), &rules).is_ok(), "{body}");
+        let turn = json!({"role": "assistant", "content": blocks});
+        let body = json!({"max_tokens": 5, "messages": [user, turn, user]}).to_string();
+        prop_assert!(anthropic(body.as_bytes(), &rules).is_ok(), "{body}");
+        let input: Vec<Value> = [user.clone()].into_iter().chain(items.as_array().cloned().unwrap_or_default()).chain([user]).collect();
+        let body = json!({"input": input}).to_string();
+        prop_assert!(response(body.as_bytes(), &rules).is_ok(), "{body}");
+    }
 }

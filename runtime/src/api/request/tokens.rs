@@ -55,11 +55,7 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>) -> Result<Tokenized, ApiError> 
         (None, None) if !params.has("messages") => return Err(ApiError::missing("prompt")),
         (None, None) => {
             let mut conversation = conversation(&mut params, Ending::GenerationPrompt)?;
-            let tools = ToolParams {
-                tools: params.take("tools"),
-                ..ToolParams::default()
-            };
-            if let Some(tools) = tools.checked()? {
+            if let Some(tools) = ToolParams::listed(&mut params)?.checked()? {
                 tools.show(&mut conversation);
             }
             (

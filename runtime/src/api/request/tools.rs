@@ -1,20 +1,21 @@
-//! The tools of a request, whether the answer must call one, and the schema that enforces it.
+//! The tools of a request, whether the answer must call one, and the form that enforces it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use openai_protocol::common::Tool;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::params::Params;
+use super::params::{Params, drop_nulls, set_default};
 use crate::api::error::ApiError;
 use crate::chat_template::Conversation;
+use crate::grammar::{CallList, CallListLength, CallableTool, Constraint};
 use crate::parsers::{Calls, Formats};
 
 /// Tools of one request.
 const TOOLS_MAX: usize = 512;
-/// Longest name of a tool, in bytes: OpenAI's limit.
-const NAME_BYTES_MAX: usize = 64;
+/// Longest name of a tool, in bytes: Anthropic's limit, which is larger than OpenAI's.
+const NAME_BYTES_MAX: usize = 128;
 
 /// The parameters about tools, unchecked.
 #[derive(Debug, Default)]
@@ -74,10 +75,25 @@ pub(super) struct ToolUse {
 }
 
 impl ToolParams {
+    /// Takes `tools`. Tools that a server would have to run are left out.
+    pub(super) fn listed(params: &mut Params) -> Result<Self, ApiError> {
+        let tools = params.take("tools");
+        let listed = tools.iter().filter_map(Value::as_array).flatten();
+        for (idx, tool) in listed.enumerate() {
+            if let Some(kind) = hosted(tool) {
+                params.leave_out(format!("tools[{idx}]:{kind}"))?;
+            }
+        }
+        Ok(Self {
+            tools,
+            ..Self::default()
+        })
+    }
+
     /// Takes the parameters of a chat.
     pub(super) fn read(params: &mut Params) -> Result<Self, ApiError> {
         Ok(Self {
-            tools: params.take("tools"),
+            tools: Self::listed(params)?.tools,
             tool_choice: params.take("tool_choice"),
             parallel_tool_calls: params.flag("parallel_tool_calls")?,
             functions: params.take("functions"),
@@ -95,7 +111,7 @@ impl ToolParams {
             (None, Some(functions)) => ("functions", "function_call", wrapped(functions)),
             (None, None) => ("tools", "tool_choice", Value::Null),
         };
-        let mut shown = match shown {
+        let listed = match shown {
             Value::Null => Vec::new(),
             Value::Array(tools) if tools.len() <= TOOLS_MAX => tools,
             other => {
@@ -103,8 +119,17 @@ impl ToolParams {
                 return Err(ApiError::invalid(path, expected, &other));
             }
         };
-        let tool = |(idx, tool): (usize, &Value)| checked_tool(&format!("{path}[{idx}]"), tool);
-        let mut tools: Vec<Tool> = shown.iter().enumerate().map(tool).collect::<Result<_, _>>()?;
+        let (mut shown, mut tools) = (Vec::new(), Vec::new());
+        for (idx, mut tool) in listed.into_iter().enumerate() {
+            if hosted(&tool).is_none() {
+                drop_nulls(&mut tool);
+                if let Some(function) = tool.get_mut("function") {
+                    drop_nulls(function);
+                }
+                tools.push(checked_tool(&format!("{path}[{idx}]"), &tool)?);
+                shown.push(tool);
+            }
+        }
         let mut choice = self.tool_choice.or(self.function_call);
         if let Some(allowed) = choice.as_ref().filter(|choice| choice["type"] == "allowed_tools") {
             let Allowed { names, mode } = Allowed::read(choice_path, &allowed["allowed_tools"], &tools)?;
@@ -137,7 +162,7 @@ impl ToolUse {
     /// Gives the tools to the template.
     pub(super) fn show(&self, conversation: &mut Conversation) {
         let shown = Value::Array(self.shown.clone());
-        conversation.variables.insert("tools".into(), shown);
+        set_default(&mut conversation.variables, "tools", shown);
     }
 
     /// How calls are found in the answer.
@@ -164,50 +189,29 @@ impl ToolUse {
         }
     }
 
-    /// The JSON schema of an answer that makes the required call: a list of calls, or the arguments of one. `None` if the
-    /// model decides.
-    pub(super) fn schema(&self) -> Result<Option<Value>, ApiError> {
+    /// The form of an answer that makes the required call: a list of calls, or the arguments of one. `None` if the model
+    /// decides.
+    pub(super) fn form(&self) -> Option<Constraint> {
+        let callable = self.tools.iter().map(|tool| CallableTool {
+            name: tool.function.name.clone(),
+            parameters: arguments_schema(&tool.function.parameters),
+        });
         match &self.choice {
-            ToolChoice::None | ToolChoice::Auto => Ok(None),
+            ToolChoice::None | ToolChoice::Auto => None,
             ToolChoice::Named(name) => {
-                let tool = self.tools.iter().find(|tool| tool.function.name == *name);
-                Ok(tool.map(|tool| arguments_schema(&tool.function.parameters)))
+                let mut callable = callable;
+                let tool = callable.find(|tool| tool.name == *name);
+                tool.map(|tool| Constraint::JsonSchema(tool.parameters))
             }
-            ToolChoice::Required => self.list_schema().map(Some),
+            ToolChoice::Required => Some(Constraint::Calls(CallList {
+                tools: callable.collect(),
+                length: if self.single_call {
+                    CallListLength::One
+                } else {
+                    CallListLength::Any
+                },
+            })),
         }
-    }
-
-    fn list_schema(&self) -> Result<Value, ApiError> {
-        let mut shared: Map<String, Value> = Map::new();
-        let mut calls = Vec::with_capacity(self.tools.len());
-        for (idx, tool) in self.tools.iter().enumerate() {
-            let mut parameters = arguments_schema(&tool.function.parameters);
-            // References start at the root of the schema, which is now the list.
-            for key in ["$defs", "definitions"] {
-                let Some(definitions) = parameters.as_object_mut().and_then(|all| all.shift_remove(key))
-                else {
-                    continue;
-                };
-                merge(&mut shared, key, definitions).map_err(|name| ApiError::Contradiction {
-                    param: format!("tools[{idx}].function.parameters"),
-                    reason: format!("{key}/{name} has a different definition in another tool"),
-                })?;
-            }
-            calls.push(json!({
-                "type": "object",
-                "properties": {"name": {"const": tool.function.name}, "parameters": parameters},
-                "required": ["name", "parameters"],
-                "additionalProperties": false,
-            }));
-        }
-        let mut schema = json!({"type": "array", "minItems": 1, "items": {"anyOf": calls}});
-        if self.single_call {
-            schema["maxItems"] = json!(1);
-        }
-        for (key, definitions) in shared {
-            schema[key] = definitions;
-        }
-        Ok(schema)
     }
 }
 
@@ -242,31 +246,26 @@ impl Allowed {
                 ApiError::invalid(path, "one of the tools, by type and name", tool)
             })
         };
+        let offered = listed
+            .iter()
+            .enumerate()
+            .filter(|(_, tool)| hosted(tool).is_none());
         Ok(Self {
-            names: listed.iter().enumerate().map(name).collect::<Result<_, _>>()?,
+            names: offered.map(name).collect::<Result<_, _>>()?,
             mode: mode.clone(),
         })
     }
 }
 
+/// The type of a tool that is not a function, such as `web_search`: a server would have to run it, or its calls have a
+/// form of their own.
+fn hosted(tool: &Value) -> Option<&str> {
+    tool["type"].as_str().filter(|kind| *kind != "function")
+}
+
 /// The name of a function, which may be inside `function`.
 fn name_of(tool: &Value) -> Option<&str> {
     tool["function"]["name"].as_str().or(tool["name"].as_str())
-}
-
-/// Adds definitions to the shared ones. Fails with the name of a definition that differs from the shared one.
-fn merge(shared: &mut Map<String, Value>, key: &str, definitions: Value) -> Result<(), String> {
-    let Value::Object(definitions) = definitions else {
-        return Ok(());
-    };
-    let all = &mut shared.entry(key).or_insert_with(|| json!({}));
-    for (name, definition) in definitions {
-        match all.get(&name) {
-            Some(other) if *other != definition => return Err(name),
-            _ => all[name] = definition,
-        }
-    }
-    Ok(())
 }
 
 /// The schema of a tool's arguments; that of a tool without parameters accepts an empty object.
@@ -291,17 +290,8 @@ fn checked_tool(path: &str, tool: &Value) -> Result<Tool, ApiError> {
     if !tool.is_object() {
         return Err(ApiError::invalid(path, "an object with type and function", tool));
     }
-    match tool["type"].as_str() {
-        Some("function") => {}
-        Some(_) => {
-            return Err(ApiError::Unsupported {
-                param: format!("{path}.type"),
-                advice: "Describe it as a function.".into(),
-            });
-        }
-        None => {
-            return Err(ApiError::missing(format!("{path}.type")));
-        }
+    if !tool["type"].is_string() {
+        return Err(ApiError::missing(format!("{path}.type")));
     }
     let function = &tool["function"];
     let path = format!("{path}.function");
@@ -346,6 +336,10 @@ fn checked_choice(path: &str, choice: Option<&Value>, tools: &[Tool]) -> Result<
         (_, Some("none"), _) => return Ok(ToolChoice::None),
         (_, Some("required"), _) => ToolChoice::Required,
         (_, None, Some(name)) => ToolChoice::Named(name.to_string()),
+        (Some(other), ..) if hosted(other).is_some() => {
+            let reason = "it requires a tool of a type that this server does not offer; it offers functions";
+            return Err(ApiError::contradiction(path, reason));
+        }
         (Some(other), ..) => {
             let expected = r#"auto, none, required, or {"type": "function", "function": {"name": …}}"#;
             return Err(ApiError::invalid(path, expected, other));
@@ -387,28 +381,25 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_becomes_a_schema() {
-        let schema = |choice: Value| {
-            let tools = params(json!([tool("f"), tool("g")]), choice)
-                .checked()
-                .unwrap()
-                .unwrap();
-            tools.schema().unwrap()
+    fn a_choice_becomes_a_form() {
+        let form = |choice: Value| {
+            let tools = params(json!([tool("f"), tool("g")]), choice).checked();
+            tools.unwrap().unwrap().form()
         };
-        assert_eq!(schema(json!("auto")), None);
-        assert_eq!(schema(json!("none")), None);
+        let parameters = |name: &str| tool(name)["function"]["parameters"].clone();
+        assert_eq!(form(json!("auto")), None);
+        assert_eq!(form(json!("none")), None);
         let named = json!({"type": "function", "function": {"name": "g"}});
-        assert_eq!(schema(named), Some(tool("g")["function"]["parameters"].clone()));
-        let required = schema(json!("required")).unwrap();
-        assert_eq!(
-            required["items"]["anyOf"][1]["properties"]["name"],
-            json!({"const": "g"})
-        );
-        assert_eq!(required["$defs"], json!({"A": {"type": "integer"}}));
-        assert!(
-            required.to_string().matches("$defs\":").count() == 1,
-            "{required}"
-        );
+        assert_eq!(form(named), Some(Constraint::JsonSchema(parameters("g"))));
+        let tools = ["f", "g"].map(|name| CallableTool {
+            name: name.to_owned(),
+            parameters: parameters(name),
+        });
+        let list = CallList {
+            tools: tools.into(),
+            length: CallListLength::Any,
+        };
+        assert_eq!(form(json!("required")), Some(Constraint::Calls(list)));
     }
 
     #[test]
@@ -439,6 +430,51 @@ mod tests {
     }
 
     #[test]
+    fn tools_that_are_not_functions_are_left_out() {
+        let hosted = |kind: &str| json!({"type": kind, "name": "apply_patch"});
+        let all = || json!([hosted("web_search"), tool("f"), hosted("custom"), {"type": "mcp", "server_label": "s"}]);
+        let used = params(all(), json!("required")).checked().unwrap().unwrap();
+        assert_eq!(
+            (used.shown.as_slice(), used.tools.len()),
+            ([tool("f")].as_slice(), 1)
+        );
+        // The error of another tool has its own index.
+        let wrong = json!([hosted("web_search"), tool("a b")]);
+        let path = "tools[1].function.name".to_string();
+        assert_eq!(refused(wrong, json!("auto")), (path, "invalid_value"));
+        assert!(
+            params(json!([hosted("custom")]), json!("auto"))
+                .checked()
+                .unwrap()
+                .is_none()
+        );
+        for choice in [
+            json!({"type": "web_search"}),
+            json!({"type": "custom", "name": "apply_patch"}),
+            json!({"type": "mcp", "server_label": "s"}),
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "web_search"}]}}),
+        ] {
+            let refusal = ("tool_choice".into(), "contradiction");
+            assert_eq!(refused(all(), choice), refusal);
+        }
+        let none = params(json!([hosted("custom")]), json!("required")).checked();
+        assert_eq!(none.unwrap_err().param(), Some("tool_choice"));
+        let some = json!({"mode": "auto", "tools": [{"type": "mcp", "server_label": "s"}, {"type": "function", "name": "f"}]});
+        let some = json!({"type": "allowed_tools", "allowed_tools": some});
+        assert_eq!(params(all(), some).checked().unwrap().unwrap().tools.len(), 1);
+    }
+
+    #[test]
+    fn null_counts_as_absent_in_a_tool() {
+        let given = json!([{"type": "function", "function": {"name": "f", "description": null, "parameters": null, "strict": null}}]);
+        let used = params(given, Value::Null).checked().unwrap().unwrap();
+        assert_eq!(
+            used.shown,
+            [json!({"type": "function", "function": {"name": "f"}})]
+        );
+    }
+
+    #[test]
     fn older_functions_are_tools() {
         let older = ToolParams {
             functions: Some(json!([{"name": "f"}])),
@@ -460,8 +496,6 @@ mod tests {
         assert_eq!(refused(json!("x"), auto()), ("tools".into(), "invalid_value"));
         assert_eq!(refused(json!([1]), auto()), ("tools[0]".into(), "invalid_value"));
         assert_eq!(refused(json!([{}]), auto()), ("tools[0].type".into(), "missing"));
-        let custom = json!([{"type": "custom"}]);
-        assert_eq!(refused(custom, auto()), ("tools[0].type".into(), "unsupported"));
         let nameless = json!([tool("f"), {"type": "function", "function": {}}]);
         assert_eq!(
             refused(nameless, auto()),
@@ -495,19 +529,5 @@ mod tests {
         };
         assert!(alone(auto()).checked().is_err());
         assert!(alone(json!("none")).checked().unwrap().is_none());
-    }
-
-    #[test]
-    fn definitions_that_differ_are_refused() {
-        let mut other = tool("g");
-        other["function"]["parameters"]["$defs"]["A"] = json!({"type": "string"});
-        let tools = params(json!([tool("f"), other]), json!("required"))
-            .checked()
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            tools.schema().unwrap_err().param(),
-            Some("tools[1].function.parameters")
-        );
     }
 }

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::CompletionTokensDetails;
 use super::logprobs::ChatToken;
-use super::{CompletionTokensDetails, PromptTokensDetails};
 
 /// An answer of `/v1/responses`. Answers are not stored.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -113,7 +113,7 @@ pub enum ResponseStatus {
 /// Why an answer failed.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ResponseError {
-    /// `server_error`.
+    /// `server_error`, or `invalid_prompt` if the request caused it.
     pub code: &'static str,
     /// The error in words.
     pub message: String,
@@ -132,13 +132,22 @@ pub struct ResponseUsage {
     /// Tokens of the prompt.
     pub input_tokens: usize,
     /// Details of them.
-    pub input_tokens_details: PromptTokensDetails,
+    pub input_tokens_details: InputTokensDetails,
     /// Tokens of the answer.
     pub output_tokens: usize,
     /// Details of them.
     pub output_tokens_details: CompletionTokensDetails,
     /// The sum of both.
     pub total_tokens: usize,
+}
+
+/// Part of [`ResponseUsage`].
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct InputTokensDetails {
+    /// Tokens of the prompt that were in the prefix cache.
+    pub cached_tokens: usize,
+    /// Always 0: writing to the cache is not counted.
+    pub cache_write_tokens: usize,
 }
 
 /// An item of the output.

@@ -14,11 +14,11 @@ use crate::api::request::parameters::RESPONSES;
 use crate::api::request::{self, Method, PreparedResponse};
 use crate::api::response::logprobs::{self, ChatToken, TokenNames};
 use crate::api::response::responses::{
-    ContentPart, FunctionCallItem, IncompleteDetails, ItemEvent, MessageItem, OutputItem, PartEvent,
-    ReasoningItem, RepeatedParameters, ResponseAnswer, ResponseError, ResponseEvent, ResponseStatus,
-    ResponseUsage, StateEvent,
+    ContentPart, FunctionCallItem, IncompleteDetails, InputTokensDetails, ItemEvent, MessageItem, OutputItem,
+    PartEvent, ReasoningItem, RepeatedParameters, ResponseAnswer, ResponseError, ResponseEvent,
+    ResponseStatus, ResponseUsage, StateEvent,
 };
-use crate::api::response::{CompletionTokensDetails, ErrorBody, PromptTokensDetails};
+use crate::api::response::{CompletionTokensDetails, ErrorBody};
 use crate::clock::unix_time_s;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
@@ -399,7 +399,11 @@ impl Writer for ResponseWriter {
         self.close(ResponseStatus::Incomplete, events);
         self.response.status = ResponseStatus::Failed;
         self.response.error = Some(ResponseError {
-            code: "server_error",
+            code: if error.facts().status < 500 {
+                "invalid_prompt"
+            } else {
+                "server_error"
+            },
             message: error.to_string(),
         });
         events.push(ResponseEvent::Failed(self.state()));
@@ -414,8 +418,9 @@ fn usage(counts: Counts) -> ResponseUsage {
     let n_generated = counts.answer.n_generated;
     ResponseUsage {
         input_tokens: counts.n_prompt,
-        input_tokens_details: PromptTokensDetails {
+        input_tokens_details: InputTokensDetails {
             cached_tokens: counts.answer.n_cached,
+            cache_write_tokens: 0,
         },
         output_tokens: n_generated,
         output_tokens_details: CompletionTokensDetails {

@@ -1,9 +1,7 @@
 //! Parameters of the routes that generate text.
 
 use super::table::Support::{NoEffect, Refused};
-use super::table::{
-    Body, Kind, Parameter, above, flag, inert, integer, number, object, other, refused, text,
-};
+use super::table::{Body, Kind, Parameter, flag, inert, integer, number, object, other, refused, text};
 
 const TOKEN_IDS: &str = r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}, "maxItems": 256}"#;
 const PROMPTS: &str = r#"{"anyOf": [
@@ -25,7 +23,7 @@ pub(super) const MESSAGE_LIST: &str = r#"{"type": "array", "minItems": 1, "items
     },
     "required": ["role", "content"]
 }}"#;
-const STOP: &str = r#"{"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1, "maxLength": 128}}]}"#;
+const STOP: &str = r#"{"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "array", "maxItems": 64, "items": {"type": "string", "minLength": 1, "maxLength": 128}}]}"#;
 const STREAM_OPTIONS_SCHEMA: &str = r#"{"type": "object", "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}}}"#;
 const BIASES: &str = r#"{"type": "object", "propertyNames": {"pattern": "^[0-9]{1,9}$"}, "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}"#;
 
@@ -47,7 +45,7 @@ const SAMPLING: &[Parameter] = &[
         .doc("Keeps this number of most probable tokens; -1 or 0 keeps all."),
     number("min_p", 0.0..=1.0, "0", "0.1")
         .doc("Keeps tokens whose probability is at least this fraction of the highest one."),
-    above("repetition_penalty", 0.0, "the checkpoint's, else 1", "1.1")
+    number("repetition_penalty", 1e-6..=1e6, "the checkpoint's, else 1", "1.1")
         .doc("Above 1, tokens of the prompt and the answer become less probable."),
     number("presence_penalty", -2.0..=2.0, "0", "0.5")
         .doc("Subtracted from the logits of tokens that the answer contains."),
@@ -73,14 +71,14 @@ const ANSWERS: &[Parameter] = &[
         .doc("In a beam search, the score of a text is divided by its length to this power."),
     other("early_stopping", "true, false or \"never\"", r#"{"enum": [true, false, "never"]}"#, "false")
         .doc("When a beam search ends. true: when enough texts are finished; false: when a better text is unlikely; \"never\": when a better text is impossible."),
-    integer("min_tokens", 0..=i64::MAX, "0", "2").doc("Number of tokens before the model or a stop token may end an answer."),
+    integer("min_tokens", 0..=i64::MAX, "0", "2").doc("Number of tokens before the model, a stop token or a stop text may end an answer."),
     PRIORITY,
 ];
 
 const ENDING: &[Parameter] = &[
     other(
         "stop",
-        "a string or a list of up to 16 strings, each of 1 to 512 bytes",
+        "a string or a list of up to 64 strings, each of 1 to 512 bytes",
         STOP,
         "[\"###\"]",
     )
@@ -181,7 +179,7 @@ const CHAT: &[Parameter] = &[
         "as many as fit into the context",
         "5",
     )
-    .doc("Largest number of tokens of an answer."),
+    .doc("Largest number of tokens of an answer. An answer also ends where the context ends."),
     integer("max_tokens", 1..=i64::MAX, "as many as fit into the context", "5")
         .doc("The older name of `max_completion_tokens`."),
     flag("logprobs", "false").doc("Log-probabilities of the answer's tokens."),
@@ -258,7 +256,7 @@ pub(super) const TOOL_LIST: &str = r#"{"type": "array", "maxItems": 512, "items"
         "function": {
             "type": "object",
             "properties": {
-                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"},
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"},
                 "description": {"type": "string"},
                 "parameters": {"type": "object"},
                 "strict": {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
@@ -275,7 +273,7 @@ const TOOL_CHOICE: &str = r#"{"anyOf": [
 ]}"#;
 const FUNCTIONS: &str = r#"{"type": "array", "maxItems": 512, "items": {
     "type": "object",
-    "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}},
+    "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"}, "parameters": {"type": "object"}},
     "required": ["name"]
 }}"#;
 const FUNCTION_CALL: &str = r#"{"anyOf": [{"enum": ["none", "auto"]}, {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}]}"#;
@@ -283,7 +281,7 @@ pub(super) const TOOL_EXAMPLE: &str = r#"[{"type": "function", "function": {"nam
 
 const TOOLS: &[Parameter] = &[
     other("tools", "a list of at most 512 tools", TOOL_LIST, TOOL_EXAMPLE)
-        .doc("The tools that the model may call. The chat template writes them into the prompt; TOOL_CALL_PARSER finds the calls."),
+        .doc("The tools that the model may call. The chat template writes them into the prompt; TOOL_CALL_PARSER finds the calls. Tools that are not functions are left out; the header `x-slipway-ignored-parameters` names them."),
     other("tool_choice", "none, auto, required, an object with a function's name, or one of type allowed_tools", TOOL_CHOICE, "\"none\"")
         .doc("Whether the model calls a tool. auto: the model decides; required: at least one call; an object: a call of this function; none: no call. `allowed_tools`: only these tools, with a `mode` of auto or required."),
     flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
@@ -296,11 +294,11 @@ const TOOLS: &[Parameter] = &[
 
 const RESPONSE: &[Parameter] = &[
     other("input", "a string or a list of 1 to 8192 items", r#"{"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 8192, "items": {"type": "object"}}]}"#, "\"Hi\"")
-        .doc("The conversation: items of type `message`, `reasoning`, `function_call` and `function_call_output`."),
+        .doc("The conversation: items of type `message`, `reasoning`, `function_call` and `function_call_output`. Calls of custom tools and of a local shell become calls of functions; calls that another server ran are left out, and the header `x-slipway-ignored-parameters` names them."),
     text("instructions", "none", "\"Be brief.\"").doc("A system message before the input."),
-    integer("max_output_tokens", 1..=i64::MAX, "as many as fit into the context", "5").doc("Largest number of tokens of an answer."),
-    other("tools", "a list of at most 512 tools of type function", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
-        .doc("The tools that the model may call."),
+    integer("max_output_tokens", 1..=i64::MAX, "as many as fit into the context", "5").doc("Largest number of tokens of an answer. An answer also ends where the context ends."),
+    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"}, "parameters": {"type": "object"}}, "required": ["type", "name"]}}"#, "[{\"type\": \"function\", \"name\": \"get_weather\"}]")
+        .doc("The functions that the model may call. Tools of other types are left out; the header `x-slipway-ignored-parameters` names them."),
     other("tool_choice", "none, auto, required, an object with a function's name, or one of type allowed_tools", r#"{"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "properties": {"type": {"const": "function"}, "name": {"type": "string"}}, "required": ["type", "name"]}, {"type": "object", "properties": {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}, "tools": {"type": "array", "minItems": 1, "items": {"type": "object"}}}, "required": ["type", "mode", "tools"]}]}"#, "\"auto\"")
         .doc("Whether the model calls a tool. `allowed_tools`: only these tools."),
     flag("parallel_tool_calls", "true").doc("false: at most one call is returned."),
@@ -326,7 +324,7 @@ const RESPONSE: &[Parameter] = &[
     integer("top_logprobs", -1..=i64::MAX, "0", "1")
         .doc("Number of alternatives to each token, if `include` requests log-probabilities; -1: all, if MAX_LOGPROBS is -1."),
     inert("stream_options", "events are not obfuscated"),
-    refused("max_tool_calls", &[]).doc("This server runs no tools of its own."),
+    inert("max_tool_calls", "it limits tools that a server runs, and this server runs none"),
     refused("prompt", &[]).doc("Prompts are not stored here; send the instructions."),
 ];
 
@@ -336,19 +334,19 @@ const MESSAGE: &[Parameter] = &[
         "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}},
         "required": ["role", "content"]
     }}"#, "[{\"role\": \"user\", \"content\": \"Hi\"}]")
-        .doc("The conversation: texts, and blocks of type text, thinking, tool_use and tool_result. System messages are joined with `system`. If the last message is the assistant's, the answer continues it."),
-    integer("max_tokens", 1..=i64::MAX, "none", "5").doc("Largest number of tokens of an answer."),
+        .doc("The conversation: texts, and blocks of type text, thinking, tool_use, tool_result, and others that contain a text. System messages are joined with `system`. If the last message is the assistant's, the answer continues it."),
+    integer("max_tokens", 1..=i64::MAX, "none", "5").doc("Largest number of tokens of an answer. An answer also ends where the context ends."),
     number("temperature", 0.0..=1.0, "the checkpoint's, else 0.7", "0.5")
         .doc("Divides the logits. 0 always selects the most probable token."),
     other("system", "a string or a list of blocks of type text", r#"{"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}"#, "\"Be brief.\"")
         .doc("A system message before the others."),
-    other("stop_sequences", "a list of up to 16 strings, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer. The answer does not contain them."),
-    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
-        .doc("The tools that the model may call."),
+    other("stop_sequences", "a list of up to 64 strings, each of 1 to 512 bytes", STOP, "[\"###\"]").doc("Texts that end an answer. The answer does not contain them."),
+    other("tools", "a list of at most 512 tools", r#"{"type": "array", "maxItems": 512, "items": {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,128}$"}, "input_schema": {"type": "object"}}, "required": ["name", "input_schema"]}}"#, "[{\"name\": \"get_weather\", \"input_schema\": {\"type\": \"object\"}}]")
+        .doc("The tools that the model may call. Tools with a type of Anthropic's, such as web_search, are left out; the header `x-slipway-ignored-parameters` names them."),
     other("tool_choice", "an object of type auto, any, tool or none", r#"{"type": "object", "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": {"type": "string"}}, "required": ["type"]}"#, "{\"type\": \"none\"}")
         .doc("Whether the model calls a tool. `disable_parallel_tool_use`: at most one call."),
     other("thinking", "an object of type enabled, adaptive or disabled", r#"{"type": "object", "properties": {"type": {"enum": ["enabled", "adaptive", "disabled"]}}, "required": ["type"]}"#, "{\"type\": \"disabled\"}")
-        .doc("Sets the template's variable `enable_thinking`. A budget has no effect."),
+        .doc("Sets the template's variable `enable_thinking`, unless `chat_template_kwargs` sets it. A budget has no effect."),
     flag("stream", "false").doc("Sends the answer while it is generated, as typed events."),
     object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
     inert("metadata", "answers are not stored"),

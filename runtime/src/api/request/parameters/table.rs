@@ -45,8 +45,6 @@ pub enum Kind {
     Number {
         /// Lowest value.
         min: f64,
-        /// The lowest value itself is excluded.
-        above: bool,
         /// Highest value; infinite if there is none.
         max: f64,
     },
@@ -95,13 +93,9 @@ impl Kind {
             Kind::Flag => "true or false".into(),
             Kind::Text => "a string".into(),
             Kind::Object => "an object".into(),
-            Kind::Number { min, above, max } => match (above, max.is_finite()) {
-                (false, true) => format!("a number from {min} to {max}"),
-                (true, true) => format!("a number above {min} and at most {max}"),
-                (false, false) if min.is_finite() => format!("a number of at least {min}"),
-                (false, false) => "a number".into(),
-                (true, false) => format!("a number above {min}"),
-            },
+            Kind::Number { min, max } if max.is_finite() => format!("a number from {min} to {max}"),
+            Kind::Number { min, .. } if min.is_finite() => format!("a number of at least {min}"),
+            Kind::Number { .. } => "a number".into(),
             Kind::Integer { min: i64::MIN, .. } => "a whole number".into(),
             Kind::Integer { min, max: i64::MAX } => format!("a whole number of at least {min}"),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
@@ -119,10 +113,10 @@ impl Kind {
             Kind::Flag => json!({"type": "boolean"}),
             Kind::Text => json!({"type": "string"}),
             Kind::Object => json!({"type": "object"}),
-            Kind::Number { min, above, max } => {
+            Kind::Number { min, max } => {
                 let mut schema = json!({"type": "number"});
                 if min.is_finite() {
-                    schema[if above { "exclusiveMinimum" } else { "minimum" }] = min.into();
+                    schema["minimum"] = min.into();
                 }
                 if max.is_finite() {
                     schema["maximum"] = max.into();
@@ -192,23 +186,7 @@ pub(super) const fn number(
 ) -> Parameter {
     let kind = Kind::Number {
         min: *range.start(),
-        above: false,
         max: *range.end(),
-    };
-    Parameter::new(name, kind, default, example)
-}
-
-/// A number above `min`.
-pub(super) const fn above(
-    name: &'static str,
-    min: f64,
-    default: &'static str,
-    example: &'static str,
-) -> Parameter {
-    let kind = Kind::Number {
-        min,
-        above: true,
-        max: f64::INFINITY,
     };
     Parameter::new(name, kind, default, example)
 }
