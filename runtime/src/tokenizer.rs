@@ -9,6 +9,7 @@ mod classes;
 mod config;
 mod error;
 mod file;
+mod growth;
 mod mistral;
 mod pairs;
 mod plain;
@@ -301,6 +302,7 @@ impl Tokenizer {
 /// Makes a tokenizer of a `tokenizer.json` and switches off the truncation and padding that training used. What
 /// `tokenizer_config.json` defines explicitly replaces the normalisation of the file, as in Python.
 fn library(mut json: Value, config: &TokenizerConfig) -> Result<tokenizers::Tokenizer, String> {
+    growth::check(&json)?;
     if json["normalizer"]["type"] == "BertNormalizer" {
         let fields = [
             ("lowercase", config.do_lower_case),

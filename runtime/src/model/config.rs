@@ -17,8 +17,24 @@ use super::error::ModelError;
 /// Largest config.json: the largest ones list a hundred thousand labels.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
-/// Largest size, count or width in a config; a product of two stays far from overflow.
-const SIZE_MAX: u64 = 1 << 28;
+/// Largest size, count or width in a config; a product of three does not overflow.
+const SIZE_MAX: u64 = 1 << 21;
+
+/// Largest number of positions, such as a context or a window. It is never multiplied by two sizes.
+const LENGTH_MAX: u64 = 1 << 28;
+
+/// Fields that are numbers of positions.
+const LENGTHS: &[&str] = &[
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "original_max_position_embeddings",
+    "sliding_window",
+    "attention_chunk_size",
+    "max_seq_length",
+];
 
 /// Names that the same field has in different dialects, the most usual first.
 pub(super) type Aliases = &'static [&'static str];
@@ -170,10 +186,10 @@ impl Fields {
             return Ok(None);
         };
         match value.as_u64() {
-            Some(size) if (1..=SIZE_MAX).contains(&size) => Ok(Some(size as usize)),
+            Some(size) if (1..=size_max(field)).contains(&size) => Ok(Some(size as usize)),
             _ => Err(invalid(
                 field,
-                format!("is {}, must be 1 to {SIZE_MAX}", shown(value)),
+                format!("is {}, must be 1 to {}", shown(value), size_max(field)),
             )),
         }
     }
@@ -427,6 +443,15 @@ pub(super) fn invalid(field: &'static str, reason: String) -> ModelError {
     ModelError::Config { field, reason }
 }
 
+/// Largest value of a field that is a size.
+fn size_max(field: &str) -> u64 {
+    if LENGTHS.contains(&field) {
+        LENGTH_MAX
+    } else {
+        SIZE_MAX
+    }
+}
+
 /// Reads a JSON object of at most `bytes_max`; `None` if there is no such file.
 pub(super) fn read_json(path: &Path, bytes_max: u64) -> Result<Option<Fields>, ModelError> {
     let map: Option<Map<String, Value>> = read_parsed(path, bytes_max)?;
@@ -438,7 +463,7 @@ pub(super) fn read_list(path: &Path, bytes_max: u64) -> Result<Option<Vec<Value>
     read_parsed(path, bytes_max)
 }
 
-fn read_parsed<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<Option<T>, ModelError> {
+pub(super) fn read_parsed<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<Option<T>, ModelError> {
     let failed = |source| ModelError::Read {
         path: path.to_owned(),
         source,

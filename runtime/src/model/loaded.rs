@@ -81,6 +81,8 @@ pub struct ModelInfo {
     pub kv_bytes_per_token: u64,
     /// Dtype of the weights in memory: `float32`, `float16` or `bfloat16`.
     pub dtype: &'static str,
+    /// Kinds of segments; `None` if the model does not tell segments apart.
+    pub n_token_types: Option<usize>,
 }
 
 /// A loaded model with its KV cache.
@@ -92,7 +94,6 @@ pub struct Model {
     /// How vectors are made, `None` if the model generates.
     pooling: Option<Pooling>,
     /// Kinds of segments that the model distinguishes.
-    n_types: Option<usize>,
     executor: Cpu,
     /// The pooled vectors of a step, one after another.
     pooled: Vec<f32>,
@@ -161,12 +162,12 @@ impl Model {
             weights_bytes: weights.size_bytes(),
             kv_bytes_per_token: layout.token_bytes() as u64,
             dtype: weights.matrix(network.embedding.tokens).weight.dtype().name(),
+            n_token_types: network.embedding.types.map(|types| types.n_rows),
         };
         Ok(Model {
             info,
             is_causal: network.is_causal,
             pooling,
-            n_types: network.embedding.types.map(|types| types.n_rows),
             executor: Cpu::new(context, program, weights, layout, &network.ropes)?,
             ropes: network.ropes,
             pooled: Vec::new(),
@@ -246,7 +247,7 @@ impl Model {
         }
         let limits = Limits {
             vocab_size: self.info.vocab_size,
-            n_types: self.n_types,
+            n_types: self.info.n_token_types,
             pools: self.pooling.is_some(),
             generates: self.pooling.is_none(),
             whole_prompts: self.whole_prompts(),

@@ -46,6 +46,14 @@ pub enum LoadError {
     /// No directory for downloads.
     #[error("there is no directory for downloads")]
     NoCacheDirectory,
+    /// The tokenizer marks pairs of texts with kinds of segments that the model does not have.
+    #[error("the tokenizer writes token type {written}, and the model has {n_token_types} token types")]
+    TokenTypes {
+        /// The largest type of a pair.
+        written: u32,
+        /// Types of the model.
+        n_token_types: usize,
+    },
     /// A task of the process died.
     #[error("loading stopped on an internal error")]
     Panicked,
@@ -74,9 +82,15 @@ impl LoadError {
             LoadError::Capacity(_) => (Reason::OutOfMemory, lower),
             LoadError::Engine(_) => (Reason::InvalidSetting, "Lower the sizes of the engine."),
             LoadError::NoCacheDirectory => (Reason::InvalidSetting, "Set HOME, XDG_CACHE_HOME or HF_HOME."),
-            LoadError::WarmUp { .. } | LoadError::Panicked => {
-                (Reason::CrashLoop, "This is a bug; the log has the details.")
-            }
+            LoadError::TokenTypes { .. } => (
+                Reason::InvalidCheckpoint,
+                "Correct the pair template of tokenizer.json, or type_vocab_size in config.json.",
+            ),
+            LoadError::WarmUp { .. } => (
+                Reason::InvalidCheckpoint,
+                "The weights and config.json do not fit together, or are damaged: check the repository and its revision.",
+            ),
+            LoadError::Panicked => (Reason::CrashLoop, "This is a bug; the log has the details."),
         };
         Failure::new(reason, chain(self), remedy)
     }

@@ -155,6 +155,7 @@ impl Loading {
             startup.add(progress.bytes_done.saturating_sub(seen));
         })?;
         let mut info = model.info().clone();
+        check_token_types(&tokenizer, &info)?;
         let stops = named.map_or(&[][..], |named| named.stops);
         let stops = stops.iter().filter_map(|stop| tokenizer.tokens().id_of(stop));
         info.eos_token_ids.extend(stops);
@@ -176,6 +177,20 @@ impl Loading {
             directory: directory.to_path_buf(),
             info,
         })
+    }
+}
+
+/// Checks that the model has every kind of segment with which the tokenizer marks pairs. A text of its own is kind 0.
+fn check_token_types(tokenizer: &Tokenizer, info: &ModelInfo) -> Result<(), LoadError> {
+    let (Some(n_token_types), Ok(pair)) = (info.n_token_types, tokenizer.encode_pair("a", "b")) else {
+        return Ok(());
+    };
+    match pair.token_types.into_iter().max() {
+        Some(written) if written as usize >= n_token_types => Err(LoadError::TokenTypes {
+            written,
+            n_token_types,
+        }),
+        Some(_) | None => Ok(()),
     }
 }
 

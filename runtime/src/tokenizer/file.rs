@@ -17,6 +17,11 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, Token
     match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
+        // Opening a named pipe would wait for its writer.
+        Ok(metadata) if !metadata.is_file() => Err(TokenizerError::Invalid {
+            path: path.to_path_buf(),
+            reason: "it is not a regular file".to_string(),
+        }),
         Ok(metadata) if metadata.len() > bytes_max => Err(TokenizerError::Invalid {
             path: path.to_path_buf(),
             reason: format!("larger than {bytes_max} bytes"),

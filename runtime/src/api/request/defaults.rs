@@ -78,6 +78,7 @@ impl Defaults {
                 .as_f64()
                 .filter(|x| fits(*x))
                 .map(|x| x as f32)
+                .filter(|x| x.is_finite() && fits(f64::from(*x)))
                 .ok_or_else(|| format!("{name} is {value}")),
         };
         let count = |name: &str| match &json[name] {
@@ -126,6 +127,14 @@ mod tests {
             Defaults::from_json(&json!({"top_p": 0})),
             Err("top_p is 0".into())
         );
+        for (name, value) in [
+            ("repetition_penalty", 1e300),
+            ("repetition_penalty", 1e-60),
+            ("temperature", 1e39),
+        ] {
+            let refused = Defaults::from_json(&json!({name: value})).unwrap_err();
+            assert!(refused.starts_with(name), "{refused}");
+        }
         assert_eq!(
             Defaults::from_json(&json!({"top_k": "x"})),
             Err("top_k is \"x\"".into())

@@ -2,15 +2,18 @@
 //! number is read.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use crds::settings::{Dtype as DtypeChoice, LoadFormat};
 use kernels::{DType, MappedFile};
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::pickle::read_checkpoint;
 use super::safetensors::{Entry, read_header};
-use crate::model::config::{Fields, read_json};
+use crate::model::config::read_parsed;
 use crate::model::error::ModelError;
 use crate::model::spec::TensorSpec;
 
@@ -205,8 +208,8 @@ fn weight_files(dir: &Path, format: LoadFormat) -> Result<Vec<PathBuf>, ModelErr
             return Ok(vec![single]);
         }
         let index_path = dir.join(index);
-        if let Some(index) = read_json(&index_path, INDEX_BYTES_MAX)? {
-            return indexed_files(dir, &index_path, &index);
+        if let Some(index) = read_parsed::<Index>(&index_path, INDEX_BYTES_MAX)? {
+            return indexed_files(dir, &index_path, index.weight_map.0);
         }
     }
     Err(ModelError::MissingFile {
@@ -227,31 +230,55 @@ fn module_files(dir: &Path, wanted: &[TensorSpec]) -> Result<Vec<(String, PathBu
     Ok(files)
 }
 
+/// An index of weight files, of which only the files' names are kept: the files themselves name their tensors.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: FileNames,
+}
+
+/// The distinct files of an index, at most one more than a checkpoint may have.
+struct FileNames(BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for FileNames {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfTensors;
+        impl<'de> Visitor<'de> for OfTensors {
+            type Value = FileNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object that maps each tensor to the name of its file")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<FileNames, M::Error> {
+                let mut names = BTreeSet::new();
+                while let Some((IgnoredAny, name)) = map.next_entry::<IgnoredAny, String>()? {
+                    if names.len() <= N_FILES_MAX {
+                        names.insert(name);
+                    }
+                }
+                Ok(FileNames(names))
+            }
+        }
+        deserializer.deserialize_map(OfTensors)
+    }
+}
+
 /// The files that an index names.
-fn indexed_files(dir: &Path, index_path: &Path, index: &Fields) -> Result<Vec<PathBuf>, ModelError> {
+fn indexed_files(dir: &Path, index_path: &Path, names: BTreeSet<String>) -> Result<Vec<PathBuf>, ModelError> {
     let broken = |reason: String| ModelError::Json {
         path: index_path.to_owned(),
         reason,
     };
-    let map = index
-        .object("weight_map")?
-        .ok_or_else(|| broken("it has no weight_map".to_owned()))?;
-    let mut names = BTreeSet::new();
-    for (tensor, file) in map.entries() {
-        let file = file
-            .as_str()
-            .ok_or_else(|| broken(format!("the file of {tensor} is not a string")))?;
-        if Path::new(file).file_name() != Some(file.as_ref()) {
-            return Err(broken(format!(
-                "{file:?} is not the name of a file in this folder"
-            )));
-        }
-        names.insert(file);
-    }
     if names.is_empty() || names.len() > N_FILES_MAX {
         return Err(broken(format!(
             "it names {} files, must be 1 to {N_FILES_MAX}",
             names.len()
+        )));
+    }
+    let is_inside = |file: &String| Path::new(file).file_name() == Some(file.as_ref());
+    if let Some(file) = names.iter().find(|file| !is_inside(file)) {
+        return Err(broken(format!(
+            "{file:?} is not the name of a file in this folder"
         )));
     }
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
@@ -476,9 +503,9 @@ mod tests {
             check_refused(files, &["a"], "is not the name of a file in this folder");
         }
         for (index, message) in [
-            ("{}", "no weight_map"),
+            ("{}", "missing field `weight_map`"),
             (r#"{"weight_map": {}}"#, "names 0 files"),
-            (r#"{"weight_map": {"a": 1}}"#, "not a string"),
+            (r#"{"weight_map": {"a": 1}}"#, "expected a string"),
             ("nonsense", "not usable JSON"),
         ] {
             check_refused(

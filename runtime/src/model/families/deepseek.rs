@@ -8,14 +8,11 @@ use super::parts::{
     MlpShape, Sizes, each_attention, experts, linear, llama_mlp, rms_norm, rms_qk_norms, unsupported, vector,
     windows,
 };
-use crate::model::config::{Aliases, Fields, N_EXPERTS, N_LAYERS, invalid};
+use crate::model::config::{Aliases, Fields, N_EXPERTS, invalid};
 use crate::model::error::ModelError;
 use crate::model::spec::{
     Attention, Ffn, Latent, Layout, Matrix, ModelSpec, Moe, Part, Rows, TensorSpec, Vector,
 };
-
-/// Most heads of all layers together: each is a matrix of its own.
-const N_HEADS_MAX: usize = 1 << 16;
 
 /// DeepSeek-V2 and V2-Lite.
 pub(super) fn describe_2(config: &Fields) -> Result<ModelSpec, ModelError> {
@@ -192,10 +189,6 @@ fn with_latent_attention(config: &Fields, pairs: RopePairs) -> Result<ModelSpec,
     let config = &config.with("head_dim", rope_dim);
     let mut spec = llama::describe(config)?;
     let sizes = Sizes::read(config)?;
-    if sizes.n_heads.saturating_mul(config.required_size(N_LAYERS)?) > N_HEADS_MAX {
-        let reason = format!("is {}, too many for latent attention", sizes.n_heads);
-        return Err(invalid("num_attention_heads", reason));
-    }
     for rope in &mut spec.ropes {
         rope.pairs = pairs;
     }

@@ -13,11 +13,13 @@ use crate::model::spec::{
 };
 
 /// Most layers; published models have at most a few hundred.
-const N_LAYERS_MAX: usize = 4096;
+const N_LAYERS_MAX: usize = 1024;
 /// Most query heads; published models have at most a few hundred.
 const N_HEADS_MAX: usize = 4096;
 /// Most experts of all layers together; published models have some ten thousand.
 const N_EXPERTS_MAX: usize = 1 << 16;
+/// Most heads of all layers together: some families have a matrix or a norm for each.
+const ALL_HEADS_MAX: usize = 1 << 16;
 
 /// Where a config names no context, as those of models without positions do not.
 const DEFAULT_CONTEXT_LEN: usize = 2048;
@@ -87,6 +89,13 @@ impl Sizes {
             if size > limit {
                 return Err(invalid(field, format!("is {size}, must be at most {limit}")));
             }
+        }
+        if self.n_heads * self.n_layers > ALL_HEADS_MAX {
+            let reason = format!(
+                "is {} in each of {} layers, must be at most {ALL_HEADS_MAX} in all",
+                self.n_heads, self.n_layers
+            );
+            return Err(invalid("num_attention_heads", reason));
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             let reason = format!(
