@@ -5,6 +5,7 @@
 
 mod bounds;
 mod constraint;
+mod content;
 mod context_free;
 mod error;
 mod gbnf;
@@ -23,8 +24,9 @@ use llguidance::earley::lexerspec::LexerSpec;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory, TokenParser};
 
-use bounds::LARK;
+use bounds::{LARK, LEXEMES};
 pub use constraint::Constraint;
+use content::Content;
 pub use error::{FollowError, GrammarError};
 use special_tokens::SpecialTokens;
 pub use structural::Preamble;
@@ -151,7 +153,9 @@ impl Grammars {
             Some(preamble) => structural::after_preamble(preamble, &answer, &self.special_tokens),
             None => answer,
         };
-        LARK.check(source.len()).map_err(|refusal| refusal.of(what))?;
+        let bounded = LARK.check(source.len());
+        let bounded = bounded.and_then(|()| LEXEMES.check(Content::of(&source).n_lexemes()));
+        bounded.map_err(|refusal| refusal.of(what))?;
         let factory = self.factory()?;
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {
             what,
