@@ -18,6 +18,7 @@ pub mod http;
 pub mod inspect;
 pub mod model;
 pub mod parsers;
+pub mod preparation;
 pub mod server;
 pub mod serving;
 pub mod startup;

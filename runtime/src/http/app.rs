@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::auth::ApiKeys;
 use crate::api::error::ApiError;
 use crate::api::jobs::Jobs;
 use crate::config::ServeConfig;
+use crate::preparation::Preparation;
 use crate::serving::Serving;
 use crate::startup::StartupTracker;
 use crate::telemetry::metrics::Metrics;
@@ -19,6 +21,10 @@ pub struct App {
     pub config: Arc<ServeConfig>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// The API keys that are valid now.
+    pub api_keys: Arc<ApiKeys>,
+    /// The places where requests are prepared.
+    pub preparation: Preparation,
     /// Work that is fetched later.
     pub jobs: Jobs,
     /// The loaded model; empty while loading.
@@ -32,6 +38,8 @@ impl App {
         App {
             startup: StartupTracker::new(),
             metrics: Arc::new(Metrics::new(&config.served_names.first)),
+            api_keys: Arc::new(ApiKeys::new(&config.api_keys)),
+            preparation: Preparation::new(n_places(&config)),
             jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config: Arc::new(config),
             serving: OnceLock::new(),
@@ -80,4 +88,10 @@ impl App {
             serving.engine.drained().await;
         }
     }
+}
+
+/// Number of requests that are prepared at once: as many as there are cores, unless a setting names another number.
+fn n_places(config: &ServeConfig) -> usize {
+    let n_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.tokenizer_threads.unwrap_or_else(n_cores)
 }

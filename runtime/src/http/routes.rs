@@ -35,6 +35,7 @@ use crate::api::error::{ApiError, shortened};
 use crate::api::openapi::{Access, RouteDoc};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
+use crate::http::client::client_of;
 use crate::http::cors;
 use crate::http::error::ErrorLabel;
 use crate::http::prefix;
@@ -87,7 +88,7 @@ pub fn docs() -> Vec<&'static RouteDoc> {
 
 /// All routes as a service.
 pub fn router(app: Arc<App>) -> Router {
-    let keys = Arc::new(ApiKeys::new(&app.config.api_keys));
+    let keys = Arc::clone(&app.api_keys);
     // The routes that jobs ask; the jobs' own routes check the key.
     let inside = mounted(|route| route.is_versioned())
         .fallback(no_route)
@@ -155,6 +156,8 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     }
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
+    let client = client_of(&request, &app.api_keys);
+    request.extensions_mut().insert(client);
     let method = request.method().clone();
     let route = request
         .extensions()

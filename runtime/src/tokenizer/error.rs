@@ -59,7 +59,4 @@ pub enum TokenizerError {
     /// The vocabulary has no template for pairs.
     #[error("cannot encode a pair of texts: only a tokenizer.json defines how to join them")]
     NoPairs,
-    /// The work on an encoding thread did not end with a result.
-    #[error("the tokenizer's thread ended without a result")]
-    Pool,
 }
