@@ -163,7 +163,7 @@ const COMPLETION: &[Parameter] = &[
     other("prompt", "a string, a list of token ids, or a non-empty list of up to 128 of them", PROMPTS, "\"Hello\"").doc("The text to continue."),
     text("suffix", "none", "\"end\"").doc("The answer fills the gap between the prompt and this text; needs a model whose tokenizer has fill-in-the-middle tokens."),
     integer("max_tokens", 0..=i64::MAX, "the checkpoint's, else 16", "5").doc("Largest number of tokens of an answer. With 0 the answer is empty, or the prompt if `echo` is true."),
-    integer("logprobs", -1..=i64::MAX, "none", "2").doc("Log-probabilities of the answer's tokens, with this number of alternatives to each; -1: all, if MAX_LOGPROBS is -1. At most 1048576 in one answer, counted for each choice, token and alternative."),
+    integer("logprobs", -1..=i64::MAX, "none", "2").doc("Log-probabilities of the answer's tokens, with this number of alternatives to each; -1: all, if MAX_LOGPROBS is -1."),
     flag("add_special_tokens", "true").doc("The tokenizer adds the tokens with which a text begins."),
 ];
 
