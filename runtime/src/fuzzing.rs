@@ -14,6 +14,7 @@ use crate::grammar::GrammarError;
 use crate::model::Lengths;
 use crate::model::Task;
 pub use crate::model::fuzzing::{config, pickle, safetensors};
+use crate::preparation::Budget;
 use crate::tokenizer::{AddedToken, Begin, Special, Tokenizer, TokenizerConfig};
 
 /// Loads a `tokenizer.json` and encodes and decodes with it.
@@ -75,6 +76,7 @@ pub fn request(body: &[u8], tokenizer: &Tokenizer, template: Option<&ChatTemplat
         strict: false,
         formats: crate::parsers::Formats::default(),
         tokenizer,
+        budget: &Budget::unlimited(),
     };
     for prepare in [chat, completion] {
         if let Ok(prepared) = prepare(body, &rules) {

@@ -6,6 +6,7 @@
 mod bounds;
 mod calls;
 mod constraint;
+mod content;
 mod context_free;
 mod error;
 mod gbnf;
@@ -26,9 +27,10 @@ use llguidance::earley::lexerspec::LexerSpec;
 use llguidance::toktrie::{ApproximateTokEnv, INVALID_TOKEN, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory, TokenParser};
 
-use bounds::LARK;
+use bounds::{LARK, LEXEMES};
 pub use calls::{CallList, CallListLength, CallableTool};
 pub use constraint::Constraint;
+use content::Content;
 pub use error::{FollowError, GrammarError};
 use special_tokens::SpecialTokens;
 pub use structural::Preamble;
@@ -155,7 +157,9 @@ impl Grammars {
             Some(preamble) => structural::after_preamble(preamble, &answer, &self.special_tokens),
             None => answer,
         };
-        LARK.check(source.len()).map_err(|refusal| refusal.of(what))?;
+        let bounded = LARK.check(source.len());
+        let bounded = bounded.and_then(|()| LEXEMES.check(Content::of(&source).n_lexemes()));
+        bounded.map_err(|refusal| refusal.of(what))?;
         let factory = self.factory()?;
         let unsupported = |error: &dyn fmt::Display| GrammarError::Unsupported {
             what,

@@ -4,6 +4,7 @@ pub mod app;
 pub mod auth;
 mod body;
 mod chunks;
+mod client;
 pub mod connection;
 pub mod cors;
 mod error;

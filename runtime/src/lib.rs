@@ -19,6 +19,7 @@ pub mod inspect;
 pub mod listen;
 pub mod model;
 pub mod parsers;
+pub mod preparation;
 pub mod server;
 pub mod serving;
 pub mod startup;

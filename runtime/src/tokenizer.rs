@@ -1,7 +1,6 @@
 //! Encodes texts as tokens, and turns tokens back into bytes.
 //!
-//! Owns the loading of the files of a tokenizer (see [`Tokenizer::file_in`]), and the bound on how many texts are encoded
-//! at once. Must not know requests or the engine.
+//! Owns the loading of the files of a tokenizer (see [`Tokenizer::file_in`]). Must not know requests or the engine.
 
 mod boundaries;
 mod bytes;
@@ -21,10 +20,8 @@ mod tiktoken;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{AcquireError, Semaphore};
 
 use boundaries::{Boundaries, Boundary};
 pub use bytes::{Special, TokenBytes};
@@ -105,7 +102,6 @@ pub struct Tokenizer {
     config: TokenizerConfig,
     boundaries: Boundaries,
     tokens: TokenBytes,
-    pool: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -206,21 +202,11 @@ impl Tokenizer {
     }
 
     fn new(encoder: Encoder, boundaries: Boundaries, tokens: TokenBytes, config: TokenizerConfig) -> Self {
-        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             encoder,
             config,
             boundaries,
             tokens,
-            pool: Arc::new(Semaphore::new(n_threads)),
-        }
-    }
-
-    /// Limits the tokenizer to `n_threads` requests at once; at least one.
-    pub fn with_threads(self, n_threads: usize) -> Self {
-        Self {
-            pool: Arc::new(Semaphore::new(n_threads.clamp(1, Semaphore::MAX_PERMITS))),
-            ..self
         }
     }
 
@@ -276,26 +262,10 @@ impl Tokenizer {
         n_bytes.div_ceil(token_bytes_max.max(1))
     }
 
-    /// Runs `work` on a blocking thread. At most as many run at once as there are cores, or threads of
-    /// [`Tokenizer::with_threads`].
-    ///
-    /// # Errors
-    /// [`TokenizerError::Pool`] if `work` panics or the process ends.
-    pub async fn in_pool<T, F>(self: Arc<Self>, work: F) -> Result<T, TokenizerError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Tokenizer) -> T + Send + 'static,
-    {
-        let permit = Arc::clone(&self.pool)
-            .acquire_owned()
-            .await
-            .map_err(|_: AcquireError| TokenizerError::Pool)?;
-        tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work(&self)
-        })
-        .await
-        .map_err(|_| TokenizerError::Pool)
+    /// The longest text that may have at most `n_tokens` tokens, in bytes: a longer one certainly has more.
+    pub fn prompt_bytes_max(&self, n_tokens: usize) -> usize {
+        let bytes_max = n_tokens.saturating_mul(self.tokens.longest_bytes());
+        bytes_max.saturating_mul(SHRINKING_MAX)
     }
 }
 

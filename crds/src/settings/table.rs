@@ -180,7 +180,8 @@ settings! {
         conv_template: ConvTemplate => FromModel("the model's"), Row {
             valid: &["generate", "llama-3"], invalid: &["vicuna"], ..ROW
         };
-        /// Number of requests that are tokenized at the same time; the others wait. 0 means one per core.
+        /// Number of requests that are read and tokenized at the same time: so many small ones, and so many large ones
+        /// (at least 2); the others wait, the clients in turn. 0 means one per core.
         #[schemars(title = "Tokenizer threads", range(min = 0, max = 1024))]
         tokenizer_pool_size: u32 = 0, Row { valid: &["0", "1024"], invalid: &["-1", "1025", "all"], ..ROW };
         /// Form in which the chat template expects the content of a message: a text, or a list of parts as in OpenAI's

@@ -20,12 +20,12 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("cli", "config fetch inspect"),
             (
                 "fuzzing",
-                "api chat_template config grammar model parsers tokenizer",
+                "api chat_template config grammar model parsers preparation tokenizer",
             ),
             ("inspect", "model serving"),
             (
                 "http",
-                "api clock config engine model parsers serving startup telemetry tokenizer",
+                "api clock config engine model parsers preparation serving startup telemetry tokenizer",
             ),
             (
                 "serving",
@@ -33,7 +33,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ),
             (
                 "api",
-                "batch chat_template config engine grammar model parsers telemetry tokenizer",
+                "batch chat_template config engine grammar model parsers preparation telemetry tokenizer",
             ),
             ("telemetry", "engine"),
             ("engine", "batch grammar"),
@@ -41,6 +41,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("grammar", "tokenizer"),
             ("chat_template", "tokenizer"),
             ("tokenizer", ""),
+            ("preparation", ""),
             ("model", "batch"),
             ("batch", ""),
             ("fetch", "clock listen startup"),

@@ -7,6 +7,7 @@ pub use crds::schema::shortened;
 use serde_json::{Value, json};
 
 use crate::engine::{AdmitError, RequestFailure, SampleError, SubmitError};
+use crate::preparation::{Stopped, Unprepared};
 
 /// Seconds after which a client may try again while the process loads or drains.
 const RETRY_AFTER_S: u64 = 5;
@@ -154,6 +155,21 @@ pub enum ApiError {
         /// Seconds until there is probably room.
         retry_after_s: u64,
     },
+    /// The work before the first token took too long.
+    #[error(
+        "preparing this request took longer than {limit_s} s; make it smaller, or try again when this replica has less \
+         to do"
+    )]
+    SlowPreparation {
+        /// The longest time, in seconds.
+        limit_s: u64,
+    },
+    /// The form of the answer is too complex to be followed.
+    #[error("the form of the answer is too complex: {reason}")]
+    ComplexForm {
+        /// Which bound is exceeded, and where.
+        reason: String,
+    },
     /// There is no room for another job.
     #[error(
         "this replica has no room for another job; fetch the results of finished jobs, or try again later"
@@ -248,6 +264,8 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (413, INVALID, Some("body_too_large"), "body_too_large"),
             Self::MediaType => (415, INVALID, Some("unsupported_media_type"), "media_type"),
             Self::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full"),
+            Self::SlowPreparation { .. } => (503, SERVER, Some("preparation_timeout"), "slow_preparation"),
+            Self::ComplexForm { .. } => (400, INVALID, Some("form_too_complex"), "complex_form"),
             Self::JobsFull => (429, "rate_limit_error", Some("rate_limit_exceeded"), "jobs_full"),
             Self::Loading => (503, SERVER, Some("model_loading"), "loading"),
             Self::Draining => (503, SERVER, Some("shutting_down"), "draining"),
@@ -285,6 +303,8 @@ impl ApiError {
             | Self::BodyTooLarge { .. }
             | Self::MediaType
             | Self::QueueFull { .. }
+            | Self::SlowPreparation { .. }
+            | Self::ComplexForm { .. }
             | Self::UnknownJob { .. }
             | Self::JobsFull
             | Self::Loading
@@ -319,7 +339,11 @@ impl ApiError {
     pub fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::QueueFull { retry_after_s } => Some(*retry_after_s),
-            Self::JobsFull | Self::Loading | Self::Draining | Self::Aborted => Some(RETRY_AFTER_S),
+            Self::JobsFull
+            | Self::SlowPreparation { .. }
+            | Self::Loading
+            | Self::Draining
+            | Self::Aborted => Some(RETRY_AFTER_S),
             _ => None,
         }
     }
@@ -398,6 +422,28 @@ impl ApiError {
     }
 }
 
+impl From<Stopped> for ApiError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::TimeUp { limit_s } => Self::SlowPreparation { limit_s },
+            // Nobody reads this answer: the client left, or the work begins again in another place.
+            Stopped::ClientLeft | Stopped::TooHeavy => Self::Aborted,
+        }
+    }
+}
+
+impl From<Unprepared> for ApiError {
+    fn from(unprepared: Unprepared) -> Self {
+        match unprepared {
+            Unprepared::Busy => Self::QueueFull {
+                retry_after_s: RETRY_AFTER_S,
+            },
+            Unprepared::TimeUp { limit_s } => Self::SlowPreparation { limit_s },
+            Unprepared::Failed => Self::Internal,
+        }
+    }
+}
+
 impl From<&RequestFailure> for ApiError {
     fn from(failure: &RequestFailure) -> Self {
         match failure {
@@ -408,7 +454,7 @@ impl From<&RequestFailure> for ApiError {
                          exclude every token"
                     .into(),
             },
-            // Some forms show only while they are followed that they are too complex.
+            // Every grammar comes from a request, and a compiled one fails only where it exceeds a bound.
             RequestFailure::Grammar(error) => Self::FormNotFollowed {
                 reason: error.to_string(),
             },
@@ -469,6 +515,8 @@ mod tests {
             ApiError::BodyTooLarge { bytes_max: 1 },
             ApiError::MediaType,
             ApiError::QueueFull { retry_after_s: 7 },
+            ApiError::SlowPreparation { limit_s: 5 },
+            ApiError::ComplexForm { reason: text() },
             ApiError::UnknownJob { id: text() },
             ApiError::JobsFull,
             ApiError::Loading,

@@ -1,5 +1,7 @@
 //! The bounds of constraints: how large and how deep what a request sends may be.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::error::Refusal;
@@ -19,6 +21,9 @@ pub(super) const TEXT: Bound = Bound::new(256 << 10, "bytes");
 pub(super) const RULES: Bound = Bound::new(2000, "rules");
 /// Of the rules of a grammar: a row of the parser holds so many of them, and takes time with the square of its length.
 pub(super) const ATOMS: Bound = Bound::new(4096, "names and literals in its rules");
+/// Of a grammar or a schema: where many lexemes match one text, each mask takes time with the square of their number, and
+/// the engine waits for the masks of all answers.
+pub(super) const LEXEMES: Bound = Bound::new(512, "different terminals and regular expressions");
 /// Of a structural tag: its formats and tags become rules.
 pub(super) const FORMATS: Bound = Bound::new(4000, "formats and tags");
 /// Of a JSON schema: compiling an object or a list of alternatives takes time with the square of its length. This takes
@@ -56,12 +61,13 @@ impl Bound {
     }
 }
 
-/// Checks how wide the objects and the lists of alternatives of a schema are.
+/// Checks how wide the objects and the lists of alternatives of a schema are, and how many patterns it has.
 ///
 /// # Errors
-/// [`Refusal::TooLarge`] for more than [`SQUARES`].
+/// [`Refusal::TooLarge`] for more than [`SQUARES`] or [`LEXEMES`].
 pub(super) fn check_width(schema: &Value) -> Result<(), Refusal> {
     let mut n_squares = 0_usize;
+    let mut patterns = BTreeSet::new();
     let mut rest = vec![schema];
     while let Some(value) = rest.pop() {
         match value {
@@ -72,6 +78,15 @@ pub(super) fn check_width(schema: &Value) -> Result<(), Refusal> {
                     if let ("anyOf" | "oneOf" | "allOf", Value::Array(items)) = (name.as_str(), value) {
                         n_squares += items.len() * items.len();
                     }
+                    match (name.as_str(), value) {
+                        ("pattern", Value::String(pattern)) => {
+                            patterns.insert(pattern);
+                        }
+                        ("patternProperties", Value::Object(properties)) => {
+                            patterns.extend(properties.keys())
+                        }
+                        _ => {}
+                    }
                     if !matches!(name.as_str(), "const" | "enum") {
                         rest.push(value);
                     }
@@ -80,7 +95,8 @@ pub(super) fn check_width(schema: &Value) -> Result<(), Refusal> {
             _ => {}
         }
     }
-    SQUARES.check(n_squares)
+    SQUARES.check(n_squares)?;
+    LEXEMES.check(patterns.len())
 }
 
 /// Checks how many brackets are open at once, including those in strings.

@@ -109,8 +109,8 @@ struct Writer<'a> {
     definitions: String,
     n_names: usize,
     n_formats: usize,
-    /// The names of terminals that contain one of these texts.
-    containing: BTreeMap<Vec<String>, String>,
+    /// The names of terminals, by their bodies.
+    terminals: BTreeMap<String, String>,
 }
 
 /// An expression of a rule.
@@ -133,7 +133,7 @@ impl<'a> Writer<'a> {
             definitions: String::new(),
             n_names: 0,
             n_formats: 0,
-            containing: BTreeMap::new(),
+            terminals: BTreeMap::new(),
         }
     }
 
@@ -349,14 +349,7 @@ impl<'a> Writer<'a> {
         }
         let unwanted: BTreeSet<&str> = unwanted.iter().copied().collect();
         let texts: Vec<String> = unwanted.iter().map(|text| literal(text)).collect();
-        let name = match self.containing.get(&texts) {
-            Some(name) => name.clone(),
-            None => {
-                let name = self.define("HAS", &format!("{ANY} ({}) {ANY}", texts.join(" | ")));
-                self.containing.insert(texts, name.clone());
-                name
-            }
-        };
+        let name = self.define("HAS", &format!("{ANY} ({}) {ANY}", texts.join(" | ")));
         format!(" & ~{name}")
     }
 
@@ -398,16 +391,19 @@ impl<'a> Writer<'a> {
         format!("({})", untils.join(" | "))
     }
 
-    /// Defines a name for a body. A name in capitals is a terminal.
+    /// Defines a name for a body. A name in capitals is a terminal; equal ones have one name.
     fn define(&mut self, prefix: &str, body: &str) -> String {
-        let separator = if prefix.starts_with(char::is_uppercase) {
-            "_"
-        } else {
-            ""
-        };
+        let is_terminal = prefix.starts_with(char::is_uppercase);
+        if let Some(name) = self.terminals.get(body).filter(|_| is_terminal) {
+            return name.clone();
+        }
+        let separator = if is_terminal { "_" } else { "" };
         let name = format!("{prefix}{separator}{}", self.n_names);
         self.n_names += 1;
         let _ = writeln!(self.definitions, "{name}: {body}");
+        if is_terminal {
+            self.terminals.insert(body.to_owned(), name.clone());
+        }
         name
     }
 }

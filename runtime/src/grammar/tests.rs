@@ -500,11 +500,13 @@ fn the_answers_of_a_request_share_one_lexer() {
     };
     let first = fuel(&mut grammar.follow());
     assert!(first > 0);
-    // Each answer counts what the lexer made for all, and the same text needs nothing new.
+    // After one token, another answer has counted what the lexer made for the first one; the rest needs nothing new.
     let mut other = grammar.follow();
     other.mask().unwrap();
+    other.advance(u32::from(b'a')).unwrap();
+    other.mask().unwrap();
     assert_eq!(other.fuel_spent, first);
-    assert_eq!(fuel(&mut other), first);
+    assert_eq!(fuel(&mut grammar.follow()), first);
 }
 
 #[test]
@@ -557,5 +559,51 @@ fn triggers_and_ends_are_written_once_and_bounded() {
     }
     for fitting in [older(64, 64), ends(64)] {
         assert!(Vocabulary::byte_level().grammars().compile(&fitting).is_ok());
+    }
+}
+
+#[test]
+fn many_lexemes_that_match_one_text_are_refused() {
+    let regexes = |n: usize| {
+        (1..=n)
+            .map(|idx| format!("a{{1,{idx}}}[b-z]*"))
+            .collect::<Vec<_>>()
+    };
+    let lark = |n: usize| {
+        let alternatives: Vec<String> = regexes(n).iter().map(|regex| format!("/{regex}/")).collect();
+        Constraint::Grammar(format!("start: {}", alternatives.join(" | ")))
+    };
+    let terminals = |n: usize| {
+        let definitions: String = (1..=n).map(|idx| format!("T{idx}: \"a\"{{1,{idx}}}\n")).collect();
+        let names: Vec<String> = (1..=n).map(|idx| format!("T{idx}")).collect();
+        Constraint::Grammar(format!("start: {}\n{definitions}", names.join(" | ")))
+    };
+    let gbnf = |n: usize| {
+        let alternatives: Vec<String> = (1..=n).map(|idx| format!("[a]{{1,{idx}}}")).collect();
+        Constraint::Grammar(format!("root ::= {}", alternatives.join(" | ")))
+    };
+    let schema = |n: usize| {
+        let object = |regex: &String| json!({"type": "object", "properties": {"x": {"type": "string", "pattern": regex}}});
+        Constraint::JsonSchema(json!({"anyOf": regexes(n).iter().map(object).collect::<Vec<_>>()}))
+    };
+    let tag = |n: usize| {
+        let format = |regex: &String| json!({"type": "regex", "pattern": regex});
+        let elements: Vec<serde_json::Value> = regexes(n).iter().map(format).collect();
+        Constraint::StructuralTag(json!({"format": {"type": "or", "elements": elements}}))
+    };
+    let grammars = Vocabulary::byte_level().grammars();
+    for of in [
+        &lark as &dyn Fn(usize) -> Constraint,
+        &terminals,
+        &gbnf,
+        &schema,
+        &tag,
+    ] {
+        assert!(grammars.compile(&of(100)).is_ok());
+        let error = refusal(&of(600));
+        assert!(
+            matches!(error, GrammarError::TooLarge { size: 600, .. }),
+            "{error}"
+        );
     }
 }

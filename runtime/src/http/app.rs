@@ -7,6 +7,7 @@ use super::auth::ApiKeys;
 use crate::api::error::ApiError;
 use crate::api::jobs::Jobs;
 use crate::config::ServeConfig;
+use crate::preparation::Preparation;
 use crate::serving::Serving;
 use crate::startup::StartupTracker;
 use crate::telemetry::metrics::Metrics;
@@ -22,6 +23,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The API keys that are valid now.
     pub api_keys: Arc<ApiKeys>,
+    /// The places where requests are prepared.
+    pub preparation: Preparation,
     /// Work that is fetched later.
     pub jobs: Jobs,
     /// The loaded model; empty while loading.
@@ -36,6 +39,7 @@ impl App {
             startup: StartupTracker::new(),
             metrics: Arc::new(Metrics::new(&config.served_names.first)),
             api_keys: Arc::new(ApiKeys::new(&config.api_keys.keys)),
+            preparation: Preparation::new(n_places(&config)),
             jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config: Arc::new(config),
             serving: OnceLock::new(),
@@ -84,4 +88,10 @@ impl App {
             serving.engine.drained().await;
         }
     }
+}
+
+/// Number of requests that are prepared at once: as many as there are cores, unless a setting names another number.
+fn n_places(config: &ServeConfig) -> usize {
+    let n_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.tokenizer_threads.unwrap_or_else(n_cores)
 }

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 
 use crate::api::error::ApiError;
+use crate::preparation::Client;
 use crate::telemetry::request_log::RequestLog;
 
 /// Longest time in which a body must arrive: 8 MiB at 140 KB/s.
@@ -19,9 +20,9 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 /// would otherwise see a broken connection instead of the answer.
 const DISCARDED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 
-/// The bytes of a body whose media type is JSON.
+/// The bytes of a body whose media type is JSON, and the client that sent it.
 #[derive(Debug)]
-pub(super) struct JsonBytes(pub(super) Vec<u8>);
+pub(super) struct JsonBytes(pub(super) Vec<u8>, pub(super) Client);
 
 impl<S: Sync> FromRequest<S> for JsonBytes {
     type Rejection = ApiError;
@@ -30,11 +31,12 @@ impl<S: Sync> FromRequest<S> for JsonBytes {
         check_media_type(request.headers())?;
         check_declared_size(&request)?;
         let log = request.extensions().get::<RequestLog>().copied();
+        let client = request.extensions().get::<Client>().copied().unwrap_or_default();
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
             Ok(read) => {
                 let bytes = read?;
                 log.inspect(|log| log.write(&bytes));
-                Ok(Self(bytes))
+                Ok(Self(bytes, client))
             }
             Err(_) => Err(ApiError::BodyTimeout {
                 timeout_s: BODY_TIMEOUT.as_secs(),

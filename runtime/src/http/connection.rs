@@ -7,7 +7,7 @@ mod stall;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::client::Peer;
 
 /// Wait after an error of the operating system, such as too many open files, before the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -83,7 +85,7 @@ pub async fn serve(
     let connections = TaskTracker::new();
     while let Some((stream, place)) = next(&listener, &places, &stop).await {
         let service = Service {
-            router: router.clone(),
+            router: of_peer(&router, &stream),
             limits,
             stop: stop.clone(),
         };
@@ -115,6 +117,14 @@ async fn next(
     tokio::select! {
         accepted = accept => accepted,
         () = stop.cancelled() => None,
+    }
+}
+
+/// The routes, for requests from the other end of a connection.
+fn of_peer(router: &Router, stream: &TcpStream) -> Router {
+    match stream.peer_addr() {
+        Ok(address) => router.clone().layer(Extension(Peer(address.ip()))),
+        Err(_) => router.clone(),
     }
 }
 

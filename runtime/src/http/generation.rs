@@ -18,27 +18,26 @@ use crate::api::error::ApiError;
 use crate::api::request::{Prepared, Rules, Work};
 use crate::config::ServeConfig;
 use crate::engine::Ticket;
+use crate::preparation::Budget;
 use crate::serving::Serving;
 
 /// How a route reads a body.
 pub(super) type Reader<T> = fn(&[u8], &Rules<'_>) -> Result<T, ApiError>;
 
-/// Reads and checks a body where it may take long: off the threads that serve others.
+/// Reads and checks a body where it may take long: in a place of its own, off the threads that serve others.
 pub(super) async fn prepare<T: Send + 'static>(
     app: &Arc<App>,
-    body: JsonBytes,
+    JsonBytes(bytes, client): JsonBytes,
     read: Reader<T>,
 ) -> Result<T, ApiError> {
     let serving = app.ready()?;
     let config = Arc::clone(&app.config);
-    let prepared = Arc::clone(&serving.tokenizer).in_pool(move |_| read(&body.0, &rules(&config, &serving)));
-    prepared.await.map_err(|error| {
-        tracing::error!(%error, "a request could not be prepared");
-        ApiError::Internal
-    })?
+    let n_bytes = bytes.len();
+    let work = move |budget: &Budget| read(&bytes, &rules(&config, &serving, budget));
+    app.preparation.run(client, n_bytes, work).await?
 }
 
-fn rules<'a>(config: &'a ServeConfig, serving: &'a Serving) -> Rules<'a> {
+fn rules<'a>(config: &'a ServeConfig, serving: &'a Serving, budget: &'a Budget) -> Rules<'a> {
     Rules {
         served: &config.served_names,
         task: serving.info.task,
@@ -53,6 +52,7 @@ fn rules<'a>(config: &'a ServeConfig, serving: &'a Serving) -> Rules<'a> {
         strict: config.openai.strict_parameters(),
         formats: serving.formats,
         tokenizer: &serving.tokenizer,
+        budget,
     }
 }
 

@@ -35,6 +35,7 @@ use crate::api::error::{ApiError, shortened};
 use crate::api::openapi::{Access, RouteDoc};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
+use crate::http::client::client_of;
 use crate::http::cors;
 use crate::http::error::ErrorLabel;
 use crate::http::prefix;
@@ -169,6 +170,8 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     }
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
+    let client = client_of(&request, &app.api_keys);
+    request.extensions_mut().insert(client);
     let method = request.method().clone();
     let route = request
         .extensions()

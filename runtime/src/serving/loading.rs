@@ -127,10 +127,6 @@ impl Loading {
         let Self { config, startup } = self;
         Model::check(directory)?;
         let tokenizer = Tokenizer::load(tokenizer)?;
-        let tokenizer = match config.tokenizer_threads {
-            Some(n_threads) => tokenizer.with_threads(n_threads),
-            None => tokenizer,
-        };
         let named = config.conv_template.map(NamedTemplate::of);
         let template = template(config, named, &tokenizer)?;
         let formats = formats_of(template.as_ref(), formats)?;

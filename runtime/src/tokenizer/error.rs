@@ -68,7 +68,4 @@ pub enum TokenizerError {
     /// The vocabulary has no template for pairs.
     #[error("cannot encode a pair of texts: this vocabulary does not define how to join them")]
     NoPairs,
-    /// The work on an encoding thread did not end with a result.
-    #[error("the tokenizer's thread ended without a result")]
-    Pool,
 }

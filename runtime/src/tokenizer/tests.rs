@@ -126,6 +126,7 @@ fn a_sequence_ends_as_the_config_requires() {
 fn a_text_that_is_too_long_is_detected_before_it_is_encoded() {
     assert!(TINY.n_tokens_min(10) <= 10);
     assert!(TINY.n_tokens_min(1 << 20) > 10);
+    assert!((10..1 << 20).contains(&TINY.prompt_bytes_max(10)));
 }
 
 #[test]
@@ -149,18 +150,6 @@ fn an_error_names_what_cannot_be_loaded() {
             TokenizerError::Decoder { .. }
         ));
     }
-}
-
-#[tokio::test]
-async fn work_in_the_pool_that_panics_is_an_error() {
-    let tokenizer = Arc::new(Tokenizer::load(&tiny_folder()).unwrap());
-    let ids = Arc::clone(&tokenizer)
-        .in_pool(|t| t.encode("Hello", Begin::Add).unwrap())
-        .await
-        .unwrap();
-    assert!(!ids.is_empty());
-    let failed = tokenizer.in_pool(|_| panic!("a bug")).await;
-    assert!(matches!(failed, Err(TokenizerError::Pool)));
 }
 
 fn library_of(tokenizer: &Tokenizer) -> &tokenizers::Tokenizer {
@@ -229,26 +218,4 @@ proptest! {
             prop_assert_eq!(tokenizer.tokens().decode(&ids, Special::Show), text.clone());
         }
     }
-}
-
-#[tokio::test]
-async fn at_most_as_many_requests_are_tokenized_at_once_as_there_are_threads() {
-    let tokenizer = Arc::new(Tokenizer::load(&tiny_folder()).unwrap().with_threads(1));
-    let (started, has_started) = std::sync::mpsc::channel();
-    let (end, may_end) = std::sync::mpsc::channel::<()>();
-    let first = Arc::clone(&tokenizer).in_pool(move |_| {
-        started.send(()).unwrap();
-        may_end.recv().unwrap();
-    });
-    let first = tokio::spawn(first);
-    tokio::task::spawn_blocking(move || has_started.recv().unwrap())
-        .await
-        .unwrap();
-    assert_eq!(tokenizer.pool.available_permits(), 0);
-    let mut second = Box::pin(Arc::clone(&tokenizer).in_pool(|_| ()));
-    assert!(futures::poll!(second.as_mut()).is_pending());
-    end.send(()).unwrap();
-    first.await.unwrap().unwrap();
-    second.await.unwrap();
-    assert_eq!(tokenizer.pool.available_permits(), 1);
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use runtime::engine::Phase;
 use serde_json::json;
+use tower::ServiceExt;
 
-use crate::fixture::{Then, fake, until, with_model};
+use crate::fixture::{Then, fake, post, tiny, until, with_model};
 
 #[tokio::test]
 async fn a_stream_whose_engine_dies_ends_with_an_error_and_no_done() {
@@ -133,4 +134,32 @@ async fn what_still_runs_after_the_drain_timeout_is_cut_off_and_says_so() {
     let events = running.await.unwrap().events();
     let last: serde_json::Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "shutting_down");
+}
+
+#[tokio::test]
+async fn requests_whose_clients_left_take_no_place_in_the_queue() {
+    let server = tiny(&[]).await;
+    let body = json!({"model": "tiny", "prompt": "Hello, world. ".repeat(6000), "truncate_prompt_tokens": 1,
+        "max_tokens": 1});
+    let body = body.to_string();
+    let mut waiting = Vec::new();
+    // One client may not fill the queue; whoever comes last is told to come again.
+    let refused = loop {
+        let mut answer = Box::pin(
+            server
+                .router
+                .clone()
+                .oneshot(post("/v1/completions", body.clone())),
+        );
+        match futures::poll!(answer.as_mut()) {
+            std::task::Poll::Pending => waiting.push(answer),
+            std::task::Poll::Ready(answer) => break answer.unwrap(),
+        }
+        assert!(waiting.len() < 2000, "the queue has no bound");
+    };
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    drop(waiting);
+    let answer = server.send(post("/v1/completions", body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
 }

@@ -21,6 +21,8 @@ const STOP_TOKENS_MAX: usize = 256;
 const BIASES_MAX: usize = 1024;
 /// Bad words of one request.
 const BAD_WORDS_MAX: usize = 128;
+/// Longest bad word, in bytes.
+const BAD_WORD_BYTES_MAX: usize = 512;
 
 /// How to answer a prompt.
 #[derive(Clone, Debug)]
@@ -385,15 +387,17 @@ fn allowed_token_ids(params: &mut Params) -> Result<Option<Vec<u32>>, ApiError> 
 
 /// As in vLLM, a word is forbidden at the beginning of a text and after a space.
 fn bad_words(params: &mut Params, rules: &Rules<'_>) -> Result<Vec<Vec<u32>>, ApiError> {
-    let word = |item: &Value| Some(item.as_str().filter(|word| !word.is_empty())?.to_string());
+    let is_allowed = |word: &&str| (1..=BAD_WORD_BYTES_MAX).contains(&word.len());
+    let word = |item: &Value| Some(item.as_str().filter(is_allowed)?.to_string());
     let words = params.list("bad_words", BAD_WORDS_MAX, word)?.unwrap_or_default();
     let mut runs = Vec::new();
     for word in words {
+        rules.budget.check()?;
         for written in [word.clone(), format!(" {}", word.trim_start())] {
             let ids = rules
                 .tokenizer
                 .encode(&written, Begin::Leave)
-                .map_err(unencoded)?;
+                .map_err(|error| unencoded("bad_words", error))?;
             if !ids.is_empty() && !runs.contains(&ids) {
                 runs.push(ids);
             }

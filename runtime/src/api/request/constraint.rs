@@ -88,6 +88,7 @@ impl Form {
     ) -> Result<Grammar, ApiError> {
         let refused = |reason: String| ApiError::contradiction(self.param, reason);
         let grammars = rules.grammars.map_err(|error| refused(error.to_string()))?;
+        rules.budget.begin_heavy()?;
         grammars
             .compile_after(preamble, &self.constraint)
             .map_err(|error| refused(error.to_string()))

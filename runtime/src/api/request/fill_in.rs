@@ -89,7 +89,11 @@ pub(super) fn fill_in(
         cut: Cut::keep_all(),
     };
     let ids = |text: &str, param: &str| encode(text, keep_all(Begin::Leave), rules, param);
-    let before = options.cut.apply(ids(before, "prompt")?);
+    let shortened = PromptOptions {
+        begin: Begin::Leave,
+        ..options
+    };
+    let before = encode(before, shortened, rules, "prompt")?;
     let after = ids(after, "suffix")?;
     let mut prompt = encode("", keep_all(options.begin), rules, "prompt")?;
     match answer_mark {

@@ -7,7 +7,7 @@ use super::model::{served_model, wrong_task};
 use super::parameters::{EMBEDDINGS, RERANKING, SCORES};
 use super::params::{Params, invalid_item};
 use super::prompt::{
-    Cut, PromptOptions, PromptSource, begin, check_length, encode, prompt_sources, unencoded,
+    Cut, PromptOptions, PromptSource, begin, check_effort, check_length, encode, prompt_sources, unencoded,
 };
 use super::request_id::request_id;
 use super::rules::Rules;
@@ -377,20 +377,29 @@ impl PairOptions {
                     if self.prompt.cut.pair_limit(self.n_second_max).is_none() {
                         check_length(first.len() + second.len(), rules, pairs.second_param)?;
                     }
-                    self.score(first, second, rules)
+                    self.score((first, second), pairs, rules)
                 };
                 first.iter().cycle().zip(second).map(score).collect()
             }
         }
     }
 
-    fn score(&self, first: &str, second: &str, rules: &Rules<'_>) -> Result<PoolRequest, ApiError> {
+    fn score(
+        &self,
+        (first, second): (&str, &str),
+        pairs: &Pairs<'_>,
+        rules: &Rules<'_>,
+    ) -> Result<PoolRequest, ApiError> {
+        let first = self.prompt.cut.text(first, rules, pairs.first_param)?;
+        let second = self.prompt.cut.text(second, rules, pairs.second_param)?;
+        check_effort(first.len() + second.len(), rules)?;
         let tokenizer = rules.tokenizer;
         let pair = match self.prompt.cut.pair_limit(self.n_second_max) {
             Some(limit) => tokenizer.encode_pair_within(first, second, limit),
             None => tokenizer.encode_pair(first, second),
         };
-        let Pair { ids, token_types } = pair.map_err(unencoded)?;
+        let pair = pair.map_err(|error| unencoded(pairs.second_param, error))?;
+        let Pair { ids, token_types } = pair;
         Ok(PoolRequest {
             prompt: ids.into(),
             token_types,

@@ -7,6 +7,9 @@ use super::rules::Rules;
 use crate::api::error::ApiError;
 use crate::tokenizer::{Begin, Limit, PairLimit, Side, TokenizerError};
 
+/// Longest text that is certainly encoded within some milliseconds, in bytes.
+const LIGHT_TEXT_BYTES_MAX: usize = 16 << 10;
+
 /// One prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
@@ -75,10 +78,10 @@ impl Cut {
         Ok(Self { n_max, side })
     }
 
-    /// Keeps all tokens, even if they do not fit into the context.
+    /// Keeps all tokens.
     pub(super) fn keep_all() -> Self {
         Self {
-            n_max: Some(usize::MAX),
+            n_max: None,
             side: Side::Left,
         }
     }
@@ -96,6 +99,25 @@ impl Cut {
     pub(super) fn leaving(self, n: usize) -> Self {
         let n_max = self.n_max.map(|n_max| n_max.saturating_sub(n));
         Self { n_max, ..self }
+    }
+
+    /// Returns a text that is not longer than any prompt; `param` is the parameter that contains it. A longer one loses
+    /// the far end of the part that is not kept, before it is encoded: what remains has several times the tokens of the
+    /// longest prompt, so the cut is far from the tokens that are kept.
+    ///
+    /// # Errors
+    /// [`ApiError::TooLong`] for a longer text of which all tokens are to be kept.
+    pub(super) fn text<'t>(self, text: &'t str, rules: &Rules<'_>, param: &str) -> Result<&'t str, ApiError> {
+        if !self.shortens() {
+            check_length(text.len(), rules, param)?;
+        }
+        let n_bytes = text
+            .len()
+            .min(rules.tokenizer.prompt_bytes_max(rules.max_model_len));
+        Ok(match self.side {
+            Side::Left => &text[text.ceil_char_boundary(text.len() - n_bytes)..],
+            Side::Right => &text[..text.floor_char_boundary(n_bytes)],
+        })
     }
 
     /// Whether prompts may lose tokens.
@@ -184,15 +206,22 @@ pub(super) fn encode(
     rules: &Rules<'_>,
     param: &str,
 ) -> Result<Vec<u32>, ApiError> {
-    if !cut.shortens() {
-        check_length(text.len(), rules, param)?;
-    }
+    let text = cut.text(text, rules, param)?;
+    check_effort(text.len(), rules)?;
     let tokenizer = rules.tokenizer;
-    match cut.limit() {
+    let ids = match cut.limit() {
         Some(limit) => tokenizer.encode_within(text, begin, limit),
         None => tokenizer.encode(text, begin),
+    };
+    ids.map_err(|error| unencoded(param, error))
+}
+
+/// Checks whether a text of `n_bytes` bytes may be encoded within the budget of the request.
+pub(super) fn check_effort(n_bytes: usize, rules: &Rules<'_>) -> Result<(), ApiError> {
+    if n_bytes <= LIGHT_TEXT_BYTES_MAX {
+        return Ok(rules.budget.check()?);
     }
-    .map_err(unencoded)
+    Ok(rules.budget.begin_heavy()?)
 }
 
 /// Refuses a text that is certainly too long, before it is encoded.
@@ -205,8 +234,11 @@ pub(super) fn check_length(n_bytes: usize, rules: &Rules<'_>, param: &str) -> Re
     Err(ApiError::prompt_too_long(param, n_tokens, n_tokens_max))
 }
 
-/// Logs why a prompt could not be encoded; the client sees an internal error.
-pub(super) fn unencoded(error: TokenizerError) -> ApiError {
-    tracing::error!(%error, "a prompt could not be encoded");
-    ApiError::Internal
+/// The error for a text that the tokenizer cannot encode, for example because its regular expression gives up.
+pub(super) fn unencoded(param: &str, error: TokenizerError) -> ApiError {
+    tracing::warn!(%error, param, "a text could not be encoded");
+    ApiError::contradiction(
+        param,
+        format!("the model's tokenizer fails on this text: {error}"),
+    )
 }

@@ -7,6 +7,7 @@ use crate::grammar::{GrammarError, Grammars};
 use crate::model::Lengths;
 use crate::model::Task;
 use crate::parsers::Formats;
+use crate::preparation::Budget;
 use crate::tokenizer::Tokenizer;
 
 /// What requests are checked against. It does not change after the model is loaded.
@@ -38,4 +39,6 @@ pub struct Rules<'a> {
     pub formats: Formats,
     /// Text to tokens and back.
     pub tokenizer: &'a Tokenizer,
+    /// What the preparation of this request may still use.
+    pub budget: &'a Budget,
 }

@@ -38,6 +38,7 @@ pub(super) fn own_template(params: &mut Params, rules: &Rules<'_>) -> Result<Opt
     let Some(source) = params.text("chat_template")? else {
         return Ok(None);
     };
+    rules.budget.begin_heavy()?;
     let tokens = rules
         .template
         .map(ChatTemplate::special_tokens)
@@ -60,6 +61,7 @@ pub(super) fn rendered(
                  /v1/completions"
             .into(),
     })?;
+    rules.budget.check()?;
     // Most errors of a request's own template appear only when it runs.
     let param = if own.is_some() {
         "chat_template"

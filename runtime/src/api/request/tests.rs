@@ -17,6 +17,7 @@ use crate::engine::{EarlyStopping, GenerateRequest, SamplingParams};
 use crate::grammar::Grammars;
 use crate::model::Lengths;
 use crate::model::Task;
+use crate::preparation::Budget;
 use crate::tokenizer::{Begin, Special, Tokenizer};
 
 struct Fixture {
@@ -25,6 +26,7 @@ struct Fixture {
     served: ServedNames,
     defaults: Defaults,
     grammars: Grammars,
+    budget: Budget,
 }
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
@@ -41,6 +43,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
             others: vec!["alias".into()],
         },
         defaults: Defaults::default(),
+        budget: Budget::unlimited(),
     }
 });
 
@@ -59,6 +62,7 @@ fn rules(defaults: &Defaults) -> Rules<'_> {
         strict: false,
         formats: crate::parsers::Formats::default(),
         tokenizer: &FIXTURE.tokenizer,
+        budget: &FIXTURE.budget,
     }
 }
 
@@ -1096,4 +1100,46 @@ proptest! {
         let body = json!({"input": input}).to_string();
         prop_assert!(response(body.as_bytes(), &rules).is_ok(), "{body}");
     }
+}
+
+#[test]
+fn a_text_that_is_longer_than_any_prompt_is_cut_before_it_is_encoded_or_refused() {
+    let bytes_max = FIXTURE.tokenizer.prompt_bytes_max(2048);
+    let long = "Hello, world. ".repeat(bytes_max / 14 + 1);
+    let truncated = |side: &str| {
+        let body = json!({"prompt": format!("first {long} last"), "truncate_prompt_tokens": 4, "truncation_side": side,
+            "add_special_tokens": false});
+        completed(body).unwrap().prompts[0].ids.clone()
+    };
+    let ids = |text: &str| FIXTURE.tokenizer.encode(text, Begin::Leave).unwrap();
+    assert!(ids(&format!(" {long} last")).ends_with(&truncated("left")));
+    assert!(ids(&format!("first {long}")).starts_with(&truncated("right")));
+    // All of this text would be encoded.
+    assert_eq!(
+        completed(json!({"prompt": long})).unwrap_err().facts().label,
+        "too_long"
+    );
+    let body = json!({"model": "tiny", "prompt": long}).to_string();
+    let error = tokenized(body.as_bytes(), &rules(&FIXTURE.defaults)).unwrap_err();
+    assert_eq!((error.facts().status, error.facts().label), (400, "too_long"));
+}
+
+#[test]
+fn light_work_does_not_compile_a_grammar() {
+    let budget = Budget::light();
+    let rules = Rules {
+        budget: &budget,
+        ..rules(&FIXTURE.defaults)
+    };
+    let body = |extra: Value| merged(json!({"model": "tiny", "prompt": "Hello"}), extra).to_string();
+    assert!(completion(body(json!({})).as_bytes(), &rules).is_ok());
+    assert!(completion(body(json!({"guided_regex": "a"})).as_bytes(), &rules).is_err());
+    let long = "a ".repeat(10_000);
+    assert!(
+        completion(
+            body(json!({"prompt": long, "truncate_prompt_tokens": 1})).as_bytes(),
+            &rules
+        )
+        .is_err()
+    );
 }

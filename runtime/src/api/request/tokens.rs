@@ -11,8 +11,8 @@ use crate::api::error::ApiError;
 use crate::chat_template::Ending;
 use crate::tokenizer::{Begin, Special};
 
-/// Largest number of tokens of one `/detokenize`; a body of 8 MiB has fewer.
-const TOKENS_MAX: usize = 8 << 20;
+/// Largest number of tokens of one `/detokenize`: more than any context has.
+const TOKENS_MAX: usize = 1 << 20;
 
 /// The tokens of a text.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ pub fn tokenized(body: &[u8], rules: &Rules<'_>) -> Result<Tokenized, ApiError> 
     let shows_texts = params.flag("return_token_strs")?.unwrap_or(false);
     let in_pieces = params.flag("with_pieces")?.unwrap_or(false);
     let ignored = params.finish()?;
-    // A text may be longer than the context; the answer contains both lengths.
+    // A text may have more tokens than the context; the answer contains both numbers. It is refused only if it is
+    // longer than any prompt.
     let options = PromptOptions {
         begin,
         cut: Cut::keep_all(),

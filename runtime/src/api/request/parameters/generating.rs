@@ -55,7 +55,7 @@ const SAMPLING: &[Parameter] = &[
         .doc("Added to the logits of these tokens."),
     other("allowed_token_ids", "a non-empty list of token ids", r#"{"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#, "[1, 2, 3, 4, 5, 6, 7, 8]")
         .doc("Only these tokens are sampled."),
-    other("bad_words", "a list of up to 128 non-empty strings", r#"{"type": "array", "maxItems": 128, "items": {"type": "string", "minLength": 1}}"#, "[\"never\"]")
+    other("bad_words", "a list of up to 128 strings, each of 1 to 512 bytes", r#"{"type": "array", "maxItems": 128, "items": {"type": "string", "minLength": 1, "maxLength": 128}}"#, "[\"never\"]")
         .doc("Texts that the answer must not contain, as the tokenizer writes them."),
     integer("seed", i64::MIN..=i64::MAX, "random", "7")
         .doc("Makes sampling repeatable: the same seed gives the same text in any batch. Answer i of n uses the seed plus i."),
@@ -106,7 +106,7 @@ const PROMPT: &[Parameter] = &[
         .doc("Keeps this number of tokens of each prompt; -1: as many as fit into the context together with the answer."),
     Parameter::new("truncation_side", Kind::Choice(&["left", "right"]), "left", "\"right\"").doc("The side on which tokens are removed."),
     integer("prompt_logprobs", -1..=i64::MAX, "none", "1")
-        .doc("Log-probabilities of the prompt's tokens, with this number of alternatives to each; -1: all, if MAX_LOGPROBS is -1."),
+        .doc("Log-probabilities of the prompt's tokens, with this number of alternatives to each; -1: all, if MAX_LOGPROBS is -1. At most 1048576 in one answer, counted for each choice, token and alternative."),
 ];
 
 const OUTPUT: &[Parameter] = &[

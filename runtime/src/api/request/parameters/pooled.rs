@@ -148,7 +148,8 @@ const RERANK: &[Parameter] = &[
 ];
 
 const TOKENIZED: &[Parameter] = &[
-    text("prompt", "none", "\"Hello\"").doc("A text; or send `messages`."),
+    text("prompt", "none", "\"Hello\"")
+        .doc("A text, at most as long as the longest possible prompt; or send `messages`."),
     text("content", "none", "\"Hello\"").doc("llama.cpp's name of `prompt`."),
     flag("add_special", "false")
         .doc("With `content`, the tokenizer adds the tokens with which a text begins."),
@@ -178,8 +179,8 @@ const CONVERSATION: &[Parameter] = &[
 
 const DETOKENIZED: &[Parameter] = &[other(
     "tokens",
-    "a list of token ids",
-    r#"{"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#,
+    "a list of up to 1048576 token ids",
+    r#"{"type": "array", "maxItems": 1048576, "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}}"#,
     "[5, 6]",
 )
 .doc("The tokens to decode.")];
