@@ -16,6 +16,7 @@ mod families;
 pub(crate) mod fuzzing;
 mod kv_layout;
 mod loaded;
+mod modules;
 mod outline;
 mod pooling;
 mod program;

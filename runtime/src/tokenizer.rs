@@ -337,6 +337,7 @@ fn vocabulary(name: &str, contents: &[u8], config: &mut TokenizerConfig) -> Resu
     }
     if let Some(version) = name.strip_prefix(VERSIONED) {
         mistral::complete(config, version);
+        declare(config, &mistral::MARKS);
     }
     if name.ends_with(BPE_MODEL) {
         if !is_xlm_roberta(config) {
@@ -345,6 +346,7 @@ fn vocabulary(name: &str, contents: &[u8], config: &mut TokenizerConfig) -> Resu
                 "tokenizer_class {class} is not supported for this file; supported is XLMRobertaTokenizer"
             ));
         }
+        declare(config, &["<s>", "<pad>", "</s>", "<unk>", "<mask>"]);
         let model = SentencePiece::parse_fairseq(contents)?;
         return Ok(Vocabulary::SentencePiece(Box::new(model)));
     }
@@ -357,6 +359,12 @@ fn vocabulary(name: &str, contents: &[u8], config: &mut TokenizerConfig) -> Resu
         _ => config.tokenizer_class.as_deref().unwrap_or_default(),
     };
     Tiktoken::parse(contents, class).map(Vocabulary::Tiktoken)
+}
+
+/// Declares pieces of a vocabulary as special tokens. Those that it does not have are left out.
+fn declare(config: &mut TokenizerConfig, marks: &[&str]) {
+    let mark = |mark: &&str| AddedToken::special((*mark).to_owned(), None);
+    config.added_tokens.extend(marks.iter().map(mark));
 }
 
 fn encode_error(reason: String) -> TokenizerError {

@@ -192,7 +192,11 @@ const CLASSIFIERS: &[(&str, Describe)] = &[
 /// An architecture that no row names, an option that no code executes, a field that changes numbers and that the family
 /// does not read, or fields that make no sense.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let spec = of_architecture(config)?;
+    let mut spec = of_architecture(config)?;
+    // Several embedding models are decoders that were trained to look both ways.
+    if config.flag("is_causal")? == Some(false) {
+        spec.is_causal = false;
+    }
     unread::check(config)?;
     Ok(spec)
 }
@@ -341,6 +345,37 @@ mod tests {
         let spec = of("MistralModel", r#", "sliding_window": 32"#).unwrap();
         assert_eq!(spec.task, Task::Embed);
         assert!(!names(&spec).contains(&"lm_head.weight".to_owned()));
+    }
+
+    #[test]
+    fn a_decoder_may_look_both_ways() {
+        assert!(of("Qwen2Model", "").unwrap().is_causal);
+        let both = of("Qwen2Model", r#", "is_causal": false"#).unwrap();
+        assert!(!both.is_causal);
+        let gemma = r#", "use_bidirectional_attention": true, "sliding_window": 16, "head_dim": 8"#;
+        let gemma = of("Gemma3TextModel", gemma).unwrap();
+        assert!(!gemma.is_causal);
+        assert_eq!(attentions(&gemma)[0].window, Some(9));
+    }
+
+    #[test]
+    fn a_head_of_its_own_is_named_inside_or_outside_of_the_texts_part() {
+        let of = |inner: &str, outer: &str| {
+            let json = format!(
+                r#"{{"architectures": ["Mistral3ForConditionalGeneration"] {outer}, "text_config": {{"vocab_size": 100,
+                "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4
+                {inner}}}}}"#
+            );
+            let names = names(&describe(&Fields::parse(&json)).unwrap());
+            names.contains(&"lm_head.weight".to_owned())
+        };
+        assert!(of("", ""));
+        assert!(!of("", r#", "tie_word_embeddings": true"#));
+        assert!(!of(
+            r#", "tie_word_embeddings": true"#,
+            r#", "tie_word_embeddings": false"#
+        ));
+        assert!(of("", r#", "tie_word_embeddings": false"#));
     }
 
     #[test]

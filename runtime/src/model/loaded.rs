@@ -14,7 +14,8 @@ use super::cpu::Cpu;
 use super::error::ModelError;
 use super::families;
 use super::kv_layout::KvLayout;
-use super::pooling::{Modules, Pooling, PoolingKind, trained_len};
+use super::modules::{Modules, trained_len};
+use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::rope::RopeSpec;
 use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec, WeightList};
@@ -332,9 +333,9 @@ pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option
         }),
         TaskSpec::Generate(_) if stored.is_none() && !spec.is_causal => {
             return Err(ModelError::UnsupportedOption {
-                option: "use_bidirectional_attention",
-                value: "true".to_owned(),
-                supported: "models that make vectors",
+                option: "is_causal or use_bidirectional_attention",
+                value: "attention to later tokens".to_owned(),
+                supported: "decoders that look back only, and models that make vectors",
             });
         }
         // A decoder with a pooling module beside it is an embedding model that kept its name.

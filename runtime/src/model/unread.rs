@@ -5,7 +5,8 @@
 //! cannot differ. A field that is left over is
 //! - passed over if its value switches it off (null, false, zero, empty, or the value in [`CHANGES_NUMBERS`]), or if it
 //!   is in [`HARMLESS`];
-//! - an error if it is in [`CHANGES_NUMBERS`] or in an object of rotary parameters, where every field changes numbers;
+//! - an error if it is in [`CHANGES_NUMBERS`] or in an object of rotary parameters, where nearly every field changes
+//!   numbers;
 //! - a warning if it is in neither list. Tomorrow's configs have new fields, and most of them are harmless: to refuse
 //!   them all would refuse most new models, and to pass over them in silence would hide the others.
 
@@ -16,6 +17,19 @@ use super::error::ModelError;
 
 /// Objects that hold rotary parameters.
 const ROPE_OBJECTS: [&str; 2] = ["rope_parameters", "rope_scaling"];
+
+/// Fields of these objects that count for one type of scaling and, as in the reference, have no effect beside another.
+const OF_OTHER_TYPES: [&str; 9] = [
+    "original_max_position_embeddings",
+    "max_position_embeddings",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "low_freq_factor",
+    "high_freq_factor",
+    "truncate",
+];
 
 /// Fields without an effect on what a served model computes, by reason.
 const HARMLESS: &[(&str, &[&str])] = &[
@@ -261,7 +275,6 @@ const CHANGES_NUMBERS: &[(&str, &str)] = &[
     ("activation_situ_beta", "null"),
     // Which positions a token sees.
     ("use_bidirectional_attention", "false"),
-    ("is_causal", "true"),
     ("sliding_window", "null"),
     ("sliding_window_pattern", "null"),
     ("_sliding_window_pattern", "null"),
@@ -282,6 +295,7 @@ const CHANGES_NUMBERS: &[(&str, &str)] = &[
     ("add_swa_attention_sink_bias", "false"),
     ("add_full_attention_sink_bias", "false"),
     // Positions.
+    ("factor", "1.0"),
     ("alibi", "false"),
     ("position_embedding_type", "\"absolute\""),
     ("relative_attention", "false"),
@@ -371,7 +385,7 @@ pub(super) fn check(config: &Fields) -> Result<Vec<String>, ModelError> {
             .skip(1)
             .any(|part| ROPE_OBJECTS.contains(&part));
         let off = CHANGES_NUMBERS.iter().find(|(field, _)| *field == name);
-        if is_off(&value, off.map(|(_, off)| *off)) {
+        if is_off(&value, off.map(|(_, off)| *off)) || in_rope && OF_OTHER_TYPES.contains(&name) {
             continue;
         }
         if in_rope || off.is_some() || ROPE_OBJECTS.contains(&name) {
@@ -394,7 +408,8 @@ fn is_off(value: &Value, off: Option<&str>) -> bool {
     let is_named = |off: &str| serde_json::from_str::<Value>(off).is_ok_and(|off| equal(value, &off));
     let is_full = |kind: &Value| kind == "full_attention";
     match value {
-        Value::Null | Value::Bool(false) => true,
+        Value::Null => true,
+        Value::Bool(false) => off != Some("true"),
         Value::Number(number) if number.as_f64() == Some(0.0) => true,
         Value::String(text) if text.is_empty() || text == "default" => true,
         // A list of kinds of layers that are all of the usual kind.
@@ -450,6 +465,7 @@ mod tests {
                 "layer_types = ",
             ),
             (r#"{"block_configs": [{"attention": {}}]}"#, "block_configs = "),
+            (r#"{"rmsnorm": false}"#, "rmsnorm = false"),
         ] {
             let refused = of(json).unwrap_err().to_string();
             assert!(refused.contains(field), "{refused}");
@@ -460,7 +476,8 @@ mod tests {
     fn values_that_are_off_and_harmless_fields_pass_and_others_are_returned() {
         let json = r#"{"attention_multiplier": null, "logit_scale": 1, "embedding_multiplier": 1.0, "n_group": 1,
             "layer_types": ["full_attention", "full_attention"], "mlp_type": "default", "clip_qkv": false,
-            "rope_scaling": {"factor": 2, "beta": null}, "attn_pdrop": 0.1, "text_config": {"use_cache": true},
+            "rope_scaling": {"factor": 2, "beta": null, "beta_fast": 32, "max_position_embeddings": 64},
+            "attn_pdrop": 0.1, "text_config": {"use_cache": true},
             "new_flag": false, "new_scale": 3, "pad_token_id": 4, "scale_attn_weights": true,
             "vision_config": {"hidden_size": 3}, "text_config.x": 1}"#;
         assert_eq!(of(json).unwrap(), ["new_scale", "text_config.x"]);

@@ -3,6 +3,30 @@
 
 use super::config::TokenizerConfig;
 
+/// The special tokens, in the order of their ids in a `tekken.json` that does not list them.
+pub(super) const MARKS: [&str; 20] = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[TOOL_CALLS]",
+    "[IMG]",
+    "<pad>",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "[PREFIX]",
+    "[MIDDLE]",
+    "[SUFFIX]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[TOOL_CONTENT]",
+];
+
 /// The prompt of versions 3 to 13, which differ in where the system's message and the tools are, and in how calls are
 /// written.
 const TEMPLATE: &str = include_str!("mistral.jinja");

@@ -77,10 +77,6 @@ impl Plain {
                     |(id, content): (u32, &&str)| AddedToken::special((*content).to_string(), Some(id));
                 declared.extend((model.n_ids()..).zip(&CHATGLM_MARKS).map(mark));
             }
-            // Mistral's repositories declare no tokens beside the model's own.
-            Vocabulary::SentencePiece(model) if config.added_tokens.is_empty() => {
-                declared.extend(model.marks())
-            }
             // A declared token takes the id of one that is only a placeholder.
             Vocabulary::Tiktoken(tiktoken) => {
                 let is_free = |mark: &&AddedToken| declared.iter().all(|token| token.id != mark.id);

@@ -13,7 +13,6 @@ use std::ops::Range;
 use super::bytes::{Leading, Token, fallback_byte};
 use super::pairs::{Symbol, merged};
 use super::prefixes::Prefixes;
-use super::special::AddedToken;
 pub(super) use normalizer::Opening;
 use normalizer::{Normalizer, SPACE};
 use proto::{Algorithm, Model, Piece, PieceKind};
@@ -143,12 +142,6 @@ impl SentencePiece {
         self.words
             .get(piece.as_bytes())
             .or_else(|| mark().map(|(id, _)| id))
-    }
-
-    /// The control pieces as special tokens.
-    pub(super) fn marks(&self) -> impl Iterator<Item = AddedToken> {
-        let control = numbered(&self.pieces).filter(|(_, piece)| piece.kind == PieceKind::Control);
-        control.map(|(id, piece)| AddedToken::special(piece.text.clone(), Some(id)))
     }
 
     /// Number of pieces.

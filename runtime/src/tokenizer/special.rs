@@ -57,8 +57,10 @@ impl AddedTokens {
         let mut tokens: Vec<(AddedToken, u32)> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for token in declared.iter().filter(|token| !token.content.is_empty()) {
-            let id = token.id.or_else(|| id(&token.content));
-            if let (Some(id), true) = (id, seen.insert(token.content.as_str())) {
+            let Some(id) = token.id.or_else(|| id(&token.content)) else {
+                continue;
+            };
+            if seen.insert(token.content.as_str()) {
                 tokens.push((token.clone(), id));
             }
         }
@@ -147,6 +149,8 @@ mod tests {
             declared("sop", false, false),
             declared("<unknown>", false, false),
             AddedToken::special("<s>".into(), Some(77)),
+            AddedToken::special("<late>".into(), None),
+            AddedToken::special("<late>".into(), Some(78)),
         ];
         let ids = ["<s>", "<s>>", "<mask>", "sop"];
         AddedTokens::new(&declared, |content| {
@@ -173,6 +177,7 @@ mod tests {
         );
         check(" <mask> <mask> ", &[Token(2), Token(2)]);
         check("<unknown>", &[Text("<unknown>")]);
+        check("<late>", &[Token(78)]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer};
 
 use super::bytes::{ID_MAX, Token};
+use super::mistral::MARKS;
 use super::pairs::{Symbol, merged};
 use super::prefixes::Prefixes;
 use super::special::AddedToken;
@@ -105,30 +106,6 @@ static CLASSES: [Class; 3] = [
 const N_SPECIAL_MAX: u32 = 1 << 16;
 /// Longest pattern of a `tekken.json`, in bytes.
 const PATTERN_BYTES_MAX: usize = 4096;
-
-/// The special tokens of files that do not list them, in the order of their ids. Source: mistral-common.
-const TEKKEN_MARKS: [&str; 20] = [
-    "<unk>",
-    "<s>",
-    "</s>",
-    "[INST]",
-    "[/INST]",
-    "[AVAILABLE_TOOLS]",
-    "[/AVAILABLE_TOOLS]",
-    "[TOOL_RESULTS]",
-    "[/TOOL_RESULTS]",
-    "[TOOL_CALLS]",
-    "[IMG]",
-    "<pad>",
-    "[IMG_BREAK]",
-    "[IMG_END]",
-    "[PREFIX]",
-    "[MIDDLE]",
-    "[SUFFIX]",
-    "[SYSTEM_PROMPT]",
-    "[/SYSTEM_PROMPT]",
-    "[TOOL_CONTENT]",
-];
 
 /// A `tekken.json`.
 #[derive(Debug, Deserialize)]
@@ -230,7 +207,7 @@ impl Tiktoken {
             .map(|id| AddedToken::special(format!("<SPECIAL_{id}>"), Some(id)))
             .collect();
         let listed = special_tokens.map_or_else(
-            || (0..).zip(TEKKEN_MARKS.map(str::to_owned)).collect(),
+            || (0..).zip(MARKS.map(str::to_owned)).collect(),
             |marks| {
                 marks
                     .into_iter()
