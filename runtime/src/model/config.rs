@@ -264,9 +264,16 @@ impl Fields {
         ids.map(Some).ok_or_else(wrong)
     }
 
-    /// The dtype in which the checkpoint's weights are, single precision if the config does not name it.
+    /// The dtype in which the checkpoint's weights are, single precision if the config does not name it. Some models of
+    /// several kinds of input name it in `text_config` only.
     pub(super) fn dtype(&self) -> Result<DType, ModelError> {
-        match self.text(&["dtype", "torch_dtype"])?.unwrap_or("float32") {
+        const NAMES: Aliases = &["dtype", "torch_dtype"];
+        let text_part = self.object("text_config")?;
+        let of_text = match &text_part {
+            Some(text_part) => text_part.text(NAMES)?,
+            None => None,
+        };
+        match self.text(NAMES)?.or(of_text).unwrap_or("float32") {
             "bfloat16" => Ok(DType::BF16),
             "float16" => Ok(DType::F16),
             "float32" => Ok(DType::F32),
@@ -400,6 +407,15 @@ mod tests {
         assert!(config.architecture().is_err());
         assert!(config.flag("mlp_bias").is_err());
         assert!(config.object("rope_scaling").is_err());
+    }
+
+    #[test]
+    fn the_dtype_may_be_that_of_the_text_part() {
+        let dtype = |json: &str| Fields::parse(json).dtype().unwrap();
+        assert_eq!(dtype("{}"), DType::F32);
+        assert_eq!(dtype(r#"{"text_config": {"dtype": "bfloat16"}}"#), DType::BF16);
+        let both = r#"{"torch_dtype": "float16", "text_config": {"dtype": "bfloat16"}}"#;
+        assert_eq!(dtype(both), DType::F16);
     }
 
     #[test]
