@@ -394,6 +394,15 @@ mod tests {
     }
 
     #[test]
+    fn the_dtype_may_be_that_of_the_text_part() {
+        let dtype = |json: &str| Fields::parse(json).dtype().unwrap();
+        assert_eq!(dtype("{}"), DType::F32);
+        assert_eq!(dtype(r#"{"text_config": {"dtype": "bfloat16"}}"#), DType::BF16);
+        let both = r#"{"torch_dtype": "float16", "text_config": {"dtype": "bfloat16"}}"#;
+        assert_eq!(dtype(both), DType::F16);
+    }
+
+    #[test]
     fn refuses_values_that_make_no_sense() {
         for value in ["0", "-1", "1.5", "1e30", "\"64\"", "[]", "true"] {
             let config = Fields::parse(&format!(r#"{{"hidden_size": {value}}}"#));
@@ -407,15 +416,6 @@ mod tests {
         assert!(config.architecture().is_err());
         assert!(config.flag("mlp_bias").is_err());
         assert!(config.object("rope_scaling").is_err());
-    }
-
-    #[test]
-    fn the_dtype_may_be_that_of_the_text_part() {
-        let dtype = |json: &str| Fields::parse(json).dtype().unwrap();
-        assert_eq!(dtype("{}"), DType::F32);
-        assert_eq!(dtype(r#"{"text_config": {"dtype": "bfloat16"}}"#), DType::BF16);
-        let both = r#"{"torch_dtype": "float16", "text_config": {"dtype": "bfloat16"}}"#;
-        assert_eq!(dtype(both), DType::F16);
     }
 
     #[test]
