@@ -392,9 +392,16 @@ impl Fields {
         ids.map(Some).ok_or_else(wrong)
     }
 
-    /// The dtype in which the checkpoint's weights are, single precision if the config does not name it.
+    /// The dtype in which the checkpoint's weights are, single precision if the config does not name it. Some models of
+    /// several kinds of input name it in `text_config` only.
     pub(super) fn dtype(&self) -> Result<DType, ModelError> {
-        match self.text(&["dtype", "torch_dtype"])?.unwrap_or("float32") {
+        const NAMES: Aliases = &["dtype", "torch_dtype"];
+        let text_part = self.object("text_config")?;
+        let of_text = match &text_part {
+            Some(text_part) => text_part.text(NAMES)?,
+            None => None,
+        };
+        match self.text(NAMES)?.or(of_text).unwrap_or("float32") {
             "bfloat16" => Ok(DType::BF16),
             "float16" => Ok(DType::F16),
             "float32" => Ok(DType::F32),
@@ -558,6 +565,15 @@ mod tests {
         assert_eq!(config.size(N_LAYERS).unwrap(), None);
         let missing = config.required_size(N_LAYERS).unwrap_err();
         assert_eq!(missing.to_string(), "config.json: num_hidden_layers is missing");
+    }
+
+    #[test]
+    fn the_dtype_may_be_that_of_the_text_part() {
+        let dtype = |json: &str| Fields::parse(json).dtype().unwrap();
+        assert_eq!(dtype("{}"), DType::F32);
+        assert_eq!(dtype(r#"{"text_config": {"dtype": "bfloat16"}}"#), DType::BF16);
+        let both = r#"{"torch_dtype": "float16", "text_config": {"dtype": "bfloat16"}}"#;
+        assert_eq!(dtype(both), DType::F16);
     }
 
     #[test]
