@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crds::failure::Reason;
@@ -14,6 +14,7 @@ use runtime::fetch::{
     Token, Verify, fetch,
 };
 use runtime::startup::{Stage, StartupTracker};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 const REPO: &str = "acme/tiny";
 const WEIGHTS: &str = "model.safetensors";
@@ -742,6 +743,7 @@ async fn the_command_downloads_model_and_tokenizer() {
     let args = FetchArgs {
         repo: REPO.to_owned(),
         revision: "main".to_owned(),
+        commit: None,
         destination: scene.destination.path().to_owned(),
         token_file: None,
         endpoint: Some(format!("{}/", scene.hub.endpoint())),
@@ -764,4 +766,56 @@ async fn the_command_downloads_model_and_tokenizer() {
         "{left:?}"
     );
     assert!(!left.contains("config.json"));
+}
+
+/// Forwards TLS connections to `hub`, with the certificate of an authority that nobody knows; returns its endpoint.
+async fn behind_tls(hub: &Hub) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/tls");
+    let certificates = CertificateDer::pem_file_iter(format!("{folder}/server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(format!("{folder}/server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates.map(Result::unwrap).collect(), key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let address = hub.endpoint().replace("http://", "");
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let (acceptor, address) = (acceptor.clone(), address.clone());
+            tokio::spawn(async move {
+                let mut inside = acceptor.accept(connection).await?;
+                let mut hub = tokio::net::TcpStream::connect(address).await?;
+                tokio::io::copy_bidirectional(&mut inside, &mut hub).await
+            });
+        }
+    });
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_of_another_authority_is_trusted_once_its_certificate_is_given() {
+    let scene = Scene::new().await;
+    let endpoint = behind_tls(&scene.hub).await;
+    let stranger = FetchOptions {
+        endpoint: Some(endpoint.clone()),
+        ..scene.options()
+    };
+    let failure = quietly(stranger).await.unwrap_err().failure();
+    assert!(failure.remedy.contains("spec.caBundle"), "{failure:?}");
+
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/tls/ca.pem");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
+    command
+        .args(["fetch", "--repo", REPO, "--endpoint", &endpoint, "--destination"])
+        .arg(scene.destination.path())
+        .env("SSL_CERT_FILE", authority);
+    let fetched = tokio::task::spawn_blocking(move || command.output());
+    let fetched = fetched.await.unwrap().unwrap();
+    assert!(fetched.status.success(), "{fetched:?}");
+    assert_eq!(scene.read(WEIGHTS), bytes(1, WEIGHTS_BYTES));
 }

@@ -152,7 +152,7 @@ pub struct Repository {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// A repository that is downloaded.
-    Hub(Hub),
+    Hub(Box<Hub>),
     /// A claim that already has the files.
     Claim {
         /// The claim.

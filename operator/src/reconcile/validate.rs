@@ -235,7 +235,7 @@ fn connections(spec: &ModelDeploymentSpec, installation: &Installation) -> Optio
 
 fn source(spec: &ModelDeploymentSpec) -> Result<Source, Failure> {
     match (&spec.model.hugging_face, &spec.model.pvc) {
-        (Some(hub), None) => Ok(Source::Hub(Hub {
+        (Some(hub), None) => Ok(Source::Hub(Box::new(Hub {
             repository: Repository {
                 repo: hub.repo.clone(),
                 revision: revision(hub),
@@ -253,7 +253,7 @@ fn source(spec: &ModelDeploymentSpec) -> Result<Source, Failure> {
                 key: bundle.key.clone().unwrap_or_else(|| CA_BUNDLE_KEY_DEFAULT.into()),
             }),
             cache: cache(spec.cache.as_ref()),
-        })),
+        }))),
         (None, Some(claim)) => Ok(Source::Claim {
             name: claim.claim_name.clone(),
         }),
@@ -392,13 +392,10 @@ fn notes(report: &SettingsStatus) -> Vec<String> {
 
 /// A note on the claim of a cache that the spec no longer requests. The operator never deletes data.
 fn kept_claim(object: &ModelDeployment, source: &Source, observed: &Observed) -> Option<String> {
-    let is_requested = matches!(
-        source,
-        Source::Hub(Hub {
-            cache: CacheVolume::Own { .. },
-            ..
-        })
-    );
+    let is_requested = match source {
+        Source::Hub(hub) => matches!(hub.cache, CacheVolume::Own { .. }),
+        Source::Claim { .. } => false,
+    };
     let name = Names::of(&object.name_any()).claim;
     let live = observed.live.ours(object, "PersistentVolumeClaim", &name);
     live.filter(|_| !is_requested).map(|_| {
@@ -483,19 +480,12 @@ fn gpus(spec: &ModelDeploymentSpec) -> Option<Gpus> {
 
 fn volume_reach(source: &Source, observed: &Observed) -> VolumeReach {
     let is_shared = match source {
-        Source::Hub(Hub {
-            cache: CacheVolume::Ephemeral { .. },
-            ..
-        }) => true,
-        Source::Hub(Hub {
-            cache: CacheVolume::Own { access_mode, .. },
-            ..
-        }) => *access_mode == AccessMode::ReadWriteMany,
-        Source::Hub(Hub {
-            cache: CacheVolume::Existing { .. },
-            ..
-        })
-        | Source::Claim { .. } => observed.named_claim_is_shared(),
+        Source::Hub(hub) => match &hub.cache {
+            CacheVolume::Ephemeral { .. } => true,
+            CacheVolume::Own { access_mode, .. } => *access_mode == AccessMode::ReadWriteMany,
+            CacheVolume::Existing { .. } => observed.named_claim_is_shared(),
+        },
+        Source::Claim { .. } => observed.named_claim_is_shared(),
     };
     match is_shared {
         true => VolumeReach::EveryNode,

@@ -36,6 +36,10 @@ pub struct FetchArgs {
     /// Branch, tag or commit of the repository.
     #[arg(long, env = "MODEL_REVISION", value_name = "REVISION", default_value_t = ProcessSettings::default().model_revision())]
     pub revision: String,
+    /// Commit that the revision had when another process downloaded it; it is downloaded again in place of the
+    /// revision's present commit.
+    #[arg(long, env = "MODEL_COMMIT", value_name = "COMMIT")]
+    pub commit: Option<String>,
     /// Folder to download into.
     #[arg(long, value_name = "DIR")]
     pub destination: PathBuf,
@@ -122,8 +126,13 @@ impl FetchArgs {
             }
             None => Token::parse(&token_in_env.unwrap_or_default(), "HF_TOKEN")?,
         };
+        let revision = self
+            .commit
+            .as_deref()
+            .and_then(given)
+            .or_else(|| given(&self.revision));
         let model = FetchOptions {
-            revision: given(&self.revision).unwrap_or_else(|| ProcessSettings::default().model_revision()),
+            revision: revision.unwrap_or_else(|| ProcessSettings::default().model_revision()),
             token,
             endpoint: self.endpoint.as_deref().and_then(given),
             patterns: Patterns {
@@ -201,7 +210,16 @@ mod tests {
 
     #[test]
     fn empty_settings_count_as_absent() {
-        let args = parse(&["--endpoint", "", "--revision", "", "--tokenizer-repo", " "]);
+        let args = parse(&[
+            "--endpoint",
+            "",
+            "--revision",
+            "",
+            "--commit",
+            "",
+            "--tokenizer-repo",
+            " ",
+        ]);
         let downloads = args.downloads(Some("\n".to_owned())).unwrap();
         assert_eq!(downloads.len(), 1);
         let FetchOptions {
@@ -211,6 +229,25 @@ mod tests {
             ..
         } = &downloads[0];
         assert_eq!((revision.as_str(), token, endpoint), ("main", &None, &None));
+    }
+
+    #[test]
+    fn a_known_commit_takes_the_place_of_the_revision_of_the_model() {
+        let args = parse(&[
+            "--revision",
+            "v1",
+            "--commit",
+            "c0ffee",
+            "--tokenizer-repo",
+            "acme/t",
+        ]);
+        let revisions: Vec<String> = args
+            .downloads(None)
+            .unwrap()
+            .into_iter()
+            .map(|download| download.revision)
+            .collect();
+        assert_eq!(revisions, ["c0ffee", "main"]);
     }
 
     #[test]

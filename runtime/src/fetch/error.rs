@@ -299,6 +299,11 @@ impl FetchError {
             Self::NothingSelected { .. } => {
                 "Change the allow and ignore patterns, or choose a repository with safetensors weights.".to_owned()
             }
+            Self::Connection { source, .. } if is_about_certificate(source) => {
+                "Set spec.caBundle to a ConfigMap with the certificate of the authority that signed the Hub's \
+                 certificate, or outside a cluster SSL_CERT_FILE to a file with it."
+                    .to_owned()
+            }
             Self::Stalled { .. } | Self::Connection { .. } | Self::Status { .. } | Self::WrongResponse { .. } => {
                 "Check HF_ENDPOINT, and the network and proxy between the cluster and the Hub. The next start \
                  continues the download."
@@ -336,6 +341,11 @@ pub(super) fn cannot(operation: &'static str, path: &Path) -> impl FnOnce(io::Er
         path: path.to_owned(),
         source,
     }
+}
+
+/// Whether a connection failed because this side does not trust the certificate of the other side.
+fn is_about_certificate(error: &reqwest::Error) -> bool {
+    chain(error).to_ascii_lowercase().contains("certificate")
 }
 
 /// A message as the end of another.

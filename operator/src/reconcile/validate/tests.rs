@@ -29,8 +29,8 @@ fn the_smallest_spec_gets_every_default() {
         panic!("a hub")
     };
     assert_eq!(
-        (hub.repository.revision.as_str(), hub.cache),
-        ("main", CacheVolume::Ephemeral { size: None })
+        (hub.repository.revision.as_str(), &hub.cache),
+        ("main", &CacheVolume::Ephemeral { size: None })
     );
 }
 
