@@ -158,85 +158,83 @@ mod tests {
         ApiError::of("write Service chat".into())(kube::Error::Api(Box::new(status)))
     }
 
+    /// Answers, and what each means.
+    const ANSWERS: [(u16, &str, Class, Reason); 15] = [
+        (
+            422,
+            "spec.ports: Required value",
+            Class::Spec,
+            Reason::InvalidSetting,
+        ),
+        (400, "unknown field", Class::Spec, Reason::InvalidSetting),
+        (
+            403,
+            "claims \"c\" is forbidden: exceeded quota: small",
+            Class::Quota,
+            Reason::QuotaExceeded,
+        ),
+        (
+            403,
+            "failed quota: q: must specify limits.cpu",
+            Class::Quota,
+            Reason::QuotaExceeded,
+        ),
+        (
+            400,
+            "webhook \"v\" denied the request: no label",
+            Class::Policy,
+            Reason::PolicyRefused,
+        ),
+        (
+            422,
+            "ValidatingAdmissionPolicy 'p' denied request: no",
+            Class::Policy,
+            Reason::PolicyRefused,
+        ),
+        (
+            403,
+            "maximum storage usage is 1Gi",
+            Class::Policy,
+            Reason::PolicyRefused,
+        ),
+        (
+            403,
+            "namespace team is being terminated",
+            Class::Terminating,
+            Reason::NamespaceTerminating,
+        ),
+        (
+            403,
+            "User \"o\" cannot patch resource \"services\"",
+            Class::Forbidden,
+            Reason::OperatorForbidden,
+        ),
+        (401, "Unauthorized", Class::Forbidden, Reason::OperatorForbidden),
+        (
+            404,
+            "namespaces \"team\" not found",
+            Class::Gone,
+            Reason::ApplyFailed,
+        ),
+        (409, "the UID does not match", Class::Changed, Reason::ApplyFailed),
+        (429, "too many requests", Class::Unavailable, Reason::ApplyFailed),
+        (
+            500,
+            "failed calling webhook \"v\": connection refused",
+            Class::Unavailable,
+            Reason::ApplyFailed,
+        ),
+        (
+            504,
+            "request did not complete",
+            Class::Unavailable,
+            Reason::ApplyFailed,
+        ),
+    ];
+
     #[test]
     fn each_answer_has_a_class_a_reason_and_a_remedy() {
-        for (code, message, class, reason) in [
-            (
-                422,
-                "spec.ports: Required value",
-                Class::Spec,
-                Reason::InvalidSetting,
-            ),
-            (400, "unknown field", Class::Spec, Reason::InvalidSetting),
-            (
-                403,
-                "persistentvolumeclaims \"c\" is forbidden: exceeded quota: small, requested: 10Gi",
-                Class::Quota,
-                Reason::QuotaExceeded,
-            ),
-            (
-                403,
-                "pods \"p\" is forbidden: failed quota: q: must specify limits.cpu for: runtime",
-                Class::Quota,
-                Reason::QuotaExceeded,
-            ),
-            (
-                400,
-                "admission webhook \"v.example.com\" denied the request: no owner label",
-                Class::Policy,
-                Reason::PolicyRefused,
-            ),
-            (
-                422,
-                "deployments.apps \"d\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
-                Class::Policy,
-                Reason::PolicyRefused,
-            ),
-            (
-                403,
-                "persistentvolumeclaims \"c\" is forbidden: maximum storage usage is 1Gi",
-                Class::Policy,
-                Reason::PolicyRefused,
-            ),
-            (
-                403,
-                "unable to create new content in namespace team because it is being terminated",
-                Class::Terminating,
-                Reason::NamespaceTerminating,
-            ),
-            (
-                403,
-                "services \"chat\" is forbidden: User \"system:serviceaccount:s:o\" cannot patch resource \"services\"",
-                Class::Forbidden,
-                Reason::OperatorForbidden,
-            ),
-            (401, "Unauthorized", Class::Forbidden, Reason::OperatorForbidden),
-            (
-                404,
-                "namespaces \"team\" not found",
-                Class::Gone,
-                Reason::ApplyFailed,
-            ),
-            (
-                409,
-                "the UID in the precondition does not match",
-                Class::Changed,
-                Reason::ApplyFailed,
-            ),
-            (429, "too many requests", Class::Unavailable, Reason::ApplyFailed),
-            (
-                500,
-                "failed calling webhook \"v.example.com\": connection refused",
-                Class::Unavailable,
-                Reason::ApplyFailed,
-            ),
-            (
-                504,
-                "request did not complete",
-                Class::Unavailable,
-                Reason::ApplyFailed,
-            ),
-        ] {
+        for (code, message, class, reason) in ANSWERS {
             let error = error(code, message);
             assert_eq!(error.class(), class, "{code} {message}");
             let failure = error.failure();

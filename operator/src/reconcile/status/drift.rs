@@ -80,7 +80,11 @@ fn walk(theirs: &Value, ours: &[&Value], path: &mut Vec<String>, added: &mut Vec
         path.push(name_of(key));
         let same: Vec<&Value> = ours.iter().filter_map(|ours| ours.get(key)).collect();
         let name = path.concat().trim_start_matches('.').to_string();
-        match same.is_empty() && !RESTART_PATH.starts_with(&name) {
+        // A list is named by its elements.
+        let is_list = below
+            .as_object()
+            .is_some_and(|below| below.keys().any(|key| key.starts_with("k:")));
+        match same.is_empty() && !is_list && !RESTART_PATH.starts_with(&name) {
             true => added.push(name),
             false => walk(below, &same, path, added),
         }
@@ -137,7 +141,7 @@ mod tests {
         );
         let port =
             in_container(json!({"f:ports": {"k:{\"containerPort\":9,\"protocol\":\"TCP\"}": {".": {}}}}));
-        assert!(added(port).unwrap().contains("containers[runtime].ports"));
+        assert!(added(port).unwrap().ends_with("containers[runtime].ports[9 TCP]"));
         let sidecar = json!({"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"proxy\"}": {".": {}, "f:image": {}}}}}});
         assert!(
             added(sidecar)
