@@ -164,12 +164,6 @@ pub enum ApiError {
         /// The longest time, in seconds.
         limit_s: u64,
     },
-    /// The form of the answer is too complex to be followed.
-    #[error("the form of the answer is too complex: {reason}")]
-    ComplexForm {
-        /// Which bound is exceeded, and where.
-        reason: String,
-    },
     /// There is no room for another job.
     #[error(
         "this replica has no room for another job; fetch the results of finished jobs, or try again later"
@@ -265,7 +259,6 @@ impl ApiError {
             Self::MediaType => (415, INVALID, Some("unsupported_media_type"), "media_type"),
             Self::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full"),
             Self::SlowPreparation { .. } => (503, SERVER, Some("preparation_timeout"), "slow_preparation"),
-            Self::ComplexForm { .. } => (400, INVALID, Some("form_too_complex"), "complex_form"),
             Self::JobsFull => (429, "rate_limit_error", Some("rate_limit_exceeded"), "jobs_full"),
             Self::Loading => (503, SERVER, Some("model_loading"), "loading"),
             Self::Draining => (503, SERVER, Some("shutting_down"), "draining"),
@@ -304,7 +297,6 @@ impl ApiError {
             | Self::MediaType
             | Self::QueueFull { .. }
             | Self::SlowPreparation { .. }
-            | Self::ComplexForm { .. }
             | Self::UnknownJob { .. }
             | Self::JobsFull
             | Self::Loading
@@ -516,7 +508,6 @@ mod tests {
             ApiError::MediaType,
             ApiError::QueueFull { retry_after_s: 7 },
             ApiError::SlowPreparation { limit_s: 5 },
-            ApiError::ComplexForm { reason: text() },
             ApiError::UnknownJob { id: text() },
             ApiError::JobsFull,
             ApiError::Loading,
