@@ -20,7 +20,7 @@ use crate::{
         MODELS_DIR, MODELS_VOLUME, Names, READY_PATH, RUNTIME_CONTAINER, SERVE_PORT, SERVE_PORT_NAME,
         TMP_DIR, TMP_VOLUME,
     },
-    reconcile::plan::{Hub, Plan, SecretKey},
+    reconcile::plan::{CacheVolume, Hub, Plan, SecretKey},
 };
 
 /// Every address of the pod, of both families.
@@ -50,6 +50,10 @@ pub(super) fn fetch(plan: &Plan, hub: &Hub) -> Container {
     if let Some(tokenizer) = &plan.tokenizer {
         flag("--tokenizer-repo", &tokenizer.repo);
         flag("--tokenizer-revision", &tokenizer.revision);
+    }
+    // Others may write to a claim that the operator did not make.
+    if matches!(hub.cache, CacheVolume::Existing { .. }) {
+        args.push("--verify-contents".into());
     }
     let ca_file = format!("{CA_BUNDLE_DIR}/{CA_BUNDLE_FILE}");
     let own = [

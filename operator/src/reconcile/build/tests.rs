@@ -415,3 +415,21 @@ fn a_retained_claim_has_no_owner_and_no_label_by_which_others_would_delete_it() 
     assert_eq!(claim("false"), (Some(1), true));
     assert!(Resources::build(&plan(&object(HUB))).claim.is_none());
 }
+
+#[test]
+fn files_in_a_claim_of_others_are_verified_by_content() {
+    let verifies = |cache: &str| {
+        let object = object(&format!("{{{HUB}, cache: {cache}}}"));
+        let fetch = super::containers::fetch;
+        match &plan(&object).source {
+            Source::Hub(hub) => fetch(&plan(&object), hub)
+                .args
+                .unwrap()
+                .contains(&"--verify-contents".to_string()),
+            Source::Claim { .. } => unreachable!("the model comes from the hub"),
+        }
+    };
+    assert!(verifies("{type: PVC, claimName: shared}"));
+    assert!(!verifies("{type: PVC, size: 1Gi}"));
+    assert!(!verifies("{type: Ephemeral}"));
+}
