@@ -12,9 +12,8 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 
 use super::error::{FetchError, cannot};
-use super::folder::{Folder, Place};
+use super::folder::{Folder, NOTE_SUFFIX, PARTIAL_SUFFIX, Place};
 use super::manifest::{MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest};
-use super::partial::{NOTE_SUFFIX, PARTIAL_SUFFIX};
 use super::remote_file::RemoteFile;
 
 const LOCK_FILE: &str = ".fetch.lock";

@@ -15,6 +15,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::error::{FetchError, cannot};
 
+/// What the name of a file that is not complete ends with.
+pub(super) const PARTIAL_SUFFIX: &str = ".partial";
+/// What the name of the note on it ends with.
+pub(super) const NOTE_SUFFIX: &str = ".partial.note";
 /// Longest name of a file or folder, bytes: the limit of the usual file systems.
 const NAME_BYTES_MAX: usize = 255;
 /// Mode of new folders and files, before the process's mask.

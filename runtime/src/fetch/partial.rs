@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::destination::Destination;
 use super::error::{FetchError, cannot};
-use super::folder::Place;
+use super::folder::{NOTE_SUFFIX, PARTIAL_SUFFIX, Place};
 use super::progress::Meter;
 use super::remote_file::{Identity, RemoteFile};
 
@@ -22,10 +22,6 @@ use super::remote_file::{Identity, RemoteFile};
 /// HTTP client.
 pub(super) const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
-/// What a partial file's name ends with.
-pub(super) const PARTIAL_SUFFIX: &str = ".partial";
-/// What its note's name ends with.
-pub(super) const NOTE_SUFFIX: &str = ".partial.note";
 /// Largest note, bytes.
 const NOTE_BYTES_MAX: u64 = 64 << 10;
 
