@@ -26,17 +26,17 @@ use turns::Turns;
 
 /// Largest input of work that begins in a place for light work, in bytes.
 const LIGHT_BYTES_MAX: usize = 64 << 10;
-/// The longest times.
+/// The longest times. A piece of work takes at most a few seconds of a processor, of which it may get little.
 const LIMITS: Limits = Limits {
-    run: Duration::from_secs(5),
+    run: Duration::from_secs(15),
     wait: Duration::from_secs(20),
 };
 /// Pieces of work that wait for a place of one kind.
 const WAITING_MAX: usize = 1024;
 /// Places for heavy work, at least: one client never holds all of them while others wait.
 const HEAVY_PLACES_MIN: usize = 2;
-/// Niceness of the threads for heavy work. On a busy machine they get about a tenth of a core each.
-const HEAVY_NICENESS: i32 = 10;
+/// Niceness of the threads for heavy work: beside a thread of the engine, one gets about a quarter of a core.
+const HEAVY_NICENESS: i32 = 5;
 /// Stack of a thread for work, in bytes. Only used pages take memory.
 const STACK_BYTES: usize = 8 << 20;
 
