@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use axum::extract::FromRef;
+
 use super::auth::ApiKeys;
+use super::body::BodyMemory;
 use crate::api::error::ApiError;
 use crate::api::jobs::Jobs;
 use crate::config::ServeConfig;
@@ -22,11 +25,19 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The API keys that are valid now.
     pub api_keys: Arc<ApiKeys>,
+    /// The memory that all bodies share.
+    pub(super) body_memory: BodyMemory,
     /// Work that is fetched later.
     pub jobs: Jobs,
     /// The loaded model; empty while loading.
     pub serving: OnceLock<Arc<Serving>>,
     draining: AtomicBool,
+}
+
+impl FromRef<Arc<App>> for BodyMemory {
+    fn from_ref(app: &Arc<App>) -> Self {
+        app.body_memory.clone()
+    }
 }
 
 impl App {
@@ -36,6 +47,7 @@ impl App {
             startup: StartupTracker::new(),
             metrics: Arc::new(Metrics::new(&config.served_names.first)),
             api_keys: Arc::new(ApiKeys::new(&config.api_keys.keys)),
+            body_memory: BodyMemory::default(),
             jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config: Arc::new(config),
             serving: OnceLock::new(),

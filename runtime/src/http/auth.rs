@@ -29,21 +29,25 @@ impl ApiKeys {
         }
     }
 
-    /// Whether a request carries a key that opens. Every key is compared, whichever fits.
+    /// Whether clients need no key.
+    pub fn is_open(&self) -> bool {
+        self.valid().is_empty()
+    }
+
+    /// Whether a request carries a key that opens, or none is needed.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
+        self.is_open() || self.holder(headers).is_some()
+    }
+
+    /// The valid key that a request carries, as a hash. Every key is compared, whichever fits.
+    pub fn holder(&self, headers: &HeaderMap) -> Option<blake3::Hash> {
         let valid = self.valid();
-        if valid.is_empty() {
-            return true;
-        }
-        let fits = |token: &[u8]| {
-            let presented = blake3::hash(token);
+        let fits = |presented: &blake3::Hash| {
             let equal = |hash: &blake3::Hash| hash.as_bytes().ct_eq(presented.as_bytes());
-            valid
-                .iter()
-                .map(equal)
-                .fold(Choice::from(0), |any, one| any | one)
+            let any = valid.iter().map(equal);
+            any.fold(Choice::from(0), |any, one| any | one).into()
         };
-        presented(headers).any(|token| fits(token).into())
+        presented(headers).map(blake3::hash).find(fits)
     }
 
     fn valid(&self) -> Arc<[blake3::Hash]> {
