@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod generation;
 mod ignored;
+mod places;
 mod prefix;
 mod request_id;
 mod route;

@@ -7,11 +7,13 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use rustix::net::sockopt::set_ipv6_v6only;
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_send_buffer_size};
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that the operating system keeps until the process accepts them.
 const BACKLOG: u32 = 1024;
+/// Bytes that the operating system keeps for a client that does not read. Linux would keep some megabytes for each.
+const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// Where a process listens. Its text is `host:port`; a host with colons has brackets in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,13 @@ impl Address {
     /// # Errors
     /// The error of the operating system.
     pub async fn bind(&self) -> io::Result<TcpListener> {
+        let listener = self.bind_host().await?;
+        // Connections have what their listener has.
+        set_socket_send_buffer_size(&listener, SEND_BYTES_MAX)?;
+        Ok(listener)
+    }
+
+    async fn bind_host(&self) -> io::Result<TcpListener> {
         if self.host.parse() != Ok(Ipv6Addr::UNSPECIFIED) {
             return TcpListener::bind((self.host.as_str(), self.port)).await;
         }

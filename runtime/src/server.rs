@@ -134,7 +134,7 @@ impl Ports {
 
     /// Serves both ports until `stop` is cancelled.
     fn serve(self, app: &Arc<App>, stop: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
-        let limits = ConnectionLimits::default();
+        let limits = ConnectionLimits::of_process();
         let router = routes::router(Arc::clone(app));
         let clients = connection::serve(self.clients, router, limits, stop.clone());
         let router = routes::control_router(Arc::clone(app));

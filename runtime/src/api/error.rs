@@ -146,6 +146,18 @@ pub enum ApiError {
         /// Largest body, bytes.
         bytes_max: usize,
     },
+    /// The body has more values than may be held.
+    #[error("the body has too many JSON values: parsed, they take more than {bytes_max} bytes")]
+    TooManyValues {
+        /// Most bytes of the values of a body.
+        bytes_max: usize,
+    },
+    /// There is no memory for the body now.
+    #[error("this replica has no memory for another large body; try again in {retry_after_s} s")]
+    NoMemory {
+        /// Seconds until there is probably memory.
+        retry_after_s: u64,
+    },
     /// The content type is not JSON.
     #[error("the content type of the body must be application/json")]
     MediaType,
@@ -256,6 +268,8 @@ impl ApiError {
             Self::BodyTimeout { .. } => (408, INVALID, Some("body_timeout"), "body_timeout"),
             Self::BodyCut => (400, INVALID, Some("body_cut"), "body_cut"),
             Self::BodyTooLarge { .. } => (413, INVALID, Some("body_too_large"), "body_too_large"),
+            Self::TooManyValues { .. } => (400, INVALID, Some("too_many_values"), "too_many_values"),
+            Self::NoMemory { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "no_memory"),
             Self::MediaType => (415, INVALID, Some("unsupported_media_type"), "media_type"),
             Self::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full"),
             Self::SlowPreparation { .. } => (503, SERVER, Some("preparation_timeout"), "slow_preparation"),
@@ -294,6 +308,8 @@ impl ApiError {
             | Self::BodyTimeout { .. }
             | Self::BodyCut
             | Self::BodyTooLarge { .. }
+            | Self::TooManyValues { .. }
+            | Self::NoMemory { .. }
             | Self::MediaType
             | Self::QueueFull { .. }
             | Self::SlowPreparation { .. }
@@ -330,7 +346,7 @@ impl ApiError {
     /// Seconds after which the client may try again.
     pub fn retry_after_s(&self) -> Option<u64> {
         match self {
-            Self::QueueFull { retry_after_s } => Some(*retry_after_s),
+            Self::QueueFull { retry_after_s } | Self::NoMemory { retry_after_s } => Some(*retry_after_s),
             Self::JobsFull
             | Self::SlowPreparation { .. }
             | Self::Loading
@@ -505,6 +521,8 @@ mod tests {
             ApiError::BodyTimeout { timeout_s: 1 },
             ApiError::BodyCut,
             ApiError::BodyTooLarge { bytes_max: 1 },
+            ApiError::TooManyValues { bytes_max: 1 },
+            ApiError::NoMemory { retry_after_s: 5 },
             ApiError::MediaType,
             ApiError::QueueFull { retry_after_s: 7 },
             ApiError::SlowPreparation { limit_s: 5 },

@@ -8,18 +8,17 @@ pub mod input;
 pub mod output;
 pub mod store;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use serde_json::value::RawValue;
 use tokio_util::task::TaskTracker;
 
 use store::{JobCounts, Store, StoreLimits};
 
-/// Largest number of jobs in the store, ended ones included.
-const JOBS_MAX: usize = 2048;
-/// Largest number of bytes of all inputs and outputs in the store.
+/// Largest number of jobs in the store, ended ones included. One owner alone has at most half of them.
+const JOBS_MAX: usize = 4096;
+/// Largest number of bytes of all inputs and outputs in the store. One owner alone has at most half of them.
 const JOB_BYTES_MAX: usize = 256 << 20;
 
 /// How long the results of `/run` are kept.
@@ -28,10 +27,10 @@ pub const KEPT_FOR_ASYNC: Duration = Duration::from_secs(30 * 60);
 pub const KEPT_FOR_SYNC: Duration = Duration::from_secs(60);
 
 /// The input of a job, and how long it may take.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Work {
-    /// The client's `input`.
-    pub input: Map<String, Value>,
+    /// The client's `input`, an object, as it came.
+    pub input: Box<RawValue>,
     /// Longest time from its start to its end.
     pub execution_timeout: Duration,
     /// Longest time in the queue.
@@ -42,22 +41,21 @@ pub struct Work {
 #[derive(Debug)]
 pub struct Jobs {
     store: Mutex<Store<Work>>,
-    /// One permit for each job that may run.
-    pub places: Arc<Semaphore>,
     /// The tasks that run the jobs.
     pub tasks: TaskTracker,
 }
 
 impl Jobs {
-    /// A store without jobs. At most `n_running_max` jobs run at a time; the others wait.
+    /// A store without jobs. At most `n_running_max` jobs of one owner run at a time, and twice as many of all; the
+    /// others wait.
     pub fn new(n_running_max: usize) -> Self {
         let limits = StoreLimits {
             n_jobs_max: JOBS_MAX,
             n_bytes_max: JOB_BYTES_MAX,
+            n_running_max: n_running_max.saturating_mul(2),
         };
         Self {
             store: Mutex::new(Store::new(limits)),
-            places: Arc::new(Semaphore::new(n_running_max.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
         }
     }

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use axum::extract::FromRef;
+
 use super::auth::ApiKeys;
+use super::body::BodyMemory;
 use crate::api::error::ApiError;
 use crate::api::jobs::Jobs;
 use crate::config::ServeConfig;
@@ -25,11 +28,19 @@ pub struct App {
     pub api_keys: Arc<ApiKeys>,
     /// The places where requests are prepared.
     pub preparation: Preparation,
+    /// The memory that all bodies share.
+    pub(super) body_memory: BodyMemory,
     /// Work that is fetched later.
     pub jobs: Jobs,
     /// The loaded model; empty while loading.
     pub serving: OnceLock<Arc<Serving>>,
     draining: AtomicBool,
+}
+
+impl FromRef<Arc<App>> for BodyMemory {
+    fn from_ref(app: &Arc<App>) -> Self {
+        app.body_memory.clone()
+    }
 }
 
 impl App {
@@ -40,6 +51,7 @@ impl App {
             metrics: Arc::new(Metrics::new(&config.served_names.first)),
             api_keys: Arc::new(ApiKeys::new(&config.api_keys.keys)),
             preparation: Preparation::new(n_places(&config)),
+            body_memory: BodyMemory::default(),
             jobs: Jobs::new(config.serving.max_concurrency() as usize),
             config: Arc::new(config),
             serving: OnceLock::new(),

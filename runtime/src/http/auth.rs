@@ -34,7 +34,7 @@ impl ApiKeys {
         self.valid().is_empty()
     }
 
-    /// Whether a request carries a key that opens.
+    /// Whether a request carries a key that opens, or none is needed.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         self.is_open() || self.holder(headers).is_some()
     }

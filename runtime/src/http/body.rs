@@ -1,54 +1,75 @@
-//! A request's body, read within bounds of size and time.
+//! A request's body, read within bounds of size, memory and time.
+
+mod memory;
+mod weight;
 
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::error::ApiError;
 use crate::preparation::Client;
 use crate::telemetry::request_log::RequestLog;
+use memory::Arrival;
+pub(super) use memory::{BodyMemory, CountedBytes};
+use weight::Weight;
 
-/// Longest time in which a body must arrive: 8 MiB at 140 KB/s.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How fast a body must arrive: 8 MiB at 140 KB/s.
+const PACE: Pace = Pace {
+    grace: Duration::from_secs(10),
+    bytes_per_second_min: 16 << 10,
+    timeout: Duration::from_secs(60),
+};
 
-/// A body that is too large is read on to this size and thrown away. A client that sends everything before it reads
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 8 << 20;
+/// A body that is refused is read on to this size and thrown away. A client that sends everything before it reads
 /// would otherwise see a broken connection instead of the answer.
 const DISCARDED_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 
 /// The bytes of a body whose media type is JSON, and the client that sent it.
 #[derive(Debug)]
-pub(super) struct JsonBytes(pub(super) Vec<u8>, pub(super) Client);
+pub(super) struct JsonBytes(pub(super) CountedBytes, pub(super) Client);
 
-impl<S: Sync> FromRequest<S> for JsonBytes {
+impl<S: Sync> FromRequest<S> for JsonBytes
+where
+    BodyMemory: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_media_type(request.headers())?;
         check_declared_size(&request)?;
         let log = request.extensions().get::<RequestLog>().copied();
         let client = request.extensions().get::<Client>().copied().unwrap_or_default();
-        match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
-            Ok(read) => {
-                let bytes = read?;
-                log.inspect(|log| log.write(&bytes));
-                Ok(Self(bytes, client))
-            }
-            Err(_) => Err(ApiError::BodyTimeout {
-                timeout_s: BODY_TIMEOUT.as_secs(),
-            }),
-        }
+        let memory = BodyMemory::from_ref(state);
+        let bytes = read(request.into_body(), &memory, PACE).await?;
+        log.inspect(|log| log.write(&bytes));
+        Ok(Self(bytes, client))
     }
 }
 
-/// A body of no declared type is taken for JSON. A form is not: any page a browser shows can send one.
+/// Bytes that the values of a JSON text take once it is parsed.
+pub(super) fn weight(json: &[u8]) -> usize {
+    let mut weight = Weight::default();
+    weight.push(json);
+    weight.n_bytes()
+}
+
+/// A body of no declared type is taken for JSON, but not from a web page: a page of any origin can send such a body, as
+/// it can send a form, without asking first.
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
+        let is_from_page = headers.contains_key(header::ORIGIN);
+        return if is_from_page {
+            Err(ApiError::MediaType)
+        } else {
+            Ok(())
+        };
     };
     let essence = value
         .to_str()
@@ -82,23 +103,93 @@ fn too_large() -> ApiError {
     }
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, ApiError> {
+/// How fast a body must arrive.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Time that a body has whatever its length.
+    grace: Duration,
+    /// Least rate, from the beginning to each of its pieces. The grace comes on top.
+    bytes_per_second_min: usize,
+    /// Longest time for a body.
+    timeout: Duration,
+}
+
+impl Pace {
+    /// The time in which the next piece after `n_bytes` must arrive, from the beginning on.
+    fn time_for(self, n_bytes: usize) -> Duration {
+        let at_least_rate = Duration::from_secs((n_bytes / self.bytes_per_second_min) as u64);
+        (self.grace + at_least_rate).min(self.timeout)
+    }
+}
+
+async fn read(body: Body, memory: &BodyMemory, pace: Pace) -> Result<CountedBytes, ApiError> {
     let mut chunks = body.into_data_stream();
-    let (mut bytes, mut n_bytes) = (Vec::new(), 0_usize);
-    while let Some(chunk) = chunks.next().await {
+    let started_at = Instant::now();
+    let mut arrival = Ok(Arrival::new(memory).await);
+    let mut n_bytes = 0;
+    while n_bytes <= DISCARDED_BYTES_MAX {
+        let time = pace.time_for(n_bytes);
+        let chunk = tokio::select! {
+            chunk = timeout_at(started_at + time, chunks.next()) => chunk,
+            () = gives_way(&arrival) => return Err(memory::busy()),
+        };
+        let too_slow = |_| ApiError::BodyTimeout {
+            timeout_s: time.as_secs(),
+        };
+        let Some(chunk) = chunk.map_err(too_slow)? else {
+            break;
+        };
         let chunk = chunk.map_err(|_| ApiError::BodyCut)?;
         n_bytes += chunk.len();
-        if n_bytes <= BODY_BYTES_MAX {
-            bytes.extend_from_slice(&chunk);
-        } else {
-            bytes = Vec::new();
-        }
-        if n_bytes > DISCARDED_BYTES_MAX {
-            break;
-        }
+        arrival = arrival.and_then(|mut arrival| {
+            if n_bytes > BODY_BYTES_MAX {
+                return Err(too_large());
+            }
+            arrival.push(&chunk)?;
+            Ok(arrival)
+        });
     }
-    if n_bytes > BODY_BYTES_MAX {
-        return Err(too_large());
+    arrival?.complete().await
+}
+
+async fn gives_way(arrival: &Result<Arrival<'_>, ApiError>) {
+    match arrival {
+        Ok(arrival) => arrival.gives_way().await,
+        Err(_) => std::future::pending().await,
     }
-    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    /// Whether a body of pieces of this length arrives to its end, one piece per interval.
+    fn arrives(n_bytes_all: usize, n_bytes: usize, interval: Duration) -> bool {
+        let mut pieces = (1..=n_bytes_all.div_ceil(n_bytes) as u32).zip((0..).step_by(n_bytes));
+        pieces.all(|(n_pieces, n_before)| interval * n_pieces <= PACE.time_for(n_before))
+    }
+
+    #[test]
+    fn a_body_that_drips_is_too_slow_and_a_slow_line_is_not() {
+        let seconds = Duration::from_secs;
+        assert!(!arrives(100, 1, seconds(1)));
+        assert!(!arrives(100, 1, seconds(59)));
+        assert!(!arrives(8 << 20, 8 << 10, seconds(1)));
+        assert!(arrives(1 << 20, 20 << 10, seconds(1)));
+        assert!(arrives(8 << 20, 14 << 10, Duration::from_millis(100)));
+        assert!(arrives(100, 100, seconds(9)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let pace = Pace {
+            grace: Duration::from_millis(50),
+            ..PACE
+        };
+        let begun = stream::iter([Ok::<_, std::io::Error>(vec![b' '; 9])]).chain(stream::pending());
+        let refused = read(Body::from_stream(begun), &BodyMemory::default(), pace).await;
+        assert!(matches!(refused, Err(ApiError::BodyTimeout { .. })));
+    }
 }

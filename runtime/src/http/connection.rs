@@ -2,6 +2,8 @@
 //!
 //! `axum::serve` has none of these bounds, so this speaks to hyper itself. Must not know what is served.
 
+mod exchange;
+mod limits;
 mod stall;
 
 use std::sync::Arc;
@@ -10,31 +12,25 @@ use std::time::Duration;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use stall::StallLimited;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Peer;
+use super::places::{Place, Places};
+use exchange::Exchanges;
+pub use limits::ConnectionLimits;
+use stall::StallLimited;
 
 /// Wait after an error of the operating system, such as too many open files, before the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bounds of what clients may take without having sent a request.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionLimits {
-    /// Connections at a time; more wait in the operating system's queue.
-    pub n_max: usize,
-    /// Longest silence before or inside a request's head, and of a TLS handshake.
-    pub head_timeout: Duration,
-    /// Longest time in which a client reads nothing of what is sent.
-    pub stall_timeout: Duration,
-}
+/// Largest head of a request, in bytes; also what is read of a body or written of an answer at once.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// The port that clients connect to.
 #[derive(Debug)]
@@ -51,26 +47,6 @@ impl From<TcpListener> for Listener {
     }
 }
 
-impl Default for ConnectionLimits {
-    fn default() -> Self {
-        Self {
-            n_max: 4096,
-            head_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(60),
-        }
-    }
-}
-
-impl ConnectionLimits {
-    /// Bounds for the control port: the kubelet, Prometheus and the operator keep few connections.
-    pub fn control() -> Self {
-        Self {
-            n_max: 64,
-            ..Self::default()
-        }
-    }
-}
-
 /// Serves until `stop` is cancelled, then takes no more connections and returns when those there are have ended,
 /// each after the response it is at.
 pub async fn serve(
@@ -81,15 +57,17 @@ pub async fn serve(
 ) {
     let Listener { listener, tls } = listener.into();
     let acceptor = tls.map(TlsAcceptor::from);
-    let places = Arc::new(Semaphore::new(limits.n_max));
+    let places = Places::new(limits.n_max);
     let connections = TaskTracker::new();
     while let Some((stream, place)) = next(&listener, &places, &stop).await {
-        let service = Service {
+        let connection = Connection {
             router: of_peer(&router, &stream),
             limits,
             stop: stop.clone(),
+            place: Arc::new(place),
+            head_due_at: Instant::now() + limits.head_timeout,
         };
-        connections.spawn(service.connection(stream, acceptor.clone(), place));
+        connections.spawn(connection.serve(stream, acceptor.clone()));
     }
     drop(listener);
     connections.close();
@@ -99,14 +77,13 @@ pub async fn serve(
 /// The next connection and its place; `None` once there are to be no more.
 async fn next(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Arc<Places>,
     stop: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Place)> {
     let accept = async {
-        let place = Arc::clone(places).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((stream, place)),
+                Ok((stream, _)) => return (stream, places.take().await),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -115,7 +92,7 @@ async fn next(
         }
     };
     tokio::select! {
-        accepted = accept => accepted,
+        accepted = accept => Some(accepted),
         () = stop.cancelled() => None,
     }
 }
@@ -128,28 +105,35 @@ fn of_peer(router: &Router, stream: &TcpStream) -> Router {
     }
 }
 
-/// What each connection is served with.
-struct Service {
+/// One connection, and what it is served with.
+struct Connection {
     router: Router,
     limits: ConnectionLimits,
     stop: CancellationToken,
+    place: Arc<Place>,
+    /// The first request's head must be complete by then.
+    head_due_at: Instant,
 }
 
-impl Service {
-    /// Serves a connection to its end. A handshake holds a place, too, so there are never too many.
-    async fn connection(
-        self,
-        stream: TcpStream,
-        acceptor: Option<TlsAcceptor>,
-        _place: OwnedSemaphorePermit,
-    ) {
+impl Connection {
+    /// Serves it to its end, or until it must give way to a newer one.
+    async fn serve(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
+        let place = Arc::clone(&self.place);
+        tokio::select! {
+            () = self.handshake(stream, acceptor) => {}
+            () = place.gives_way() => tracing::debug!("a connection that waited for its client gave way"),
+        }
+    }
+
+    /// A handshake needs a place, too, so there are never too many.
+    async fn handshake(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
         // Each token of a stream is a packet of its own.
         let _not_vital = stream.set_nodelay(true);
-        let stream = StallLimited::new(stream, self.limits.stall_timeout);
+        let stream = StallLimited::new(stream, self.limits.stall_timeout, Arc::clone(&self.place));
         let Some(acceptor) = acceptor else {
             return self.http(stream).await;
         };
-        let handshake = tokio::time::timeout(self.limits.head_timeout, acceptor.accept(stream));
+        let handshake = timeout_at(self.head_due_at, acceptor.accept(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
             () = self.stop.cancelled() => return,
@@ -162,13 +146,23 @@ impl Service {
     }
 
     async fn http(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let exchanges = Exchanges::new(self.router, self.place);
+        let first = exchanges.first();
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+            .header_read_timeout(self.limits.idle_timeout)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), exchanges);
         let mut served = std::pin::pin!(served);
+        let first_is_late = async {
+            sleep_until(self.head_due_at).await;
+            if first.has_come() {
+                std::future::pending().await
+            }
+        };
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
+            () = first_is_late => return tracing::debug!("the first request took too long"),
             () = self.stop.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 served.await
@@ -272,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_kept_connection_that_asks_nothing_is_ended() {
         let limits = ConnectionLimits {
-            head_timeout: Duration::from_millis(50),
+            idle_timeout: Duration::from_millis(50),
             ..ConnectionLimits::default()
         };
         let (address, _stop, _task) = served(limits).await;
@@ -287,20 +281,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_beyond_the_number_waits_for_a_place() {
+    async fn silent_connections_never_keep_a_client_out() {
         let limits = ConnectionLimits {
-            n_max: 1,
+            n_max: 8,
             ..ConnectionLimits::default()
         };
         let (address, _stop, _task) = served(limits).await;
-        let idle = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        second
-            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
-        drop(idle);
-        assert!(all(second).await.ends_with("hello"));
+        let mut silent = Vec::new();
+        for idx in 0..40 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Some have begun a head, some have sent one whose body never comes.
+            let sent = [
+                "",
+                "GET / HTTP/1.1\r\nHost: x\r\n",
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            ];
+            stream.write_all(sent[idx % 3].as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        for _ in 0..3 {
+            let mut polite = TcpStream::connect(address).await.unwrap();
+            polite
+                .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            assert!(all(polite).await.ends_with("hello"));
+        }
+        drop(silent);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused() {
+        let (address, _stop, _task) = served(ConnectionLimits::default()).await;
+        let mut large = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}",
+            "a".repeat(2 * HEAD_BYTES_MAX)
+        );
+        // The server may close before all of it is written.
+        let _sent = large.write_all(head.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _closed = large.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains("hello"), "{answer}");
     }
 
     #[tokio::test]

@@ -32,6 +32,7 @@ use jobs::InsideRouter;
 use tracing::Instrument;
 
 use crate::api::error::{ApiError, shortened};
+use crate::api::jobs::store::Owner;
 use crate::api::openapi::{Access, RouteDoc};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
@@ -140,8 +141,12 @@ fn mounted(is_chosen: impl Fn(&Route) -> bool) -> Router<Arc<App>> {
     })
 }
 
-async fn require_key(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
-    if keys.admit(request.headers()) {
+async fn require_key(State(keys): State<Arc<ApiKeys>>, mut request: Request, next: Next) -> Response {
+    let key = keys.holder(request.headers());
+    if key.is_some() || keys.is_open() {
+        request
+            .extensions_mut()
+            .insert(Owner(key.map(|key| *key.as_bytes())));
         next.run(request).await
     } else {
         ApiError::InvalidApiKey.into_response()

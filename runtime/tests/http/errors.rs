@@ -306,3 +306,21 @@ async fn parameters_that_ask_for_nothing_are_fine() {
     );
     assert_eq!(server.chat(nothing).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_body_with_too_many_values_is_refused_on_every_route() {
+    let server = tiny(&[]).await;
+    let many = format!("[{}[0]]", "[0],".repeat(2_000_000));
+    for (path, field) in [
+        ("/v1/completions", "prompt"),
+        ("/v1/chat/completions", "messages"),
+        ("/tokenize", "prompt"),
+        ("/invocations", "prompt"),
+        ("/run", "input"),
+    ] {
+        let reply = server.send(post(path, format!("{{\"{field}\": {many}}}"))).await;
+        assert_eq!(reply.status, 400, "{path}");
+        assert_eq!(reply.json()["error"]["code"], "too_many_values", "{path}");
+    }
+    assert_eq!(server.complete(json!({"max_tokens": 1})).await.status, 200);
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Server, Then, fake, loading, tiny, until, with_model};
+use crate::fixture::{Reply, Server, Then, fake, loading, post, tiny, until, with_model};
 
 /// The body of a job once it has ended.
 async fn ended(server: &Server, id: &str) -> Value {
@@ -318,6 +318,60 @@ async fn a_failed_job_is_tried_again() {
         400
     );
     assert_eq!(server.get("/health").await.json()["jobs"]["retried"], 1);
+}
+
+/// Sends a body with a key.
+async fn with_key(server: &Server, key: &str, path: &str, body: Value) -> Reply {
+    let mut request = post(path, body.to_string());
+    let value = format!("Bearer {key}").parse().unwrap();
+    request.headers_mut().insert("authorization", value);
+    server.send(request).await
+}
+
+#[tokio::test]
+async fn a_job_belongs_to_the_key_that_made_it() {
+    let (gate, receiver) = std::sync::mpsc::channel();
+    let flags = [("api-key", "first,second"), ("max-concurrency", "1")];
+    let server = with_model(fake(Then::Gate(receiver)), &flags).await;
+    let job = || json!({"input": {"prompt": "Hello", "sampling_params": {"max_tokens": 2}}});
+    let run = async |key: &str| {
+        let reply = with_key(&server, key, "/run", job()).await;
+        reply.json()["id"].as_str().unwrap().to_string()
+    };
+    let (running, queued) = (run("first").await, run("first").await);
+    for id in [&running, &queued] {
+        for route in ["status", "stream", "cancel", "retry"] {
+            let reply = with_key(&server, "second", &format!("/{route}/{id}"), json!(null)).await;
+            assert_eq!(reply.status, 404, "{route}");
+        }
+    }
+    let purged = with_key(&server, "second", "/purge-queue", json!(null)).await;
+    assert_eq!(purged.json()["removed"], 0);
+    let status = with_key(&server, "first", &format!("/status/{queued}"), json!(null)).await;
+    assert_eq!(status.json()["status"], "IN_QUEUE");
+    let other = run("second").await;
+    let counts = || server.app.jobs.counts();
+    until("one of each key runs", || counts().n_running == 2).await;
+    drop(gate);
+    until("all have ended", || counts().n_completed == 3).await;
+    let status = with_key(&server, "second", &format!("/status/{other}"), json!(null)).await;
+    assert_eq!(status.json()["status"], "COMPLETED");
+}
+
+#[tokio::test]
+async fn a_job_that_failed_by_its_input_keeps_none() {
+    let server = tiny(&[]).await;
+    for input in [
+        json!({"prompt": "Hi", "sampling_params": {"temperature": -1}}),
+        json!({"prompt": 7}),
+    ] {
+        let id = submitted(&server, input).await;
+        assert_eq!(ended(&server, &id).await["status"], "FAILED");
+        let again = server.post(&format!("/retry/{id}"), json!(null)).await;
+        assert_eq!(again.status, 400);
+        let message = again.json()["error"]["message"].to_string();
+        assert!(message.contains("send a corrected job"), "{message}");
+    }
 }
 
 #[tokio::test]

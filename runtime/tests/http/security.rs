@@ -73,6 +73,34 @@ async fn pages_of_any_origin_may_ask_and_need_the_key() {
 }
 
 #[tokio::test]
+async fn a_page_cannot_send_a_body_without_asking_first() {
+    let server = tiny(&[("allowed-origins", "[]")]).await;
+    let body = json!({"prompt": "Hello", "max_tokens": 1}).to_string();
+    let send = async |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/v1/completions");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        server
+            .send(request.body(Body::from(body.clone())).unwrap())
+            .await
+            .status
+    };
+    assert_eq!(send(&[]).await, 200);
+    assert_eq!(send(&[("origin", "https://page")]).await, 415);
+    assert_eq!(
+        send(&[("origin", "https://page"), ("content-type", "text/plain")]).await,
+        415
+    );
+    let json = [("origin", "https://page"), ("content-type", "application/json")];
+    assert_eq!(
+        send(&json).await,
+        200,
+        "a browser sends this only after a permission"
+    );
+}
+
+#[tokio::test]
 async fn which_pages_may_ask_is_a_setting() {
     let origin = |origin| [("origin", origin)];
     let allowed = async |server: &Server, page: &'static str| {

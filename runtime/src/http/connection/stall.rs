@@ -3,11 +3,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use crate::http::places::{Place, Wait};
 
 /// A stream of which a write that makes no progress for a while is an error.
 #[derive(Debug)]
@@ -16,26 +19,31 @@ pub(super) struct StallLimited<S> {
     timeout: Duration,
     deadline: Pin<Box<Sleep>>,
     is_stalled: bool,
+    place: Arc<Place>,
 }
 
 impl<S> StallLimited<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+    pub(super) fn new(stream: S, timeout: Duration, place: Arc<Place>) -> Self {
         Self {
             stream,
             timeout,
             deadline: Box::pin(tokio::time::sleep(timeout)),
             is_stalled: false,
+            place,
         }
     }
 
     /// Passes a write's outcome on, unless it has been pending for too long.
     fn limited<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
-            self.is_stalled = false;
+            if std::mem::take(&mut self.is_stalled) {
+                self.place.end(Wait::Reader);
+            }
             return outcome;
         }
         if !self.is_stalled {
             self.is_stalled = true;
+            self.place.begin(Wait::Reader);
             self.deadline.as_mut().reset(Instant::now() + self.timeout);
         }
         ready!(self.deadline.as_mut().poll(cx));
@@ -91,11 +99,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::http::places::Places;
 
     #[tokio::test]
     async fn a_reader_that_stops_is_given_up() {
         let (near, mut far) = duplex(4);
-        let mut near = StallLimited::new(near, Duration::from_millis(50));
+        let place = Arc::new(Places::new(1).take().await);
+        let mut near = StallLimited::new(near, Duration::from_millis(50), place);
         let mut taken = [0; 20];
         let (written, read) = tokio::join!(near.write_all(&[1; 20]), far.read_exact(&mut taken));
         assert!(written.is_ok() && read.is_ok());

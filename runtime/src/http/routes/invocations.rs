@@ -1,11 +1,12 @@
 //! `POST /invocations`: SageMaker's only route; the fields of the body select another route.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
 
 use super::{chat_completions, completions, embeddings, rerank, score};
 use crate::api::error::ApiError;
@@ -35,7 +36,7 @@ pub(super) async fn create(
     name: RequestName,
     body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    let fields: Map<String, Value> = serde_json::from_slice(&body.0).unwrap_or_default();
+    let (fields, body) = fields(body).await?;
     let has = |field: &str| fields.contains_key(field);
     let serving = app.ready()?;
     let embeds = matches!(serving.info.task, Task::Embed { .. });
@@ -50,4 +51,13 @@ pub(super) async fn create(
     } else {
         completions::create(app, name, body).await
     }
+}
+
+/// The names of a body's fields, none if it is no object; and the body.
+async fn fields(body: JsonBytes) -> Result<(BTreeMap<String, IgnoredAny>, JsonBytes), ApiError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let fields = serde_json::from_slice(&body.0).unwrap_or_default();
+        (fields, body)
+    });
+    read.await.map_err(|_| ApiError::Internal)
 }

@@ -3,10 +3,12 @@
 //! A job is a request to the OpenAI routes of this process, made by a task of its own. Jobs live in this process only:
 //! another replica does not know them.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{Method, Request, StatusCode, header};
@@ -15,18 +17,20 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::StreamExt;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::api::error::{ApiError, shortened};
 use crate::api::jobs::batches::BatchRule;
+use crate::api::jobs::input::OutputKind;
 use crate::api::jobs::input::{self, Call};
 use crate::api::jobs::output::{self, Collector, EventFormat, EventReader};
-use crate::api::jobs::store::{Claim, End, NewJob, RetryError, Status, View};
+use crate::api::jobs::store::{Claim, End, NewJob, Owner, RetryError, Status, View};
 use crate::api::jobs::{KEPT_FOR_ASYNC, KEPT_FOR_SYNC, Work};
 use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
-use crate::http::body::JsonBytes;
+use crate::http::body::{JsonBytes, weight};
 use crate::http::ignored::name_ignored;
 use crate::http::route::{Dialect, Route};
 
@@ -146,6 +150,8 @@ pub(super) struct InsideRouter(pub(super) Router);
 struct JobsState {
     app: Arc<App>,
     openai: Router,
+    /// Whose jobs the client may see.
+    owner: Owner,
 }
 
 impl FromRequestParts<Arc<App>> for JobsState {
@@ -156,12 +162,13 @@ impl FromRequestParts<Arc<App>> for JobsState {
         Ok(Self {
             app: Arc::clone(app),
             openai,
+            owner: parts.extensions.get().copied().ok_or(ApiError::Internal)?,
         })
     }
 }
 
 async fn run(state: JobsState, body: JsonBytes) -> Result<Response, ApiError> {
-    let (claim, ignored) = submit(&state, &body, "", KEPT_FOR_ASYNC)?;
+    let (claim, ignored) = submit(&state, body, "", KEPT_FOR_ASYNC).await?;
     let id = claim.id.clone();
     state.app.jobs.tasks.spawn(work(state.clone(), claim));
     let mut response = Json(json!({"id": id, "status": Status::InQueue.label()})).into_response();
@@ -191,12 +198,12 @@ async fn run_and_wait(
             ));
         }
     };
-    let (claim, ignored) = submit(&state, &body, "sync-", KEPT_FOR_SYNC)?;
+    let (claim, ignored) = submit(&state, body, "sync-", KEPT_FOR_SYNC).await?;
     let id = claim.id.clone();
     let task = state.app.jobs.tasks.spawn(work(state.clone(), claim));
     // The view shows whether the job ended in time.
     let _in_time = tokio::time::timeout(wait, task).await;
-    let view = state.app.jobs.store().view(&id, Instant::now());
+    let view = state.app.jobs.store().view(state.owner, &id, Instant::now());
     let mut response = answer(&view.ok_or_else(|| unknown(&id))?);
     name_ignored(&mut response, &ignored);
     Ok(response)
@@ -215,14 +222,14 @@ async fn status(
 ) -> Result<Response, ApiError> {
     let mut store = state.app.jobs.store();
     if let Some(ttl) = query.ttl {
-        store.keep(&id, Duration::from_millis(ttl.min(POLICY_MS_MAX)));
+        store.keep(state.owner, &id, Duration::from_millis(ttl.min(POLICY_MS_MAX)));
     }
-    let view = store.view(&id, Instant::now());
+    let view = store.view(state.owner, &id, Instant::now());
     view.map(|view| answer(&view)).ok_or_else(|| unknown(&id))
 }
 
 async fn stream(state: JobsState, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let view = state.app.jobs.store().stream(&id, Instant::now());
+    let view = state.app.jobs.store().stream(state.owner, &id, Instant::now());
     let view = view.ok_or_else(|| unknown(&id))?;
     let items: Vec<String> = view
         .items
@@ -238,14 +245,14 @@ async fn stream(state: JobsState, Path(id): Path<String>) -> Result<Response, Ap
 }
 
 async fn cancel(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let status = state.app.jobs.store().cancel(&id, Instant::now());
+    let status = state.app.jobs.store().cancel(state.owner, &id, Instant::now());
     let status = status.ok_or_else(|| unknown(&id))?;
     Ok(Json(json!({"id": id, "status": status.label()})))
 }
 
 async fn retry(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     accepts(&state.app)?;
-    let claim = state.app.jobs.store().retry(&id, Instant::now());
+    let claim = state.app.jobs.store().retry(state.owner, &id, Instant::now());
     let claim = claim.map_err(|error| match error {
         RetryError::Unknown => unknown(&id),
         RetryError::NotFailed(status) => ApiError::Contradiction {
@@ -255,13 +262,17 @@ async fn retry(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, 
                 status.label()
             ),
         },
+        RetryError::Refused => ApiError::Contradiction {
+            param: "id".into(),
+            reason: "the job failed because of its input, which is not kept; send a corrected job".into(),
+        },
     })?;
     state.app.jobs.tasks.spawn(work(state.clone(), claim));
     Ok(Json(json!({"id": id, "status": Status::InQueue.label()})))
 }
 
 async fn purge(state: JobsState) -> Json<Value> {
-    let removed = state.app.jobs.store().purge(Instant::now());
+    let removed = state.app.jobs.store().purge(state.owner, Instant::now());
     Json(json!({"removed": removed, "status": "completed"}))
 }
 
@@ -278,56 +289,62 @@ fn accepts(app: &App) -> Result<(), ApiError> {
 }
 
 /// Takes a job into the store; also the names in its body that mean nothing here.
-fn submit(
+async fn submit(
     state: &JobsState,
-    body: &JsonBytes,
+    body: JsonBytes,
     id_prefix: &str,
     kept_for: Duration,
 ) -> Result<(Claim<Work>, Vec<String>), ApiError> {
     accepts(&state.app)?;
-    let (work, ignored) = read(&body.0)?;
+    let (work, ignored) = elsewhere(move || read(&body.0)).await??;
     let job = NewJob {
         id: format!("{id_prefix}{}-u1", uuid::Uuid::new_v4()),
+        owner: state.owner,
+        n_work_bytes: work.input.get().len(),
         work,
-        n_work_bytes: body.0.len(),
         kept_for,
     };
-    let claim = state
-        .app
-        .jobs
-        .store()
-        .submit(job, Instant::now())
-        .map_err(|_| ApiError::JobsFull)?;
-    Ok((claim, ignored))
+    let submitted = state.app.jobs.store().submit(job, Instant::now());
+    Ok((submitted.map_err(|_| ApiError::JobsFull)?, ignored))
 }
 
+/// Does work that may take long off the threads that serve others.
+async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| ApiError::Internal)
+}
+
+/// The fields of an object, each as it came.
+type RawFields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
 fn read(body: &[u8]) -> Result<(Work, Vec<String>), ApiError> {
-    let mut fields: Map<String, Value> =
-        match serde_json::from_slice(body).map_err(|error| ApiError::BrokenJson {
-            reason: error.to_string(),
-        })? {
-            Value::Object(fields) => fields,
-            _ => return Err(ApiError::NotAnObject),
-        };
-    let input = match fields.shift_remove("input") {
-        Some(Value::Object(input)) => input,
-        None | Some(Value::Null) => {
-            return Err(ApiError::Missing {
-                param: "input".into(),
-            });
-        }
-        Some(other) => return Err(ApiError::invalid("input", "an object", &other)),
+    let broken = |error: serde_json::Error| ApiError::BrokenJson {
+        reason: error.to_string(),
     };
+    let body: &RawValue = serde_json::from_slice(body).map_err(broken)?;
+    let mut fields: RawFields<'_> = match body.get().as_bytes() {
+        [b'{', ..] => serde_json::from_str(body.get()).map_err(broken)?,
+        _ => return Err(ApiError::NotAnObject),
+    };
+    let mut take = |name: &str| fields.remove(name).filter(|value| value.get() != "null");
+    let input = take("input").ok_or_else(|| ApiError::missing("input"))?;
+    if !input.get().starts_with('{') {
+        let got = serde_json::from_str(input.get()).map_err(broken)?;
+        return Err(ApiError::invalid("input", "an object", &got));
+    }
+    let names: RawFields<'_> = serde_json::from_str(input.get()).map_err(broken)?;
     // This server calls nobody, and its outputs lie nowhere but here.
     for name in ["webhook", "s3Config"] {
-        if fields.shift_remove(name).is_some_and(|value| !value.is_null()) {
+        if take(name).is_some() {
             return Err(ApiError::Contradiction {
                 param: name.into(),
                 reason: "this server calls no other one; ask /status or /stream for the results".into(),
             });
         }
     }
-    let policy = fields.shift_remove("policy").unwrap_or_default();
+    let policy = take("policy").map(|policy| serde_json::from_str(policy.get()));
+    let policy: Value = policy.transpose().map_err(broken)?.unwrap_or_default();
     let time = |name: &str, least: u64, default: Duration| match &policy[name] {
         Value::Null => Ok(default),
         value => match value.as_u64().filter(|ms| (least..=POLICY_MS_MAX).contains(ms)) {
@@ -341,10 +358,10 @@ fn read(body: &[u8]) -> Result<(Work, Vec<String>), ApiError> {
     let work = Work {
         execution_timeout: time("executionTimeout", 5_000, EXECUTION_TIMEOUT)?,
         ttl: time("ttl", 10_000, TTL)?,
-        input,
+        input: input.to_owned(),
     };
-    let mut ignored: Vec<String> = fields.keys().cloned().collect();
-    ignored.extend(input::unknown_fields(&work.input));
+    let mut ignored: Vec<String> = fields.keys().map(ToString::to_string).collect();
+    ignored.extend(input::unknown_fields(names.keys().map(AsRef::as_ref)));
     Ok((work, ignored))
 }
 
@@ -377,21 +394,18 @@ fn object(fields: &[(&str, String)]) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Runs a job: waits for a place, sends the request, and stores the output.
+/// Runs a job: waits for its turn, sends the request, and stores the output.
 async fn work(state: JobsState, claim: Claim<Work>) {
     let jobs = &state.app.jobs;
-    let places = Arc::clone(&jobs.places);
-    let waiting = tokio::time::timeout(claim.work.ttl, places.acquire_owned());
-    let place = tokio::select! {
-        place = waiting => place,
+    tokio::select! {
+        () = claim.turn() => {}
         () = claim.cancelled.cancelled() => return,
-    };
-    let Ok(Ok(_place)) = place else {
-        let end = End::TimedOut("the job waited longer than its ttl".into());
-        return jobs.store().finish(&claim, end, Instant::now());
-    };
-    if !jobs.store().start(&claim, Instant::now()) {
-        return;
+        () = tokio::time::sleep(claim.work.ttl) => {
+            let error = "the job waited longer than its ttl";
+            if jobs.store().give_up_waiting(&claim, error, Instant::now()) {
+                return;
+            }
+        }
     }
     let end = tokio::select! {
         end = tokio::time::timeout(claim.work.execution_timeout, perform(&state, &claim)) => end,
@@ -400,20 +414,70 @@ async fn work(state: JobsState, claim: Claim<Work>) {
     };
     let end = match end {
         Ok(Ok(())) => End::Completed,
-        Ok(Err(error)) => End::Failed(error.chars().take(ERROR_CHARS_MAX).collect()),
+        Ok(Err(failed)) => failed.end(),
         Err(_) => End::TimedOut("the job ran longer than its executionTimeout".into()),
     };
     jobs.store().finish(&claim, end, Instant::now());
 }
 
-async fn perform(state: &JobsState, claim: &Claim<Work>) -> Result<(), String> {
+/// Why a job failed.
+enum JobFailure {
+    /// Because of its input: another attempt would fail as well.
+    Refused(String),
+    /// For another reason.
+    Failed(String),
+}
+
+impl JobFailure {
+    fn end(self) -> End {
+        let shortened = |error: String| error.chars().take(ERROR_CHARS_MAX).collect();
+        match self {
+            Self::Refused(error) => End::Refused(shortened(error)),
+            Self::Failed(error) => End::Failed(shortened(error)),
+        }
+    }
+}
+
+impl From<String> for JobFailure {
+    fn from(error: String) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The request that a job makes, as text.
+struct CallText {
+    path: String,
+    body: Option<Bytes>,
+    output: OutputKind,
+}
+
+/// Reads the input of a job. Its values are counted while there are any.
+async fn call(state: &JobsState, claim: &Claim<Work>) -> Result<CallText, JobFailure> {
+    let (app, work) = (Arc::clone(&state.app), Arc::clone(&claim.work));
+    let n_bytes = elsewhere(move || weight(work.input.get().as_bytes())).await;
+    let share = app.body_memory.for_values(n_bytes.map_err(refused)?).await;
+    let work = Arc::clone(&claim.work);
+    let read = move || {
+        let _share = share;
+        let input = serde_json::from_str(work.input.get()).map_err(|error| ApiError::BrokenJson {
+            reason: error.to_string(),
+        })?;
+        let config = &app.config;
+        let rule = BatchRule::of(&config.streaming);
+        let Call { path, body, output } = input::read(&input, &config.served_names.first, rule)?;
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        Ok(CallText { path, body, output })
+    };
+    elsewhere(read).await.map_err(refused)?.map_err(refused)
+}
+
+fn refused(error: ApiError) -> JobFailure {
+    JobFailure::Refused(error.to_string())
+}
+
+async fn perform(state: &JobsState, claim: &Claim<Work>) -> Result<(), JobFailure> {
     let config = &state.app.config;
-    let call = input::read(
-        &claim.work.input,
-        &config.served_names.first,
-        BatchRule::of(&config.streaming),
-    )
-    .map_err(|error| error.to_string())?;
+    let call = call(state, claim).await?;
     let response = asked(state, &call).await?;
     let status = response.status();
     let push = |item| {
@@ -430,7 +494,7 @@ async fn perform(state: &JobsState, claim: &Claim<Work>) -> Result<(), String> {
         let bytes = to_bytes(response.into_body(), ANSWER_BYTES_MAX).await;
         let body = String::from_utf8_lossy(&bytes.map_err(|error| error.to_string())?).into_owned();
         return match status.is_success() {
-            true => push(output::whole(call.output, &body)?),
+            true => Ok(push(output::whole(call.output, &body)?)?),
             false => Err(failure(status, &body)),
         };
     };
@@ -440,14 +504,14 @@ async fn perform(state: &JobsState, claim: &Claim<Work>) -> Result<(), String> {
             collector.event(&event)?.into_iter().try_for_each(push)?;
         }
     }
-    collector.end()?.map_or(Ok(()), push)
+    Ok(collector.end()?.map_or(Ok(()), push)?)
 }
 
 /// Asks the OpenAI route; as often as it is full, because a job has time.
-async fn asked(state: &JobsState, call: &Call) -> Result<Response, String> {
+async fn asked(state: &JobsState, call: &CallText) -> Result<Response, String> {
     loop {
         let (method, body) = match &call.body {
-            Some(body) => (Method::POST, Body::from(body.to_string())),
+            Some(body) => (Method::POST, Body::from(body.clone())),
             None => (Method::GET, Body::empty()),
         };
         let request = Request::builder()
@@ -466,9 +530,13 @@ async fn asked(state: &JobsState, call: &Call) -> Result<Response, String> {
     }
 }
 
-fn failure(status: StatusCode, body: &str) -> String {
+fn failure(status: StatusCode, body: &str) -> JobFailure {
     let message = serde_json::from_str(body)
         .ok()
         .and_then(|body| output::error_of(&body));
-    message.unwrap_or_else(|| format!("the route answered {status}"))
+    let message = message.unwrap_or_else(|| format!("the route answered {status}"));
+    match status.is_client_error() {
+        true => JobFailure::Refused(message),
+        false => JobFailure::Failed(message),
+    }
 }
