@@ -1,21 +1,22 @@
 //! Chat templates: turn messages into a prompt.
 //!
-//! Owns the choice of the template and how its prompt ends. A template comes from the Hub or from a request, so it is
-//! tried in a process of its own first; a request's template is also rendered there. Must not know requests, tokens or
-//! HTTP.
+//! Owns the choice of the template, the form of its messages, and how its prompt ends. Must not know requests, tokens
+//! or HTTP.
 
 mod compiled;
 mod content;
 mod conversation;
-mod dialect;
 mod error;
 mod named;
-pub mod sandbox;
+mod open_message;
+mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use crds::settings::ContentFormat;
-use serde_json::Value as Json;
 
 use crate::tokenizer::TokenizerConfig;
 
@@ -24,31 +25,31 @@ pub use content::text;
 pub use conversation::{Conversation, Ending, SpecialTokens};
 pub use error::{RenderError, TemplateError};
 pub use named::NamedTemplate;
+use slots::Slots;
 
-/// Longest template, in bytes. The longest on the Hub have about 20 kB.
-const BYTES_MAX: usize = 256 << 10;
-/// Longest template of a request, in bytes.
+/// The template that is used where tools are given, if the model has it.
+const TOOL_USE: &str = "tool_use";
+/// Longest template of a request, in bytes. The longest on the Hub have about 30 kB.
 const REQUEST_BYTES_MAX: usize = 128 << 10;
+/// Templates of requests that are rendered at once.
+const OF_REQUESTS_MAX: usize = 2;
 
-/// A chat template.
-#[derive(Debug)]
+static OF_REQUESTS: Slots = Slots::new(OF_REQUESTS_MAX);
+
+/// A chat template, or several with names.
+#[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    source: String,
-    body: Body,
+    default: Arc<CompiledTemplate>,
+    named: BTreeMap<String, Arc<CompiledTemplate>>,
+    /// What all templates say.
+    sources: Arc<str>,
     special_tokens: SpecialTokens,
     content_format: ContentFormat,
-}
-
-#[derive(Debug)]
-enum Body {
-    /// Compiled in this process.
-    Compiled(Box<CompiledTemplate>),
-    /// The template of a request: each rendering compiles it in a process of its own.
-    Sandboxed,
+    is_of_request: bool,
 }
 
 impl ChatTemplate {
-    /// Compiles `custom` if it is given, else the template of the checkpoint; `None` if it has none.
+    /// Compiles `custom` if it is given, else the templates of the checkpoint; `None` if it has none.
     ///
     /// # Errors
     /// [`TemplateError`] for a template that is not valid.
@@ -61,67 +62,92 @@ impl ChatTemplate {
         ];
         let known = tokens
             .into_iter()
-            .filter_map(|(name, token)| Some((name, token.clone()?)));
-        let source = custom.or(config.chat_template.as_deref());
-        source
-            .map(|source| Self::compile(source, known.collect()))
-            .transpose()
+            .filter_map(|(name, token)| Some((name, token.clone()?)))
+            .collect();
+        if let Some(custom) = custom {
+            return Self::compile(custom, known).map(Some);
+        }
+        let Some(default) = &config.chat_template else {
+            return Ok(None);
+        };
+        let mut template = Self::compile(default, known)?;
+        for (name, source) in &config.named_chat_templates {
+            let compiled = CompiledTemplate::compile(source).map_err(|error| TemplateError {
+                reason: format!("the template {name}: {error}"),
+            })?;
+            template.named.insert(name.clone(), Arc::new(compiled));
+        }
+        let sources = template.named.values().map(|named| named.source());
+        let sources: Vec<&str> = std::iter::once(default.as_str()).chain(sources).collect();
+        template.sources = sources.join("\n").into();
+        Ok(Some(template))
     }
 
-    /// Compiles a template. A process of its own compiles it first, so that a template that overflows the stack or
-    /// takes too long is an error.
+    /// Compiles a template.
     ///
     /// # Errors
     /// [`TemplateError`] for a template that is not valid.
     pub fn compile(source: &str, special_tokens: SpecialTokens) -> Result<Self, TemplateError> {
-        check_size(source, BYTES_MAX)?;
-        sandbox::check(source, &special_tokens)?;
-        let compiled = CompiledTemplate::compile(source, special_tokens.clone())?;
         Ok(Self {
-            source: source.to_owned(),
-            content_format: compiled.content_format(),
-            body: Body::Compiled(Box::new(compiled)),
+            default: Arc::new(CompiledTemplate::compile(source)?),
+            named: BTreeMap::new(),
+            sources: source.into(),
             special_tokens,
+            content_format: ContentFormat::Auto,
+            is_of_request: false,
         })
     }
 
-    /// The template of a request, which is compiled and rendered in a process of its own.
+    /// The template that a request contains; few such are rendered at once.
     ///
     /// # Errors
-    /// [`TemplateError`] for a template that is too long. A template that is not valid is an error of
-    /// [`ChatTemplate::render`], or of this function if no sandbox is enabled.
+    /// [`TemplateError`] for a template that is too long or not valid.
     pub fn of_request(source: &str, special_tokens: SpecialTokens) -> Result<Self, TemplateError> {
-        check_size(source, REQUEST_BYTES_MAX)?;
-        if !sandbox::is_enabled() {
-            return Self::compile(source, special_tokens);
+        if source.len() > REQUEST_BYTES_MAX {
+            let n_bytes = source.len();
+            return Err(TemplateError {
+                reason: format!("the template has {n_bytes} bytes; at most {REQUEST_BYTES_MAX} are allowed"),
+            });
         }
+        let template = Self::compile(source, special_tokens)?;
         Ok(Self {
-            source: source.to_owned(),
-            body: Body::Sandboxed,
-            special_tokens,
-            content_format: ContentFormat::Auto,
+            is_of_request: true,
+            ..template
+        })
+    }
+
+    /// The model's template with this name.
+    pub fn named(&self, name: &str) -> Option<Self> {
+        let default = match name {
+            "default" => &self.default,
+            name => self.named.get(name)?,
+        };
+        Some(Self {
+            default: default.clone(),
+            named: BTreeMap::new(),
+            ..self.clone()
         })
     }
 
     /// Sets the form of contents that the template reads; `Auto` keeps the detected form.
     pub fn with_content_format(self, content_format: ContentFormat) -> Self {
-        match content_format {
-            ContentFormat::Auto => self,
-            ContentFormat::String | ContentFormat::Openai => Self {
-                content_format,
-                ..self
-            },
+        Self {
+            content_format,
+            ..self
         }
     }
 
     /// The form of contents that the template reads.
     pub fn content_format(&self) -> ContentFormat {
-        self.content_format
+        match self.content_format {
+            ContentFormat::Auto => self.default.content_format(),
+            format => format,
+        }
     }
 
-    /// The template in Jinja.
+    /// The text of the template, or of all templates.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.sources
     }
 
     /// Variables such as `bos_token`, for another template of the same model.
@@ -129,50 +155,19 @@ impl ChatTemplate {
         self.special_tokens.clone()
     }
 
-    /// Renders the prompt of a conversation.
+    /// Renders the prompt of a conversation. A conversation with tools is rendered by the template `tool_use`, if there
+    /// is one.
     ///
     /// # Errors
     /// [`RenderError`] if the template rejects the messages, fails, or takes too long.
     pub fn render(&self, conversation: &Conversation) -> Result<String, RenderError> {
-        let prompt = match &self.body {
-            Body::Sandboxed => sandbox::render(&self.source, &self.special_tokens, conversation)?,
-            Body::Compiled(compiled) => compiled.render(conversation, self.content_format)?,
-        };
-        match conversation.ending {
-            Ending::GenerationPrompt | Ending::Messages => Ok(prompt),
-            Ending::OpenMessage => open_message(prompt, conversation.messages.last()),
-        }
+        let has_tools = conversation
+            .variables
+            .get("tools")
+            .is_some_and(|tools| !tools.is_null());
+        let tool_use = self.named.get(TOOL_USE).filter(|_| has_tools);
+        let template = tool_use.unwrap_or(&self.default);
+        let _slot = self.is_of_request.then(|| OF_REQUESTS.take());
+        template.render(conversation, &self.special_tokens, self.content_format)
     }
-}
-
-fn check_size(source: &str, n_bytes_max: usize) -> Result<(), TemplateError> {
-    if source.len() <= n_bytes_max {
-        return Ok(());
-    }
-    Err(TemplateError {
-        reason: format!(
-            "the template has {} bytes; at most {n_bytes_max} are allowed",
-            source.len()
-        ),
-    })
-}
-
-/// Removes the text after the content of the last message.
-fn open_message(mut prompt: String, last: Option<&Json>) -> Result<String, RenderError> {
-    let content = last
-        .map(|message| content::text(&message["content"]))
-        .unwrap_or_default();
-    let content = content.as_ref();
-    // Templates may trim contents at both ends. The answer continues after the rest of this one.
-    let (untrimmed, trimmed) = (prompt.rfind(content), prompt.rfind(content.trim()));
-    let end = untrimmed
-        .map(|start| start + content.len())
-        .or(trimmed.map(|start| start + content.trim().len()));
-    let end = end
-        .filter(|_| !content.trim().is_empty())
-        .ok_or_else(|| RenderError {
-            reason: "continue_final_message: the template does not write the last message's content".into(),
-        })?;
-    prompt.truncate(end);
-    Ok(prompt)
 }

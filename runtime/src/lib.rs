@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod grammar;
 pub mod http;
 pub mod inspect;
+pub mod jinja;
 pub mod listen;
 pub mod model;
 pub mod parsers;

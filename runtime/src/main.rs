@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use crds::failure::Failure;
 use crds::settings::{LogFormat, LogLevel};
 use runtime::api::openapi;
-use runtime::chat_template::sandbox;
 use runtime::cli::{self, Action};
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::http::routes;
@@ -21,12 +20,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == sandbox::COMMAND)
-    {
-        return sandbox::run();
-    }
     let environment = Environment::of_process();
     let action = cli::parse();
     let runtime = tokio::runtime::Runtime::new().expect("the operating system gives threads");
@@ -79,10 +72,6 @@ fn check(model: &Path, file: &Path, environment: &Environment) -> Result<(), Fai
 async fn serve(arguments: &ServeArguments, environment: &Environment) -> Result<(), Failure> {
     let config = config::resolve(arguments, environment).map_err(|error| error.failure())?;
     log(config.serving.log_level(), config.serving.log_format());
-    match std::env::current_exe() {
-        Ok(program) => sandbox::enable(program),
-        Err(error) => tracing::warn!(%error, "templates of requests share this process"),
-    }
     server::serve(config).await.map_err(|error| error.failure())
 }
 

@@ -185,7 +185,7 @@ settings! {
         #[schemars(title = "Tokenizer threads", range(min = 0, max = 1024))]
         tokenizer_pool_size: u32 = 0, Row { valid: &["0", "1024"], invalid: &["-1", "1025", "all"], ..ROW };
         /// Form in which the chat template expects the content of a message: a text, or a list of parts as in OpenAI's
-        /// API. `auto` tries both.
+        /// API. `auto` follows the template.
         #[schemars(title = "Content format")]
         chat_template_content_format: ContentFormat = ContentFormat::Auto, Row {
             valid: &["auto", "string", "openai"], invalid: &["text"], ..ROW

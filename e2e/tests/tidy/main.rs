@@ -20,7 +20,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("runtime/src", &["k8s_openapi", "kube::"]),
     (
         "runtime/src/engine",
-        &["axum", "serde", "tokenizers", "minijinja", "reqwest"],
+        &["axum", "serde", "tokenizers", "jinja", "reqwest"],
     ),
     ("runtime/src/model", &["axum", "tokio", "tokenizers", "reqwest"]),
     ("runtime/src/api", &["axum"]),
@@ -30,6 +30,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("runtime/src/grammar", &["axum", "tokio"]),
     ("runtime/src/parsers", &["axum", "tokio"]),
     ("runtime/src/chat_template", &["axum", "tokio"]),
+    ("runtime/src/jinja", &["axum", "tokio", "tokenizer"]),
     ("operator/src/reconcile/status", &["object.spec"]),
     ("operator/src/reconcile/apply.rs", &["object.spec"]),
     (

@@ -1,89 +1,98 @@
-//! A template that is compiled and rendered in this process.
-
-use std::collections::BTreeMap;
+//! One template of a model, and what it makes of a conversation.
 
 use crds::settings::ContentFormat;
-use minijinja::value::Serde;
-use minijinja::{Environment, Value};
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 
-use super::content;
+use super::content::Contents;
 use super::conversation::{Conversation, Ending, SpecialTokens};
-use super::dialect::{NAME, described, environment};
 use super::error::{RenderError, TemplateError};
-
-/// Stack of the thread that compiles: the compiler recurses without bound over chains such as `- - - 1`. It is larger
-/// than the stack of the process that tries a template first. Only used pages take memory.
-const COMPILE_STACK_BYTES: usize = 64 << 20;
+use super::open_message::{Mark, cut};
+use crate::jinja::Template;
 
 /// A compiled template.
 #[derive(Debug)]
 pub(super) struct CompiledTemplate {
-    environment: Environment<'static>,
-    special_tokens: SpecialTokens,
+    source: String,
+    template: Template,
+    contents: Contents,
     /// Whether the template mentions the role `developer`.
     knows_developers: bool,
 }
 
 impl CompiledTemplate {
-    /// Compiles a template on a thread with a large stack.
+    /// Compiles a template.
     ///
     /// # Errors
     /// [`TemplateError`] for a template that is not valid.
-    pub(super) fn compile(source: &str, special_tokens: SpecialTokens) -> Result<Self, TemplateError> {
-        let failed = |reason: &dyn std::fmt::Display| TemplateError {
-            reason: format!("the template cannot be compiled: {reason}"),
-        };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new()
-                .name("template".to_owned())
-                .stack_size(COMPILE_STACK_BYTES);
-            let compiling = thread
-                .spawn_scoped(scope, || Self::compile_here(source, special_tokens))
-                .map_err(|error| failed(&error))?;
-            compiling
-                .join()
-                .unwrap_or_else(|_| Err(failed(&"the compiler panicked")))
+    pub(super) fn compile(source: &str) -> Result<Self, TemplateError> {
+        let template = Template::parse(source).map_err(|error| TemplateError {
+            reason: format!("the template cannot be compiled: {error}"),
+        })?;
+        let contents = Contents::of(&template, |messages| {
+            let variables = [
+                ("messages", messages),
+                ("tools", &Json::Null),
+                ("documents", &Json::Null),
+            ];
+            template.render(&variables).unwrap_or_default()
+        });
+        Ok(Self {
+            contents,
+            template,
+            knows_developers: source.contains("developer"),
+            source: source.to_owned(),
         })
     }
 
-    /// Compiles a template on this thread. A hostile one may overflow the stack.
-    ///
-    /// # Errors
-    /// [`TemplateError`] for a template that is not valid.
-    pub(super) fn compile_here(source: &str, special_tokens: SpecialTokens) -> Result<Self, TemplateError> {
-        Ok(Self {
-            environment: environment(source)?,
-            special_tokens,
-            knows_developers: source.contains("developer"),
-        })
+    /// The template in Jinja.
+    pub(super) fn source(&self) -> &str {
+        &self.source
     }
 
     /// The form of contents that the template reads.
     pub(super) fn content_format(&self) -> ContentFormat {
-        content::detect(|content| {
-            let conversation = Conversation {
-                messages: Vec::new(),
-                ending: Ending::GenerationPrompt,
-                variables: Map::new(),
-            };
-            let messages = [json!({"role": "user", "content": content})];
-            self.write(&messages, &conversation).unwrap_or_default()
-        })
+        match self.contents {
+            Contents::Texts => ContentFormat::String,
+            Contents::Parts | Contents::Both => ContentFormat::Openai,
+        }
     }
 
-    /// Renders a conversation, with its contents in this form.
+    /// Renders a conversation. Its contents get this form; `Auto` is the form that the template reads.
     ///
     /// # Errors
-    /// [`RenderError`] if the template rejects the messages, fails, or takes too many steps.
+    /// [`RenderError`] if the template rejects the messages, fails, or exceeds a bound.
     pub(super) fn render(
         &self,
         conversation: &Conversation,
+        special_tokens: &SpecialTokens,
         content_format: ContentFormat,
     ) -> Result<String, RenderError> {
-        let mut messages = content::with_contents(&conversation.messages, content_format);
+        let contents = Contents::of_setting(content_format).unwrap_or(self.contents);
+        let rendered = self.render_as(contents, conversation, special_tokens);
+        match rendered {
+            // Some templates refuse an empty text and take it in a part.
+            Err(error) if contents == Contents::Both => {
+                let as_parts = self.render_as(Contents::Parts, conversation, special_tokens);
+                as_parts.map_err(|_| error)
+            }
+            rendered => rendered,
+        }
+    }
+
+    fn render_as(
+        &self,
+        contents: Contents,
+        conversation: &Conversation,
+        special_tokens: &SpecialTokens,
+    ) -> Result<String, RenderError> {
+        let mut messages = contents.convert(&conversation.messages);
         self.rename_developers(&mut messages);
-        self.write(&messages, conversation)
+        if conversation.ending != Ending::OpenMessage {
+            return self.write(messages, conversation, special_tokens);
+        }
+        let mark = Mark::outside_of(&[&self.source, &Json::from(messages.clone()).to_string()]);
+        mark.put_behind(messages.last_mut())?;
+        cut(self.write(messages, conversation, special_tokens)?, &mark)
     }
 
     /// Renames OpenAI's newer role `developer` to `system`, unless the template mentions it. Otherwise the template
@@ -101,23 +110,32 @@ impl CompiledTemplate {
     }
 
     /// Renders `messages` with the variables and the ending of `conversation`.
-    fn write(&self, messages: &[Json], conversation: &Conversation) -> Result<String, RenderError> {
-        let template = self
-            .environment
-            .get_template(NAME)
-            .expect("the environment has this template");
-        let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
-        for (name, value) in &conversation.variables {
-            variables.insert(name, Value::from(Serde(value)));
-        }
-        for (name, token) in &self.special_tokens {
-            variables.insert(name, Value::from(token.as_str()));
-        }
-        let adds_prompt = conversation.ending == Ending::GenerationPrompt;
-        variables.insert("messages", Value::from(Serde(messages)));
-        variables.insert("add_generation_prompt", Value::from(adds_prompt));
-        template.render(variables).map_err(|error| RenderError {
-            reason: described(&error),
+    fn write(
+        &self,
+        messages: Vec<Json>,
+        conversation: &Conversation,
+        special_tokens: &SpecialTokens,
+    ) -> Result<String, RenderError> {
+        let messages = Json::from(messages);
+        let adds_prompt = Json::from(conversation.ending == Ending::GenerationPrompt);
+        let tokens: Vec<(&str, Json)> = special_tokens
+            .iter()
+            .map(|(name, token)| (*name, Json::from(token.as_str())))
+            .collect();
+        // The first value of a name counts.
+        let mut variables: Vec<(&str, &Json)> =
+            vec![("messages", &messages), ("add_generation_prompt", &adds_prompt)];
+        variables.extend(tokens.iter().map(|(name, token)| (*name, token)));
+        variables.extend(
+            conversation
+                .variables
+                .iter()
+                .map(|(name, value)| (&**name, value)),
+        );
+        // As in transformers, these exist always.
+        variables.extend([("tools", &Json::Null), ("documents", &Json::Null)]);
+        self.template.render(&variables).map_err(|error| RenderError {
+            reason: error.to_string(),
         })
     }
 }

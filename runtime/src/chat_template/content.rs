@@ -5,39 +5,62 @@ use std::borrow::Cow;
 use crds::settings::ContentFormat;
 use serde_json::{Value, json};
 
+use crate::jinja::Template;
+
 /// A text that no template contains.
 const PROBE: &str = "qzprobezq";
 
-/// Detects the form that a template reads: `write` renders a message with a content. A template that iterates over
-/// parts writes nothing, or single letters, for a text.
-pub(super) fn detect(write: impl Fn(Value) -> String) -> ContentFormat {
-    let writes_probe = |content: Value| {
-        let text = write(content);
-        // A template that takes a list for a text writes it in Python's syntax.
-        text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
-    };
-    let reads_text = writes_probe(json!(PROBE));
-    if !reads_text && writes_probe(json!([{"type": "text", "text": PROBE}])) {
-        ContentFormat::Openai
-    } else {
-        ContentFormat::String
-    }
+/// The contents that a template reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contents {
+    Texts,
+    Parts,
+    /// Both: each content stays as it was sent.
+    Both,
 }
 
-/// The messages with their contents in this form; unchanged for `Auto`.
-pub(super) fn with_contents(messages: &[Value], format: ContentFormat) -> Vec<Value> {
-    let converted = |message: &Value| {
-        let content = &message["content"];
-        let content = match format {
-            ContentFormat::String if content.is_array() => Value::String(text(content).into_owned()),
-            ContentFormat::Openai if content.is_string() => json!([{"type": "text", "text": content}]),
-            ContentFormat::Auto | ContentFormat::String | ContentFormat::Openai => return message.clone(),
+impl Contents {
+    /// What a template reads. It reads parts if it has a loop over the content of a message, as in vLLM, and `writes`
+    /// the text of a user's part. It reads texts too if it writes a user's text.
+    pub(super) fn of(template: &Template, writes: impl Fn(&Value) -> String) -> Self {
+        let writes_probe = |content: Value| {
+            let text = writes(&json!([{"role": "user", "content": content}]));
+            // A template that takes a list for a text writes it in Python's syntax.
+            text.contains(PROBE) && !text.contains("'type'") && !text.contains("\"type\"")
         };
-        let mut message = message.clone();
-        message["content"] = content;
-        message
-    };
-    messages.iter().map(converted).collect()
+        let reads_parts = template.loops_over("messages", "content")
+            && writes_probe(json!([{"type": "text", "text": PROBE}]));
+        match (reads_parts, writes_probe(json!(PROBE))) {
+            (false, _) => Self::Texts,
+            (true, true) => Self::Both,
+            (true, false) => Self::Parts,
+        }
+    }
+
+    /// What a setting asks for; `None` for `Auto`.
+    pub(super) fn of_setting(format: ContentFormat) -> Option<Self> {
+        match format {
+            ContentFormat::Auto => None,
+            ContentFormat::String => Some(Self::Texts),
+            ContentFormat::Openai => Some(Self::Parts),
+        }
+    }
+
+    /// The messages with such contents.
+    pub(super) fn convert(self, messages: &[Value]) -> Vec<Value> {
+        let converted = |message: &Value| {
+            let content = &message["content"];
+            let content = match self {
+                Self::Texts if content.is_array() => Value::String(text(content).into_owned()),
+                Self::Parts if content.is_string() => json!([{"type": "text", "text": content}]),
+                Self::Texts | Self::Parts | Self::Both => return message.clone(),
+            };
+            let mut message = message.clone();
+            message["content"] = content;
+            message
+        };
+        messages.iter().map(converted).collect()
+    }
 }
 
 /// A content as one text. Line ends join the parts, as in vLLM.
@@ -54,43 +77,55 @@ pub fn text(content: &Value) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::compiled::CompiledTemplate;
     use super::*;
 
-    fn detected(source: &str) -> ContentFormat {
-        let template = CompiledTemplate::compile(source, BTreeMap::new());
-        template.unwrap().content_format()
+    fn contents(source: &str) -> Contents {
+        let template = Template::parse(source).unwrap();
+        Contents::of(&template, |messages| {
+            template.render(&[("messages", messages)]).unwrap_or_default()
+        })
     }
 
     #[test]
-    fn the_form_that_a_template_reads_is_detected() {
-        let text = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
-        assert_eq!(detected(text), ContentFormat::String);
-        let parts = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}\
-                     {% endif %}{% endfor %}{% endfor %}";
-        assert_eq!(detected(parts), ContentFormat::Openai);
-        let both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}\
-                    {% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}";
-        assert_eq!(detected(both), ContentFormat::String);
-        assert_eq!(detected("{{ raise_exception('no') }}"), ContentFormat::String);
-        assert_eq!(detected("{{ messages | tojson }}"), ContentFormat::String);
+    fn a_loop_over_contents_reads_parts() {
+        let loops = "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}";
+        let quoted = loops.replace(".content", "['content']");
+        let copied = loops.replace("m.content", "c | list");
+        for source in [
+            format!("{{% for m in messages %}}{loops}{{% endfor %}}"),
+            format!("{{% set rest = messages[0:] %}}{{% for m in rest %}}{quoted}{{% endfor %}}"),
+            format!("{{% for m in messages %}}{{% set c = m.content %}}{copied}{{% endfor %}}"),
+        ] {
+            assert_eq!(contents(&source), Contents::Parts, "{source}");
+        }
+        let both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}LOOP{% endif %}\
+                    {% endfor %}";
+        assert_eq!(contents(&both.replace("LOOP", loops)), Contents::Both);
+        for source in [
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
+            "{% for m in messages %}{% for c in m.tool_calls %}{{ c }}{% endfor %}{% endfor %}",
+            "{# {% for m in messages %}{% for p in m.content %}{% endfor %}{% endfor %} #}",
+            "{{ messages | tojson }}",
+            // Only other messages have parts.
+            "{% for m in messages %}{% if m.role == 'tool' %}{% for p in m.content %}{{ p }}{% endfor %}\
+             {% else %}{{ 'user: ' + m.content }}{% endif %}{% endfor %}",
+        ] {
+            assert_eq!(contents(source), Contents::Texts, "{source}");
+        }
     }
 
     #[test]
-    fn contents_are_converted_to_the_form() {
+    fn contents_are_converted() {
         let parts = json!([{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]);
         let text = json!([{"role": "user", "content": "a"}]);
-        let of = |format: ContentFormat, messages: &Value| {
-            with_contents(messages.as_array().unwrap(), format)[0]["content"].clone()
+        let of = |contents: Contents, messages: &Value| {
+            contents.convert(messages.as_array().unwrap())[0]["content"].clone()
         };
-        assert_eq!(of(ContentFormat::String, &parts), "a\nb");
-        assert_eq!(of(ContentFormat::String, &text), "a");
-        assert_eq!(of(ContentFormat::Openai, &parts), parts[0]["content"]);
-        assert_eq!(
-            of(ContentFormat::Openai, &text),
-            json!([{"type": "text", "text": "a"}])
-        );
+        assert_eq!(of(Contents::Texts, &parts), "a\nb");
+        assert_eq!(of(Contents::Texts, &text), "a");
+        assert_eq!(of(Contents::Parts, &parts), parts[0]["content"]);
+        assert_eq!(of(Contents::Parts, &text), json!([{"type": "text", "text": "a"}]));
+        assert_eq!(of(Contents::Both, &parts), parts[0]["content"]);
+        assert_eq!(of(Contents::Both, &text), "a");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::*;
 
@@ -67,24 +67,81 @@ fn chatml_has_the_requested_ending() {
 }
 
 #[test]
-fn an_open_message_must_have_content() {
-    let empty = conversation(
-        json!([{"role": "assistant", "content": " "}]),
-        Ending::OpenMessage,
-    );
+fn an_open_message_ends_behind_its_content_wherever_the_text_occurs() {
+    let of = |source: &str, content: Json| {
+        let messages = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]);
+        render_with(source, &conversation(messages, Ending::OpenMessage))
+    };
+    let before = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
+    for content in [
+        "<",
+        "im",
+        "|",
+        "e",
+        "\n",
+        " a",
+        "a ",
+        "a",
+        "",
+        " ",
+        "END_OF_OPEN_MESSAGE_0_ ",
+    ] {
+        assert_eq!(of(CHATML, json!(content)), Ok(format!("{before}{content}")));
+    }
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "image"}]);
+    let walks = "{% for m in messages %}[{% for p in m.content %}{{ p.text }}{% endfor %}]{% endfor %}";
+    assert_eq!(of(walks, parts.clone()).as_deref(), Ok("[a][ab"));
+    assert_eq!(of(CHATML, parts), Ok(format!("{before}a\nb")));
+    // A template that trims contents trims the end of this one, and what it writes again behind it is gone.
+    let trims =
+        "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}(end of {{ messages | length }}, a)";
+    assert_eq!(of(trims, json!(" a \n")).as_deref(), Ok("[a][a"));
     assert!(
-        render_with(CHATML, &empty)
+        of("{{ messages[0].content }}", json!("b"))
             .unwrap_err()
             .contains("continue_final_message")
     );
-    let trimmed = conversation(
-        json!([{"role": "assistant", "content": " a "}]),
-        Ending::OpenMessage,
+}
+
+#[test]
+fn contents_stay_as_they_were_sent_where_the_template_reads_both() {
+    let both = "{% for m in messages %}{% if m.content is string %}{{ m.content | trim }}{% else %}\
+                {% for p in m.content %}{{ p.text }}{% endfor %}{% endif %};{% endfor %}";
+    let messages = json!([
+        {"role": "user", "content": [{"type": "text", "text": " One."}, {"type": "text", "text": "Two. "}]},
+        {"role": "user", "content": " three "},
+    ]);
+    let messages = conversation(messages, Ending::Messages);
+    assert_eq!(render_with(both, &messages).as_deref(), Ok(" One.Two. ;three;"));
+    // A template that refuses a text is given its part.
+    let strict = both.replace(
+        "{{ m.content | trim }}",
+        "{{ raise_exception('empty') if not m.content else m.content }}",
     );
-    assert_eq!(
-        render_with("[{{ messages[0].content | trim }}]", &trimmed).unwrap(),
-        "[a"
-    );
+    let empty = conversation(json!([{"role": "user", "content": ""}]), Ending::Messages);
+    assert_eq!(render_with(&strict, &empty).as_deref(), Ok(";"));
+}
+
+#[test]
+fn tools_choose_the_template_tool_use() {
+    let named = [
+        ("tool_use".to_owned(), "T{{ tools | length }}".to_owned()),
+        ("rag".to_owned(), "R".to_owned()),
+    ];
+    let config = TokenizerConfig {
+        chat_template: Some("D".into()),
+        named_chat_templates: named.into(),
+        ..TokenizerConfig::default()
+    };
+    let template = ChatTemplate::choose(None, &config).unwrap().unwrap();
+    let mut hi = conversation(json!([]), Ending::Messages);
+    assert_eq!(template.render(&hi).unwrap(), "D");
+    hi.variables.insert("tools".into(), json!([{"type": "function"}]));
+    assert_eq!(template.render(&hi).unwrap(), "T1");
+    assert_eq!(template.named("rag").unwrap().render(&hi).unwrap(), "R");
+    assert!(template.named("other").is_none());
+    let custom = ChatTemplate::choose(Some("C"), &config).unwrap().unwrap();
+    assert_eq!(custom.render(&hi).unwrap(), "C");
 }
 
 #[test]
@@ -128,8 +185,8 @@ fn the_dialect_of_the_hub() {
         "1",
     );
     check(
-        "{%- if tools %}t{% endif -%} {{ 'x' if documents is not defined }}",
-        "x",
+        "{%- if tools %}t{% endif -%} {{ tools is none }} {{ documents is none }} {{ nothing is defined }}",
+        "True True False",
     );
     check("  {% if true %}\n  a\n  {% endif %}\n", "  a\n");
     check("a {%- generation -%} b {% endgeneration %} c", "ab  c");
@@ -176,16 +233,7 @@ fn an_exception_of_a_template_is_the_error() {
         refusal("{{ raise_exception('roles must alternate') }}"),
         "roles must alternate"
     );
-    assert!(refusal("{{ messages.nothing.at_all }}").contains("undefined"));
-}
-
-#[test]
-fn a_hostile_template_ends() {
-    assert!(
-        refusal("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}")
-            .contains("steps")
-    );
-    assert!(!refusal("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").is_empty());
+    assert!(refusal("{{ messages.nothing.at_all }}").contains("'list object' has no attribute 'nothing'"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The configuration of a tokenizer: `tokenizer_config.json`, `chat_template.jinja` and related files of a checkpoint.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,12 +11,16 @@ use super::special::AddedToken;
 
 /// Largest of these files, in bytes.
 const BYTES_MAX: u64 = 64 << 20;
+/// Files of the folder of additional templates.
+const ADDITIONAL_TEMPLATES_MAX: usize = 64;
 
 /// The fields that this version uses. Each may be absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerConfig {
     /// Template that turns messages into a prompt.
     pub chat_template: Option<String>,
+    /// Further templates by their names, such as `tool_use`.
+    pub named_chat_templates: BTreeMap<String, String>,
     /// Text of the token that begins a sequence.
     pub bos_token: Option<String>,
     /// Text of the token that ends a sequence.
@@ -67,8 +72,9 @@ const NAMED_TOKENS: [&str; 7] = [
 ];
 
 impl TokenizerConfig {
-    /// Reads the files of a folder. `chat_template.jinja` replaces the template of `tokenizer_config.json`;
-    /// `special_tokens_map.json` and `added_tokens.json` fill in fields that it lacks.
+    /// Reads the files of a folder. `chat_template.jinja` and the files of `additional_chat_templates` replace the
+    /// templates of `tokenizer_config.json`; `chat_template.json`, `special_tokens_map.json` and `added_tokens.json`
+    /// fill in what it lacks.
     ///
     /// # Errors
     /// [`TokenizerError`] for a file that exists and cannot be used.
@@ -85,14 +91,24 @@ impl TokenizerConfig {
         if let Some(template) = read_text(folder.join("chat_template.jinja"))? {
             config.chat_template = Some(template);
         }
+        for (name, template) in additional_templates(&folder.join("additional_chat_templates"))? {
+            config.named_chat_templates.insert(name, template);
+        }
+        if config.chat_template.is_none() {
+            // Repositories with a processor have this older file.
+            let older = json("chat_template.json")?;
+            (config.chat_template, config.named_chat_templates) = chat_templates(&older["chat_template"]);
+        }
         Ok(config)
     }
 
     pub(super) fn from_json(json: &Value) -> Self {
         let token = |field: &str| content(&json[field]);
         let flag = |field: &str| json[field].as_bool();
+        let (chat_template, named_chat_templates) = chat_templates(&json["chat_template"]);
         Self {
-            chat_template: chat_template(&json["chat_template"]),
+            chat_template,
+            named_chat_templates,
             bos_token: token("bos_token"),
             eos_token: token("eos_token"),
             pad_token: token("pad_token"),
@@ -175,19 +191,51 @@ fn added_tokens(json: &Value) -> Vec<AddedToken> {
         .collect()
 }
 
-/// The template: the only one, or the default of several named ones.
-fn chat_template(value: &Value) -> Option<String> {
-    let named = |wanted: &str| {
-        let entries = value.as_array()?;
-        let entry = entries.iter().find(|entry| entry["name"] == wanted)?;
-        entry["template"].as_str()
+/// The default template, and the others by their names. A single template has no name; of several without a default,
+/// the first is it.
+fn chat_templates(value: &Value) -> (Option<String>, BTreeMap<String, String>) {
+    let listed = |entry: &Value| Some((text(&entry["name"])?, text(&entry["template"])?));
+    let named: Vec<(String, String)> = match value {
+        Value::String(only) => return (Some(only.clone()), BTreeMap::new()),
+        Value::Array(entries) => entries.iter().filter_map(listed).collect(),
+        Value::Object(entries) => {
+            let entries = entries.iter();
+            entries
+                .filter_map(|(name, template)| Some((name.clone(), text(template)?)))
+                .collect()
+        }
+        _ => Vec::new(),
     };
-    let first = || value.get(0)?["template"].as_str();
-    value
-        .as_str()
-        .or_else(|| named("default"))
-        .or_else(first)
-        .map(str::to_string)
+    let first = named.first().map(|(_, template)| template.clone());
+    let mut named: BTreeMap<String, String> = named.into_iter().collect();
+    (named.remove("default").or(first), named)
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// The templates of a folder, each a file `<name>.jinja`.
+fn additional_templates(folder: &Path) -> Result<Vec<(String, String)>, TokenizerError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(TokenizerError::Invalid {
+                path: folder.to_owned(),
+                reason: error.to_string(),
+            });
+        }
+    };
+    let mut templates = Vec::new();
+    for entry in entries.flatten().take(ADDITIONAL_TEMPLATES_MAX) {
+        let name = entry.file_name().into_string().ok();
+        let name = name.and_then(|name| Some(name.strip_suffix(".jinja")?.to_owned()));
+        if let (Some(name), Some(template)) = (name, read_text(entry.path())?) {
+            templates.push((name, template));
+        }
+    }
+    Ok(templates)
 }
 
 /// The value of a JSON file; null if the file does not exist.
@@ -271,17 +319,37 @@ mod tests {
     }
 
     #[test]
-    fn of_several_templates_the_default_is_taken() {
-        let template = |value| TokenizerConfig::from_json(&json!({"chat_template": value})).chat_template;
-        assert_eq!(template(json!("a")).as_deref(), Some("a"));
+    fn several_templates_have_names_and_a_default() {
+        let of = |value| chat_templates(&value);
+        let named = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
+            entries
+                .iter()
+                .map(|(name, template)| ((*name).to_owned(), (*template).to_owned()))
+                .collect()
+        };
+        assert_eq!(of(json!("a")), (Some("a".into()), named(&[])));
         let two = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
-        assert_eq!(template(two).as_deref(), Some("d"));
-        assert_eq!(
-            template(json!([{"name": "x", "template": "t"}])).as_deref(),
-            Some("t")
-        );
-        assert_eq!(template(json!([])), None);
-        assert_eq!(template(json!(null)), None);
+        assert_eq!(of(two), (Some("d".into()), named(&[("tool_use", "t")])));
+        let object = json!({"tool_use": "t", "default": "d"});
+        assert_eq!(of(object), (Some("d".into()), named(&[("tool_use", "t")])));
+        let other = json!([{"name": "x", "template": "t"}]);
+        assert_eq!(of(other), (Some("t".into()), named(&[("x", "t")])));
+        assert_eq!(of(json!([])), (None, named(&[])));
+        assert_eq!(of(json!(null)), (None, named(&[])));
+    }
+
+    #[test]
+    fn the_template_of_a_processor_is_read_where_there_is_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join("chat_template.json"),
+            r#"{"chat_template": "p"}"#,
+        )
+        .unwrap();
+        let template = || TokenizerConfig::load(folder.path()).unwrap().chat_template;
+        assert_eq!(template().as_deref(), Some("p"));
+        std::fs::write(folder.path().join("chat_template.jinja"), "own").unwrap();
+        assert_eq!(template().as_deref(), Some("own"));
     }
 
     #[test]
@@ -299,6 +367,11 @@ mod tests {
         std::fs::write(folder.path().join("chat_template.jinja"), "new").unwrap();
         let config = TokenizerConfig::load(folder.path()).unwrap();
         assert_eq!(config.chat_template.as_deref(), Some("new"));
+        let more = folder.path().join("additional_chat_templates");
+        std::fs::create_dir(&more).unwrap();
+        std::fs::write(more.join("tool_use.jinja"), "tools").unwrap();
+        let config = TokenizerConfig::load(folder.path()).unwrap();
+        assert_eq!(config.named_chat_templates["tool_use"], "tools");
         std::fs::write(folder.path().join("tokenizer_config.json"), "{").unwrap();
         let error = TokenizerConfig::load(folder.path()).unwrap_err();
         assert!(error.to_string().contains("tokenizer_config.json"), "{error}");

@@ -8,7 +8,6 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, header};
 use runtime::batch::{Batch, BatchRow, Forward, FunctionModel, Logits, StepError, StepOutput};
-use runtime::chat_template::sandbox;
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::engine::{Engine, EngineConfig};
 use runtime::http::app::App;
@@ -75,7 +74,6 @@ pub(crate) fn steady(body: &str) -> String {
 
 /// A server whose model is still being loaded.
 pub(crate) fn loading(flags: &[(&str, &str)]) -> Server {
-    sandbox::enable(env!("CARGO_BIN_EXE_slipway-runtime").into());
     let folder = tiny_folder().display().to_string();
     let base = [
         ("model", folder.as_str()),

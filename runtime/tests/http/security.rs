@@ -165,35 +165,29 @@ async fn a_template_of_a_request_can_harm_nobody() {
     assert_eq!(reply.status, 200, "{}", reply.text);
     let doubled = "{% set x = x ~ x %}".repeat(40);
     let listed = "{% set x = [x, x] %}".repeat(40);
-    // On a busy machine the time may end before the memory does.
-    const BOUNDS: &[&str] = &["too much memory", "takes too"];
-    for (template, reasons) in [
-        (format!("{{% set x = 'aaaaaaaa' %}}{doubled}{{{{ x }}}}"), BOUNDS),
+    for (template, reason) in [
+        (
+            format!("{{% set x = 'aaaaaaaa' %}}{doubled}{{{{ x }}}}"),
+            "bytes of memory",
+        ),
         (
             "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}"
                 .into(),
-            &[],
+            "nests values",
         ),
         (
             format!("{{% set x = [] %}}{listed}{{% set y = x %}}{{% set x = [] %}}{listed}{{{{ x == y }}}}"),
-            BOUNDS,
+            "steps",
         ),
-        (
-            "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}".into(),
-            BOUNDS,
-        ),
-        ("{{ raise_exception('no') }}".into(), &["no"]),
-        ("{{ 1 ".into(), &["unexpected end"]),
+        ("{{ raise_exception('no') }}".into(), "no"),
+        ("{{ 1 ".into(), "end of template"),
     ] {
         let reply = server
             .chat(json!({"chat_template": template, "max_tokens": 2}))
             .await;
         let message = reply.json()["error"]["message"].to_string();
-        // Dropping a deep list may or may not overflow the stack of the process that made it; without, it is a prompt.
-        let statuses = if reasons.is_empty() { 200..=400 } else { 400..=400 };
-        let names_reason = reasons.is_empty() || reasons.iter().any(|reason| message.contains(reason));
         assert!(
-            statuses.contains(&reply.status) && names_reason,
+            reply.status == 400 && message.contains(reason),
             "{} {message} for {template:.90}",
             reply.status
         );

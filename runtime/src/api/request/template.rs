@@ -33,11 +33,14 @@ pub(super) fn conversation(params: &mut Params, ending: Ending) -> Result<Conver
     })
 }
 
-/// The template that the request contains.
+/// The template that the request contains, or the model's template that it names.
 pub(super) fn own_template(params: &mut Params, rules: &Rules<'_>) -> Result<Option<ChatTemplate>, ApiError> {
     let Some(source) = params.text("chat_template")? else {
         return Ok(None);
     };
+    if let Some(named) = rules.template.and_then(|template| template.named(&source)) {
+        return Ok(Some(named));
+    }
     rules.budget.begin_heavy()?;
     let tokens = rules
         .template

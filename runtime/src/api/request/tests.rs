@@ -944,7 +944,7 @@ fn vectors_of_one_salt_share_a_cache() {
 fn tokenized_messages_show_their_tools() {
     let tokens = |extra: Value| {
         let template =
-            "{% for tool in tools %}{{ tool.function.name }} {% endfor %}{{ messages[0].content }}";
+            "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}{{ messages[0].content }}";
         let body = merged(
             json!({"messages": [{"role": "user", "content": "Hi"}], "chat_template": template}),
             extra,

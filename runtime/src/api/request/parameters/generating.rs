@@ -197,7 +197,7 @@ const CHAT: &[Parameter] = &[
     )
     .doc("Documents for the template, which may write them into the prompt."),
     text("chat_template", "the model's", "\"{{ messages[0].content }}\"")
-        .doc("A template that replaces the model's, in Jinja."),
+        .doc("A template that replaces the model's, in Jinja, or the name of one of the model's templates, such as `rag`."),
     object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
     text("reasoning_effort", "the template's", "\"low\"").doc("A variable of the template."),
 ];

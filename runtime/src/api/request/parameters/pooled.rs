@@ -173,7 +173,7 @@ const TOKENIZED: &[Parameter] = &[
 const CONVERSATION: &[Parameter] = &[
     flag("continue_final_message", "false").doc("The prompt ends inside the last message."),
     text("chat_template", "the model's", "\"{{ messages[0].content }}\"")
-        .doc("A template that replaces the model's, in Jinja."),
+        .doc("A template that replaces the model's, in Jinja, or the name of one of the model's templates, such as `rag`."),
     object("chat_template_kwargs", "{\"enable_thinking\": false}").doc("Further variables of the template."),
 ];
 
