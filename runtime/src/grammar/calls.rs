@@ -3,6 +3,7 @@
 //! Each tool's schema stays a schema of its own. References, identifiers and definitions in it keep their meaning, which
 //! they would lose in a schema around all of them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -46,25 +47,33 @@ pub(super) fn lark(list: &CallList) -> Result<String, Refusal> {
     let schemas = list.tools.iter().map(|tool| tool.parameters.to_string().len());
     SCHEMA.check(schemas.sum())?;
     let call = (0..list.tools.len()).map(|idx| format!("call{idx}"));
-    let call = format!("({})", call.collect::<Vec<_>>().join(" | "));
+    let call = format!("OPEN ({}) CLOSE", call.collect::<Vec<_>>().join(" | "));
     let more = match list.length {
-        CallListLength::One => String::new(),
-        CallListLength::Any => format!("(COMMA {call})*"),
+        CallListLength::One => "",
+        CallListLength::Any => "(COMMA call)*",
     };
     let mut grammar = format!(
-        "start: OPEN {call} {more} CLOSE\nBLANK: /{BLANKS}/\nOPEN: \"[\" BLANK?\nCOMMA: BLANK? \",\" BLANK?\nCLOSE: BLANK? \"]\"\n\
-         END: BLANK? \"}}\"\n"
+        "start: BEGIN call {more} END\ncall: {call}\nBLANK: /{BLANKS}/\n\
+         BEGIN: \"[\" BLANK?\nCOMMA: BLANK? \",\" BLANK?\nEND: BLANK? \"]\"\n\
+         OPEN: {}\nPARAMETERS: BLANK? {}\nCLOSE: BLANK? \"}}\"\n",
+        spaced(["{", "\"name\"", ":"]),
+        spaced([",", "\"parameters\"", ":"]),
     );
+    // Tools often have equal schemas, each of which is compiled once.
+    let mut compiled: BTreeMap<String, usize> = BTreeMap::new();
     for (idx, CallableTool { name, parameters }) in list.tools.iter().enumerate() {
-        let named = Value::from(name.as_str()).to_string();
-        let words = ["{", "\"name\"", ":", &named, ",", "\"parameters\"", ":"];
-        let words: Vec<String> = words.map(literal).into();
+        let named = literal(&Value::from(name.as_str()).to_string());
         let schema = lark::json(parameters)?;
-        let _ = writeln!(
-            grammar,
-            "call{idx}: BEGIN{idx} arguments{idx} END\nBEGIN{idx}: {} BLANK?\narguments{idx}: {schema}",
-            words.join(" BLANK? "),
-        );
+        let schema_idx = *compiled.entry(schema.clone()).or_insert(idx);
+        let _ = writeln!(grammar, "call{idx}: {named} PARAMETERS arguments{schema_idx}");
+        if schema_idx == idx {
+            let _ = writeln!(grammar, "arguments{idx}: {schema}");
+        }
     }
     Ok(grammar)
+}
+
+/// Words with optional blanks after each.
+fn spaced(words: [&str; 3]) -> String {
+    words.map(|word| format!("{} BLANK?", literal(word))).join(" ")
 }

@@ -628,6 +628,34 @@ fn a_template_that_writes_a_call_shows_its_format() {
 }
 
 #[test]
+fn instructions_count_where_calls_have_no_marks() {
+    let json = rendered(|name, key, value| {
+        format!("\n{{\"name\": \"{name}\", \"arguments\": {{\"{key}\": \"{value}\"}}}}")
+    });
+    let asks = |instructions: &str| {
+        let render = |messages: Vec<serde_json::Value>, tools: serde_json::Value| {
+            Some(format!("{instructions}\n{}", json(messages, tools)?))
+        };
+        let template = Template {
+            source: "functools[",
+            render: &render,
+        };
+        let names = FormatNames {
+            calls: "auto".into(),
+            reasoning: "none".into(),
+            reads_chosen_calls: true,
+        };
+        let calls = names.formats(Some(&template)).unwrap().calls;
+        calls.map(|format| format.names[0])
+    };
+    assert_eq!(
+        asks("Call tools with functools[{\"name\": …}]."),
+        Some("phi4_mini_json")
+    );
+    assert_eq!(asks("Call tools."), Some("llama3_json"));
+}
+
+#[test]
 fn forced_calls_follow_reasoning() {
     let think = thinking("qwen3", "<think>");
     let named = Calls::Named {
