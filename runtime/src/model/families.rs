@@ -569,7 +569,7 @@ mod tests {
         ] {
             assert!(of("LlamaForCausalLM", more).is_err(), "{more}");
         }
-        let vocab = invalid("vocab_size", "is 0, must be 1 to 268435456".to_owned());
+        let vocab = invalid("vocab_size", "is 0, must be 1 to 2097152".to_owned());
         let zero = of("LlamaForCausalLM", r#", "vocab_size": 0"#).unwrap_err();
         assert_eq!(zero.to_string(), vocab.to_string());
     }
