@@ -13,11 +13,11 @@ use super::output::OutputParser;
 use super::piece::Parts;
 use super::plan::{Calls, ParserPlan};
 
-/// Names and texts that no template contains.
+/// Names and texts that no template contains. Text and name have no common beginning, which would count as the prompt.
 const TOOL: &str = "qzname";
 const KEY: &str = "qzkey";
 const VALUE: &str = "qzvalue";
-const TEXT: &str = "qztext";
+const TEXT: &str = "wxtext";
 /// Longest text that the log repeats, in characters.
 const SHOWN_CHARS_MAX: usize = 200;
 
