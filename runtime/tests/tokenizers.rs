@@ -190,10 +190,12 @@ fn prompts_of_every_architecture_have_the_references_ids() {
             std::fs::write(folder.path().join(file), contents).unwrap();
         }
         let tokenizer = Tokenizer::load(folder.path()).unwrap();
-        for prompt in json(root.join("references").join(name))["prompts"]
-            .as_array()
-            .unwrap()
-        {
+        let mut references = json(root.join("references").join(name));
+        for prompt in references["prompts"].as_array_mut().unwrap() {
+            // Python writes types for every pair; they count where the model reads them.
+            if files["config.json"]["type_vocab_size"].is_null() {
+                prompt["token_type_ids"] = Value::Null;
+            }
             check_prompt(&tokenizer, prompt, name.to_str().unwrap());
             n_checked += 1;
         }

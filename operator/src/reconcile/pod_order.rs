@@ -96,13 +96,16 @@ fn no_node_since(replica: &Replica<'_>) -> Option<Timestamp> {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
             && condition.reason.as_deref() == Some("Unschedulable")
-            && condition.message.as_ref().is_some_and(says_no_room)
+            && condition
+                .message
+                .as_ref()
+                .is_some_and(|message| says_no_room(message))
     })?;
     let Time(since) = refusal.last_transition_time.as_ref()?;
     (replica.stage == Stage::Unscheduled).then_some(*since)
 }
 
-fn says_no_room(message: &String) -> bool {
+fn says_no_room(message: &str) -> bool {
     ROOM_WORDS.iter().any(|words| message.contains(words))
 }
 

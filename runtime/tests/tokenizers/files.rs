@@ -414,9 +414,12 @@ proptest! {
             let expected = library.encode(first.as_str(), true).unwrap();
             prop_assert_eq!(tokenizer.encode_within(&first, Begin::Add, whole).unwrap(), expected.get_ids());
             let limit = PairLimit { n_second_max: usize::MAX, whole };
-            // Which of two equally long texts keeps one token more is not defined.
+            // Where both texts lose tokens, which of them keeps one more is not defined.
             let length = |text: &str| tokenizer.encode(text, Begin::Leave).unwrap().len();
-            prop_assume!(length(&first) != length(&second));
+            let n_marks = tokenizer.encode_pair("", "").unwrap().ids.len();
+            if 2 * length(&first).min(length(&second)) + n_marks > n_max {
+                continue;
+            }
             let expected = library.encode((first.as_str(), second.as_str()), true).unwrap();
             let pair = tokenizer.encode_pair_within(&first, &second, limit).unwrap();
             prop_assert_eq!(pair.ids, expected.get_ids());

@@ -59,7 +59,6 @@ pub(crate) fn build(plan: &Plan) -> Deployment {
             template: template(plan),
             // Written, so that a rollout that somebody paused goes on.
             paused: Some(false),
-            ..DeploymentSpec::default()
         }),
         ..Deployment::default()
     }

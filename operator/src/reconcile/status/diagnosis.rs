@@ -487,6 +487,11 @@ fn why_refused(message: &str) -> Failure {
             Reason::PodsRefused,
             "wait until the ServiceAccount exists; the operator makes it again",
         )
+    } else if says("must specify") {
+        (
+            Reason::PodsRefused,
+            "set what the message names: spec.resources.cpu, spec.resources.memory and spec.resources.limits.cpu",
+        )
     } else if says("quota") {
         (
             Reason::PodsRefused,

@@ -925,6 +925,11 @@ fn refusals_of_pods_name_what_to_change() {
             "runtimeClassName",
         ),
         (
+            "pods \"p\" is forbidden: failed quota: q: must specify limits.cpu for: fetch,runtime",
+            "PodsRefused",
+            "spec.resources.limits.cpu",
+        ),
+        (
             "pods \"p\" is forbidden: exceeded quota: q",
             "PodsRefused",
             "raise the quota",
