@@ -1,5 +1,8 @@
 //! How to answer a prompt: sampling or beam search, when to end, and what to return besides the text.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::logprobs::logprobs as read_logprobs;
@@ -75,7 +78,7 @@ pub enum Method {
     /// By sampling.
     Sample {
         /// The parameters; the seed is that of the first answer.
-        sampling: SamplingParams,
+        sampling: Arc<SamplingParams>,
         /// Number of answers that are generated. The most probable of them are returned.
         best_of: usize,
     },
@@ -169,14 +172,14 @@ impl AnswerOptions {
     pub(super) fn generate(
         &self,
         prompt: Vec<u32>,
-        sampling: &SamplingParams,
+        sampling: &Arc<SamplingParams>,
         best_of: usize,
     ) -> GenerateRequest {
         GenerateRequest {
             prompt: prompt.into(),
             n: best_of,
             priority: self.priority,
-            sampling: sampling.clone(),
+            sampling: Arc::clone(sampling),
             max_tokens: self.max_tokens,
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),
@@ -184,6 +187,7 @@ impl AnswerOptions {
             prompt_logprobs: self.prompt_logprobs,
             grammar: self.grammar.clone(),
             cache_salt: self.cache_salt,
+            n_overtaking_max: 0,
         }
     }
 
@@ -243,7 +247,7 @@ impl MethodReader<'_> {
         // The best answers are chosen by their log-probabilities.
         let logprobs = self.options.logprobs.or((best_of > n).then_some(0));
         Ok(Method::Sample {
-            sampling: self.sampling(params, logprobs)?,
+            sampling: Arc::new(self.sampling(params, logprobs)?),
             best_of,
         })
     }
@@ -368,7 +372,8 @@ fn allowed_token_ids(params: &mut Params) -> Result<Option<Vec<u32>>, ApiError> 
     let allowed = params.list("allowed_token_ids", usize::MAX, token_id)?;
     match allowed {
         Some(ids) if ids.is_empty() => Err(params.invalid("allowed_token_ids", &Value::Array(Vec::new()))),
-        allowed => Ok(allowed),
+        // A list may name a token more than once; then there are never more ids than the vocabulary has.
+        allowed => Ok(allowed.map(|ids| Vec::from_iter(BTreeSet::from_iter(ids)))),
     }
 }
 
