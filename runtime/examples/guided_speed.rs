@@ -112,7 +112,8 @@ async fn generate(engine: &Engine, grammar: Option<&Grammar>, sizes: Sizes) -> a
         sampling: SamplingParams {
             seed: Some(idx as u64),
             ..SamplingParams::default()
-        },
+        }
+        .into(),
         max_tokens: Some(sizes.n_tokens),
         ignore_eos: true,
         grammar: grammar.cloned(),

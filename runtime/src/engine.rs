@@ -23,6 +23,7 @@ pub mod sequence;
 pub mod step;
 mod thread;
 pub mod ticket;
+mod unread;
 
 #[cfg(test)]
 mod fake;
@@ -34,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 pub use admission::AdmitError;
 pub use channels::Phase;
@@ -52,6 +53,7 @@ use config::Limits;
 use load::LoadGauge;
 use request::{Admitted, Task};
 use thread::EngineThread;
+use unread::UnreadTotal;
 
 use crate::batch::Forward;
 
@@ -120,6 +122,7 @@ pub struct Engine {
     /// `None` once draining: the engine thread ends when the channel is closed and its work done.
     intake: Mutex<Option<SyncSender<Vec<Submission>>>>,
     gauge: Arc<LoadGauge>,
+    unread: UnreadTotal,
     phase: watch::Receiver<Phase>,
 }
 
@@ -171,6 +174,7 @@ impl Engine {
             n_held_max,
             intake: Mutex::new(Some(intake_sender)),
             gauge,
+            unread: UnreadTotal::default(),
             phase,
         })
     }
@@ -218,7 +222,7 @@ impl Engine {
         let queued_at = Instant::now();
         let (submissions, tickets): (_, Vec<_>) = admitted
             .into_iter()
-            .map(|admitted| ticketed(admitted, queued_at))
+            .map(|admitted| ticketed(admitted, &self.unread, queued_at))
             .unzip();
         sender.try_send(submissions).map_err(|error| {
             self.gauge.unhold(n_requests);
@@ -329,7 +333,7 @@ fn samplers() -> Result<ThreadPool, EngineError> {
 
 /// A submission and its tickets. Each channel holds the prompt's event, every token the answer can have and the
 /// event that ends it, so the engine thread never finds it full.
-fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Vec<Ticket>) {
+fn ticketed(admitted: Admitted, unread: &UnreadTotal, queued_at: Instant) -> (Submission, Vec<Ticket>) {
     let n_events_max = match &admitted.task {
         Task::Generate {
             stop,
@@ -338,7 +342,7 @@ fn ticketed(admitted: Admitted, queued_at: Instant) -> (Submission, Vec<Ticket>)
         } => stop.max_tokens + 1 + usize::from(prompt_logprobs.is_some()),
         Task::Search { .. } | Task::Pool { .. } => 1,
     };
-    let channel = |_| mpsc::channel(n_events_max);
+    let channel = |_| ticket::channel(n_events_max, unread.answer());
     let (events, receivers): (_, Vec<_>) = (0..admitted.n_tickets()).map(channel).unzip();
     let submission = Submission {
         admitted,

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod auth;
+mod background;
 mod body;
 mod chunks;
 mod client;

@@ -190,6 +190,9 @@ pub enum ApiError {
     /// The process stopped before the answer was complete.
     #[error("the answer was cut off because this replica is shutting down")]
     Aborted,
+    /// The client did not read its answer.
+    #[error("the answer was cut off because the client did not read it")]
+    Unread,
     /// The engine or the server failed. Details are in the log, not in the answer.
     #[error("internal error; the server's log has the details")]
     Internal,
@@ -277,6 +280,7 @@ impl ApiError {
             Self::Loading => (503, SERVER, Some("model_loading"), "loading"),
             Self::Draining => (503, SERVER, Some("shutting_down"), "draining"),
             Self::Aborted => (503, SERVER, Some("shutting_down"), "aborted"),
+            Self::Unread => (408, INVALID, Some("answer_not_read"), "unread"),
             Self::Internal => (500, SERVER, Some("internal_error"), "internal"),
         };
         Facts {
@@ -318,6 +322,7 @@ impl ApiError {
             | Self::Loading
             | Self::Draining
             | Self::Aborted
+            | Self::Unread
             | Self::Internal => None,
         }
     }
@@ -466,6 +471,7 @@ impl From<&RequestFailure> for ApiError {
             RequestFailure::Grammar(error) => Self::FormNotFollowed {
                 reason: error.to_string(),
             },
+            RequestFailure::Unread => Self::Unread,
             RequestFailure::Sampling(_) | RequestFailure::EngineDead => Self::Internal,
         }
     }
@@ -531,6 +537,7 @@ mod tests {
             ApiError::Loading,
             ApiError::Draining,
             ApiError::Aborted,
+            ApiError::Unread,
             ApiError::Internal,
         ]
     }

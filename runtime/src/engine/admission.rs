@@ -139,6 +139,7 @@ impl Limits {
             prompt_logprobs,
             grammar,
             cache_salt,
+            n_overtaking_max,
         } = request;
         self.check_sampling(&sampling)?;
         if n == 0 {
@@ -164,6 +165,7 @@ impl Limits {
                 grammar,
             },
             cache_salt,
+            n_overtaking_max,
         })
     }
 
@@ -216,6 +218,7 @@ impl Limits {
             priority,
             task: Task::Search { params, stop },
             cache_salt: 0,
+            n_overtaking_max: 0,
         })
     }
 
@@ -257,6 +260,7 @@ impl Limits {
             priority: 0,
             task: Task::Pool { token_types },
             cache_salt,
+            n_overtaking_max: 0,
         })
     }
 

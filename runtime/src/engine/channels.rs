@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::load::LoadGauge;
 use super::request::Admitted;
-use super::ticket::Stamped;
+use super::ticket::EventSender;
 
 /// Where the engine is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Phase {
 pub(super) struct Submission {
     pub(super) admitted: Admitted,
     /// One per branch.
-    pub(super) events: Vec<mpsc::Sender<Stamped>>,
+    pub(super) events: Vec<EventSender>,
     pub(super) queued_at: Instant,
 }
 

@@ -3,11 +3,9 @@
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::Sender;
-
 use super::channels::{Channels, Phase, Submission};
 use super::request::{FinishReason, Task};
-use super::ticket::{Event, RequestFailure, Stamped};
+use super::ticket::{Event, EventSender, RequestFailure, Stamped};
 
 /// What every answer consists of.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +18,7 @@ pub struct Echo {
 
 /// An answer that goes on.
 struct Answer {
-    events: Sender<Stamped>,
+    events: EventSender,
     n_tokens: usize,
     n_left: usize,
     began_at: Instant,
@@ -102,7 +100,8 @@ impl Answer {
             first_token_at: Some(self.began_at),
             n_cached: 0,
         };
-        if self.events.try_send(stamped).is_err() {
+        self.events.send(stamped);
+        if self.events.is_closed() {
             self.n_left = 0;
         }
     }

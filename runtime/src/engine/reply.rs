@@ -13,14 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-
 use super::load::LoadGauge;
 use super::request::{Admitted, FinishReason, Task};
 use super::scheduler::Scheduler;
 use super::sequence::{Branch, SequenceId};
 use super::step::Admission;
-use super::ticket::{Event, RequestFailure, Stamped};
+use super::ticket::{Event, EventSender, RequestFailure};
 
 use kinds::{BeamReply, PooledReply, Recipient, Reply, TextReply};
 
@@ -43,12 +41,7 @@ impl Replies {
     }
 
     /// Adds the replies of a request: one per channel, in the order of its branches.
-    pub(super) fn add(
-        &mut self,
-        admitted: &Admitted,
-        branches: &[Branch],
-        events: Vec<mpsc::Sender<Stamped>>,
-    ) {
+    pub(super) fn add(&mut self, admitted: &Admitted, branches: &[Branch], events: Vec<EventSender>) {
         for (idx, (branch, events)) in branches.iter().zip(events).enumerate() {
             let recipient = Recipient {
                 events,
@@ -89,6 +82,24 @@ impl Replies {
             scheduler.cancel(id);
             self.forget(id);
             self.gauge.counters.cancelled.add(1);
+        }
+        self.publish(scheduler);
+    }
+
+    /// Ends the answers that nobody reads.
+    pub(super) fn end_unread(&mut self, scheduler: &mut Scheduler) {
+        let now = Instant::now();
+        let n_answers = self.due.len();
+        let replies = self.due.iter();
+        let unread: Vec<SequenceId> = replies
+            .filter(|(_, reply)| reply.recipient().events.is_unread(n_answers))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in unread {
+            tracing::warn!(id = id.arrival, "an answer that nobody reads ends");
+            scheduler.cancel(id);
+            let event = Event::Failed(RequestFailure::Unread);
+            self.forget(id).into_recipient().send(event, now);
         }
         self.publish(scheduler);
     }

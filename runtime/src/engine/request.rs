@@ -18,7 +18,7 @@ pub struct GenerateRequest {
     /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority) the smaller goes first.
     pub priority: i32,
     /// How to draw tokens.
-    pub sampling: SamplingParams,
+    pub sampling: Arc<SamplingParams>,
     /// Tokens to generate at most; `None`: as many as the context has room for.
     pub max_tokens: Option<usize>,
     /// Tokens to generate before a stop token may end the answer.
@@ -34,6 +34,8 @@ pub struct GenerateRequest {
     pub grammar: Option<Grammar>,
     /// The prompt shares cached blocks only with prompts of the same salt.
     pub cache_salt: u64,
+    /// Later requests that may overtake it, because nobody waits for it now. It still gets what they leave.
+    pub n_overtaking_max: u64,
 }
 
 impl Default for GenerateRequest {
@@ -43,7 +45,7 @@ impl Default for GenerateRequest {
             prompt: Prompt::default(),
             n: 1,
             priority: 0,
-            sampling: SamplingParams::default(),
+            sampling: Arc::default(),
             max_tokens: None,
             min_tokens: 0,
             stop_token_ids: Vec::new(),
@@ -51,6 +53,7 @@ impl Default for GenerateRequest {
             prompt_logprobs: None,
             grammar: None,
             cache_salt: 0,
+            n_overtaking_max: 0,
         }
     }
 }
@@ -136,6 +139,8 @@ pub struct Admitted {
     pub task: Task,
     /// The prompt shares cached blocks only with prompts of the same salt.
     pub cache_salt: u64,
+    /// See [`GenerateRequest::n_overtaking_max`].
+    pub n_overtaking_max: u64,
 }
 
 /// What to do with a prompt.
@@ -143,8 +148,8 @@ pub struct Admitted {
 pub enum Task {
     /// Continue it.
     Generate {
-        /// How to draw tokens.
-        sampling: SamplingParams,
+        /// How to draw tokens; all answers share it.
+        sampling: Arc<SamplingParams>,
         /// When the answer ends.
         stop: StopRules,
         /// See [`GenerateRequest::prompt_logprobs`].

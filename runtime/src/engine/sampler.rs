@@ -379,10 +379,12 @@ fn token_logprobs(logits: &[f32], token: u32, n_top: usize) -> TokenLogprobs {
         keep_first(&mut top, n_top);
         top.sort_unstable();
     }
-    let top = top
-        .into_iter()
+    let top = top.into_iter();
+    let mut top: Vec<(u32, f32)> = top
         .map(|candidate| (candidate.token(), logprob(candidate.logit())))
         .collect();
+    // The list was as long as the vocabulary, and the pairs took over its memory.
+    top.shrink_to_fit();
     let chosen = logits[token as usize];
     TokenLogprobs {
         chosen: logprob(chosen),

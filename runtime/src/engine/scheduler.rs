@@ -10,10 +10,11 @@
 //! effect. Two kinds of steps wait for the commit: a step that is alone in flight ([`Sequence::needs_alone`]), and
 //! a step that preempts, because the commit may free the blocks.
 //!
-//! One order rules it: `running` and `waiting` are sorted by id, which is priority and then arrival. Only the
+//! One order rules it: `running` and `waiting` are sorted by id, which is priority, then turn, then arrival. Only the
 //! first of `waiting` is ever admitted, and only the last of `running` is ever preempted, for a sequence that
 //! comes before it. So the first of all is never preempted and moves in every step, and no sequence starves for
-//! others of its priority.
+//! others of its priority. Turns let a small request in while a request of many answers runs: the last of those answers
+//! gives way.
 
 mod fill;
 #[cfg(test)]
@@ -112,25 +113,25 @@ impl Scheduler {
             self.cancel_search(id);
             return Some(0);
         }
-        // A branch that has not forked off yet is found with the sequence whose id comes last before it.
-        let at = self.running.partition_point(|sequence| sequence.id() <= id);
-        if let Some(idx) = at.checked_sub(1)
-            && has_branch(&self.running[idx], id)
-        {
+        if let Some(idx) = self.running.iter().position(|sequence| has_branch(sequence, id)) {
             if !self.running[idx].drop_branch(id) {
                 return Some(self.remove_running(idx).generated().len());
             }
+            // Its id is that of its first branch.
+            let sequence = self.running.remove(idx);
+            let at = self.running.partition_point(|other| other.id() < sequence.id());
+            self.running.insert(at, sequence);
             return Some(0);
         }
-        let at = self.waiting.partition_point(|sequence| sequence.id() <= id);
-        let idx = at.checked_sub(1)?;
-        if !has_branch(&self.waiting[idx], id) {
-            return None;
-        }
-        if self.waiting[idx].drop_branch(id) {
-            return Some(0);
-        }
+        let idx = self
+            .waiting
+            .iter()
+            .position(|sequence| has_branch(sequence, id))?;
         let mut sequence = self.waiting.remove(idx)?;
+        if sequence.drop_branch(id) {
+            self.add(sequence);
+            return Some(0);
+        }
         self.cache.release(&mut sequence.tables);
         Some(sequence.generated().len())
     }
@@ -298,20 +299,21 @@ impl Scheduler {
         &mut self.running[idx]
     }
 
-    /// Branches that have a place, and may hold blocks.
+    /// Sequences that run, and may hold blocks.
     pub fn n_running(&self) -> usize {
-        self.running
-            .iter()
-            .map(|sequence| sequence.branches().len())
-            .sum()
+        self.running.len()
     }
 
     /// Branches that wait for a place.
     pub fn n_waiting(&self) -> usize {
-        self.waiting
-            .iter()
-            .map(|sequence| sequence.branches().len())
-            .sum()
+        let all = self.running.iter().chain(&self.waiting);
+        let n_branches: usize = all.map(|sequence| sequence.branches().len()).sum();
+        n_branches - self.n_running()
+    }
+
+    /// Places that are taken, or promised to the texts of a search.
+    fn n_places_taken(&self) -> usize {
+        self.running.iter().map(Sequence::n_places).sum()
     }
 
     /// The blocks of all sequences.
@@ -324,7 +326,7 @@ impl Scheduler {
     fn admit_urgent(&mut self, step: &mut Step) {
         while let Some(first) = self.waiting.front() {
             let last = self.running.last();
-            if last.is_some_and(|last| first.id().priority >= last.id().priority) {
+            if last.is_some_and(|last| first.id() >= last.id()) {
                 return;
             }
             if self.try_admit(step).is_some() {
@@ -451,7 +453,7 @@ impl Scheduler {
     /// Whether there are places and blocks for the first `n` that wait.
     fn has_room_for(&self, n: usize) -> bool {
         let waiting = || self.waiting.iter().take(n);
-        let n_places = self.n_running() + waiting().map(|sequence| sequence.branches().len()).sum::<usize>();
+        let n_places = self.n_places_taken() + waiting().map(Sequence::n_places).sum::<usize>();
         if n_places > self.n_running_max {
             return false;
         }
@@ -649,9 +651,10 @@ impl Scheduler {
         children
     }
 
-    /// Lets a branch run on its own; it waits if there are more branches than places.
+    /// Lets a branch run on its own; it waits if there are more branches than places, or if a sequence before it waits.
     fn place(&mut self, mut branch: Sequence) {
-        if self.n_running() < self.n_running_max {
+        let is_next = self.waiting.front().is_none_or(|first| branch.id() < first.id());
+        if is_next && self.n_places_taken() < self.n_running_max {
             let at = self.running.partition_point(|other| other.id() < branch.id());
             self.enter(at, branch);
         } else {

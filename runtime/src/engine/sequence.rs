@@ -19,6 +19,10 @@ use crate::batch::N_TOP_BY_MODEL_MAX;
 pub struct SequenceId {
     /// The request's.
     pub priority: i32,
+    /// Answers of several requests are served in turn: the first answer to a request has its number among the
+    /// requests, and each further one the next number. So a later request overtakes the later answers of one before it,
+    /// and no answer is overtaken by more requests than there are answers before it.
+    pub turn: u64,
     /// Number in the order of arrival.
     pub arrival: u64,
 }
@@ -102,6 +106,7 @@ impl Sequence {
             priority: _,
             task,
             cache_salt: _,
+            n_overtaking_max: _,
         } = admitted;
         assert!(
             n_branches == branches.len() && n_branches > 0,
@@ -144,6 +149,14 @@ impl Sequence {
             self.branches.retain(|branch| branch.id != id);
         }
         self.branches.len() < n_before
+    }
+
+    /// Places that it needs: a search runs with all its texts or not at all, other branches get theirs one by one.
+    pub(super) fn n_places(&self) -> usize {
+        match self.task {
+            Task::Search { .. } => self.branches.len(),
+            Task::Generate { .. } | Task::Pool { .. } => 1,
+        }
     }
 
     /// The sequences of the other branches, which have no blocks yet.
@@ -385,7 +398,7 @@ mod tests {
     use crate::engine::request::StopRules;
 
     fn sequence(stop: StopRules) -> Sequence {
-        let sampling = SamplingParams::default();
+        let sampling = Arc::default();
         let admitted = Admitted {
             prompt: vec![1, 2, 3].into(),
             n_branches: 1,
@@ -397,9 +410,11 @@ mod tests {
                 grammar: None,
             },
             cache_salt: 0,
+            n_overtaking_max: 0,
         };
         let id = SequenceId {
             priority: 0,
+            turn: 0,
             arrival: 0,
         };
         Sequence::new(admitted, vec![Branch { id, seed: 0 }], 0)

@@ -97,7 +97,7 @@ fn request(idx: usize) -> GenerateRequest {
     let max_tokens = dice.within(1..=40);
     GenerateRequest {
         prompt,
-        sampling,
+        sampling: sampling.into(),
         max_tokens: Some(max_tokens),
         min_tokens: [0, 5][idx / 4 % 2].min(max_tokens),
         stop_token_ids: [vec![], vec![13]][idx / 5 % 2].clone(),

@@ -41,6 +41,7 @@ pub(super) struct EngineThread {
     seed: u64,
     channels: Channels,
     n_arrived: u64,
+    n_submissions: u64,
     replies: Replies,
 }
 
@@ -79,6 +80,7 @@ impl EngineThread {
             spare: Vec::new(),
             seed: limits.config.seed,
             n_arrived: 0,
+            n_submissions: 0,
             replies: Replies::new(Arc::clone(&channels.gauge)),
             channels,
         }
@@ -116,6 +118,7 @@ impl EngineThread {
                 self.replies.abort_all(&mut self.scheduler);
             }
             self.replies.cancel_dropped(&mut self.scheduler);
+            self.replies.end_unread(&mut self.scheduler);
             if !is_open && self.is_idle() {
                 return Ok(());
             }
@@ -242,6 +245,8 @@ impl EngineThread {
     }
 
     fn accept(&mut self, submissions: Vec<Submission>) {
+        let mut turn = self.n_submissions;
+        self.n_submissions += 1;
         for Submission {
             admitted,
             events,
@@ -249,7 +254,8 @@ impl EngineThread {
         } in submissions
         {
             let n_prompt = admitted.prompt.len();
-            let branches = self.branches(&admitted);
+            let branches = self.branches(&admitted, turn + admitted.n_overtaking_max);
+            turn += branches.len() as u64;
             tracing::debug!(
                 id = branches[0].id.arrival,
                 n_prompt,
@@ -265,17 +271,21 @@ impl EngineThread {
         }
     }
 
-    /// Ids and seeds of a request's answers.
-    fn branches(&mut self, admitted: &Admitted) -> Vec<Branch> {
+    /// Ids and seeds of a request's answers, the first of which has a turn. The texts of a search have one together.
+    fn branches(&mut self, admitted: &Admitted, turn: u64) -> Vec<Branch> {
         let priority = admitted.priority;
-        let seed = match &admitted.task {
-            Task::Generate { sampling, .. } => sampling.seed,
-            Task::Search { .. } | Task::Pool { .. } => None,
+        let (seed, turns_each) = match &admitted.task {
+            Task::Generate { sampling, .. } => (sampling.seed, 1),
+            Task::Search { .. } | Task::Pool { .. } => (None, 0),
         };
         let first = self.n_arrived;
         self.n_arrived += admitted.n_branches as u64;
         let branch = |arrival: u64| Branch {
-            id: SequenceId { priority, arrival },
+            id: SequenceId {
+                priority,
+                turn: turn + (arrival - first) * turns_each,
+                arrival,
+            },
             seed: seed.map_or_else(
                 || self.derive_seed(arrival),
                 |seed| seed.wrapping_add(arrival - first),

@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 
 use super::request::FinishReason;
 use super::sampler::{SampleError, TokenLogprobs};
+use super::unread::Unread;
 use crate::grammar::FollowError;
 
 /// One request's side of the engine. Dropping it cancels the request: its blocks are free on the engine's
 /// next turn.
 #[derive(Debug)]
 pub struct Ticket {
-    events: mpsc::Receiver<Stamped>,
+    events: EventReceiver,
     timing: Timing,
     n_cached: usize,
     ended: bool,
@@ -77,6 +78,9 @@ pub enum RequestFailure {
     /// The request's grammar became too much to follow.
     #[error("the grammar could not be followed any further")]
     Grammar(#[source] FollowError),
+    /// More of the answer waited for the client than is kept.
+    #[error("the client did not read its answer")]
+    Unread,
     /// The engine is dead; no request will succeed until the process is restarted.
     #[error("the engine stopped on an internal error")]
     EngineDead,
@@ -105,8 +109,92 @@ pub(crate) struct Stamped {
     pub(crate) n_cached: usize,
 }
 
+impl Stamped {
+    /// Bytes that it takes while it waits. Log-probabilities of a prompt are shared by all answers to it.
+    fn n_bytes(&self) -> usize {
+        let n_top =
+            |logprobs: &Option<TokenLogprobs>| logprobs.as_ref().map_or(0, |logprobs| logprobs.top.len());
+        let n_pairs = match &self.event {
+            Event::Token { logprobs, .. } => n_top(logprobs),
+            Event::Finished { last, ended_by, .. } => {
+                last.as_ref().map_or(0, |(_, logprobs)| n_top(logprobs)) + n_top(ended_by)
+            }
+            Event::Prompt(_) | Event::Beams(_) | Event::Pooled(_) | Event::Failed(_) => 0,
+        };
+        size_of::<Self>() + n_pairs * size_of::<(u32, f32)>()
+    }
+}
+
+/// The engine's end of a ticket.
+#[derive(Debug)]
+pub(super) struct EventSender {
+    events: mpsc::Sender<Stamped>,
+    unread: Arc<Unread>,
+}
+
+/// The ticket's end.
+#[derive(Debug)]
+pub(super) struct EventReceiver {
+    events: mpsc::Receiver<Stamped>,
+    unread: Arc<Unread>,
+}
+
+/// The two ends of a ticket's channel, which holds this many events.
+pub(super) fn channel(n_events_max: usize, unread: Arc<Unread>) -> (EventSender, EventReceiver) {
+    let (sender, receiver) = mpsc::channel(n_events_max);
+    let sender = EventSender {
+        events: sender,
+        unread: Arc::clone(&unread),
+    };
+    let receiver = EventReceiver {
+        events: receiver,
+        unread,
+    };
+    (sender, receiver)
+}
+
+impl EventSender {
+    /// The ticket was dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Nobody reads the answer; see [`Unread::is_too_much`].
+    pub(super) fn is_unread(&self, n_answers: usize) -> bool {
+        self.unread.is_too_much(n_answers)
+    }
+
+    /// Sends without waiting. The channel is never full: it has room for every event of the request. A closed one
+    /// belongs to a dropped ticket.
+    pub(super) fn send(&self, stamped: Stamped) {
+        let n_bytes = stamped.n_bytes();
+        self.unread.sent(n_bytes);
+        match self.events.try_send(stamped) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => self.unread.read(n_bytes),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                unreachable!("a request sent more events than its channel holds")
+            }
+        }
+    }
+}
+
+impl EventReceiver {
+    async fn recv(&mut self) -> Option<Stamped> {
+        let stamped = self.events.recv().await?;
+        self.unread.read(stamped.n_bytes());
+        Some(stamped)
+    }
+
+    fn try_recv(&mut self) -> Option<Stamped> {
+        let stamped = self.events.try_recv().ok()?;
+        self.unread.read(stamped.n_bytes());
+        Some(stamped)
+    }
+}
+
 impl Ticket {
-    pub(crate) fn new(events: mpsc::Receiver<Stamped>, queued_at: Instant) -> Ticket {
+    pub(super) fn new(events: EventReceiver, queued_at: Instant) -> Ticket {
         let timing = Timing {
             queued_at,
             scheduled_at: None,
@@ -139,7 +227,7 @@ impl Ticket {
         if self.ended {
             return None;
         }
-        let stamped = self.events.try_recv().ok()?;
+        let stamped = self.events.try_recv()?;
         Some(self.read(stamped))
     }
 

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 
 use super::app::App;
+use super::background;
 use super::body::JsonBytes;
 use super::chunks::{ChunkWriter, Envelope};
 use super::ignored::name_ignored;
@@ -92,7 +93,12 @@ pub(super) fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, Api
     app.metrics.arrived();
     let answers = &prepared.answers;
     let (tickets, n_searched) = match prepared.work() {
-        Work::Generate(requests) => (serving.engine.submit(requests), None),
+        Work::Generate(mut requests) => {
+            for request in &mut requests {
+                request.n_overtaking_max = background::n_overtaking_max();
+            }
+            (serving.engine.submit(requests), None)
+        }
         Work::Search(requests) => (serving.engine.submit_beam_searches(requests), Some(answers.n)),
     };
     let refused = |error| ApiError::from_submit(error, prepared.prompt_param);

@@ -324,7 +324,8 @@ fn one_token() -> GenerateRequest {
         sampling: SamplingParams {
             temperature: 0.0,
             ..SamplingParams::default()
-        },
+        }
+        .into(),
         max_tokens: Some(1),
         ignore_eos: true,
         ..GenerateRequest::default()

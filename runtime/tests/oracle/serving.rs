@@ -215,7 +215,8 @@ fn greedy(prompt: &[u32], (n, n_tokens): (usize, usize)) -> GenerateRequest {
         sampling: SamplingParams {
             temperature: 0.0,
             ..SamplingParams::default()
-        },
+        }
+        .into(),
         max_tokens: Some(n_tokens),
         ignore_eos: true,
         ..GenerateRequest::default()

@@ -1,5 +1,8 @@
 //! How to answer a prompt: sampling or beam search, when to end, and what to return besides the text.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::logprobs::logprobs as read_logprobs;
@@ -79,7 +82,7 @@ pub enum Method {
     /// By sampling.
     Sample {
         /// The parameters; the seed is that of the first answer.
-        sampling: SamplingParams,
+        sampling: Arc<SamplingParams>,
         /// Number of answers that are generated. The most probable of them are returned.
         best_of: usize,
     },
@@ -182,7 +185,7 @@ impl AnswerOptions {
     pub(super) fn generate(
         &self,
         prompt: Vec<u32>,
-        sampling: &SamplingParams,
+        sampling: &Arc<SamplingParams>,
         best_of: usize,
     ) -> GenerateRequest {
         GenerateRequest {
@@ -190,13 +193,14 @@ impl AnswerOptions {
             prompt: prompt.into(),
             n: best_of,
             priority: self.priority,
-            sampling: sampling.clone(),
+            sampling: Arc::clone(sampling),
             min_tokens: self.min_tokens,
             stop_token_ids: self.stop_token_ids.clone(),
             ignore_eos: self.ignore_eos,
             prompt_logprobs: self.prompt_logprobs,
             grammar: self.grammar.clone(),
             cache_salt: self.cache_salt,
+            n_overtaking_max: 0,
         }
     }
 
@@ -256,7 +260,7 @@ impl MethodReader<'_> {
         // The best answers are chosen by their log-probabilities.
         let logprobs = self.options.logprobs.or((best_of > n).then_some(0));
         Ok(Method::Sample {
-            sampling: self.sampling(params, logprobs)?,
+            sampling: Arc::new(self.sampling(params, logprobs)?),
             best_of,
         })
     }
@@ -381,7 +385,8 @@ fn allowed_token_ids(params: &mut Params) -> Result<Option<Vec<u32>>, ApiError> 
     let allowed = params.list("allowed_token_ids", usize::MAX, token_id)?;
     match allowed {
         Some(ids) if ids.is_empty() => Err(params.invalid("allowed_token_ids", &Value::Array(Vec::new()))),
-        allowed => Ok(allowed),
+        // A list may name a token more than once; then there are never more ids than the vocabulary has.
+        allowed => Ok(allowed.map(|ids| Vec::from_iter(BTreeSet::from_iter(ids)))),
     }
 }
 

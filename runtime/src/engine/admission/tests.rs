@@ -163,7 +163,7 @@ fn malformed_requests_are_refused_by_name() {
         ),
     ] {
         let named = GenerateRequest {
-            sampling,
+            sampling: sampling.into(),
             ..request(1, None)
         };
         let expected = AdmitError::ParameterOutOfVocabulary {
@@ -182,7 +182,7 @@ fn malformed_requests_are_refused_by_name() {
         "stop_token_ids has token id 100, which is out of vocabulary: it has 100 tokens"
     );
     let mut hot = request(1, None);
-    hot.sampling.temperature = f32::NAN;
+    Arc::make_mut(&mut hot.sampling).temperature = f32::NAN;
     assert!(matches!(refusal(&limits, hot), AdmitError::Sampling(_)));
 }
 

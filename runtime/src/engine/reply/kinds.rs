@@ -4,12 +4,10 @@
 
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-
 use crate::engine::beam::BeamSearch;
 use crate::engine::draw::Guide;
 use crate::engine::request::BeamParams;
-use crate::engine::ticket::{Event, Stamped};
+use crate::engine::ticket::{Event, EventSender, Stamped};
 use crate::grammar::Grammar;
 
 /// What one ticket waits for.
@@ -23,7 +21,7 @@ pub(super) enum Reply {
 
 /// The sending side of one ticket.
 pub(super) struct Recipient {
-    pub(super) events: mpsc::Sender<Stamped>,
+    pub(super) events: EventSender,
     /// Prompt tokens to count when the prompt is computed; one of several answers counts them.
     pub(super) n_prompt: usize,
     pub(super) n_cached: usize,
@@ -99,8 +97,7 @@ impl Reply {
 }
 
 impl Recipient {
-    /// Sends without waiting. The channel is never full: it has room for every event of the request. A closed one
-    /// belongs to a dropped ticket, which the next turn cancels.
+    /// Sends without waiting. The next turn cancels the request if its ticket was dropped.
     pub(super) fn send(&self, event: Event, at: Instant) {
         let stamped = Stamped {
             event,
@@ -109,8 +106,6 @@ impl Recipient {
             first_token_at: self.first_token_at,
             n_cached: self.n_cached,
         };
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(stamped) {
-            unreachable!("a request sent more events than its channel holds");
-        }
+        self.events.send(stamped);
     }
 }

@@ -555,3 +555,10 @@ proptest! {
         prop_assert_eq!(listed.1, logprobs.chosen);
     }
 }
+
+#[test]
+fn log_probabilities_hold_no_more_memory_than_they_need() {
+    let logits: Vec<f32> = (0..10_000).map(|token| token as f32 / 100.0).collect();
+    let logprobs = token_logprobs(&logits, 7, 20);
+    assert_eq!((logprobs.top.len(), logprobs.top.capacity()), (20, 20));
+}

@@ -47,6 +47,7 @@ struct World {
     places: BTreeMap<SequenceId, u32>,
     tickets: BTreeMap<SequenceId, Expectation>,
     n_arrived: u64,
+    n_requests: u64,
     has_priorities: bool,
     n_steps: usize,
     seen: Seen,
@@ -90,8 +91,10 @@ struct Expectation {
     search: Option<(BeamSearch, Vec<Beam>)>,
     /// Steps that it can take were it the first in order.
     work: usize,
-    /// The step by which it must have ended, if nothing overtakes it.
+    /// The step by which it must have ended. Others that overtake it move it.
     deadline: usize,
+    /// Answers that arrived later and come before it.
+    n_overtaken: usize,
 }
 
 /// A request in the simulator's words.
@@ -106,6 +109,8 @@ struct Arrival {
     image: Option<Image>,
     n: usize,
     priority: i32,
+    /// Later requests that may overtake it.
+    n_overtaking_max: u64,
     wants: Wants,
 }
 
@@ -156,6 +161,7 @@ impl Arrival {
                 n: self.n,
                 priority: self.priority,
                 max_tokens,
+                n_overtaking_max: self.n_overtaking_max,
                 ..GenerateRequest::default()
             }),
             Wants::Vector { .. } => limits.admit_pooling(PoolRequest {
@@ -201,6 +207,7 @@ impl World {
             places: BTreeMap::new(),
             tickets: BTreeMap::new(),
             n_arrived: 0,
+            n_requests: 0,
             has_priorities: false,
             n_steps: 0,
             seen: Seen::default(),
@@ -230,12 +237,16 @@ impl World {
             .map(|idx| Branch {
                 id: SequenceId {
                     priority: admitted.priority,
+                    turn: self.n_requests
+                        + admitted.n_overtaking_max
+                        + if search.is_some() { 0 } else { idx },
                     arrival: self.n_arrived + idx,
                 },
                 seed: (self.n_arrived + idx) * 31,
             })
             .collect();
         self.n_arrived += branches.len() as u64;
+        self.n_requests += 1;
         self.has_priorities |= arrival.priority != 0;
         // The first in order computes at least one token of each step, or of every other one with two in flight, so
         // all the work of those before it and its own is the longest it can take, unless others may come before it
@@ -251,7 +262,17 @@ impl World {
             search,
             work: work * branches.len() / n_tickets,
             deadline: self.n_steps + work_all + work * branches.len(),
+            n_overtaken: 0,
         };
+        // Later answers of requests before it are overtaken, each by no more requests than its turn is late. One of them
+        // may lose its blocks, and computes again what it had.
+        for &Branch { id, .. } in branches.iter().take(n_tickets) {
+            let lost = self.tickets.range(id..).map(|(_, ticket)| ticket.work).max();
+            for (_, overtaken) in self.tickets.range_mut(id..) {
+                overtaken.deadline += expectation.work + lost.unwrap_or(0);
+                overtaken.n_overtaken += 1;
+            }
+        }
         for &Branch { id, seed } in branches.iter().take(n_tickets) {
             let expectation = expectation.clone();
             self.tickets.insert(id, Expectation { seed, ..expectation });
@@ -547,6 +568,12 @@ impl World {
         let is_fifo = !self.limits.whole_prompts && !self.has_priorities;
         for (id, ticket) in self.tickets.iter().filter(|_| is_fifo) {
             assert!(self.n_steps <= ticket.deadline, "ticket {id:?} starves");
+            // An answer has at most four others of its request before it and may be seven requests late, and each request
+            // has at most five answers.
+            assert!(
+                ticket.n_overtaken <= (4 + 7) * 5,
+                "{id:?} is overtaken again and again"
+            );
         }
     }
 
@@ -771,6 +798,7 @@ fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
         } else {
             0
         },
+        n_overtaking_max: if dice.one_in(5) { dice.below(8) as u64 } else { 0 },
         wants,
     }
 }

@@ -59,6 +59,7 @@ fn scheduler(limits: &Limits, n_prompts: &[usize]) -> Scheduler {
 fn id(arrival: usize) -> SequenceId {
     SequenceId {
         priority: 0,
+        turn: arrival as u64,
         arrival: arrival as u64,
     }
 }

@@ -138,7 +138,7 @@ async fn several_answers_share_a_prompt_that_is_computed_once() {
         let mut n_computed = several.prompt.len();
         for (idx, ticket) in tickets.iter_mut().enumerate() {
             let mut alone = several.clone();
-            alone.sampling.seed = several.sampling.seed.map(|seed| seed + idx as u64);
+            Arc::make_mut(&mut alone.sampling).seed = several.sampling.seed.map(|seed| seed + idx as u64);
             let (tokens, reason) = answer(ticket).await;
             // The last token is not computed, whether it is sent or ends the answer unsent.
             n_computed += tokens.len() - usize::from(reason == FinishReason::Length);

@@ -24,7 +24,7 @@ fn greedy() -> GenerateRequest {
     };
     GenerateRequest {
         prompt: vec![1, 2].into(),
-        sampling,
+        sampling: sampling.into(),
         max_tokens: Some(3),
         ..GenerateRequest::default()
     }
@@ -111,7 +111,7 @@ async fn the_token_that_ended_an_answer_has_logprobs() {
     let mut request = greedy();
     request.stop_token_ids = vec![7];
     for n_top in [None, Some(1)] {
-        request.sampling.logprobs = n_top;
+        Arc::make_mut(&mut request.sampling).logprobs = n_top;
         let (tokens, end) = read(&mut submit_one(&engine, request.clone())).await;
         let Event::Finished { last, ended_by, .. } = end else {
             panic!("{end:?}")
@@ -128,7 +128,7 @@ async fn the_token_that_ended_an_answer_has_logprobs() {
 async fn tokens_carry_logprobs_and_tickets_their_times() {
     let engine = Engine::start(Box::new(preferring()), config()).unwrap();
     let mut request = greedy();
-    request.sampling.logprobs = Some(2);
+    Arc::make_mut(&mut request.sampling).logprobs = Some(2);
     let mut ticket = submit_one(&engine, request);
     assert_eq!(ticket.timing().scheduled_at, None);
     let Some(Event::Token {

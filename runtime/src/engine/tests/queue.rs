@@ -67,6 +67,74 @@ async fn a_full_queue_refuses_all_of_a_submission_and_recovers() {
 }
 
 #[tokio::test]
+async fn a_small_request_overtakes_the_later_answers_of_large_ones() {
+    for depth in DEPTHS {
+        let (engine, gate) = gated(
+            depth,
+            EngineConfig {
+                max_num_seqs: 8,
+                max_waiting: 8,
+                ..config()
+            },
+        );
+        let large = || GenerateRequest { n: 5, ..endless(1) };
+        let mut tickets = engine.submit(vec![large()]).unwrap();
+        tickets.extend(engine.submit(vec![large()]).unwrap());
+        for _ in 0..4 {
+            gate.send(()).unwrap();
+        }
+        assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
+        let small = GenerateRequest {
+            max_tokens: Some(2),
+            ..endless(1)
+        };
+        let mut small = engine.submit(vec![small]).unwrap();
+        drop(gate);
+        assert_eq!(answer(&mut small[0]).await.0.len(), 2);
+        let small_ended_at = small[0].timing().last_event_at;
+        for ticket in &mut tickets {
+            let (_, end) = read(ticket).await;
+            assert!(matches!(end, Event::Finished { .. }), "{end:?}");
+            assert!(small_ended_at < ticket.timing().last_event_at);
+        }
+        assert_ends_empty(engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_the_background_gives_way() {
+    for depth in DEPTHS {
+        let (engine, gate) = gated(
+            depth,
+            EngineConfig {
+                max_num_seqs: 2,
+                ..config()
+            },
+        );
+        let background = || GenerateRequest {
+            n_overtaking_max: 9,
+            ..endless(1)
+        };
+        let mut tickets = engine.submit(vec![background(), background()]).unwrap();
+        for _ in 0..4 {
+            gate.send(()).unwrap();
+        }
+        assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
+        let mut others = engine.submit(vec![endless(1), endless(1)]).unwrap();
+        drop(gate);
+        let mut last_ended_at = None;
+        for ticket in others.iter_mut().chain(&mut tickets) {
+            let (_, end) = read(ticket).await;
+            assert!(matches!(end, Event::Finished { .. }), "{end:?}");
+            let ended_at = ticket.timing().last_event_at;
+            assert!(last_ended_at <= ended_at, "the others end first");
+            last_ended_at = ended_at;
+        }
+        assert_ends_empty(engine).await;
+    }
+}
+
+#[tokio::test]
 async fn a_submission_with_one_bad_request_runs_none() {
     let engine = engine(config());
     let too_long = SubmitError::Refused {

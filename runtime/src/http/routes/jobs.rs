@@ -30,6 +30,7 @@ use crate::api::jobs::store::{Claim, End, NewJob, Owner, RetryError, Status, Vie
 use crate::api::jobs::{KEPT_FOR_ASYNC, KEPT_FOR_SYNC, Work};
 use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
+use crate::http::background::of_job;
 use crate::http::body::{JsonBytes, weight};
 use crate::http::ignored::name_ignored;
 use crate::http::route::{Dialect, Route};
@@ -170,7 +171,7 @@ impl FromRequestParts<Arc<App>> for JobsState {
 async fn run(state: JobsState, body: JsonBytes) -> Result<Response, ApiError> {
     let (claim, ignored) = submit(&state, body, "", KEPT_FOR_ASYNC).await?;
     let id = claim.id.clone();
-    state.app.jobs.tasks.spawn(work(state.clone(), claim));
+    state.app.jobs.tasks.spawn(of_job(work(state.clone(), claim)));
     let mut response = Json(json!({"id": id, "status": Status::InQueue.label()})).into_response();
     name_ignored(&mut response, &ignored);
     Ok(response)
@@ -200,7 +201,7 @@ async fn run_and_wait(
     };
     let (claim, ignored) = submit(&state, body, "sync-", KEPT_FOR_SYNC).await?;
     let id = claim.id.clone();
-    let task = state.app.jobs.tasks.spawn(work(state.clone(), claim));
+    let task = state.app.jobs.tasks.spawn(of_job(work(state.clone(), claim)));
     // The view shows whether the job ended in time.
     let _in_time = tokio::time::timeout(wait, task).await;
     let view = state.app.jobs.store().view(state.owner, &id, Instant::now());
@@ -267,7 +268,7 @@ async fn retry(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, 
             reason: "the job failed because of its input, which is not kept; send a corrected job".into(),
         },
     })?;
-    state.app.jobs.tasks.spawn(work(state.clone(), claim));
+    state.app.jobs.tasks.spawn(of_job(work(state.clone(), claim)));
     Ok(Json(json!({"id": id, "status": Status::InQueue.label()})))
 }
 
