@@ -52,6 +52,10 @@ impl SectionReader {
         };
         let line = self.input.drain(..=end).collect::<String>();
         let name = line.trim();
+        if name.is_empty() {
+            // Space before the name.
+            return true;
+        }
         self.state = State::Content;
         if self.tools.iter().any(|tool| tool.function.name == name) {
             sink.call(name, None);

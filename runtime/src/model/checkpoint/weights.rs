@@ -270,10 +270,7 @@ fn indexed_files(dir: &Path, index_path: &Path, names: BTreeSet<String>) -> Resu
         reason,
     };
     if names.is_empty() || names.len() > N_FILES_MAX {
-        return Err(broken(format!(
-            "it names {} files, must be 1 to {N_FILES_MAX}",
-            names.len()
-        )));
+        return Err(broken(format!("it does not name 1 to {N_FILES_MAX} files")));
     }
     let is_inside = |file: &String| Path::new(file).file_name() == Some(file.as_ref());
     if let Some(file) = names.iter().find(|file| !is_inside(file)) {
@@ -504,7 +501,7 @@ mod tests {
         }
         for (index, message) in [
             ("{}", "missing field `weight_map`"),
-            (r#"{"weight_map": {}}"#, "names 0 files"),
+            (r#"{"weight_map": {}}"#, "does not name 1 to 4096 files"),
             (r#"{"weight_map": {"a": 1}}"#, "expected a string"),
             ("nonsense", "not usable JSON"),
         ] {
