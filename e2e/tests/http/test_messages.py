@@ -62,7 +62,6 @@ def test_the_system_may_speak_in_between(ask) -> None:
     [
         {"type": "tool_use", "id": "", "name": "get_weather", "input": {}},
         {"type": "tool_use", "id": "toolu_1", "name": "", "input": {}},
-        {"type": "tool_use", "id": "toolu_1", "name": "get_weather"},
         {"type": "tool_result", "tool_use_id": "", "content": "20 degrees"},
     ],
     ids=str,
