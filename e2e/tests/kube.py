@@ -45,6 +45,14 @@ def apply(document: dict[str, Any] | str, namespace: str) -> None:
     kubectl("apply", "--server-side", "--force-conflicts", "-n", namespace, "-f", "-", stdin=text)
 
 
+def shipped_example() -> dict[str, Any]:
+    """The ModelDeployment of the demo, for any namespace."""
+    documents = yaml.safe_load_all((EXAMPLES / "modeldeployment.yaml").read_text())
+    example = next(d for d in documents if d and d["kind"] == "ModelDeployment")
+    example["metadata"].pop("namespace", None)
+    return example
+
+
 def condition(mdep: dict[str, Any], type_: str) -> dict[str, Any]:
     """One condition, or an empty one."""
     conditions = mdep.get("status", {}).get("conditions", [])

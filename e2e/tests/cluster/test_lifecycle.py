@@ -4,13 +4,12 @@ import threading
 
 import openai
 import pytest
-import yaml
 
 import kube
 import models
 import wait
 from conftest import client_of
-from kube import EXAMPLES, kubectl
+from kube import kubectl
 
 CHATS = models.chats()
 
@@ -25,9 +24,7 @@ def pods_of(name: str, namespace: str) -> list[dict]:
 
 
 def test_the_example_answers_through_its_service(namespace: str) -> None:
-    documents = yaml.safe_load_all((EXAMPLES / "modeldeployment.yaml").read_text())
-    example = next(d for d in documents if d and d["kind"] == "ModelDeployment")
-    example["metadata"].pop("namespace", None)
+    example = kube.shipped_example()
     kube.apply(example, namespace)
     name = example["metadata"]["name"]
     mdep = kube.until_ready(name, namespace)

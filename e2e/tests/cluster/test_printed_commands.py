@@ -3,12 +3,10 @@
 import socket
 import subprocess
 
-import yaml
-
 import demo
 import kube
 import wait
-from kube import EXAMPLES, ROOT, kubectl
+from kube import ROOT, kubectl
 
 PORT_FORWARDED = 8080
 
@@ -24,9 +22,7 @@ def is_open(port: int) -> bool:
 
 
 def test_what_the_demo_prints_runs(namespace: str) -> None:
-    documents = yaml.safe_load_all((EXAMPLES / "modeldeployment.yaml").read_text())
-    example = next(d for d in documents if d and d["kind"] == "ModelDeployment")
-    example["metadata"].pop("namespace", None)
+    example = kube.shipped_example()
     kube.apply(example, namespace)
     name = example["metadata"]["name"]
     status = kube.until_ready(name, namespace)["status"]
