@@ -565,6 +565,11 @@ impl World {
             !step.preempted.contains(first) || ids.contains(first),
             "the first was preempted"
         );
+        self.check_deadlines();
+    }
+
+    /// Nobody starves, and nobody is overtaken again and again.
+    fn check_deadlines(&self) {
         let is_fifo = !self.limits.whole_prompts && !self.has_priorities;
         for (id, ticket) in self.tickets.iter().filter(|_| is_fifo) {
             assert!(self.n_steps <= ticket.deadline, "ticket {id:?} starves");
