@@ -20,8 +20,8 @@ pub struct SequenceId {
     /// The request's.
     pub priority: i32,
     /// Answers of several requests are served in turn: the first answer to a request has its number among the
-    /// requests, and each further one the next number. So a later request overtakes the later answers of one before it,
-    /// and no answer is overtaken by more requests than there are answers before it.
+    /// requests, and each further one a larger one, at fixed distances. So a later request overtakes the later answers of
+    /// one before it, and each answer is overtaken by a bounded number of requests.
     pub turn: u64,
     /// Number in the order of arrival.
     pub arrival: u64,

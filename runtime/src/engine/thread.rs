@@ -26,6 +26,10 @@ use crate::batch::{Batch, Forward, StepError, StepOutput};
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
 const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
 
+/// Later requests that may overtake an answer for each answer to its request that comes before it. With few, a client
+/// that sends small requests would soon wait for all answers of a large one; with many, the last of those answers would.
+const TURNS_PER_ANSWER: u64 = 256;
+
 /// What the engine thread owns.
 pub(super) struct EngineThread {
     model: Box<dyn Forward + Send>,
@@ -255,7 +259,7 @@ impl EngineThread {
         {
             let n_prompt = admitted.prompt.len();
             let branches = self.branches(&admitted, turn + admitted.n_overtaking_max);
-            turn += branches.len() as u64;
+            turn += branches.len() as u64 * TURNS_PER_ANSWER;
             tracing::debug!(
                 id = branches[0].id.arrival,
                 n_prompt,
@@ -275,7 +279,7 @@ impl EngineThread {
     fn branches(&mut self, admitted: &Admitted, turn: u64) -> Vec<Branch> {
         let priority = admitted.priority;
         let (seed, turns_each) = match &admitted.task {
-            Task::Generate { sampling, .. } => (sampling.seed, 1),
+            Task::Generate { sampling, .. } => (sampling.seed, TURNS_PER_ANSWER),
             Task::Search { .. } | Task::Pool { .. } => (None, 0),
         };
         let first = self.n_arrived;
