@@ -59,12 +59,12 @@ def condition(mdep: dict[str, Any], type_: str) -> dict[str, Any]:
     return next((c for c in conditions if c["type"] == type_), {})
 
 
-def is_ready(name: str, namespace: str) -> dict[str, Any] | None:
-    """The ModelDeployment if it is Ready for its current generation."""
+def is_ready(name: str, namespace: str, reason: str = "Ready") -> dict[str, Any] | None:
+    """The ModelDeployment if it is Ready for this reason and its current generation."""
     mdep = get("mdep", name, namespace)
     ready = condition(mdep, "Ready")
     current = mdep.get("status", {}).get("observedGeneration") == mdep["metadata"]["generation"]
-    assert ready.get("status") == "True" and current, json.dumps(mdep.get("status", {}), indent=1)
+    assert (ready.get("status"), ready.get("reason")) == ("True", reason) and current, json.dumps(mdep.get("status", {}), indent=1)
     return mdep
 
 

@@ -39,6 +39,8 @@ def test_the_example_answers_through_its_service(namespace: str) -> None:
         "EngineReady": "True",
         "Available": "True",
         "Progressing": "False",
+        "Reconciling": "False",
+        "Stalled": "False",
         "Ready": "True",
     }
 
@@ -69,7 +71,8 @@ def test_scale_change_and_delete(namespace: str, hub) -> None:
     scaled = kube.until_ready(name, namespace)
     assert scaled["status"]["summary"] == "2/2" and len(pods_of(name, namespace)) == 2
     kubectl("scale", "mdep", name, "-n", namespace, "--replicas=0")
-    kube.until_reason(name, namespace, "ScaledToZero")
+    at_zero = wait.until("it is at zero", lambda: kube.is_ready(name, namespace, "ScaledToZero"), 60)
+    assert kube.condition(at_zero, "Available")["status"] == "False"
     wait.until("no pod is left", lambda: not pods_of(name, namespace), 120)
     kubectl("scale", "mdep", name, "-n", namespace, "--replicas=1")
     kube.until_ready(name, namespace)

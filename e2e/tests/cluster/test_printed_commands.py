@@ -44,10 +44,10 @@ def test_what_the_demo_prints_runs(namespace: str) -> None:
 
 def test_what_the_chart_prints_runs() -> None:
     notes = subprocess.run(["helm", "get", "notes", "slipway", "-n", "slipway-system"], capture_output=True, text=True, check=True)
-    commands = [line for line in indented(notes.stdout) if line.startswith("kubectl ")]
+    commands = [line for line in indented(notes.stdout.replace("\\\n", "")) if line.startswith("kubectl ")]
     assert len(commands) >= 3, notes.stdout
     for command in commands:
         words = command.split()[1:]
-        if words[0] == "apply":
+        if words[0] in ("apply", "annotate"):
             words.append("--dry-run=server")
         kubectl(*[word for word in words if word != "-w"])
