@@ -242,7 +242,7 @@ fn integer_text(number: &BigInt, kind: char, spec: &Spec) -> Result<String> {
 fn grouped(digits: &str, separator: char, n: usize) -> String {
     let mut text = String::new();
     for (idx, c) in digits.chars().enumerate() {
-        if idx > 0 && (digits.len() - idx) % n == 0 {
+        if idx > 0 && (digits.len() - idx).is_multiple_of(n) {
             text.push(separator);
         }
         text.push(c);

@@ -358,6 +358,9 @@ fn digits_len(text: &str, is_digit: impl Fn(u8) -> bool) -> usize {
     n
 }
 
+/// Whether a byte is a digit of a base.
+type IsDigit = fn(u8) -> bool;
+
 fn float_len(text: &str) -> Option<usize> {
     let decimal = |text: &str| digits_len(text, |b| b.is_ascii_digit());
     let mut n = decimal(text);
@@ -376,7 +379,7 @@ fn float_len(text: &str) -> Option<usize> {
 }
 
 fn integer_len(text: &str) -> usize {
-    let bases: [(&str, fn(u8) -> bool); 3] = [
+    let bases: [(&str, IsDigit); 3] = [
         ("xX", |b| b.is_ascii_hexdigit()),
         ("oO", |b| (b'0'..=b'7').contains(&b)),
         ("bB", |b| b == b'0' || b == b'1'),

@@ -504,10 +504,11 @@ fn ids_are_those_that_the_template_accepts() {
     assert!(ids(&required, listed).iter().all(|id| id.len() == 9));
 }
 
+/// Writes a call with a name, a key and a value.
+type WriteCall = fn(&str, &str, &str) -> String;
+
 /// What a template writes of messages with a text, and with a call of the tool.
-fn rendered(
-    write: fn(&str, &str, &str) -> String,
-) -> impl Fn(Vec<serde_json::Value>, serde_json::Value) -> Option<String> {
+fn rendered(write: WriteCall) -> impl Fn(Vec<serde_json::Value>, serde_json::Value) -> Option<String> {
     move |messages, tools| {
         let last = messages.last()?;
         let function = &last["tool_calls"][0]["function"];
@@ -526,7 +527,7 @@ fn rendered(
 
 #[test]
 fn a_template_that_writes_a_call_shows_its_format() {
-    let cases: &[(fn(&str, &str, &str) -> String, Option<&str>)] = &[
+    let cases: &[(WriteCall, Option<&str>)] = &[
         (
             |name, key, value| {
                 format!(

@@ -88,6 +88,6 @@ mod tests {
         assert_eq!(n_connections_max(1024), 896);
         assert_eq!(n_connections_max(usize::MAX), CONNECTIONS_MAX);
         assert_eq!(n_connections_max(0), CONNECTIONS_MIN);
-        assert!(CONTROL_CONNECTIONS_MAX < OTHER_FILES);
+        const { assert!(CONTROL_CONNECTIONS_MAX < OTHER_FILES) };
     }
 }
