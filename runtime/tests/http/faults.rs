@@ -162,7 +162,7 @@ async fn requests_whose_clients_left_take_no_place_in_the_queue() {
     };
     assert_eq!(refused.status(), 429);
     assert!(refused.headers().contains_key("retry-after"));
-    drop(waiting);
+    waiting.shutdown().await;
     let answer = server.send(post("/v1/completions", body)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
 }
