@@ -10,8 +10,7 @@ const CONNECTIONS_MAX: usize = 4096;
 const CONTROL_CONNECTIONS_MAX: usize = 32;
 /// Fewest connections of clients, however few files the process may open.
 const CONNECTIONS_MIN: usize = 16;
-/// Open files that are no connections of clients: those of the control port, of the model, and the pipes of the
-/// processes for templates.
+/// Open files that are no connections of clients: those of the control port and of the model.
 const OTHER_FILES: usize = 128;
 
 /// Bounds of what clients may take without having sent a request.
