@@ -5,7 +5,7 @@ use kernels::NormKind;
 use super::llama;
 use super::parts::{
     Sizes, Tie, each_attention, head, input_norm, layer_types, linear, refuse_flag, rms_norm, rms_qk_norms,
-    text_part, unsupported, vector, vision_parts,
+    unsupported, vector, vision_parts,
 };
 use crate::model::config::{Fields, invalid};
 use crate::model::error::ModelError;
@@ -15,7 +15,7 @@ use crate::model::spec::{Grouped, ModelSpec, Norm, Norms, QkNorms, Task};
 /// Gemma 4 31B; pictures and sound are not read. Experts, embeddings of each layer and layers that share their cache
 /// are not implemented.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let mut spec = text_part(config, describe_text)?;
+    let mut spec = describe_text(&config.text_part()?)?;
     spec.ignored = vision_parts();
     Ok(spec)
 }

@@ -7,7 +7,7 @@ use kernels::{Activation, NormKind, RopePairs, Scoring};
 
 use super::llama;
 use super::parts::{
-    MlpShape, Sizes, activation, each_attention, experts, llama_mlp, rotary_layers, text_part, vision_parts,
+    MlpShape, Sizes, activation, each_attention, experts, llama_mlp, rotary_layers, vision_parts,
 };
 use super::stack::Stack;
 use crate::model::config::{FFN_SIZE, Fields, N_EXPERTS, invalid};
@@ -16,7 +16,7 @@ use crate::model::spec::{Ffn, Layout, ModelSpec, Norm, QkNorms, Vector};
 
 /// Llama 4 Scout and Maverick; pictures are not read.
 pub(super) fn describe(config: &Fields) -> Result<ModelSpec, ModelError> {
-    let mut spec = text_part(config, describe_text)?;
+    let mut spec = describe_text(&config.text_part()?)?;
     spec.ignored = vision_parts();
     Ok(spec)
 }

@@ -606,26 +606,6 @@ pub(super) fn rotary_layers(config: &Fields, n_layers: usize) -> Result<Vec<bool
     }
 }
 
-/// Describes the language model of a model of several kinds of input: its fields are in `text_config`, or beside those
-/// of the other parts.
-pub(super) fn text_part(
-    config: &Fields,
-    describe: fn(&Fields) -> Result<ModelSpec, ModelError>,
-) -> Result<ModelSpec, ModelError> {
-    const TIED: &str = "tie_word_embeddings";
-    let Some(text) = config.object("text_config")? else {
-        return describe(config);
-    };
-    let mut spec = describe(&text)?;
-    if text.flag(TIED)?.is_none()
-        && config.flag(TIED)? == Some(true)
-        && let Task::Generate(head) = &mut spec.task
-    {
-        head.weight = None;
-    }
-    Ok(spec)
-}
-
 /// Classes of a classifier.
 pub(super) fn n_labels(config: &Fields) -> Result<usize, ModelError> {
     /// What transformers takes, and leaves out of the files it writes.

@@ -5,7 +5,7 @@ use kernels::Activation;
 use super::llama::{self, Biases};
 use super::parts::{
     MlpShape, Sizes, Tie, activation, each_attention, experts, gated_mlp, head, input_norm, layer, linear,
-    llama_mlp, rms_norm, rms_qk_norms, text_part, vision_parts, windows,
+    llama_mlp, rms_norm, rms_qk_norms, vision_parts, windows,
 };
 use super::stack::Stack;
 use crate::model::config::{FFN_SIZE, Fields, N_EXPERTS, invalid};
@@ -97,7 +97,7 @@ fn without_vision(
     config: &Fields,
     describe: fn(&Fields) -> Result<ModelSpec, ModelError>,
 ) -> Result<ModelSpec, ModelError> {
-    let mut spec = text_part(config, describe)?;
+    let mut spec = describe(&config.text_part()?)?;
     spec.ignored = vision_parts();
     Ok(spec)
 }
