@@ -19,7 +19,7 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
-pub use loading::{check, load};
+pub use loading::{check, check_configuration, load};
 
 /// A loaded model and what is needed to use it.
 #[derive(Debug)]

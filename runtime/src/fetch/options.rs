@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::configuration::ConfigurationCheck;
 use super::disk::free_bytes;
 use super::error::FetchError;
 use super::retry::RetryPolicy;
@@ -47,6 +48,8 @@ pub struct FetchOptions {
     pub retry: RetryPolicy,
     /// What proves that a complete folder is intact.
     pub verify: Verify,
+    /// Checks the configuration before anything else is downloaded.
+    pub check: Option<ConfigurationCheck>,
     /// Returns the free bytes of a folder's file system. Tests replace it.
     pub free_bytes: fn(&Path) -> io::Result<u64>,
 }
@@ -65,6 +68,7 @@ impl FetchOptions {
             stall_timeout: Duration::from_secs(60),
             retry: RetryPolicy::default(),
             verify: Verify::default(),
+            check: None,
             free_bytes,
         }
     }

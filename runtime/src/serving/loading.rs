@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crds::failure::chain;
+use crds::failure::{Failure, chain};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
@@ -17,7 +17,9 @@ use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
 };
-use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
+use crate::fetch::{
+    self, ConfigurationCheck, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token,
+};
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
 use crate::model::{LoadOptions, Model, ModelInfo, Outline, Task};
@@ -73,6 +75,15 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     crate::api::request::Defaults::load(directory)?;
     PoolingConfig::read(directory)?;
     Ok(())
+}
+
+/// Whether the model can be served, as far as the JSON files in its directory show: the check before its weights are
+/// downloaded.
+///
+/// # Errors
+/// The failure that [`load`] would end with.
+pub fn check_configuration(directory: &Path) -> Result<(), Failure> {
+    Model::check(directory).map_err(|error| LoadError::Model(error).failure())
 }
 
 /// Which files of a repository are downloaded.
@@ -192,21 +203,23 @@ fn check_token_types(tokenizer: &Tokenizer, info: &ModelInfo) -> Result<(), Load
 
 fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchOptions, FetchError> {
     let folder = repository.repo.replace('/', "--");
-    let (folder, patterns) = match files {
+    let (folder, patterns, check) = match files {
         Files::Model => (
             folder,
             Patterns {
                 allow: repository.allow_patterns.clone(),
                 ignore: repository.ignore_patterns.clone(),
             },
+            Some(check_configuration as ConfigurationCheck),
         ),
-        Files::Tokenizer => (folder + "--tokenizer", Patterns::tokenizer()),
+        Files::Tokenizer => (folder + "--tokenizer", Patterns::tokenizer(), None),
     };
     Ok(FetchOptions {
         revision: repository.revision.clone(),
         token: Token::parse(repository.token.as_deref().unwrap_or_default(), "HF_TOKEN")?,
         endpoint: repository.endpoint.clone(),
         patterns,
+        check,
         ..FetchOptions::new(&repository.repo, cache.join(folder))
     })
 }
