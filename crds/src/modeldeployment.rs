@@ -360,7 +360,8 @@ pub struct Resources {
     #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub cpu: Option<Quantity>,
-    /// Requested memory, which is also the limit.
+    /// Requested memory, which is also the limit. Default: no request; a ready replica gets the limit of
+    /// `status.model.memoryBytes`.
     #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub memory: Option<Quantity>,
@@ -699,6 +700,8 @@ pub struct ModelStatus {
     pub bytes: Option<i64>,
     /// Longest context in tokens.
     pub max_model_len: Option<i64>,
+    /// Memory that a replica takes at most, in bytes. It is the memory limit of replicas without `resources.memory`.
+    pub memory_bytes: Option<i64>,
 }
 
 /// Progress of a download or load.

@@ -1,5 +1,7 @@
 //! What every reconcile uses: clients, the recorder of Events, metrics, backoffs and the options of the installation.
 
+use std::sync::atomic::AtomicBool;
+
 use crds::modeldeployment::Network;
 use kube::{
     Client,
@@ -20,6 +22,8 @@ pub struct Installation {
     pub namespace: Option<String>,
     /// The NetworkPolicies, for ModelDeployments that say nothing else.
     pub network: Network,
+    /// Namespaces whose ModelDeployments are reconciled; all if there are none.
+    pub watch_namespaces: Vec<String>,
 }
 
 /// What every reconcile uses.
@@ -38,6 +42,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Waits between the retries of each object.
     pub backoffs: Backoffs,
+    /// Whether the API server has no `pods/resize`, as was found out.
+    pub resize_is_absent: AtomicBool,
     /// Options of the installation.
     pub installation: Installation,
 }
@@ -60,6 +66,7 @@ impl Context {
             client,
             metrics,
             backoffs: Backoffs::default(),
+            resize_is_absent: AtomicBool::default(),
             installation,
         })
     }

@@ -5,6 +5,7 @@
 pub mod capacity;
 mod error;
 mod loading;
+mod memory;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Serving {
     pub info: ModelInfo,
     /// Longest context in tokens.
     pub max_model_len: usize,
+    /// Bytes of memory that the process takes at most; `None` where the system does not say what it takes now.
+    pub memory_bytes: Option<u64>,
     /// How the checkpoint makes vectors.
     pub pooling: PoolingConfig,
     /// Commit that was downloaded, if the directory records it.

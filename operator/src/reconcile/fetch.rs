@@ -255,7 +255,9 @@ fn ask_pods(context: &Context, object: &ModelDeployment, observed: &mut Observed
 /// Where starting pods, and one ready pod while the facts of the model are unknown, report how far they have come.
 fn pod_targets(object: &ModelDeployment, pods: &[Pod]) -> BTreeMap<String, Target> {
     let status = object.status.clone().unwrap_or_default();
-    let facts_known = status.model.is_some() && status.observed_generation == object.metadata.generation;
+    // The download knows a part of the facts; the runtime knows all of them.
+    let facts_known = status.model.is_some_and(|model| model.architecture.is_some())
+        && status.observed_generation == object.metadata.generation;
     let mut replicas = pods::replicas(pods);
     replicas.reverse();
     let starting = replicas

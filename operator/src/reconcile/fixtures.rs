@@ -26,6 +26,7 @@ pub(crate) fn installation() -> Installation {
         runtime_image: IMAGE.into(),
         namespace: Some("slipway-system".into()),
         network: Network::default(),
+        watch_namespaces: Vec::new(),
     }
 }
 

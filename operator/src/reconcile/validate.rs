@@ -81,6 +81,7 @@ pub fn plan(
         notes: notes(&report)
             .into_iter()
             .chain(kept_claim(object, &source, observed))
+            .chain(unused_cache(spec, &source))
             .collect(),
         source,
         model_dir,
@@ -400,6 +401,14 @@ fn kept_claim(object: &ModelDeployment, source: &Source, observed: &Observed) ->
     let live = observed.live.ours(object, "PersistentVolumeClaim", &name);
     live.filter(|_| !is_requested).map(|_| {
         format!("the claim {name} is kept and not used; delete it with kubectl delete pvc {name}, or set spec.cache again")
+    })
+}
+
+/// A note on a cache beside a model that is not downloaded.
+fn unused_cache(spec: &ModelDeploymentSpec, source: &Source) -> Option<String> {
+    let is_unused = spec.cache.is_some() && matches!(source, Source::Claim { .. });
+    is_unused.then(|| {
+        "spec.cache has no effect, because the model of spec.model.pvc is not downloaded; remove it".into()
     })
 }
 

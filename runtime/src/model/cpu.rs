@@ -12,7 +12,7 @@ use kernels::{AttentionTiles, CpuContext, KernelError, Routing, embed};
 
 use super::checkpoint::Weights;
 use super::kv_layout::KvLayout;
-use super::program::{Op, Program};
+use super::program::{CHUNK_ROWS, Op, Program, Sections};
 use super::rope::RopeSpec;
 use super::spec::MatrixId;
 use crate::batch::{Batch, BlockMove, StepError};
@@ -78,6 +78,19 @@ impl Cpu {
     /// The cache, to take memory for it.
     pub(super) fn cache_mut(&mut self) -> &mut Cache {
         &mut self.cache
+    }
+
+    /// Bytes of the activations and the result of a step of so many tokens and results.
+    pub(super) fn step_bytes(&self, n_tokens: usize, n_outputs: usize) -> u64 {
+        let rows = Sections {
+            tokens: n_tokens,
+            chunk: n_tokens.min(CHUNK_ROWS),
+            logits: n_outputs,
+            pooled: n_outputs,
+        };
+        let width = self.program.buffer(self.program.output).width;
+        let activations = StepRows::new(&self.program, rows).size_bytes();
+        (activations + n_outputs * width * size_of::<f32>()) as u64
     }
 
     /// Does checked moves, one after the other.

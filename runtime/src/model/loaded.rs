@@ -181,6 +181,11 @@ impl Model {
         &self.info
     }
 
+    /// Bytes that the largest step takes: its activations and its result.
+    pub fn step_bytes(&self, n_tokens_max: usize, n_outputs_max: usize) -> u64 {
+        self.executor.step_bytes(n_tokens_max, n_outputs_max)
+    }
+
     /// Makes room for `n_blocks` blocks of `block_size` tokens, and for `n_host_blocks` that are swapped out;
     /// an earlier cache is gone.
     ///

@@ -10,10 +10,12 @@ use crds::failure::{Failure, chain};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
+use super::memory::{self, Growth};
 use super::{LoadError, Serving};
 use crate::batch::Forward;
 use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
+use crate::engine::scheduler::N_SCORED_MAX;
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
 };
@@ -46,9 +48,10 @@ pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<S
     };
     let worker = load.clone();
     let loading = tokio::task::spawn_blocking(move || worker.load_files(&directory, &tokenizer, &formats));
-    let serving = loading.await.map_err(|_| LoadError::Panicked)??;
+    let (mut serving, growth) = loading.await.map_err(|_| LoadError::Panicked)??;
     load.startup.enter(Stage::WarmingUp);
     warm_up(&serving.engine, &serving.info).await?;
+    serving.memory_bytes = memory::bytes_max(growth);
     Ok(serving)
 }
 
@@ -128,13 +131,13 @@ impl Loading {
         Ok(destination)
     }
 
-    /// The engine and what it needs beside it, from files on this machine.
+    /// The engine and what it needs beside it, from files on this machine; and the memory that it may still take.
     fn load_files(
         &self,
         directory: &Path,
         tokenizer: &Path,
         formats: &FormatNames,
-    ) -> Result<Serving, LoadError> {
+    ) -> Result<(Serving, Growth), LoadError> {
         let Self { config, startup } = self;
         Model::check(directory)?;
         let tokenizer = Tokenizer::load(tokenizer)?;
@@ -170,8 +173,8 @@ impl Loading {
         if let Err(error) = &grammars {
             tracing::warn!(%error, "there are no structured outputs");
         }
-        let engine = start_engine(model, &info, config)?;
-        Ok(Serving {
+        let (engine, growth) = start_engine(model, &info, config)?;
+        let serving = Serving {
             engine: Arc::new(engine),
             grammars,
             tokenizer: Arc::new(tokenizer),
@@ -182,8 +185,10 @@ impl Loading {
             pooling: PoolingConfig::read(directory)?,
             revision: Manifest::read(directory).map(|manifest| manifest.commit),
             directory: directory.to_path_buf(),
+            memory_bytes: None,
             info,
-        })
+        };
+        Ok((serving, growth))
     }
 }
 
@@ -225,7 +230,11 @@ fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchO
 }
 
 /// Sizes the cache by the memory that is left, and starts the engine.
-fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Result<Engine, LoadError> {
+fn start_engine(
+    mut model: Model,
+    info: &ModelInfo,
+    config: &ServeConfig,
+) -> Result<(Engine, Growth), LoadError> {
     let settings = &config.engine;
     let block_size = settings.block_size() as usize;
     let max_concurrency = config.serving.max_concurrency() as usize;
@@ -254,6 +263,12 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
     model.allocate_cache(n_blocks, block_size, n_host_blocks)?;
     // A prompt that must be computed in one step would else be refused although the model can read it.
     let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
+    let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
+    let growth = Growth {
+        cache_bytes: demand.bytes_per_block() * n_blocks as u64,
+        host_bytes: demand.bytes_per_block() * n_host_blocks as u64,
+        step_bytes: model.step_bytes(max_num_batched_tokens, demand.max_num_seqs + N_SCORED_MAX),
+    };
     let engine = Engine::start(
         Box::new(model),
         EngineConfig {
@@ -264,14 +279,14 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
             preemption_mode,
             scheduling_policy: settings.scheduling_policy(),
             max_num_seqs: demand.max_num_seqs,
-            max_num_batched_tokens: n_step_tokens_min.max(settings.max_num_batched_tokens() as usize),
+            max_num_batched_tokens,
             max_model_len,
             max_waiting: max_concurrency,
             seed: settings.seed(),
             eos_token_ids: info.eos_token_ids.as_slice().into(),
         },
     )?;
-    Ok(engine)
+    Ok((engine, growth))
 }
 
 /// The formats of a model's answers, which its template shows.

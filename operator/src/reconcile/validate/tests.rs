@@ -307,3 +307,12 @@ fn an_object_of_somebody_else_is_not_taken_over() {
     assert_eq!(failure.reason, Reason::NameTaken);
     assert!(failure.message.contains("Service chat"), "{failure:?}");
 }
+
+#[test]
+fn a_cache_beside_a_model_in_a_claim_is_noted() {
+    let in_claim = object("{model: {pvc: {claimName: models}}, cache: {type: PVC, size: 1Gi}}");
+    let notes = planned(&in_claim).notes;
+    assert!(notes[0].starts_with("spec.cache has no effect"), "{notes:?}");
+    let downloaded = object("{model: {huggingFace: {repo: a/b}}, cache: {type: PVC, size: 1Gi}}");
+    assert_eq!(planned(&downloaded).notes, Vec::<String>::new());
+}

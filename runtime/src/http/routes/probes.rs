@@ -154,6 +154,7 @@ pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
             architecture: Some(serving.info.architecture.clone()),
             bytes: Some(serving.info.weights_bytes),
             max_model_len: Some(serving.max_model_len as u64),
+            memory_bytes: serving.memory_bytes,
         });
     }
     startup::response(status)

@@ -49,6 +49,11 @@ impl StepRows {
             logits: batch.logits_at.len(),
             pooled: batch.pooled_rows.len(),
         };
+        StepRows::new(program, n)
+    }
+
+    /// Sizes of a step with so many rows of each kind.
+    pub(super) fn new(program: &Program, n: Sections) -> StepRows {
         let mut starts = Sections::default();
         let mut end = 0;
         for rows in [Rows::Tokens, Rows::Chunk, Rows::Logits, Rows::Pooled] {
@@ -60,6 +65,11 @@ impl StepRows {
             starts,
             n_floats: end,
         }
+    }
+
+    /// Bytes of the arena that the step writes.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.n_floats.saturating_mul(size_of::<f32>())
     }
 }
 
