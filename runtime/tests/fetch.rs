@@ -769,6 +769,15 @@ async fn the_command_downloads_model_and_tokenizer() {
     assert!(!left.contains("config.json"));
 }
 
+/// The config.json of a model that can be served.
+fn config_that_is_served() -> Vec<u8> {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/models/tiny-trained/config.json"
+    );
+    fs::read(path).unwrap()
+}
+
 /// What `slipway-runtime fetch` prints when it gives up, after it left no weights on the disk.
 async fn refusal(scene: &Scene) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
@@ -793,11 +802,7 @@ async fn refusal(scene: &Scene) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_cannot_be_served_is_refused_before_its_weights_are_downloaded() {
     let scene = Scene::new().await;
-    let tiny = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../examples/models/tiny-trained/config.json"
-    );
-    let tiny: serde_json::Value = serde_json::from_slice(&fs::read(tiny).unwrap()).unwrap();
+    let tiny: serde_json::Value = serde_json::from_slice(&config_that_is_served()).unwrap();
     let refused_with = async |field: &str, value: serde_json::Value| {
         let mut config = tiny.clone();
         config[field] = value;

@@ -4,8 +4,8 @@
 //! there has it later, by a fixed distance for each. So a client with many requests does not keep others waiting, and
 //! submissions of one client keep their order.
 //!
-//! Now is a number that grows by at least one with each submission, and that is never below the turn of all that is in
-//! the engine. So what has a turn that is `n` later than now is overtaken by fewer than `n` later submissions.
+//! Now is a number that grows by at least one with each submission, and that is never below the first turn in the engine.
+//! So a submission whose turn is `n` later than now is overtaken by fewer than `n` later ones.
 
 use std::collections::BTreeSet;
 

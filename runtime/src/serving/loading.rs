@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crds::failure::{Failure, chain};
+use crds::failure::{Failure, Reason, chain};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
@@ -80,13 +80,17 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Whether the model can be served, as far as the JSON files in its directory show: the check before its weights are
-/// downloaded.
+/// Whether this version supports the model, as far as the JSON files in its directory show: the check before its weights
+/// are downloaded. What else may be wrong with them is found by [`load`].
 ///
 /// # Errors
 /// The failure that [`load`] would end with.
 pub fn check_configuration(directory: &Path) -> Result<(), Failure> {
-    Model::check(directory).map_err(|error| LoadError::Model(error).failure())
+    let checked = Model::check(directory).map_err(|error| LoadError::Model(error).failure());
+    checked.or_else(|failure| match failure.reason {
+        Reason::UnsupportedArchitecture => Err(failure),
+        _ => Ok(()),
+    })
 }
 
 /// Which files of a repository are downloaded.

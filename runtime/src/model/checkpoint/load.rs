@@ -65,7 +65,8 @@ pub(in crate::model) struct Loader<'a> {
 /// Rows that are turned from columns at once, at least: their parts of a column fill cache lines.
 const TURNED_ROWS_MIN: usize = 64;
 
-/// Bytes of rows that are read at once: few reads, and a piece that stays in the cache of a core until it is copied.
+/// Bytes of rows that are read at once: few reads, and where numbers are converted, a piece that stays in the cache of a
+/// core until they are.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Bytes of columns that are read at once: many parts of columns, each of which is a read.
@@ -235,7 +236,6 @@ fn write_rows(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(),
     let row_bytes = weight.n_cols() * dtype.size_bytes();
     let start = part.first * dtype.size_bytes();
     let mut row = row;
-    let mut piece = Vec::new();
     for rows in &part.taken {
         // Neighbours are written together, others one by one.
         let n_together = if rows.step == 1 {
@@ -246,9 +246,10 @@ fn write_rows(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(),
         for at in (0..rows.n).step_by(n_together) {
             let n = n_together.min(rows.n - at);
             let from = start + (rows.first + at * rows.step) * row_bytes;
-            piece.resize(n * row_bytes, 0);
-            tensor.read_into(from, &mut piece)?;
-            weight.write_rows(row, dtype, &piece)?;
+            match weight.stored_rows(row, n, dtype) {
+                Some(stored) => tensor.read_into(from, stored)?,
+                None => weight.write_rows(row, dtype, &tensor.read(from..from + n * row_bytes)?)?,
+            }
             row += n;
         }
     }
