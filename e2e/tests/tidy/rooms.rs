@@ -81,7 +81,6 @@ const FOLDERS: &[(&str, &[Row])] = &[
         &[
             ("proxy", "error state"),
             ("guard", "error state"),
-            ("crd", "error state"),
             ("state", ""),
             ("yaml", "error"),
             ("error", ""),
