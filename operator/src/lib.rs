@@ -5,8 +5,10 @@
 
 pub mod autoscaler;
 pub mod backoff;
+pub mod console;
 pub mod context;
 pub mod controller;
+pub mod gateway;
 pub mod health;
 pub mod leader;
 pub mod metrics;

@@ -35,13 +35,21 @@ def without_operator() -> Iterator[None]:
     kubectl("rollout", "status", *operator, "--timeout=90s")
 
 
-def test_only_the_crd_belongs_to_the_cluster() -> None:
-    of_cluster = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
-    kinds = {document["kind"] for document in rendered("system", "a", "b")}
-    assert kinds & of_cluster == {"CustomResourceDefinition"}
-    roles = [d["metadata"]["namespace"] for d in rendered("system", "a", "b") if d["kind"] == "RoleBinding"]
-    assert sorted(roles) == ["a", "b", "system"]
-    assert of_cluster <= {document["kind"] for document in rendered("system")}
+def named(kind: str, documents: list[dict]) -> list[tuple[str, str]]:
+    """Names and namespaces of the objects of one kind."""
+    of_kind = [document["metadata"] for document in documents if document["kind"] == kind]
+    return sorted((metadata["name"], metadata.get("namespace", "")) for metadata in of_kind)
+
+
+def test_only_the_crd_and_its_reader_belong_to_the_cluster() -> None:
+    scoped = rendered("system", "a", "b")
+    for role in (document for document in scoped if document["kind"] == "ClusterRole"):
+        assert [rule["resources"] for rule in role["rules"]] == [["customresourcedefinitions"]], role
+    bound = named("RoleBinding", scoped)
+    for name in ("scoped-operator", "scoped-gateway"):
+        assert {(name, "a"), (name, "b")} <= set(bound), bound
+        assert name not in dict(named("ClusterRoleBinding", scoped))
+        assert name in dict(named("ClusterRoleBinding", rendered("system")))
 
 
 @pytest.fixture
@@ -54,7 +62,8 @@ def other(namespace: str) -> Iterator[str]:
 
 
 def test_an_operator_of_one_namespace_serves_it_and_no_other(namespace: str, other: str, hub, without_operator: None) -> None:
-    objects = [document for document in rendered(other, namespace) if document["kind"] != "CustomResourceDefinition"]
+    of_release = "scoped-operator"
+    objects = [document for document in rendered(other, namespace) if document["metadata"]["name"].startswith(of_release)]
     for document in objects:
         kubectl("apply", "-n", document["metadata"]["namespace"], "-f", "-", stdin=yaml.safe_dump(document))
     kubectl("rollout", "status", "-n", other, "deployment/scoped-operator", "--timeout=60s")

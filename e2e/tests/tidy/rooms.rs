@@ -60,6 +60,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
                 "context health leader metrics names reconcile watched",
             ),
             ("reconcile", "autoscaler context names pods polls watched written"),
+            ("gateway", "metrics names"),
+            ("console", "names"),
             ("leader", ""),
             ("health", "metrics"),
             (
@@ -75,6 +77,42 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("names", ""),
             ("metrics", ""),
             ("backoff", ""),
+        ],
+    ),
+    (
+        "operator/src/console",
+        &[
+            ("proxy", "error state"),
+            ("guard", "error state"),
+            ("crd", "error state"),
+            ("state", ""),
+            ("yaml", "error"),
+            ("error", ""),
+            ("assets", ""),
+        ],
+    ),
+    (
+        "operator/src/gateway",
+        &[
+            (
+                "routes",
+                "balance body destination directory error forward listing loads metrics",
+            ),
+            ("watching", "directory"),
+            ("server", ""),
+            ("listing", "directory"),
+            (
+                "forward",
+                "balance body destination directory error held loads metrics",
+            ),
+            ("held", "body directory error metrics"),
+            ("loads", "directory"),
+            ("destination", "directory error"),
+            ("body", "error"),
+            ("error", "directory"),
+            ("metrics", "directory"),
+            ("balance", ""),
+            ("directory", ""),
         ],
     ),
     (
