@@ -9,8 +9,8 @@ use kube::{
 };
 
 use crate::{
-    backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, polls::Polls, probe::Probe, watched::Watched,
-    written::Written,
+    autoscaler::Autoscaler, backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, polls::Polls,
+    probe::Probe, watched::Watched, written::Written,
 };
 
 /// Options of the installation.
@@ -32,6 +32,8 @@ pub struct Context {
     pub client: Client,
     /// Requests to replicas, and their answers.
     pub polls: Polls,
+    /// Decides numbers of replicas.
+    pub autoscaler: Autoscaler,
     /// What the watches have seen.
     pub watched: Watched,
     /// What the operator wrote last.
@@ -58,9 +60,12 @@ impl Context {
             controller: FIELD_MANAGER.into(),
             instance: None,
         };
+        let probe = Probe::new()?;
+        let polls = Polls::new(probe.clone());
         Ok(Self {
+            autoscaler: Autoscaler::new(probe, polls.notifier()),
+            polls,
             recorder: Recorder::new(client.clone(), reporter),
-            polls: Polls::new(Probe::new()?),
             watched: Watched::default(),
             written: Written::default(),
             client,

@@ -216,6 +216,9 @@ fn control_scope(
         Err(controller::Error::ObjectNotFound(deleted)) => {
             let namespace = deleted.namespace.unwrap_or_default();
             context.polls.forget(&namespace, &deleted.name);
+            context
+                .autoscaler
+                .forget(&ObjectRef::new(&deleted.name).within(&namespace));
         }
         Err(error) => tracing::debug!(%error, "controller"),
         Ok(_) => {}

@@ -106,6 +106,7 @@ async fn run(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     };
     let Some(object) = object else {
         context.polls.follow(&reference(guarded), &[]);
+        context.autoscaler.forget(&reference(guarded));
         return Ok(Action::await_change());
     };
     match fetch::observe(context, &object).await {

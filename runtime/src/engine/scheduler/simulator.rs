@@ -275,14 +275,8 @@ impl World {
             n_overtaken: 0,
             n_overtaking_max: 0,
         };
-        // Later answers of requests before it are overtaken, each by no more requests than its turn is late. One of them
-        // may lose its blocks, and computes again what it had.
         for &Branch { id, .. } in branches.iter().take(n_tickets) {
-            let lost = self.tickets.range(id..).map(|(_, ticket)| ticket.work).max();
-            for (_, overtaken) in self.tickets.range_mut(id..) {
-                overtaken.deadline += expectation.work + lost.unwrap_or(0);
-                overtaken.n_overtaken += 1;
-            }
+            self.overtake(id, expectation.work);
         }
         for &Branch { id, seed } in branches.iter().take(n_tickets) {
             let expectation = Expectation {
@@ -295,6 +289,16 @@ impl World {
         let salt = self.model.prefix_salt(prompt.len());
         let sequence = Sequence::new(admitted, branches, submission_turn, salt);
         self.scheduler.add(sequence);
+    }
+
+    /// Later answers of requests before it are overtaken, each by no more requests than its turn is late. One of them may
+    /// lose its blocks, and computes again what it had.
+    fn overtake(&mut self, id: SequenceId, work: usize) {
+        let lost = self.tickets.range(id..).map(|(_, ticket)| ticket.work).max();
+        for (_, overtaken) in self.tickets.range_mut(id..) {
+            overtaken.deadline += work + lost.unwrap_or(0);
+            overtaken.n_overtaken += 1;
+        }
     }
 
     /// Cancels the ticket at `idx` of those alive, wrapping around.
