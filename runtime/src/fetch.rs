@@ -23,12 +23,11 @@ mod select;
 mod token;
 
 pub use command::{FetchArgs, TOKENIZER_FOLDER, print_line, run};
-pub use configuration::ConfigurationCheck;
 pub use disk::free_bytes;
 pub use error::{Credentials, FetchError};
 pub use hub::DEFAULT_ENDPOINT;
 pub use manifest::{MANIFEST_FILE, Manifest};
-pub use options::{FetchOptions, Verify};
+pub use options::{ConfigurationCheck, FetchOptions, Verify};
 pub use progress::Progress;
 pub use remote_file::{Identity, RemoteFile};
 pub use repository::fetch;

@@ -11,10 +11,9 @@ use clap::Args;
 use crds::settings::{ProcessSettings, TokenizerSettings};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::configuration::ConfigurationCheck;
 use super::error::{FetchError, cannot};
 use super::manifest::Manifest;
-use super::options::{FetchOptions, Verify};
+use super::options::{ConfigurationCheck, FetchOptions, Verify};
 use super::progress::Progress;
 use super::repository::fetch;
 use super::select::Patterns;

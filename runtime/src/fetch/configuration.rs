@@ -3,9 +3,6 @@
 //! Owns which files belong to the configuration. Must not know their contents: the check is the caller's.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-
-use crds::failure::Failure;
 
 use super::download::Downloads;
 use super::error::{FetchError, cannot};
@@ -13,9 +10,6 @@ use super::folder::PARTIAL_SUFFIX;
 use super::options::FetchOptions;
 use super::partial::Verified;
 use super::remote_file::RemoteFile;
-
-/// Whether a model can be served, as far as the JSON files in a folder show.
-pub type ConfigurationCheck = fn(&Path) -> Result<(), Failure>;
 
 /// The file without which nothing can be checked.
 const MAIN_FILE: &str = "config.json";

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::configuration::ConfigurationCheck;
+use crds::failure::Failure;
+
 use super::disk::free_bytes;
 use super::error::FetchError;
 use super::retry::RetryPolicy;
@@ -24,6 +25,9 @@ pub enum Verify {
     /// Their content, which is read at each start: others may write to the volume.
     Contents,
 }
+
+/// Whether a model can be served, as far as the JSON files in a folder show.
+pub type ConfigurationCheck = fn(&Path) -> Result<(), Failure>;
 
 /// What to download, and how.
 #[derive(Clone, Debug)]
