@@ -244,19 +244,7 @@ impl World {
         };
         let n_tickets = admitted.n_tickets();
         let submission_turn = self.turns.next(&self.scheduler.present(admitted.client));
-        let branches: Vec<Branch> = (0..admitted.n_branches as u64)
-            .map(|idx| Branch {
-                id: SequenceId {
-                    priority: admitted.priority,
-                    turn: submission_turn
-                        + admitted.n_overtaking_max
-                        + if search.is_some() { 0 } else { idx },
-                    arrival: self.n_arrived + idx,
-                },
-                seed: (self.n_arrived + idx) * 31,
-            })
-            .collect();
-        self.n_arrived += branches.len() as u64;
+        let branches = self.branches(&admitted, submission_turn);
         self.has_priorities |= arrival.priority != 0;
         // The first in order computes at least one token of each step, or of every other one with two in flight, so
         // all the work of those before it and its own is the longest it can take, unless others may come before it
@@ -295,6 +283,22 @@ impl World {
         let salt = self.model.prefix_salt(prompt.len());
         let sequence = Sequence::new(admitted, branches, submission_turn, salt);
         self.scheduler.add(sequence);
+    }
+
+    /// Ids and seeds of a request's answers, in a submission that has a turn.
+    fn branches(&mut self, admitted: &Admitted, submission_turn: u64) -> Vec<Branch> {
+        let turns_each = u64::from(!matches!(admitted.task, Task::Search { .. }));
+        let first = self.n_arrived;
+        self.n_arrived += admitted.n_branches as u64;
+        let branch = |arrival: u64| Branch {
+            id: SequenceId {
+                priority: admitted.priority,
+                turn: submission_turn + admitted.n_overtaking_max + (arrival - first) * turns_each,
+                arrival,
+            },
+            seed: arrival * 31,
+        };
+        (first..self.n_arrived).map(branch).collect()
     }
 
     /// Cancels the ticket at `idx` of those alive, wrapping around.
