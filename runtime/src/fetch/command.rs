@@ -13,8 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{FetchError, cannot};
 use super::manifest::Manifest;
-use super::options::ConfigurationCheck;
-use super::options::{FetchOptions, Verify};
+use super::options::{ConfigurationCheck, FetchOptions, Verify};
 use super::progress::Progress;
 use super::repository::fetch;
 use super::select::Patterns;

@@ -29,6 +29,9 @@ pub enum Verify {
     Contents,
 }
 
+/// Whether a model can be served, as far as the JSON files in a folder show.
+pub type ConfigurationCheck = fn(&Path) -> Result<(), Failure>;
+
 /// What to download, and how.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {

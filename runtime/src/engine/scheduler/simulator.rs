@@ -244,19 +244,7 @@ impl World {
         };
         let n_tickets = admitted.n_tickets();
         let submission_turn = self.turns.next(&self.scheduler.present(admitted.client));
-        let branches: Vec<Branch> = (0..admitted.n_branches as u64)
-            .map(|idx| Branch {
-                id: SequenceId {
-                    priority: admitted.priority,
-                    turn: submission_turn
-                        + admitted.n_overtaking_max
-                        + if search.is_some() { 0 } else { idx },
-                    arrival: self.n_arrived + idx,
-                },
-                seed: (self.n_arrived + idx) * 31,
-            })
-            .collect();
-        self.n_arrived += branches.len() as u64;
+        let branches = self.branches(&admitted, submission_turn);
         self.has_priorities |= arrival.priority != 0;
         // The first in order computes at least one token of each step, or of every other one with two in flight, so
         // all the work of those before it and its own is the longest it can take, unless others may come before it
@@ -275,8 +263,14 @@ impl World {
             n_overtaken: 0,
             n_overtaking_max: 0,
         };
+        // Later answers of requests before it are overtaken, each by no more requests than its turn is late. One of them
+        // may lose its blocks, and computes again what it had.
         for &Branch { id, .. } in branches.iter().take(n_tickets) {
-            self.overtake(id, expectation.work);
+            let lost = self.tickets.range(id..).map(|(_, ticket)| ticket.work).max();
+            for (_, overtaken) in self.tickets.range_mut(id..) {
+                overtaken.deadline += expectation.work + lost.unwrap_or(0);
+                overtaken.n_overtaken += 1;
+            }
         }
         for &Branch { id, seed } in branches.iter().take(n_tickets) {
             let expectation = Expectation {
@@ -291,14 +285,20 @@ impl World {
         self.scheduler.add(sequence);
     }
 
-    /// Later answers of requests before it are overtaken, each by no more requests than its turn is late. One of them may
-    /// lose its blocks, and computes again what it had.
-    fn overtake(&mut self, id: SequenceId, work: usize) {
-        let lost = self.tickets.range(id..).map(|(_, ticket)| ticket.work).max();
-        for (_, overtaken) in self.tickets.range_mut(id..) {
-            overtaken.deadline += work + lost.unwrap_or(0);
-            overtaken.n_overtaken += 1;
-        }
+    /// Ids and seeds of a request's answers, in a submission that has a turn.
+    fn branches(&mut self, admitted: &Admitted, submission_turn: u64) -> Vec<Branch> {
+        let turns_each = u64::from(!matches!(admitted.task, Task::Search { .. }));
+        let first = self.n_arrived;
+        self.n_arrived += admitted.n_branches as u64;
+        let branch = |arrival: u64| Branch {
+            id: SequenceId {
+                priority: admitted.priority,
+                turn: submission_turn + admitted.n_overtaking_max + (arrival - first) * turns_each,
+                arrival,
+            },
+            seed: arrival * 31,
+        };
+        (first..self.n_arrived).map(branch).collect()
     }
 
     /// Cancels the ticket at `idx` of those alive, wrapping around.
