@@ -13,9 +13,6 @@ use super::retry::RetryPolicy;
 use super::select::Patterns;
 use super::token::Token;
 
-/// Whether a model can be served, as far as the JSON files in a folder show.
-pub type ConfigurationCheck = fn(&Path) -> Result<(), Failure>;
-
 /// Files downloaded at once, at most. More connections do not help and look like an attack.
 const N_PARALLEL_MAX: usize = 64;
 
