@@ -30,6 +30,8 @@ mod norm;
 mod rope;
 mod route;
 mod rows;
+#[cfg(feature = "cuda")]
+mod sample;
 mod scale;
 mod then;
 mod weight;
@@ -68,8 +70,9 @@ pub mod gpu {
     pub use crate::keys::cuda::{Angles, HeadNorm, HeadNorms, Keys, LatentKeys, Turn, keys, latent_keys};
     pub use crate::kv_cache::cuda::{HostBlocks, KvBlocks, KvPages, KvSizes, copy_block, swap_in, swap_out};
     pub use crate::norm::cuda::{Norm, norm};
-    pub use crate::rows::cuda::{
-        CopyHeads, GatherRows, MeanOfRows, copy_heads, gather_rows, mean_of_rows,
+    pub use crate::rows::cuda::{CopyHeads, GatherRows, MeanOfRows, copy_heads, gather_rows, mean_of_rows};
+    pub use crate::sample::cuda::{
+        Draw, Drawn, DrawnLogprobs, Draws, EditSeen, Refusal, Sample, SeenEdits, edit_seen, sample,
     };
     pub use crate::scale::cuda::{gate_rows, multiply, scale, scale_columns, unit_scales};
 }
