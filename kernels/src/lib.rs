@@ -57,4 +57,8 @@ pub use weight::{DType, Weight};
 
 /// The CUDA sides of the ops, under the names of the CPU sides.
 #[cfg(feature = "cuda")]
-pub mod gpu {}
+pub mod gpu {
+    pub use crate::attention::cuda::{
+        Attention, AttentionRow, AttentionSizes, AttentionWorkspace, RelativeBias, Scores, attention,
+    };
+}

@@ -4,10 +4,10 @@ mod path;
 mod workspace;
 
 use path::Path;
-pub use workspace::AttentionWorkspace;
+pub use workspace::{AttentionSizes, AttentionWorkspace};
 
 use super::Mask;
-use crate::cuda::{Arg, Gpu, Launch, Overlap, View};
+use crate::cuda::{Arg, Gpu, View};
 use crate::error::{Contract, KernelError};
 use crate::kv_cache::KvPages;
 
@@ -82,7 +82,12 @@ pub struct AttentionRow {
 impl AttentionRow {
     /// The words of the row in [`Attention::rows`].
     pub fn words(self) -> [u32; 4] {
-        [self.query_start, self.query_len, self.context_len, self.first_block]
+        [
+            self.query_start,
+            self.query_len,
+            self.context_len,
+            self.first_block,
+        ]
     }
 }
 
@@ -168,7 +173,12 @@ fn check(op: &Attention<'_>) -> Result<Step, KernelError> {
     let grouped = n_heads > 0 && n_heads.is_multiple_of(n_kv_heads);
     contract.range(grouped, "n_heads", n_heads, "a multiple of n_kv_heads")?;
     let width = n_heads * op.cache.shape.key_dim;
-    contract.range(op.q_stride >= width, "q_stride", op.q_stride, "at least n_heads * key_dim")?;
+    contract.range(
+        op.q_stride >= width,
+        "q_stride",
+        op.q_stride,
+        "at least n_heads * key_dim",
+    )?;
     let windowless = op.mask != Mask::Causal { window: Some(0) };
     contract.range(windowless, "window", 0, "at least 1")?;
     check_scores(&op.scores, n_heads)?;
@@ -178,12 +188,22 @@ fn check(op: &Attention<'_>) -> Result<Step, KernelError> {
     contract.len("out", op.out.len(), n_tokens * out_width)?;
     let n_rows = op.rows.len() / 4;
     contract.len("rows", op.rows.len(), n_rows * 4)?;
-    contract.range(n_rows > 0 || n_tokens == 0, "rows", n_rows, "at least one, if there are tokens")?;
+    contract.range(
+        n_rows > 0 || n_tokens == 0,
+        "rows",
+        n_rows,
+        "at least one, if there are tokens",
+    )?;
     let n_single = op.n_single_rows;
     contract.range(n_single <= n_rows, "n_single_rows", n_single, "at most the rows")?;
     let longest = op.max_query_len;
     let agree = longest > 0 && (longest > 1) == (n_single < n_rows);
-    contract.range(agree, "max_query_len", longest, "1 exactly if all rows are single")?;
+    contract.range(
+        agree,
+        "max_query_len",
+        longest,
+        "1 exactly if all rows are single",
+    )?;
     Ok(Step {
         n_tokens,
         n_rows,

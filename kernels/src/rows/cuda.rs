@@ -49,10 +49,18 @@ pub struct HeadColumns {
 
 impl HeadColumns {
     /// Checks that `n_heads` heads of `width` columns are within the rows of `n_elements`; returns the number of rows.
-    fn check(self, operand: &'static str, n_elements: usize, heads: (usize, usize)) -> Result<usize, KernelError> {
+    fn check(
+        self,
+        operand: &'static str,
+        n_elements: usize,
+        heads: (usize, usize),
+    ) -> Result<usize, KernelError> {
         let (n_heads, width) = heads;
         let op = Contract("copy_heads");
-        let end = self.step.checked_mul(n_heads - 1).map(|last| self.first + last + width);
+        let end = self
+            .step
+            .checked_mul(n_heads - 1)
+            .map(|last| self.first + last + width);
         op.range(
             self.row_stride > 0 && end.is_some_and(|end| end <= self.row_stride),
             "row_stride",
@@ -88,7 +96,11 @@ pub struct CopyHeads {
 /// The shapes do not agree, or the device fails.
 pub fn copy_heads(gpu: &Gpu, op: CopyHeads) -> Result<(), KernelError> {
     let CopyHeads {
-        x, out, n_heads, width, ..
+        x,
+        out,
+        n_heads,
+        width,
+        ..
     } = op;
     Contract("copy_heads").range(n_heads > 0, "n_heads", n_heads, "at least 1")?;
     let m = op.x_at.check("x", x.len(), (n_heads, width))?;
@@ -131,7 +143,12 @@ pub struct MeanOfRows {
 /// # Errors
 /// The shapes do not agree, or the device fails.
 pub fn mean_of_rows(gpu: &Gpu, op: MeanOfRows) -> Result<(), KernelError> {
-    let MeanOfRows { x, first, n_rows, out } = op;
+    let MeanOfRows {
+        x,
+        first,
+        n_rows,
+        out,
+    } = op;
     Contract("mean_of_rows").len("n_rows", n_rows.len(), first.len())?;
     let Some(d) = out.len().checked_div(first.len()) else {
         return Contract("mean_of_rows").len("out", out.len(), 0);

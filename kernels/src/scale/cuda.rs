@@ -9,7 +9,11 @@ use crate::weight::{DType, Matrix};
 /// # Errors
 /// The device fails.
 pub fn scale(gpu: &Gpu, x: View<f32>, factor: f32) -> Result<(), KernelError> {
-    gpu.launch_elements("scale", x.len(), &[x.into(), Arg::U32(x.len() as u32), Arg::F32(factor)])
+    gpu.launch_elements(
+        "scale",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), Arg::F32(factor)],
+    )
 }
 
 /// `x *= factor[0]`, a number that the device holds; 1 if `factor` is empty.
@@ -20,7 +24,11 @@ pub fn multiply(gpu: &Gpu, x: View<f32>, factor: View<f32>) -> Result<(), Kernel
     if factor.is_empty() {
         return Ok(());
     }
-    gpu.launch_elements("multiply", x.len(), &[x.into(), Arg::U32(x.len() as u32), factor.into()])
+    gpu.launch_elements(
+        "multiply",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), factor.into()],
+    )
 }
 
 /// `x[i, j] *= factors[j]`; `x` is `[m, factors.len()]`.
