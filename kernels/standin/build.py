@@ -115,7 +115,7 @@ def build(standin):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--toolkit", type=pathlib.Path, required=True)
-    parser.add_argument("--kernels", nargs="*", default=sorted((HERE.parent / "src").glob("*/kernel.cu")))
+    parser.add_argument("--kernels", nargs="*", default=sorted((HERE.parent / "src").rglob("*.cu")))
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--build-id", default="by hand")
     parser.add_argument("--library", default="libemukernels.so")
