@@ -14,6 +14,7 @@ mod cpu;
 mod error;
 mod families;
 pub(crate) mod fuzzing;
+mod inputs;
 mod kv_layout;
 mod loaded;
 mod modules;
@@ -21,6 +22,7 @@ mod outline;
 mod pooling;
 mod program;
 mod rope;
+mod spans;
 mod spec;
 mod unread;
 
