@@ -23,6 +23,16 @@ impl RopeTable {
         self.sin.clear();
     }
 
+    /// Cosines. `[n_tokens, half_dim]`
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// Sines. `[n_tokens, half_dim]`
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
     /// Adds tokens with the angles `positions[t] · inv_freq[i]` (in f32, as the reference implementations compute
     /// them), their cosines and sines scaled by `scale`, which is 1 but for yarn and longrope.
     ///

@@ -1,8 +1,11 @@
 //! A batch as the ops read it: flat arrays, kept so that a step of the same size allocates nothing.
 
+use std::ops::Range;
+
 use kernels::{AttentionRow, KernelError, RopePairs, RopeTable};
 
 use crate::batch::{Batch, BatchRow};
+use crate::model::pooling::PoolingKind;
 use crate::model::program::{Index, Op, Program};
 use crate::model::rope::RopeSpec;
 
@@ -17,6 +20,9 @@ pub(in crate::model) struct Inputs {
     pub(in crate::model) groups: Vec<GroupInputs>,
     /// The angles of each of the model's rotary positions.
     pub(in crate::model) angles: Vec<Angles>,
+    /// The tokens that each requested vector is made of.
+    pub(in crate::model) pooled: Vec<Range<usize>>,
+    pooling: Option<PoolingKind>,
     /// Row of position 0 in the table of positions.
     positions_from: Option<usize>,
     has_types: bool,
@@ -67,12 +73,27 @@ impl Inputs {
             types: Vec::new(),
             groups: Vec::new(),
             angles: ropes.iter().map(angles).collect(),
+            pooled: Vec::new(),
+            pooling: program.ops.iter().find_map(|op| match op {
+                Op::Pool { kind, .. } => Some(*kind),
+                _ => None,
+            }),
             positions_from: indices().find_map(|index| match index {
                 Index::Positions { from } => Some(from),
                 _ => None,
             }),
             has_types: indices().any(|index| index == Index::Types),
         }
+    }
+
+    /// Whether the model has a table of positions.
+    pub(in crate::model) fn has_positions(&self) -> bool {
+        self.positions_from.is_some()
+    }
+
+    /// Whether the model has a table of segments.
+    pub(in crate::model) fn has_types(&self) -> bool {
+        self.has_types
     }
 
     /// Takes over a checked batch of a model whose cache has blocks of `block_size` tokens for so many groups.
@@ -98,6 +119,11 @@ impl Inputs {
         }
         for angles in &mut self.angles {
             angles.read(batch)?;
+        }
+        self.pooled.clear();
+        if let Some(kind) = self.pooling {
+            let rows = batch.pooled_rows.iter().map(|&row| &batch.rows[row as usize]);
+            self.pooled.extend(rows.map(|row| pooled_tokens(row, kind)));
         }
         Ok(())
     }
@@ -126,6 +152,11 @@ impl GroupInputs {
 }
 
 impl Angles {
+    /// Pairs that turn.
+    pub(in crate::model) fn half_dim(&self) -> usize {
+        self.spec.half_dim()
+    }
+
     /// Which elements of a head turn together.
     pub(in crate::model) fn pairs(&self) -> RopePairs {
         self.spec.pairs
@@ -157,4 +188,14 @@ impl Angles {
 /// Positions of a row's new tokens.
 fn positions<'a>(batch: &'a Batch, row: &BatchRow) -> &'a [u32] {
     &batch.positions[row.query_start..row.query_start + row.query_len]
+}
+
+/// The tokens that a sequence's vector is made of.
+fn pooled_tokens(row: &BatchRow, kind: PoolingKind) -> Range<usize> {
+    let end = row.query_start + row.query_len;
+    match kind {
+        PoolingKind::First => row.query_start..row.query_start + 1,
+        PoolingKind::Last => end - 1..end,
+        PoolingKind::Mean => row.query_start..end,
+    }
 }

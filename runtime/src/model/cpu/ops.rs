@@ -14,7 +14,6 @@ use crate::batch::Batch;
 use crate::model::checkpoint::Weights;
 use crate::model::inputs::Inputs;
 use crate::model::kv_layout::Place;
-use crate::model::pooling::PoolingKind;
 use crate::model::program::{
     Attend, BufferId, CHUNK_ROWS, CopyHeads, Embed, Experts, Extent, HeadColumns, Index, Keys, LatentKeys,
     Linear, NormRows, Op, PerHead, Program, Route, Then,
@@ -71,7 +70,7 @@ impl Execution<'_> {
             Op::CopyHeads(op) => self.copy_heads(op),
             Op::Route(op) => self.route(op),
             Op::Experts(op) => self.experts(op),
-            Op::Pool { x, kind, out } => self.pool(*x, *kind, *out),
+            Op::Pool { x, out, .. } => self.pool(*x, *out),
             Op::Scale { x, factor } => {
                 let x = self.spans.all(*x);
                 scale(self.context, self.buffers.one(x), *factor);
@@ -449,18 +448,11 @@ impl Execution<'_> {
         add_rows(self.context, op)
     }
 
-    fn pool(&mut self, x: BufferId, kind: PoolingKind, out: BufferId) -> Result<(), KernelError> {
+    fn pool(&mut self, x: BufferId, out: BufferId) -> Result<(), KernelError> {
         let d = self.spans.width(out);
         let (x, out) = self.both(x, out);
         let (x, out) = self.buffers.two(x, out);
-        for (&row, out) in self.batch.pooled_rows.iter().zip(out.chunks_exact_mut(d)) {
-            let row = &self.batch.rows[row as usize];
-            let end = row.query_start + row.query_len;
-            let tokens = match kind {
-                PoolingKind::First => row.query_start..row.query_start + 1,
-                PoolingKind::Last => end - 1..end,
-                PoolingKind::Mean => row.query_start..end,
-            };
+        for (tokens, out) in self.inputs.pooled.iter().zip(out.chunks_exact_mut(d)) {
             mean_of_rows(&x[tokens.start * d..tokens.end * d], out)?;
         }
         Ok(())
