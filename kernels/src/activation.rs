@@ -1,6 +1,8 @@
 //! Activation functions, alone and gated: `act(x)`, and `act(gate) · up`.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};
@@ -60,13 +62,17 @@ pub struct ActivateGated<'a> {
 /// # Errors
 /// `width` is zero, or the lengths do not agree.
 pub fn activate_gated(context: &CpuContext, op: ActivateGated<'_>) -> Result<(), KernelError> {
-    let width = op.width;
-    Contract("activate_gated").range(width > 0, "width", width, "at least 1")?;
-    let m = op.out.len() / width;
-    Contract("activate_gated").len("out", op.out.len(), m * width)?;
-    Contract("activate_gated").len("gate_up", op.gate_up.len(), 2 * m * width)?;
+    check_gated(op.width, op.gate_up.len(), op.out.len())?;
     cpu::activate_gated(context, op);
     Ok(())
+}
+
+/// Checks the elements of gates with ups, and of the result.
+fn check_gated(width: usize, gate_up: usize, out: usize) -> Result<(), KernelError> {
+    Contract("activate_gated").range(width > 0, "width", width, "at least 1")?;
+    let m = out / width;
+    Contract("activate_gated").len("out", out, m * width)?;
+    Contract("activate_gated").len("gate_up", gate_up, 2 * m * width)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Weighted sum of two activations: the residual connection.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};

@@ -1,6 +1,8 @@
 //! Activations kept within bounds: cut off, or bent by a hyperbolic tangent.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};

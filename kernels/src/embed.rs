@@ -1,6 +1,8 @@
 //! Rows of a table, widened: token ids become activations.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};

@@ -1,5 +1,8 @@
 //! The errors that ops return when their contract is violated.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::CudaError;
+
 /// A violated contract: the op did not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
@@ -41,6 +44,10 @@ pub enum KernelError {
         /// The instruction set.
         isa: &'static str,
     },
+    /// The card or its driver has failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The thread pool could not be started.
     #[error("cannot start {n_threads} compute threads: {reason}")]
     Threads {

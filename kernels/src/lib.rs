@@ -7,7 +7,7 @@
 //! operations that depends neither on how many rows travel with it nor on how many threads work: a sequence gets the
 //! same bits alone, in a batch, or in chunks. An op with operands of the same shapes as before allocates nothing.
 //!
-//! Each op has a file with its contract and a folder with a side for each device. `cpu` is below all ops.
+//! Each op has a file with its contract and a folder with a side for each device. `cpu` and `cuda` are below all ops.
 
 mod activation;
 mod add;
@@ -16,6 +16,8 @@ mod attention;
 mod clamp;
 mod columns;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod embed;
 mod error;
 mod gemm;
@@ -52,3 +54,7 @@ pub use rows::{CopyColumns, copy_columns, gather_rows, mean_of_rows};
 pub use scale::{gate_rows, scale, scale_columns, scale_rows};
 pub use then::Then;
 pub use weight::{DType, Weight};
+
+/// The CUDA sides of the ops, under the names of the CPU sides.
+#[cfg(feature = "cuda")]
+pub mod gpu {}

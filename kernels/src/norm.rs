@@ -1,6 +1,8 @@
 //! Normalisation of rows or heads: root mean square (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};
@@ -41,29 +43,50 @@ pub struct Norm<'a> {
 /// # Errors
 /// The shapes do not agree.
 pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
-    let heads = op.heads;
-    let n_rows = heads.check("norm", op.out)?;
-    if let Some(x) = op.x {
-        Contract("norm").len("x", x.len(), op.out.len())?;
-        let width = heads.width();
-        Contract("norm").range(
-            width == heads.row_stride,
-            "width",
-            width,
-            "whole rows where x is not the output",
-        )?;
-    }
-    for (operand, vector) in [("weight", op.weight), ("bias", op.bias)] {
-        let len = vector.map_or(heads.head_dim, <[f32]>::len);
-        Contract("norm").range(
-            len == heads.head_dim || len == heads.width(),
-            operand,
-            len,
-            "as long as one head or all heads",
-        )?;
-    }
+    let lengths = Lengths {
+        x: op.x.map(<[f32]>::len),
+        out: op.out.len(),
+        weight: op.weight.map(<[f32]>::len),
+        bias: op.bias.map(<[f32]>::len),
+    };
+    let n_rows = lengths.check(op.heads)?;
     cpu::run(context, op, n_rows);
     Ok(())
+}
+
+/// Elements of the operands.
+struct Lengths {
+    x: Option<usize>,
+    out: usize,
+    weight: Option<usize>,
+    bias: Option<usize>,
+}
+
+impl Lengths {
+    /// Checks them; returns the number of rows.
+    fn check(&self, heads: Heads) -> Result<usize, KernelError> {
+        let n_rows = heads.check("norm", self.out)?;
+        if let Some(x) = self.x {
+            Contract("norm").len("x", x, self.out)?;
+            let width = heads.width();
+            Contract("norm").range(
+                width == heads.row_stride,
+                "width",
+                width,
+                "whole rows where x is not the output",
+            )?;
+        }
+        for (operand, len) in [("weight", self.weight), ("bias", self.bias)] {
+            let len = len.unwrap_or(heads.head_dim);
+            Contract("norm").range(
+                len == heads.head_dim || len == heads.width(),
+                operand,
+                len,
+                "as long as one head or all heads",
+            )?;
+        }
+        Ok(n_rows)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Rows of activations moved without arithmetic, and their mean.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::columns::Columns;
 use crate::error::{Contract, KernelError};

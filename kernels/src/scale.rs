@@ -1,6 +1,8 @@
 //! Products of activations with factors: of all elements, of columns, of rows, and of rows by a gate.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};

@@ -125,7 +125,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("add", "cpu error"),
             ("activation", "cpu error"),
             ("cpu", "error"),
-            ("error", ""),
+            ("error", "cuda"),
+            ("cuda", ""),
         ],
     ),
 ];

@@ -1,0 +1,161 @@
+//! Rows on the device, moved or averaged.
+
+use crate::cuda::{Arg, Gpu, Launch, Overlap, View};
+use crate::error::{Contract, KernelError};
+
+/// Operands of [`gather_rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct GatherRows {
+    /// Rows that are read. `[m, d]`
+    pub x: View<f32>,
+    /// Which rows. `[n]`
+    pub rows: View<u32>,
+    /// Result. `[n, d]`
+    pub out: View<f32>,
+}
+
+/// `out[i] = x[rows[i]]`. The host does not know the rows: one that is beyond `x` makes its row NaN.
+///
+/// # Errors
+/// The shapes do not agree, or the device fails.
+pub fn gather_rows(gpu: &Gpu, op: GatherRows) -> Result<(), KernelError> {
+    let GatherRows { x, rows, out } = op;
+    let Some(d) = out.len().checked_div(rows.len()) else {
+        return Contract("gather_rows").len("out", out.len(), 0);
+    };
+    Contract("gather_rows").range(d > 0, "d", d, "at least 1")?;
+    Contract("gather_rows").len("out", out.len(), rows.len() * d)?;
+    Contract("gather_rows").len("x", x.len(), x.len() / d * d)?;
+    let args = [
+        x.into(),
+        rows.into(),
+        out.into(),
+        Arg::size(x.len() / d),
+        Arg::size(d),
+    ];
+    Ok(gpu.launch(&a_block_per_row("gather_rows", rows.len()), &args)?)
+}
+
+/// Where the columns of each head start in the rows of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadColumns {
+    /// Elements of a row.
+    pub row_stride: usize,
+    /// Column of the first head.
+    pub first: usize,
+    /// Columns from one head to the next.
+    pub step: usize,
+}
+
+impl HeadColumns {
+    /// Checks that `n_heads` heads of `width` columns are within the rows of `n_elements`; returns the number of rows.
+    fn check(self, operand: &'static str, n_elements: usize, heads: (usize, usize)) -> Result<usize, KernelError> {
+        let (n_heads, width) = heads;
+        let op = Contract("copy_heads");
+        let end = self.step.checked_mul(n_heads - 1).map(|last| self.first + last + width);
+        op.range(
+            self.row_stride > 0 && end.is_some_and(|end| end <= self.row_stride),
+            "row_stride",
+            self.row_stride,
+            "at least 1 and at least the end of the last head",
+        )?;
+        let n_rows = n_elements / self.row_stride;
+        op.len(operand, n_elements, n_rows * self.row_stride)?;
+        Ok(n_rows)
+    }
+}
+
+/// Operands of [`copy_heads`].
+#[derive(Clone, Copy, Debug)]
+pub struct CopyHeads {
+    /// Rows that are read. `[m, x_at.row_stride]`
+    pub x: View<f32>,
+    /// Where the heads of `x` are.
+    pub x_at: HeadColumns,
+    /// Heads, at least 1.
+    pub n_heads: usize,
+    /// Elements of a head that are copied.
+    pub width: usize,
+    /// Rows that are written. `[m, out_at.row_stride]`
+    pub out: View<f32>,
+    /// Where the heads of `out` are.
+    pub out_at: HeadColumns,
+}
+
+/// Copies `width` columns of each head of each row; the other columns of `out` stay as they are.
+///
+/// # Errors
+/// The shapes do not agree, or the device fails.
+pub fn copy_heads(gpu: &Gpu, op: CopyHeads) -> Result<(), KernelError> {
+    let CopyHeads {
+        x, out, n_heads, width, ..
+    } = op;
+    Contract("copy_heads").range(n_heads > 0, "n_heads", n_heads, "at least 1")?;
+    let m = op.x_at.check("x", x.len(), (n_heads, width))?;
+    op.out_at.check("out", out.len(), (n_heads, width))?;
+    Contract("copy_heads").len("out", out.len(), m * op.out_at.row_stride)?;
+    if m * width == 0 {
+        return Ok(());
+    }
+    let args = [
+        x.into(),
+        out.into(),
+        Arg::size(n_heads),
+        Arg::size(width),
+        Arg::size(op.x_at.row_stride),
+        Arg::size(op.x_at.first),
+        Arg::size(op.x_at.step),
+        Arg::size(op.out_at.row_stride),
+        Arg::size(op.out_at.first),
+        Arg::size(op.out_at.step),
+    ];
+    Ok(gpu.launch(&a_block_per_row("copy_heads", m), &args)?)
+}
+
+/// Operands of [`mean_of_rows`].
+#[derive(Clone, Copy, Debug)]
+pub struct MeanOfRows {
+    /// Rows that are read. `[m, d]`
+    pub x: View<f32>,
+    /// First of the rows of each mean. `[n]`
+    pub first: View<u32>,
+    /// How many rows each mean is of. `[n]`
+    pub n_rows: View<u32>,
+    /// Result. `[n, d]`
+    pub out: View<f32>,
+}
+
+/// `out[i] = mean of x[first[i] .. first[i] + n_rows[i]]`, added up from zero in their order. The host does not know the
+/// rows: none, or some that are beyond `x`, make their mean NaN.
+///
+/// # Errors
+/// The shapes do not agree, or the device fails.
+pub fn mean_of_rows(gpu: &Gpu, op: MeanOfRows) -> Result<(), KernelError> {
+    let MeanOfRows { x, first, n_rows, out } = op;
+    Contract("mean_of_rows").len("n_rows", n_rows.len(), first.len())?;
+    let Some(d) = out.len().checked_div(first.len()) else {
+        return Contract("mean_of_rows").len("out", out.len(), 0);
+    };
+    Contract("mean_of_rows").range(d > 0, "d", d, "at least 1")?;
+    Contract("mean_of_rows").len("out", out.len(), first.len() * d)?;
+    Contract("mean_of_rows").len("x", x.len(), x.len() / d * d)?;
+    let args = [
+        x.into(),
+        first.into(),
+        n_rows.into(),
+        out.into(),
+        Arg::size(x.len() / d),
+        Arg::size(d),
+    ];
+    Ok(gpu.launch(&a_block_per_row("mean_of_rows", first.len()), &args)?)
+}
+
+fn a_block_per_row(kernel: &'static str, n_rows: usize) -> Launch {
+    Launch {
+        kernel,
+        grid: [n_rows as u32, 1, 1],
+        block: 128,
+        shared_bytes: 0,
+        overlap: Overlap::Previous,
+    }
+}
