@@ -78,6 +78,11 @@ impl<'a> Spans<'a> {
         self.chunk = chunk;
     }
 
+    /// The tokens that are seen.
+    pub(super) fn chunk(&self) -> Range<usize> {
+        self.chunk.clone()
+    }
+
     /// New tokens of the step.
     pub(super) fn n_tokens(&self) -> usize {
         self.n.tokens

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use kernels::gpu::AttentionRow;
+
 use crate::batch::Batch;
 use crate::model::inputs::{Angles, GroupInputs, Inputs};
 use crate::model::spans::StepSizes;
@@ -19,7 +21,7 @@ pub(super) struct StepShape {
 /// The parts, in words.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    shape: StepShape,
+    pub(super) shape: StepShape,
     /// Ids. `[n_tokens]`
     pub(super) tokens: Range<usize>,
     /// For each token the draw of the step before that decides it, or -1. `[n_tokens]`
@@ -47,7 +49,7 @@ pub(super) struct Layout {
 pub(super) struct GroupLayout {
     /// Slot of each token, -1 for none. `[n_tokens]`
     pub(super) slots: Range<usize>,
-    /// First token, new tokens, context and first block of each sequence. `[n_rows, 4]`
+    /// The sequences, as the words of [`AttentionRow`]. `[n_rows, 4]`
     pub(super) rows: Range<usize>,
 }
 
@@ -187,19 +189,19 @@ impl AngleLayout {
     }
 }
 
-/// First token, new tokens, context and first block of each sequence; zeros for pad rows.
+/// The sequences as attention reads them. A pad row has a token and nothing new.
 fn write_rows(to: &mut [u32], group: &GroupInputs, first_entry: usize) {
-    to.fill(0);
     let mut query_start = 0;
-    for (to, row) in to.chunks_exact_mut(ROW_WORDS).zip(&group.rows) {
-        let words = [
-            query_start,
-            row.query_len,
-            row.context_len,
-            first_entry + row.first_block,
-        ];
-        to.copy_from_slice(&words.map(|word| word as u32));
-        query_start += row.query_len;
+    for (idx, to) in to.chunks_exact_mut(ROW_WORDS).enumerate() {
+        let row = group.rows.get(idx);
+        let row_or_pad = AttentionRow {
+            query_start: query_start as u32,
+            query_len: row.map_or(0, |row| row.query_len as u32),
+            context_len: row.map_or(0, |row| row.context_len as u32),
+            first_block: row.map_or(0, |row| (first_entry + row.first_block) as u32),
+        };
+        to.copy_from_slice(&row_or_pad.words());
+        query_start += row.map_or(1, |row| row.query_len);
     }
 }
 
