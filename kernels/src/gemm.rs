@@ -1,6 +1,8 @@
 //! Matrix product with a weight: `y[m, n] = x[m, k] · Wᵀ + bias`, activations and sums in f32.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
