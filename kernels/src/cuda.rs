@@ -8,6 +8,7 @@ mod buffer;
 mod copy;
 mod driver;
 mod element;
+mod elements;
 mod error;
 mod event;
 mod gpu;

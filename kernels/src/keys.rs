@@ -2,5 +2,4 @@
 //! positions, and the write to the cache. The CPU composes the same of [`clamp`](crate::clamp), [`norm`](crate::norm()),
 //! [`rope`](crate::rope()) and [`kv_write`](crate::kv_write).
 
-#[cfg(feature = "cuda")]
 pub(crate) mod cuda;

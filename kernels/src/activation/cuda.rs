@@ -40,7 +40,11 @@ impl Activation {
 pub fn activate(gpu: &Gpu, activation: Activation, x: View<f32>) -> Result<(), KernelError> {
     let ActivationArgs { kind, parameters } = activation.args();
     let [a, b, c] = parameters.map(Arg::F32);
-    gpu.launch_elements("activate", x.len(), &[x.into(), Arg::U32(x.len() as u32), Arg::I32(kind), a, b, c])
+    Ok(gpu.launch_elements(
+        "activate",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), Arg::I32(kind), a, b, c],
+    )?)
 }
 
 /// `x[i] = xielu(x[i])` with the raw parameters `[alpha_p, alpha_n, beta]` that the device holds:
@@ -50,7 +54,11 @@ pub fn activate(gpu: &Gpu, activation: Activation, x: View<f32>) -> Result<(), K
 /// `curve` has not three numbers, or the device fails.
 pub fn xielu(gpu: &Gpu, x: View<f32>, curve: View<f32>) -> Result<(), KernelError> {
     Contract("xielu").len("curve", curve.len(), 3)?;
-    gpu.launch_elements("xielu", x.len(), &[x.into(), Arg::U32(x.len() as u32), curve.into()])
+    Ok(gpu.launch_elements(
+        "xielu",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), curve.into()],
+    )?)
 }
 
 /// Operands of [`activate_gated`], as the CPU's.
@@ -87,5 +95,5 @@ pub fn activate_gated(gpu: &Gpu, op: ActivateGated) -> Result<(), KernelError> {
         b,
         c,
     ];
-    gpu.launch_elements("activate_gated", out.len(), &args)
+    Ok(gpu.launch_elements("activate_gated", out.len(), &args)?)
 }

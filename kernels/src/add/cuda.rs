@@ -9,5 +9,9 @@ use crate::error::{Contract, KernelError};
 /// The lengths differ, or the device fails.
 pub fn add(gpu: &Gpu, x: View<f32>, scale: f32, y: View<f32>) -> Result<(), KernelError> {
     Contract("add").len("y", y.len(), x.len())?;
-    gpu.launch_elements("add", x.len(), &[x.into(), y.into(), Arg::U32(x.len() as u32), Arg::F32(scale)])
+    Ok(gpu.launch_elements(
+        "add",
+        x.len(),
+        &[x.into(), y.into(), Arg::U32(x.len() as u32), Arg::F32(scale)],
+    )?)
 }

@@ -8,5 +8,9 @@ use crate::error::KernelError;
 /// # Errors
 /// The device fails.
 pub fn softcap(gpu: &Gpu, x: View<f32>, cap: f32) -> Result<(), KernelError> {
-    gpu.launch_elements("softcap", x.len(), &[x.into(), Arg::U32(x.len() as u32), Arg::F32(cap)])
+    Ok(gpu.launch_elements(
+        "softcap",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), Arg::F32(cap)],
+    )?)
 }

@@ -18,7 +18,12 @@ impl Gpu {
     ///
     /// # Errors
     /// `n` is above 2³¹ - 1, or as [`Gpu::launch`].
-    pub(crate) fn launch_elements(&self, kernel: &'static str, n: usize, args: &[Arg<'_>]) -> Result<(), CudaError> {
+    pub(crate) fn launch_elements(
+        &self,
+        kernel: &'static str,
+        n: usize,
+        args: &[Arg<'_>],
+    ) -> Result<(), CudaError> {
         if n == 0 {
             return Ok(());
         }

@@ -22,7 +22,11 @@ __device__ __forceinline__ void embed(const T* table, const unsigned* ids, float
       float value = is_inside ? values[i] : NAN;
       values[i] = adds ? to[at + i] + scale * value : value;
     }
-    for (int i = 0; i < PIECE; i++) to[at + i] = values[i];
+    if constexpr (PIECE == 4) {
+      store4(to + at, make_float4(values[0], values[1], values[2], values[3]));
+    } else {
+      to[at] = values[0];
+    }
   }
 }
 

@@ -95,7 +95,11 @@ pub fn keys(gpu: &Gpu, op: Keys) -> Result<(), KernelError> {
     // The heads of a block: those of one norm, or as many as it has warps.
     let over_all = op.norms.is_some_and(|norms| norms.over_all_heads);
     let n_heads = [op.queries.n_heads, op.keys.n_heads, op.keys.n_heads];
-    let heads_per_block = if over_all { n_heads[0].max(n_heads[1]) } else { N_WARPS };
+    let heads_per_block = if over_all {
+        n_heads[0].max(n_heads[1])
+    } else {
+        N_WARPS
+    };
     let n_parts: usize = n_heads.iter().map(|n| n.div_ceil(heads_per_block)).sum();
     let launch = Launch {
         kernel: match op.pages.dtype {
@@ -132,10 +136,21 @@ impl Keys {
         op.len("pages' value_dim", self.pages.own_value_dim(), keys.head_dim)?;
         if let Some(turn) = &self.turn {
             turn.check(op, n_tokens)?;
-            op.range(2 * turn.half_dim <= keys.head_dim, "half_dim", turn.half_dim, "at most half a head")?;
+            op.range(
+                2 * turn.half_dim <= keys.head_dim,
+                "half_dim",
+                turn.half_dim,
+                "at most half a head",
+            )?;
         }
         if let Some(norms) = &self.norms {
-            let of = |heads: Heads| if norms.over_all_heads { heads.as_one() } else { heads };
+            let of = |heads: Heads| {
+                if norms.over_all_heads {
+                    heads.as_one()
+                } else {
+                    heads
+                }
+            };
             norms.q.check(op, of(self.queries))?;
             norms.k.check(op, of(keys))?;
             norms.v.map_or(Ok(()), |v| v.check(op, of(keys)))?;
@@ -321,7 +336,9 @@ impl LatentKeys {
         self.turn.check(op, n_tokens)?;
         let turned = 2 * self.turn.half_dim;
         op.range(
-            self.turn_from.checked_add(turned).is_some_and(|end| end <= self.heads.head_dim),
+            self.turn_from
+                .checked_add(turned)
+                .is_some_and(|end| end <= self.heads.head_dim),
             "head_dim",
             self.heads.head_dim,
             "at least turn_from + 2 * half_dim",

@@ -117,10 +117,24 @@ impl KvBlocks {
         op.range(n_blocks > 0, "n_blocks", n_blocks, "at least 1")?;
         op.range(block_size > 0, "block_size", block_size, "at least 1")?;
         let n_slots = n_blocks.saturating_mul(block_size);
-        op.range(n_slots <= i32::MAX as usize, "n_blocks * block_size", n_slots, "below 2^31 slots")?;
+        op.range(
+            n_slots <= i32::MAX as usize,
+            "n_blocks * block_size",
+            n_slots,
+            "below 2^31 slots",
+        )?;
         op.range(!shapes.is_empty(), "shapes", 0, "at least 1")?;
-        op.len("all", all.len(), n_blocks.saturating_mul(sizes.block_bytes(shapes)))?;
-        op.range(all.is_aligned(GROUP_BYTES as u64), "all", 0, "at a multiple of 128 bytes")?;
+        op.len(
+            "all",
+            all.len(),
+            n_blocks.saturating_mul(sizes.block_bytes(shapes)),
+        )?;
+        op.range(
+            all.is_aligned(GROUP_BYTES as u64),
+            "all",
+            0,
+            "at a multiple of 128 bytes",
+        )?;
         let mut at = 0;
         let mut pages = Vec::with_capacity(shapes.len());
         for &shape in shapes {
@@ -166,18 +180,20 @@ impl KvBlocks {
     /// distances. For each run its memory, the number of layers, and the bytes of a block of one layer.
     fn runs(&self) -> impl Iterator<Item = Run> {
         let mut at = 0;
-        self.pages.chunk_by(|a, b| a.block_bytes() == b.block_bytes()).map(move |layers| {
-            let block_bytes = layers[0].block_bytes();
-            let layer_bytes = layers[0].n_blocks * block_bytes;
-            let from = at;
-            at += layers.len() * layer_bytes;
-            Run {
-                memory: self.all.range(from..at),
-                n_layers: layers.len(),
-                layer_bytes,
-                block_bytes,
-            }
-        })
+        self.pages
+            .chunk_by(|a, b| a.block_bytes() == b.block_bytes())
+            .map(move |layers| {
+                let block_bytes = layers[0].block_bytes();
+                let layer_bytes = layers[0].n_blocks * block_bytes;
+                let from = at;
+                at += layers.len() * layer_bytes;
+                Run {
+                    memory: self.all.range(from..at),
+                    n_layers: layers.len(),
+                    layer_bytes,
+                    block_bytes,
+                }
+            })
     }
 
     fn check(&self, op: &'static str, operand: &'static str, block: u32) -> Result<(), KernelError> {
@@ -197,7 +213,8 @@ struct Run {
 impl Run {
     /// The memory from a block of the first layer on.
     fn from_block(&self, block: u32) -> View<u8> {
-        self.memory.range(block as usize * self.block_bytes..self.memory.len())
+        self.memory
+            .range(block as usize * self.block_bytes..self.memory.len())
     }
 
     /// A block of each layer, between places where they are so many bytes apart.
@@ -255,7 +272,12 @@ impl HostBlocks {
     /// Where a block starts.
     fn start(&self, op: &'static str, operand: &'static str, block: u32) -> Result<usize, KernelError> {
         let block = block as usize;
-        Contract(op).range(block < self.n_blocks(), operand, block, "within the host's blocks")?;
+        Contract(op).range(
+            block < self.n_blocks(),
+            operand,
+            block,
+            "within the host's blocks",
+        )?;
         Ok(block * self.block_bytes)
     }
 }
@@ -264,7 +286,12 @@ impl HostBlocks {
 ///
 /// # Errors
 /// A block is beyond its memory, or the device fails.
-pub fn swap_out(gpu: &Gpu, blocks: &KvBlocks, from: u32, to: (&mut HostBlocks, u32)) -> Result<(), KernelError> {
+pub fn swap_out(
+    gpu: &Gpu,
+    blocks: &KvBlocks,
+    from: u32,
+    to: (&mut HostBlocks, u32),
+) -> Result<(), KernelError> {
     let (host, to) = to;
     Contract("swap_out").len("block", host.block_bytes, blocks.block_bytes())?;
     blocks.check("swap_out", "from", from)?;

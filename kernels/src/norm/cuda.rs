@@ -92,7 +92,9 @@ fn shape_of(op: &Norm, x: View<f32>) -> (&'static str, u32, usize) {
     let are_pieces = [row_stride, first, head_dim].iter().all(|n| n.is_multiple_of(4))
         && views.iter().flatten().all(|view| view.is_aligned(16));
     match head_dim {
-        dim if are_pieces && dim <= WARP_DIM_MAX => ("norm_warp", 32 * WARPS_PER_BLOCK as u32, WARPS_PER_BLOCK),
+        dim if are_pieces && dim <= WARP_DIM_MAX => {
+            ("norm_warp", 32 * WARPS_PER_BLOCK as u32, WARPS_PER_BLOCK)
+        }
         dim if are_pieces && dim <= BLOCK_DIM_MAX / 4 => ("norm_block_4", 256, 1),
         dim if are_pieces && dim <= BLOCK_DIM_MAX => ("norm_block_16", 256, 1),
         _ => ("norm_any", 256, 1),

@@ -9,7 +9,11 @@ use crate::weight::{DType, Matrix};
 /// # Errors
 /// The device fails.
 pub fn scale(gpu: &Gpu, x: View<f32>, factor: f32) -> Result<(), KernelError> {
-    gpu.launch_elements("scale", x.len(), &[x.into(), Arg::U32(x.len() as u32), Arg::F32(factor)])
+    Ok(gpu.launch_elements(
+        "scale",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), Arg::F32(factor)],
+    )?)
 }
 
 /// `x *= factor[0]`, a number that the device holds; 1 if `factor` is empty.
@@ -20,7 +24,11 @@ pub fn multiply(gpu: &Gpu, x: View<f32>, factor: View<f32>) -> Result<(), Kernel
     if factor.is_empty() {
         return Ok(());
     }
-    gpu.launch_elements("multiply", x.len(), &[x.into(), Arg::U32(x.len() as u32), factor.into()])
+    Ok(gpu.launch_elements(
+        "multiply",
+        x.len(),
+        &[x.into(), Arg::U32(x.len() as u32), factor.into()],
+    )?)
 }
 
 /// `x[i, j] *= factors[j]`; `x` is `[m, factors.len()]`.
@@ -31,11 +39,11 @@ pub fn scale_columns(gpu: &Gpu, x: View<f32>, factors: View<f32>) -> Result<(), 
     let n = factors.len();
     Contract("scale_columns").range(n > 0, "factors", n, "at least 1")?;
     Contract("scale_columns").len("x", x.len(), x.len() / n * n)?;
-    gpu.launch_elements(
+    Ok(gpu.launch_elements(
         "scale_columns",
         x.len(),
         &[x.into(), Arg::U32(x.len() as u32), factors.into(), Arg::size(n)],
-    )
+    )?)
 }
 
 /// `x[i, j] *= 1 / (1 + e^-gates[i])`; `x` is `[gates.len(), d]`.
@@ -45,11 +53,11 @@ pub fn scale_columns(gpu: &Gpu, x: View<f32>, factors: View<f32>) -> Result<(), 
 pub fn gate_rows(gpu: &Gpu, x: View<f32>, gates: View<f32>) -> Result<(), KernelError> {
     let d = x.len().checked_div(gates.len()).unwrap_or(0);
     Contract("gate_rows").len("x", x.len(), gates.len() * d)?;
-    gpu.launch_elements(
+    Ok(gpu.launch_elements(
         "gate_rows",
         x.len(),
         &[x.into(), Arg::U32(x.len() as u32), gates.into(), Arg::size(d)],
-    )
+    )?)
 }
 
 /// `out[i] = 1 / |weight[i]|`, the factors that give rows of the head length 1. A row of zeros has no direction: its
