@@ -1,6 +1,8 @@
 //! Attention over the paged cache: prefill chunks and single decode tokens in one call.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use std::ops::Range;
 

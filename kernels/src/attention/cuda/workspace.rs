@@ -1,0 +1,82 @@
+//! Working memory of attention on the device: parts of results, and how many of them have arrived.
+
+use super::path::{Items, resident_blocks};
+use crate::cuda::{Arg, DeviceBuffer, Gpu};
+use crate::error::{Contract, KernelError};
+
+/// Working memory of [`super::attention`], made once, so that a step allocates nothing. One is enough for all layers.
+pub struct AttentionWorkspace {
+    /// Weighted values of chunks, then their largest score and total weight.
+    partials: DeviceBuffer<f32>,
+    /// Chunks of a row and its heads that are done. All are 0 between launches.
+    arrivals: DeviceBuffer<u32>,
+}
+
+/// The sizes of a model's attention that its working memory depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionSizes {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Heads of the cache, which divide the query heads.
+    pub n_kv_heads: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+}
+
+impl AttentionWorkspace {
+    /// Memory for steps of at most `n_rows_max` rows, in layers of any of these sizes.
+    ///
+    /// # Errors
+    /// There is no memory on the device.
+    pub fn new(
+        gpu: &Gpu,
+        sizes: &[AttentionSizes],
+        n_rows_max: usize,
+    ) -> Result<AttentionWorkspace, KernelError> {
+        let (mut n_floats, mut n_counters) = (0, 0);
+        for size in sizes {
+            let items = Items::of(size.n_kv_heads, size.n_heads / size.n_kv_heads.max(1));
+            let needs = needs(resident_blocks(gpu), n_rows_max, items, size.value_dim);
+            n_floats = needs.0.max(n_floats);
+            n_counters = needs.1.max(n_counters);
+        }
+        Ok(AttentionWorkspace {
+            partials: gpu.alloc(n_floats)?,
+            arrivals: gpu.alloc_zeroed(n_counters)?,
+        })
+    }
+
+    /// Bytes on the device.
+    pub fn size_bytes(&self) -> usize {
+        self.partials.view().size_bytes() + self.arrivals.view().size_bytes()
+    }
+
+    /// Checks that it is large enough for a launch.
+    pub(super) fn check(
+        &self,
+        n_blocks: usize,
+        n_rows: usize,
+        items: Items,
+        value_dim: usize,
+    ) -> Result<(), KernelError> {
+        let (n_floats, n_counters) = needs(n_blocks, n_rows, items, value_dim);
+        let contract = Contract("attention");
+        let rule = "large enough for the rows and heads of the step";
+        let len = self.partials.len();
+        contract.range(n_floats <= len, "workspace", len, rule)?;
+        let len = self.arrivals.len();
+        contract.range(n_counters <= len, "workspace", len, rule)
+    }
+
+    pub(super) fn arguments(&self) -> Vec<Arg<'static>> {
+        vec![self.partials.view().into(), self.arrivals.view().into()]
+    }
+}
+
+/// Floats and counters for a launch: with many rows, the plan (`split.cuh`) makes at most four items for each block, and one
+/// more for each row and part.
+fn needs(n_blocks: usize, n_rows: usize, items: Items, value_dim: usize) -> (usize, usize) {
+    let n_ends = n_rows * items.per_chunk;
+    let n_items = 4 * n_blocks + n_ends;
+    (n_items * items.n_heads * (value_dim + 2), n_ends)
+}

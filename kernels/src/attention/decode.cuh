@@ -1,0 +1,334 @@
+// Attention of sequences with one new token, over 16-bit pages: split contexts, heads of a group packed
+// into the 16 rows of `mma16816` (the layout of Flash-Decoding, Dao et al. 2023, with grouped heads).
+//
+// Blocks stay; an item is (chunk, kv head, 16 of the group's heads). Tiles go through a ring of stages; the
+// warps share a tile by positions and are joined at the end of an item. Positions behind the end are zeros
+// in the stage, so that what a page holds there cannot leak.
+#pragma once
+#include "softmax.cuh"
+#include "split.cuh"
+
+template <int GROUPS> struct DecodeShape {
+  static constexpr int WARPS = GROUPS <= 2 ? 4 : 2;
+  static constexpr int THREADS = WARPS * 32;
+  static constexpr int TILE = WARPS * 16;                     // positions
+  static constexpr int HALF = GROUPS * TILE * GROUP_BYTES;    // keys, or values, of a tile
+  static constexpr int STAGES = GROUPS == 1 ? 4 : GROUPS == 3 ? 3 : 2;
+  static constexpr int DIM = GROUPS * 64;
+  static constexpr int SUM_STRIDE = DIM + 8;                  // spreads rows over the banks
+  static_assert(WARPS * 16 * SUM_STRIDE * 4 <= STAGES * 2 * HALF, "the warps' sums take the place of the ring");
+};
+
+// An item of work.
+struct Item {
+  Row row;
+  int row_idx, chunk_idx, n_chunks;
+  int kv_head, first_head, n_heads;  // query heads of the item
+  int start, end;                    // positions
+  int query;                         // position of the query
+};
+
+struct DecodeShared {
+  Plan plan;
+  char* ring;
+  float (*largest)[16];  // [WARPS][16]
+  float (*total)[16];
+};
+
+__device__ __forceinline__ int heads_per_item(const Operands& a) { return min(a.n_heads / a.n_kv_heads, 16); }
+
+__device__ __forceinline__ int parts_per_chunk(const Operands& a) {
+  int per_item = heads_per_item(a), group = a.n_heads / a.n_kv_heads;
+  return a.n_kv_heads * ((group + per_item - 1) / per_item);
+}
+
+__device__ __forceinline__ Item item_of(const Operands& a, const Plan& plan, int tile, int idx) {
+  int parts = parts_per_chunk(a), group = a.n_heads / a.n_kv_heads, per_item = heads_per_item(a);
+  int chunk = idx / parts, part = idx % parts;
+  Item item;
+  item.row_idx = row_of_chunk(plan.first, a.n_rows, chunk);
+  item.row = a.rows[item.row_idx];
+  item.n_chunks = plan.first[item.row_idx + 1] - plan.first[item.row_idx];
+  item.chunk_idx = chunk - plan.first[item.row_idx];
+  item.kv_head = part % a.n_kv_heads;
+  int first_of_group = part / a.n_kv_heads * per_item;
+  item.first_head = item.kv_head * group + first_of_group;
+  item.n_heads = min(per_item, group - first_of_group);
+  Tiles tiles = tiles_of(a, item.row, tile);
+  item.start = tiles.start + item.chunk_idx * plan.chunk * tile;
+  item.end = min(item.start + plan.chunk * tile, item.row.context_len);
+  item.query = item.row.context_len - 1;
+  return item;
+}
+
+// Copies a tile to a stage: keys, then values, each as groups of rows of 128 bytes. Every thread takes one
+// piece of the same rows of all groups. Positions that the token does not see become zeros.
+template <int GROUPS>
+__device__ __forceinline__ void load_tile(const Operands& a, const Item& item, int first, char* stage) {
+  using S = DecodeShape<GROUPS>;
+  int piece = threadIdx.x % 8, low = max(item.query - a.before, 0);
+#pragma unroll
+  for (int i = 0; i < S::TILE / (S::THREADS / 8); i++) {
+    int at = threadIdx.x / 8 + i * (S::THREADS / 8), position = first + at;
+    bool is_seen = position >= low && position < item.end;
+    Place from = place_of(a, item.row, item.kv_head, is_seen ? position : item.query);
+    const char* keys = from.key + ((piece ^ from.swizzle) << 4);
+    const char* values = keys + values_offset(a);
+    char* to = stage + at * GROUP_BYTES + ((piece ^ (at % 8)) << 4);
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+      size_t group = (size_t)g * a.block_size * GROUP_BYTES;
+      cp_async16_or_zero(to + g * S::TILE * GROUP_BYTES, keys + group, is_seen);
+      cp_async16_or_zero(to + g * S::TILE * GROUP_BYTES + S::HALF, values + group, is_seen);
+    }
+  }
+}
+
+// The queries of an item as the A operand of `mma16816`; rows and columns that do not exist are zeros.
+template <typename T, int STEPS>
+__device__ __forceinline__ void load_queries(const Operands& a, const Item& item, unsigned (&queries)[STEPS][4]) {
+  int lane = threadIdx.x % 32;
+  const float* q = a.q + (size_t)item.row.query_start * a.q_stride + (size_t)item.first_head * a.key_dim;
+#pragma unroll
+  for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      int r = lane / 4 + (e & 1) * 8, c = step * 16 + lane % 4 * 2 + (e >> 1) * 8;
+      const float* from = q + (size_t)r * a.key_dim + c;
+      float low = r < item.n_heads && c < a.key_dim ? from[0] : 0.0f;
+      float high = r < item.n_heads && c + 1 < a.key_dim ? from[1] : 0.0f;
+      queries[step][e] = pack2<T>(low, high);
+    }
+  }
+}
+
+// The scores of 16 rows with this warp's 16 positions of a stage.
+template <typename T, int GROUPS>
+__device__ __forceinline__ void score_tile(const unsigned (&queries)[GROUPS * 4][4], const char* stage,
+                                           float (&scores)[2][4]) {
+  using S = DecodeShape<GROUPS>;
+  int lane = threadIdx.x % 32, r = threadIdx.x / 32 * 16 + lane % 8 + lane / 16 * 8;
+#pragma unroll
+  for (int j = 0; j < 2; j++) scores[j][0] = scores[j][1] = scores[j][2] = scores[j][3] = 0.0f;
+#pragma unroll
+  for (int step = 0; step < GROUPS * 4; step++) {
+    unsigned keys[4];
+    int piece = step % 4 * 2 + lane / 8 % 2;
+    ldmatrix_x4(keys, stage + (step / 4 * S::TILE + r) * GROUP_BYTES + ((piece ^ (r % 8)) << 4));
+    mma16816<T>(scores[0], queries[step], keys[0], keys[1]);
+    mma16816<T>(scores[1], queries[step], keys[2], keys[3]);
+  }
+}
+
+// Scales and masks the scores of the positions from `first` on.
+__device__ __forceinline__ void shape_scores(const Operands& a, const Item& item, int first, float (&scores)[2][4]) {
+  int lane = threadIdx.x % 32, low = item.query - a.before;
+#pragma unroll
+  for (int j = 0; j < 2; j++) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      int position = first + j * 8 + lane % 4 * 2 + (e & 1), r = lane / 4 + (e >> 1) * 8;
+      float score = scores[j][e] * a.scale;
+      if (is_shaped(a)) score = shaped(a, score, item.first_head + min(r, item.n_heads - 1), position - item.query);
+      scores[j][e] = position >= low && position < item.end ? score * LOG2_E : -INFINITY;
+    }
+  }
+}
+
+// Adds this warp's 16 weighted values of a stage to the sums, which shrink first.
+template <typename T, int GROUPS>
+__device__ __forceinline__ void weigh_tile(const float (&weights)[2][4], const float (&shrink)[2],
+                                           const char* stage, float (&sums)[GROUPS * 8][4]) {
+  using S = DecodeShape<GROUPS>;
+  int lane = threadIdx.x % 32, r = threadIdx.x / 32 * 16 + lane % 16;
+  unsigned packed[4] = {pack2<T>(weights[0][0], weights[0][1]), pack2<T>(weights[0][2], weights[0][3]),
+                        pack2<T>(weights[1][0], weights[1][1]), pack2<T>(weights[1][2], weights[1][3])};
+#pragma unroll
+  for (int n = 0; n < GROUPS * 4; n++) {
+    unsigned values[4];
+    int piece = n % 4 * 2 + lane / 16;
+    ldmatrix_x4_trans(values, stage + S::HALF + (n / 4 * S::TILE + r) * GROUP_BYTES + ((piece ^ (r % 8)) << 4));
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      sums[2 * n][e] *= shrink[e >> 1];
+      sums[2 * n + 1][e] *= shrink[e >> 1];
+    }
+    mma16816<T>(sums[2 * n], packed, values[0], values[1]);
+    mma16816<T>(sums[2 * n + 1], packed, values[2], values[3]);
+  }
+}
+
+// The weighted values of an item, this warp's share of the positions.
+template <typename T, int GROUPS>
+__device__ __forceinline__ void compute_item(const Operands& a, const Item& item, char* ring, Softmax& softmax,
+                                             float (&sums)[GROUPS * 8][4]) {
+  using S = DecodeShape<GROUPS>;
+  int n_tiles = (item.end - item.start + S::TILE - 1) / S::TILE, warp = threadIdx.x / 32;
+  unsigned queries[GROUPS * 4][4];
+#pragma unroll
+  for (int i = 0; i < S::STAGES - 1; i++) {
+    if (i < n_tiles) load_tile<GROUPS>(a, item, item.start + i * S::TILE, ring + i * 2 * S::HALF);
+    cp_async_commit();
+  }
+  load_queries<T>(a, item, queries);
+  softmax.begin();
+#pragma unroll
+  for (int i = 0; i < GROUPS * 8; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
+  for (int i = 0; i < n_tiles; i++) {
+    cp_async_wait<S::STAGES - 2>();
+    __syncthreads();  // the tile is there for all, and all have left the stage that is filled next
+    int next = i + S::STAGES - 1;
+    if (next < n_tiles) load_tile<GROUPS>(a, item, item.start + next * S::TILE, ring + next % S::STAGES * 2 * S::HALF);
+    cp_async_commit();
+    const char* stage = ring + i % S::STAGES * 2 * S::HALF;
+    float scores[2][4], shrink[2];
+    score_tile<T, GROUPS>(queries, stage, scores);
+    shape_scores(a, item, item.start + i * S::TILE + warp * 16, scores);
+    softmax.take(scores, shrink);
+    weigh_tile<T, GROUPS>(scores, shrink, stage, sums);
+  }
+  softmax.finish();
+}
+
+// Writes what this warp has of an item to shared memory.
+template <int GROUPS>
+__device__ __forceinline__ void share_sums(const DecodeShared& s, const Softmax& softmax,
+                                           const float (&sums)[GROUPS * 8][4]) {
+  using S = DecodeShape<GROUPS>;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  float* own = (float*)s.ring + warp * 16 * S::SUM_STRIDE;
+#pragma unroll
+  for (int x = 0; x < 2; x++) {
+    int r = lane / 4 + x * 8;
+    if (lane % 4 == 0) {
+      s.largest[warp][r] = softmax.largest[x];
+      s.total[warp][r] = softmax.total[x];
+    }
+#pragma unroll
+    for (int i = 0; i < GROUPS * 8; i++)
+      *(float2*)(own + r * S::SUM_STRIDE + i * 8 + lane % 4 * 2) = make_float2(sums[i][2 * x], sums[i][2 * x + 1]);
+  }
+}
+
+// A row of an item with the warps' shares joined: `largest`, `total` and each warp's factor.
+template <int WARPS> struct Joined {
+  float largest, total, factor[WARPS];
+};
+
+template <int WARPS> __device__ __forceinline__ Joined<WARPS> join(const DecodeShared& s, int r) {
+  Joined<WARPS> row;
+  row.largest = -INFINITY;
+  row.total = 0.0f;
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) row.largest = fmaxf(row.largest, s.largest[w][r]);
+#pragma unroll
+  for (int w = 0; w < WARPS; w++) {
+    row.factor[w] = row.largest == -INFINITY ? 0.0f : exp2f(s.largest[w][r] - row.largest);
+    row.total += s.total[w][r] * row.factor[w];
+  }
+  return row;
+}
+
+// Writes an item's result, or its part of the result to `partials`.
+template <int GROUPS>
+__device__ __forceinline__ void store_item(const Operands& a, const Item& item, const DecodeShared& s, float* partial) {
+  using S = DecodeShape<GROUPS>;
+  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
+  for (int r = 0; r < item.n_heads; r++) {
+    Joined<S::WARPS> row = join<S::WARPS>(s, r);
+    float factor = 1.0f;
+    if (item.n_chunks == 1) factor = finish_factor(row.largest, row.total, sink_of(a, item.first_head + r));
+    float* to = item.n_chunks == 1 ? out + (size_t)r * a.value_dim : partial + r * (a.value_dim + 2);
+    for (int e = threadIdx.x; e < a.value_dim; e += S::THREADS) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int w = 0; w < S::WARPS; w++)
+        sum += ((const float*)s.ring)[(w * 16 + r) * S::SUM_STRIDE + e] * row.factor[w];
+      to[e] = sum * factor;
+    }
+    if (item.n_chunks > 1 && threadIdx.x == 0) {
+      to[a.value_dim] = row.largest;
+      to[a.value_dim + 1] = row.total;
+    }
+  }
+}
+
+// Joins the chunks of a row in their order; `partials` has the first one, the others follow `stride` apart.
+template <int THREADS>
+__device__ __forceinline__ void join_chunks(const Operands& a, const Item& item, const float* partials, size_t stride) {
+  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
+  for (int r = 0; r < item.n_heads; r++) {
+    const float* row = partials + r * (a.value_dim + 2);
+    float largest = sink_of(a, item.first_head + r);
+    float total = largest == -INFINITY ? 0.0f : 1.0f;
+    for (int i = 0; i < item.n_chunks; i++) {
+      float now = fmaxf(largest, __ldcg(row + i * stride + a.value_dim));
+      float base = now == -INFINITY ? 0.0f : now;
+      total = total * exp2f(largest - base) + __ldcg(row + i * stride + a.value_dim + 1) *
+                                                  exp2f(__ldcg(row + i * stride + a.value_dim) - base);
+      largest = now;
+    }
+    for (int e = threadIdx.x; e < a.value_dim; e += THREADS) {
+      float sum = 0.0f;
+#pragma unroll 4
+      for (int i = 0; i < item.n_chunks; i++)
+        sum += __ldcg(row + i * stride + e) * exp2f(__ldcg(row + i * stride + a.value_dim) - largest);
+      out[(size_t)r * a.value_dim + e] = sum / total;
+    }
+  }
+}
+
+// True in all threads of the block that finishes the last chunk of a row; resets the counter for the next launch.
+__device__ __forceinline__ bool is_last(unsigned* arrivals, int n_chunks) {
+  __shared__ unsigned earlier;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    earlier = atomicAdd(arrivals, 1u);
+    if (earlier == (unsigned)n_chunks - 1) *arrivals = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return earlier == (unsigned)n_chunks - 1;
+}
+
+template <int THREADS> __device__ __forceinline__ void store_zeros(const Operands& a, const Item& item) {
+  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
+  for (int i = threadIdx.x; i < item.n_heads * a.value_dim; i += THREADS) out[i] = 0.0f;
+}
+
+template <typename T, int GROUPS>
+__device__ __forceinline__ void attend_decode(const Operands& a, float* partials, unsigned* arrivals) {
+  using S = DecodeShape<GROUPS>;
+  __shared__ float largest[S::WARPS][16], total[S::WARPS][16];
+  __shared__ int chunk;
+  DYN_SMEM(char, memory);
+  DecodeShared s = {{(int*)(memory + S::STAGES * 2 * S::HALF), 0, 0}, memory, largest, total};
+  gdc_trigger();
+  gdc_wait();
+  int parts = parts_per_chunk(a);
+  if (threadIdx.x < 32) make_plan(a, S::TILE, parts, s.plan.first, &chunk);
+  __syncthreads();
+  s.plan.chunk = chunk;
+  s.plan.n_items = s.plan.first[a.n_rows] * parts;
+  size_t partial_len = (size_t)heads_per_item(a) * (a.value_dim + 2);
+  for (int idx = blockIdx.x; idx < s.plan.n_items; idx += gridDim.x) {
+    Item item = item_of(a, s.plan, S::TILE, idx);
+    if (item.row.query_len == 0) {
+      store_zeros<S::THREADS>(a, item);
+      continue;
+    }
+    Softmax softmax;
+    float sums[GROUPS * 8][4];
+    compute_item<T, GROUPS>(a, item, s.ring, softmax, sums);
+    cp_async_wait<0>();
+    __syncthreads();  // all have left the ring
+    share_sums<GROUPS>(s, softmax, sums);
+    __syncthreads();
+    float* partial = partials + idx * partial_len;
+    store_item<GROUPS>(a, item, s, partial);
+    if (item.n_chunks > 1 && is_last(arrivals + item.row_idx * parts + idx % parts, item.n_chunks))
+      join_chunks<S::THREADS>(a, item, partial - item.chunk_idx * parts * partial_len, parts * partial_len);
+    __syncthreads();  // all have left the sums
+  }
+}

@@ -1,0 +1,43 @@
+// The kernels of attention; cuda/path.rs chooses among them.
+#include "decode.cuh"
+#include "general.cuh"
+#include "prefill.cuh"
+
+#define GENERAL(NAME, T)                                                             \
+  extern "C" __global__ void __launch_bounds__(GENERAL_THREADS) NAME(ATTEND_PARAMETERS) { \
+    attend_general<T>(ATTEND_OPERANDS);                                              \
+  }
+GENERAL(attend_general_f32, float)
+GENERAL(attend_general_f16, f16)
+GENERAL(attend_general_bf16, bf16)
+
+#define DECODE(GROUPS, NAME, T)                                                                     \
+  extern "C" __global__ void __launch_bounds__(DecodeShape<GROUPS>::THREADS)                        \
+      NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {                                \
+    attend_decode<T, GROUPS>(ATTEND_OPERANDS, partials, arrivals);                                  \
+  }
+DECODE(1, attend_decode_1_f16, f16)
+DECODE(1, attend_decode_1_bf16, bf16)
+DECODE(2, attend_decode_2_f16, f16)
+DECODE(2, attend_decode_2_bf16, bf16)
+DECODE(3, attend_decode_3_f16, f16)
+DECODE(3, attend_decode_3_bf16, bf16)
+DECODE(4, attend_decode_4_f16, f16)
+DECODE(4, attend_decode_4_bf16, bf16)
+
+#define PREFILL(DIM, ROWS, NAME, T)                                                              \
+  extern "C" __global__ void __launch_bounds__(2 * ROWS) NAME(ATTEND_PARAMETERS) {               \
+    attend_prefill<T, DIM, ROWS>(ATTEND_OPERANDS);                                               \
+  }
+PREFILL(64, 128, attend_prefill_64_f16, f16)
+PREFILL(64, 128, attend_prefill_64_bf16, bf16)
+PREFILL(80, 128, attend_prefill_80_f16, f16)
+PREFILL(80, 128, attend_prefill_80_bf16, bf16)
+PREFILL(96, 128, attend_prefill_96_f16, f16)
+PREFILL(96, 128, attend_prefill_96_bf16, bf16)
+PREFILL(128, 128, attend_prefill_128_f16, f16)
+PREFILL(128, 128, attend_prefill_128_bf16, bf16)
+PREFILL(192, 64, attend_prefill_192_f16, f16)
+PREFILL(192, 64, attend_prefill_192_bf16, bf16)
+PREFILL(256, 64, attend_prefill_256_f16, f16)
+PREFILL(256, 64, attend_prefill_256_bf16, bf16)
