@@ -70,6 +70,11 @@ impl Cpu {
         })
     }
 
+    /// The weights.
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// The cache.
     pub(super) fn cache(&self) -> &Cache {
         &self.cache

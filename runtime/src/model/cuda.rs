@@ -9,8 +9,8 @@ mod step;
 mod weights;
 mod workspace;
 
-use kernels::{DType, KernelError};
 use kernels::cuda::Gpu;
+use kernels::{DType, KernelError};
 
 use super::inputs::Inputs;
 use super::kv_layout::KvLayout;
@@ -25,7 +25,7 @@ use ops::{Execution, Queries};
 use step::{Layout, StepShape};
 use workspace::{Needs, Workspace};
 
-pub(super) use weights::{DeviceLinear, Weights, upload_vector};
+pub(super) use weights::{OnDevice, Weights};
 pub(super) use workspace::Bounds;
 
 /// A program with everything that its execution needs.
@@ -41,7 +41,9 @@ pub(super) struct Cuda {
 
 impl std::fmt::Debug for Cuda {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cuda").field("gpu", &self.gpu.name()).finish_non_exhaustive()
+        f.debug_struct("Cuda")
+            .field("gpu", &self.gpu.name())
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +107,12 @@ impl Cuda {
     ///
     /// # Errors
     /// The device has no memory for it.
-    pub(super) fn allocate(&mut self, n_blocks: usize, block_size: usize, n_host_blocks: usize) -> Result<(), KernelError> {
+    pub(super) fn allocate(
+        &mut self,
+        n_blocks: usize,
+        block_size: usize,
+        n_host_blocks: usize,
+    ) -> Result<(), KernelError> {
         let sizes = CacheSizes {
             n_blocks,
             block_size,
@@ -114,9 +121,14 @@ impl Cuda {
         self.cache.allocate(&self.gpu, sizes)
     }
 
-    /// Bytes of a block of the cache.
-    pub(super) fn block_bytes(&self, block_size: usize) -> usize {
-        self.cache.block_bytes(block_size)
+    /// The weights.
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Bytes that a token takes in all groups together.
+    pub(super) fn token_bytes(&self) -> usize {
+        self.groups().len() * self.cache.block_bytes(1)
     }
 
     /// Groups of layers.
@@ -160,7 +172,11 @@ impl Cuda {
         let layout = Layout::new(shape, &self.inputs, n_groups);
         let inputs = self.workspace.inputs.view();
         let slot = self.workspace.slot();
-        let n_words = layout.write(slot.as_mut_slice().map_err(KernelError::from)?, batch, &self.inputs);
+        let n_words = layout.write(
+            slot.as_mut_slice().map_err(KernelError::from)?,
+            batch,
+            &self.inputs,
+        );
         self.gpu
             .upload_pinned(slot, 0..n_words, inputs.range(0..n_words))
             .map_err(KernelError::from)?;

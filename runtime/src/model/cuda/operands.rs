@@ -67,7 +67,11 @@ impl Operands {
 
     /// Per head, what each position of distance takes off a score.
     pub(super) fn alibi_slopes(&self, op: usize) -> Option<View<f32>> {
-        self.attend.get(&op)?.alibi_slopes.as_ref().map(DeviceBuffer::view)
+        self.attend
+            .get(&op)?
+            .alibi_slopes
+            .as_ref()
+            .map(DeviceBuffer::view)
     }
 
     /// The bucket of each distance.
@@ -83,7 +87,10 @@ impl Operands {
 
 impl AttendOperands {
     fn new(gpu: &Gpu, op: &Attend) -> Result<AttendOperands, KernelError> {
-        let slopes = op.alibi_slopes.as_deref().map(|slopes| upload_vector(gpu, slopes));
+        let slopes = op
+            .alibi_slopes
+            .as_deref()
+            .map(|slopes| upload_vector(gpu, slopes));
         let mut buckets = None;
         if let Some(relative) = &op.relative {
             let buffer = gpu.alloc(relative.buckets.len())?;

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use kernels::cuda::{DeviceBuffer, Gpu, View};
+use kernels::cuda::{Gpu, View};
 use kernels::gpu::{
-    self, Angles, GatherRows, HeadNorm, HeadNorms, MeanOfRows, ProductThen, RelativeBias, RowNorm, Scores, Turn,
+    self, Angles, GatherRows, HeadNorm, HeadNorms, MeanOfRows, ProductThen, RelativeBias, RowNorm, Scores,
+    Turn,
 };
 use kernels::{Columns, Heads, KernelError};
 
@@ -135,7 +136,10 @@ impl Execution<'_> {
             pairs: self.inputs.angles[rope].pairs(),
             half_dim: layout.half_dim,
             keys,
-            queries: layout.query_table.as_ref().map_or(keys, |table| self.angles(table)),
+            queries: layout
+                .query_table
+                .as_ref()
+                .map_or(keys, |table| self.angles(table)),
         }
     }
 

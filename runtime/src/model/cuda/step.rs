@@ -146,7 +146,10 @@ impl Layout {
         }
         fill(&mut to[self.logits_at.clone()], &batch.logits_at, 0);
         for (range, value) in [(&self.pooled_from, 0), (&self.pooled_len, 1)] {
-            let values = inputs.pooled.iter().map(|tokens| [tokens.start, tokens.len()][value] as u32);
+            let values = inputs
+                .pooled
+                .iter()
+                .map(|tokens| [tokens.start, tokens.len()][value] as u32);
             for (to, value) in to[range.clone()].iter_mut().zip(values) {
                 *to = value;
             }

@@ -4,7 +4,8 @@ use kernels::cuda::{DeviceBuffer, Gpu, View};
 use kernels::gpu::Matrix;
 use kernels::{DType, KernelError};
 
-use crate::model::checkpoint::Linear;
+use crate::model::checkpoint::{Linear, Place};
+use crate::model::error::ModelError;
 use crate::model::spec::{MatrixId, VectorId};
 
 /// The weights of a model, by their numbers.
@@ -23,12 +24,28 @@ pub(in crate::model) struct DeviceLinear {
     _memory: DeviceBuffer<u8>,
 }
 
+/// The memory of a device, as the place of weights that are loaded.
+pub(in crate::model) struct OnDevice(pub(in crate::model) Gpu);
+
+impl Place for OnDevice {
+    type Matrix = DeviceLinear;
+    type Vector = DeviceBuffer<f32>;
+
+    fn matrix(&self, linear: Linear) -> Result<DeviceLinear, ModelError> {
+        Ok(DeviceLinear::upload(&self.0, &linear)?)
+    }
+
+    fn vector(&self, vector: Vec<f32>) -> Result<DeviceBuffer<f32>, ModelError> {
+        Ok(upload_vector(&self.0, &vector)?)
+    }
+}
+
 impl DeviceLinear {
     /// A copy of a weight of the host.
     ///
     /// # Errors
     /// The device has no memory for it, or fails.
-    pub(in crate::model) fn upload(gpu: &Gpu, linear: &Linear) -> Result<DeviceLinear, KernelError> {
+    fn upload(gpu: &Gpu, linear: &Linear) -> Result<DeviceLinear, KernelError> {
         let (memory, matrix) = Matrix::upload(gpu, &linear.weight)?;
         let bias = linear.bias.as_deref().map(|bias| upload_vector(gpu, bias));
         Ok(DeviceLinear {
@@ -43,7 +60,7 @@ impl DeviceLinear {
 ///
 /// # Errors
 /// The device has no memory for it, or fails.
-pub(in crate::model) fn upload_vector(gpu: &Gpu, vector: &[f32]) -> Result<DeviceBuffer<f32>, KernelError> {
+pub(super) fn upload_vector(gpu: &Gpu, vector: &[f32]) -> Result<DeviceBuffer<f32>, KernelError> {
     let buffer = gpu.alloc(vector.len())?;
     gpu.upload(vector, buffer.view())?;
     Ok(buffer)
@@ -74,7 +91,10 @@ impl Weights {
     pub(in crate::model) fn size_bytes(&self) -> u64 {
         let of_matrix = |linear: &DeviceLinear| {
             let Matrix {
-                dtype, n_rows, n_cols, ..
+                dtype,
+                n_rows,
+                n_cols,
+                ..
             } = linear.matrix;
             let bias = linear.bias.as_ref().map_or(0, DeviceBuffer::len) * size_of::<f32>();
             (n_rows * n_cols * dtype.size_bytes() + bias) as u64
