@@ -14,6 +14,7 @@ mod event;
 mod gpu;
 mod graph;
 mod launch;
+mod lt;
 mod module;
 mod pinned;
 #[cfg(any(test, feature = "testing"))]
@@ -29,5 +30,6 @@ pub use event::Event;
 pub use gpu::Gpu;
 pub use graph::Graph;
 pub use launch::{Arg, Launch, Overlap};
+pub use lt::{Algorithm, Lt, LtElement, LtProduct, LtShape, LtStrides};
 pub use pinned::PinnedBuffer;
 pub use view::View;
