@@ -100,13 +100,17 @@ impl AttentionRow {
 /// # Errors
 /// The shapes do not agree, the workspace is too small, or the device fails.
 pub fn attention(gpu: &Gpu, op: Attention<'_>) -> Result<(), KernelError> {
-    let step = check(&op)?;
+    enqueue(gpu, &op, path::resident_blocks(gpu))
+}
+
+/// [`attention`] with a number of blocks that stay on the device.
+pub(super) fn enqueue(gpu: &Gpu, op: &Attention<'_>, n_resident: usize) -> Result<(), KernelError> {
+    let step = check(op)?;
     if step.n_tokens == 0 {
         return Ok(());
     }
-    let path = Path::of(gpu, &op);
-    for launch in path.launches(gpu, &op, step)? {
-        let mut args = arguments(&op, step);
+    for launch in Path::of(gpu, op).launches(op, step, n_resident)? {
+        let mut args = arguments(op, step);
         args.extend(launch.more);
         gpu.launch(&launch.launch, &args)?;
     }

@@ -78,8 +78,8 @@ __device__ __forceinline__ void load_tile(const Operands& a, const Item& item, i
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
       size_t group = (size_t)g * a.block_size * GROUP_BYTES;
-      cp_async16_or_zero(to + g * S::TILE * GROUP_BYTES, keys + group, is_seen);
-      cp_async16_or_zero(to + g * S::TILE * GROUP_BYTES + S::HALF, values + group, is_seen);
+      cp_async16_zero(to + g * S::TILE * GROUP_BYTES, keys + group, is_seen ? 16 : 0);
+      cp_async16_zero(to + g * S::TILE * GROUP_BYTES + S::HALF, values + group, is_seen ? 16 : 0);
     }
   }
 }

@@ -4,7 +4,7 @@
 #include "prefill.cuh"
 
 #define GENERAL(NAME, T)                                                             \
-  extern "C" __global__ void __launch_bounds__(GENERAL_THREADS) NAME(ATTEND_PARAMETERS) { \
+  extern "C" __global__ void __launch_bounds__(GENERAL_THREADS, 8) NAME(ATTEND_PARAMETERS) { \
     attend_general<T>(ATTEND_OPERANDS);                                              \
   }
 GENERAL(attend_general_f32, float)

@@ -1,6 +1,6 @@
 // What all attention kernels share: their operands, which positions a token sees, and scores.
 #pragma once
-#include "../cuda/kernel.cuh"
+#include "warp.cuh"
 
 // One sequence of a step; `AttendRow` of attention/cuda.rs.
 struct Row {

@@ -93,7 +93,7 @@ __device__ __forceinline__ void load_positions(const Operands& a, const QueryTil
 #pragma unroll
     for (int g = 0; g < S::GROUPS; g++)
       if (g * 8 + piece < S::PIECES)
-        cp_async16_or_zero(target + g * S::TILE * GROUP_BYTES, source + (size_t)g * a.block_size * GROUP_BYTES, is_seen);
+        cp_async16_zero(target + g * S::TILE * GROUP_BYTES, source + (size_t)g * a.block_size * GROUP_BYTES, is_seen ? 16 : 0);
   }
   cp_async_commit();
 }

@@ -119,9 +119,9 @@ impl Path {
     /// The launches, in their order.
     pub(super) fn launches(
         self,
-        gpu: &Gpu,
         op: &Attention<'_>,
         step: Step,
+        n_resident: usize,
     ) -> Result<Vec<PathLaunch>, KernelError> {
         let Path::Tensor { groups } = self else {
             return Ok(vec![general(op, step)]);
@@ -131,11 +131,7 @@ impl Path {
             launches.push(prefill_launch(op, step));
         }
         if op.n_single_rows > 0 {
-            launches.push(decode_launch(
-                op,
-                step,
-                Grid::of(resident_blocks(gpu), op, step, groups),
-            )?);
+            launches.push(decode_launch(op, step, Grid::of(n_resident, op, step, groups))?);
         }
         Ok(launches)
     }

@@ -1,0 +1,238 @@
+//! The same cases on the device, under several orders of blocks and warps.
+
+use half::{bf16, f16};
+
+use super::*;
+use crate::attention::cuda::{
+    Attention as GpuAttention, AttentionRow as GpuRow, AttentionSizes, AttentionWorkspace,
+    RelativeBias as GpuBias, Scores as GpuScores, enqueue,
+};
+use crate::cuda::testing::each_order;
+use crate::cuda::{DeviceBuffer, Element, Gpu};
+use crate::kv_cache::KvPages;
+
+/// What a step's rows look like on the device.
+struct Step {
+    q: Vec<f32>,
+    rows: Vec<u32>,
+    blocks: Vec<u32>,
+    pages: Vec<u8>,
+    n_blocks: usize,
+    /// Rows of padding at the end.
+    n_padding: usize,
+}
+
+/// The bytes of a number in a page.
+fn bytes_of(dtype: DType, x: f32) -> Vec<u8> {
+    match dtype {
+        DType::F32 => x.to_le_bytes().to_vec(),
+        DType::F16 => f16::from_f32(x).to_le_bytes().to_vec(),
+        DType::BF16 => bf16::from_f32(x).to_le_bytes().to_vec(),
+    }
+}
+
+fn on_device<T: Element>(gpu: &Gpu, from: &[T]) -> DeviceBuffer<T> {
+    let buffer = gpu.alloc(from.len()).unwrap();
+    gpu.upload(from, buffer.view()).unwrap();
+    buffer
+}
+
+impl Case {
+    /// Groups of 128 bytes of a key and of a value beside it.
+    fn groups(&self) -> (usize, usize) {
+        let groups = |dim: usize| (dim * self.dtype.size_bytes()).div_ceil(128);
+        match self.values {
+            KvValues::Own { value_dim } => (groups(self.head_dim), groups(value_dim)),
+            KvValues::InKeys { .. } => (groups(self.head_dim), 0),
+        }
+    }
+
+    /// Writes a vector and the zeros that fill its last group up; `part` is its keys or values of a block.
+    fn write(&self, part: &mut [u8], at: usize, vector: &[f32]) {
+        let size = self.dtype.size_bytes();
+        let n_groups = (vector.len() * size).div_ceil(128);
+        for i in 0..n_groups * 128 / size {
+            let byte = i * size;
+            let (group, piece) = (byte / 128, byte % 128 / 16);
+            let to = (group * self.block_size + at) * 128 + (piece ^ (at % 8)) * 16 + byte % 16;
+            let x = vector.get(i).copied().unwrap_or(0.0);
+            part[to..to + size].copy_from_slice(&bytes_of(self.dtype, x));
+        }
+    }
+
+    /// Pages that hold NaN wherever no token of a row is, and tables whose blocks before what is seen do not exist.
+    fn step(&self, n_padding: usize) -> Step {
+        let n_blocks = self
+            .rows
+            .iter()
+            .map(|&(_, len)| len.div_ceil(self.block_size))
+            .sum::<usize>()
+            + 1;
+        let (key_groups, own_groups) = self.groups();
+        let head_bytes = (key_groups + own_groups) * self.block_size * 128;
+        let mut step = Step {
+            q: Vec::new(),
+            rows: Vec::new(),
+            blocks: vec![7],
+            pages: vec![0xFF; n_blocks * self.n_kv_heads * head_bytes],
+            n_blocks,
+            n_padding,
+        };
+        let mut next = n_blocks;
+        for (row, &(query_len, len)) in self.rows.iter().enumerate() {
+            let n_tokens = step.q.len() / self.width();
+            step.rows
+                .extend([n_tokens, query_len, len, step.blocks.len()].map(|n| n as u32));
+            step.q
+                .extend((len - query_len..len).flat_map(|position| self.query(row, position)));
+            let first_seen = self.mask.seen(len - query_len, len).start;
+            for first in (0..len).step_by(self.block_size) {
+                if first + self.block_size <= first_seen {
+                    step.blocks.push(u32::MAX);
+                    continue;
+                }
+                next -= 1;
+                step.blocks.push(next as u32);
+                for position in first..len.min(first + self.block_size) {
+                    let kv = self.keys_values(row, position);
+                    let (keys, values) = kv.split_at(self.n_kv_heads * self.head_dim);
+                    for head in 0..self.n_kv_heads {
+                        let part =
+                            &mut step.pages[(next * self.n_kv_heads + head) * head_bytes..][..head_bytes];
+                        let (key_part, value_part) = part.split_at_mut(key_groups * self.block_size * 128);
+                        let at = position % self.block_size;
+                        self.write(key_part, at, &keys[head * self.head_dim..][..self.head_dim]);
+                        let value_dim = values.len() / self.n_kv_heads;
+                        self.write(value_part, at, &values[head * value_dim..][..value_dim]);
+                    }
+                }
+            }
+        }
+        for i in 0..n_padding {
+            let n_tokens = step.q.len() / self.width();
+            step.rows
+                .extend([n_tokens as u32, 0, 0, if i % 2 == 0 { 0 } else { u32::MAX }]);
+            step.q.extend(vec![f32::NAN; self.width()]);
+        }
+        step
+    }
+
+    /// The device's result, with `n_resident` blocks for `decode`.
+    fn run_on(&self, gpu: &Gpu, step: &Step, n_resident: usize) -> Vec<f32> {
+        let shape = self.shape();
+        let q = on_device(gpu, &step.q);
+        let pages = on_device(gpu, &step.pages);
+        let rows = on_device(gpu, &step.rows);
+        let blocks = on_device(gpu, &step.blocks);
+        let slopes = on_device(gpu, &self.per_head(3));
+        let sinks = on_device(gpu, &self.per_head(4));
+        let relative: Vec<f32> = (0..3).flat_map(|bucket| self.per_head(5 + bucket)).collect();
+        let (relative, buckets) = (on_device(gpu, &relative), on_device(gpu, &BUCKETS));
+        let n_tokens = step.q.len() / self.width();
+        let mut host = vec![f32::NAN; n_tokens * self.n_heads() * shape.value_dim()];
+        let out = on_device(gpu, &host);
+        let sizes = AttentionSizes {
+            n_heads: self.n_heads(),
+            n_kv_heads: self.n_kv_heads,
+            value_dim: shape.value_dim(),
+        };
+        let n_rows = step.rows.len() / 4;
+        let workspace = AttentionWorkspace::new(gpu, &[sizes], n_rows).unwrap();
+        let single = self.rows.iter().filter(|&&(query_len, _)| query_len == 1).count();
+        for _ in 0..2 {
+            let op = GpuAttention {
+                q: q.view(),
+                q_stride: self.width(),
+                n_heads: self.n_heads(),
+                cache: KvPages {
+                    view: pages.view(),
+                    n_blocks: step.n_blocks,
+                    block_size: self.block_size,
+                    shape,
+                    dtype: self.dtype,
+                },
+                rows: rows.view(),
+                max_query_len: self.rows.iter().map(|row| row.0).max().unwrap_or(1),
+                n_single_rows: single + step.n_padding,
+                blocks: blocks.view(),
+                scores: GpuScores {
+                    scale: (self.head_dim as f32).powf(-0.5),
+                    softcap: self.softcap,
+                    alibi_slopes: self.has_slopes.then_some(slopes.view()),
+                    sinks: self.has_sinks.then_some(sinks.view()),
+                    relative: self.has_relative.then_some(GpuBias {
+                        buckets: buckets.view(),
+                        values: relative.view(),
+                    }),
+                },
+                mask: self.mask,
+                workspace: &workspace,
+                out: out.view(),
+            };
+            // Twice, as what the first leaves behind must not change the second.
+            enqueue(gpu, &op, n_resident).unwrap();
+        }
+        gpu.download(out.view(), &mut host).unwrap();
+        host
+    }
+
+    /// How far a result may be from the reference: the rounding of weights to the type of the products.
+    fn tolerance(&self) -> f64 {
+        match self.dtype {
+            DType::F32 => 128.0 * f64::from(f32::EPSILON),
+            DType::F16 => 1.0 / 1024.0,
+            DType::BF16 => 1.0 / 128.0,
+        }
+    }
+
+    /// Compares the device with the reference, in every order of blocks and warps; the bits never change.
+    fn check_on_device(&self, n_padding: usize, n_resident: usize) {
+        let step = self.step(n_padding);
+        let width = self.n_heads() * self.shape().value_dim();
+        let mut want = Vec::new();
+        for (row, &(query_len, len)) in self.rows.iter().enumerate() {
+            want.extend((len - query_len..len).flat_map(|position| self.reference(row, position)));
+        }
+        want.extend(vec![0.0; n_padding * width]);
+        let mut first: Option<Vec<f32>> = None;
+        each_order(|gpu| {
+            let got = self.run_on(gpu, &step, n_resident);
+            for (i, (&got, &want)) in got.iter().zip(&want).enumerate() {
+                let close = (f64::from(got) - want).abs() < self.tolerance();
+                assert!(
+                    close,
+                    "{self:?} token {} element {}: {got} {want}",
+                    i / width,
+                    i % width
+                );
+            }
+            assert_eq!(first.get_or_insert_with(|| got.clone()), &got, "{self:?}");
+        });
+    }
+}
+
+/// All masks, with a window and a reach that do not end at multiples of anything.
+const MASKS: [Mask; 5] = [
+    Mask::Causal { window: None },
+    Mask::Causal { window: Some(1) },
+    Mask::Causal { window: Some(37) },
+    Mask::Around { reach: 13 },
+    Mask::Full,
+];
+
+#[test]
+fn any_shape_in_f32() {
+    for (mask, block_size) in MASKS.into_iter().zip([1, 16, 5, 32, 16]) {
+        let case = Case {
+            n_kv_heads: 2,
+            group: 3,
+            head_dim: 20,
+            values: KvValues::Own { value_dim: 35 },
+            block_size,
+            mask,
+            rows: vec![(1, 300), (4, 4), (3, 71), (1, 1)],
+            ..PLAIN
+        };
+        case.check_on_device(2, 1);
+    }
+}
