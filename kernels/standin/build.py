@@ -1,0 +1,129 @@
+"""Builds the stand-in: libcuda.so (the driver), libcublasLt.so.13, and libemukernels.so (the kernels for g++).
+
+build(Standin(...)) is called by kernels/cuda/build.py. By hand:
+    python3 build.py --toolkit INCLUDE --kernels KERNEL.cu... --out FOLDER
+Each kernel file is compiled once; its object is kept under the hash of its preprocessed text.
+"""
+import argparse
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import subprocess
+
+HERE = pathlib.Path(__file__).resolve().parent
+CXX = ["g++", "-std=c++20", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
+WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-psabi", "-Wno-unused-variable",
+            "-Wno-unused-but-set-variable", "-Wno-unused-function", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
+# An index outside of a fixed-size array traps.
+BOUNDS = ["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+KERNEL = re.compile(
+    r"__attribute__\s*\(\(standin_kernel\)\)\s*"
+    r"(?:static\s+)?(?:void\s*)?"
+    r"(?:__attribute__\s*\(\(standin_bounds\(([^,)]+)[^)]*\)\)\)\s*)?"
+    r"(?:void\s+)?(\w+)\s*\(")
+
+
+@dataclasses.dataclass
+class Standin:
+    toolkit: pathlib.Path          # folder with cuda.h, cuda_bf16.h, ...
+    kernels: list                  # the kernel.cu files
+    out: pathlib.Path
+    build_id: str                  # the same as the fatbin's
+    library: str = "libemukernels.so"
+
+
+def run(command, **options):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}{done.stderr[-8000:]}")
+    return done.stdout
+
+
+def include_flags(standin):
+    folders = [HERE / "device", HERE.parent / "src" / "cuda"]
+    return [f"-I{folder}" for folder in folders] + ["-isystem", standin.toolkit]
+
+
+def cached(standin, name, key, compile_to):
+    """The file `name` made by compile_to, once per key."""
+    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    path = standin.out / "cache" / f"{digest}-{name}"
+    if not path.exists():
+        partial = path.with_name(f"{os.getpid()}-{path.name}")
+        compile_to(partial)
+        os.replace(partial, path)
+    return path
+
+
+def kernel_object(standin, source):
+    """Compiles a kernel file with one line per kernel that registers it."""
+    name = "-".join(pathlib.Path(source).parts[-2:])
+    text = run([*CXX, *include_flags(standin), "-xc++", "-E", source])
+    seen = {}
+    for bounds, kernel in KERNEL.findall(text):
+        seen.setdefault(kernel, bounds.strip() or "1024")
+    # As STANDIN_KERNEL of register.h: the preprocessed text has no macros left.
+    text += "".join(f'static bool standin_registered_{kernel} = emu::Runner<&{kernel}>::add("{kernel}", {bounds});\n'
+                    for kernel, bounds in seen.items())
+
+    def compile_to(path):
+        run([*CXX, *WARNINGS, *BOUNDS, "-fpreprocessed", "-xc++", "-c", "-", "-o", path], input=text)
+
+    return cached(standin, f"{name}.o", " ".join(CXX + WARNINGS + BOUNDS) + text, compile_to)
+
+
+def object_of(standin, source, flags=()):
+    text = run([*CXX, *flags, *include_flags(standin), "-xc++", "-E", source])
+
+    def compile_to(path):
+        run([*CXX, *WARNINGS, *flags, "-fpreprocessed", "-xc++", "-c", "-", "-o", path], input=text)
+
+    return cached(standin, f"{source.name}.o", " ".join([*CXX, *WARNINGS, *flags]) + text, compile_to)
+
+
+def link(standin, library, objects, flags=()):
+    partial = standin.out / f".{os.getpid()}-{library}"
+    run(["g++", "-shared", *objects, "-o", partial, *flags])
+    os.replace(partial, standin.out / library)
+
+
+def build(standin):
+    """Builds what changed. Returns the folder with the libraries."""
+    (standin.out / "cache").mkdir(parents=True, exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        identity = [f'-DSTANDIN_BUILD_ID="{standin.build_id}"']
+        engine = [pool.submit(object_of, standin, source, identity if source.name == "library.cpp" else ())
+                  for source in sorted((HERE / "device").glob("*.cpp"))]
+        kernels = [pool.submit(kernel_object, standin, source) for source in standin.kernels]
+        driver = [pool.submit(object_of, standin, source) for source in sorted((HERE / "driver").glob("*.cpp"))]
+        lt = [pool.submit(object_of, standin, source) for source in sorted((HERE / "cublaslt").glob("*.cpp"))]
+        results = [[future.result() for future in group] for group in (engine, kernels, driver, lt)]
+    engine, kernels, driver, lt = results
+    link(standin, standin.library, engine + kernels)
+    # cudarc opens "libcuda.so" first; a loaded library answers to its soname.
+    link(standin, "libcuda.so", driver, ["-Wl,-soname,libcuda.so", "-ldl", "-lrt"])
+    if lt:
+        link(standin, "libcublasLt.so.13", lt, ["-Wl,-soname,libcublasLt.so", standin.out / "libcuda.so"])
+    for library in ("libcuda.so",):
+        alias = standin.out / f"{library}.1"
+        if not alias.is_symlink():
+            alias.symlink_to(library)
+    return standin.out
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--toolkit", type=pathlib.Path, required=True)
+    parser.add_argument("--kernels", nargs="*", default=sorted((HERE.parent / "src").glob("*/kernel.cu")))
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--build-id", default="by hand")
+    parser.add_argument("--library", default="libemukernels.so")
+    a = parser.parse_args()
+    print(build(Standin(a.toolkit, a.kernels, a.out, a.build_id, a.library)))
+
+
+if __name__ == "__main__":
+    main()
