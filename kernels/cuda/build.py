@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ TARGETS_ALL = "80 86 89 90a"
 # Later cards compile this one when the program starts.
 PTX = "80"
 FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage", "-lineinfo"]
+HEADERS = KERNELS / "src" / "cuda"
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 ID_MARK = b"slipway-build-id:"
 
 
@@ -60,13 +63,12 @@ def digest(paths, *more):
 
 def fatbins(cache, targets):
     """The image of each file of kernels, compiled where it is not kept from an earlier build."""
-    headers = [path for path in sources() if path.suffix == ".cuh"]
     kept, missing = {}, {}
     for source in sources():
         if source.suffix != ".cu":
             continue
         name = "_".join(source.relative_to(KERNELS / "src").with_suffix("").parts)
-        key = digest([*headers, source], FLAGS, targets, toolkit.VERSION)
+        key = digest(included(source), FLAGS, targets, toolkit.VERSION)
         path = cache / "fatbin" / f"{name}-{key[:16]}.fatbin"
         kept[name] = path
         if not path.exists():
@@ -79,12 +81,22 @@ def fatbins(cache, targets):
     return {name: path.read_bytes() for name, path in sorted(kept.items())}
 
 
+def included(source, seen=()):
+    """A file and all files of ours that it includes."""
+    paths = [*seen, source]
+    for name in INCLUDE.findall(source.read_text()):
+        found = [folder / name for folder in (source.parent, HEADERS) if (folder / name).exists()]
+        if found and found[0].resolve() not in paths:
+            paths = included(found[0].resolve(), paths)
+    return paths
+
+
 def compile_fatbin(nvcc, targets, source, path):
     path.parent.mkdir(exist_ok=True)
     half = path.with_suffix(".part")
     code = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
     code.append(f"-gencode=arch=compute_{PTX},code=compute_{PTX}")
-    command = [nvcc, "-fatbin", *FLAGS, *code, f"-I{KERNELS / 'src' / 'cuda'}", "-o", half, source]
+    command = [nvcc, "-fatbin", *FLAGS, *code, f"-I{HEADERS}", "-o", half, source]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
         sys.exit(f"{ran.stdout}{ran.stderr}nvcc could not compile {source}")
@@ -119,9 +131,11 @@ def standin(out, build_id):
         return
     spec = importlib.util.spec_from_file_location("standin_build", recipe)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     out.mkdir(exist_ok=True)
-    module.build(out=out, include=toolkit.include(), build_id=build_id)
+    kernels = [path for path in sources() if path.suffix == ".cu"]
+    module.build(module.Standin(toolkit=toolkit.include(), kernels=kernels, out=out, build_id=build_id))
 
 
 if __name__ == "__main__":

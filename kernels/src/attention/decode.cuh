@@ -5,7 +5,6 @@
 // warps share a tile by positions and are joined at the end of an item. Positions behind the end are zeros
 // in the stage, so that what a page holds there cannot leak.
 #pragma once
-#include "softmax.cuh"
 #include "split.cuh"
 
 template <int GROUPS> struct DecodeShape {
@@ -19,47 +18,11 @@ template <int GROUPS> struct DecodeShape {
   static_assert(WARPS * 16 * SUM_STRIDE * 4 <= STAGES * 2 * HALF, "the warps' sums take the place of the ring");
 };
 
-// An item of work.
-struct Item {
-  Row row;
-  int row_idx, chunk_idx, n_chunks;
-  int kv_head, first_head, n_heads;  // query heads of the item
-  int start, end;                    // positions
-  int query;                         // position of the query
-};
-
 struct DecodeShared {
-  Plan plan;
   char* ring;
   float (*largest)[16];  // [WARPS][16]
   float (*total)[16];
 };
-
-__device__ __forceinline__ int heads_per_item(const Operands& a) { return min(a.n_heads / a.n_kv_heads, 16); }
-
-__device__ __forceinline__ int parts_per_chunk(const Operands& a) {
-  int per_item = heads_per_item(a), group = a.n_heads / a.n_kv_heads;
-  return a.n_kv_heads * ((group + per_item - 1) / per_item);
-}
-
-__device__ __forceinline__ Item item_of(const Operands& a, const Plan& plan, int tile, int idx) {
-  int parts = parts_per_chunk(a), group = a.n_heads / a.n_kv_heads, per_item = heads_per_item(a);
-  int chunk = idx / parts, part = idx % parts;
-  Item item;
-  item.row_idx = row_of_chunk(plan.first, a.n_rows, chunk);
-  item.row = a.rows[item.row_idx];
-  item.n_chunks = plan.first[item.row_idx + 1] - plan.first[item.row_idx];
-  item.chunk_idx = chunk - plan.first[item.row_idx];
-  item.kv_head = part % a.n_kv_heads;
-  int first_of_group = part / a.n_kv_heads * per_item;
-  item.first_head = item.kv_head * group + first_of_group;
-  item.n_heads = min(per_item, group - first_of_group);
-  Tiles tiles = tiles_of(a, item.row, tile);
-  item.start = tiles.start + item.chunk_idx * plan.chunk * tile;
-  item.end = min(item.start + plan.chunk * tile, item.row.context_len);
-  item.query = item.row.context_len - 1;
-  return item;
-}
 
 // Copies a tile to a stage: keys, then values, each as groups of rows of 128 bytes. Every thread takes one
 // piece of the same rows of all groups. Positions that the token does not see become zeros.
@@ -253,67 +216,19 @@ __device__ __forceinline__ void store_item(const Operands& a, const Item& item, 
   }
 }
 
-// Joins the chunks of a row in their order; `partials` has the first one, the others follow `stride` apart.
-template <int THREADS>
-__device__ __forceinline__ void join_chunks(const Operands& a, const Item& item, const float* partials, size_t stride) {
-  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
-  for (int r = 0; r < item.n_heads; r++) {
-    const float* row = partials + r * (a.value_dim + 2);
-    float largest = sink_of(a, item.first_head + r);
-    float total = largest == -INFINITY ? 0.0f : 1.0f;
-    for (int i = 0; i < item.n_chunks; i++) {
-      float now = fmaxf(largest, __ldcg(row + i * stride + a.value_dim));
-      float base = now == -INFINITY ? 0.0f : now;
-      total = total * exp2f(largest - base) + __ldcg(row + i * stride + a.value_dim + 1) *
-                                                  exp2f(__ldcg(row + i * stride + a.value_dim) - base);
-      largest = now;
-    }
-    for (int e = threadIdx.x; e < a.value_dim; e += THREADS) {
-      float sum = 0.0f;
-#pragma unroll 4
-      for (int i = 0; i < item.n_chunks; i++)
-        sum += __ldcg(row + i * stride + e) * exp2f(__ldcg(row + i * stride + a.value_dim) - largest);
-      out[(size_t)r * a.value_dim + e] = sum / total;
-    }
-  }
-}
-
-// True in all threads of the block that finishes the last chunk of a row; resets the counter for the next launch.
-__device__ __forceinline__ bool is_last(unsigned* arrivals, int n_chunks) {
-  __shared__ unsigned earlier;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    earlier = atomicAdd(arrivals, 1u);
-    if (earlier == (unsigned)n_chunks - 1) *arrivals = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return earlier == (unsigned)n_chunks - 1;
-}
-
-template <int THREADS> __device__ __forceinline__ void store_zeros(const Operands& a, const Item& item) {
-  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
-  for (int i = threadIdx.x; i < item.n_heads * a.value_dim; i += THREADS) out[i] = 0.0f;
-}
-
 template <typename T, int GROUPS>
-__device__ __forceinline__ void attend_decode(const Operands& a, float* partials, unsigned* arrivals) {
+__device__ __forceinline__ void attend_decode(const Operands& a, float* sums_of_chunks, unsigned* arrivals) {
   using S = DecodeShape<GROUPS>;
+  constexpr Sizes SIZES = {S::TILE, 16};
   __shared__ float largest[S::WARPS][16], total[S::WARPS][16];
-  __shared__ int chunk;
   DYN_SMEM(char, memory);
-  DecodeShared s = {{(int*)(memory + S::STAGES * 2 * S::HALF), 0, 0}, memory, largest, total};
+  DecodeShared s = {memory, largest, total};
   gdc_trigger();
   gdc_wait();
-  int parts = parts_per_chunk(a);
-  if (threadIdx.x < 32) make_plan(a, S::TILE, parts, s.plan.first, &chunk);
-  __syncthreads();
-  s.plan.chunk = chunk;
-  s.plan.n_items = s.plan.first[a.n_rows] * parts;
-  size_t partial_len = (size_t)heads_per_item(a) * (a.value_dim + 2);
-  for (int idx = blockIdx.x; idx < s.plan.n_items; idx += gridDim.x) {
-    Item item = item_of(a, s.plan, S::TILE, idx);
+  Plan plan = plan_of(a, SIZES, (int*)(memory + S::STAGES * 2 * S::HALF));
+  Partials partials = partials_of(a, SIZES, sums_of_chunks, arrivals);
+  for (int idx = blockIdx.x; idx < plan.n_items; idx += gridDim.x) {
+    Item item = item_of(a, plan, SIZES, idx);
     if (item.row.query_len == 0) {
       store_zeros<S::THREADS>(a, item);
       continue;
@@ -325,10 +240,8 @@ __device__ __forceinline__ void attend_decode(const Operands& a, float* partials
     __syncthreads();  // all have left the ring
     share_sums<GROUPS>(s, softmax, sums);
     __syncthreads();
-    float* partial = partials + idx * partial_len;
-    store_item<GROUPS>(a, item, s, partial);
-    if (item.n_chunks > 1 && is_last(arrivals + item.row_idx * parts + idx % parts, item.n_chunks))
-      join_chunks<S::THREADS>(a, item, partial - item.chunk_idx * parts * partial_len, parts * partial_len);
+    store_item<GROUPS>(a, item, s, partials.of(idx));
+    if (item.n_chunks > 1) arrive<S::THREADS>(a, item, partials, idx);
     __syncthreads();  // all have left the sums
   }
 }

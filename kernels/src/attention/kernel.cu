@@ -1,6 +1,7 @@
 // The kernels of attention; cuda/path.rs chooses among them.
 #include "decode.cuh"
 #include "general.cuh"
+#include "latent.cuh"
 #include "prefill.cuh"
 
 #define GENERAL(NAME, T)                                                             \
@@ -41,3 +42,16 @@ PREFILL(192, 64, attend_prefill_192_f16, f16)
 PREFILL(192, 64, attend_prefill_192_bf16, bf16)
 PREFILL(256, 64, attend_prefill_256_f16, f16)
 PREFILL(256, 64, attend_prefill_256_bf16, bf16)
+
+#define LATENT(ROW_TILES, DECODE_NAME, PREFILL_NAME, T)                                       \
+  extern "C" __global__ void __launch_bounds__(256)                                           \
+      DECODE_NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {                   \
+    attend_latent_decode<T, ROW_TILES>(ATTEND_OPERANDS, partials, arrivals);                  \
+  }                                                                                           \
+  extern "C" __global__ void __launch_bounds__(256) PREFILL_NAME(ATTEND_PARAMETERS) {         \
+    attend_latent_prefill<T, ROW_TILES>(ATTEND_OPERANDS);                                     \
+  }
+LATENT(1, attend_latent_decode_16_f16, attend_latent_prefill_16_f16, f16)
+LATENT(1, attend_latent_decode_16_bf16, attend_latent_prefill_16_bf16, bf16)
+LATENT(4, attend_latent_decode_64_f16, attend_latent_prefill_64_f16, f16)
+LATENT(4, attend_latent_decode_64_bf16, attend_latent_prefill_64_bf16, bf16)

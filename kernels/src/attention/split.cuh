@@ -4,7 +4,7 @@
 // block one item (few sequences), or about four (many sequences). The parts of a sequence are joined in the
 // order of its chunks by the block that finishes last; no block waits for another.
 #pragma once
-#include "operands.cuh"
+#include "softmax.cuh"
 
 // The plan of a launch, in shared memory.
 struct Plan {
@@ -12,6 +12,17 @@ struct Plan {
   int chunk;    // tiles in a chunk
   int n_items;  // chunks times parts
 };
+
+// Positions of a tile and the most query heads of an item, as a kernel has them.
+struct Sizes {
+  int tile, heads;
+};
+
+// Items of a chunk: heads of the cache times parts of their group.
+__device__ __forceinline__ int parts_of(const Operands& a, int heads) {
+  int group = a.n_heads / a.n_kv_heads;
+  return a.n_kv_heads * ((group + heads - 1) / heads);
+}
 
 // The tiles of a row: aligned to multiples of the tile, so that what a tile holds depends on the position only.
 struct Tiles {
@@ -33,9 +44,9 @@ __device__ __forceinline__ int chunks_of(const Operands& a, int tile, int chunk)
   return warp_sum(n);
 }
 
-// Called by one warp. `parts` items make up a chunk.
-__device__ __forceinline__ void make_plan(const Operands& a, int tile, int parts, int* first, int* chunk_out) {
-  int lane = threadIdx.x % 32, grid = gridDim.x;
+// Called by one warp; returns the tiles of a chunk.
+__device__ __forceinline__ int make_plan(const Operands& a, Sizes sizes, int* first) {
+  int lane = threadIdx.x % 32, grid = gridDim.x, tile = sizes.tile, parts = parts_of(a, sizes.heads);
   int n_tiles = chunks_of(a, tile, 1), chunk;
   if (a.n_rows * parts <= grid) {
     chunk = max(1, (n_tiles * parts + grid - 1) / grid);
@@ -51,10 +62,19 @@ __device__ __forceinline__ void make_plan(const Operands& a, int tile, int parts
     if (r < a.n_rows) first[r] = before + through - n;
     before += warp_sum(n);
   }
-  if (lane == 0) {
-    first[a.n_rows] = before;
-    *chunk_out = chunk;
+  if (lane == 0) first[a.n_rows] = before;
+  return chunk;
+}
+
+// The plan of a block; `first` is shared memory for its list.
+__device__ __forceinline__ Plan plan_of(const Operands& a, Sizes sizes, int* first) {
+  __shared__ int chunk;
+  if (threadIdx.x < 32) {
+    int tiles = make_plan(a, sizes, first);
+    if (threadIdx.x == 0) chunk = tiles;
   }
+  __syncthreads();
+  return {first, chunk, first[a.n_rows] * parts_of(a, sizes.heads)};
 }
 
 // The row of a chunk.
@@ -65,4 +85,95 @@ __device__ __forceinline__ int row_of_chunk(const int* first, int n_rows, int ch
     if (first[middle] <= chunk) low = middle; else high = middle;
   }
   return low;
+}
+
+// An item of work.
+struct Item {
+  Row row;
+  int row_idx, chunk_idx, n_chunks;
+  int kv_head, first_head, n_heads;  // query heads of the item
+  int start, end;                    // positions
+  int query;                         // position of the query
+};
+
+__device__ __forceinline__ Item item_of(const Operands& a, const Plan& plan, Sizes sizes, int idx) {
+  int parts = parts_of(a, sizes.heads), group = a.n_heads / a.n_kv_heads, per_item = min(group, sizes.heads);
+  int chunk = idx / parts, part = idx % parts;
+  Item item;
+  item.row_idx = row_of_chunk(plan.first, a.n_rows, chunk);
+  item.row = a.rows[item.row_idx];
+  item.n_chunks = plan.first[item.row_idx + 1] - plan.first[item.row_idx];
+  item.chunk_idx = chunk - plan.first[item.row_idx];
+  item.kv_head = part % a.n_kv_heads;
+  int first_of_group = part / a.n_kv_heads * per_item;
+  item.first_head = item.kv_head * group + first_of_group;
+  item.n_heads = min(per_item, group - first_of_group);
+  Tiles tiles = tiles_of(a, item.row, sizes.tile);
+  item.start = tiles.start + item.chunk_idx * plan.chunk * sizes.tile;
+  item.end = min(item.start + plan.chunk * sizes.tile, item.row.context_len);
+  item.query = item.row.context_len - 1;
+  return item;
+}
+
+// Where the parts of results go, and how many of a row have arrived.
+struct Partials {
+  float* sums;         // [n_items, heads of an item, value_dim + 2]: weighted values, largest score, total weight
+  unsigned* arrivals;  // [n_rows, parts]; 0 before and after a launch
+  int parts;
+  size_t item_len;
+
+  __device__ __forceinline__ float* of(int idx) const { return sums + idx * item_len; }
+};
+
+__device__ __forceinline__ Partials partials_of(const Operands& a, Sizes sizes, float* sums, unsigned* arrivals) {
+  int heads = min(a.n_heads / a.n_kv_heads, sizes.heads);
+  return {sums, arrivals, parts_of(a, sizes.heads), (size_t)heads * (a.value_dim + 2)};
+}
+
+// Joins the chunks of a row in their order.
+template <int THREADS>
+__device__ __forceinline__ void join_chunks(const Operands& a, const Item& item, const Partials& partials, int idx) {
+  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
+  size_t step = partials.parts * partials.item_len;
+  const float* first = partials.of(idx) - item.chunk_idx * step;
+  for (int r = 0; r < item.n_heads; r++) {
+    const float *row = first + r * (a.value_dim + 2), *stats = row + a.value_dim;
+    float largest = sink_of(a, item.first_head + r);
+    float total = largest == -INFINITY ? 0.0f : 1.0f;
+    for (int i = 0; i < item.n_chunks; i++) {
+      float own = __ldcg(stats + i * step), now = fmaxf(largest, own);
+      total = total * exp2f(largest - now) + __ldcg(stats + i * step + 1) * exp2f(own - now);
+      largest = now;
+    }
+    for (int e = threadIdx.x; e < a.value_dim; e += THREADS) {
+      float sum = 0.0f;
+#pragma unroll 4
+      for (int i = 0; i < item.n_chunks; i++)
+        sum += __ldcg(row + i * step + e) * exp2f(__ldcg(stats + i * step) - largest);
+      out[(size_t)r * a.value_dim + e] = sum / total;
+    }
+  }
+}
+
+// Called by all threads when an item's part is written: the block that finishes the last chunk of a row joins them,
+// and resets the counter for the next launch.
+template <int THREADS>
+__device__ __forceinline__ void arrive(const Operands& a, const Item& item, const Partials& partials, int idx) {
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    unsigned* arrivals = partials.arrivals + item.row_idx * partials.parts + idx % partials.parts;
+    is_last = atomicAdd(arrivals, 1u) == (unsigned)item.n_chunks - 1;
+    if (is_last) *arrivals = 0;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  join_chunks<THREADS>(a, item, partials, idx);
+}
+
+template <int THREADS> __device__ __forceinline__ void store_zeros(const Operands& a, const Item& item) {
+  float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
+  for (int i = threadIdx.x; i < item.n_heads * a.value_dim; i += THREADS) out[i] = 0.0f;
 }

@@ -1,5 +1,6 @@
 //! Where the tests of the kernels run: on the stand-in for the driver that the build has made, else on a card.
 
+use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -43,7 +44,9 @@ pub fn gpu(seed: u32) -> Option<Gpu> {
         println!("skipped: no stand-in for the driver was built, and {reason}");
         return None;
     }
-    set_seed(seed);
+    if driver() == Some(Driver::StandIn) {
+        set("seed", seed.into());
+    }
     Some(Gpu::open(0).expect("the device of the tests opens"))
 }
 
@@ -53,6 +56,7 @@ pub fn driver() -> Option<Driver> {
     *DRIVER.get_or_init(|| {
         if let Some(folder) = standin() {
             load_driver(&folder.join(STANDIN)).expect("the stand-in can be loaded");
+            assert_ne!(Gpu::count(), Ok(0), "the stand-in has a device");
             return Some(Driver::StandIn);
         }
         matches!(Gpu::count(), Ok(1..)).then_some(Driver::Card)
@@ -71,15 +75,43 @@ pub fn standin() -> Option<PathBuf> {
         .find(|folder| folder.join(STANDIN).exists())
 }
 
-/// Sets the order of blocks and warps of the stand-in.
-fn set_seed(seed: u32) {
-    let Some(folder) = standin() else { return };
-    // SAFETY: the library is loaded already, so this finds the same one.
-    let library = unsafe { libloading::Library::new(folder.join(STANDIN)) };
-    let library = library.expect("the stand-in can be loaded");
-    // SAFETY: the stand-in declares the function with this type.
-    unsafe {
-        let set = library.get::<unsafe extern "C" fn(u32)>(b"standin_set_seed\0");
-        set.expect("the stand-in has the function")(seed);
-    }
+/// Changes a setting of the stand-in's first device; its README lists them.
+///
+/// # Panics
+/// The stand-in is not in use, or has no such setting.
+pub fn set(setting: &str, value: i64) {
+    type Set = unsafe extern "C" fn(i32, *const c_char, i64) -> i32;
+    let name = CString::new(setting).expect("a name of a setting");
+    let library = library();
+    // SAFETY: the stand-in declares the function with this type, and reads the name during the call.
+    let status = unsafe {
+        let set = library.get::<Set>(b"standin_set\0");
+        set.expect("the stand-in has the function")(0, name.as_ptr(), value)
+    };
+    assert_eq!(status, 0, "the stand-in has no setting {setting}");
+}
+
+/// A setting or a counter of the stand-in's first device.
+///
+/// # Panics
+/// The stand-in is not in use, or has no such value.
+pub fn get(name: &str) -> i64 {
+    type Get = unsafe extern "C" fn(i32, *const c_char) -> i64;
+    let symbol = CString::new(name).expect("a name of a value");
+    let library = library();
+    // SAFETY: the stand-in declares the function with this type, and reads the name during the call.
+    let value = unsafe {
+        let get = library.get::<Get>(b"standin_get\0");
+        get.expect("the stand-in has the function")(0, symbol.as_ptr())
+    };
+    assert!(value >= 0, "the stand-in has no value {name}");
+    value
+}
+
+/// The stand-in's library, which is loaded already.
+fn library() -> libloading::Library {
+    assert_eq!(driver(), Some(Driver::StandIn), "the stand-in is not in use");
+    let folder = standin().expect("it was found before");
+    // SAFETY: it is the library that `driver` has loaded; its initialisers have run.
+    unsafe { libloading::Library::new(folder.join(STANDIN)) }.expect("the stand-in can be loaded")
 }

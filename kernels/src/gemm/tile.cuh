@@ -1,31 +1,21 @@
-// y = then(W . x + bias) in tiles of 128 rows of W and NT tokens. Blocks take equal shares of the steps of all tiles; sums of
-// a tile that several blocks share are added by the last of them, in the order of the columns.
+// y = then(W . x + bias) in tiles of 128 rows of W and NT tokens, for all cards: asynchronous copies into a ring, products by
+// mma.sync (f16, bf16) or in f32. Heads and experts are groups of tokens with a matrix each.
 #pragma once
-#include "../cuda/kernel.cuh"
-#include "then.cuh"
+#include "tiles.cuh"
 
 namespace {
-
-constexpr int TILE_ROWS = 128;
-constexpr int STEP_BYTES = 128;   // of each row in a step: 8 pieces of 16
-constexpr int THREADS = 256;
 
 struct Operands {
   const char* weight;
   const unsigned long long* weights;   // address of each group's matrix, or null
-  int w_stride, n, k;                  // in elements
-  const float* bias;
-  const unsigned long long* biases;
+  int w_stride, k;                     // in elements
   const char* x;
   int x_stride;
   unsigned long long x_step;   // from one head to the next
   const unsigned* starts;      // first row of each expert, or null
   int n_groups, m;
-  char* out;
-  int out_stride, out_step, is_narrow;
-  Then then;
-  float* partial;       // [blocks, 2, TILE_ROWS * NT]
-  unsigned* counters;   // [tiles]
+  Output to;
+  Sharing with;
 };
 
 template <class T, int NT>
@@ -33,32 +23,22 @@ struct Shape {
   static constexpr int STAGES = NT == 128 ? 3 : 4;
   static constexpr int STAGE_BYTES = (TILE_ROWS + NT) * STEP_BYTES;
   static constexpr int WARPS_T = NT == 16 ? 1 : NT == 64 ? 2 : 4;   // along the tokens
-  static constexpr int WARPS_R = THREADS / 32 / WARPS_T;            // along the rows
+  static constexpr int WARPS_R = N_WARPS / WARPS_T;                 // along the rows
   static constexpr int SLABS = TILE_ROWS / 16 / WARPS_R;            // of 16 rows, of a warp
   static constexpr int COLS = NT / 8 / WARPS_T;                     // of 8 tokens, of a warp
   // Tokens that are written at a time: their sums fit in one stage.
   static constexpr int PART = NT < 32 ? NT : 32;
+  static_assert(PART * TOKEN_STRIDE * sizeof(float) <= STAGE_BYTES, "the sums fit in a stage");
 };
 
 template <class T, int NT>
 using Sums = float[Shape<T, NT>::SLABS][Shape<T, NT>::COLS][4];
 
-// ---- how the work is divided ----
-
-struct Tile {
-  int group, first_row, first_token, n_tokens;   // row of the output; tokens of the group, counted from its first
-  size_t x_row;                                  // row of the group's first token
-};
-
-struct Work {
-  int n_row_tiles, n_steps;
-  long long n_units;
-  int n_blocks;
-};
-
-// Rows of the output in a tile: with gates and ups, half of the tile's rows are each.
-__device__ __forceinline__ int rows_out(const Operands& of) { return of.then.kind == THEN_GATED ? TILE_ROWS / 2 : TILE_ROWS; }
-__device__ __forceinline__ int n_out(const Operands& of) { return of.then.kind == THEN_GATED ? of.n / 2 : of.n; }
+// First row and first token of this warp in a tile.
+template <class T, int NT>
+__device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / Shape<T, NT>::WARPS_T * Shape<T, NT>::SLABS * 16; }
+template <class T, int NT>
+__device__ __forceinline__ int warp_token() { return threadIdx.x / 32 % Shape<T, NT>::WARPS_T * Shape<T, NT>::COLS * 8; }
 
 // By one warp: the number of token tiles of the groups up to each one.
 template <int NT>
@@ -82,22 +62,12 @@ __device__ __forceinline__ void count_tiles(const Operands& of, unsigned* ends) 
 template <class T, int NT>
 __device__ __forceinline__ Work divide(const Operands& of, const unsigned* ends) {
   Work work;
-  work.n_row_tiles = (n_out(of) + rows_out(of) - 1) / rows_out(of);
+  work.n_row_tiles = (of.to.width() + of.to.rows() - 1) / of.to.rows();
   work.n_steps = (of.k * (int)sizeof(T) + STEP_BYTES - 1) / STEP_BYTES;
   long long n_token_tiles = of.starts ? ends[of.n_groups - 1] : of.n_groups * ((of.m + NT - 1) / NT);
   work.n_units = n_token_tiles * work.n_row_tiles * work.n_steps;
   work.n_blocks = (int)min((long long)gridDim.x, work.n_units);
   return work;
-}
-
-// First unit of a block.
-__device__ __forceinline__ long long first_unit(const Work& work, long long block) {
-  return work.n_units * block / work.n_blocks;
-}
-
-// The block that has a unit.
-__device__ __forceinline__ int block_of(const Work& work, long long unit) {
-  return (int)(((unit + 1) * work.n_blocks - 1) / work.n_units);
 }
 
 // The tiles of a group follow each other; those of the same rows of W are neighbours.
@@ -126,16 +96,16 @@ __device__ __forceinline__ Tile locate(const Operands& of, const Work& work, con
     at.n_tokens = of.m;
   }
   int local = tile - before * work.n_row_tiles;
-  at.first_row = local / token_tiles * rows_out(of);
+  at.first_row = local / token_tiles * of.to.rows();
   at.first_token = local % token_tiles * NT;
   return at;
 }
 
 // Row of W at row `r` of a tile, or -1. Gates and ups alternate by 8, so that a thread has both of a pair.
 __device__ __forceinline__ int weight_row(const Operands& of, int first_row, int r) {
-  if (of.then.kind != THEN_GATED) return first_row + r < of.n ? first_row + r : -1;
+  if (!of.to.is_gated()) return first_row + r < of.to.n ? first_row + r : -1;
   int row = first_row + r / 16 * 8 + r % 8;
-  return row >= of.n / 2 ? -1 : r / 8 % 2 ? of.n / 2 + row : row;
+  return row >= of.to.n / 2 ? -1 : r / 8 % 2 ? of.to.n / 2 + row : row;
 }
 
 // ---- the ring of steps in shared memory: rows of 128 bytes, piece p of row r at p ^ (r % 8) ----
@@ -194,8 +164,8 @@ struct Loader {
 template <class T, int NT>
 __device__ __forceinline__ void multiply_f32(char* stage, Sums<T, NT>& sums) {
   using S = Shape<T, NT>;
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int row = warp / S::WARPS_T * S::SLABS * 16 + lane / 4, token = warp % S::WARPS_T * S::COLS * 8 + lane % 4 * 2;
+  int lane = threadIdx.x % 32;
+  int row = warp_row<T, NT>() + lane / 4, token = warp_token<T, NT>() + lane % 4 * 2;
   char* tokens = stage + TILE_ROWS * STEP_BYTES;
 #pragma unroll 2
   for (int p = 0; p < 8; p++) {
@@ -226,9 +196,8 @@ __device__ __forceinline__ void multiply_f32(char* stage, Sums<T, NT>& sums) {
 template <class T, int NT>
 __device__ __forceinline__ void multiply_16(char* stage, Sums<T, NT>& sums) {
   using S = Shape<T, NT>;
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int row = warp / S::WARPS_T * S::SLABS * 16 + lane % 16;
-  int token = warp % S::WARPS_T * S::COLS * 8 + lane / 16 * 8 + lane % 8;
+  int lane = threadIdx.x % 32;
+  int row = warp_row<T, NT>() + lane % 16, token = warp_token<T, NT>() + lane / 16 * 8 + lane % 8;
   char* tokens = stage + TILE_ROWS * STEP_BYTES;
 #pragma unroll
   for (int k = 0; k < 4; k++) {
@@ -242,78 +211,6 @@ __device__ __forceinline__ void multiply_16(char* stage, Sums<T, NT>& sums) {
 #pragma unroll
       for (int c = 0; c < S::COLS; c++) mma16816<T>(sums[s][c], w, x[c / 2][c % 2 * 2], x[c / 2][c % 2 * 2 + 1]);
     }
-  }
-}
-
-// ---- the end of a tile ----
-
-// Adds the sums of all blocks that share a tile; false for all but the last of these.
-template <class T, int NT>
-__device__ __forceinline__ bool join(const Operands& of, const Work& work, int tile, bool is_second, Sums<T, NT>& sums) {
-  constexpr int N = sizeof(sums) / sizeof(float);
-  __shared__ bool is_last;
-  float* flat = &sums[0][0][0];
-  float* own = of.partial + (2 * (size_t)blockIdx.x + is_second) * TILE_ROWS * NT;
-#pragma unroll
-  for (int i = 0; i < N; i++) __stcg(own + i * THREADS + threadIdx.x, flat[i]);
-  __threadfence();
-  __syncthreads();
-  long long unit = (long long)tile * work.n_steps;
-  int first = block_of(work, unit), last = block_of(work, unit + work.n_steps - 1);
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(&of.counters[tile], 1u) == (unsigned)(last - first);
-    if (is_last) of.counters[tile] = 0;
-  }
-  __syncthreads();
-  if (!is_last) return false;
-  __threadfence();
-#pragma unroll
-  for (int i = 0; i < N; i++) flat[i] = 0.0f;
-  for (int block = first; block <= last; block++) {
-    bool is_its_second = first_unit(work, block) < unit;
-    const float* part = of.partial + (2 * (size_t)block + is_its_second) * TILE_ROWS * NT;
-#pragma unroll
-    for (int i = 0; i < N; i++) flat[i] += __ldcg(part + i * THREADS + threadIdx.x);
-  }
-  return true;
-}
-
-// Writes the outputs of a tile by way of shared memory, so that neighbours in a row are written together.
-template <class T, int NT>
-__device__ __forceinline__ void finish(const Operands& of, const Tile& tile, const Sums<T, NT>& sums, float* memory) {
-  using S = Shape<T, NT>;
-  constexpr int STRIDE = TILE_ROWS + 4;
-  static_assert(S::PART * STRIDE * sizeof(float) <= S::STAGE_BYTES, "the sums fit in a stage");
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int row = warp / S::WARPS_T * S::SLABS * 16 + lane / 4, token = warp % S::WARPS_T * S::COLS * 8 + lane % 4 * 2;
-  int n_rows = rows_out(of), is_gated = of.then.kind == THEN_GATED;
-  const float* bias = of.biases ? reinterpret_cast<const float*>(of.biases[tile.group]) : of.bias;
-  size_t base = (tile.x_row + tile.first_token) * of.out_stride + (size_t)tile.group * of.out_step;
-#pragma unroll 1
-  for (int part = 0; part < NT && tile.first_token + part < tile.n_tokens; part += S::PART) {
-#pragma unroll
-    for (int c = 0; c < S::COLS; c++) {
-      int at = token + c * 8 - part;
-      if (at < 0 || at >= S::PART) continue;
-#pragma unroll
-      for (int s = 0; s < S::SLABS; s++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) memory[(at + i % 2) * STRIDE + row + s * 16 + i / 2 * 8] = sums[s][c][i];
-      }
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < S::PART * n_rows; i += THREADS) {
-      int r = i % n_rows, t = i / n_rows, out_row = tile.first_row + r;
-      if (tile.first_token + part + t >= tile.n_tokens || out_row >= n_out(of)) continue;
-      const float* at = memory + t * STRIDE + (is_gated ? r / 8 * 16 + r % 8 : r);
-      float product = at[0], up = is_gated ? at[8] : 0.0f;
-      if (bias) product += bias[out_row];
-      if (bias && is_gated) up += bias[of.n / 2 + out_row];
-      size_t to = base + (size_t)(part + t) * of.out_stride + out_row;
-      if (of.is_narrow) write_product(of.then, reinterpret_cast<T*>(of.out) + to, product, up);
-      else write_product(of.then, reinterpret_cast<float*>(of.out) + to, product, up);
-    }
-    __syncthreads();
   }
 }
 
@@ -374,8 +271,12 @@ __device__ __forceinline__ void tile_product(const Operands& of) {
     }
     bool is_whole = first == tile_begin && last == tile_begin + work.n_steps;
     __syncthreads();   // the stage of the last step is free until the next one
-    if (!is_whole && !join<T, NT>(of, work, tile, first != begin, sums)) continue;
-    finish<T, NT>(of, locate<NT>(of, work, ends, tile), sums, reinterpret_cast<float*>(stage(unit - 1)));
+    auto meet = [] { __syncthreads(); };
+    constexpr int N = sizeof(sums) / sizeof(float);
+    if (!is_whole && !join<N>(of.with, work, tile, first != begin, &sums[0][0][0], meet)) continue;
+    float* memory = reinterpret_cast<float*>(stage(unit - 1));
+    write_tile<T, NT, S::PART>(of.to, locate<NT>(of, work, ends, tile), sums, warp_row<T, NT>(), warp_token<T, NT>(),
+                               memory, meet);
   }
   cp_async_wait<0>();
 }
@@ -389,8 +290,9 @@ __device__ __forceinline__ void tile_product(const Operands& of) {
                          unsigned long long x_step, const unsigned* starts, int n_groups, int m, char* out,           \
                          int out_stride, int out_step, int is_narrow, int then, float scale, int act, float a,        \
                          float b, float c, float* partial, unsigned* counters) {                                      \
-    tile_product<T, NT>({weight, weights, w_stride, n, k, bias, biases, x, x_stride, x_step, starts, n_groups, m,     \
-                         out, out_stride, out_step, is_narrow, {then, scale, {act, a, b, c}}, partial, counters});    \
+    Output to{out, out_stride, out_step, is_narrow, n, bias, biases, {then, scale, {act, a, b, c}}};                  \
+    tile_product<T, NT>({weight, weights, w_stride, k, x, x_stride, x_step, starts, n_groups, m, to,                  \
+                         {partial, counters}});                                                                       \
   }
 
 #define TILES(NAME, T) TILE(16, NAME, T, 2) TILE(64, NAME, T, 2) TILE(128, NAME, T, 1)
