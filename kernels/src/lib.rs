@@ -60,11 +60,11 @@ pub use weight::{DType, Weight};
 /// The CUDA sides of the ops, under the names of the CPU sides.
 #[cfg(feature = "cuda")]
 pub mod gpu {
+    pub use crate::activation::cuda::{ActivateGated, activate, activate_gated, xielu};
+    pub use crate::add::cuda::add;
     pub use crate::attention::cuda::{
         Attention, AttentionRow, AttentionSizes, AttentionWorkspace, RelativeBias, Scores, attention,
     };
-    pub use crate::activation::cuda::{ActivateGated, activate, activate_gated, xielu};
-    pub use crate::add::cuda::add;
     pub use crate::clamp::cuda::softcap;
     pub use crate::columns::HeadColumns;
     pub use crate::embed::cuda::{Embed, ResolveIds, embed, resolve_ids};
