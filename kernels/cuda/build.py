@@ -24,7 +24,7 @@ import toolkit  # noqa: E402
 TARGETS_ALL = "80 86 89 90a"
 # Later cards compile this one when the program starts.
 PTX = "80"
-FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage", "-lineinfo"]
+FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-lineinfo"]
 HEADERS = KERNELS / "src" / "cuda"
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 ID_MARK = b"slipway-build-id:"

@@ -12,19 +12,20 @@ GENERAL(attend_general_f32, float)
 GENERAL(attend_general_f16, f16)
 GENERAL(attend_general_bf16, bf16)
 
-#define DECODE(GROUPS, NAME, T)                                                                     \
-  extern "C" __global__ void __launch_bounds__(DecodeShape<GROUPS>::THREADS)                        \
+#define DECODE(GROUPS, BLOCK, NAME, T)                                                              \
+  extern "C" __global__ void __launch_bounds__(BLOCK)                                               \
       NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {                                \
+    static_assert(BLOCK == DecodeShape<GROUPS>::THREADS, "the table of cuda/path.rs");            \
     attend_decode<T, GROUPS>(ATTEND_OPERANDS, partials, arrivals);                                  \
   }
-DECODE(1, attend_decode_1_f16, f16)
-DECODE(1, attend_decode_1_bf16, bf16)
-DECODE(2, attend_decode_2_f16, f16)
-DECODE(2, attend_decode_2_bf16, bf16)
-DECODE(3, attend_decode_3_f16, f16)
-DECODE(3, attend_decode_3_bf16, bf16)
-DECODE(4, attend_decode_4_f16, f16)
-DECODE(4, attend_decode_4_bf16, bf16)
+DECODE(1, 128, attend_decode_1_f16, f16)
+DECODE(1, 128, attend_decode_1_bf16, bf16)
+DECODE(2, 128, attend_decode_2_f16, f16)
+DECODE(2, 128, attend_decode_2_bf16, bf16)
+DECODE(3, 64, attend_decode_3_f16, f16)
+DECODE(3, 64, attend_decode_3_bf16, bf16)
+DECODE(4, 64, attend_decode_4_f16, f16)
+DECODE(4, 64, attend_decode_4_bf16, bf16)
 
 #define PREFILL(DIM, ROWS, NAME, T)                                                              \
   extern "C" __global__ void __launch_bounds__(2 * ROWS) NAME(ATTEND_PARAMETERS) {               \

@@ -38,9 +38,10 @@ template <class T> __device__ __forceinline__ unsigned pack2(float low, float hi
 
 // The elements of an aligned piece of 16 bytes.
 template <class T> __device__ __forceinline__ void load_piece(const char* from, float* to) {
-  uint4 piece = *(const uint4*)from;
-  T elements[16 / sizeof(T)];
-  memcpy(elements, &piece, sizeof piece);
+  constexpr int N = 16 / sizeof(T);
+  struct alignas(16) Piece {
+    T elements[N];
+  } piece = *(const Piece*)from;
 #pragma unroll
-  for (int i = 0; i < 16 / (int)sizeof(T); i++) to[i] = to_float(elements[i]);
+  for (int i = 0; i < N; i++) to[i] = to_float(piece.elements[i]);
 }
