@@ -76,7 +76,7 @@ fn check_gated(width: usize, gate_up: usize, out: usize) -> Result<(), KernelErr
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::cpu::isa::Isa;
 
@@ -123,7 +123,7 @@ mod tests {
         sum * 2.0 / std::f64::consts::PI.sqrt()
     }
 
-    fn reference(activation: Activation, gate: f64, up: f64) -> f64 {
+    pub(crate) fn reference(activation: Activation, gate: f64, up: f64) -> f64 {
         match activation {
             Activation::Silu => gate / (1.0 + (-gate).exp()) * up,
             Activation::Gelu => gate * 0.5 * (1.0 + erf(gate / 2.0_f64.sqrt())) * up,
