@@ -30,6 +30,8 @@ mod norm;
 mod rope;
 mod route;
 mod rows;
+#[cfg(feature = "cuda")]
+mod sample;
 mod scale;
 mod then;
 mod weight;
@@ -60,18 +62,26 @@ pub use weight::{DType, Weight};
 /// The CUDA sides of the ops, under the names of the CPU sides.
 #[cfg(feature = "cuda")]
 pub mod gpu {
+    pub use crate::activation::cuda::{ActivateGated, activate, activate_gated, xielu};
+    pub use crate::add::cuda::add;
     pub use crate::attention::cuda::{
         Attention, AttentionRow, AttentionSizes, AttentionWorkspace, RelativeBias, Scores, attention,
     };
-    pub use crate::activation::cuda::{ActivateGated, activate, activate_gated, xielu};
-    pub use crate::add::cuda::add;
     pub use crate::clamp::cuda::softcap;
+    pub use crate::columns::HeadColumns;
     pub use crate::embed::cuda::{Embed, ResolveIds, embed, resolve_ids};
+    pub use crate::gemm::cuda::{
+        Experts, Linear, PerHead, ProductScratch, ProductThen, RowNorm, ScratchSizes, experts, linear,
+        per_head,
+    };
     pub use crate::keys::cuda::{Angles, HeadNorm, HeadNorms, Keys, LatentKeys, Turn, keys, latent_keys};
     pub use crate::kv_cache::cuda::{HostBlocks, KvBlocks, KvPages, KvSizes, copy_block, swap_in, swap_out};
     pub use crate::norm::cuda::{Norm, norm};
-    pub use crate::rows::cuda::{
-        CopyHeads, GatherRows, HeadColumns, MeanOfRows, copy_heads, gather_rows, mean_of_rows,
+    pub use crate::route::cuda::{Route, Routing, route};
+    pub use crate::rows::cuda::{CopyHeads, GatherRows, MeanOfRows, copy_heads, gather_rows, mean_of_rows};
+    pub use crate::sample::cuda::{
+        Draw, Drawn, DrawnLogprobs, Draws, EditSeen, Refusal, Sample, SeenEdits, edit_seen, sample,
     };
     pub use crate::scale::cuda::{gate_rows, multiply, scale, scale_columns, unit_scales};
+    pub use crate::weight::{Matrix, MatrixList};
 }

@@ -126,35 +126,35 @@ struct Lengths {
 impl Lengths {
     /// Checks that they agree.
     fn check(&self, scoring: Scoring, groups: Option<ExpertGroups>) -> Result<(), KernelError> {
-    let n_experts = self.n_experts;
-    Contract("route").range(n_experts > 0, "n_experts", n_experts, "at least 1")?;
-    let n_tokens = self.logits / n_experts;
-    Contract("route").len("logits", self.logits, n_tokens * n_experts)?;
-    Contract("route").range(
-        (1..=n_experts).contains(&self.n_chosen),
-        "n_chosen",
-        self.n_chosen,
-        "1 to n_experts",
-    )?;
-    if let Scoring::SparseMixer { .. } = scoring {
-        let is_plain = self.n_chosen == 2 && self.choice_bias.is_none() && groups.is_none();
+        let n_experts = self.n_experts;
+        Contract("route").range(n_experts > 0, "n_experts", n_experts, "at least 1")?;
+        let n_tokens = self.logits / n_experts;
+        Contract("route").len("logits", self.logits, n_tokens * n_experts)?;
         Contract("route").range(
-            is_plain,
+            (1..=n_experts).contains(&self.n_chosen),
             "n_chosen",
             self.n_chosen,
-            "2 without a bias and groups for a sparse mixer",
+            "1 to n_experts",
         )?;
-    }
-    if let Some(bias) = self.choice_bias {
-        Contract("route").len("choice_bias", bias, n_experts)?;
-    }
-    let Some(ExpertGroups { n_groups, n_kept, .. }) = groups else {
-        return Ok(());
-    };
-    let divides = n_groups > 0 && n_experts.is_multiple_of(n_groups);
-    Contract("route").range(divides, "n_groups", n_groups, "a divisor of n_experts")?;
-    let enough = (1..=n_groups).contains(&n_kept) && n_kept * (n_experts / n_groups) >= self.n_chosen;
-    Contract("route").range(enough, "n_kept", n_kept, "groups with n_chosen experts")
+        if let Scoring::SparseMixer { .. } = scoring {
+            let is_plain = self.n_chosen == 2 && self.choice_bias.is_none() && groups.is_none();
+            Contract("route").range(
+                is_plain,
+                "n_chosen",
+                self.n_chosen,
+                "2 without a bias and groups for a sparse mixer",
+            )?;
+        }
+        if let Some(bias) = self.choice_bias {
+            Contract("route").len("choice_bias", bias, n_experts)?;
+        }
+        let Some(ExpertGroups { n_groups, n_kept, .. }) = groups else {
+            return Ok(());
+        };
+        let divides = n_groups > 0 && n_experts.is_multiple_of(n_groups);
+        Contract("route").range(divides, "n_groups", n_groups, "a divisor of n_experts")?;
+        let enough = (1..=n_groups).contains(&n_kept) && n_kept * (n_experts / n_groups) >= self.n_chosen;
+        Contract("route").range(enough, "n_kept", n_kept, "groups with n_chosen experts")
     }
 }
 

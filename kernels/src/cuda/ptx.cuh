@@ -1,6 +1,12 @@
 // PTX behind device functions: the only file with `asm`. g++ takes the twins of standin/device/ptx.h instead.
 // Reference: PTX ISA 8.8. Pointers are generic; "shared" says that one must point to shared memory.
 #pragma once
+
+template <class A, class B>
+struct same_type { static constexpr bool value = false; };
+template <class A>
+struct same_type<A, A> { static constexpr bool value = true; };
+
 #if !defined(__CUDACC__)
 #include "ptx.h"
 #else
@@ -8,11 +14,6 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <stdint.h>
-
-template <class A, class B>
-struct same_type { static constexpr bool value = false; };
-template <class A>
-struct same_type<A, A> { static constexpr bool value = true; };
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 

@@ -55,7 +55,9 @@ pub fn driver() -> Option<Driver> {
     static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
     *DRIVER.get_or_init(|| {
         if let Some(folder) = standin() {
-            load_driver(&folder.join(STANDIN)).expect("the stand-in can be loaded");
+            for library in [STANDIN, STANDIN_LT] {
+                load_driver(&folder.join(library)).expect("the stand-in can be loaded");
+            }
             assert_ne!(Gpu::count(), Ok(0), "the stand-in has a device");
             return Some(Driver::StandIn);
         }
@@ -65,6 +67,9 @@ pub fn driver() -> Option<Driver> {
 
 /// The stand-in's file; its name inside is `libcuda.so`, so that it is found before any other.
 const STANDIN: &str = "libcuda.so.1";
+
+/// The file of the stand-in for cuBLASLt.
+const STANDIN_LT: &str = "libcublasLt.so.13";
 
 /// The folder of the stand-in, which is beside the folder of the program that runs the test.
 pub fn standin() -> Option<PathBuf> {

@@ -90,7 +90,7 @@ __device__ __forceinline__ void write_groups(const KvPages& pages, int slot, int
 
 // A slot of the cache, or -1 where nothing is to be written.
 __device__ __forceinline__ int slot_of(const KvPages& pages, const int* slots) {
-  int slot = slots[blockIdx.y];
+  int slot = slots[blockIdx.x];
   return 0 <= slot && slot < pages.n_blocks * pages.block_size ? slot : -1;
 }
 
@@ -103,8 +103,8 @@ struct Keys {
   int heads_per_block;
   float clip;
   int norms_at;
-  HeadNorm norms[3];
-  Turn turns[2];
+  HeadNorm q_norm, k_norm, v_norm;
+  Turn q_turn, k_turn;
   KvPages pages;
   const int* slots;
 };
@@ -114,7 +114,7 @@ template <class T> __device__ __forceinline__ void keys(const Keys& op) {
   gdc_trigger();
   gdc_wait();
   // Which heads: first parts of queries, then of keys, then of values.
-  int part = blockIdx.x, kind = QUERIES, n_of_kind = op.n_q_heads;
+  int part = blockIdx.y, kind = QUERIES, n_of_kind = op.n_q_heads;
   int n_q_parts = (op.n_q_heads + op.heads_per_block - 1) / op.heads_per_block;
   int n_kv_parts = (op.n_kv_heads + op.heads_per_block - 1) / op.heads_per_block;
   if (part >= n_q_parts) {
@@ -124,7 +124,7 @@ template <class T> __device__ __forceinline__ void keys(const Keys& op) {
   }
   int first = part * op.heads_per_block, n_heads = min(op.heads_per_block, n_of_kind - first);
   int at = kind == QUERIES ? op.q_first : op.k_first + (kind == VALUES ? op.n_kv_heads * op.head_dim : 0);
-  float* x = op.qkv + (size_t)blockIdx.y * op.row_stride + at + first * op.head_dim;
+  float* x = op.qkv + (size_t)blockIdx.x * op.row_stride + at + first * op.head_dim;
   int n = n_heads * op.head_dim;
 
   for (int i = threadIdx.x; i < n; i += N_THREADS) {
@@ -132,21 +132,22 @@ template <class T> __device__ __forceinline__ void keys(const Keys& op) {
     heads[i] = v > op.clip ? op.clip : v < -op.clip ? -op.clip : v;
   }
   __syncthreads();
+  HeadNorm norm = kind == QUERIES ? op.q_norm : kind == KEYS ? op.k_norm : op.v_norm;
+  Turn turn = kind == QUERIES ? op.q_turn : op.k_turn;
   bool over_all = op.norms_at & OVER_ALL_HEADS;
   if (op.norms_at & BEFORE_ROPE) {
-    norm_heads(op.norms[kind], over_all, heads, op.head_dim, first, n_heads);
+    norm_heads(norm, over_all, heads, op.head_dim, first, n_heads);
     __syncthreads();
   }
-  if (kind != VALUES && op.turns[kind].half_dim > 0) {
-    const Turn& turn = op.turns[kind];
+  if (kind != VALUES && turn.half_dim > 0) {
     for (int i = threadIdx.x; i < n_heads * turn.half_dim; i += N_THREADS) {
       int head = i / turn.half_dim;
-      turn_pair(turn, heads + head * op.head_dim, (size_t)blockIdx.y * turn.half_dim, i % turn.half_dim);
+      turn_pair(turn, heads + head * op.head_dim, (size_t)blockIdx.x * turn.half_dim, i % turn.half_dim);
     }
     __syncthreads();
   }
   if (op.norms_at & AFTER_ROPE) {
-    norm_heads(op.norms[kind], over_all, heads, op.head_dim, first, n_heads);
+    norm_heads(norm, over_all, heads, op.head_dim, first, n_heads);
     __syncthreads();
   }
   if (kind == QUERIES) {
@@ -178,9 +179,9 @@ template <class T> __device__ __forceinline__ void latent_keys(const LatentKeys&
   DYN_SMEM(float, key);
   gdc_trigger();
   gdc_wait();
-  size_t token = blockIdx.y;
-  if (blockIdx.x > 0) {
-    int head = (blockIdx.x - 1) * N_WARPS + threadIdx.x / 32;
+  size_t token = blockIdx.x;
+  if (blockIdx.y > 0) {
+    int head = (blockIdx.y - 1) * N_WARPS + threadIdx.x / 32;
     if (head >= op.n_q_heads) return;
     float* x = op.q + token * op.q_stride + op.q_first + head * op.q_head_dim + op.turn_from;
     int half_dim = op.q_turn.half_dim;
@@ -215,7 +216,7 @@ template <class T> __device__ __forceinline__ void latent_keys(const LatentKeys&
       int heads_per_block, float clip, int norms_at, HEAD_NORM(q), HEAD_NORM(k), HEAD_NORM(v), TURN, PAGES, \
       const int* slots) { \
     keys<T>({qkv, row_stride, q_first, n_q_heads, k_first, n_kv_heads, head_dim, heads_per_block, clip, norms_at, \
-        {HEAD_NORM_OF(q), HEAD_NORM_OF(k), HEAD_NORM_OF(v)}, {TURN_OF(q), TURN_OF(k)}, PAGES_OF, slots}); \
+        HEAD_NORM_OF(q), HEAD_NORM_OF(k), HEAD_NORM_OF(v), TURN_OF(q), TURN_OF(k), PAGES_OF, slots}); \
   }
 KEYS_KERNEL(keys_f32, float)
 KEYS_KERNEL(keys_f16, f16)

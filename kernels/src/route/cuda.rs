@@ -60,7 +60,11 @@ impl Routing {
     ///
     /// # Errors
     /// There is no device memory.
-    pub fn new(gpu: &Gpu, n_tokens: usize, (n_experts, n_chosen): (usize, usize)) -> Result<Routing, KernelError> {
+    pub fn new(
+        gpu: &Gpu,
+        n_tokens: usize,
+        (n_experts, n_chosen): (usize, usize),
+    ) -> Result<Routing, KernelError> {
         let n = (n_tokens * n_chosen).max(1);
         Ok(Routing {
             starts: gpu.alloc_zeroed(n_experts + 1)?,
@@ -73,12 +77,7 @@ impl Routing {
     }
 
     /// What is seen of it with `n_tokens` tokens.
-    pub(crate) fn choices(
-        &self,
-        op: Contract,
-        n_experts: usize,
-        n: usize,
-    ) -> Result<Choices, KernelError> {
+    pub(crate) fn choices(&self, op: Contract, n_experts: usize, n: usize) -> Result<Choices, KernelError> {
         let fits = n <= self.tokens.len() && n_experts < self.starts.len();
         op.range(fits, "routing", n, "at most the choices that it has room for")?;
         Ok(Choices {
@@ -110,7 +109,12 @@ pub fn route(gpu: &Gpu, op: &Route, routing: &Routing) -> Result<(), KernelError
     };
     lengths.check(op.scoring, op.groups)?;
     let contract = Contract("route");
-    contract.range(op.n_experts <= N_EXPERTS_MAX, "n_experts", op.n_experts, "at most 2048")?;
+    contract.range(
+        op.n_experts <= N_EXPERTS_MAX,
+        "n_experts",
+        op.n_experts,
+        "at most 2048",
+    )?;
     let n_tokens = op.logits.len() / op.n_experts;
     let choices = routing.choices(contract, op.n_experts, n_tokens * op.n_chosen)?;
     if n_tokens == 0 {

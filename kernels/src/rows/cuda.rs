@@ -1,5 +1,6 @@
 //! Rows on the device, moved or averaged.
 
+use crate::columns::HeadColumns;
 use crate::cuda::{Arg, Gpu, Launch, Overlap, View};
 use crate::error::{Contract, KernelError};
 
@@ -36,43 +37,6 @@ pub fn gather_rows(gpu: &Gpu, op: GatherRows) -> Result<(), KernelError> {
     Ok(gpu.launch(&a_block_per_row("gather_rows", rows.len()), &args)?)
 }
 
-/// Where the columns of each head start in the rows of a matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadColumns {
-    /// Elements of a row.
-    pub row_stride: usize,
-    /// Column of the first head.
-    pub first: usize,
-    /// Columns from one head to the next.
-    pub step: usize,
-}
-
-impl HeadColumns {
-    /// Checks that `n_heads` heads of `width` columns are within the rows of `n_elements`; returns the number of rows.
-    fn check(
-        self,
-        operand: &'static str,
-        n_elements: usize,
-        heads: (usize, usize),
-    ) -> Result<usize, KernelError> {
-        let (n_heads, width) = heads;
-        let op = Contract("copy_heads");
-        let end = self
-            .step
-            .checked_mul(n_heads - 1)
-            .map(|last| self.first + last + width);
-        op.range(
-            self.row_stride > 0 && end.is_some_and(|end| end <= self.row_stride),
-            "row_stride",
-            self.row_stride,
-            "at least 1 and at least the end of the last head",
-        )?;
-        let n_rows = n_elements / self.row_stride;
-        op.len(operand, n_elements, n_rows * self.row_stride)?;
-        Ok(n_rows)
-    }
-}
-
 /// Operands of [`copy_heads`].
 #[derive(Clone, Copy, Debug)]
 pub struct CopyHeads {
@@ -102,10 +66,10 @@ pub fn copy_heads(gpu: &Gpu, op: CopyHeads) -> Result<(), KernelError> {
         width,
         ..
     } = op;
-    Contract("copy_heads").range(n_heads > 0, "n_heads", n_heads, "at least 1")?;
-    let m = op.x_at.check("x", x.len(), (n_heads, width))?;
-    op.out_at.check("out", out.len(), (n_heads, width))?;
-    Contract("copy_heads").len("out", out.len(), m * op.out_at.row_stride)?;
+    let contract = Contract("copy_heads");
+    let m = op.x_at.check(contract, "x", x.len(), (n_heads, width))?;
+    op.out_at.check(contract, "out", out.len(), (n_heads, width))?;
+    contract.len("out", out.len(), m * op.out_at.row_stride)?;
     if m * width == 0 {
         return Ok(());
     }

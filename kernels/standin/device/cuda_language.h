@@ -28,8 +28,8 @@
 #undef __constant__
 #undef __restrict__
 #define __shared__ static thread_local   // the only thread-local data of this library: set to NaN as one segment
-#define __global__ __attribute__((standin_kernel))   // build.py finds kernels by these two marks
-#define __launch_bounds__(...) __attribute__((standin_bounds(__VA_ARGS__)))
+#define __global__ standin_kernel   // build.py finds kernels by these marks and takes the marks away
+#define __launch_bounds__(...) standin_bounds __VA_ARGS__ standin_bounds_end
 #define __device__
 #define __host__
 #define __forceinline__ inline

@@ -48,4 +48,7 @@ struct Runner<kernel> {
   }
 };
 
+// Of the arguments of __launch_bounds__.
+constexpr unsigned max_threads(unsigned threads, unsigned = 0) { return threads; }
+
 }  // namespace emu

@@ -17,6 +17,7 @@ const Text texts[] = {
     TEXT(CUDA_ERROR_NOT_INITIALIZED, "initialization error"),
     TEXT(CUDA_ERROR_NO_DEVICE, "no CUDA-capable device is detected"),
     TEXT(CUDA_ERROR_INVALID_DEVICE, "invalid device ordinal"),
+    TEXT(CUDA_ERROR_INVALID_IMAGE, "device kernel image is invalid"),
     TEXT(CUDA_ERROR_INVALID_CONTEXT, "invalid device context"),
     TEXT(CUDA_ERROR_INVALID_HANDLE, "invalid resource handle"),
     TEXT(CUDA_ERROR_ILLEGAL_STATE, "the operation cannot be performed in the present state"),

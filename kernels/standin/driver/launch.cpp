@@ -56,13 +56,30 @@ CUresult open_library(const std::string& path, Library* library) {
   return CUDA_SUCCESS;
 }
 
-// An image is the fatbin of the kernels, or for the stand-in's own tests "standin-library:PATH".
+// The build id that kernels/cuda/build.py writes behind the fatbin of an image; "" without one.
+std::string build_id_of(const char* image) {
+  constexpr uint32_t kFatbinMagic = 0xba55ed50;
+  constexpr char kMark[] = "slipway-build-id:";
+  struct Header { uint32_t magic; uint16_t version, header_bytes; uint64_t bytes; } header;
+  memcpy(&header, image, strnlen(image, sizeof header));
+  if (header.magic == kFatbinMagic) {
+    memcpy(&header, image, sizeof header);
+    image += header.header_bytes + header.bytes + 1;
+  }
+  return strncmp(image, kMark, strlen(kMark)) ? "" : image + strlen(kMark);
+}
+
+// An image is one of the build, or for the stand-in's own tests "standin-library:PATH".
 CUresult load_module(Module** module, const void* image) {
   constexpr char kMark[] = "standin-library:";
   const char* text = static_cast<const char*>(image);
+  bool is_planted = !strncmp(text, kMark, strlen(kMark));
   auto loaded = std::make_unique<Module>();
-  std::string path = !strncmp(text, kMark, strlen(kMark)) ? text + strlen(kMark) : default_library();
-  if (CUresult code = open_library(path, &loaded->library)) return code;
+  if (CUresult code = open_library(is_planted ? text + strlen(kMark) : default_library(), &loaded->library)) return code;
+  if (!is_planted && build_id_of(text) != loaded->library.build_id) {
+    report(&device_of(current_context), "the program was built with the kernels %s, the stand-in with %s", build_id_of(text).c_str(), loaded->library.build_id.c_str());
+    return CUDA_ERROR_INVALID_IMAGE;
+  }
   *module = loaded.release();
   return CUDA_SUCCESS;
 }

@@ -76,7 +76,10 @@ fn run(gpu: &Gpu, op: &Experts<'_>, choices: Choices) -> Result<(), KernelError>
     };
     input::prepare(gpu, &input)?;
     let between = Rows {
-        address: op.scratch.between(contract, rows_bytes(dtype, n, width))?.address(),
+        address: op
+            .scratch
+            .between(contract, rows_bytes(dtype, n, width))?
+            .address(),
         row_stride: row_len(dtype, width),
         step: 0,
     };
@@ -136,4 +139,3 @@ fn combine(gpu: &Gpu, op: &Experts<'_>, choices: Choices, computed: View<f32>) -
 
 /// Columns that a block of `combine_experts` takes.
 const COMBINED_COLUMNS: usize = 1024;
-

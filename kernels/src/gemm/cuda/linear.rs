@@ -117,4 +117,3 @@ fn linear_in_tiles(gpu: &Gpu, op: &Linear<'_>, m: usize) -> Result<(), KernelErr
     };
     tile::run(gpu, &product)
 }
-

@@ -34,8 +34,7 @@ pub fn per_head(gpu: &Gpu, op: &PerHead<'_>) -> Result<(), KernelError> {
     let n_heads = op.weights.len();
     let (n, k) = (op.weights.n_rows(), op.weights.n_cols());
     let m = op.x_at.check(contract, "x", op.x.len(), (n_heads, k))?;
-    op.out_at
-        .check(contract, "out", op.out.len(), (n_heads, n))?;
+    op.out_at.check(contract, "out", op.out.len(), (n_heads, n))?;
     contract.len("out", op.out.len(), m * op.out_at.row_stride)?;
     contract.range(k <= K_MAX, "k", k, "at most 2^24")?;
     if m == 0 {
@@ -73,4 +72,3 @@ pub fn per_head(gpu: &Gpu, op: &PerHead<'_>) -> Result<(), KernelError> {
     };
     tile::run(gpu, &product)
 }
-

@@ -54,7 +54,8 @@ impl ScratchSizes {
     /// Also enough for [`experts`](crate::gpu::experts) of `m` rows, of which each goes to `n_chosen`.
     pub fn experts(self, m: usize, n_chosen: usize, [up, down]: [&MatrixList; 2]) -> ScratchSizes {
         let n = m * n_chosen;
-        let [up_tiles, down_tiles] = [up, down].map(|list| ScratchSizes::of_tiles(&Tiles::of_experts(n, list)));
+        let [up_tiles, down_tiles] =
+            [up, down].map(|list| ScratchSizes::of_tiles(&Tiles::of_experts(n, list)));
         let needs = ScratchSizes {
             rows: rows_bytes(up.dtype(), n, up.n_cols()),
             between: rows_bytes(down.dtype(), n, down.n_cols()),
@@ -117,7 +118,12 @@ impl ProductScratch {
 
     /// Room for the results of experts.
     pub(super) fn computed(&self, op: Contract, len: usize) -> Result<View<f32>, KernelError> {
-        op.range(len <= self.computed.len(), "scratch", self.computed.len(), "as large as the op needs")?;
+        op.range(
+            len <= self.computed.len(),
+            "scratch",
+            self.computed.len(),
+            "as large as the op needs",
+        )?;
         Ok(self.computed.view().range(0..len))
     }
 
@@ -128,14 +134,20 @@ impl ProductScratch {
         gpu: &Gpu,
         tiles: &Tiles,
     ) -> Result<(View<f32>, View<u32>), KernelError> {
-        let fits = tiles.n_tiles_max <= self.counters.len() && partial_len(gpu, tiles.n_tokens) <= self.partial.len();
+        let fits = tiles.n_tiles_max <= self.counters.len()
+            && partial_len(gpu, tiles.n_tokens) <= self.partial.len();
         op.range(fits, "scratch", self.counters.len(), "as large as the op needs")?;
         Ok((self.partial.view(), self.counters.view()))
     }
 }
 
 fn first(op: Contract, view: View<u8>, size_bytes: usize) -> Result<View<u8>, KernelError> {
-    op.range(size_bytes <= view.len(), "scratch", view.len(), "as large as the op needs")?;
+    op.range(
+        size_bytes <= view.len(),
+        "scratch",
+        view.len(),
+        "as large as the op needs",
+    )?;
     Ok(view.range(0..size_bytes))
 }
 

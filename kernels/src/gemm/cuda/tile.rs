@@ -120,7 +120,7 @@ pub(super) fn run(gpu: &Gpu, op: &TileProduct<'_>) -> Result<(), KernelError> {
         kernel: kernel(matrix.dtype, op.tiles.n_tokens),
         grid: [n_blocks(gpu, &op.tiles) as u32, 1, 1],
         block: 256,
-        shared_bytes: shared_bytes(op.tiles.n_tokens),
+        shared_bytes: shared_bytes(op.tiles.n_tokens, starts.map_or(0, |starts| starts.len())),
         overlap: Overlap::Previous,
     };
     let [then, scale, act, a, b, c] = then_args(op.then);
@@ -160,10 +160,10 @@ fn n_blocks(gpu: &Gpu, tiles: &Tiles) -> usize {
     n_useful.clamp(1, n_blocks_max(gpu))
 }
 
-/// Shared memory of a block: some steps of a tile, and the end of each group's tiles.
-fn shared_bytes(n_tokens: usize) -> usize {
+/// Shared memory of a block: some steps of a tile, and the end of each expert's tiles.
+fn shared_bytes(n_tokens: usize, n_experts: usize) -> usize {
     let n_stages = if n_tokens == 128 { 3 } else { 4 };
-    n_stages * (ROWS + n_tokens) * STEP_BYTES
+    n_stages * (ROWS + n_tokens) * STEP_BYTES + n_experts * size_of::<u32>()
 }
 
 fn kernel(dtype: DType, n_tokens: usize) -> &'static str {

@@ -1,0 +1,28 @@
+// 16 bytes of a row as numbers.
+#pragma once
+#include "../cuda/kernel.cuh"
+
+// Numbers in 16 bytes.
+template <class T>
+constexpr int PIECE = 16 / sizeof(T);
+
+__device__ __forceinline__ void unpack(const uint4& piece, float (&v)[4]) {
+  const unsigned bits[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) v[i] = __uint_as_float(bits[i]);
+}
+
+template <class T>
+__device__ __forceinline__ void unpack(const uint4& piece, float (&v)[8]) {
+  const unsigned bits[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    if constexpr (same_type<T, bf16>::value) {
+      v[2 * i] = __uint_as_float(bits[i] << 16);
+      v[2 * i + 1] = __uint_as_float(bits[i] & 0xffff0000u);
+    } else {
+      v[2 * i] = to_float(__ushort_as_half(bits[i] & 0xffffu));
+      v[2 * i + 1] = to_float(__ushort_as_half(bits[i] >> 16));
+    }
+  }
+}
