@@ -16,6 +16,8 @@ HOME = LIST.parents[2] / ".cache" / "cuda" / VERSION
 # What is needed where nothing is compiled for a card.
 HEADERS = ["nvidia-cuda-crt", "nvidia-cuda-runtime", "nvidia-cuda-cccl"]
 COMPILER = ["nvidia-cuda-nvcc", "nvidia-nvvm"]
+# What reads compiled kernels.
+READERS = ["nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm"]
 
 
 def include():
@@ -28,6 +30,12 @@ def nvcc():
     """The compiler."""
     unpack(HEADERS + COMPILER)
     return HOME / "nvidia" / "cu13" / "bin" / "nvcc"
+
+
+def cuobjdump():
+    """The program that lists what an image contains."""
+    unpack(READERS)
+    return HOME / "nvidia" / "cu13" / "bin" / "cuobjdump"
 
 
 def unpack(names):

@@ -17,6 +17,7 @@ mod launch;
 mod lt;
 mod module;
 mod pinned;
+mod tensor_map;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod view;
@@ -32,4 +33,5 @@ pub use graph::Graph;
 pub use launch::{Arg, Launch, Overlap};
 pub use lt::{Algorithm, Lt, LtElement, LtProduct, LtShape, LtStrides};
 pub use pinned::PinnedBuffer;
+pub use tensor_map::{Boxes, TensorMap, TensorType};
 pub use view::View;

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::DefaultValue::{Absent, FromMachine, FromModel};
 use super::{
-    ContentFormat, ConvTemplate, DefaultValue, Dtype, LoadFormat, LogFormat, LogLevel, Place, PreemptionMode,
-    Row, SchedulingPolicy, Setting,
+    ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, LoadFormat, LogFormat, LogLevel, Place,
+    PreemptionMode, Row, SchedulingPolicy, Setting,
 };
 use crate::schema;
 
@@ -194,6 +194,10 @@ settings! {
 
     /// How the engine loads and runs the model.
     engine: EngineSettings, title: "Engine", {
+        /// What computes the model: the CPU, or a GPU (`cuda`). `auto` is the first GPU that can be used, else the CPU; the
+        /// log says which and why.
+        #[schemars(title = "Device")]
+        device: Device = Device::Auto, Row { valid: &["auto", "cpu", "cuda"], invalid: &["gpu", "cuda:1"], ..ROW };
         /// Number type of the weights in memory. `auto` keeps the checkpoint's.
         #[schemars(title = "Data type")]
         dtype: Dtype = Dtype::Auto, Row { valid: &["auto", "half", "float32"], invalid: &["int4", "AUTO"], ..ROW };

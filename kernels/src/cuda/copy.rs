@@ -186,10 +186,9 @@ impl Gpu {
     /// The rows do not lie inside, or the driver fails.
     pub fn copy_2d(&self, from: View<u8>, to: View<u8>, rows: Copy2d) -> Result<(), CudaError> {
         rows.check(from.len(), to.len())?;
-        let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
         self.enqueue_2d(rows, |copy| {
-            (copy.srcMemoryType, copy.srcDevice) = (device, from.address());
-            (copy.dstMemoryType, copy.dstDevice) = (device, to.address());
+            copy.srcDevice = from.address();
+            copy.dstDevice = to.address();
         })
     }
 
@@ -209,7 +208,6 @@ impl Gpu {
         self.enqueue_2d(rows, |copy| {
             copy.srcMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_HOST;
             copy.srcHost = from.pointer(at).cast();
-            copy.dstMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
             copy.dstDevice = to.address();
         })?;
         from.copied()
@@ -229,7 +227,6 @@ impl Gpu {
         let (to, at) = to;
         rows.check(from.len(), to.len().saturating_sub(at))?;
         self.enqueue_2d(rows, |copy| {
-            copy.srcMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
             copy.srcDevice = from.address();
             copy.dstMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_HOST;
             copy.dstHost = to.pointer(at).cast();
@@ -262,12 +259,24 @@ impl Gpu {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: it is a plain structure of numbers and pointers, for which zero is valid.
-        let mut copy: sys::CUDA_MEMCPY2D = unsafe { std::mem::zeroed() };
-        copy.WidthInBytes = rows.row_bytes;
-        copy.Height = rows.n_rows;
-        copy.srcPitch = rows.from_stride;
-        copy.dstPitch = rows.to_stride;
+        let mut copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: std::ptr::null(),
+            srcDevice: 0,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: rows.from_stride,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: 0,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: rows.to_stride,
+            WidthInBytes: rows.row_bytes,
+            Height: rows.n_rows,
+        };
         places(&mut copy);
         // SAFETY: the rows lie inside both places, and a pinned buffer waits for its copies.
         check("cuMemcpy2DAsync", unsafe {
@@ -307,4 +316,105 @@ fn inside(operation: &'static str, range: &Range<usize>, len: usize) -> Result<(
 
 fn invalid(operation: &'static str, status: String) -> CudaError {
     CudaError::Driver { operation, status }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    fn numbers(n: u32) -> Vec<u32> {
+        (0..n).map(|i| i.wrapping_mul(2_654_435_761)).collect()
+    }
+
+    #[test]
+    fn what_is_copied_comes_back() {
+        testing::each_order(|gpu| {
+            let values = numbers(1000);
+            let (a, b) = (gpu.alloc(1000).unwrap(), gpu.alloc_zeroed(1000).unwrap());
+            gpu.upload(&values, a.view()).unwrap();
+            gpu.copy(a.view().range(10..500), b.view().range(0..490)).unwrap();
+            let mut got = vec![7; 1000];
+            gpu.download(b.view(), &mut got).unwrap();
+            assert_eq!((&got[..490], &got[490..]), (&values[10..500], &[0; 510][..]));
+            gpu.fill(b.view().range(5..7), 0xff).unwrap();
+            gpu.download(b.view().range(4..8), &mut got[..4]).unwrap();
+            assert_eq!(got[..4], [values[14], u32::MAX, u32::MAX, values[17]]);
+        });
+    }
+
+    #[test]
+    fn a_pinned_buffer_waits_for_its_copies() {
+        testing::each_order(|gpu| {
+            let values = numbers(256);
+            let buffer = gpu.alloc(256).unwrap();
+            let (mut up, mut down) = (gpu.alloc_pinned(256).unwrap(), gpu.alloc_pinned(256).unwrap());
+            assert!(down.as_slice().unwrap().iter().all(|&v: &u32| v == 0));
+            up.as_mut_slice().unwrap().copy_from_slice(&values);
+            gpu.upload_pinned(&up, 0..256, buffer.view()).unwrap();
+            // Were this written before the copy ran, the device would get zeros.
+            up.as_mut_slice().unwrap().fill(0);
+            gpu.download_pinned(buffer.view().range(0..100), &mut down, 100..200)
+                .unwrap();
+            assert_eq!(down.as_slice().unwrap()[100..200], values[..100]);
+        });
+    }
+
+    #[test]
+    fn rows_are_copied_at_their_distances() {
+        testing::each_order(|gpu| {
+            let bytes: Vec<u8> = (0..200).collect();
+            let (a, b) = (gpu.alloc(200).unwrap(), gpu.alloc_zeroed(40).unwrap());
+            gpu.upload(&bytes, a.view()).unwrap();
+            let rows = Copy2d {
+                row_bytes: 4,
+                n_rows: 3,
+                from_stride: 50,
+                to_stride: 10,
+            };
+            let from = a.view().range(20..200);
+            gpu.copy_2d(from, b.view(), rows).unwrap();
+            let mut host = gpu.alloc_pinned(60).unwrap();
+            let back = Copy2d {
+                from_stride: 10,
+                to_stride: 20,
+                ..rows
+            };
+            gpu.download_2d(b.view(), (&mut host, 10), back).unwrap();
+            let got = host.as_slice().unwrap().to_vec();
+            let want = |row: usize| &bytes[20 + row * 50..][..4];
+            assert_eq!(
+                [0, 1, 2].map(|row| &got[10 + row * 20..][..4]),
+                [0, 1, 2].map(want)
+            );
+            gpu.fill(a.view(), 0).unwrap();
+            let up = Copy2d {
+                from_stride: 20,
+                to_stride: 50,
+                ..rows
+            };
+            gpu.upload_2d((&host, 10), a.view(), up).unwrap();
+            let mut again = vec![0; 200];
+            gpu.download(a.view(), &mut again).unwrap();
+            assert_eq!([0, 1, 2].map(|row| &again[row * 50..][..4]), [0, 1, 2].map(want));
+            let too_long = Copy2d { n_rows: 5, ..rows };
+            assert!(gpu.copy_2d(from, b.view(), too_long).is_err());
+        });
+    }
+
+    #[test]
+    fn lengths_must_agree() {
+        let Some(gpu) = testing::gpu(0) else { return };
+        let buffer = gpu.alloc::<u32>(4).unwrap();
+        let pinned = gpu.alloc_pinned::<u32>(4).unwrap();
+        let error = gpu.upload(&[1, 2, 3], buffer.view()).unwrap_err();
+        assert_eq!(error.to_string(), "upload failed: 3 elements do not fit 4");
+        assert!(gpu.download(buffer.view(), &mut [0; 5]).is_err());
+        assert!(
+            gpu.upload_pinned(&pinned, 2..5, buffer.view().range(0..3))
+                .is_err()
+        );
+        assert!(gpu.copy(buffer.view(), buffer.view().range(0..2)).is_err());
+        gpu.upload::<u32>(&[], buffer.view().range(1..1)).unwrap();
+    }
 }

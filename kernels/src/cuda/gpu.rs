@@ -254,3 +254,48 @@ fn attribute_of(device: sys::CUdevice, attribute: Attribute) -> Result<usize, Cu
     })?;
     Ok(usize::try_from(value).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn a_card_says_what_it_is() {
+        let Some(gpu) = testing::gpu(0) else {
+            assert!(Gpu::unavailable().is_some());
+            return;
+        };
+        assert!(Gpu::count().unwrap() > 0 && Gpu::unavailable().is_none());
+        assert!(!gpu.name().is_empty() && gpu.n_sms() > 0 && gpu.capability() >= (8, 0));
+        assert!(gpu.shared_bytes_max() >= 96 << 10);
+        assert!(gpu.driver_version().starts_with("1"));
+        assert!(gpu.free_memory().unwrap() <= gpu.total_memory());
+        assert!(matches!(Gpu::open(1000), Err(CudaError::NoDevice { .. })));
+    }
+
+    #[test]
+    fn allocations_are_counted() {
+        let Some(gpu) = testing::gpu(0) else { return };
+        let before = gpu.n_allocations();
+        let buffer = gpu.alloc::<f32>(5).unwrap();
+        let _pinned = gpu.alloc_pinned::<f32>(5).unwrap();
+        let _empty = gpu.alloc::<f32>(0).unwrap();
+        gpu.fill(buffer.view(), 0).unwrap();
+        assert_eq!(gpu.n_allocations(), before + 2);
+        assert_eq!((buffer.len(), buffer.view().len()), (5, 5));
+    }
+
+    #[test]
+    fn an_event_follows_the_work_in_front_of_it() {
+        testing::each_order(|gpu| {
+            let event = gpu.event().unwrap();
+            assert!(event.is_done().unwrap());
+            let buffer = gpu.alloc::<f32>(100).unwrap();
+            gpu.fill(buffer.view(), 1).unwrap();
+            gpu.record(&event).unwrap();
+            event.wait().unwrap();
+            assert!(event.is_done().unwrap());
+        });
+    }
+}

@@ -85,3 +85,40 @@ impl Drop for Graph {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+
+    #[test]
+    fn a_replay_reads_what_the_buffers_hold_then() {
+        testing::each_order(|gpu| {
+            let (from, to) = (gpu.alloc(64).unwrap(), gpu.alloc_zeroed(64).unwrap());
+            gpu.upload(&[1u32; 64], from.view()).unwrap();
+            let graph = gpu.capture(|| gpu.copy(from.view(), to.view())).unwrap();
+            let mut got = [9; 64];
+            gpu.download(to.view(), &mut got).unwrap();
+            assert_eq!(got, [0; 64], "recording does not run");
+            for value in [3u32, 4] {
+                gpu.upload(&[value; 64], from.view()).unwrap();
+                gpu.replay(&graph).unwrap();
+                gpu.download(to.view(), &mut got).unwrap();
+                assert_eq!(got, [value; 64]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_recording_that_fails_leaves_the_stream_usable() {
+        let Some(gpu) = testing::gpu(0) else { return };
+        let buffer = gpu.alloc_zeroed::<u32>(4).unwrap();
+        let refused = gpu.capture(|| gpu.upload(&[1; 4], buffer.view()));
+        assert!(refused.is_err());
+        let waits = gpu.capture(|| gpu.synchronize());
+        assert!(waits.is_err());
+        gpu.upload(&[5; 4], buffer.view()).unwrap();
+        let mut got = [0; 4];
+        gpu.download(buffer.view(), &mut got).unwrap();
+        assert_eq!(got, [5; 4]);
+    }
+}

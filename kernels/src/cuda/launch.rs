@@ -216,3 +216,73 @@ fn launch_error(launch: &Launch, error: CudaError) -> CudaError {
         error => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    /// A kernel of the program: `add(float* x, const float* y, unsigned n, float scale)`.
+    const ADD: Launch = Launch {
+        kernel: "add",
+        grid: [2, 1, 1],
+        block: 256,
+        shared_bytes: 0,
+        overlap: Overlap::None,
+    };
+
+    #[test]
+    fn arguments_are_compared_with_the_kernel() {
+        testing::each_order(|gpu| {
+            let (x, y) = (gpu.alloc_zeroed::<f32>(100).unwrap(), gpu.alloc(100).unwrap());
+            gpu.upload(&[1.5; 100], y.view()).unwrap();
+            let pointers = [Arg::from(x.view()), Arg::from(y.view())];
+            let args = [pointers[0], pointers[1], Arg::U32(100), Arg::F32(2.0)];
+            gpu.launch(&ADD, &args).unwrap();
+            let mut got = [0.0; 100];
+            gpu.download(x.view(), &mut got).unwrap();
+            assert_eq!(got, [3.0; 100]);
+            let of = |args: &[Arg<'_>]| gpu.launch(&ADD, args).unwrap_err().to_string();
+            assert_eq!(
+                of(&args[..3]),
+                "add: argument 3 is the end of the list, the kernel takes 4"
+            );
+            let wide = [pointers[0], pointers[1], Arg::U64(100), Arg::F32(2.0)];
+            assert_eq!(of(&wide), "add: argument 2 is U64(100), the kernel takes 4 bytes");
+        });
+    }
+
+    #[test]
+    fn a_launch_that_cannot_be_names_its_sizes() {
+        let Some(gpu) = testing::gpu(0) else { return };
+        let x = gpu.alloc_zeroed::<f32>(4).unwrap();
+        let args = [
+            Arg::from(x.view()),
+            Arg::from(x.view()),
+            Arg::U32(4),
+            Arg::F32(0.0),
+        ];
+        let wide = Launch { block: 512, ..ADD };
+        let greedy = Launch {
+            shared_bytes: gpu.shared_bytes_max() + 1,
+            ..ADD
+        };
+        for launch in [wide, greedy] {
+            let error = gpu.launch(&launch, &args).unwrap_err();
+            assert!(
+                matches!(error, CudaError::Launch { kernel: "add", .. }),
+                "{error}"
+            );
+        }
+        let absent = Launch {
+            kernel: "no_such_kernel",
+            ..ADD
+        };
+        assert!(matches!(
+            gpu.launch(&absent, &args),
+            Err(CudaError::NoKernel { .. })
+        ));
+        gpu.launch(&ADD, &args).unwrap();
+        gpu.synchronize().unwrap();
+    }
+}

@@ -18,9 +18,6 @@ use super::error::CudaError;
 use super::gpu::Gpu;
 use super::view::View;
 
-/// Working memory of the library's kernels: what its documentation recommends for Hopper.
-const WORKSPACE_BYTES: usize = 32 << 20;
-
 /// Plans that are kept. A model has a few dozen, one for each matrix and bucket of rows.
 const N_PLANS_MAX: usize = 4096;
 
@@ -163,6 +160,9 @@ impl<T: LtElement> LtProduct<T> {
 const ALIGNMENT: usize = 16;
 
 impl Lt {
+    /// Working memory of the library's kernels: what its documentation recommends for Hopper.
+    pub const WORKSPACE_BYTES: usize = 32 << 20;
+
     /// Opens the library for a card. `None`: it is not installed.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Lt {
             handle,
             // SAFETY: it has no arguments.
             version: unsafe { lt::cublasLtGetVersion() },
-            workspace: gpu.alloc(WORKSPACE_BYTES)?,
+            workspace: gpu.alloc(Lt::WORKSPACE_BYTES)?,
             plans: Mutex::default(),
             gpu: gpu.clone(),
         }))

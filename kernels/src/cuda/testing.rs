@@ -4,8 +4,11 @@ use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use super::buffer::DeviceBuffer;
 use super::driver::load_driver;
+use super::element::Element;
 use super::gpu::Gpu;
+use super::view::View;
 
 /// Orders of blocks and warps under which a kernel is tested.
 const N_ORDERS: u32 = 8;
@@ -119,4 +122,24 @@ fn library() -> libloading::Library {
     let folder = standin().expect("it was found before");
     // SAFETY: it is the library that `driver` has loaded; its initialisers have run.
     unsafe { libloading::Library::new(folder.join(STANDIN)) }.expect("the stand-in can be loaded")
+}
+
+/// A copy of `values` on the device.
+///
+/// # Panics
+/// The device fails.
+pub fn uploaded<T: Element>(gpu: &Gpu, values: &[T]) -> DeviceBuffer<T> {
+    let buffer = gpu.alloc(values.len()).expect("the device has memory");
+    gpu.upload(values, buffer.view()).expect("the device copies");
+    buffer
+}
+
+/// A copy of what is on the device.
+///
+/// # Panics
+/// The device fails.
+pub fn downloaded<T: Element>(gpu: &Gpu, view: View<T>) -> Vec<T> {
+    let mut values = vec![T::zeroed(); view.len()];
+    gpu.download(view, &mut values).expect("the device copies");
+    values
 }

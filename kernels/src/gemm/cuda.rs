@@ -3,9 +3,13 @@
 mod experts;
 mod gemv;
 mod input;
+mod library;
 mod linear;
 mod per_head;
 mod scratch;
+mod stream;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 use super::K_MAX;

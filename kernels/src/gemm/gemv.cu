@@ -60,10 +60,7 @@ __device__ __forceinline__ void multiply(const uint4 (&pieces)[2][DEPTH], const 
   for (int i = 0; i < DEPTH; i++) {
     float w[2][PIECE<T>];
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-      if constexpr (sizeof(T) == 4) unpack(pieces[r][i], w[r]);
-      else unpack<T>(pieces[r][i], w[r]);
-    }
+    for (int r = 0; r < 2; r++) unpack(pieces[r][i], w[r], T());
 #pragma unroll
     for (int m = 0; m < M; m++) {
 #pragma unroll

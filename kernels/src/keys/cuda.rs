@@ -1,5 +1,8 @@
 //! Queries, keys and values on the device.
 
+#[cfg(test)]
+mod tests;
+
 use crate::cuda::{Arg, Gpu, Launch, Overlap, View};
 use crate::error::{Contract, KernelError};
 use crate::heads::Heads;

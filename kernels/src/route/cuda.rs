@@ -1,5 +1,8 @@
 //! The choice of experts on the device. The host never sees it: what follows reads it there.
 
+#[cfg(test)]
+mod tests;
+
 use super::{ExpertGroups, GroupScore, Lengths, Scoring};
 use crate::cuda::{Arg, DeviceBuffer, Gpu, Launch, Overlap, View};
 use crate::error::{Contract, KernelError};

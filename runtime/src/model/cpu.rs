@@ -5,21 +5,21 @@
 
 mod arena;
 mod cache;
-mod inputs;
 mod ops;
 
 use kernels::{AttentionTiles, CpuContext, KernelError, Routing, embed};
 
 use super::checkpoint::Weights;
+use super::inputs::Inputs;
 use super::kv_layout::KvLayout;
 use super::program::{Op, Program};
 use super::rope::RopeSpec;
+use super::spans::{Spans, StepSizes};
 use super::spec::MatrixId;
 use crate::batch::{Batch, BlockMove, StepError};
 
-use arena::{Arena, Buffers, StepRows};
+use arena::{Arena, Buffers};
 pub(super) use cache::Cache;
-use inputs::Inputs;
 use ops::Execution;
 
 /// A program with everything that its execution needs.
@@ -70,6 +70,11 @@ impl Cpu {
         })
     }
 
+    /// The weights.
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// The cache.
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
@@ -96,9 +101,10 @@ impl Cpu {
     pub(super) fn execute(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), StepError> {
         let n_outputs = batch.logits_at.len() + batch.pooled_rows.len();
         output.resize(n_outputs * self.program.buffer(self.program.output).width, 0.0);
-        self.inputs.read(batch, &self.cache)?;
-        let step = StepRows::of(&self.program, batch);
-        let arena = self.arena.of_step(&step)?;
+        let (n_groups, block_size) = (self.cache.groups().len(), self.cache.block_size());
+        self.inputs.read(batch, n_groups, block_size)?;
+        let spans = Spans::new(&self.program, StepSizes::of(batch));
+        let arena = self.arena.of_step(spans.n_floats())?;
         let mut execution = Execution {
             context: &self.context,
             program: &self.program,
@@ -106,7 +112,8 @@ impl Cpu {
             cache: &mut self.cache,
             batch,
             inputs: &self.inputs,
-            buffers: Buffers::new(&self.program, step, arena, output),
+            spans,
+            buffers: Buffers::new(arena, output),
             routing: &mut self.routing,
             tiles: &mut self.tiles,
             unit_scales: &self.unit_scales,

@@ -8,35 +8,23 @@ use std::sync::Arc;
 use kernels::CpuContext;
 
 use super::check::{Limits, check_batch, inconsistent};
-use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Weights, dummy_weights};
+use super::checkpoint::LoadProgress;
 use super::config::{Fields, eos_token_ids, invalid, read_json};
-use super::cpu::Cpu;
 use super::error::ModelError;
+use super::executor::{Executor, Parts};
 use super::families;
 use super::kv_layout::KvLayout;
 use super::modules::{Modules, trained_len};
 use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::rope::RopeSpec;
-use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec, WeightList};
+use super::source::{LoadOptions, Source};
+use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec};
 use super::unread;
 use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
 
 /// Largest hf_quant_config.json: the largest ones list a few thousand layers.
 const QUANTIZATION_BYTES_MAX: u64 = 8 << 20;
-
-/// How to load a model.
-#[derive(Debug, Clone, Default)]
-pub struct LoadOptions {
-    /// Which files to read the weights from.
-    pub format: LoadFormat,
-    /// In which dtype to keep the weights.
-    pub dtype: DtypeChoice,
-    /// Compute threads; by default as many as the process may use.
-    pub n_threads: Option<usize>,
-    /// Longest sequence; by default the model's context.
-    pub max_model_len: Option<u32>,
-}
 
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +82,7 @@ pub struct Model {
     is_causal: bool,
     /// How vectors are made, `None` if the model generates.
     pooling: Option<Pooling>,
-    /// Kinds of segments that the model distinguishes.
-    executor: Cpu,
+    executor: Executor,
     /// The pooled vectors of a step, one after another.
     pooled: Vec<f32>,
     /// The step that is computed when it is collected.
@@ -145,9 +132,16 @@ impl Model {
             options,
             progress,
         };
-        let weights = context.enter(|| source.weights(&list, &spec.ignored))?;
         let layout = KvLayout::of(&network);
         let program = lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind);
+        let parts = Parts {
+            context,
+            program,
+            layout,
+            ropes: &network.ropes,
+            tokens: network.embedding.tokens,
+        };
+        let executor = parts.load(&options.device, &source, (&list, &spec.ignored))?;
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),
@@ -160,16 +154,16 @@ impl Model {
             eos_token_ids,
             n_layers: spec.layers.len(),
             n_params: list.n_params(),
-            weights_bytes: weights.size_bytes(),
-            kv_bytes_per_token: layout.token_bytes() as u64,
-            dtype: weights.matrix(network.embedding.tokens).weight.dtype().name(),
+            weights_bytes: executor.weights_bytes(),
+            kv_bytes_per_token: executor.kv_bytes_per_token() as u64,
+            dtype: executor.dtype(network.embedding.tokens).name(),
             n_token_types: network.embedding.types.map(|types| types.n_rows),
         };
         Ok(Model {
             info,
             is_causal: network.is_causal,
             pooling,
-            executor: Cpu::new(context, program, weights, layout, &network.ropes)?,
+            executor,
             ropes: network.ropes,
             pooled: Vec::new(),
             submitted: None,
@@ -195,9 +189,7 @@ impl Model {
         block_size: usize,
         n_host_blocks: usize,
     ) -> Result<(), ModelError> {
-        self.executor
-            .cache_mut()
-            .allocate(n_blocks, block_size, n_host_blocks)
+        self.executor.allocate(n_blocks, block_size, n_host_blocks)
     }
 
     /// Runs one step and writes its result into `output`, whose memory is used again: a step that is not larger than
@@ -242,8 +234,8 @@ impl Model {
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<(), StepError> {
-        let cache = self.executor.cache();
-        if cache.n_blocks() == 0 {
+        let cache = self.executor.cache_facts();
+        if cache.n_blocks == 0 {
             return Err(inconsistent("there is no cache".to_owned()));
         }
         let limits = Limits {
@@ -252,10 +244,10 @@ impl Model {
             pools: self.pooling.is_some(),
             generates: self.pooling.is_none(),
             whole_prompts: self.whole_prompts(),
-            groups: cache.groups(),
-            block_size: cache.block_size(),
-            n_blocks: cache.n_blocks(),
-            n_host_blocks: cache.n_host_blocks(),
+            groups: self.executor.groups(),
+            block_size: cache.block_size,
+            n_blocks: cache.n_blocks,
+            n_host_blocks: cache.n_host_blocks,
         };
         check_batch(batch, &limits)
     }
@@ -267,7 +259,7 @@ impl Forward for Model {
     }
 
     fn kv_groups(&self) -> Vec<KvGroup> {
-        self.executor.cache().groups().to_vec()
+        self.executor.groups().to_vec()
     }
 
     fn whole_prompts(&self) -> bool {
@@ -291,26 +283,6 @@ impl Forward for Model {
     fn collect(&mut self) -> Result<StepOutput, StepError> {
         let batch = self.submitted.take().ok_or_else(StepError::not_submitted)?;
         self.forward(&batch)
-    }
-}
-
-/// Where weights come from.
-struct Source<'a> {
-    dir: &'a Path,
-    config: &'a Fields,
-    options: &'a LoadOptions,
-    progress: &'a (dyn Fn(LoadProgress) + Sync),
-}
-
-impl Source<'_> {
-    /// The weights of a description: from the checkpoint's files, or made up.
-    fn weights(&self, list: &WeightList, ignored: &[String]) -> Result<Weights, ModelError> {
-        let LoadOptions { format, dtype, .. } = *self.options;
-        if format == LoadFormat::Dummy {
-            return dummy_weights(list, dtype, self.config.dtype()?);
-        }
-        let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
-        Loader::new(&checkpoint, dtype, self.progress).load(list)
     }
 }
 

@@ -121,6 +121,10 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
             Reason::InvalidCheckpoint,
             "Check the repository and its revision; delete a damaged copy from the cache.",
         ),
+        ModelError::NoDevice { .. } => (
+            Reason::GPUUnavailable,
+            "Request a GPU with resources.gpu and install its driver on the node, or set DEVICE=cpu.",
+        ),
         ModelError::Kernel(_) => (Reason::CrashLoop, "This is a bug; the log has the details."),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::chain;
+use crds::settings::Device as DeviceSetting;
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
@@ -20,7 +21,7 @@ use crate::engine::{
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
-use crate::model::{LoadOptions, Model, ModelInfo, Outline, Task};
+use crate::model::{Device, LoadOptions, Model, ModelError, ModelInfo, Outline, Task};
 use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
@@ -136,6 +137,7 @@ impl Loading {
             "parsers chosen"
         );
         let options = LoadOptions {
+            device: device(config.engine.device())?,
             format: config.engine.load_format(),
             dtype: config.engine.dtype(),
             n_threads: None,
@@ -174,6 +176,20 @@ impl Loading {
             info,
         })
     }
+}
+
+/// What computes, by the setting.
+fn device(setting: DeviceSetting) -> Result<Device, ModelError> {
+    let device = match setting {
+        DeviceSetting::Cpu => Device::Cpu,
+        DeviceSetting::Cuda => Device::cuda()?,
+        DeviceSetting::Auto => Device::cuda().unwrap_or_else(|error| {
+            tracing::info!(%error, "the CPU computes");
+            Device::Cpu
+        }),
+    };
+    tracing::info!(%device, "device chosen");
+    Ok(device)
 }
 
 /// Checks that the model has every kind of segment with which the tokenizer marks pairs. A text of its own is kind 0.

@@ -82,11 +82,16 @@ pub(crate) struct Answer {
 }
 
 impl Serving {
-    /// Loads the checkpoint in `dir` and starts an engine.
+    /// Loads the checkpoint in `dir` and starts an engine on the CPU.
     pub(crate) fn start(dir: &Path, setup: Setup) -> Serving {
+        Serving::with(dir, setup, LoadOptions::default())
+    }
+
+    /// Loads the checkpoint in `dir` with these options and starts an engine.
+    pub(crate) fn with(dir: &Path, setup: Setup, options: LoadOptions) -> Serving {
         let options = LoadOptions {
             n_threads: Some(1),
-            ..LoadOptions::default()
+            ..options
         };
         let mut model = Model::load(dir, &options, &|_| {}).unwrap();
         let info = model.info().clone();

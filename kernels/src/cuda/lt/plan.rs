@@ -10,7 +10,7 @@ use lt::{
 use super::super::error::CudaError;
 use super::super::view::View;
 use super::algorithm::Algorithm;
-use super::{ALIGNMENT, LtElement, LtProduct, LtStrides, WORKSPACE_BYTES, invalid, status};
+use super::{ALIGNMENT, Lt, LtElement, LtProduct, LtStrides, invalid, status};
 
 /// `CUBLAS_OP_T`
 const TRANSPOSED: i32 = 1;
@@ -153,7 +153,7 @@ impl Plan {
                 &mut result,
             )
         })?;
-        if result.workspaceSize > WORKSPACE_BYTES {
+        if result.workspaceSize > Lt::WORKSPACE_BYTES {
             return Err(invalid(format!(
                 "the algorithm needs {} bytes of working memory",
                 result.workspaceSize
@@ -313,7 +313,7 @@ impl Preferences {
         })?;
         made.set(
             Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-            WORKSPACE_BYTES as u64,
+            Lt::WORKSPACE_BYTES as u64,
         )?;
         // Sums over parts of k are added in f32 in a fixed order, or there are no parts.
         let in_order = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;

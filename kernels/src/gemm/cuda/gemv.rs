@@ -1,15 +1,16 @@
 //! Products of a few rows: a warp takes two rows of the weight, and the norm is part of the kernel.
 
 use super::input::norm_code;
-use super::{Linear, ProductThen, then_args};
+use super::linear::Linear;
+use super::{ProductThen, then_args};
 use crate::cuda::{Arg, Gpu, Launch, Overlap};
 use crate::error::KernelError;
 use crate::weight::DType;
 
-/// Most rows of a product that this computes.
-pub(super) fn rows_max(gpu: &Gpu) -> usize {
+/// Most rows of a product that this computes on a card of this capability.
+pub(super) fn rows_max((major, _): (u32, u32)) -> usize {
     // From Hopper on, tiles of its matrix units pay earlier.
-    if gpu.capability().0 >= 9 { 4 } else { 8 }
+    if major >= 9 { 4 } else { 8 }
 }
 
 /// Rows of the weight that a block takes.

@@ -3,7 +3,7 @@
 use super::input::{self, Input};
 use super::scratch::rows_bytes;
 use super::tile::{self, Rows, TileProduct, Tiles, Weights};
-use super::{K_MAX, ProductScratch, ProductThen, RowNorm, gemv};
+use super::{K_MAX, ProductScratch, ProductThen, RowNorm, gemv, library, stream};
 use crate::columns::Columns;
 use crate::cuda::{Gpu, View};
 use crate::error::{Contract, KernelError};
@@ -76,18 +76,74 @@ pub fn linear(gpu: &Gpu, op: &Linear<'_>) -> Result<(), KernelError> {
     if m == 0 {
         return Ok(());
     }
-    if m <= gemv::rows_max(gpu) {
-        return gemv::run(gpu, op, m);
-    }
-    linear_in_tiles(gpu, op, m)
+    run(gpu, op, (m, way(gpu.capability(), op, m)))
 }
 
-/// Any product: the rows are made ready, then multiplied in tiles.
-fn linear_in_tiles(gpu: &Gpu, op: &Linear<'_>, m: usize) -> Result<(), KernelError> {
+/// Which kernels compute a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A warp for two rows of the weight, the norm fused.
+    Gemv,
+    /// Hopper's copy engine and matrix units.
+    Stream,
+    /// cuBLASLt.
+    Library,
+    /// Tiles, on any card and for any type.
+    Tiles,
+}
+
+/// The choice, in one place. Below `rows_max` rows the weight's bytes decide, above 64 the arithmetic does.
+pub(super) fn way(capability: (u32, u32), op: &Linear<'_>, m: usize) -> Way {
+    let can_stream = stream::can(capability, &op.weight, op.then);
+    match m {
+        m if m <= gemv::rows_max(capability) => Way::Gemv,
+        m if m <= stream::ROWS_MAX && can_stream => Way::Stream,
+        m if m > stream::ROWS_MAX && op.scratch.library().is_some() && library::can(op) => Way::Library,
+        _ => Way::Tiles,
+    }
+}
+
+/// Computes `op` for `m` rows.
+pub(super) fn run(gpu: &Gpu, op: &Linear<'_>, (m, way): (usize, Way)) -> Result<(), KernelError> {
+    if way == Way::Gemv {
+        return gemv::run(gpu, op, m);
+    }
     let contract = Contract("linear");
+    let input = input_of(op, m)?;
+    input::prepare(gpu, &input)?;
+    let tiles = Tiles::of_linear(m, &op.weight);
+    match (way, op.scratch.library()) {
+        (Way::Stream, _) => stream::run(
+            gpu,
+            op,
+            (m, input.out),
+            op.scratch.of_tiles(contract, gpu, &tiles)?,
+        ),
+        (Way::Library, Some(lt)) => library::run(gpu, lt, op, (m, input.out)),
+        _ => {
+            let product = TileProduct {
+                weights: Weights::One(op.weight, op.bias),
+                x: input.prepared(),
+                m,
+                out: Rows {
+                    address: op.out.range(op.out_columns.first..op.out.len()).address(),
+                    row_stride: op.out_columns.row_stride,
+                    step: 0,
+                },
+                out_dtype: DType::F32,
+                then: op.then,
+                tiles,
+                working: op.scratch.of_tiles(contract, gpu, &tiles)?,
+            };
+            tile::run(gpu, &product)
+        }
+    }
+}
+
+/// The rows of `op` as a product reads them.
+fn input_of(op: &Linear<'_>, m: usize) -> Result<Input, KernelError> {
     let Matrix { n_cols: k, dtype, .. } = op.weight;
-    let rows = op.scratch.rows(contract, rows_bytes(dtype, m, k))?;
-    let input = Input {
+    Ok(Input {
         x: op.x.range(op.x_columns.first..op.x.len()).address(),
         row_stride: op.x_columns.row_stride,
         heads: (1, 0),
@@ -97,23 +153,6 @@ fn linear_in_tiles(gpu: &Gpu, op: &Linear<'_>, m: usize) -> Result<(), KernelErr
         factors: None,
         norm: op.norm,
         dtype,
-        out: rows,
-    };
-    input::prepare(gpu, &input)?;
-    let tiles = Tiles::of_linear(m, &op.weight);
-    let product = TileProduct {
-        weights: Weights::One(op.weight, op.bias),
-        x: input.prepared(),
-        m,
-        out: Rows {
-            address: op.out.range(op.out_columns.first..op.out.len()).address(),
-            row_stride: op.out_columns.row_stride,
-            step: 0,
-        },
-        out_dtype: DType::F32,
-        then: op.then,
-        tiles,
-        working: op.scratch.of_tiles(contract, gpu, &tiles)?,
-    };
-    tile::run(gpu, &product)
+        out: op.scratch.rows(Contract("linear"), rows_bytes(dtype, m, k))?,
+    })
 }

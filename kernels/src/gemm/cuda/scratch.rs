@@ -1,8 +1,9 @@
 //! Working memory of products: what an op computes on its way to the result. Ops run one after the other, so that all
 //! share it.
 
+use super::stream;
 use super::tile::{self, Tiles};
-use crate::cuda::{DeviceBuffer, Gpu, View};
+use crate::cuda::{DeviceBuffer, Gpu, Lt, View};
 use crate::error::{Contract, KernelError};
 use crate::weight::{DType, Matrix, MatrixList};
 
@@ -18,6 +19,7 @@ pub struct ProductScratch {
     partial: DeviceBuffer<f32>,
     /// Blocks that are done with a tile. All are zero between two kernels.
     counters: DeviceBuffer<u32>,
+    library: Option<Lt>,
 }
 
 /// The most that a list of products needs. Its methods take the largest number of rows of each.
@@ -29,14 +31,23 @@ pub struct ScratchSizes {
     /// Tokens of the widest tile.
     tile_tokens: usize,
     counters: usize,
+    /// Whether there are products that cuBLASLt computes where it is installed.
+    has_library_rows: bool,
 }
 
 impl ScratchSizes {
     /// Also enough for [`linear`](super::linear) of `m` rows.
     pub fn linear(self, m: usize, weight: &Matrix) -> ScratchSizes {
+        let n = weight.n_rows;
+        let has_library_rows = m > stream::ROWS_MAX && weight.dtype != DType::F32;
         let needs = ScratchSizes {
             rows: rows_bytes(weight.dtype, m, weight.n_cols),
-            between: m * weight.n_rows * size_of::<f32>(),
+            between: if has_library_rows {
+                (m * n).min(PRODUCT_FLOATS.max(n)) * size_of::<f32>()
+            } else {
+                0
+            },
+            has_library_rows,
             ..ScratchSizes::of_tiles(&Tiles::of_linear(m, weight))
         };
         self.or(needs)
@@ -81,13 +92,19 @@ impl ScratchSizes {
             computed: self.computed.max(other.computed),
             tile_tokens: self.tile_tokens.max(other.tile_tokens),
             counters: self.counters.max(other.counters),
+            has_library_rows: self.has_library_rows || other.has_library_rows,
         }
     }
 
     /// Bytes of a [`ProductScratch`] of these sizes.
     pub fn size_bytes(&self, gpu: &Gpu) -> usize {
         let floats = self.computed + self.counters + partial_len(gpu, self.tile_tokens);
-        self.rows + self.between + floats * size_of::<f32>()
+        let library = if self.has_library_rows {
+            Lt::WORKSPACE_BYTES
+        } else {
+            0
+        };
+        self.rows + self.between + floats * size_of::<f32>() + library
     }
 }
 
@@ -103,7 +120,17 @@ impl ProductScratch {
             computed: gpu.alloc(sizes.computed)?,
             partial: gpu.alloc(partial_len(gpu, sizes.tile_tokens))?,
             counters: gpu.alloc_zeroed(sizes.counters)?,
+            library: if sizes.has_library_rows {
+                Lt::open(gpu)?
+            } else {
+                None
+            },
         })
+    }
+
+    /// cuBLASLt, if it is installed and has products to compute.
+    pub(super) fn library(&self) -> Option<&Lt> {
+        self.library.as_ref()
     }
 
     /// Room for `len` activations as a product reads them.
@@ -150,6 +177,9 @@ fn first(op: Contract, view: View<u8>, size_bytes: usize) -> Result<View<u8>, Ke
     )?;
     Ok(view.range(0..size_bytes))
 }
+
+/// Most floats of gates and ups that are computed at a time: 64 MiB, enough rows to use a weight well.
+pub(super) const PRODUCT_FLOATS: usize = 16 << 20;
 
 /// Bytes of `m` rows of `k` activations of a dtype, which start on 16 bytes each.
 pub(super) fn rows_bytes(dtype: DType, m: usize, k: usize) -> usize {

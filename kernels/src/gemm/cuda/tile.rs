@@ -155,7 +155,7 @@ pub(super) fn run(gpu: &Gpu, op: &TileProduct<'_>) -> Result<(), KernelError> {
 }
 
 /// Blocks that share the tiles: constant for the same shapes on the same device.
-fn n_blocks(gpu: &Gpu, tiles: &Tiles) -> usize {
+pub(super) fn n_blocks(gpu: &Gpu, tiles: &Tiles) -> usize {
     let n_useful = (tiles.n_tiles_max * tiles.n_steps).div_ceil(STEPS_MIN);
     n_useful.clamp(1, n_blocks_max(gpu))
 }

@@ -1,0 +1,171 @@
+//! The executor of a loaded program: on the processor, or on a card.
+
+use kernels::{CpuContext, DType};
+
+use super::checkpoint::{InMemory, Weights};
+use super::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Cuda};
+use super::device::Device;
+use super::error::ModelError;
+use super::kv_layout::KvLayout;
+use super::program::Program;
+use super::rope::RopeSpec;
+use super::source::Source;
+use super::spec::{MatrixId, WeightList};
+use crate::batch::{Batch, BlockMove, KvGroup, StepError};
+
+/// A program with its weights and cache, where it is computed.
+#[derive(Debug)]
+pub(super) enum Executor {
+    Cpu(Box<Cpu>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<Cuda>),
+}
+
+/// What an executor is made of, beside weights.
+pub(super) struct Parts<'a> {
+    pub(super) context: CpuContext,
+    pub(super) program: Program,
+    pub(super) layout: KvLayout,
+    pub(super) ropes: &'a [RopeSpec],
+    /// The embedding, whose dtype stands for that of the model.
+    pub(super) tokens: MatrixId,
+}
+
+/// The sizes of a cache.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CacheFacts {
+    pub(super) block_size: usize,
+    pub(super) n_blocks: usize,
+    pub(super) n_host_blocks: usize,
+}
+
+impl Parts<'_> {
+    /// Loads the weights of a description to a device.
+    pub(super) fn load(
+        self,
+        device: &Device,
+        source: &Source<'_>,
+        list: (&WeightList, &[String]),
+    ) -> Result<Executor, ModelError> {
+        match device {
+            Device::Cpu => {
+                let (matrices, vectors) = self.context.enter(|| source.weights(list, &InMemory))?;
+                let weights = Weights { matrices, vectors };
+                let cpu = Cpu::new(self.context, self.program, weights, self.layout, self.ropes)?;
+                Ok(Executor::Cpu(Box::new(cpu)))
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => {
+                let place = cuda::OnDevice(gpu.clone());
+                let (matrices, vectors) = self.context.enter(|| source.weights(list, &place))?;
+                let weights = cuda::Weights { matrices, vectors };
+                let dtype = weights.dtype(self.tokens);
+                let layout = (self.layout, dtype);
+                let cuda = Cuda::new(gpu.clone(), self.program, weights, layout, self.ropes)?;
+                Ok(Executor::Cuda(Box::new(cuda)))
+            }
+        }
+    }
+}
+
+impl Executor {
+    /// Bytes of the weights.
+    pub(super) fn weights_bytes(&self) -> u64 {
+        match self {
+            Executor::Cpu(cpu) => cpu.weights().size_bytes(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.weights().size_bytes(),
+        }
+    }
+
+    /// How the numbers of a matrix are stored.
+    pub(super) fn dtype(&self, id: MatrixId) -> DType {
+        match self {
+            Executor::Cpu(cpu) => cpu.weights().matrix(id).weight.dtype(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.weights().dtype(id),
+        }
+    }
+
+    /// Bytes that a token takes in the cache, in all groups together.
+    pub(super) fn kv_bytes_per_token(&self) -> usize {
+        match self {
+            Executor::Cpu(cpu) => cpu.cache().token_bytes(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.token_bytes(),
+        }
+    }
+
+    /// Takes memory for a cache; what was there is gone.
+    ///
+    /// # Errors
+    /// There is no room, or a size is zero.
+    pub(super) fn allocate(
+        &mut self,
+        n_blocks: usize,
+        block_size: usize,
+        n_host_blocks: usize,
+    ) -> Result<(), ModelError> {
+        match self {
+            Executor::Cpu(cpu) => cpu.cache_mut().allocate(n_blocks, block_size, n_host_blocks),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => Ok(cuda.allocate(n_blocks, block_size, n_host_blocks)?),
+        }
+    }
+
+    /// Groups of layers.
+    pub(super) fn groups(&self) -> &[KvGroup] {
+        match self {
+            Executor::Cpu(cpu) => cpu.cache().groups(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.groups(),
+        }
+    }
+
+    /// The sizes of the cache, all zero before memory was taken.
+    pub(super) fn cache_facts(&self) -> CacheFacts {
+        match self {
+            Executor::Cpu(cpu) => {
+                let cache = cpu.cache();
+                CacheFacts {
+                    block_size: cache.block_size(),
+                    n_blocks: cache.n_blocks(),
+                    n_host_blocks: cache.n_host_blocks(),
+                }
+            }
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => CacheFacts {
+                block_size: cuda.block_size(),
+                n_blocks: cuda.n_blocks(),
+                n_host_blocks: cuda.n_host_blocks(),
+            },
+        }
+    }
+
+    /// Does checked moves, one after the other.
+    ///
+    /// # Errors
+    /// A block is beyond the cache, or the device fails.
+    pub(super) fn move_blocks(&mut self, moves: &[BlockMove]) -> Result<(), StepError> {
+        match self {
+            Executor::Cpu(cpu) => cpu.move_blocks(moves),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.move_blocks(moves),
+        }
+    }
+
+    /// Executes the program for a checked batch of at least one row. `output` becomes one row for each token of
+    /// [`Batch::logits_at`] or each sequence of [`Batch::pooled_rows`].
+    ///
+    /// # Errors
+    /// There is no memory for a step of this size, an op refuses its operands, or the device fails.
+    pub(super) fn execute(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), StepError> {
+        match self {
+            Executor::Cpu(cpu) => cpu.execute(batch, output),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.execute(batch, output),
+        }
+    }
+}
