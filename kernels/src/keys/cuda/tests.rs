@@ -44,7 +44,14 @@ struct Norms {
 fn cases() -> impl Strategy<Value = Case> {
     let shapes = (1..5_usize, 1..7_usize, 1..6_usize, 1..150_usize, 0..5_usize);
     let norms = proptest::array::uniform4(any::<bool>());
-    let options = (norms, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), 0..76_usize);
+    let options = (
+        norms,
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        0..76_usize,
+    );
     let dtypes = prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::BF16)];
     (shapes, options, 1..20_usize, dtypes).prop_map(|(shapes, options, block_size, dtype)| {
         let (n_tokens, n_q_heads, n_kv_heads, head_dim, gap) = shapes;
@@ -64,7 +71,11 @@ fn cases() -> impl Strategy<Value = Case> {
             },
             kind: if is_layer { NormKind::Layer } else { NormKind::Rms },
             half_dim: half_dim.min(head_dim / 2),
-            pairs: if are_neighbours { RopePairs::Interleaved } else { RopePairs::HalfSplit },
+            pairs: if are_neighbours {
+                RopePairs::Interleaved
+            } else {
+                RopePairs::HalfSplit
+            },
             own_query_table,
             block_size,
             dtype,
@@ -74,7 +85,9 @@ fn cases() -> impl Strategy<Value = Case> {
 
 /// Numbers between -2 and 2 that differ from place to place.
 fn numbers(n: usize, seed: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i * 37 + seed * 101) % 389) as f32 / 97.25 - 2.0).collect()
+    (0..n)
+        .map(|i| ((i * 37 + seed * 101) % 389) as f32 / 97.25 - 2.0)
+        .collect()
 }
 
 impl Case {
@@ -127,7 +140,11 @@ impl Case {
                 let op = Norm {
                     x: None,
                     out: x,
-                    heads: if self.norms.over_all_heads { heads.as_one() } else { heads },
+                    heads: if self.norms.over_all_heads {
+                        heads.as_one()
+                    } else {
+                        heads
+                    },
                     kind: self.kind,
                     weight: Some(&weight),
                     bias: Some(&bias),
@@ -161,8 +178,14 @@ impl Case {
 
     /// The slot of each token; the last one has none.
     fn slots(&self) -> Vec<i32> {
-        let mut slots: Vec<i32> = (0..self.n_tokens as i32).map(|token| (token * 5 + 3) % self.n_slots() as i32).collect();
-        slots[self.n_tokens - 1] = if self.gap % 2 == 0 { -1 } else { self.n_slots() as i32 };
+        let mut slots: Vec<i32> = (0..self.n_tokens as i32)
+            .map(|token| (token * 5 + 3) % self.n_slots() as i32)
+            .collect();
+        slots[self.n_tokens - 1] = if self.gap % 2 == 0 {
+            -1
+        } else {
+            self.n_slots() as i32
+        };
         slots
     }
 
@@ -174,7 +197,9 @@ impl Case {
 
 /// The caches of one layer, filled with bytes that no op writes.
 fn pages(gpu: &Gpu, shape: KvShape, sizes: KvSizes) -> (DeviceBuffer<u8>, KvPages) {
-    let memory = gpu.alloc::<u8>(sizes.n_blocks * sizes.block_bytes(&[shape])).unwrap();
+    let memory = gpu
+        .alloc::<u8>(sizes.n_blocks * sizes.block_bytes(&[shape]))
+        .unwrap();
     gpu.fill(memory.view(), 0xA5).unwrap();
     let pages = KvBlocks::new(memory.view(), &[shape], sizes).unwrap().pages(0);
     (memory, pages)
@@ -184,7 +209,11 @@ fn pages(gpu: &Gpu, shape: KvShape, sizes: KvSizes) -> (DeviceBuffer<u8>, KvPage
 fn row(bytes: &[u8], pages: &KvPages, (slot, head): (usize, usize), is_value: bool) -> Option<Vec<f32>> {
     let (block, row) = (slot / pages.block_size, slot % pages.block_size);
     let (key_groups, value_groups) = (pages.key_groups(), pages.value_groups());
-    let groups = if is_value { key_groups..key_groups + value_groups } else { 0..key_groups };
+    let groups = if is_value {
+        key_groups..key_groups + value_groups
+    } else {
+        0..key_groups
+    };
     let page = (block * pages.shape.n_heads + head) * (key_groups + value_groups);
     let mut found = Vec::new();
     for group in groups {
@@ -209,7 +238,10 @@ fn check_row(got: &[f32], want: &[f32], dtype: DType) {
         DType::BF16 => 8e-3,
     };
     for (got, want) in got.iter().zip(want) {
-        assert!((got - want).abs() <= unit * want.abs().max(1.0), "{dtype:?} {got} {want}");
+        assert!(
+            (got - want).abs() <= unit * want.abs().max(1.0),
+            "{dtype:?} {got} {want}"
+        );
     }
 }
 
@@ -223,8 +255,9 @@ fn run(gpu: &Gpu, case: &Case) {
     };
     let (memory, pages) = pages(gpu, shape, sizes);
     let [queries, keys_at, _] = case.parts();
-    let vectors: Vec<[DeviceBuffer<f32>; 2]> =
-        (0..3).map(|part| case.vectors(part).map(|vector| uploaded(gpu, &vector))).collect();
+    let vectors: Vec<[DeviceBuffer<f32>; 2]> = (0..3)
+        .map(|part| case.vectors(part).map(|vector| uploaded(gpu, &vector)))
+        .collect();
     let head_norm = |part: usize| HeadNorm {
         kind: case.kind,
         weight: Some(vectors[part][0].view()),
@@ -262,14 +295,23 @@ fn run(gpu: &Gpu, case: &Case) {
         slots: slots.view(),
     };
     keys(gpu, op).unwrap();
-    check(case, &downloaded(gpu, x.view()), &downloaded(gpu, memory.view()), &pages);
+    check(
+        case,
+        &downloaded(gpu, x.view()),
+        &downloaded(gpu, memory.view()),
+        &pages,
+    );
 }
 
 fn check(case: &Case, got: &[f32], bytes: &[u8], pages: &KvPages) {
     let qkv = numbers(case.n_tokens * case.row_stride(), 1);
     let want = case.expected(&qkv);
     let [queries, keys_at, values] = case.parts();
-    let rows = |of: &[f32]| of.chunks_exact(case.row_stride()).map(<[f32]>::to_vec).collect::<Vec<_>>();
+    let rows = |of: &[f32]| {
+        of.chunks_exact(case.row_stride())
+            .map(<[f32]>::to_vec)
+            .collect::<Vec<_>>()
+    };
     let mut written = vec![false; case.n_slots()];
     for ((got, want), slot) in rows(got).iter().zip(rows(&want)).zip(case.slots()) {
         let range = |heads: Heads| heads.first..heads.first + heads.width();
@@ -300,13 +342,16 @@ fn the_device_agrees_with_what_the_cpu_composes() {
             failure_persistence: None,
             ..Config::default()
         };
-        let mut runner = TestRunner::new_with_rng(config, proptest::test_runner::TestRng::deterministic_rng(
-            proptest::test_runner::RngAlgorithm::ChaCha,
-        ));
-        runner.run(&cases(), |case| {
-            run(gpu, &case);
-            Ok(())
-        }).unwrap();
+        let mut runner = TestRunner::new_with_rng(
+            config,
+            proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        );
+        runner
+            .run(&cases(), |case| {
+                run(gpu, &case);
+                Ok(())
+            })
+            .unwrap();
     });
 }
 
@@ -320,7 +365,10 @@ fn the_device_makes_latent_keys_ready() {
         head_dim,
     };
     let key_dim = rank + 2 * half_dim;
-    let (q, short) = (numbers(n_tokens * heads.row_stride, 2), numbers(n_tokens * key_dim, 3));
+    let (q, short) = (
+        numbers(n_tokens * heads.row_stride, 2),
+        numbers(n_tokens * key_dim, 3),
+    );
     let weight = numbers(rank, 4);
     let mut table = RopeTable::default();
     table.extend(&[5, 6, 900], &[1.0, 0.5, 0.1, 0.01], 1.0).unwrap();
@@ -328,7 +376,17 @@ fn the_device_makes_latent_keys_ready() {
     let (mut want_q, mut want_short) = (q.clone(), short.clone());
     let turn = |x: &mut [f32], heads, from| {
         let pairs = RopePairs::Interleaved;
-        rope(&context, Rope { x, heads, from, pairs, table: &table }).unwrap();
+        rope(
+            &context,
+            Rope {
+                x,
+                heads,
+                from,
+                pairs,
+                table: &table,
+            },
+        )
+        .unwrap();
     };
     turn(&mut want_q, heads, turn_from);
     turn(&mut want_short, Heads::whole(key_dim), rank);
@@ -431,8 +489,14 @@ fn shapes_that_disagree_are_refused() {
         keys(gpu, op).unwrap();
         let wrong = [
             Keys { keys: heads(5), ..op },
-            Keys { slots: slots.view().range(0..1), ..op },
-            Keys { qkv: x.view().range(0..23), ..op },
+            Keys {
+                slots: slots.view().range(0..1),
+                ..op
+            },
+            Keys {
+                qkv: x.view().range(0..23),
+                ..op
+            },
         ];
         assert!(wrong.into_iter().all(|op| keys(gpu, op).is_err()));
     });
