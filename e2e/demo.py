@@ -80,6 +80,8 @@ def next_commands(status: dict, name: str, namespace: str) -> str:
   kubectl port-forward -n {namespace} svc/{name} 8080:80 &
   {question.command("localhost:8080", status["modelName"])}
   kubectl scale mdep {name} -n {namespace} --replicas=2
+  kubectl port-forward -n slipway-system svc/slipway-gateway 8090:80 &
+  curl -s localhost:8090/v1/models                         # one address for all models
   ls examples/                                             # GPUs, gated repositories, claims, API keys
   make cluster-down                                        # when you are done
 """

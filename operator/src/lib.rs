@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod context;
 pub mod controller;
+pub mod gateway;
 pub mod health;
 pub mod leader;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -12,6 +13,7 @@ use kube::Client;
 use operator::{
     context::Installation,
     controller::{self, Process},
+    gateway::{self, Strategy},
     health,
     leader::Candidate,
     metrics::Metrics,
@@ -22,6 +24,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Reconciles ModelDeployments of the slipway.dev API group.
@@ -36,6 +39,8 @@ struct Cli {
 enum Command {
     /// Watch ModelDeployments and reconcile them until SIGTERM or SIGINT.
     Run(Run),
+    /// Serve all models at one address: forward each request to a replica of the model that it names.
+    Gateway(Gateway),
 }
 
 #[derive(Debug, Args)]
@@ -63,18 +68,75 @@ struct Run {
     log_level: String,
 }
 
+#[derive(Debug, Args)]
+struct Gateway {
+    /// Address for clients.
+    #[arg(long, env = "LISTEN", default_value = "[::]:8000")]
+    listen: SocketAddr,
+    /// Address on which /livez, /readyz and /metrics are served.
+    #[arg(long, env = "CONTROL_LISTEN", default_value = "[::]:8001")]
+    control_listen: SocketAddr,
+    /// Namespaces whose ModelDeployments it serves, with commas between them. Default: all.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// How a replica is chosen.
+    #[arg(long, env = "STRATEGY", value_enum, default_value_t)]
+    strategy: Strategy,
+    /// Longest time in seconds that a request waits for a ready replica.
+    #[arg(long, env = "HOLD_TIMEOUT_SECONDS", default_value_t = 600)]
+    hold_timeout_seconds: u64,
+    /// Seconds from SIGTERM to the end of new connections.
+    #[arg(long, env = "SHUTDOWN_DELAY_SECONDS", default_value_t = 5)]
+    shutdown_delay_seconds: u64,
+    /// Log filter, in the syntax of Rust's tracing.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     // Two TLS providers can be in one build; without a choice the client panics.
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
-    let Command::Run(options) = Cli::parse().command;
+    let command = Cli::parse().command;
+    let log_level = match &command {
+        Command::Run(options) => &options.log_level,
+        Command::Gateway(options) => &options.log_level,
+    };
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&options.log_level).context("--log-level")?)
+        .with_env_filter(EnvFilter::try_new(log_level).context("--log-level")?)
         .json()
         .init();
-    run(options).await
+    match command {
+        Command::Run(options) => run(options).await,
+        Command::Gateway(options) => serve_gateway(options).await,
+    }
+}
+
+async fn serve_gateway(options: Gateway) -> anyhow::Result<()> {
+    let client = Client::try_default()
+        .await
+        .context("no kubeconfig and no pod's service account")?;
+    let ports = gateway::Ports {
+        clients: listen(options.listen).await?,
+        control: listen(options.control_listen).await?,
+    };
+    let (stop, stopped) = (CancellationToken::new(), stopped()?);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        stopped.await;
+        stopping.cancel();
+    });
+    let options = gateway::Options {
+        namespaces: options.watch_namespaces,
+        strategy: options.strategy,
+        hold_timeout: Duration::from_secs(options.hold_timeout_seconds),
+        shutdown_delay: Duration::from_secs(options.shutdown_delay_seconds),
+    };
+    gateway::run(client, options, ports, stop)
+        .await
+        .context("the client for requests to replicas")
 }
 
 async fn run(options: Run) -> anyhow::Result<()> {

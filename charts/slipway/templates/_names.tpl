@@ -27,3 +27,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end -}}
 {{- end }}
+
+{{/* The name of the gateway's objects. */}}
+{{- define "slipway.gateway" -}}
+{{ printf "%s-gateway" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The labels that select the gateway's pods. */}}
+{{- define "slipway.gatewaySelector" -}}
+app.kubernetes.io/name: slipway-gateway
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "slipway.gatewayLabels" -}}
+{{ include "slipway.gatewaySelector" . }}
+app.kubernetes.io/component: gateway
+app.kubernetes.io/part-of: slipway
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}

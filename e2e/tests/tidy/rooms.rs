@@ -60,6 +60,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
                 "context health leader metrics names reconcile watched",
             ),
             ("reconcile", "context names pods polls watched written"),
+            ("gateway", "metrics names"),
             ("leader", ""),
             ("health", "metrics"),
             ("context", "backoff metrics names polls probe watched written"),
@@ -71,6 +72,30 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("names", ""),
             ("metrics", ""),
             ("backoff", ""),
+        ],
+    ),
+    (
+        "operator/src/gateway",
+        &[
+            (
+                "routes",
+                "balance body destination directory error forward listing loads metrics",
+            ),
+            ("watching", "directory"),
+            ("server", ""),
+            ("listing", "directory"),
+            (
+                "forward",
+                "balance body destination directory error held loads metrics",
+            ),
+            ("held", "body directory error metrics"),
+            ("loads", "directory"),
+            ("destination", "directory error"),
+            ("body", "error"),
+            ("error", "directory"),
+            ("metrics", "directory"),
+            ("balance", ""),
+            ("directory", ""),
         ],
     ),
     (
