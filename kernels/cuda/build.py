@@ -19,12 +19,13 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(KERNELS / "cuda"))
+import evidence  # noqa: E402
 import toolkit  # noqa: E402
 
 TARGETS_ALL = "80 86 89 90a"
 # Later cards compile this one when the program starts.
 PTX = "80"
-FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-lineinfo"]
+FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings"]
 HEADERS = KERNELS / "src" / "cuda"
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 ID_MARK = b"slipway-build-id:"
@@ -77,7 +78,12 @@ def fatbins(cache, targets):
         nvcc = toolkit.nvcc()
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda item: compile_fatbin(nvcc, targets, *item), missing.items()))
-    remove_others((cache / "fatbin"), set(kept.values()))
+    report = cache / "evidence.txt"
+    if targets == TARGETS_ALL.split():
+        report.write_text(evidence.HEADER + "".join(evidence_of(path) for _, path in sorted(kept.items())))
+    else:
+        report.unlink(missing_ok=True)
+    remove_others(cache / "fatbin", {path.stem for path in kept.values()})
     return {name: path.read_bytes() for name, path in sorted(kept.items())}
 
 
@@ -103,10 +109,19 @@ def compile_fatbin(nvcc, targets, source, path):
     half.rename(path)
 
 
+def evidence_of(fatbin):
+    """The lines of an image, kept beside it."""
+    path = fatbin.with_suffix(".txt")
+    if not path.exists():
+        lines = "".join(evidence.evidence(fatbin))
+        path.write_text(lines)
+    return path.read_text()
+
+
 def remove_others(folder, kept):
     """Images of earlier sources, so that the folder does not grow."""
     for path in folder.glob("*"):
-        if path not in kept:
+        if path.stem not in kept:
             path.unlink()
 
 

@@ -186,10 +186,9 @@ impl Gpu {
     /// The rows do not lie inside, or the driver fails.
     pub fn copy_2d(&self, from: View<u8>, to: View<u8>, rows: Copy2d) -> Result<(), CudaError> {
         rows.check(from.len(), to.len())?;
-        let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
         self.enqueue_2d(rows, |copy| {
-            (copy.srcMemoryType, copy.srcDevice) = (device, from.address());
-            (copy.dstMemoryType, copy.dstDevice) = (device, to.address());
+            copy.srcDevice = from.address();
+            copy.dstDevice = to.address();
         })
     }
 
@@ -209,7 +208,6 @@ impl Gpu {
         self.enqueue_2d(rows, |copy| {
             copy.srcMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_HOST;
             copy.srcHost = from.pointer(at).cast();
-            copy.dstMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
             copy.dstDevice = to.address();
         })?;
         from.copied()
@@ -229,7 +227,6 @@ impl Gpu {
         let (to, at) = to;
         rows.check(from.len(), to.len().saturating_sub(at))?;
         self.enqueue_2d(rows, |copy| {
-            copy.srcMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
             copy.srcDevice = from.address();
             copy.dstMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_HOST;
             copy.dstHost = to.pointer(at).cast();
@@ -262,12 +259,24 @@ impl Gpu {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: it is a plain structure of numbers and pointers, for which zero is valid.
-        let mut copy: sys::CUDA_MEMCPY2D = unsafe { std::mem::zeroed() };
-        copy.WidthInBytes = rows.row_bytes;
-        copy.Height = rows.n_rows;
-        copy.srcPitch = rows.from_stride;
-        copy.dstPitch = rows.to_stride;
+        let mut copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: std::ptr::null(),
+            srcDevice: 0,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: rows.from_stride,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: 0,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: rows.to_stride,
+            WidthInBytes: rows.row_bytes,
+            Height: rows.n_rows,
+        };
         places(&mut copy);
         // SAFETY: the rows lie inside both places, and a pinned buffer waits for its copies.
         check("cuMemcpy2DAsync", unsafe {

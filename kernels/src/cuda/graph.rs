@@ -89,7 +89,6 @@ impl Drop for Graph {
 #[cfg(test)]
 mod tests {
     use super::super::testing;
-    use super::*;
 
     #[test]
     fn a_replay_reads_what_the_buffers_hold_then() {

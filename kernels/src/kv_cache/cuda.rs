@@ -320,3 +320,107 @@ pub fn swap_in(gpu: &Gpu, blocks: &KvBlocks, from: (&HostBlocks, u32), to: u32) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::testing::{downloaded, each_order, uploaded};
+
+    const SIZES: KvSizes = KvSizes {
+        n_blocks: 4,
+        block_size: 3,
+        dtype: DType::BF16,
+    };
+
+    /// Two layers of one size, then one of another.
+    fn shapes() -> [KvShape; 3] {
+        let latent = KvShape {
+            n_heads: 1,
+            key_dim: 70,
+            values: KvValues::InKeys { value_dim: 64 },
+        };
+        [KvShape::of_heads(2, 20), KvShape::of_heads(2, 20), latent]
+    }
+
+    /// The bytes of a block of each layer, one after the other.
+    fn block(memory: &[u8], blocks: &KvBlocks, idx: usize) -> Vec<u8> {
+        let mut at = 0;
+        let mut found = Vec::new();
+        for pages in &blocks.pages {
+            let len = pages.block_bytes();
+            found.extend_from_slice(&memory[at + idx * len..][..len]);
+            at += pages.n_blocks * len;
+        }
+        found
+    }
+
+    #[test]
+    fn pages_have_whole_groups() {
+        let [two_heads, _, latent] = shapes();
+        assert_eq!(
+            KvPages::block_bytes_of(two_heads, 3, DType::BF16),
+            2 * 2 * 3 * 128
+        );
+        assert_eq!(KvPages::block_bytes_of(two_heads, 3, DType::F32), 2 * 2 * 3 * 128);
+        assert_eq!(KvPages::block_bytes_of(latent, 3, DType::BF16), 2 * 3 * 128);
+        assert_eq!(KvPages::block_bytes_of(latent, 3, DType::F32), 3 * 3 * 128);
+    }
+
+    #[test]
+    fn blocks_move_whole_and_nothing_else_changes() {
+        each_order(|gpu| {
+            let n_bytes = SIZES.n_blocks * SIZES.block_bytes(&shapes());
+            let before: Vec<u8> = (0..n_bytes).map(|i| (i * 7 + i / 251) as u8).collect();
+            let memory = uploaded(gpu, &before);
+            let blocks = KvBlocks::new(memory.view(), &shapes(), SIZES).unwrap();
+            let is = |want: [usize; 4]| {
+                let got = downloaded(gpu, memory.view());
+                for (idx, from) in want.into_iter().enumerate() {
+                    assert_eq!(
+                        block(&got, &blocks, idx),
+                        block(&before, &blocks, from),
+                        "block {idx}"
+                    );
+                }
+            };
+            copy_block(gpu, &blocks, 2, 0).unwrap();
+            is([2, 1, 2, 3]);
+            copy_block(gpu, &blocks, 1, 1).unwrap();
+            let mut host = HostBlocks::new(gpu, &blocks, 2).unwrap();
+            assert_eq!(host.n_blocks(), 2);
+            swap_out(gpu, &blocks, 3, (&mut host, 1)).unwrap();
+            swap_out(gpu, &blocks, 1, (&mut host, 0)).unwrap();
+            copy_block(gpu, &blocks, 0, 3).unwrap();
+            is([2, 1, 2, 2]);
+            swap_in(gpu, &blocks, (&host, 1), 1).unwrap();
+            swap_in(gpu, &blocks, (&host, 0), 2).unwrap();
+            is([2, 3, 1, 2]);
+            assert!(copy_block(gpu, &blocks, 4, 0).is_err() && copy_block(gpu, &blocks, 0, 4).is_err());
+            assert!(swap_out(gpu, &blocks, 0, (&mut host, 2)).is_err());
+            assert!(swap_in(gpu, &blocks, (&host, 2), 0).is_err());
+        });
+    }
+
+    #[test]
+    fn memory_that_makes_no_cache_is_refused() {
+        each_order(|gpu| {
+            let memory = gpu
+                .alloc::<u8>(SIZES.n_blocks * SIZES.block_bytes(&shapes()))
+                .unwrap();
+            let refused = |len: usize, shapes: &[KvShape], sizes| {
+                KvBlocks::new(memory.view().range(0..len), shapes, sizes).is_err()
+            };
+            assert!(refused(memory.len() - 1, &shapes(), SIZES));
+            assert!(refused(0, &[], SIZES));
+            assert!(refused(0, &shapes(), KvSizes { n_blocks: 0, ..SIZES }));
+            assert!(refused(
+                0,
+                &shapes(),
+                KvSizes {
+                    block_size: 0,
+                    ..SIZES
+                }
+            ));
+        });
+    }
+}

@@ -1,5 +1,6 @@
 //! Which kernels compute an attention, and their launches.
 
+use super::workspace::{Items, Work};
 use super::{Attention, Step};
 use crate::cuda::{Arg, Gpu, Launch, Overlap};
 use crate::error::KernelError;
@@ -10,11 +11,15 @@ use crate::weight::DType;
 pub(super) enum Path {
     /// Every shape and option, with sums and products in f32.
     General,
-    /// 16-bit keys and values of up to 256 elements: `decode` for rows with one new token, `prefill` for
-    /// the others.
+    /// 16-bit keys and values of up to 256 elements, on tensor cores.
     Tensor {
         /// Groups of 128 bytes of a key, and of a value.
         groups: usize,
+    },
+    /// 16-bit keys of 9 groups whose beginnings are the values, on tensor cores.
+    Latent {
+        /// Rows of a tile, a token and a head each, for which shared memory suffices.
+        rows_max: usize,
     },
 }
 
@@ -24,26 +29,58 @@ pub(super) struct PathLaunch {
     pub(super) more: Vec<Arg<'static>>,
 }
 
+/// A kernel for rows with one new token, whose resident blocks share chunks of contexts.
+#[derive(Clone, Copy)]
+pub(super) struct Decode {
+    /// Its names for f16 and bf16.
+    names: [&'static str; 2],
+    threads: usize,
+    /// Positions of a tile.
+    tile: usize,
+    /// Most query heads of an item.
+    heads: usize,
+    /// Shared memory beside the plan.
+    shared_bytes: usize,
+}
+
+/// A kernel for rows with several new tokens: a block for each tile of queries.
+#[derive(Clone, Copy)]
+struct Prefill {
+    /// Its names for f16 and bf16.
+    names: [&'static str; 2],
+    threads: usize,
+    /// Rows of a tile: a token and one of the heads that share keys.
+    rows: usize,
+    shared_bytes: usize,
+}
+
 /// Threads, and positions of a tile, of the general kernel.
 const GENERAL_THREADS: usize = 128;
 
-/// Positions of a tile of keys in prefill.
-const PREFILL_TILE: usize = 64;
-
+/// Bytes of a row of a group.
 const GROUP_BYTES: usize = 128;
 
-/// A prefill kernel.
-struct Prefill {
-    /// The longest head.
-    dim: usize,
-    /// Queries of a tile: a token and one of the heads that share keys.
-    rows: usize,
-    /// Its names for f16 and bf16.
-    names: [&'static str; 2],
+/// The decode kernels for heads of 1 to 4 groups, as `DecodeShape` of `decode.cuh`.
+const DECODES: [Decode; 4] = [
+    decode(1, 4, 4, ["attend_decode_1_f16", "attend_decode_1_bf16"]),
+    decode(2, 4, 2, ["attend_decode_2_f16", "attend_decode_2_bf16"]),
+    decode(3, 2, 3, ["attend_decode_3_f16", "attend_decode_3_bf16"]),
+    decode(4, 2, 2, ["attend_decode_4_f16", "attend_decode_4_bf16"]),
+];
+
+const fn decode(groups: usize, warps: usize, stages: usize, names: [&'static str; 2]) -> Decode {
+    let tile = warps * 16;
+    Decode {
+        names,
+        threads: 32 * warps,
+        tile,
+        heads: 16,
+        shared_bytes: stages * 2 * groups * tile * GROUP_BYTES,
+    }
 }
 
-/// The prefill kernels, those for shorter heads first.
-const PREFILLS: [Prefill; 6] = [
+/// The prefill kernels and their longest heads, as `PrefillShape` of `prefill.cuh`.
+const PREFILLS: [(usize, Prefill); 6] = [
     prefill(64, 128, ["attend_prefill_64_f16", "attend_prefill_64_bf16"]),
     prefill(80, 128, ["attend_prefill_80_f16", "attend_prefill_80_bf16"]),
     prefill(96, 128, ["attend_prefill_96_f16", "attend_prefill_96_bf16"]),
@@ -52,67 +89,47 @@ const PREFILLS: [Prefill; 6] = [
     prefill(256, 64, ["attend_prefill_256_f16", "attend_prefill_256_bf16"]),
 ];
 
-const fn prefill(dim: usize, rows: usize, names: [&'static str; 2]) -> Prefill {
-    Prefill { dim, rows, names }
+const fn prefill(dim: usize, rows: usize, names: [&'static str; 2]) -> (usize, Prefill) {
+    let positions = 64;
+    let kernel = Prefill {
+        names,
+        threads: 2 * rows,
+        rows,
+        shared_bytes: dim.div_ceil(64) * GROUP_BYTES * (rows + 2 * positions),
+    };
+    (dim, kernel)
 }
 
-/// A decode kernel; `kernel.cu` has the same table as `DecodeShape`.
-pub(super) struct Decode {
-    warps: usize,
-    stages: usize,
-    /// Its names for f16 and bf16.
-    names: [&'static str; 2],
+/// Rows of a tile of the latent kernels, most first.
+const LATENT_ROWS: [usize; 2] = [64, 16];
+
+/// Shared memory of a latent kernel beside the plan, as `LatentShape` of `latent.cuh`.
+const fn latent_bytes(rows: usize) -> usize {
+    let (groups, tile, stages) = (9, 32, 2);
+    let parts = if rows == 16 { 2 } else { 1 };
+    let scores = parts * rows * (tile + 8) * 4;
+    let weights = rows * (tile * 2 + 16);
+    groups * GROUP_BYTES * (rows + stages * tile) + scores + weights
 }
 
-/// The decode kernels for heads of 1 to 4 groups.
-const DECODES: [Decode; 4] = [
-    decode(4, 4, ["attend_decode_1_f16", "attend_decode_1_bf16"]),
-    decode(4, 2, ["attend_decode_2_f16", "attend_decode_2_bf16"]),
-    decode(2, 3, ["attend_decode_3_f16", "attend_decode_3_bf16"]),
-    decode(2, 2, ["attend_decode_4_f16", "attend_decode_4_bf16"]),
-];
-
-const fn decode(warps: usize, stages: usize, names: [&'static str; 2]) -> Decode {
-    Decode { warps, stages, names }
-}
-
-/// Query heads that an item of `decode` has at most: the rows of a product on the tensor cores.
-const HEADS_PER_ITEM: usize = 16;
-
-/// The work of `decode` for heads in groups.
-#[derive(Clone, Copy)]
-pub(super) struct Items {
-    /// Query heads of an item.
-    pub(super) n_heads: usize,
-    /// Items of a chunk: heads of the cache times parts of their group.
-    pub(super) per_chunk: usize,
-}
-
-impl Items {
-    pub(super) fn of(n_kv_heads: usize, group: usize) -> Items {
-        let n_heads = group.min(HEADS_PER_ITEM);
-        Items {
-            n_heads,
-            per_chunk: n_kv_heads * group.div_ceil(n_heads),
-        }
-    }
-}
-
-/// Blocks of `decode` that stay on the device: two for each multiprocessor, one on cards with little shared memory.
-pub(super) fn resident_blocks(gpu: &Gpu) -> usize {
-    let per_sm = if gpu.shared_bytes_max() < 128 << 10 { 1 } else { 2 };
-    gpu.n_sms() * per_sm
-}
+/// Shared memory that a plan and a kernel's own variables may take beside what its shape takes.
+const PLAN_BYTES: usize = 2 << 10;
 
 impl Path {
     /// The fastest path that computes the operation: tensor cores need 16-bit pages, and Ampere or later.
     pub(super) fn of(gpu: &Gpu, op: &Attention<'_>) -> Path {
-        let groups = op.cache.key_groups();
-        let fits = groups == op.cache.value_groups() && groups <= DECODES.len();
-        if op.cache.dtype != DType::F32 && fits && gpu.capability() >= (8, 0) {
-            Path::Tensor { groups }
-        } else {
-            Path::General
+        let (key_groups, own_groups) = (op.cache.key_groups(), op.cache.value_groups());
+        if op.cache.dtype == DType::F32 || gpu.capability() < (8, 0) {
+            return Path::General;
+        }
+        if key_groups == own_groups && key_groups <= DECODES.len() {
+            return Path::Tensor { groups: key_groups };
+        }
+        let is_latent = key_groups == 9 && own_groups == 0 && op.cache.shape.value_dim() <= 512;
+        let fits = |rows: &&usize| latent_bytes(**rows) + PLAN_BYTES <= gpu.shared_bytes_max();
+        match LATENT_ROWS.iter().find(fits) {
+            Some(&rows_max) if is_latent => Path::Latent { rows_max },
+            _ => Path::General,
         }
     }
 
@@ -123,17 +140,60 @@ impl Path {
         step: Step,
         n_resident: usize,
     ) -> Result<Vec<PathLaunch>, KernelError> {
-        let Path::Tensor { groups } = self else {
+        let Some((prefill, decode)) = self.kernels(op, step) else {
             return Ok(vec![general(op, step)]);
         };
         let mut launches = Vec::new();
         if op.n_single_rows < step.n_rows {
-            launches.push(prefill_launch(op, step));
+            launches.push(prefill_launch(&prefill, op, step));
         }
         if op.n_single_rows > 0 {
-            launches.push(decode_launch(op, step, Grid::of(n_resident, op, step, groups))?);
+            launches.push(decode_launch(&decode, op, step, n_resident)?);
         }
         Ok(launches)
+    }
+
+    /// The kernels for rows with several new tokens, and with one.
+    fn kernels(self, op: &Attention<'_>, step: Step) -> Option<(Prefill, Decode)> {
+        match self {
+            Path::General => None,
+            Path::Tensor { groups } => {
+                let longest = op.cache.shape.key_dim.max(op.cache.shape.value_dim());
+                let prefill = PREFILLS.iter().find(|(dim, _)| longest <= *dim)?.1;
+                Some((prefill, *DECODES.get(groups - 1)?))
+            }
+            Path::Latent { rows_max } => {
+                let decode_rows = if step.group <= 16 { 16 } else { rows_max };
+                Some((latent_prefill(rows_max), latent_decode(decode_rows)))
+            }
+        }
+    }
+}
+
+fn latent_prefill(rows: usize) -> Prefill {
+    let names = match rows {
+        64 => ["attend_latent_prefill_64_f16", "attend_latent_prefill_64_bf16"],
+        _ => ["attend_latent_prefill_16_f16", "attend_latent_prefill_16_bf16"],
+    };
+    Prefill {
+        names,
+        threads: 256,
+        rows,
+        shared_bytes: latent_bytes(rows),
+    }
+}
+
+fn latent_decode(rows: usize) -> Decode {
+    let names = match rows {
+        64 => ["attend_latent_decode_64_f16", "attend_latent_decode_64_bf16"],
+        _ => ["attend_latent_decode_16_f16", "attend_latent_decode_16_bf16"],
+    };
+    Decode {
+        names,
+        threads: 256,
+        tile: 32,
+        heads: rows,
+        shared_bytes: latent_bytes(rows),
     }
 }
 
@@ -165,62 +225,51 @@ fn of_dtype(names: [&'static str; 2], dtype: DType) -> &'static str {
 }
 
 /// One block for each tile of a row's queries; a bound of their number is known.
-fn prefill_launch(op: &Attention<'_>, step: Step) -> PathLaunch {
-    let shape = op.cache.shape;
-    let longest = shape.key_dim.max(shape.value_dim());
-    let last = &PREFILLS[PREFILLS.len() - 1];
-    let kernel = PREFILLS
-        .iter()
-        .find(|kernel| longest <= kernel.dim)
-        .unwrap_or(last);
+fn prefill_launch(kernel: &Prefill, op: &Attention<'_>, step: Step) -> PathLaunch {
     let n_tiles = step.n_tokens * step.group / kernel.rows + step.n_rows - op.n_single_rows;
     PathLaunch {
         launch: Launch {
             kernel: of_dtype(kernel.names, op.cache.dtype),
-            grid: [n_tiles as u32, shape.n_heads as u32, 1],
-            block: 2 * kernel.rows as u32,
-            shared_bytes: kernel.dim.div_ceil(64) * GROUP_BYTES * (kernel.rows + 2 * PREFILL_TILE),
+            grid: [n_tiles as u32, op.cache.shape.n_heads as u32, 1],
+            block: kernel.threads as u32,
+            shared_bytes: kernel.shared_bytes,
             overlap: Overlap::Previous,
         },
         more: Vec::new(),
     }
 }
 
-/// Resident blocks that share the items of a launch.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    groups: usize,
-    n_blocks: usize,
-}
-
-impl Grid {
-    /// No more blocks than there can be items.
-    pub(super) fn of(n_resident: usize, op: &Attention<'_>, step: Step, groups: usize) -> Grid {
-        let tile = DECODES[groups - 1].warps * 16;
-        let n_tiles = (op.cache.n_blocks * op.cache.block_size).div_ceil(tile) + step.n_rows;
-        let items = Items::of(op.cache.shape.n_heads, step.group);
-        Grid {
-            groups,
-            n_blocks: n_resident.min(n_tiles * items.per_chunk),
-        }
-    }
-}
-
-/// Resident blocks, which share chunks of the rows' contexts.
-fn decode_launch(op: &Attention<'_>, step: Step, grid: Grid) -> Result<PathLaunch, KernelError> {
-    let kernel = &DECODES[grid.groups - 1];
-    let items = Items::of(op.cache.shape.n_heads, step.group);
-    op.workspace
-        .check(grid.n_blocks, step.n_rows, items, op.cache.shape.value_dim())?;
-    let stage_bytes = 2 * grid.groups * kernel.warps * 16 * GROUP_BYTES;
+/// Resident blocks, but no more than there can be items.
+fn decode_launch(
+    kernel: &Decode,
+    op: &Attention<'_>,
+    step: Step,
+    n_resident: usize,
+) -> Result<PathLaunch, KernelError> {
+    let shape = op.cache.shape;
+    let items = Items::of(shape.n_heads, step.group, kernel.heads);
+    let n_tiles = (op.cache.n_blocks * op.cache.block_size).div_ceil(kernel.tile) + step.n_rows;
+    let n_blocks = n_resident.min(n_tiles * items.per_chunk);
+    let work = Work {
+        n_blocks,
+        n_rows: step.n_rows,
+        value_dim: shape.value_dim(),
+    };
+    op.workspace.check(work, items)?;
     Ok(PathLaunch {
         launch: Launch {
             kernel: of_dtype(kernel.names, op.cache.dtype),
-            grid: [grid.n_blocks as u32, 1, 1],
-            block: 32 * kernel.warps as u32,
-            shared_bytes: kernel.stages * stage_bytes + (step.n_rows + 1) * 4,
+            grid: [n_blocks as u32, 1, 1],
+            block: kernel.threads as u32,
+            shared_bytes: kernel.shared_bytes + (step.n_rows + 1) * 4,
             overlap: Overlap::Previous,
         },
         more: op.workspace.arguments(),
     })
+}
+
+/// Blocks that stay on the device: two for each multiprocessor, one on cards with little shared memory.
+pub(super) fn resident_blocks(gpu: &Gpu) -> usize {
+    let per_sm = if gpu.shared_bytes_max() < 128 << 10 { 1 } else { 2 };
+    gpu.n_sms() * per_sm
 }

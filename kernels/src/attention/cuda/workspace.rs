@@ -1,6 +1,6 @@
 //! Working memory of attention on the device: parts of results, and how many of them have arrived.
 
-use super::path::{Items, resident_blocks};
+use super::path::resident_blocks;
 use crate::cuda::{Arg, DeviceBuffer, Gpu};
 use crate::error::{Contract, KernelError};
 
@@ -35,10 +35,17 @@ impl AttentionWorkspace {
     ) -> Result<AttentionWorkspace, KernelError> {
         let (mut n_floats, mut n_counters) = (0, 0);
         for size in sizes {
-            let items = Items::of(size.n_kv_heads, size.n_heads / size.n_kv_heads.max(1));
-            let needs = needs(resident_blocks(gpu), n_rows_max, items, size.value_dim);
-            n_floats = needs.0.max(n_floats);
-            n_counters = needs.1.max(n_counters);
+            let group = size.n_heads / size.n_kv_heads.max(1);
+            let work = Work {
+                n_blocks: resident_blocks(gpu),
+                n_rows: n_rows_max,
+                value_dim: size.value_dim,
+            };
+            for heads in HEADS {
+                let needs = work.needs(Items::of(size.n_kv_heads, group, heads));
+                n_floats = needs.0.max(n_floats);
+                n_counters = needs.1.max(n_counters);
+            }
         }
         Ok(AttentionWorkspace {
             partials: gpu.alloc(n_floats)?,
@@ -52,14 +59,8 @@ impl AttentionWorkspace {
     }
 
     /// Checks that it is large enough for a launch.
-    pub(super) fn check(
-        &self,
-        n_blocks: usize,
-        n_rows: usize,
-        items: Items,
-        value_dim: usize,
-    ) -> Result<(), KernelError> {
-        let (n_floats, n_counters) = needs(n_blocks, n_rows, items, value_dim);
+    pub(super) fn check(&self, work: Work, items: Items) -> Result<(), KernelError> {
+        let (n_floats, n_counters) = work.needs(items);
         let contract = Contract("attention");
         let rule = "large enough for the rows and heads of the step";
         let len = self.partials.len();
@@ -73,10 +74,43 @@ impl AttentionWorkspace {
     }
 }
 
-/// Floats and counters for a launch: with many rows, the plan (`split.cuh`) makes at most four items for each block, and one
-/// more for each row and part.
-fn needs(n_blocks: usize, n_rows: usize, items: Items, value_dim: usize) -> (usize, usize) {
-    let n_ends = n_rows * items.per_chunk;
-    let n_items = 4 * n_blocks + n_ends;
-    (n_items * items.n_heads * (value_dim + 2), n_ends)
+/// Most query heads of an item, in the kernels that split contexts.
+const HEADS: [usize; 2] = [16, 64];
+
+/// How a kernel divides the query heads.
+#[derive(Clone, Copy)]
+pub(super) struct Items {
+    /// Query heads of an item.
+    n_heads: usize,
+    /// Items of a chunk: heads of the cache times parts of their group.
+    pub(super) per_chunk: usize,
+}
+
+impl Items {
+    /// For a kernel with at most `heads` query heads in an item.
+    pub(super) fn of(n_kv_heads: usize, group: usize, heads: usize) -> Items {
+        let n_heads = group.clamp(1, heads);
+        Items {
+            n_heads,
+            per_chunk: n_kv_heads * group.div_ceil(n_heads),
+        }
+    }
+}
+
+/// The sizes of a launch that its working memory depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Work {
+    pub(super) n_blocks: usize,
+    pub(super) n_rows: usize,
+    pub(super) value_dim: usize,
+}
+
+impl Work {
+    /// Floats and counters: with many rows, the plan (`split.cuh`) makes at most four items for each block, and one more for
+    /// each row and part.
+    fn needs(self, items: Items) -> (usize, usize) {
+        let n_ends = self.n_rows * items.per_chunk;
+        let n_items = 4 * self.n_blocks + n_ends;
+        (n_items * items.n_heads * (self.value_dim + 2), n_ends)
+    }
 }

@@ -236,3 +236,126 @@ fn any_shape_in_f32() {
         case.check_on_device(2, 1);
     }
 }
+
+#[test]
+fn decode_splits_contexts_and_joins_them() {
+    // Nine tiles of 64 positions go round a ring of four stages twice with one block; with more, chunks are joined.
+    for (head_dim, dtype, n_resident) in [
+        (64, DType::BF16, 1),
+        (80, DType::F16, 5),
+        (128, DType::BF16, 5),
+        (192, DType::F16, 1),
+        (250, DType::BF16, 2),
+    ] {
+        let case = Case {
+            n_kv_heads: 2,
+            group: 3,
+            head_dim,
+            values: KvValues::Own { value_dim: head_dim },
+            dtype,
+            rows: vec![(1, 520), (1, 1), (1, 129)],
+            ..PLAIN
+        };
+        case.check_on_device(2, n_resident);
+    }
+}
+
+#[test]
+fn decode_sees_what_each_mask_allows() {
+    for (mask, block_size) in MASKS.into_iter().zip([1, 16, 5, 32, 24]) {
+        let case = Case {
+            group: 20,
+            head_dim: 33,
+            values: KvValues::Own { value_dim: 61 },
+            block_size,
+            mask,
+            dtype: DType::BF16,
+            rows: vec![(1, 300), (1, 17), (1, 64)],
+            ..PLAIN
+        };
+        case.check_on_device(1, 3);
+    }
+}
+
+#[test]
+fn prefill_chunks_after_a_prefix_beside_single_tokens() {
+    for (head_dim, dtype, mask) in [
+        (64, DType::F16, MASKS[0]),
+        (80, DType::BF16, MASKS[2]),
+        (96, DType::F16, MASKS[3]),
+        (128, DType::BF16, MASKS[0]),
+        (192, DType::BF16, MASKS[4]),
+        (256, DType::F16, MASKS[1]),
+    ] {
+        let case = Case {
+            n_kv_heads: 2,
+            group: 3,
+            head_dim,
+            values: KvValues::Own { value_dim: head_dim },
+            mask,
+            dtype,
+            rows: vec![(22, 150), (1, 70), (7, 7), (2, 66)],
+            ..PLAIN
+        };
+        case.check_on_device(1, 3);
+    }
+}
+
+#[test]
+fn tensor_cores_shape_scores_as_the_reference() {
+    for (softcap, has_slopes, has_sinks, has_relative) in [
+        (Some(2.0), false, false, false),
+        (None, true, false, false),
+        (None, false, true, false),
+        (None, false, false, true),
+        (Some(0.5), true, true, true),
+    ] {
+        let case = Case {
+            n_kv_heads: 2,
+            group: 2,
+            head_dim: 40,
+            values: KvValues::Own { value_dim: 40 },
+            softcap,
+            has_slopes,
+            has_sinks,
+            has_relative,
+            mask: MASKS[2],
+            dtype: DType::F16,
+            rows: vec![(20, 90), (1, 300), (1, 40)],
+            ..PLAIN
+        };
+        case.check_on_device(0, 5);
+        let exact = Case {
+            dtype: DType::F32,
+            ..case
+        };
+        exact.check_on_device(0, 1);
+    }
+}
+
+#[test]
+fn latent_values_are_the_beginnings_of_keys() {
+    for (group, dtype, rows) in [
+        (16, DType::BF16, vec![(1, 200), (1, 5)]),
+        (40, DType::F16, vec![(1, 200), (1, 33), (3, 70)]),
+    ] {
+        let case = Case {
+            group,
+            head_dim: 576,
+            values: KvValues::InKeys { value_dim: 512 },
+            dtype,
+            rows,
+            ..PLAIN
+        };
+        case.check_on_device(1, 3);
+    }
+    let short = Case {
+        group: 5,
+        head_dim: 25,
+        values: KvValues::InKeys { value_dim: 17 },
+        dtype: DType::BF16,
+        rows: vec![(1, 200), (3, 5)],
+        ..PLAIN
+    };
+    short.check_on_device(1, 1);
+}
