@@ -337,7 +337,7 @@ fn many_rows_by_the_library() {
 #[test]
 fn the_choice_of_kernels() {
     each_order(|gpu| {
-        let chosen = |dtype, n, capability, m, then| {
+        let chosen = |dtype, n: usize, capability, m, then| {
             let (weight, _) = weight_of(dtype, 2, &vec![1.0; 2 * n]);
             let (_weight, matrix) = Matrix::upload(gpu, &weight).unwrap();
             let scratch = ProductScratch::new(gpu, &ScratchSizes::default()).unwrap();
