@@ -71,13 +71,20 @@ impl Execution<'_> {
     }
 
     fn xdebug(&self, idx: usize, op: &Op) -> Result<(), KernelError> {
-        if std::env::var("XDEBUG").is_err() { return Ok(()); }
+        if std::env::var("XDEBUG").is_err() {
+            return Ok(());
+        }
         let v = self.all(op.written());
         let mut h = vec![0.0; v.len()];
         self.gpu.download(v, &mut h)?;
         let text = format!("{op:?}");
         let nan = h.iter().filter(|v| v.is_nan()).count();
-        eprintln!("XD {idx} {} len {} nan {nan} first {:?}", &text[..text.len().min(60)], h.len(), &h[..4.min(h.len())]);
+        eprintln!(
+            "XD {idx} {} len {} nan {nan} first {:?}",
+            &text[..text.len().min(60)],
+            h.len(),
+            &h[..4.min(h.len())]
+        );
         Ok(())
     }
 
