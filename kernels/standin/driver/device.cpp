@@ -33,6 +33,7 @@ Settings first_settings() {
   s.sms = from_environment("SLIPWAY_STANDIN_SMS", 4);
   s.memory = from_environment("SLIPWAY_STANDIN_MEMORY", int64_t(1) << 30);
   s.watchdog_seconds = from_environment("SLIPWAY_STANDIN_WATCHDOG_SECONDS", 60);
+  s.trace = from_environment("SLIPWAY_STANDIN_TRACE", 0);
   s.fail_launch = from_environment("SLIPWAY_STANDIN_FAIL_LAUNCH", 0);
   s.lose_device = from_environment("SLIPWAY_STANDIN_LOSE_DEVICE", 0);
   s.fail_allocation = from_environment("SLIPWAY_STANDIN_FAIL_ALLOCATION", 0);
@@ -47,7 +48,7 @@ struct Field {
 std::vector<Field> settings_of(Device& d) {
   Settings& s = d.settings;
   return {{"seed", &s.seed}, {"capability", &s.capability}, {"sms", &s.sms}, {"memory", &s.memory},
-          {"watchdog_seconds", &s.watchdog_seconds}, {"fail_launch", &s.fail_launch},
+          {"watchdog_seconds", &s.watchdog_seconds}, {"trace", &s.trace}, {"fail_launch", &s.fail_launch},
           {"lose_device", &s.lose_device}, {"fail_allocation", &s.fail_allocation}};
 }
 

@@ -223,6 +223,7 @@ CUresult run_kernel(CUstream stream, const Function& f, Launch launch, const Arg
   f.kernel->run(&launch, arguments.pointers().data());
   end_kernel_run();
   end_kernel(stream->writes, triggered);
+  if (device.settings.trace) report(nullptr, "ran %s: %s", f.kernel->name, describe_writes(stream->writes).c_str());
   return CUDA_SUCCESS;
 }
 

@@ -227,6 +227,17 @@ void end_kernel(Writes& writes, bool triggered_early) {
   close_chunks();
 }
 
+// How many bytes the last kernel changed, and how many of its words are NaN as f32: to find where a NaN comes from.
+std::string describe_writes(const Writes& writes) {
+  size_t bytes = 0, n_nan = 0;
+  for (const Range& range : changed_ranges(writes.before)) {
+    bytes += range.bytes;
+    const float* words = reinterpret_cast<const float*>(range.address);
+    n_nan += std::count_if(words, words + range.bytes / 4, [](float word) { return word != word; });
+  }
+  return std::to_string(bytes) + " bytes changed, " + std::to_string(n_nan) + " words are NaN as f32";
+}
+
 void hide_unfinished() {
   recording = Recording::Off;
   hidden.clear();

@@ -20,7 +20,7 @@ namespace standin {
 
 // ---- settings of a device (README.md lists them); SLIPWAY_STANDIN_<NAME> gives the first values ----
 struct Settings {
-  int64_t seed, capability, sms, memory, watchdog_seconds;
+  int64_t seed, capability, sms, memory, watchdog_seconds, trace;
   int64_t fail_launch, lose_device, fail_allocation;   // count down with each launch or allocation; 0: never
 };
 
@@ -133,6 +133,7 @@ extern Recording recording;
 extern Writes* recorded;
 void begin_kernel(Writes& writes, bool overlaps);
 void end_kernel(Writes& writes, bool triggered_early);
+std::string describe_writes(const Writes& writes);
 void hide_unfinished();
 void show_unfinished();
 
