@@ -52,7 +52,7 @@ struct Range {
 // What kernels of a stream wrote that a kernel which overlaps with them must not read before gdc_wait.
 struct Writes {
   std::map<uint64_t, std::vector<char>> before;   // chunks as they were before the last kernel
-  std::vector<Range> unfinished;                  // what earlier kernels that may still run wrote
+  std::deque<std::vector<Range>> unfinished;      // what each earlier kernel wrote that may still run
   bool triggered_early;
 };
 
