@@ -212,7 +212,7 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-// The last release resets the context, as the driver does: memory goes, errors too.
+// The last release resets the context, as the driver does: memory goes, errors and counters too.
 API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   WITH_DRIVER();
   if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
@@ -222,6 +222,7 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   drain_context(context);
   context->sticky = CUDA_SUCCESS;
   release_all(device);
+  devices[device]->counters = {};
   return CUDA_SUCCESS;
 }
 
