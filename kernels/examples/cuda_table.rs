@@ -33,7 +33,10 @@ const MODELS: [(&str, &[(usize, usize)]); 2] = [
     ),
 ];
 const ROWS: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 2048];
-const N_REPLAYS: usize = 20;
+const N_RUNS: usize = 7;
+/// Least length of a run.
+const RUN_SECONDS: f64 = 0.02;
+const N_REPLAYS_MAX: f64 = 100.0;
 /// Products of a graph.
 const N_PRODUCTS: usize = 16;
 /// Bytes of the copies of a weight: several times the largest cache of a card.
@@ -146,18 +149,23 @@ fn fill_with_numbers(gpu: &Gpu, to: View<u8>) -> Result<(), CudaError> {
     Ok(())
 }
 
-/// Seconds of a replay.
+/// Seconds of a replay: the median of several runs, each of which is long beside the time that a wait takes.
 fn median(gpu: &Gpu, graph: &Graph) -> Result<f64, CudaError> {
-    let mut times = Vec::new();
-    for _ in 0..=N_REPLAYS {
+    let run = |n_replays: usize| {
         gpu.synchronize()?;
         let begun = Instant::now();
-        gpu.replay(graph)?;
+        for _ in 0..n_replays {
+            gpu.replay(graph)?;
+        }
         gpu.synchronize()?;
-        times.push(begun.elapsed().as_secs_f64());
-    }
+        Ok(begun.elapsed().as_secs_f64() / n_replays as f64)
+    };
     // The first replay warms up.
-    times.remove(0);
+    run(1)?;
+    let n_replays = (RUN_SECONDS / run(1)?).clamp(1.0, N_REPLAYS_MAX) as usize;
+    let mut times = (0..N_RUNS)
+        .map(|_| run(n_replays))
+        .collect::<Result<Vec<_>, CudaError>>()?;
     times.sort_by(f64::total_cmp);
-    Ok(times[N_REPLAYS / 2])
+    Ok(times[N_RUNS / 2])
 }
