@@ -80,7 +80,8 @@ pub mod gpu {
     pub use crate::route::cuda::{Route, Routing, route};
     pub use crate::rows::cuda::{CopyHeads, GatherRows, MeanOfRows, copy_heads, gather_rows, mean_of_rows};
     pub use crate::sample::cuda::{
-        Draw, Drawn, DrawnLogprobs, Draws, EditSeen, Refusal, Sample, SeenEdits, edit_seen, sample,
+        Draw, Drawn, DrawnLogprobs, Draws, EditSeen, Refusal, Sample, SampleWorkspace, SeenEdits, edit_seen,
+        sample,
     };
     pub use crate::scale::cuda::{gate_rows, multiply, scale, scale_columns, unit_scales};
     pub use crate::weight::{Matrix, MatrixList};

@@ -1,4 +1,5 @@
-"""Builds the stand-in: libcuda.so (the driver), libcublasLt.so.13, and libemukernels.so (the kernels for g++).
+"""Builds the stand-in: libcuda.so.1 (the driver), libcublasLt.so.13, libemukernels.so (the kernels for g++), and
+libplanted.so (kernels with planted faults, for the stand-in's own tests).
 
 build(Standin(...)) is called by kernels/cuda/build.py. By hand:
     python3 build.py --toolkit INCLUDE --kernels KERNEL.cu... --out FOLDER
@@ -29,7 +30,6 @@ class Standin:
     kernels: list                  # the kernel.cu files
     out: pathlib.Path
     build_id: str                  # the same as the fatbin's
-    library: str = "libemukernels.so"
 
 
 def run(command, **options):
@@ -91,25 +91,33 @@ def link(standin, library, objects, flags=()):
 def build(standin):
     """Builds what changed. Returns the folder with the libraries."""
     (standin.out / "cache").mkdir(parents=True, exist_ok=True)
+    identity = [f'-DSTANDIN_BUILD_ID="{standin.build_id}"']
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        identity = [f'-DSTANDIN_BUILD_ID="{standin.build_id}"']
-        engine = [pool.submit(object_of, standin, source, identity if source.name == "library.cpp" else ())
-                  for source in sorted((HERE / "device").glob("*.cpp"))]
-        kernels = [pool.submit(kernel_object, standin, source) for source in standin.kernels]
-        driver = [pool.submit(object_of, standin, source) for source in sorted((HERE / "driver").glob("*.cpp"))]
-        lt = [pool.submit(object_of, standin, source) for source in sorted((HERE / "cublaslt").glob("*.cpp"))]
-        results = [[future.result() for future in group] for group in (engine, kernels, driver, lt)]
-    engine, kernels, driver, lt = results
-    link(standin, standin.library, engine + kernels)
-    # cudarc opens "libcuda.so" first; a loaded library answers to its soname.
-    link(standin, "libcuda.so", driver, ["-Wl,-soname,libcuda.so", "-ldl", "-lrt"])
-    if lt:
-        link(standin, "libcublasLt.so.13", lt, ["-Wl,-soname,libcublasLt.so", standin.out / "libcuda.so"])
-    for library in ("libcuda.so",):
-        alias = standin.out / f"{library}.1"
-        if not alias.is_symlink():
-            alias.symlink_to(library)
+        def compiled(function, sources):
+            return [pool.submit(function, standin, source) for source in sources]
+        parts = {
+            "kernels": compiled(kernel_object, standin.kernels),
+            "planted": compiled(kernel_object, sorted((HERE / "planted").glob("*.cu"))),
+            "driver": compiled(object_of, sorted((HERE / "driver").glob("*.cpp"))),
+            "cublaslt": compiled(object_of, sorted((HERE / "cublaslt").glob("*.cpp"))),
+            "device": [pool.submit(object_of, standin, source, identity if source.name == "library.cpp" else ())
+                       for source in sorted((HERE / "device").glob("*.cpp"))],
+        }
+        parts = {name: [future.result() for future in futures] for name, futures in parts.items()}
+    # cudarc opens "libcuda.so" and "libcublasLt.so" first; a loaded library answers to its soname.
+    link(standin, "libemukernels.so", parts["device"] + parts["kernels"])
+    link(standin, "libplanted.so", parts["device"] + parts["planted"])
+    link(standin, "libcuda.so.1", parts["driver"], ["-Wl,-soname,libcuda.so", "-ldl", "-lrt"])
+    link(standin, "libcublasLt.so.13", parts["cublaslt"], ["-Wl,-soname,libcublasLt.so", standin.out / "libcuda.so.1"])
+    remove_others(standin, [path for objects in parts.values() for path in objects])
     return standin.out
+
+
+def remove_others(standin, kept):
+    """Objects of earlier sources, so that the folder does not grow."""
+    for path in (standin.out / "cache").glob("*.o"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def main():
@@ -118,9 +126,8 @@ def main():
     parser.add_argument("--kernels", nargs="*", default=sorted((HERE.parent / "src").rglob("*.cu")))
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--build-id", default="by hand")
-    parser.add_argument("--library", default="libemukernels.so")
     a = parser.parse_args()
-    print(build(Standin(a.toolkit, a.kernels, a.out, a.build_id, a.library)))
+    print(build(Standin(a.toolkit, a.kernels, a.out, a.build_id)))
 
 
 if __name__ == "__main__":

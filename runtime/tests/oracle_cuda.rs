@@ -51,7 +51,12 @@ fn first() {
             .iter()
             .map(|&(token, want)| (answer.logits[token] - want).abs())
             .fold(0.0, f32::max);
-        println!("{} tokens + {}: worst logit {worst:e}, {} ms", prompt.ids.len(), prompt.greedy.len(), at.elapsed().as_millis());
+        println!(
+            "{} tokens + {}: worst logit {worst:e}, {} ms",
+            prompt.ids.len(),
+            prompt.greedy.len(),
+            at.elapsed().as_millis()
+        );
         if !prompt.rope_depends_on_length {
             assert_eq!(answer.tokens, prompt.greedy);
         }

@@ -45,8 +45,8 @@ __device__ __forceinline__ void load_group(const T* row, int n_pieces, int group
   }
 }
 
-// Where element `i` of a chunk is: a lane's four neighbours lie beside those of the next lane, so that reads of 16 bytes do
-// not collide.
+// Where elements `i` to `i + 3` of a chunk are: four neighbours of a lane lie beside those of the next lane, so that reads of
+// 16 bytes do not collide.
 template <class T>
 __device__ __forceinline__ int place(int i) {
   constexpr int STEP = 32 * PIECE<T>;
@@ -117,11 +117,12 @@ __device__ __forceinline__ void gemv(const Operands<T>& of, const RowNorm& norm,
   for (int start = 0; start < of.w_stride; start += CHUNK) {
     int len = min(CHUNK, (of.w_stride - start + GROUP - 1) / GROUP * GROUP);
     __syncthreads();   // the chunk before is no longer read
-    for (int i = threadIdx.x; i < len; i += blockDim.x) {
+    for (int i = 4 * threadIdx.x; i < len; i += 4 * blockDim.x) {
 #pragma unroll
       for (int m = 0; m < M; m++) {
         const float* x = of.x + (size_t)min(m, of.m - 1) * of.x_stride;
-        xs[m * CHUNK + place<T>(i)] = start + i < of.k ? normed(norm, scales[m], x[start + i], start + i) : 0.0f;
+        float4 four = normed_four(norm, scales[m], x, start + i, of.k);
+        *reinterpret_cast<float4*>(xs + m * CHUNK + place<T>(i)) = four;
       }
     }
     __syncthreads();

@@ -1,7 +1,7 @@
 // The draw: each kept token runs with an exponential variate of its own, divided by its weight, and the smallest wins (the
 // Gumbel-max trick). A variate is a function of (seed, position, token) alone.
 #pragma once
-#include "row.cuh"
+#include "select.cuh"
 
 namespace {
 
@@ -29,32 +29,47 @@ __device__ __forceinline__ double exponential(unsigned word) {
   return -log1p(-uniform);
 }
 
-// The winner among the candidates up to `last` whose logit is at least `lowest`.
-__device__ __forceinline__ unsigned race(const float* row, int n, const Scale& scale, double lowest, Candidate last,
-                                         const Draw& draw) {
-  double best = -INFINITY;
-  unsigned winner = NONE, group = NONE;
-  Words words{};
-  for_each_logit(row, n, [&](unsigned token, float logit) {
-    if (logit == -INFINITY || (double)logit < lowest || candidate(token, logit) > last) return;
-    double log_weight = scale.log_weight(logit);
+struct Winner {
+  double score;
+  unsigned token;
+};
+
+__device__ __forceinline__ Words words_of(const Draw& draw, unsigned group) {
+  return philox(draw.seed, {{group, (unsigned)draw.position, (unsigned)(draw.position >> 32), 0}});
+}
+
+__device__ __forceinline__ unsigned word_at(const Words& words, unsigned at) {
+  return at == 0 ? words.v[0] : at == 1 ? words.v[1] : at == 2 ? words.v[2] : words.v[3];
+}
+
+__device__ __forceinline__ double score_of(const Scale& scale, float logit, unsigned word) {
+  return scale.log_weight(logit) - log(exponential(word));
+}
+
+// The winner among the candidates of a range; or the most probable token, if it scores higher.
+__device__ __forceinline__ Winner race(const Candidates& of, Range range, Candidate best, const Draw& draw) {
+  const Scale& scale = of.scale;
+  unsigned group = NONE;
+  Words words = words_of(draw, token_of(best) / 4);
+  Winner winner{score_of(scale, logit_of(best), word_at(words, token_of(best) % 4)), token_of(best)};
+  float rate = 1.0f / scale.temperature;
+  for_each_logit(of.row, range, [&](unsigned token, float logit) {
+    // Upper bounds in f32 spare most of the vocabulary the random words and the logarithms. The slack is more than f32
+    // may be wrong by; the largest word without leading zeros gains 33 ln 2.
+    float log_weight = (logit - scale.max) * rate;
+    float to_beat = (float)winner.score - 0.01f + 1e-4f * log_weight;
+    if (log_weight + 23.0f < to_beat || !of.has(candidate(token, logit), logit)) return;
     if (token / 4 != group) {
       group = token / 4;
-      words = philox(draw.seed, {{group, (unsigned)draw.position, (unsigned)(draw.position >> 32), 0}});
+      words = words_of(draw, group);
     }
-    unsigned at = token % 4;
-    unsigned word = at == 0 ? words.v[0] : at == 1 ? words.v[1] : at == 2 ? words.v[2] : words.v[3];
-    // A cheap upper bound spares most of the vocabulary the two logarithms.
-    double gain_max = (double)(__clz((int)word) + 1) * 0.693147180559945309417;
-    if (exact_add(log_weight, gain_max) < best) return;
-    double score = log_weight - log(exponential(word));
-    if (score > best || (score == best && token < winner)) {
-      best = score;
-      winner = token;
-    }
+    unsigned word = word_at(words, token % 4);
+    if (log_weight + 0.6931472f * (float)(__clz((int)word) + 1) < to_beat) return;
+    double score = score_of(scale, logit, word);
+    if (score > winner.score || (score == winner.score && token < winner.token)) winner = {score, token};
   });
-  double best_of_all = block_max(best);
-  return block_reduce(best == best_of_all ? winner : NONE, Min());
+  double score = block_max(winner.score);
+  return {score, block_reduce(winner.score == score ? winner.token : NONE, Min())};
 }
 
 }  // namespace

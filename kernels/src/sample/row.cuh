@@ -78,18 +78,23 @@ __device__ __forceinline__ float logit_of(Candidate of) {
   return __uint_as_float(ascending >> 31 ? ascending & 0x7fffffffu : ~ascending);
 }
 
-// f(token, logit) for all tokens of a row, by the threads of the block in turn. A thread takes four neighbours.
-template <class F> __device__ __forceinline__ void for_each_logit(const float* row, int n, F f) {
-  bool is_aligned = n % 4 == 0 && (size_t)row % 16 == 0;
-  for (int first = threadIdx.x * 4; first < n; first += blockDim.x * 4) {
-    if (is_aligned) {
+// Some neighbouring tokens of a row: those that a block takes.
+struct Range {
+  int begin, end;
+};
+
+// f(token, logit) for the tokens of a range, by the threads of the block in turn. A thread takes four neighbours.
+template <class F> __device__ __forceinline__ void for_each_logit(const float* row, Range range, F f) {
+  bool is_aligned = (size_t)(row + range.begin) % 16 == 0;
+  for (int first = range.begin + (int)threadIdx.x * 4; first < range.end; first += blockDim.x * 4) {
+    if (is_aligned && first + 4 <= range.end) {
       float4 v = *(const float4*)(row + first);
       f(first, v.x);
       f(first + 1, v.y);
       f(first + 2, v.z);
       f(first + 3, v.w);
     } else {
-      for (int token = first; token < min(first + 4, n); token++) f(token, row[token]);
+      for (int token = first; token < min(first + 4, range.end); token++) f(token, row[token]);
     }
   }
 }
@@ -104,7 +109,7 @@ struct Scale {
   }
 };
 
-// The first bad logit of a row, or else its best token.
+// The first bad logit of some, or else their best token.
 struct Best {
   Candidate best;
   unsigned first_bad;  // NONE: there is none
@@ -113,10 +118,12 @@ struct Best {
   __device__ __forceinline__ bool has_none() const { return logit_of(best) == -INFINITY; }
 };
 
-__device__ __forceinline__ Best best_of(const float* row, int n) {
+__device__ __forceinline__ Best joined(Best a, Best b) { return {min(a.best, b.best), min(a.first_bad, b.first_bad)}; }
+
+__device__ __forceinline__ Best best_of(const float* row, Range range) {
   Candidate best = candidate(NONE, -INFINITY);
   unsigned first_bad = NONE;
-  for_each_logit(row, n, [&](unsigned token, float logit) {
+  for_each_logit(row, range, [&](unsigned token, float logit) {
     if (!(logit < INFINITY)) first_bad = min(first_bad, token);
     best = min(best, candidate(token, logit));
   });

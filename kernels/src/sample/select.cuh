@@ -88,56 +88,73 @@ __device__ __forceinline__ void find_digit(Bins& bins, const Goal& goal, double 
   }
 }
 
-// The last candidate that is kept of those up to `last` whose logit is at least `lowest`. There are more than the goal
-// keeps, or it is by weight.
-__device__ __forceinline__ Candidate select(Bins& bins, const float* row, int n, const Scale& scale, double lowest,
-                                            Candidate last, const Goal& goal) {
+// The candidates of a row: those up to `last` whose logit is at least `lowest`.
+struct Candidates {
+  const float* row;
+  Scale scale;
+  double lowest;
+  Candidate last;
+
+  __device__ __forceinline__ bool has(Candidate word, float logit) const {
+    return word <= last && logit > -INFINITY && (double)logit >= lowest;
+  }
+};
+
+// Counts the candidates of a range whose words begin with the digits of `prefix` before `round`, by the digit of `round`;
+// and adds up their weights.
+__device__ __forceinline__ void fill(Bins& bins, const Candidates& of, Range range, int round, Candidate prefix,
+                                     bool by_weight) {
+  Digit digit = digit_at(round);
+  int above = digit.shift + digit.n_bits;
+  for (int i = threadIdx.x; i < N_BINS; i += blockDim.x) {
+    bins.counts[i] = 0;
+    bins.uppers[i] = bins.lowers[i] = 0;
+  }
+  __syncthreads();
+  for_each_logit(of.row, range, [&](unsigned token, float logit) {
+    Candidate word = candidate(token, logit);
+    bool is_here = round == 0 || word >> above == prefix >> above;
+    if (!is_here || !of.has(word, logit)) return;
+    unsigned at = (unsigned)(word >> digit.shift) & ((1u << digit.n_bits) - 1);
+    atomicAdd(&bins.counts[at], 1u);
+    if (!by_weight) return;
+    Weight weight = weight_of(exp(of.scale.log_weight(logit)));
+    atomicAdd(&bins.uppers[at], weight.upper);
+    atomicAdd(&bins.lowers[at], weight.lower);
+  });
+  __syncthreads();
+}
+
+// The last candidate that is kept. There are more than the goal keeps, or it is by weight. `is_filled`: the bins have the
+// first digit already.
+__device__ __forceinline__ Candidate select(Bins& bins, const Candidates& of, int n, const Goal& goal, bool is_filled) {
   Candidate prefix = 0;
   unsigned n_before = 0;
   Weight before{0, 0};
   double target = -1.0;  // not yet known: the first round finds the sum of all weights
   for (int round = 0; round < N_DIGITS; round++) {
-    Digit digit = digit_at(round);
-    int above = digit.shift + digit.n_bits;
-    for (int i = threadIdx.x; i < N_BINS; i += blockDim.x) {
-      bins.counts[i] = 0;
-      bins.uppers[i] = bins.lowers[i] = 0;
-    }
-    __syncthreads();
-    for_each_logit(row, n, [&](unsigned token, float logit) {
-      Candidate word = candidate(token, logit);
-      bool is_here = round == 0 || word >> above == prefix >> above;
-      if (!is_here || word > last || logit == -INFINITY || (double)logit < lowest) return;
-      unsigned at = (unsigned)(word >> digit.shift) & ((1u << digit.n_bits) - 1);
-      atomicAdd(&bins.counts[at], 1u);
-      if (!goal.by_weight) return;
-      Weight weight = weight_of(exp(scale.log_weight(logit)));
-      atomicAdd(&bins.uppers[at], weight.upper);
-      atomicAdd(&bins.lowers[at], weight.lower);
-    });
-    __syncthreads();
+    if (round > 0 || !is_filled) fill(bins, of, {0, n}, round, prefix, goal.by_weight);
     if (threadIdx.x < 32) find_digit(bins, goal, target, n_before, before);
     __syncthreads();
     if (round == 0 && goal.by_weight) target = goal.part * bins.total.value();
-    prefix |= (Candidate)bins.digit << digit.shift;
+    int shift = digit_at(round).shift;
+    prefix |= (Candidate)bins.digit << shift;
     n_before = bins.n_before;
     before = bins.before;
     unsigned n_here = bins.counts[bins.digit];
     __syncthreads();
     // All of these are kept, or the only one is.
     if (n_here == 1 || (!goal.by_weight && n_before + n_here == goal.n)) {
-      return prefix | (((Candidate)1 << digit.shift) - 1);
+      return prefix | (((Candidate)1 << shift) - 1);
     }
   }
   return prefix;
 }
 
-// How many candidates have a logit of at least `lowest`.
-__device__ __forceinline__ unsigned count_candidates(const float* row, int n, double lowest) {
+// How many candidates the bins have of the first digit.
+__device__ __forceinline__ unsigned count_filled(const Bins& bins) {
   unsigned count = 0;
-  for_each_logit(row, n, [&](unsigned, float logit) {
-    count += logit > -INFINITY && (double)logit >= lowest;
-  });
+  for (int i = threadIdx.x; i < N_BINS; i += blockDim.x) count += bins.counts[i];
   return block_sum(count);
 }
 

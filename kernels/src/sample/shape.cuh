@@ -25,12 +25,13 @@ __device__ __forceinline__ float penalised(const Draw& draw, float logit, unsign
   return logit;
 }
 
-// Writes the shaped logits of a draw to `shaped`. `seen` has a word for each token, or is null.
+// Writes the shaped logits of a range to `shaped`. `seen` has a word for each token, or is null.
 __device__ __forceinline__ void shape(const Draw& draw, const unsigned* lists, const float* logits, const unsigned* seen,
-                                      float* shaped, int n) {
+                                      float* shaped, Range range) {
+  auto is_inside = [=](unsigned token) { return (unsigned)range.begin <= token && token < (unsigned)range.end; };
   const unsigned* mask = lists + draw.mask.first;
   bool are_listed = draw.allowed.n != NONE;
-  for_each_logit(logits, n, [&](unsigned token, float logit) {
+  for_each_logit(logits, range, [&](unsigned token, float logit) {
     shaped[token] = are_listed || is_masked(draw, mask, token) ? -INFINITY : logit;
   });
   __syncthreads();
@@ -38,24 +39,24 @@ __device__ __forceinline__ void shape(const Draw& draw, const unsigned* lists, c
     const unsigned* allowed = lists + draw.allowed.first;
     for (unsigned i = threadIdx.x; i < draw.allowed.n; i += blockDim.x) {
       unsigned token = allowed[i];
-      if (token < (unsigned)n && !is_masked(draw, mask, token)) shaped[token] = logits[token];
+      if (is_inside(token) && !is_masked(draw, mask, token)) shaped[token] = logits[token];
     }
     __syncthreads();
   }
   const unsigned* forbidden = lists + draw.forbidden.first;
   for (unsigned i = threadIdx.x; i < draw.forbidden.n; i += blockDim.x) {
-    if (forbidden[i] < (unsigned)n) shaped[forbidden[i]] = -INFINITY;
+    if (is_inside(forbidden[i])) shaped[forbidden[i]] = -INFINITY;
   }
   __syncthreads();
   // A token may have several biases: one thread adds all of them, in their order.
   const unsigned* bias = lists + draw.bias.first;
   for (unsigned i = 0; i < draw.bias.n; i++) {
     unsigned token = bias[2 * i];
-    if (token < (unsigned)n && token % blockDim.x == threadIdx.x) shaped[token] += __uint_as_float(bias[2 * i + 1]);
+    if (is_inside(token) && token % blockDim.x == threadIdx.x) shaped[token] += __uint_as_float(bias[2 * i + 1]);
   }
   __syncthreads();
   if (seen == nullptr) return;
-  for_each_logit(shaped, n, [&](unsigned token, float logit) {
+  for_each_logit(shaped, range, [&](unsigned token, float logit) {
     if (seen[token] != 0) shaped[token] = penalised(draw, logit, seen[token]);
   });
   __syncthreads();

@@ -164,12 +164,6 @@ API CUresult cuDeviceGetName(char* name, int length, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice device) {
-  memset(uuid, 0, sizeof *uuid);
-  uuid->bytes[15] = char(device);
-  return CUDA_SUCCESS;
-}
-
 API CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
   WITH_DRIVER();
   if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
@@ -212,7 +206,7 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-// The last release resets the context, as the driver does: memory goes, errors too.
+// The last release resets the context, as the driver does: memory goes, errors and counters too.
 API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   WITH_DRIVER();
   if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
@@ -222,12 +216,7 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   drain_context(context);
   context->sticky = CUDA_SUCCESS;
   release_all(device);
-  return CUDA_SUCCESS;
-}
-
-API CUresult cuCtxGetCurrent(CUcontext* context) {
-  WITH_DRIVER();
-  *context = current_context;
+  devices[device]->counters = {};
   return CUDA_SUCCESS;
 }
 
@@ -237,18 +226,4 @@ API CUresult cuCtxSetCurrent(CUcontext context) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuCtxGetDevice(CUdevice* device) {
-  WITH_CONTEXT();
-  *device = current_context->device;
-  return CUDA_SUCCESS;
-}
-
 API CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice, unsigned) { return CUDA_SUCCESS; }
-API CUresult cuCtxSetFlags(unsigned) { return CUDA_SUCCESS; }
-
-API CUresult cuCtxSynchronize() {
-  WITH_CONTEXT();
-  NOT_IN_CAPTURE("cuCtxSynchronize");
-  device_of(current_context).counters.host_waits++;
-  return drain_context(current_context);
-}

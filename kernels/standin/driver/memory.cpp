@@ -406,19 +406,3 @@ API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, 
     return CUDA_SUCCESS;
   }});
 }
-
-template <class T>
-static CUresult set_values(const char* call, CUdeviceptr to, T value, size_t n, CUstream stream) {
-  WITH_CONTEXT();
-  if (!n) return CUDA_SUCCESS;
-  CHECK_RANGE(call, to, n * sizeof(T));
-  return enqueue(stream_or_null(stream), {call, [=](CUstream s) {
-    forget_writes(s);
-    open_range(to, n * sizeof(T));
-    std::fill_n(reinterpret_cast<T*>(to), n, value);
-    return CUDA_SUCCESS;
-  }});
-}
-
-API CUresult cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_t n, CUstream stream) { return set_values("cuMemsetD16Async", to, value, n, stream); }
-API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t n, CUstream stream) { return set_values("cuMemsetD32Async", to, value, n, stream); }

@@ -95,7 +95,6 @@ struct CUevent_st {
   CUstream stream = nullptr;   // null until recorded
   uint64_t position = 0;
   CUgraph capture = nullptr;
-  double time = 0;
 };
 
 namespace standin {

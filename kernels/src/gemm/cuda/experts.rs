@@ -87,7 +87,11 @@ fn run(gpu: &Gpu, op: &Experts<'_>, choices: Choices) -> Result<(), KernelError>
     let tiles = Tiles::of_experts(n, op.up);
     let up = TileProduct {
         weights: Weights::OfExperts(op.up, choices.starts),
-        x: input.prepared(),
+        // Rows of all experts follow each other.
+        x: Rows {
+            step: 0,
+            ..input.prepared()
+        },
         m: n,
         out: between,
         out_dtype: dtype,

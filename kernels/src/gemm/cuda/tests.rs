@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::linear::{Way, run};
+use super::linear::{Way, run, way};
 use super::tile::Tiles;
 use super::*;
 use crate::columns::{Columns, HeadColumns};

@@ -49,7 +49,12 @@ fn download(gpu: &Gpu, choices: Choices) -> Held {
     };
     let mut weights = vec![0.0; choices.weights.len()];
     gpu.download(choices.weights, &mut weights).unwrap();
-    (words(choices.starts), words(choices.tokens), weights, words(choices.places))
+    (
+        words(choices.starts),
+        words(choices.tokens),
+        weights,
+        words(choices.places),
+    )
 }
 
 impl Case {
@@ -100,9 +105,16 @@ impl Case {
             let (starts, tokens, weights, places) = self.on_device(gpu, &logits, &bias);
             for (expert, of) in want.experts().enumerate() {
                 let range = starts[expert] as usize..starts[expert + 1] as usize;
-                assert_eq!(&tokens[range.clone()], of.rows, "{self:?}: tokens of expert {expert}");
+                assert_eq!(
+                    &tokens[range.clone()],
+                    of.rows,
+                    "{self:?}: tokens of expert {expert}"
+                );
                 for (got, want) in weights[range].iter().zip(of.weights) {
-                    assert!((got - want).abs() <= 1e-5 * want.abs(), "{self:?}: {got}, not {want}");
+                    assert!(
+                        (got - want).abs() <= 1e-5 * want.abs(),
+                        "{self:?}: {got}, not {want}"
+                    );
                 }
             }
             for (token, places) in places.chunks(self.n_chosen).enumerate() {
@@ -174,7 +186,12 @@ fn logits_that_are_no_numbers_still_choose() {
         let (starts, tokens, weights, _) = Case { n_tokens: 2, ..PLAIN }.on_device(gpu, &logits, &[0.0; 40]);
         assert_eq!((starts[0], starts[40]), (0, 6));
         let (_, _, alone, _) = clean.on_device(gpu, &logits[40..], &[0.0; 40]);
-        let of_second: Vec<f32> = tokens.iter().zip(&weights).filter(|(token, _)| **token == 1).map(|(_, w)| *w).collect();
+        let of_second: Vec<f32> = tokens
+            .iter()
+            .zip(&weights)
+            .filter(|(token, _)| **token == 1)
+            .map(|(_, w)| *w)
+            .collect();
         assert_eq!(of_second, alone);
     });
 }
@@ -195,6 +212,13 @@ fn refuses_more_than_there_is_room_for() {
             scale: 1.0,
         };
         let refused = route(gpu, &op, &routing);
-        assert!(matches!(refused, Err(KernelError::Range { operand: "routing", got: 6, .. })));
+        assert!(matches!(
+            refused,
+            Err(KernelError::Range {
+                operand: "routing",
+                got: 6,
+                ..
+            })
+        ));
     });
 }

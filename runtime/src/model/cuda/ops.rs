@@ -62,10 +62,29 @@ impl Execution<'_> {
                     let op = &self.program.ops[idx];
                     if self.spans.n_rows(self.program.rows_of(op)) > 0 {
                         self.op(idx, op)?;
+                        self.xdebug(idx, op)?;
                     }
                 }
             }
         }
+        Ok(())
+    }
+
+    fn xdebug(&self, idx: usize, op: &Op) -> Result<(), KernelError> {
+        if std::env::var("XDEBUG").is_err() {
+            return Ok(());
+        }
+        let v = self.all(op.written());
+        let mut h = vec![0.0; v.len()];
+        self.gpu.download(v, &mut h)?;
+        let text = format!("{op:?}");
+        let nan = h.iter().filter(|v| v.is_nan()).count();
+        eprintln!(
+            "XD {idx} {} len {} nan {nan} first {:?}",
+            &text[..text.len().min(60)],
+            h.len(),
+            &h[..4.min(h.len())]
+        );
         Ok(())
     }
 

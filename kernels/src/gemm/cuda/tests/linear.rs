@@ -202,20 +202,23 @@ fn gemv_of_all_rows_and_chunks() {
     }
 }
 
+/// Every stage of a ring is filled, emptied and filled again, by each block.
 #[test]
 fn tiles_go_round_their_ring_twice() {
-    for dtype in DTYPES {
-        for (m, n, n_steps, n_stages) in [(5, 150, 33, 4), (37, 150, 33, 4), (131, 130, 13, 3)] {
-            let k = columns(dtype, n_steps);
-            each_order(|gpu| {
-                let (weight, _) = weight_of(dtype, k, &numbers(3, n * k));
-                let (_weight, matrix) = Matrix::upload(gpu, &weight).unwrap();
-                let tiles = Tiles::of_linear(m, &matrix);
-                let n_units = tiles.n_tiles_max * n_steps;
-                assert!(n_units / super::tile::n_blocks(gpu, &tiles) >= 2 * n_stages);
-            });
-            Case::new(dtype, (m, n, k)).check_orders(Way::Tiles);
-        }
+    for (dtype, (m, n), n_steps, n_stages) in [
+        (DType::F32, (5, 150), 33, 4),
+        (DType::F16, (37, 150), 33, 4),
+        (DType::BF16, (131, 130), 13, 3),
+    ] {
+        let k = columns(dtype, n_steps);
+        each_order(|gpu| {
+            let (weight, _) = weight_of(dtype, k, &numbers(3, n * k));
+            let (_weight, matrix) = Matrix::upload(gpu, &weight).unwrap();
+            let tiles = Tiles::of_linear(m, &matrix);
+            let n_units = tiles.n_tiles_max * n_steps;
+            assert!(n_units / super::tile::n_blocks(gpu, &tiles) >= 2 * n_stages);
+        });
+        Case::new(dtype, (m, n, k)).check_orders(Way::Tiles);
     }
 }
 
@@ -235,12 +238,16 @@ fn tiles_of_any_shape() {
     }
 }
 
+/// As of tiles; a ring has at most 5 stages.
 #[test]
 fn streams_go_round_their_ring_twice() {
-    for dtype in [DType::F16, DType::BF16] {
-        for (m, n_steps) in [(7, 41), (16, 41), (29, 41), (64, 33)] {
-            Case::new(dtype, (m, 250, columns(dtype, n_steps))).check_orders(Way::Stream);
-        }
+    for (dtype, m, n_steps) in [
+        (DType::F16, 7, 41),
+        (DType::BF16, 16, 41),
+        (DType::F16, 29, 41),
+        (DType::BF16, 64, 33),
+    ] {
+        Case::new(dtype, (m, 250, columns(dtype, n_steps))).check_orders(Way::Stream);
     }
 }
 
@@ -277,6 +284,91 @@ fn everything_around_a_product() {
             case.check_orders(way);
         }
     }
+}
+
+/// cuBLASLt, where outputs start on 16 bytes; it is the stand-in's on the stand-in.
+#[test]
+fn many_rows_by_the_library() {
+    let thens = [
+        ProductThen::AddTo { scale: 0.7 },
+        ProductThen::Act(Activation::Relu),
+        ProductThen::Gated(Activation::Silu),
+    ];
+    for (dtype, then) in [DType::F16, DType::BF16, DType::BF16].into_iter().zip(thens) {
+        let (m, n, k) = (70, 48, 70);
+        let (weight, _) = weight_of(dtype, k, &numbers(3, n * k));
+        let case = Case {
+            has_bias: matches!(then, ProductThen::Gated(_)),
+            then,
+            ..Case::new(dtype, (m, n, k))
+        };
+        let expected = case.expected(Way::Library);
+        each_order(|gpu| {
+            let (_weight, matrix) = Matrix::upload(gpu, &weight).unwrap();
+            let scratch = ProductScratch::new(gpu, &ScratchSizes::default().linear(m, &matrix)).unwrap();
+            if scratch.library().is_none() {
+                println!("skipped: cuBLASLt is not installed");
+                return;
+            }
+            let n_out = then.n_out(n);
+            let before: Vec<f32> = case
+                .before()
+                .chunks(case.out_columns().row_stride)
+                .flat_map(|row| row[case.out_columns().first..][..n_out].to_vec())
+                .collect();
+            let (x, out) = (upload(gpu, &case.x()), upload(gpu, &before));
+            let bias = case.bias().map(|bias| upload(gpu, &bias));
+            let op = Linear {
+                x_columns: case.x_columns(),
+                bias: bias.as_ref().map(DeviceBuffer::view),
+                out_columns: Columns::all(n_out),
+                then,
+                ..Linear::of_rows(x.view(), matrix, out.view(), &scratch)
+            };
+            assert_eq!(way((9, 0), &op, m), Way::Library);
+            run(gpu, &op, (m, Way::Library)).unwrap();
+            for (got, want) in download(gpu, &out).into_iter().zip(&expected) {
+                want.check(got, (dtype, then));
+            }
+        });
+    }
+}
+
+#[test]
+fn the_choice_of_kernels() {
+    each_order(|gpu| {
+        let chosen = |dtype, n: usize, capability, m, then| {
+            let (weight, _) = weight_of(dtype, 2, &vec![1.0; 2 * n]);
+            let (_weight, matrix) = Matrix::upload(gpu, &weight).unwrap();
+            let scratch = ProductScratch::new(gpu, &ScratchSizes::default()).unwrap();
+            let nothing = gpu.alloc::<f32>(0).unwrap();
+            let op = Linear {
+                then,
+                ..Linear::of_rows(nothing.view(), matrix, nothing.view(), &scratch)
+            };
+            way(capability, &op, m)
+        };
+        let gated = ProductThen::Gated(Activation::Silu);
+        let store = ProductThen::Store;
+        for (dtype, n, capability, m, then, want) in [
+            (DType::BF16, 32, (9, 0), 4, store, Way::Gemv),
+            (DType::BF16, 32, (9, 0), 5, store, Way::Stream),
+            (DType::BF16, 32, (9, 0), 64, gated, Way::Stream),
+            (DType::BF16, 40, (9, 0), 64, gated, Way::Tiles),
+            (DType::F32, 32, (9, 0), 5, store, Way::Tiles),
+            (DType::F16, 32, (8, 0), 8, store, Way::Gemv),
+            (DType::F16, 32, (8, 9), 9, store, Way::Tiles),
+            (DType::F16, 32, (12, 0), 9, store, Way::Tiles),
+            // Without cuBLASLt.
+            (DType::F16, 32, (9, 0), 65, store, Way::Tiles),
+        ] {
+            assert_eq!(
+                chosen(dtype, n, capability, m, then),
+                want,
+                "{dtype:?} {n} {capability:?} {m}"
+            );
+        }
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use kernels::cuda::testing::{downloaded, each_order, uploaded};
 use kernels::cuda::{DeviceBuffer, Gpu};
-use kernels::gpu::{self, Drawn, Draws, EditSeen, Refusal, SeenEdits};
+use kernels::gpu::{self, Drawn, Draws, EditSeen, Refusal, SampleWorkspace, SeenEdits};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -99,7 +99,7 @@ fn params(n: usize) -> impl Strategy<Value = SamplingParams> {
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    prop_oneof![1..9_usize, 60..70_usize, 900..1100_usize].prop_flat_map(|n| {
+    prop_oneof![1..9_usize, 60..70_usize, 2_000..3_000_usize].prop_flat_map(|n| {
         let token = 0..n as u32;
         let texts = (
             prop::collection::vec(token.clone(), 1..20),
@@ -180,7 +180,7 @@ impl Device<'_> {
         }
         let gpu = self.gpu;
         let (words, lists) = (uploaded(gpu, draws.rows()), uploaded(gpu, draws.lists()));
-        let shaped = gpu.alloc(draws.n_shaped() * self.vocab_size).unwrap();
+        let workspace = SampleWorkspace::new(gpu, self.vocab_size, rows.len()).unwrap();
         let drawn = gpu.alloc(rows.len()).unwrap();
         let results = gpu.alloc(rows.len() * Drawn::N_WORDS).unwrap();
         let op = gpu::Sample {
@@ -189,7 +189,7 @@ impl Device<'_> {
             draws: words.view(),
             lists: lists.view(),
             seen: self.seen.view(),
-            shaped: shaped.view(),
+            workspace: &workspace,
             drawn: drawn.view(),
             results: results.view(),
         };
