@@ -30,7 +30,14 @@ fn on_device(library_path: &str, variable: (&str, &str)) -> Process {
 async fn answer(process: &Process) -> (u16, Value) {
     let body = json!({"prompt": "a", "max_tokens": 12, "temperature": 0, "ignore_eos": true});
     let url = format!("http://{}/v1/completions", process.address);
-    let response = client().build().unwrap().post(url).json(&body).send().await.unwrap();
+    let response = client()
+        .build()
+        .unwrap()
+        .post(url)
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
     let status = response.status().as_u16();
     let body: Value = response.json().await.unwrap();
     (status, body["choices"][0]["text"].clone())
@@ -61,7 +68,9 @@ async fn ended(process: &mut Process) -> ExitStatus {
 
 #[tokio::test]
 async fn a_device_answers_as_the_cpu_does() {
-    let Some(library_path) = library_path() else { return };
+    let Some(library_path) = library_path() else {
+        return;
+    };
     let on_cpu = Process::start(&["--device", "cpu", "--dtype", "float32"]);
     let process = on_device(&library_path, ("SLIPWAY_STANDIN_SEED", "2"));
     on_cpu.logged("ready").await;
@@ -73,7 +82,16 @@ async fn a_device_answers_as_the_cpu_does() {
         assert_eq!(answer(&process).await, expected, "{}", process.log());
     }
     let url = format!("http://{}/startupz", process.address);
-    let status: Value = client().build().unwrap().get(url).send().await.unwrap().json().await.unwrap();
+    let status: Value = client()
+        .build()
+        .unwrap()
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     let device = status["model"]["device"].as_str().unwrap();
     assert!(device.contains("compute capability"), "{device}");
 }
@@ -85,21 +103,34 @@ async fn without_a_driver_the_cpu_computes_unless_a_gpu_is_requested() {
     assert!(process.log().contains("the CPU computes"), "{}", process.log());
     let mut process = Process::start(&["--device", "cuda"]);
     let status = ended(&mut process).await;
-    assert_eq!(status.code(), Some(Reason::GPUUnavailable.exit_code().into()), "{status}");
+    assert_eq!(
+        status.code(),
+        Some(Reason::GPUUnavailable.exit_code().into()),
+        "{status}"
+    );
     process.logged("no GPU can be used").await;
 }
 
 #[tokio::test]
 async fn a_device_without_memory_is_named() {
-    let Some(library_path) = library_path() else { return };
+    let Some(library_path) = library_path() else {
+        return;
+    };
     let mut process = on_device(&library_path, ("SLIPWAY_STANDIN_FAIL_ALLOCATION", "5"));
     let status = ended(&mut process).await;
-    assert_eq!(status.code(), Some(Reason::OutOfGPUMemory.exit_code().into()), "{}", process.log());
+    assert_eq!(
+        status.code(),
+        Some(Reason::OutOfGPUMemory.exit_code().into()),
+        "{}",
+        process.log()
+    );
 }
 
 #[tokio::test]
 async fn a_failing_launch_and_a_lost_device_end_the_engine() {
-    let Some(library_path) = library_path() else { return };
+    let Some(library_path) = library_path() else {
+        return;
+    };
     for variable in ["SLIPWAY_STANDIN_FAIL_LAUNCH", "SLIPWAY_STANDIN_LOSE_DEVICE"] {
         let mut process = on_device(&library_path, (variable, "600"));
         process.logged("ready").await;
@@ -110,7 +141,11 @@ async fn a_failing_launch_and_a_lost_device_end_the_engine() {
                 break;
             }
         }
-        assert!(statuses.ends_with(&[500]), "{variable}: {statuses:?}, {}", process.log());
+        assert!(
+            statuses.ends_with(&[500]),
+            "{variable}: {statuses:?}, {}",
+            process.log()
+        );
         assert_eq!(status_of(&process, "/livez").await, 503, "{variable}");
         let status = end(&mut process).await;
         assert_eq!(status.signal(), None, "{variable}: {status}");
