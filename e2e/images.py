@@ -5,7 +5,7 @@ Each image is one Containerfile, built by Docker, or by buildah where Docker doe
 hash of all that went into it, so an unchanged image is not built again and a changed one rolls out.
 PROFILE=dev takes the binaries of the tests in place of the release build; REGISTRY is the prefix of the names. BASE
 names the base image, and without it a minimal one is made from this machine's Debian packages, so that no registry is
-needed.
+needed. CUDA=1 adds a runtime image for pods with GPUs, which also holds NVIDIA's cuBLASLt (from PyPI, 0.4 GB).
 """
 
 import argparse
@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "e2e" / "cluster"))
+sys.path[:0] = [str(ROOT / "e2e" / "cluster"), str(ROOT / "kernels" / "cuda")]
 
 import archive  # noqa: E402
 import host  # noqa: E402
 import kind  # noqa: E402
+import toolkit  # noqa: E402
 from layout import cache  # noqa: E402
 
 CACHE = cache() / "images"
@@ -60,10 +61,22 @@ class Image:
     containerfile: Path
 
 
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+STANDIN = TARGET / "cuda" / "standin"
+"""The stand-in for the CUDA driver, which builds of the tests make where there is a C++ compiler."""
+
+CUDA_IMAGE = Image(
+    "runtimeCuda", f"{REGISTRY}/slipway-runtime-cuda", "slipway-runtime", ROOT / "runtime" / "Containerfile.cuda"
+)
+STANDIN_IMAGE = Image(
+    "runtimeStandin", "localhost/slipway-e2e-runtime-standin", "slipway-runtime", ROOT / "kernels" / "standin" / "Containerfile"
+)
 IMAGES = (
     Image("operator", f"{REGISTRY}/slipway-operator", "slipway-operator", ROOT / "operator" / "Containerfile"),
     Image("runtime", f"{REGISTRY}/slipway-runtime", "slipway-runtime", ROOT / "runtime" / "Containerfile"),
     Image("hub", "localhost/slipway-e2e-hub", "hub", ROOT / "e2e" / "Containerfile"),
+    *([CUDA_IMAGE] if os.environ.get("CUDA") == "1" else []),
+    *([STANDIN_IMAGE] if IS_DEV and STANDIN.exists() else []),
 )
 
 
@@ -95,8 +108,9 @@ def main() -> None:
 def next_commands(tags: dict[str, str]) -> str:
     """How to get release images to a cluster, and Slipway into it."""
     push = "docker push {name}" if kind.docker_runs() else "buildah push docker-archive:{archive} docker://{name}"
-    lines = [push.format(name=tags[name], archive=archive_of(tags[name])) for name in ("operator", "runtime")]
-    values = [f"--set image.{name}.{key}={value}" for name in ("operator", "runtime") for key, value in parts(tags[name])]
+    names = [name for name in tags if name != "hub"]
+    lines = [push.format(name=tags[name], archive=archive_of(tags[name])) for name in names]
+    values = [f"--set image.{name}.{key}={value}" for name in names for key, value in parts(tags[name])]
     install = ["helm install slipway charts/slipway -n slipway-system --create-namespace", *values]
     registry = "" if REGISTRY != "localhost" else "\nREGISTRY=registry.example.com/team make images names them for your registry."
     return "\nNext:\n\n  " + "\n  ".join([*lines, " \\\n    ".join(install)]) + "\n" + registry
@@ -143,19 +157,29 @@ def tag(image: Image, base: Base) -> str:
 
 def binary_of(image: Image) -> Path:
     """The built binary, or how to build it."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    path = target / ("debug" if IS_DEV else "release") / image.binary
+    path = TARGET / ("debug" if IS_DEV else "release") / image.binary
     if not path.exists():
         sys.exit(f"images: {path} is not built; run: cargo build --workspace --bins{'' if IS_DEV else ' --release'}")
     return path
 
 
 def extra_files(image: Image) -> list[Path]:
-    """What an image holds beside its binary: only the hub has its repositories."""
+    """What an image holds beside its binary: the hub has its repositories, those for GPUs have libraries."""
+    if image == CUDA_IMAGE:
+        return [toolkit.cublaslt()]
+    if image == STANDIN_IMAGE:
+        return standin_libraries()
     if image.name != "hub":
         return []
     folders = (ROOT / "e2e" / "repositories", SHIPPED_MODEL)
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def standin_libraries() -> list[Path]:
+    """The stand-in's libraries, and the C++ library that they need."""
+    found = subprocess.run(["g++", "-print-file-name=libstdc++.so.6"], check=True, capture_output=True, text=True)
+    names = ("libcuda.so.1", "libcublasLt.so.13", "libemukernels.so")
+    return [*(STANDIN / name for name in names), Path(found.stdout.strip())]
 
 
 def archive_of(full_name: str) -> Path:
@@ -227,6 +251,11 @@ def stage(image: Image, context: Path) -> None:
     """Lay out the build context: the binary without debugging symbols, and the hub's repositories."""
     context.mkdir()
     subprocess.run(["strip", "--strip-debug", "-o", str(context / image.binary), str(binary_of(image))], check=True)
+    if image == CUDA_IMAGE:
+        shutil.copy(toolkit.cublaslt(), context)
+    if image == STANDIN_IMAGE:
+        for library in standin_libraries():
+            shutil.copy(library, context)
     if image.name == "hub":
         repositories = context / "repositories"
         shutil.copytree(ROOT / "e2e" / "repositories", repositories)

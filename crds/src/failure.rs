@@ -106,6 +106,10 @@ reasons! {
     ReplicaUnready = 41,
     /// The node of a replica does not report any more.
     NodeLost = 42,
+    /// The replica is to compute on a GPU, and its container has none that can be used.
+    GPUUnavailable = 43,
+    /// The GPU or its driver failed while the replica served.
+    GPUFailed = 44,
 }
 
 impl std::fmt::Display for Reason {

@@ -1,6 +1,8 @@
 //! Activation functions, alone and gated: `act(x)`, and `act(gate) · up`.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};
@@ -60,17 +62,21 @@ pub struct ActivateGated<'a> {
 /// # Errors
 /// `width` is zero, or the lengths do not agree.
 pub fn activate_gated(context: &CpuContext, op: ActivateGated<'_>) -> Result<(), KernelError> {
-    let width = op.width;
-    Contract("activate_gated").range(width > 0, "width", width, "at least 1")?;
-    let m = op.out.len() / width;
-    Contract("activate_gated").len("out", op.out.len(), m * width)?;
-    Contract("activate_gated").len("gate_up", op.gate_up.len(), 2 * m * width)?;
+    check_gated(op.width, op.gate_up.len(), op.out.len())?;
     cpu::activate_gated(context, op);
     Ok(())
 }
 
+/// Checks the elements of gates with ups, and of the result.
+fn check_gated(width: usize, gate_up: usize, out: usize) -> Result<(), KernelError> {
+    Contract("activate_gated").range(width > 0, "width", width, "at least 1")?;
+    let m = out / width;
+    Contract("activate_gated").len("out", out, m * width)?;
+    Contract("activate_gated").len("gate_up", gate_up, 2 * m * width)
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::cpu::isa::Isa;
 
@@ -117,7 +123,7 @@ mod tests {
         sum * 2.0 / std::f64::consts::PI.sqrt()
     }
 
-    fn reference(activation: Activation, gate: f64, up: f64) -> f64 {
+    pub(crate) fn reference(activation: Activation, gate: f64, up: f64) -> f64 {
         match activation {
             Activation::Silu => gate / (1.0 + (-gate).exp()) * up,
             Activation::Gelu => gate * 0.5 * (1.0 + erf(gate / 2.0_f64.sqrt())) * up,
@@ -147,6 +153,32 @@ mod tests {
         }
     }
 
+    fn check(activation: Activation, got: f32, gate: f32, up: f32) {
+        let (gate, up) = (f64::from(gate), f64::from(up));
+        let want = reference(activation, gate, up);
+        let size = match activation {
+            Activation::Xielu { alpha_n, .. } => gate.abs() + f64::from(alpha_n),
+            _ => gate.abs(),
+        };
+        let tolerance = 6.0 * f64::from(f32::EPSILON) * want.abs() + 2e-7 * size * up.abs();
+        assert!(
+            (f64::from(got) - want).abs() <= tolerance,
+            "{activation:?} {gate} {up}: {got}, not {want}"
+        );
+    }
+
+    /// Compares what was made of gates and ups.
+    fn check_all(activation: Activation, (gate_up, width): (&[f32], usize), out: &[f32]) {
+        for (i, &got) in out.iter().enumerate() {
+            let at = i / width * 2 * width + i % width;
+            check(activation, got, gate_up[at], gate_up[at + width]);
+        }
+    }
+
+    fn gates_and_ups(n: usize) -> Vec<f32> {
+        (0..n).map(|i| (i % 61) as f32 * 0.7 - 20.0).collect()
+    }
+
     #[test]
     fn agrees_with_wide_arithmetic_on_every_path() {
         for (isa, activation) in Isa::available()
@@ -154,34 +186,66 @@ mod tests {
             .flat_map(|isa| ALL.map(|activation| (isa, activation)))
         {
             let context = CpuContext::with_isa(2, isa).unwrap();
-            let check = |got: f32, gate: f32, up: f32| {
-                let (gate, up) = (f64::from(gate), f64::from(up));
-                let want = reference(activation, gate, up);
-                let size = match activation {
-                    Activation::Xielu { alpha_n, .. } => gate.abs() + f64::from(alpha_n),
-                    _ => gate.abs(),
-                };
-                let tolerance = 6.0 * f64::from(f32::EPSILON) * want.abs() + 2e-7 * size * up.abs();
-                assert!(
-                    (f64::from(got) - want).abs() <= tolerance,
-                    "{isa:?} {activation:?} {gate} {up}: {got}, not {want}"
-                );
-            };
             for (m, width) in [(0, 3), (1, 1), (3, 16), (5, 37), (40, 4000)] {
-                let gate_up: Vec<f32> = (0..2 * m * width).map(|i| (i % 61) as f32 * 0.7 - 20.0).collect();
+                let gate_up = gates_and_ups(2 * m * width);
                 let mut out = vec![f32::NAN; m * width];
                 run_gated(&context, activation, (&gate_up, width), &mut out).unwrap();
-                for (i, &got) in out.iter().enumerate() {
-                    let at = i / width * 2 * width + i % width;
-                    check(got, gate_up[at], gate_up[at + width]);
-                }
+                check_all(activation, (&gate_up, width), &out);
                 let mut x = gate_up.clone();
                 activate(&context, activation, &mut x);
                 for (&got, &before) in x.iter().zip(&gate_up) {
-                    check(got, before, 1.0);
+                    check(activation, got, before, 1.0);
                 }
             }
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_agrees_with_wide_arithmetic() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            for activation in ALL {
+                for (m, width) in [(0, 3), (1, 1), (3, 16), (5, 37), (3, 400)] {
+                    let gate_up = gates_and_ups(2 * m * width);
+                    let on_device = uploaded(gpu, &gate_up);
+                    let out = gpu.alloc(m * width).unwrap();
+                    let op = cuda::ActivateGated {
+                        activation,
+                        gate_up: on_device.view(),
+                        width,
+                        out: out.view(),
+                    };
+                    cuda::activate_gated(gpu, op).unwrap();
+                    check_all(activation, (&gate_up, width), &downloaded(gpu, out.view()));
+                    cuda::activate(gpu, activation, on_device.view()).unwrap();
+                    for (got, before) in downloaded(gpu, on_device.view()).into_iter().zip(gate_up) {
+                        check(activation, got, before, 1.0);
+                    }
+                }
+            }
+        });
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_reads_the_curve_of_xielu() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            let before = gates_and_ups(100);
+            let (x, curve) = (uploaded(gpu, &before), uploaded(gpu, &[0.3, -0.7, 0.5]));
+            cuda::xielu(gpu, x.view(), curve.view()).unwrap();
+            let softplus = |x: f32| x.exp().ln_1p();
+            let activation = Activation::Xielu {
+                alpha_p: softplus(0.3),
+                alpha_n: 0.5 + softplus(-0.7),
+                beta: 0.5,
+            };
+            for (got, before) in downloaded(gpu, x.view()).into_iter().zip(before) {
+                check(activation, got, before, 1.0);
+            }
+            assert!(cuda::xielu(gpu, x.view(), curve.view().range(0..2)).is_err());
+        });
     }
 
     #[test]

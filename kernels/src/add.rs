@@ -1,6 +1,8 @@
 //! Weighted sum of two activations: the residual connection.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};
@@ -103,5 +105,35 @@ mod tests {
             add(&context, &mut [0.0; 2], 1.0, &[0.0; 3]),
             Err(KernelError::Length { .. })
         ));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_adds() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            for (n, from) in [(0, 0), (1, 0), (15, 0), (4099, 0), (1000, 1)] {
+                let x: Vec<f32> = (0..n + from).map(|i| i as f32 * 0.37).collect();
+                let y: Vec<f32> = (0..n).map(|i| 5.0 - i as f32 * 1.1).collect();
+                for scale in [1.0, -0.5] {
+                    let (on_device, y_on_device) = (uploaded(gpu, &x), uploaded(gpu, &y));
+                    cuda::add(
+                        gpu,
+                        on_device.view().range(from..n + from),
+                        scale,
+                        y_on_device.view(),
+                    )
+                    .unwrap();
+                    let got = downloaded(gpu, on_device.view());
+                    assert_eq!(got[..from], x[..from]);
+                    for (got, (x, y)) in got[from..].iter().zip(x[from..].iter().zip(&y)) {
+                        let want = f64::from(*x) + f64::from(scale) * f64::from(*y);
+                        assert!((f64::from(*got) - want).abs() <= 2e-7 * want.abs().max(f64::from(x.abs())));
+                    }
+                }
+            }
+            let x = uploaded(gpu, &[0.0; 2]);
+            assert!(cuda::add(gpu, x.view(), 1.0, x.view().range(0..1)).is_err());
+        });
     }
 }

@@ -1,6 +1,8 @@
 //! Activations kept within bounds: cut off, or bent by a hyperbolic tangent.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};
@@ -45,5 +47,20 @@ mod tests {
             let want = 5.0 * (f64::from(x) / 5.0).tanh();
             assert!((f64::from(got) - want).abs() < 1e-5, "{x}: {got}, not {want}");
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_caps() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            let before: Vec<f32> = (-1500..1501).map(|i| i as f32 * 0.03).collect();
+            let x = uploaded(gpu, &before);
+            cuda::softcap(gpu, x.view(), 5.0).unwrap();
+            for (got, x) in downloaded(gpu, x.view()).into_iter().zip(before) {
+                let want = 5.0 * (f64::from(x) / 5.0).tanh();
+                assert!((f64::from(got) - want).abs() < 1e-5, "{x}: {got}, not {want}");
+            }
+        });
     }
 }

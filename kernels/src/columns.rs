@@ -40,3 +40,37 @@ impl Columns {
         Ok(n_rows)
     }
 }
+
+/// Where the columns of each head start in the rows of a matrix.
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadColumns {
+    /// Elements of a row.
+    pub row_stride: usize,
+    /// Column of the first head.
+    pub first: usize,
+    /// Columns from one head to the next.
+    pub step: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl HeadColumns {
+    /// Checks that `n_heads` heads of `width` columns are within the rows; returns the number of rows.
+    pub(crate) fn check(
+        self,
+        op: Contract,
+        operand: &'static str,
+        n_elements: usize,
+        (n_heads, width): (usize, usize),
+    ) -> Result<usize, KernelError> {
+        op.range(n_heads > 0, "n_heads", n_heads, "at least 1")?;
+        let last = (n_heads - 1).checked_mul(self.step);
+        let last = last.and_then(|last| last.checked_add(self.first));
+        op.range(last.is_some(), "step", self.step, "such that the heads fit")?;
+        let columns = Columns {
+            row_stride: self.row_stride,
+            first: last.unwrap_or_default(),
+        };
+        columns.check(op, operand, n_elements, width)
+    }
+}

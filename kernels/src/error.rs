@@ -1,5 +1,8 @@
 //! The errors that ops return when their contract is violated.
 
+#[cfg(feature = "cuda")]
+use crate::cuda::CudaError;
+
 /// A violated contract: the op did not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
@@ -41,6 +44,10 @@ pub enum KernelError {
         /// The instruction set.
         isa: &'static str,
     },
+    /// The card or its driver has failed.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The thread pool could not be started.
     #[error("cannot start {n_threads} compute threads: {reason}")]
     Threads {
@@ -49,6 +56,26 @@ pub enum KernelError {
         /// The error of the operating system.
         reason: String,
     },
+}
+
+impl KernelError {
+    /// Whether a device failed, and not the caller.
+    pub fn is_of_device(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        if let KernelError::Cuda(error) = self {
+            return !matches!(error, CudaError::Argument { .. });
+        }
+        false
+    }
+
+    /// Whether a device has no memory for what was requested.
+    pub fn is_out_of_device_memory(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        if let KernelError::Cuda(error) = self {
+            return matches!(error, CudaError::OutOfMemory { .. });
+        }
+        false
+    }
 }
 
 /// The contract of the op of this name: each check returns the error of a violation.

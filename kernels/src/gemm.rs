@@ -1,6 +1,8 @@
 //! Matrix product with a weight: `y[m, n] = x[m, k] · Wᵀ + bias`, activations and sums in f32.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
@@ -74,7 +76,7 @@ mod tests {
     use crate::weight::tests::weight_of;
 
     /// Pseudo-random numbers in -1..1, the same for the same seed.
-    fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    pub(super) fn numbers(seed: u64, n: usize) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         (0..n)
             .map(|_| {

@@ -26,13 +26,23 @@ impl Heads {
         }
     }
 
+    /// All heads together as one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn as_one(self) -> Heads {
+        Heads {
+            n_heads: 1,
+            head_dim: self.width(),
+            ..self
+        }
+    }
+
     /// Elements from the first head to the end of the last one.
     pub(crate) fn width(&self) -> usize {
         self.n_heads * self.head_dim
     }
 
-    /// Checks that the heads are within the rows of `x`; returns the number of rows.
-    pub(crate) fn check(&self, op: &'static str, x: &[f32]) -> Result<usize, KernelError> {
+    /// Checks that the heads are within the rows of `x`, which has `n_elements`; returns the number of rows.
+    pub(crate) fn check(&self, op: &'static str, n_elements: usize) -> Result<usize, KernelError> {
         Contract(op).range(self.head_dim > 0, "head_dim", self.head_dim, "at least 1")?;
         Contract(op).range(self.n_heads > 0, "n_heads", self.n_heads, "at least 1")?;
         let end = self
@@ -45,8 +55,8 @@ impl Heads {
             self.row_stride,
             "at least first + n_heads * head_dim",
         )?;
-        let n_rows = x.len() / self.row_stride;
-        Contract(op).len("x", x.len(), n_rows * self.row_stride)?;
+        let n_rows = n_elements / self.row_stride;
+        Contract(op).len("x", n_elements, n_rows * self.row_stride)?;
         Ok(n_rows)
     }
 }

@@ -1,8 +1,14 @@
 //! Keys and values of one layer in fixed blocks, and the op that writes them.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::cpu::buffer::Buffer;
 use crate::cpu::simd::LANES_MAX;
 use crate::error::{Contract, KernelError};
+
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::KvPages;
 
 /// The paged cache of one layer, in f32: the scores of a long context are compared with each other, and
 /// a 16-bit cache would move them by more than the tolerance that the engine promises.

@@ -7,7 +7,7 @@
 //! operations that depends neither on how many rows travel with it nor on how many threads work: a sequence gets the
 //! same bits alone, in a batch, or in chunks. An op with operands of the same shapes as before allocates nothing.
 //!
-//! Each op has a file with its contract and a folder with a side for each device. `cpu` is below all ops.
+//! Each op has a file with its contract and a folder with a side for each device. `cpu` and `cuda` are below all ops.
 
 mod activation;
 mod add;
@@ -16,16 +16,22 @@ mod attention;
 mod clamp;
 mod columns;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod embed;
 mod error;
 mod gemm;
 mod heads;
+#[cfg(feature = "cuda")]
+mod keys;
 mod kv_cache;
 mod mapped_file;
 mod norm;
 mod rope;
 mod route;
 mod rows;
+#[cfg(feature = "cuda")]
+mod sample;
 mod scale;
 mod then;
 mod weight;
@@ -52,3 +58,31 @@ pub use rows::{CopyColumns, copy_columns, gather_rows, mean_of_rows};
 pub use scale::{gate_rows, scale, scale_columns, scale_rows};
 pub use then::Then;
 pub use weight::{DType, Weight};
+
+/// The CUDA sides of the ops, under the names of the CPU sides.
+#[cfg(feature = "cuda")]
+pub mod gpu {
+    pub use crate::activation::cuda::{ActivateGated, activate, activate_gated, xielu};
+    pub use crate::add::cuda::add;
+    pub use crate::attention::cuda::{
+        Attention, AttentionRow, AttentionSizes, AttentionWorkspace, RelativeBias, Scores, attention,
+    };
+    pub use crate::clamp::cuda::softcap;
+    pub use crate::columns::HeadColumns;
+    pub use crate::embed::cuda::{Embed, ResolveIds, embed, resolve_ids};
+    pub use crate::gemm::cuda::{
+        Experts, Linear, PerHead, ProductScratch, ProductThen, RowNorm, ScratchSizes, experts, linear,
+        per_head,
+    };
+    pub use crate::keys::cuda::{Angles, HeadNorm, HeadNorms, Keys, LatentKeys, Turn, keys, latent_keys};
+    pub use crate::kv_cache::cuda::{HostBlocks, KvBlocks, KvPages, KvSizes, copy_block, swap_in, swap_out};
+    pub use crate::norm::cuda::{Norm, norm};
+    pub use crate::route::cuda::{Route, Routing, route};
+    pub use crate::rows::cuda::{CopyHeads, GatherRows, MeanOfRows, copy_heads, gather_rows, mean_of_rows};
+    pub use crate::sample::cuda::{
+        Draw, Drawn, DrawnLogprobs, Draws, EditSeen, Refusal, Sample, SampleWorkspace, SeenEdits, edit_seen,
+        sample,
+    };
+    pub use crate::scale::cuda::{gate_rows, multiply, scale, scale_columns, unit_scales};
+    pub use crate::weight::{Matrix, MatrixList};
+}

@@ -1,6 +1,8 @@
 //! Normalisation of rows or heads: root mean square (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016).
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::cpu::context::CpuContext;
 use crate::error::{Contract, KernelError};
@@ -41,29 +43,50 @@ pub struct Norm<'a> {
 /// # Errors
 /// The shapes do not agree.
 pub fn norm(context: &CpuContext, op: Norm<'_>) -> Result<(), KernelError> {
-    let heads = op.heads;
-    let n_rows = heads.check("norm", op.out)?;
-    if let Some(x) = op.x {
-        Contract("norm").len("x", x.len(), op.out.len())?;
-        let width = heads.width();
-        Contract("norm").range(
-            width == heads.row_stride,
-            "width",
-            width,
-            "whole rows where x is not the output",
-        )?;
-    }
-    for (operand, vector) in [("weight", op.weight), ("bias", op.bias)] {
-        let len = vector.map_or(heads.head_dim, <[f32]>::len);
-        Contract("norm").range(
-            len == heads.head_dim || len == heads.width(),
-            operand,
-            len,
-            "as long as one head or all heads",
-        )?;
-    }
+    let lengths = Lengths {
+        x: op.x.map(<[f32]>::len),
+        out: op.out.len(),
+        weight: op.weight.map(<[f32]>::len),
+        bias: op.bias.map(<[f32]>::len),
+    };
+    let n_rows = lengths.check(op.heads)?;
     cpu::run(context, op, n_rows);
     Ok(())
+}
+
+/// Elements of the operands.
+struct Lengths {
+    x: Option<usize>,
+    out: usize,
+    weight: Option<usize>,
+    bias: Option<usize>,
+}
+
+impl Lengths {
+    /// Checks them; returns the number of rows.
+    fn check(&self, heads: Heads) -> Result<usize, KernelError> {
+        let n_rows = heads.check("norm", self.out)?;
+        if let Some(x) = self.x {
+            Contract("norm").len("x", x, self.out)?;
+            let width = heads.width();
+            Contract("norm").range(
+                width == heads.row_stride,
+                "width",
+                width,
+                "whole rows where x is not the output",
+            )?;
+        }
+        for (operand, len) in [("weight", self.weight), ("bias", self.bias)] {
+            let len = len.unwrap_or(heads.head_dim);
+            Contract("norm").range(
+                len == heads.head_dim || len == heads.width(),
+                operand,
+                len,
+                "as long as one head or all heads",
+            )?;
+        }
+        Ok(n_rows)
+    }
 }
 
 #[cfg(test)]
@@ -87,55 +110,172 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn agrees_with_wide_arithmetic_on_every_path() {
-        for (isa, kind) in Isa::available()
-            .into_iter()
-            .flat_map(|isa| [(isa, NormKind::Rms), (isa, NormKind::Layer)])
-        {
-            let context = CpuContext::with_isa(2, isa).unwrap();
-            for (m, n_heads, d) in [(0, 1, 4), (1, 3, 1), (2, 2, 17), (3, 4, 64), (70, 1, 4099)] {
-                for per_head in [false, true] {
-                    let heads = Heads {
-                        row_stride: n_heads * d + 5,
-                        first: 2,
-                        n_heads,
-                        head_dim: d,
-                    };
-                    let before: Vec<f32> = (0..m * heads.row_stride)
-                        .map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.1)
-                        .collect();
-                    let n_weights = if per_head { n_heads * d } else { d };
-                    let weight: Vec<f32> = (0..n_weights).map(|i| 1.0 + (i % 7) as f32 * 0.25).collect();
-                    let bias: Vec<f32> = (0..n_weights).map(|i| (i % 5) as f32 * 0.5).collect();
-                    let mut x = before.clone();
-                    let op = Norm {
-                        x: None,
-                        out: &mut x,
-                        heads,
-                        kind,
-                        weight: Some(&weight),
-                        bias: Some(&bias),
-                        eps: 1e-5,
-                    };
-                    norm(&context, op).unwrap();
-                    for (i, (&got, &old)) in x.iter().zip(&before).enumerate() {
-                        let (row, column) = (i / heads.row_stride, i % heads.row_stride);
-                        if column < 2 || column >= 2 + n_heads * d {
-                            assert_eq!(got, old, "outside the heads");
-                            continue;
-                        }
-                        let (head, j) = ((column - 2) / d, (column - 2) % d);
-                        let from = row * heads.row_stride + 2 + head * d;
-                        let at = if per_head { head * d } else { 0 };
-                        let vectors = (&weight[at..at + d], &bias[at..at + d]);
-                        let want = reference(&before[from..from + d], (kind, 1e-5), vectors.0, vectors.1)[j];
-                        let tolerance = f64::from(f32::EPSILON) * (d as f64 / 8.0 + 8.0) * 4.0;
-                        assert!((f64::from(got) - want).abs() <= tolerance, "{isa:?} {got} {want}");
+    /// A norm of heads in place.
+    struct Case {
+        heads: Heads,
+        kind: NormKind,
+        x: Vec<f32>,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+    }
+
+    impl Case {
+        fn new((m, n_heads, d, gap): (usize, usize, usize, usize), kind: NormKind, per_head: bool) -> Case {
+            let heads = Heads {
+                row_stride: n_heads * d + 2 * gap + 1,
+                first: gap,
+                n_heads,
+                head_dim: d,
+            };
+            // Rows of whole pieces, or rows that start anywhere.
+            let heads = Heads {
+                row_stride: heads
+                    .row_stride
+                    .next_multiple_of(if gap.is_multiple_of(4) { 4 } else { 1 }),
+                ..heads
+            };
+            let n_weights = if per_head { n_heads * d } else { d };
+            Case {
+                heads,
+                kind,
+                x: (0..m * heads.row_stride)
+                    .map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.1)
+                    .collect(),
+                weight: (0..n_weights).map(|i| 1.0 + (i % 7) as f32 * 0.25).collect(),
+                bias: (0..n_weights).map(|i| (i % 5) as f32 * 0.5).collect(),
+            }
+        }
+
+        /// Cases of every way to norm: within a warp, a block or neither, aligned or not.
+        fn all() -> impl Iterator<Item = Case> {
+            let shapes = [
+                (0, 1, 4, 0),
+                (1, 3, 1, 2),
+                (2, 2, 17, 2),
+                (3, 4, 64, 4),
+                (2, 5, 64, 2),
+                (3, 1, 516, 0),
+                (2, 2, 1028, 8),
+                (2, 1, 4100, 4),
+                (3, 1, 4099, 2),
+                (1, 1, 16388, 0),
+            ];
+            shapes.into_iter().flat_map(|shape| {
+                [NormKind::Rms, NormKind::Layer]
+                    .into_iter()
+                    .flat_map(move |kind| [false, true].map(|per_head| Case::new(shape, kind, per_head)))
+            })
+        }
+
+        /// Compares what became of `x`.
+        fn check(&self, got: &[f32], side: &str) {
+            let Heads {
+                row_stride,
+                first,
+                n_heads,
+                head_dim: d,
+            } = self.heads;
+            for (row, (got, old)) in got
+                .chunks_exact(row_stride)
+                .zip(self.x.chunks_exact(row_stride))
+                .enumerate()
+            {
+                let end = first + n_heads * d;
+                assert_eq!(
+                    (&got[..first], &got[end..]),
+                    (&old[..first], &old[end..]),
+                    "outside the heads"
+                );
+                for head in 0..n_heads {
+                    let at = if self.weight.len() > d { head * d } else { 0 };
+                    let vectors = (&self.weight[at..at + d], &self.bias[at..at + d]);
+                    let from = first + head * d;
+                    let want = reference(&old[from..from + d], (self.kind, 1e-5), vectors.0, vectors.1);
+                    let tolerance = f64::from(f32::EPSILON) * (d as f64 / 8.0 + 8.0) * 4.0;
+                    for (got, want) in got[from..from + d].iter().zip(want) {
+                        let error = (f64::from(*got) - want).abs();
+                        assert!(
+                            error <= tolerance,
+                            "{side} {:?} row {row}: {got} {want}",
+                            self.heads
+                        );
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn agrees_with_wide_arithmetic_on_every_path() {
+        for isa in Isa::available() {
+            let context = CpuContext::with_isa(2, isa).unwrap();
+            for case in Case::all() {
+                let mut x = case.x.clone();
+                let op = Norm {
+                    x: None,
+                    out: &mut x,
+                    heads: case.heads,
+                    kind: case.kind,
+                    weight: Some(&case.weight),
+                    bias: Some(&case.bias),
+                    eps: 1e-5,
+                };
+                norm(&context, op).unwrap();
+                case.check(&x, &format!("{isa:?}"));
+            }
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_agrees_with_wide_arithmetic() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            for case in Case::all() {
+                let x = uploaded(gpu, &case.x);
+                let (weight, bias) = (uploaded(gpu, &case.weight), uploaded(gpu, &case.bias));
+                let op = cuda::Norm {
+                    x: None,
+                    out: x.view(),
+                    heads: case.heads,
+                    kind: case.kind,
+                    weight: Some(weight.view()),
+                    bias: Some(bias.view()),
+                    eps: 1e-5,
+                };
+                cuda::norm(gpu, op).unwrap();
+                case.check(&downloaded(gpu, x.view()), gpu.name());
+            }
+        });
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_devices_output_may_be_elsewhere_and_without_parameters() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            let x = uploaded(gpu, &[1.0_f32, 1.0, 3.0, 3.0, 0.0, 0.0, 0.0, 0.0]);
+            let out = gpu.alloc(8).unwrap();
+            let op = cuda::Norm {
+                x: Some(x.view()),
+                out: out.view(),
+                heads: Heads::whole(4),
+                kind: NormKind::Layer,
+                weight: None,
+                bias: None,
+                eps: 1e-12,
+            };
+            cuda::norm(gpu, op).unwrap();
+            assert_eq!(
+                downloaded(gpu, out.view()),
+                [-1.0, -1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+            );
+            let short = cuda::Norm {
+                x: Some(x.view().range(0..4)),
+                ..op
+            };
+            assert!(cuda::norm(gpu, short).is_err());
+        });
     }
 
     #[test]

@@ -23,6 +23,21 @@ impl RopeTable {
         self.sin.clear();
     }
 
+    /// Cosines. `[n_tokens, half_dim]`
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// Sines. `[n_tokens, half_dim]`
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
+    /// Pairs that turn; 0 without tokens.
+    pub fn half_dim(&self) -> usize {
+        self.half_dim
+    }
+
     /// Adds tokens with the angles `positions[t] · inv_freq[i]` (in f32, as the reference implementations compute
     /// them), their cosines and sines scaled by `scale`, which is 1 but for yarn and longrope.
     ///
@@ -74,7 +89,7 @@ pub fn rope(context: &CpuContext, op: Rope<'_>) -> Result<(), KernelError> {
     let half_dim = op.table.half_dim;
     Contract("rope").range(half_dim > 0, "half_dim", half_dim, "at least 1")?;
     let n_tokens = op.table.cos.len() / half_dim;
-    heads.check("rope", op.x)?;
+    heads.check("rope", op.x.len())?;
     Contract("rope").len("x", op.x.len(), n_tokens * heads.row_stride)?;
     Contract("rope").range(
         from.checked_add(2 * half_dim)

@@ -1,6 +1,8 @@
 //! Mixture of experts: which experts each token goes to, and with what weight.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::error::{Contract, KernelError};
 
@@ -104,35 +106,56 @@ pub fn route(op: &Route<'_>, routing: &mut Routing) -> Result<(), KernelError> {
 }
 
 fn check(op: &Route<'_>) -> Result<(), KernelError> {
-    let n_experts = op.n_experts;
-    Contract("route").range(n_experts > 0, "n_experts", n_experts, "at least 1")?;
-    let n_tokens = op.logits.len() / n_experts;
-    Contract("route").len("logits", op.logits.len(), n_tokens * n_experts)?;
-    Contract("route").range(
-        (1..=n_experts).contains(&op.n_chosen),
-        "n_chosen",
-        op.n_chosen,
-        "1 to n_experts",
-    )?;
-    if let Scoring::SparseMixer { .. } = op.scoring {
-        let is_plain = op.n_chosen == 2 && op.choice_bias.is_none() && op.groups.is_none();
-        Contract("route").range(
-            is_plain,
-            "n_chosen",
-            op.n_chosen,
-            "2 without a bias and groups for a sparse mixer",
-        )?;
-    }
-    if let Some(bias) = op.choice_bias {
-        Contract("route").len("choice_bias", bias.len(), n_experts)?;
-    }
-    let Some(ExpertGroups { n_groups, n_kept, .. }) = op.groups else {
-        return Ok(());
+    let lengths = Lengths {
+        logits: op.logits.len(),
+        choice_bias: op.choice_bias.map(<[f32]>::len),
+        n_experts: op.n_experts,
+        n_chosen: op.n_chosen,
     };
-    let divides = n_groups > 0 && n_experts.is_multiple_of(n_groups);
-    Contract("route").range(divides, "n_groups", n_groups, "a divisor of n_experts")?;
-    let enough = (1..=n_groups).contains(&n_kept) && n_kept * (n_experts / n_groups) >= op.n_chosen;
-    Contract("route").range(enough, "n_kept", n_kept, "groups with n_chosen experts")
+    lengths.check(op.scoring, op.groups)
+}
+
+/// The sizes of a call, wherever its operands are.
+struct Lengths {
+    logits: usize,
+    choice_bias: Option<usize>,
+    n_experts: usize,
+    n_chosen: usize,
+}
+
+impl Lengths {
+    /// Checks that they agree.
+    fn check(&self, scoring: Scoring, groups: Option<ExpertGroups>) -> Result<(), KernelError> {
+        let n_experts = self.n_experts;
+        Contract("route").range(n_experts > 0, "n_experts", n_experts, "at least 1")?;
+        let n_tokens = self.logits / n_experts;
+        Contract("route").len("logits", self.logits, n_tokens * n_experts)?;
+        Contract("route").range(
+            (1..=n_experts).contains(&self.n_chosen),
+            "n_chosen",
+            self.n_chosen,
+            "1 to n_experts",
+        )?;
+        if let Scoring::SparseMixer { .. } = scoring {
+            let is_plain = self.n_chosen == 2 && self.choice_bias.is_none() && groups.is_none();
+            Contract("route").range(
+                is_plain,
+                "n_chosen",
+                self.n_chosen,
+                "2 without a bias and groups for a sparse mixer",
+            )?;
+        }
+        if let Some(bias) = self.choice_bias {
+            Contract("route").len("choice_bias", bias, n_experts)?;
+        }
+        let Some(ExpertGroups { n_groups, n_kept, .. }) = groups else {
+            return Ok(());
+        };
+        let divides = n_groups > 0 && n_experts.is_multiple_of(n_groups);
+        Contract("route").range(divides, "n_groups", n_groups, "a divisor of n_experts")?;
+        let enough = (1..=n_groups).contains(&n_kept) && n_kept * (n_experts / n_groups) >= self.n_chosen;
+        Contract("route").range(enough, "n_kept", n_kept, "groups with n_chosen experts")
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Rows of activations moved without arithmetic, and their mean.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use crate::columns::Columns;
 use crate::error::{Contract, KernelError};
@@ -115,5 +117,106 @@ mod tests {
         assert!(mean_of_rows(&[], &mut out).is_err());
         assert!(mean_of_rows(&[1.0; 3], &mut out).is_err());
         assert!(mean_of_rows(&[], &mut []).is_err());
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_gathers_rows() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            for d in [1, 5, 8, 700] {
+                let x: Vec<f32> = (0..3 * d).map(|i| i as f32).collect();
+                let (on_device, rows) = (uploaded(gpu, &x), uploaded(gpu, &[2, 0, 3, 0]));
+                let out = gpu.alloc(4 * d).unwrap();
+                let op = cuda::GatherRows {
+                    x: on_device.view(),
+                    rows: rows.view(),
+                    out: out.view(),
+                };
+                cuda::gather_rows(gpu, op).unwrap();
+                let got = downloaded(gpu, out.view());
+                let row = |i: usize| &x[i * d..(i + 1) * d];
+                assert_eq!(got[..2 * d], [row(2), row(0)].concat());
+                assert!(got[2 * d..3 * d].iter().all(|v| v.is_nan()), "beyond x");
+                assert_eq!(got[3 * d..], *row(0));
+                let short = cuda::GatherRows {
+                    out: out.view().range(0..4 * d - 1),
+                    ..op
+                };
+                assert!(cuda::gather_rows(gpu, short).is_err());
+            }
+        });
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_copies_the_columns_of_heads_only() {
+        use crate::columns::HeadColumns;
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            let x: Vec<f32> = (0..3 * 80).map(|i| i as f32).collect();
+            let (on_device, out) = (uploaded(gpu, &x), uploaded(gpu, &[-1.0; 3 * 150]));
+            let op = cuda::CopyHeads {
+                x: on_device.view(),
+                x_at: HeadColumns {
+                    row_stride: 80,
+                    first: 2,
+                    step: 39,
+                },
+                n_heads: 2,
+                width: 33,
+                out: out.view(),
+                out_at: HeadColumns {
+                    row_stride: 150,
+                    first: 10,
+                    step: 70,
+                },
+            };
+            cuda::copy_heads(gpu, op).unwrap();
+            for (i, got) in downloaded(gpu, out.view()).into_iter().enumerate() {
+                let (row, column) = (i / 150, i % 150);
+                let (head, at) = (column.saturating_sub(10) / 70, column.saturating_sub(10) % 70);
+                let is_copied = column >= 10 && at < 33 && head < 2;
+                let want = if is_copied {
+                    (row * 80 + 2 + head * 39 + at) as f32
+                } else {
+                    -1.0
+                };
+                assert_eq!(got, want, "{row} {column}");
+            }
+            assert!(cuda::copy_heads(gpu, cuda::CopyHeads { n_heads: 3, ..op }).is_err());
+        });
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_device_averages_rows() {
+        use crate::cuda::testing::{downloaded, each_order, uploaded};
+        each_order(|gpu| {
+            let d = 131;
+            let x: Vec<f32> = (0..9 * d).map(|i| (i * 7 % 31) as f32 * 0.3).collect();
+            let rows = [(0_u32, 1_u32), (2, 5), (0, 9), (8, 1), (8, 2), (3, 0)];
+            let on_device = uploaded(gpu, &x);
+            let first = uploaded(gpu, &rows.map(|rows| rows.0));
+            let n_rows = uploaded(gpu, &rows.map(|rows| rows.1));
+            let out = gpu.alloc(6 * d).unwrap();
+            let op = cuda::MeanOfRows {
+                x: on_device.view(),
+                first: first.view(),
+                n_rows: n_rows.view(),
+                out: out.view(),
+            };
+            cuda::mean_of_rows(gpu, op).unwrap();
+            let got = downloaded(gpu, out.view());
+            for ((first, n), got) in rows.into_iter().zip(got.chunks_exact(d)) {
+                if n == 0 || first + n > 9 {
+                    assert!(got.iter().all(|v| v.is_nan()), "no such rows");
+                    continue;
+                }
+                let mut want = vec![0.0; d];
+                mean_of_rows(&x[first as usize * d..(first + n) as usize * d], &mut want).unwrap();
+                assert_eq!(got, want, "in the order of the CPU");
+            }
+        });
     }
 }

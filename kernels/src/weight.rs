@@ -1,10 +1,16 @@
 //! Weights in memory: rows of one dtype, each starting on a cache line.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use half::{bf16, f16};
 
 use crate::cpu::buffer::Buffer;
 use crate::cpu::simd::LANES_MAX;
 use crate::error::{Contract, KernelError};
+
+#[cfg(feature = "cuda")]
+pub use cuda::{Matrix, MatrixList};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +189,12 @@ impl Weight {
                 DType::BF16 => write_uniform(to, seed, |v| bf16::from_f32(v * amplitude).to_ne_bytes()),
             }
         }
+    }
+
+    /// The rows as bytes, with the space after each.
+    #[cfg(feature = "cuda")]
+    pub fn stored_bytes(&self) -> &[u8] {
+        self.buffer.as_slice()
     }
 
     /// The rows, typed, `row_stride` elements apart.

@@ -5,15 +5,21 @@
 //! text or HTTP; it knows tokens only as numbers.
 //!
 //! `config` reads the JSON, `families` maps it to a `spec` (one model described as data), `program` lowers that to a
-//! list of ops, `checkpoint` loads the weights, `cpu` executes the program, and `loaded` joins them.
+//! list of ops, `checkpoint` loads the weights, `cpu` or `cuda` executes the program, and `loaded` joins them.
 
 mod check;
 mod checkpoint;
 mod config;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 mod error;
+mod executor;
 mod families;
 pub(crate) mod fuzzing;
+mod graph_mode;
+mod inputs;
 mod kv_layout;
 mod loaded;
 mod modules;
@@ -21,13 +27,20 @@ mod outline;
 mod pooling;
 mod program;
 mod rope;
+mod source;
+mod spans;
 mod spec;
+mod step_limits;
 mod unread;
 
 pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
 pub use config::generation_config;
+pub use device::Device;
 pub use error::ModelError;
-pub use loaded::{LoadOptions, Model, ModelInfo, Task};
+pub use graph_mode::GraphMode;
+pub use loaded::{Model, ModelInfo, Task};
 pub use outline::{ModelKind, OpCost, Outline};
 pub use pooling::{Lengths, PoolingConfig, ScoreActivation};
 pub use program::{Cost, StepShape};
+pub use source::LoadOptions;
+pub use step_limits::{DeviceMemory, StepLimits};

@@ -51,6 +51,16 @@ choices! {
         Float32 = "float32",
     }
 
+    /// What computes the model.
+    Device {
+        /// The first GPU that can be used, else the CPU.
+        Auto = "auto",
+        /// The CPU.
+        Cpu = "cpu",
+        /// The first GPU; without one the server does not start.
+        Cuda = "cuda",
+    }
+
     /// Files from which the weights are read.
     LoadFormat {
         /// Safetensors if there are any, else PyTorch's files.

@@ -5,21 +5,21 @@
 
 mod arena;
 mod cache;
-mod inputs;
 mod ops;
 
 use kernels::{AttentionTiles, CpuContext, KernelError, Routing, embed};
 
 use super::checkpoint::Weights;
+use super::inputs::Inputs;
 use super::kv_layout::KvLayout;
-use super::program::{CHUNK_ROWS, Op, Program, Sections};
+use super::program::{Op, Program};
 use super::rope::RopeSpec;
+use super::spans::{Spans, StepSizes};
 use super::spec::MatrixId;
 use crate::batch::{Batch, BlockMove, StepError};
 
-use arena::{Arena, Buffers, StepRows};
+use arena::{Arena, Buffers};
 pub(super) use cache::Cache;
-use inputs::Inputs;
 use ops::Execution;
 
 /// A program with everything that its execution needs.
@@ -70,6 +70,11 @@ impl Cpu {
         })
     }
 
+    /// The weights.
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// The cache.
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
@@ -82,14 +87,13 @@ impl Cpu {
 
     /// Bytes of the activations and the result of a step of so many tokens and results.
     pub(super) fn step_bytes(&self, n_tokens: usize, n_outputs: usize) -> u64 {
-        let rows = Sections {
-            tokens: n_tokens,
-            chunk: n_tokens.min(CHUNK_ROWS),
-            logits: n_outputs,
-            pooled: n_outputs,
+        let sizes = StepSizes {
+            n_tokens,
+            n_logits: n_outputs,
+            n_pooled: n_outputs,
         };
         let width = self.program.buffer(self.program.output).width;
-        let activations = StepRows::new(&self.program, rows).size_bytes();
+        let activations = Spans::new(&self.program, sizes).n_floats() * size_of::<f32>();
         (activations + n_outputs * width * size_of::<f32>()) as u64
     }
 
@@ -109,9 +113,10 @@ impl Cpu {
     pub(super) fn execute(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), StepError> {
         let n_outputs = batch.logits_at.len() + batch.pooled_rows.len();
         output.resize(n_outputs * self.program.buffer(self.program.output).width, 0.0);
-        self.inputs.read(batch, &self.cache)?;
-        let step = StepRows::of(&self.program, batch);
-        let arena = self.arena.of_step(&step)?;
+        let (n_groups, block_size) = (self.cache.groups().len(), self.cache.block_size());
+        self.inputs.read(batch, n_groups, block_size)?;
+        let spans = Spans::new(&self.program, StepSizes::of(batch));
+        let arena = self.arena.of_step(spans.n_floats())?;
         let mut execution = Execution {
             context: &self.context,
             program: &self.program,
@@ -119,7 +124,8 @@ impl Cpu {
             cache: &mut self.cache,
             batch,
             inputs: &self.inputs,
-            buffers: Buffers::new(&self.program, step, arena, output),
+            spans,
+            buffers: Buffers::new(arena, output),
             routing: &mut self.routing,
             tiles: &mut self.tiles,
             unit_scales: &self.unit_scales,

@@ -123,6 +123,12 @@ pub enum ModelError {
         /// Bytes that would take.
         kv_bytes: u128,
     },
+    /// A card was requested, and there is none that can be used.
+    #[error("no GPU can be used: {reason}")]
+    NoDevice {
+        /// What is missing.
+        reason: String,
+    },
     /// An op refused its operands: a bug of the model.
     #[error("a kernel refused its operands")]
     Kernel(#[from] KernelError),

@@ -8,35 +8,26 @@ use std::sync::Arc;
 use kernels::CpuContext;
 
 use super::check::{Limits, check_batch, inconsistent};
-use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Weights, dummy_weights};
+use super::checkpoint::LoadProgress;
 use super::config::{Fields, eos_token_ids, invalid, read_json};
-use super::cpu::Cpu;
 use super::error::ModelError;
+use super::executor::{Executor, Parts};
 use super::families;
 use super::kv_layout::KvLayout;
 use super::modules::{Modules, trained_len};
 use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::rope::RopeSpec;
-use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec, WeightList};
+use super::source::{LoadOptions, Source};
+use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec};
+use super::step_limits::{DeviceMemory, StepLimits};
 use super::unread;
+#[cfg(feature = "cuda")]
+use crate::batch::LateInput;
 use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
 
 /// Largest hf_quant_config.json: the largest ones list a few thousand layers.
 const QUANTIZATION_BYTES_MAX: u64 = 8 << 20;
-
-/// How to load a model.
-#[derive(Debug, Clone, Default)]
-pub struct LoadOptions {
-    /// Which files to read the weights from.
-    pub format: LoadFormat,
-    /// In which dtype to keep the weights.
-    pub dtype: DtypeChoice,
-    /// Compute threads; by default as many as the process may use.
-    pub n_threads: Option<usize>,
-    /// Longest sequence; by default the model's context.
-    pub max_model_len: Option<u32>,
-}
 
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +71,8 @@ pub struct ModelInfo {
     pub weights_bytes: u64,
     /// Bytes that a token takes in the KV cache, in all groups of [`Forward::kv_groups`] together.
     pub kv_bytes_per_token: u64,
+    /// What computes it: the processor, or the name of a card.
+    pub device: String,
     /// Dtype of the weights in memory: `float32`, `float16` or `bfloat16`.
     pub dtype: &'static str,
     /// Kinds of segments; `None` if the model does not tell segments apart.
@@ -94,8 +87,7 @@ pub struct Model {
     is_causal: bool,
     /// How vectors are made, `None` if the model generates.
     pooling: Option<Pooling>,
-    /// Kinds of segments that the model distinguishes.
-    executor: Cpu,
+    executor: Executor,
     /// The pooled vectors of a step, one after another.
     pooled: Vec<f32>,
     /// The step that is computed when it is collected.
@@ -137,7 +129,7 @@ impl Model {
             TaskSpec::Embed | TaskSpec::Classify(_) => trained_len(dir)?,
         };
         let max_model_len = max_model_len(spec.context_len, trained_len, options.max_model_len)?;
-        let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
+
         let (network, list) = spec.numbered();
         let source = Source {
             dir,
@@ -145,9 +137,17 @@ impl Model {
             options,
             progress,
         };
-        let weights = context.enter(|| source.weights(&list, &spec.ignored))?;
+        let context = CpuContext::new(source.n_threads())?;
         let layout = KvLayout::of(&network);
         let program = lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind);
+        let parts = Parts {
+            context,
+            program,
+            layout,
+            ropes: &network.ropes,
+            tokens: network.embedding.tokens,
+        };
+        let executor = parts.load(&options.device, &source, (&list, &spec.ignored))?;
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),
@@ -158,18 +158,19 @@ impl Model {
                 .map_or(spec.hidden_size, |last| last.weight.n_rows()),
             max_model_len,
             eos_token_ids,
+            device: options.device.to_string(),
             n_layers: spec.layers.len(),
             n_params: list.n_params(),
-            weights_bytes: weights.size_bytes(),
-            kv_bytes_per_token: layout.token_bytes() as u64,
-            dtype: weights.matrix(network.embedding.tokens).weight.dtype().name(),
+            weights_bytes: executor.weights_bytes(),
+            kv_bytes_per_token: executor.kv_bytes_per_token() as u64,
+            dtype: executor.dtype(network.embedding.tokens).name(),
             n_token_types: network.embedding.types.map(|types| types.n_rows),
         };
         Ok(Model {
             info,
             is_causal: network.is_causal,
             pooling,
-            executor: Cpu::new(context, program, weights, layout, &network.ropes)?,
+            executor,
             ropes: network.ropes,
             pooled: Vec::new(),
             submitted: None,
@@ -181,16 +182,26 @@ impl Model {
         &self.info
     }
 
-    /// Bytes that the largest step takes: its activations and its result.
+    /// Bytes of the host's memory that the largest step takes: its activations and its result.
     pub fn step_bytes(&self, n_tokens_max: usize, n_outputs_max: usize) -> u64 {
         self.executor.step_bytes(n_tokens_max, n_outputs_max)
+    }
+
+    /// Takes the memory for steps within `limits`, so that no later step takes any, and returns what the device has left
+    /// for a KV cache. `None` for the processor, which takes memory as it needs it.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the device has no memory for such steps.
+    pub fn reserve(&mut self, limits: &StepLimits) -> Result<Option<DeviceMemory>, ModelError> {
+        self.executor.reserve(limits)
     }
 
     /// Makes room for `n_blocks` blocks of `block_size` tokens, and for `n_host_blocks` that are swapped out;
     /// an earlier cache is gone.
     ///
-    /// The cache is in f32: the engine promises the reference's greedy tokens, and 16-bit keys would move
-    /// logits by more than many a margin between two tokens. Memory is taken as blocks are first written.
+    /// On the CPU the cache is in f32: the engine promises the reference's greedy tokens, and 16-bit keys would move
+    /// logits by more than many a margin between two tokens. Memory is taken as blocks are first written. On a card it has
+    /// the dtype of the weights, and its memory is taken at once.
     ///
     /// # Errors
     /// [`ModelError::Cache`] if there is no room or a size is zero.
@@ -200,9 +211,7 @@ impl Model {
         block_size: usize,
         n_host_blocks: usize,
     ) -> Result<(), ModelError> {
-        self.executor
-            .cache_mut()
-            .allocate(n_blocks, block_size, n_host_blocks)
+        self.executor.allocate(n_blocks, block_size, n_host_blocks)
     }
 
     /// Runs one step and writes its result into `output`, whose memory is used again: a step that is not larger than
@@ -212,19 +221,29 @@ impl Model {
     /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
     pub fn compute(&mut self, batch: &Batch, output: &mut StepOutput) -> Result<(), StepError> {
         self.check_batch(batch)?;
-        self.executor.move_blocks(&batch.moves)?;
-        output.logits.vocab_size = self.info.vocab_size;
-        if batch.rows.is_empty() {
-            output.logits.values.clear();
-            output.pooled.clear();
-            return Ok(());
+        match &mut self.executor {
+            Executor::Cpu(cpu) => {
+                cpu.move_blocks(&batch.moves)?;
+                output.logits.vocab_size = self.info.vocab_size;
+                if batch.rows.is_empty() {
+                    output.logits.values.clear();
+                    output.pooled.clear();
+                    return Ok(());
+                }
+                if self.pooling.is_none() {
+                    output.pooled.clear();
+                    return cpu.execute(batch, &mut output.logits.values);
+                }
+                output.logits.values.clear();
+                cpu.execute(batch, &mut self.pooled)?;
+            }
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => {
+                cuda.submit(batch, &vec![DrawSpec::Logits; batch.logits_at.len()])?;
+                *output = cuda.collect()?;
+                return Ok(());
+            }
         }
-        if self.pooling.is_none() {
-            output.pooled.clear();
-            return self.executor.execute(batch, &mut output.logits.values);
-        }
-        output.logits.values.clear();
-        self.executor.execute(batch, &mut self.pooled)?;
         let n_pooled = batch.pooled_rows.len();
         output.pooled.resize_with(n_pooled, Vec::new);
         let width = self.pooled.len().checked_div(n_pooled).unwrap_or(1);
@@ -247,8 +266,8 @@ impl Model {
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<(), StepError> {
-        let cache = self.executor.cache();
-        if cache.n_blocks() == 0 {
+        let cache = self.executor.cache_facts();
+        if cache.n_blocks == 0 {
             return Err(inconsistent("there is no cache".to_owned()));
         }
         let limits = Limits {
@@ -257,10 +276,10 @@ impl Model {
             pools: self.pooling.is_some(),
             generates: self.pooling.is_none(),
             whole_prompts: self.whole_prompts(),
-            groups: cache.groups(),
-            block_size: cache.block_size(),
-            n_blocks: cache.n_blocks(),
-            n_host_blocks: cache.n_host_blocks(),
+            groups: self.executor.groups(),
+            block_size: cache.block_size,
+            n_blocks: cache.n_blocks,
+            n_host_blocks: cache.n_host_blocks,
         };
         check_batch(batch, &limits)
     }
@@ -272,7 +291,7 @@ impl Forward for Model {
     }
 
     fn kv_groups(&self) -> Vec<KvGroup> {
-        self.executor.cache().groups().to_vec()
+        self.executor.groups().to_vec()
     }
 
     fn whole_prompts(&self) -> bool {
@@ -288,34 +307,46 @@ impl Forward for Model {
         variants.max().unwrap_or(0)
     }
 
-    fn submit(&mut self, batch: Arc<Batch>, _: &[DrawSpec<'_>]) -> Result<(), StepError> {
-        self.submitted = Some(batch);
+    fn depth(&self) -> usize {
+        match &self.executor {
+            Executor::Cpu(_) => 1,
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(_) => super::cuda::DEPTH,
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU draws nothing")
+    )]
+    fn submit(&mut self, batch: Arc<Batch>, draws: &[DrawSpec<'_>]) -> Result<(), StepError> {
+        #[cfg(feature = "cuda")]
+        if matches!(self.executor, Executor::Cuda(_)) {
+            self.check_batch(&batch)?;
+        }
+        match &mut self.executor {
+            Executor::Cpu(_) => self.submitted = Some(batch),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.submit(&batch, draws)?,
+        }
         Ok(())
     }
 
+    #[cfg(feature = "cuda")]
+    fn late(&mut self, inputs: &[LateInput<'_>]) -> Result<(), StepError> {
+        match &mut self.executor {
+            Executor::Cpu(_) => Ok(()),
+            Executor::Cuda(cuda) => cuda.late(inputs),
+        }
+    }
+
     fn collect(&mut self) -> Result<StepOutput, StepError> {
+        #[cfg(feature = "cuda")]
+        if let Executor::Cuda(cuda) = &mut self.executor {
+            return cuda.collect();
+        }
         let batch = self.submitted.take().ok_or_else(StepError::not_submitted)?;
         self.forward(&batch)
-    }
-}
-
-/// Where weights come from.
-struct Source<'a> {
-    dir: &'a Path,
-    config: &'a Fields,
-    options: &'a LoadOptions,
-    progress: &'a (dyn Fn(LoadProgress) + Sync),
-}
-
-impl Source<'_> {
-    /// The weights of a description: from the checkpoint's files, or made up.
-    fn weights(&self, list: &WeightList, ignored: &[String]) -> Result<Weights, ModelError> {
-        let LoadOptions { format, dtype, .. } = *self.options;
-        if format == LoadFormat::Dummy {
-            return dummy_weights(list, dtype, self.config.dtype()?);
-        }
-        let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
-        Loader::new(&checkpoint, dtype, self.progress).load(list)
     }
 }
 
@@ -417,9 +448,4 @@ pub(super) fn max_model_len(
         Some(asked) if (1..=limit).contains(&asked) => Ok(asked),
         Some(asked) => Err(ModelError::MaxModelLen { asked, limit }),
     }
-}
-
-/// Threads that this process may use; one if the system reports none.
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

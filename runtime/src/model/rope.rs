@@ -272,6 +272,11 @@ impl RopeSpec {
         Ok(())
     }
 
+    /// Pairs that turn.
+    pub(super) fn half_dim(&self) -> usize {
+        self.dim / 2
+    }
+
     /// Writes the angle per position of each pair, for a sequence whose prompt has `prompt_len` tokens. `[dim / 2]`
     ///
     /// Where frequencies depend on the length of the text, that of the prompt decides, once: keys in the

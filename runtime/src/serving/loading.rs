@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::{Failure, Reason, chain};
+use crds::settings::{Device as DeviceSetting, EngineSettings};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
@@ -24,7 +25,7 @@ use crate::fetch::{
 };
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
-use crate::model::{LoadOptions, Model, ModelInfo, Outline, Task};
+use crate::model::{Device, GraphMode, LoadOptions, Model, ModelError, ModelInfo, Outline, StepLimits, Task};
 use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
@@ -154,6 +155,8 @@ impl Loading {
             "parsers chosen"
         );
         let options = LoadOptions {
+            device: device(config.engine.device())?,
+            graphs: graphs(&config.engine),
             format: config.engine.load_format(),
             dtype: config.engine.dtype(),
             n_threads: None,
@@ -193,6 +196,30 @@ impl Loading {
             info,
         };
         Ok((serving, growth))
+    }
+}
+
+/// What computes, by the setting.
+fn device(setting: DeviceSetting) -> Result<Device, ModelError> {
+    let device = match setting {
+        DeviceSetting::Cpu => Device::Cpu,
+        DeviceSetting::Cuda => Device::cuda()?,
+        DeviceSetting::Auto => Device::cuda().unwrap_or_else(|error| {
+            tracing::info!(%error, "the CPU computes");
+            Device::Cpu
+        }),
+    };
+    tracing::info!(%device, "device chosen");
+    Ok(device)
+}
+
+/// Which steps are recorded, by the settings.
+fn graphs(settings: &EngineSettings) -> GraphMode {
+    if settings.enforce_eager() {
+        return GraphMode::Eager;
+    }
+    GraphMode::Decode {
+        max_context_len: settings.max_seq_len_to_capture() as usize,
     }
 }
 
@@ -251,10 +278,25 @@ fn start_engine(
         max_model_len,
         max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
+    // A prompt that must be computed in one step would else be refused although the model can read it.
+    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
+    let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
+    let n_sequences = demand.max_num_seqs.min(max_num_batched_tokens);
+    let device_memory = model.reserve(&StepLimits {
+        n_tokens: max_num_batched_tokens,
+        n_sequences,
+        n_logits: n_sequences + N_SCORED_MAX,
+        context_len: max_model_len,
+        block_size,
+    })?;
     let bytes_free = capacity::bytes_free();
-    let n_blocks = match settings.num_gpu_blocks_override() {
-        Some(n_blocks) => n_blocks as usize,
-        None => capacity::n_blocks(demand, bytes_free)?,
+    let n_blocks = match (settings.num_gpu_blocks_override(), device_memory) {
+        (Some(n_blocks), _) => n_blocks as usize,
+        (None, None) => capacity::n_blocks(demand, capacity::of_host(bytes_free))?,
+        (None, Some(memory)) => {
+            let bytes_available = capacity::of_device(memory, settings.gpu_memory_utilization());
+            capacity::n_blocks(demand, bytes_available).map_err(LoadError::DeviceCapacity)?
+        }
     };
     let preemption_mode = settings.preemption_mode();
     let n_host_blocks = match preemption_mode {
@@ -265,11 +307,10 @@ fn start_engine(
         }
     };
     model.allocate_cache(n_blocks, block_size, n_host_blocks)?;
-    // A prompt that must be computed in one step would else be refused although the model can read it.
-    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
-    let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
+    // The cache of a device is in its own memory.
+    let is_host = device_memory.is_none();
     let growth = Growth {
-        cache_bytes: demand.bytes_per_block() * n_blocks as u64,
+        cache_bytes: if is_host { demand.bytes_per_block() * n_blocks as u64 } else { 0 },
         host_bytes: demand.bytes_per_block() * n_host_blocks as u64,
         step_bytes: model.step_bytes(max_num_batched_tokens, demand.max_num_seqs + N_SCORED_MAX),
     };

@@ -1,5 +1,8 @@
 //! The sampler: distributions by the chi-square test, filters and penalties by their definitions.
 
+#[cfg(feature = "cuda")]
+mod device;
+
 use proptest::prelude::*;
 
 use super::*;

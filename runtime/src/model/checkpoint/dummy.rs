@@ -3,27 +3,29 @@
 use kernels::{DType, Weight};
 use rayon::prelude::*;
 
-use super::load::{Linear, Weights};
+use super::load::{Linear, Place};
 use super::weights::{DtypeChoice, in_memory};
 use crate::model::error::ModelError;
 use crate::model::spec::{Layout, Matrix, Part, Vector, WeightList};
 
-/// Makes all weights of a list up, with all threads, in the chosen dtype or in the config's `stored` one. A matrix
-/// depends on its tensor's name alone.
+/// Makes all weights of a list up, with all threads, in the chosen dtype or in the config's `stored` one, and hands each
+/// to its place. A matrix depends on its tensor's name alone.
 ///
 /// # Errors
 /// There is no memory for them.
-pub(in crate::model) fn dummy_weights(
+pub(in crate::model) fn dummy_weights<P: Place>(
     list: &WeightList,
-    choice: DtypeChoice,
-    stored: DType,
-) -> Result<Weights, ModelError> {
+    (choice, stored): (DtypeChoice, DType),
+    place: &P,
+) -> Result<(Vec<P::Matrix>, Vec<P::Vector>), ModelError> {
     let dtype = in_memory(choice, stored);
-    let matrices = list.matrices.par_iter().map(|matrix| linear(matrix, dtype));
-    Ok(Weights {
-        matrices: matrices.collect::<Result<_, _>>()?,
-        vectors: list.vectors.par_iter().map(ones).collect(),
-    })
+    let matrices = list.matrices.par_iter();
+    let matrices = matrices.map(|matrix| place.matrix(linear(matrix, dtype)?));
+    let vectors = list.vectors.par_iter().map(|vector| place.vector(ones(vector)));
+    Ok((
+        matrices.collect::<Result<_, _>>()?,
+        vectors.collect::<Result<_, _>>()?,
+    ))
 }
 
 /// Numbers of a size that keeps the size of what they are multiplied with.

@@ -25,9 +25,9 @@ pub(in crate::model) struct Linear {
 #[derive(Debug)]
 pub(in crate::model) struct Weights {
     /// The matrices.
-    pub(super) matrices: Vec<Linear>,
+    pub(in crate::model) matrices: Vec<Linear>,
     /// The vectors.
-    pub(super) vectors: Vec<Vec<f32>>,
+    pub(in crate::model) vectors: Vec<Vec<f32>>,
 }
 
 impl Weights {
@@ -50,6 +50,36 @@ impl Weights {
         let matrices = self.matrices.iter().map(of_matrix);
         let vectors = self.vectors.iter().map(|vector| size_of_val(&vector[..]) as u64);
         matrices.chain(vectors).sum()
+    }
+}
+
+/// Where weights go: the memory of the host, or that of a device.
+pub(in crate::model) trait Place: Sync {
+    /// A matrix with its bias in this place.
+    type Matrix: Send;
+    /// A vector in this place.
+    type Vector: Send;
+
+    /// Puts a matrix there.
+    fn matrix(&self, linear: Linear) -> Result<Self::Matrix, ModelError>;
+
+    /// Puts a vector there.
+    fn vector(&self, vector: Vec<f32>) -> Result<Self::Vector, ModelError>;
+}
+
+/// The memory of the host, where weights are read to anyway.
+pub(in crate::model) struct InMemory;
+
+impl Place for InMemory {
+    type Matrix = Linear;
+    type Vector = Vec<f32>;
+
+    fn matrix(&self, linear: Linear) -> Result<Linear, ModelError> {
+        Ok(linear)
+    }
+
+    fn vector(&self, vector: Vec<f32>) -> Result<Vec<f32>, ModelError> {
+        Ok(vector)
     }
 }
 
@@ -111,14 +141,18 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Loads all weights of a list, with all threads.
-    pub(in crate::model) fn load(&self, list: &WeightList) -> Result<Weights, ModelError> {
-        let matrices = list.matrices.par_iter().map(|matrix| self.matrix(matrix));
-        let vectors = list.vectors.par_iter().map(|vector| self.vector(vector));
-        Ok(Weights {
-            matrices: matrices.collect::<Result<_, _>>()?,
-            vectors: vectors.collect::<Result<_, _>>()?,
-        })
+    /// Loads all weights of a list, with all threads, and hands each to its place as soon as it is read.
+    pub(in crate::model) fn load_into<P: Place>(
+        &self,
+        list: &WeightList,
+        place: &P,
+    ) -> Result<(Vec<P::Matrix>, Vec<P::Vector>), ModelError> {
+        let matrix = |matrix: &Matrix| place.matrix(self.matrix(matrix)?);
+        let vector = |vector: &Vector| place.vector(self.vector(vector)?);
+        Ok((
+            list.matrices.par_iter().map(matrix).collect::<Result<_, _>>()?,
+            list.vectors.par_iter().map(vector).collect::<Result<_, _>>()?,
+        ))
     }
 
     /// The dtype of a matrix in memory: that of its parts if it is one, else f32.

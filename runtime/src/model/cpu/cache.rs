@@ -82,6 +82,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Bytes that a token takes in all groups together.
+    pub(in crate::model) fn token_bytes(&self) -> usize {
+        self.layout.token_bytes()
+    }
+
     /// Groups of layers.
     pub(in crate::model) fn groups(&self) -> &[KvGroup] {
         self.layout.groups()

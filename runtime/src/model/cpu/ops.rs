@@ -8,17 +8,17 @@ use kernels::{
     scale_rows, softcap,
 };
 
-use super::arena::{Buffers, Span};
+use super::arena::Buffers;
 use super::cache::Cache;
-use super::inputs::Inputs;
 use crate::batch::Batch;
 use crate::model::checkpoint::Weights;
+use crate::model::inputs::Inputs;
 use crate::model::kv_layout::Place;
-use crate::model::pooling::PoolingKind;
 use crate::model::program::{
     Attend, BufferId, CHUNK_ROWS, CopyHeads, Embed, Experts, Extent, HeadColumns, Index, Keys, LatentKeys,
     Linear, NormRows, Op, PerHead, Program, Route, Then,
 };
+use crate::model::spans::{Span, Spans};
 use crate::model::spec::{MatrixId, Mlp, Norm, QkNorms, VectorId};
 
 /// A step in execution.
@@ -29,6 +29,7 @@ pub(super) struct Execution<'a> {
     pub(super) cache: &'a mut Cache,
     pub(super) batch: &'a Batch,
     pub(super) inputs: &'a Inputs,
+    pub(super) spans: Spans<'a>,
     pub(super) buffers: Buffers<'a>,
     pub(super) routing: &'a mut Routing,
     pub(super) tiles: &'a mut AttentionTiles,
@@ -39,16 +40,16 @@ pub(super) struct Execution<'a> {
 impl Execution<'_> {
     /// Executes the program.
     pub(super) fn run(&mut self) -> Result<(), KernelError> {
-        let n_tokens = self.buffers.n_tokens();
+        let n_tokens = self.spans.n_tokens();
         for run in &self.program.runs {
             let n_together = match run.extent {
                 Extent::Step => n_tokens,
                 Extent::Chunks => CHUNK_ROWS,
             };
             for first in (0..n_tokens).step_by(n_together) {
-                self.buffers.enter(first..(first + n_together).min(n_tokens));
+                self.spans.enter(first..(first + n_together).min(n_tokens));
                 for op in &self.program.ops[run.ops.clone()] {
-                    if self.buffers.n_rows(self.program.rows_of(op)) > 0 {
+                    if self.spans.n_rows(self.program.rows_of(op)) > 0 {
                         self.op(op)?;
                     }
                 }
@@ -69,31 +70,31 @@ impl Execution<'_> {
             Op::CopyHeads(op) => self.copy_heads(op),
             Op::Route(op) => self.route(op),
             Op::Experts(op) => self.experts(op),
-            Op::Pool { x, kind, out } => self.pool(*x, *kind, *out),
+            Op::Pool { x, out, .. } => self.pool(*x, *out),
             Op::Scale { x, factor } => {
-                let x = self.buffers.all(*x);
+                let x = self.spans.all(*x);
                 scale(self.context, self.buffers.one(x), *factor);
                 Ok(())
             }
             Op::Softcap { x, cap } => {
-                let x = self.buffers.all(*x);
+                let x = self.spans.all(*x);
                 softcap(self.context, self.buffers.one(x), *cap);
                 Ok(())
             }
             Op::Multiply { x, factor } => {
                 let factor = self.weights.vector(*factor).first().copied();
-                let x = self.buffers.all(*x);
+                let x = self.spans.all(*x);
                 scale(self.context, self.buffers.one(x), factor.unwrap_or(1.0));
                 Ok(())
             }
             Op::Xielu { x, curve } => {
                 let activation = xielu(self.weights.vector(*curve));
-                let x = self.buffers.all(*x);
+                let x = self.spans.all(*x);
                 activate(self.context, activation, self.buffers.one(x));
                 Ok(())
             }
             Op::UnitRows { x, .. } => {
-                let x = self.buffers.all(*x);
+                let x = self.spans.all(*x);
                 scale_columns(self.context, self.buffers.one(x), self.unit_scales)
             }
             Op::Gate { x, gates } => {
@@ -116,7 +117,7 @@ impl Execution<'_> {
 
     /// All that is seen of two buffers.
     fn both(&self, read: BufferId, write: BufferId) -> (Span, Span) {
-        (self.buffers.all(read), self.buffers.all(write))
+        (self.spans.all(read), self.spans.all(write))
     }
 
     fn embed(&mut self, op: &Embed) -> Result<(), KernelError> {
@@ -125,7 +126,7 @@ impl Execution<'_> {
             Index::Positions { .. } => &self.inputs.position_rows,
             Index::Types => &self.inputs.types,
         };
-        let out = self.buffers.all(op.out);
+        let out = self.spans.all(op.out);
         let op = kernels::Embed {
             table: &self.weights.matrix(op.table).weight,
             ids,
@@ -165,7 +166,7 @@ impl Execution<'_> {
         let x = match &op.norm {
             None => op.x,
             Some(prologue) => {
-                let heads = Heads::whole(self.buffers.width(op.x));
+                let heads = Heads::whole(self.spans.width(op.x));
                 self.norm(&prologue.norm, heads, op.x, prologue.normed)?;
                 prologue.normed
             }
@@ -180,9 +181,9 @@ impl Execution<'_> {
                 Ok(())
             }
             Then::Gated { activation, product } => {
-                let product = self.buffers.all(product);
+                let product = self.spans.all(product);
                 self.product(op.weight, x, product.clone(), kernels::Then::Store)?;
-                let width = self.buffers.width(op.out);
+                let width = self.spans.width(op.out);
                 let (gate_up, out) = self.buffers.two(product, out);
                 let op = ActivateGated {
                     activation,
@@ -210,7 +211,7 @@ impl Execution<'_> {
     }
 
     fn keys(&mut self, op: &Keys) -> Result<(), KernelError> {
-        let qkv = self.buffers.all(op.qkv);
+        let qkv = self.spans.all(op.qkv);
         if let Some(limit) = op.clip {
             clamp(self.buffers.one(qkv.clone()), limit)?;
         }
@@ -262,7 +263,7 @@ impl Execution<'_> {
     fn latent_keys(&mut self, op: &LatentKeys) -> Result<(), KernelError> {
         let (q, short) = self.both(op.q, op.short);
         self.turn(q, op.heads, op.turn_from, op.rope)?;
-        let key_dim = self.buffers.width(op.short);
+        let key_dim = self.spans.width(op.short);
         let normed = Heads {
             head_dim: op.rank,
             ..Heads::whole(key_dim)
@@ -308,7 +309,7 @@ impl Execution<'_> {
     }
 
     fn attend(&mut self, op: &Attend) -> Result<(), KernelError> {
-        let q_stride = self.buffers.width(op.q);
+        let q_stride = self.spans.width(op.q);
         let (q, out) = self.both(op.q, op.out);
         let (q, out) = self.buffers.two(q, out);
         let group = &self.inputs.groups[op.place.group];
@@ -338,7 +339,7 @@ impl Execution<'_> {
     }
 
     fn per_head(&mut self, op: &PerHead) -> Result<(), KernelError> {
-        let (x_stride, out_stride) = (self.buffers.width(op.x), self.buffers.width(op.out));
+        let (x_stride, out_stride) = (self.spans.width(op.x), self.spans.width(op.out));
         let (x, out) = self.both(op.x, op.out);
         let (x, y) = self.buffers.two(x, out);
         for (head, weight) in op.weights.iter().enumerate() {
@@ -358,7 +359,7 @@ impl Execution<'_> {
     }
 
     fn copy_heads(&mut self, op: &CopyHeads) -> Result<(), KernelError> {
-        let (x_stride, out_stride) = (self.buffers.width(op.x), self.buffers.width(op.out));
+        let (x_stride, out_stride) = (self.spans.width(op.x), self.spans.width(op.out));
         let (x, out) = self.both(op.x, op.out);
         let (x, out) = self.buffers.two(x, out);
         for head in 0..op.n_heads {
@@ -374,7 +375,7 @@ impl Execution<'_> {
     }
 
     fn route(&mut self, op: &Route) -> Result<(), KernelError> {
-        let logits = self.buffers.all(op.logits);
+        let logits = self.spans.all(op.logits);
         let op = kernels::Route {
             logits: self.buffers.one(logits),
             n_experts: op.n_experts,
@@ -390,7 +391,7 @@ impl Execution<'_> {
 
     /// Each expert computes its tokens together.
     fn experts(&mut self, op: &Experts) -> Result<(), KernelError> {
-        let out = self.buffers.all(op.out);
+        let out = self.spans.all(op.out);
         self.buffers.one(out).fill(0.0);
         // Taken out, so that it can be read while the products use the rest; nothing is allocated for its place.
         let routing = std::mem::take(self.routing);
@@ -413,10 +414,10 @@ impl Execution<'_> {
     ) -> Result<(), KernelError> {
         let n = tokens.rows.len();
         let (x, out) = self.both(op.x, op.out);
-        let rows = self.buffers.first(op.scratch.rows, n * of.up.n_cols);
-        let product = self.buffers.first(op.scratch.product, n * of.up.n_rows);
-        let activated = self.buffers.first(op.scratch.activated, n * of.width);
-        let computed = self.buffers.first(op.scratch.computed, n * of.down.n_rows);
+        let rows = self.spans.first(op.scratch.rows, n * of.up.n_cols);
+        let product = self.spans.first(op.scratch.product, n * of.up.n_rows);
+        let activated = self.spans.first(op.scratch.activated, n * of.width);
+        let computed = self.spans.first(op.scratch.computed, n * of.down.n_rows);
         let (all, gathered) = self.buffers.two(x, rows.clone());
         gather_rows(all, tokens.rows, gathered)?;
         if op.weighs_input {
@@ -447,18 +448,11 @@ impl Execution<'_> {
         add_rows(self.context, op)
     }
 
-    fn pool(&mut self, x: BufferId, kind: PoolingKind, out: BufferId) -> Result<(), KernelError> {
-        let d = self.buffers.width(out);
+    fn pool(&mut self, x: BufferId, out: BufferId) -> Result<(), KernelError> {
+        let d = self.spans.width(out);
         let (x, out) = self.both(x, out);
         let (x, out) = self.buffers.two(x, out);
-        for (&row, out) in self.batch.pooled_rows.iter().zip(out.chunks_exact_mut(d)) {
-            let row = &self.batch.rows[row as usize];
-            let end = row.query_start + row.query_len;
-            let tokens = match kind {
-                PoolingKind::First => row.query_start..row.query_start + 1,
-                PoolingKind::Last => end - 1..end,
-                PoolingKind::Mean => row.query_start..end,
-            };
+        for (tokens, out) in self.inputs.pooled.iter().zip(out.chunks_exact_mut(d)) {
             mean_of_rows(&x[tokens.start * d..tokens.end * d], out)?;
         }
         Ok(())

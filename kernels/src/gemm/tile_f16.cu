@@ -1,0 +1,3 @@
+#include "tile.cuh"
+
+TILES(f16, f16, 2)
