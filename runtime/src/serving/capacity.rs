@@ -242,7 +242,7 @@ mod tests {
         for n_wanted in [7, 10, 28] {
             let (cache_bytes, host_bytes) = (16_000 * n_wanted, 16_000 * 3);
             let bytes_free = bytes_free_for(cache_bytes, host_bytes);
-            assert_eq!(n_blocks(DEMAND, bytes_free), Ok(n_wanted as usize));
+            assert_eq!(n_blocks(DEMAND, of_host(bytes_free)), Ok(n_wanted as usize));
             assert!(n_host_blocks(DEMAND, host_bytes, bytes_free) >= 3);
         }
     }
