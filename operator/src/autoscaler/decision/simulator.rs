@@ -410,10 +410,13 @@ fn without_room_there_are_no_more_replicas_and_limits_win_at_once() {
     assert_eq!((decision.replicas, decision.cause), (4, Cause::Limits));
 }
 
+/// Makes a rule.
+type Make = fn() -> Box<dyn Rule>;
+
 /// The table of docs/autoscaling.md.
 #[test]
 fn others_overshoot_or_are_late_where_ours_does_not() {
-    let rules: [(&str, fn() -> Box<dyn Rule>); 3] = [
+    let rules: [(&str, Make); 3] = [
         ("ours", || Box::new(Ours::new())),
         ("waiting", || Box::<WaitingTarget>::default()),
         ("ten minutes", || Box::<TenMinutes>::default()),
