@@ -186,12 +186,12 @@ impl Plain {
         let id = |token: &Option<String>| self.id(token.as_deref()?);
         let bos = id(&config.bos_token).or(model.and_then(SentencePiece::bos));
         let eos = id(&config.eos_token).or(model.and_then(SentencePiece::eos));
+        let (has_model, has_frame) = (model.is_some(), self.frame.is_some());
+        let is_t5 = has_model && is_t5(config);
+        let adds_eos = config.add_eos_token.or((is_t5 || has_frame).then_some(true));
         // The classes of Llama, Baichuan, InternLM, Orion and Yi all add `<s>` by default.
-        let always_ends = self.frame.is_some() || model.is_some() && is_t5(config);
-        let adds_eos = config.add_eos_token.or(always_ends.then_some(true));
-        let adds_bos = config
-            .add_bos_token
-            .or((model.is_some() && class.is_some() || self.frame.is_some()).then_some(true));
+        let begins = has_model && class.is_some() && !is_t5 || has_frame;
+        let adds_bos = config.add_bos_token.or(begins.then_some(true));
         let begin = match prefix {
             Some((_, marks)) => Boundary {
                 ids: marks.iter().filter_map(|mark| self.id(mark)).collect(),

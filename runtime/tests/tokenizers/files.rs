@@ -253,11 +253,10 @@ fn a_model_of_t5_ends_its_texts_and_numbers_its_gaps_backwards() {
     let tokenizer = load(config("T5TokenizerFast")).unwrap();
     let plain = with_config("sp-unigram", TokenizerConfig::default());
     let words = plain.encode("the heaven", Begin::Leave).unwrap();
-    let end = tokenizer.encode("</s>", Begin::Leave).unwrap();
-    assert_eq!(end.len(), 1);
+    // `</s>` is the third piece. Nothing begins a text, although this vocabulary has `<s>`.
     assert_eq!(
         tokenizer.encode("the heaven", Begin::Add).unwrap(),
-        [words, end].concat()
+        [words, vec![2]].concat()
     );
     let n_pieces = plain.tokens().n_ids() as u32;
     let gaps = tokenizer
