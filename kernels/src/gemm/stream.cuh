@@ -1,4 +1,4 @@
-// y = then(W . x + bias) of at most NT rows of activations on Hopper: a warp copies boxes of W and x into a ring, two
+// y = then(W . x + bias) in tiles of 128 rows of W and NT tokens on Hopper: a warp copies boxes of W and x into a ring, two
 // warpgroups multiply them, W on the side of wgmma that is 64 rows high.
 #pragma once
 #include "tiles.cuh"
@@ -16,6 +16,9 @@ struct Ring {
   static constexpr int PART = NT < 16 ? NT : 16;
 };
 
+// What a multiprocessor has room for.
+constexpr int stream_blocks(int n_tokens) { return n_tokens == 128 ? 1 : 2; }
+
 struct StreamOperands {
   const CUtensorMap *weight, *x;
   int k, m;
@@ -31,13 +34,21 @@ struct Barriers {
 
 #if HAS_SM90A
 
+template <int NT>
 __device__ __forceinline__ Work stream_work(const StreamOperands& of) {
   Work work;
   work.n_row_tiles = (of.to.width() + of.to.rows() - 1) / of.to.rows();
   work.n_steps = (of.k + 63) / 64;
-  work.n_units = (long long)work.n_row_tiles * work.n_steps;
+  work.n_units = (long long)work.n_row_tiles * ((of.m + NT - 1) / NT) * work.n_steps;
   work.n_blocks = (int)min((long long)gridDim.x, work.n_units);
   return work;
+}
+
+// Tiles of the same rows of W are neighbours.
+template <int NT>
+__device__ __forceinline__ Tile stream_tile(const StreamOperands& of, int tile) {
+  int n_token_tiles = (of.m + NT - 1) / NT;
+  return {0, tile / n_token_tiles * of.to.rows(), tile % n_token_tiles * NT, of.m, 0};
 }
 
 // By one thread: copies the steps of units `begin` to `end`; the first weights come before the kernels in front have ended.
@@ -49,17 +60,19 @@ __device__ __forceinline__ void produce(const StreamOperands& of, const Work& wo
   int n = (int)(first_unit(work, blockIdx.x + 1) - begin), n_early = min(n, R::STAGES);
   uint64_t once = policy_evict_first(), often = policy_evict_last();
   auto weights = [&](int i) {
-    int step = (int)((begin + i) % work.n_steps), tile = (int)((begin + i) / work.n_steps);
+    int step = (int)((begin + i) % work.n_steps);
+    int row = stream_tile<NT>(of, (int)((begin + i) / work.n_steps)).first_row;
     char* to = ring + i % R::STAGES * R::STAGE_BYTES;
     uint64_t* full = &bars.full[i % R::STAGES];
     mbar_expect(full, R::STAGE_BYTES);
     // Eight gates, then their ups.
-    if (of.to.is_gated()) tma_load_4d(to, of.weight, full, step * 64, 0, 0, tile * 8, once);
-    else tma_load_2d(to, of.weight, full, step * 64, tile * TILE_ROWS, once);
+    if (of.to.is_gated()) tma_load_4d(to, of.weight, full, step * 64, 0, 0, row / 8, once);
+    else tma_load_2d(to, of.weight, full, step * 64, row, once);
   };
   auto tokens = [&](int i) {
     char* to = ring + i % R::STAGES * R::STAGE_BYTES + R::WEIGHT_BYTES;
-    tma_load_2d(to, of.x, &bars.full[i % R::STAGES], (int)((begin + i) % work.n_steps) * 64, 0, often);
+    int token = stream_tile<NT>(of, (int)((begin + i) / work.n_steps)).first_token;
+    tma_load_2d(to, of.x, &bars.full[i % R::STAGES], (int)((begin + i) % work.n_steps) * 64, token, often);
   };
   if (is_copying) {
     for (int i = 0; i < n_early; i++) weights(i);
@@ -116,8 +129,7 @@ __device__ __forceinline__ void consume(const StreamOperands& of, const Work& wo
     bool is_whole = unit == tile_begin && last == tile_begin + work.n_steps, is_second = unit != begin;
     unit = last;
     if (!is_whole && !join<NT / 2>(of.with, work, tile, is_second, flat, meet)) continue;
-    Tile at{0, tile * of.to.rows(), 0, of.m, 0};
-    write_tile<T, NT, R::PART>(of.to, at, sums, threadIdx.x / 32 * 16, 0, memory, meet);
+    write_tile<T, NT, R::PART>(of.to, stream_tile<NT>(of, tile), sums, threadIdx.x / 32 * 16, 0, memory, meet);
   }
 }
 
@@ -138,7 +150,7 @@ __device__ __forceinline__ void stream(const StreamOperands& of) {
   }
   __syncthreads();
   gdc_trigger();
-  Work work = stream_work(of);
+  Work work = stream_work<NT>(of);
   bool has_work = (int)blockIdx.x < work.n_blocks;
   if (threadIdx.x >= THREADS && has_work) {
     produce<NT>(of, work, ring, bars, threadIdx.x == THREADS);
@@ -152,7 +164,7 @@ __device__ __forceinline__ void stream(const StreamOperands& of) {
 }  // namespace
 
 #define STREAM(NT, NAME, T)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(STREAM_THREADS, 2)                                                    \
+  extern "C" __global__ void __launch_bounds__(STREAM_THREADS, stream_blocks(NT))                                    \
       stream_##NT##_##NAME(const __grid_constant__ CUtensorMap weight, const __grid_constant__ CUtensorMap x, int n, \
                            int k, int m, const float* bias, char* out, int out_stride, int then, float scale, int act, \
                            float a, float b, float c, float* partial, unsigned* counters) {                          \
@@ -160,4 +172,5 @@ __device__ __forceinline__ void stream(const StreamOperands& of) {
     stream<T, NT>({&weight, &x, k, m, to, {partial, counters}});                                                     \
   }
 
-#define STREAMS(NAME, T) STREAM(8, NAME, T) STREAM(16, NAME, T) STREAM(32, NAME, T) STREAM(64, NAME, T)
+#define STREAMS(NAME, T) STREAM(8, NAME, T) STREAM(16, NAME, T) STREAM(32, NAME, T) STREAM(64, NAME, T) \
+  STREAM(128, NAME, T)

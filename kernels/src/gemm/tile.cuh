@@ -295,4 +295,5 @@ __device__ __forceinline__ void tile_product(const Operands& of) {
                          {partial, counters}});                                                                       \
   }
 
-#define TILES(NAME, T) TILE(16, NAME, T, 2) TILE(64, NAME, T, 2) TILE(128, NAME, T, 1)
+// BLOCKS_64: blocks of a multiprocessor, as the registers allow.
+#define TILES(NAME, T, BLOCKS_64) TILE(16, NAME, T, 2) TILE(64, NAME, T, BLOCKS_64) TILE(128, NAME, T, 1)

@@ -1,3 +1,3 @@
 #include "tile.cuh"
 
-TILES(bf16, bf16)
+TILES(bf16, bf16, 2)

@@ -1,3 +1,3 @@
 #include "tile.cuh"
 
-TILES(f16, f16)
+TILES(f16, f16, 2)

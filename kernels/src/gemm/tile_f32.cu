@@ -1,3 +1,3 @@
 #include "tile.cuh"
 
-TILES(f32, float)
+TILES(f32, float, 1)

@@ -10,6 +10,9 @@ use crate::cuda::{Element, Gpu, Lt, LtElement, LtProduct, LtShape, LtStrides, Vi
 use crate::error::{Contract, KernelError};
 use crate::weight::DType;
 
+/// Fewest rows of a product that the library computes.
+pub(super) const ROWS_MIN: usize = 65;
+
 /// Whether the library computes `op`: 16 bits, and results where its fast kernels can write them.
 pub(super) fn can(op: &Linear<'_>) -> bool {
     let n = op.weight.n_rows;

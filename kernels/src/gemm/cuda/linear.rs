@@ -92,13 +92,15 @@ pub(super) enum Way {
     Tiles,
 }
 
-/// The choice, in one place. Below `rows_max` rows the weight's bytes decide, above 64 the arithmetic does.
+/// The choice, in one place. Of few rows the weight's bytes decide, and each kernel reads these once; of many rows the
+/// arithmetic does, at which the library is best.
 pub(super) fn way(capability: (u32, u32), op: &Linear<'_>, m: usize) -> Way {
     let can_stream = stream::can(capability, &op.weight, op.then);
+    let has_library = op.scratch.library().is_some();
     match m {
         m if m <= gemv::rows_max(capability) => Way::Gemv,
-        m if m <= stream::ROWS_MAX && can_stream => Way::Stream,
-        m if m > stream::ROWS_MAX && op.scratch.library().is_some() && library::can(op) => Way::Library,
+        m if m >= library::ROWS_MIN && has_library && library::can(op) => Way::Library,
+        _ if can_stream => Way::Stream,
         _ => Way::Tiles,
     }
 }

@@ -1,7 +1,7 @@
 //! Working memory of products: what an op computes on its way to the result. Ops run one after the other, so that all
 //! share it.
 
-use super::stream;
+use super::library;
 use super::tile::{self, Tiles};
 use crate::cuda::{DeviceBuffer, Gpu, Lt, View};
 use crate::error::{Contract, KernelError};
@@ -39,7 +39,7 @@ impl ScratchSizes {
     /// Also enough for [`linear`](super::linear) of `m` rows.
     pub fn linear(self, m: usize, weight: &Matrix) -> ScratchSizes {
         let n = weight.n_rows;
-        let has_library_rows = m > stream::ROWS_MAX && weight.dtype != DType::F32;
+        let has_library_rows = m >= library::ROWS_MIN && weight.dtype != DType::F32;
         let needs = ScratchSizes {
             rows: rows_bytes(weight.dtype, m, weight.n_cols),
             between: if has_library_rows {

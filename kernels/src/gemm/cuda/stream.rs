@@ -1,4 +1,4 @@
-//! Products of some rows on Hopper, whose copy engine streams the weight past its matrix units.
+//! Products on Hopper, whose copy engine streams the weight past its matrix units.
 
 use super::linear::Linear;
 use super::scratch::row_len;
@@ -8,8 +8,8 @@ use crate::cuda::{Arg, Boxes, Gpu, Launch, Overlap, TensorMap, TensorType, View}
 use crate::error::KernelError;
 use crate::weight::{DType, Matrix};
 
-/// Most rows of a product that this computes.
-pub(super) const ROWS_MAX: usize = 64;
+/// Most tokens of a tile.
+const TOKENS_MAX: usize = 128;
 /// Columns of a step.
 const STEP: u32 = 64;
 /// Rows of a weight in a tile.
@@ -35,7 +35,7 @@ pub(super) fn run(
         n_cols: k,
         ..
     } = op.weight;
-    let n_tokens = m.next_power_of_two().clamp(8, ROWS_MAX);
+    let n_tokens = m.next_power_of_two().clamp(8, TOKENS_MAX);
     let launch = Launch {
         kernel: kernel(dtype, n_tokens),
         grid: [tile::n_blocks(gpu, &Tiles::of_linear(m, &op.weight)) as u32, 1, 1],
@@ -115,10 +115,12 @@ fn kernel(dtype: DType, n_tokens: usize) -> &'static str {
         (DType::F16, 8) => "stream_8_f16",
         (DType::F16, 16) => "stream_16_f16",
         (DType::F16, 32) => "stream_32_f16",
-        (DType::F16, _) => "stream_64_f16",
+        (DType::F16, 64) => "stream_64_f16",
+        (DType::F16, _) => "stream_128_f16",
         (_, 8) => "stream_8_bf16",
         (_, 16) => "stream_16_bf16",
         (_, 32) => "stream_32_bf16",
-        _ => "stream_64_bf16",
+        (_, 64) => "stream_64_bf16",
+        _ => "stream_128_bf16",
     }
 }

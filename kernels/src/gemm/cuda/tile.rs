@@ -157,7 +157,12 @@ pub(super) fn run(gpu: &Gpu, op: &TileProduct<'_>) -> Result<(), KernelError> {
 /// Blocks that share the tiles: constant for the same shapes on the same device.
 pub(super) fn n_blocks(gpu: &Gpu, tiles: &Tiles) -> usize {
     let n_useful = (tiles.n_tiles_max * tiles.n_steps).div_ceil(STEPS_MIN);
-    n_useful.clamp(1, n_blocks_max(gpu))
+    let n_resident = if tiles.n_tokens == 128 {
+        gpu.n_sms()
+    } else {
+        n_blocks_max(gpu)
+    };
+    n_useful.clamp(1, n_resident)
 }
 
 /// Shared memory of a block: some steps of a tile, and the end of each expert's tiles.

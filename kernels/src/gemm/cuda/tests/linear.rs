@@ -246,6 +246,7 @@ fn streams_go_round_their_ring_twice() {
         (DType::BF16, 16, 41),
         (DType::F16, 29, 41),
         (DType::BF16, 64, 33),
+        (DType::F16, 140, 13),
     ] {
         Case::new(dtype, (m, 250, columns(dtype, n_steps))).check_orders(Way::Stream);
     }
@@ -253,7 +254,7 @@ fn streams_go_round_their_ring_twice() {
 
 #[test]
 fn streams_of_any_shape() {
-    for (m, n, k) in [(1, 1, 8), (8, 17, 3), (9, 129, 40), (33, 300, 70)] {
+    for (m, n, k) in [(1, 1, 8), (8, 17, 3), (9, 129, 40), (33, 300, 70), (129, 140, 9)] {
         Case::new(DType::BF16, (m, n, k)).check_orders(Way::Stream);
     }
 }
@@ -273,6 +274,7 @@ fn everything_around_a_product() {
         (Way::Tiles, DType::F32, 21),
         (Way::Tiles, DType::F16, 5),
         (Way::Stream, DType::BF16, 20),
+        (Way::Stream, DType::F16, 70),
     ] {
         for (idx, then) in thens.into_iter().enumerate() {
             let case = Case {
@@ -360,7 +362,8 @@ fn the_choice_of_kernels() {
             (DType::F16, 32, (8, 9), 9, store, Way::Tiles),
             (DType::F16, 32, (12, 0), 9, store, Way::Tiles),
             // Without cuBLASLt.
-            (DType::F16, 32, (9, 0), 65, store, Way::Tiles),
+            (DType::F16, 32, (9, 0), 65, store, Way::Stream),
+            (DType::F16, 32, (8, 0), 65, store, Way::Tiles),
         ] {
             assert_eq!(
                 chosen(dtype, n, capability, m, then),
