@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test bench-frontend build lint fuzz generate cluster cluster-down images
+.PHONY: help demo run console test bench-frontend build lint fuzz generate cluster cluster-down images
 
 PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -13,6 +13,9 @@ demo: ## Cluster, operator, a model, a streamed answer, and the next commands
 
 run: ## Serve the demo's YAML on this machine, without a cluster (PORT=8000)
 	@$(PYTHON) e2e/run.py
+
+console: ## Open the console on this machine, with the rights of your kubeconfig (PORT=8090)
+	@$(PYTHON) e2e/console.py
 
 test: ## Everything CI runs
 	@$(PYTHON) e2e/suite.py

@@ -82,6 +82,7 @@ def next_commands(status: dict, name: str, namespace: str) -> str:
   kubectl scale mdep {name} -n {namespace} --replicas=2
   kubectl port-forward -n slipway-system svc/slipway-gateway 8090:80 &
   curl -s localhost:8090/v1/models                         # one address for all models
+  make console                                             # the same in a browser
   ls examples/                                             # GPUs, gated repositories, claims, API keys
   make cluster-down                                        # when you are done
 """

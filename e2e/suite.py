@@ -18,6 +18,7 @@ import progress
 import stack
 
 VENV = progress.ROOT / ".cache" / "venv"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NODE = progress.ROOT / ".cache" / "node"
 PYTEST = [str(VENV / "bin" / "pytest"), "-c", str(progress.ROOT / "e2e" / "pytest.ini"), "--color=no"]
 
@@ -95,6 +96,16 @@ def node_client(count: Count) -> None:
     step(count, "Install the Node client", ["npm", "install", "--prefix", str(NODE), *quiet])
 
 
+def browser(count: Count) -> None:
+    """Debian's Chromium, for the tests of the console. They skip, and are counted, where it cannot be had."""
+    if any(map(shutil.which, BROWSERS)) or not shutil.which("apt-get") or os.geteuid() != 0:
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    step(count, "Update the package lists", ["apt-get", "-qq", "update"], env=environment)
+    install = ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "chromium", "fonts-dejavu-core"]
+    step(count, "Install Chromium", install, env=environment)
+
+
 def rust_lane(count: Count, built: threading.Event) -> None:
     """Build, then unit tests, black-box HTTP, and lint last because it compiles everything once more."""
     try:
@@ -143,6 +154,7 @@ def main() -> int:
     count = Count()
     clients(count)
     node_client(count)
+    browser(count)
     built = threading.Event()
     lanes: list[Callable[[Count, threading.Event], None]] = [rust_lane, cluster_lane]
     threads = [threading.Thread(target=lane, args=(count, built)) for lane in lanes]

@@ -71,6 +71,12 @@ fn describe_settings(crd: &mut Value) {
         }
         field["description"] = text.into();
     }
+    for (group, title) in GROUPS {
+        // The settings of the process have no group of their own in a ModelDeployment.
+        if let Some(field) = root.pointer_mut(&schema_pointer(&format!("spec.{group}"))) {
+            field["title"] = (*title).into();
+        }
+    }
 }
 
 /// Why a variable cannot be in `spec.env`.

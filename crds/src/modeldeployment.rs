@@ -104,33 +104,45 @@ pub struct ModelDeploymentSpec {
     /// variable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(title = "Environment variables")]
     pub env: Vec<EnvVar>,
     /// Volume for the downloaded model. If the field is removed, the claim is kept until the ModelDeployment is deleted.
+    #[schemars(title = "Cache volume")]
     pub cache: Option<Cache>,
     /// CPU, memory and GPUs of one replica.
+    #[schemars(title = "Resources")]
     pub resources: Option<Resources>,
     /// On which nodes replicas may run.
+    #[schemars(title = "Scheduling")]
     pub scheduling: Option<Scheduling>,
     /// Labels and annotations of the pods, besides the operator's.
+    #[schemars(title = "Labels and annotations of pods")]
     pub pod_metadata: Option<PodMetadata>,
     /// Users and groups of the pods.
+    #[schemars(title = "User and groups of pods")]
     pub security_context: Option<SecurityContext>,
     /// Which connections to the pods the NetworkPolicy allows.
+    #[schemars(title = "Network policy")]
     pub network: Option<Network>,
     /// ConfigMap with the certificates of the authorities that the download trusts, in PEM, besides the public ones.
+    #[schemars(title = "Certificates")]
     pub ca_bundle: Option<CaBundle>,
     /// Number of replicas.
     #[serde(default = "replicas_default")]
     #[schemars(schema_with = "replicas_schema")]
     pub replicas: Option<i32>,
     /// How new replicas replace older ones.
+    #[schemars(title = "Rollout")]
     pub rollout: Option<Rollout>,
     /// Who may send requests.
+    #[schemars(title = "API keys")]
     pub auth: Option<Auth>,
     /// The image of the replicas.
+    #[schemars(title = "Image")]
     pub runtime: Option<Runtime>,
     /// Longest time from the start of a replica's engine to ready, in seconds. Default: 1200.
     #[schemars(range(min = 10, max = 86400))]
+    #[schemars(title = "Startup timeout in seconds")]
     pub startup_timeout_seconds: Option<u32>,
 }
 
@@ -174,10 +186,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 )]
 pub struct ModelSource {
     /// A repository of the Hugging Face Hub or of a server with its protocol.
+    #[schemars(title = "Hugging Face")]
     pub hugging_face: Option<HuggingFace>,
     /// A directory in an existing PersistentVolumeClaim, which is mounted read-only.
+    #[schemars(title = "Existing volume")]
     pub pvc: Option<PvcSource>,
     /// Secret with the hub's token. It is mounted into the download container only.
+    #[schemars(title = "Token of the hub")]
     pub token_secret_ref: Option<TokenSecretRef>,
     /// Names of the model for clients.
     #[serde(flatten)]
@@ -193,6 +208,7 @@ pub struct HuggingFace {
     #[schemars(length(min = 1, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$')")
         .message("a repository is 'owner/name'"))]
+    #[schemars(title = "Repository")]
     pub repo: String,
     /// Branch, tag or commit. The status contains the commit.
     #[schemars(length(min = 1, max = 253))]
@@ -205,10 +221,12 @@ pub struct HuggingFace {
     /// Download only files that match one of these patterns (`*` and `?`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "patterns_schema")]
+    #[schemars(title = "Only these files")]
     pub allow_patterns: Vec<String>,
     /// Do not download files that match one of these patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "patterns_schema")]
+    #[schemars(title = "Not these files")]
     pub ignore_patterns: Vec<String>,
 }
 
@@ -219,11 +237,13 @@ pub struct HuggingFace {
 pub struct PvcSource {
     /// Name of the PersistentVolumeClaim in this namespace.
     #[schemars(length(min = 1, max = 253))]
+    #[schemars(title = "Claim")]
     pub claim_name: String,
     /// Directory of the volume with `config.json`. Default: its root.
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')")
         .message("a path relative to the volume's root, without '..'"))]
+    #[schemars(title = "Directory")]
     pub path: Option<String>,
 }
 
@@ -366,9 +386,11 @@ pub struct ResourceLimits {
 pub struct Gpu {
     /// Number of GPUs.
     #[schemars(range(min = 0, max = 64))]
+    #[schemars(title = "Number of GPUs")]
     pub count: u32,
     /// Kubernetes' resource name of one GPU. Default: `nvidia.com/gpu`.
     #[schemars(length(min = 1, max = 253))]
+    #[schemars(title = "Resource name")]
     pub resource_name: Option<String>,
     /// Required value of the node's label `nvidia.com/gpu.product`.
     #[schemars(length(min = 1, max = 63))]
@@ -541,6 +563,7 @@ pub struct CaBundle {
 pub struct Rollout {
     /// Longest time for a stopping replica to finish its requests, in seconds.
     #[schemars(range(min = 0, max = 3600))]
+    #[schemars(title = "Drain timeout in seconds")]
     pub drain_timeout_seconds: Option<u32>,
 }
 
@@ -550,6 +573,7 @@ pub struct Rollout {
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
     /// Secret with the API keys. A client must send one of them as a bearer token.
+    #[schemars(title = "Secret with API keys")]
     pub api_keys_secret_ref: Option<ApiKeysSecretRef>,
 }
 

@@ -4,6 +4,7 @@
 //! must not know models, tensors or the OpenAI protocol.
 
 pub mod backoff;
+pub mod console;
 pub mod context;
 pub mod controller;
 pub mod gateway;

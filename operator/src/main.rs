@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crds::modeldeployment::Network;
 use kube::Client;
 use operator::{
+    console,
     context::Installation,
     controller::{self, Process},
     gateway::{self, Strategy},
@@ -41,6 +42,8 @@ enum Command {
     Run(Run),
     /// Serve all models at one address: forward each request to a replica of the model that it names.
     Gateway(Gateway),
+    /// Serve pages that list, make and change ModelDeployments with the rights of the person who uses them.
+    Console(Console),
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +96,19 @@ struct Gateway {
     log_level: String,
 }
 
+#[derive(Debug, Args)]
+struct Console {
+    /// Address on which the pages are served.
+    #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
+    listen: SocketAddr,
+    /// Use the rights of this machine's kubeconfig, and ask for no token. The address must be a loopback address.
+    #[arg(long)]
+    use_kubeconfig: bool,
+    /// Log filter, in the syntax of Rust's tracing.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     // Two TLS providers can be in one build; without a choice the client panics.
@@ -103,6 +119,7 @@ async fn main() -> anyhow::Result<()> {
     let log_level = match &command {
         Command::Run(options) => &options.log_level,
         Command::Gateway(options) => &options.log_level,
+        Command::Console(options) => &options.log_level,
     };
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(log_level).context("--log-level")?)
@@ -111,6 +128,13 @@ async fn main() -> anyhow::Result<()> {
     match command {
         Command::Run(options) => run(options).await,
         Command::Gateway(options) => serve_gateway(options).await,
+        Command::Console(options) => {
+            let identity = match options.use_kubeconfig {
+                true => console::Identity::Kubeconfig,
+                false => console::Identity::Token,
+            };
+            Ok(console::run(identity, listen(options.listen).await?, stopped()?).await?)
+        }
     }
 }
 

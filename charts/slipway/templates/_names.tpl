@@ -47,3 +47,23 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
+
+{{/* The name of the console's objects. */}}
+{{- define "slipway.console" -}}
+{{ printf "%s-console" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The labels that select the console's pods. */}}
+{{- define "slipway.consoleSelector" -}}
+app.kubernetes.io/name: slipway-console
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "slipway.consoleLabels" -}}
+{{ include "slipway.consoleSelector" . }}
+app.kubernetes.io/component: console
+app.kubernetes.io/part-of: slipway
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}

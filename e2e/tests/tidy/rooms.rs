@@ -61,6 +61,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ),
             ("reconcile", "context names pods polls watched written"),
             ("gateway", "metrics names"),
+            ("console", "names"),
             ("leader", ""),
             ("health", "metrics"),
             ("context", "backoff metrics names polls probe watched written"),
@@ -72,6 +73,18 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("names", ""),
             ("metrics", ""),
             ("backoff", ""),
+        ],
+    ),
+    (
+        "operator/src/console",
+        &[
+            ("proxy", "error state"),
+            ("guard", "error state"),
+            ("crd", "error state"),
+            ("state", ""),
+            ("yaml", "error"),
+            ("error", ""),
+            ("assets", ""),
         ],
     ),
     (
