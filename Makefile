@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run console test bench-frontend build lint fuzz generate cluster cluster-down images
+.PHONY: help demo run console test bench-frontend build lint fuzz generate cluster cluster-down images gpu-bundle
 
 PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -49,3 +49,6 @@ cluster-down: ## Stop the local Kubernetes and remove all of it but the built pr
 images: ## Build the release binaries and their images (REGISTRY=registry.example.com/team, BASE=your base image)
 	@cargo build --locked --workspace --bins $(if $(filter dev,$(PROFILE)),,--release)
 	@$(PYTHON) e2e/images.py
+
+gpu-bundle: ## Pack what a machine with a card needs to test and measure Slipway (then `run.py list` there)
+	@$(PYTHON) e2e/gpu/bundle.py

@@ -5,7 +5,7 @@ Each image is one Containerfile, built by Docker, or by buildah where Docker doe
 hash of all that went into it, so an unchanged image is not built again and a changed one rolls out.
 PROFILE=dev takes the binaries of the tests in place of the release build; REGISTRY is the prefix of the names. BASE
 names the base image, and without it a minimal one is made from this machine's Debian packages, so that no registry is
-needed.
+needed. CUDA=1 adds a runtime image for pods with GPUs, which also holds NVIDIA's cuBLASLt (from PyPI, 0.4 GB).
 """
 
 import argparse
@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "e2e" / "cluster"))
+sys.path[:0] = [str(ROOT / "e2e" / "cluster"), str(ROOT / "kernels" / "cuda")]
 
 import archive  # noqa: E402
 import host  # noqa: E402
 import kind  # noqa: E402
+import toolkit  # noqa: E402
 from layout import cache  # noqa: E402
 
 CACHE = cache() / "images"
@@ -60,10 +61,14 @@ class Image:
     containerfile: Path
 
 
+CUDA_IMAGE = Image(
+    "runtimeCuda", f"{REGISTRY}/slipway-runtime-cuda", "slipway-runtime", ROOT / "runtime" / "Containerfile.cuda"
+)
 IMAGES = (
     Image("operator", f"{REGISTRY}/slipway-operator", "slipway-operator", ROOT / "operator" / "Containerfile"),
     Image("runtime", f"{REGISTRY}/slipway-runtime", "slipway-runtime", ROOT / "runtime" / "Containerfile"),
     Image("hub", "localhost/slipway-e2e-hub", "hub", ROOT / "e2e" / "Containerfile"),
+    *([CUDA_IMAGE] if os.environ.get("CUDA") == "1" else []),
 )
 
 
@@ -95,8 +100,9 @@ def main() -> None:
 def next_commands(tags: dict[str, str]) -> str:
     """How to get release images to a cluster, and Slipway into it."""
     push = "docker push {name}" if kind.docker_runs() else "buildah push docker-archive:{archive} docker://{name}"
-    lines = [push.format(name=tags[name], archive=archive_of(tags[name])) for name in ("operator", "runtime")]
-    values = [f"--set image.{name}.{key}={value}" for name in ("operator", "runtime") for key, value in parts(tags[name])]
+    names = [name for name in tags if name != "hub"]
+    lines = [push.format(name=tags[name], archive=archive_of(tags[name])) for name in names]
+    values = [f"--set image.{name}.{key}={value}" for name in names for key, value in parts(tags[name])]
     install = ["helm install slipway charts/slipway -n slipway-system --create-namespace", *values]
     registry = "" if REGISTRY != "localhost" else "\nREGISTRY=registry.example.com/team make images names them for your registry."
     return "\nNext:\n\n  " + "\n  ".join([*lines, " \\\n    ".join(install)]) + "\n" + registry
@@ -151,7 +157,9 @@ def binary_of(image: Image) -> Path:
 
 
 def extra_files(image: Image) -> list[Path]:
-    """What an image holds beside its binary: only the hub has its repositories."""
+    """What an image holds beside its binary: the hub has its repositories, the one for GPUs has a library."""
+    if image == CUDA_IMAGE:
+        return [toolkit.cublaslt()]
     if image.name != "hub":
         return []
     folders = (ROOT / "e2e" / "repositories", SHIPPED_MODEL)
@@ -227,6 +235,8 @@ def stage(image: Image, context: Path) -> None:
     """Lay out the build context: the binary without debugging symbols, and the hub's repositories."""
     context.mkdir()
     subprocess.run(["strip", "--strip-debug", "-o", str(context / image.binary), str(binary_of(image))], check=True)
+    if image == CUDA_IMAGE:
+        shutil.copy(toolkit.cublaslt(), context)
     if image.name == "hub":
         repositories = context / "repositories"
         shutil.copytree(ROOT / "e2e" / "repositories", repositories)

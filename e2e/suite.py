@@ -44,6 +44,10 @@ class Count:
                     name = "failed" if word.startswith("error") else word
                     setattr(self, name, getattr(self, name) + int(number))
             self.reasons += re.findall(r"^SKIPPED .*$", output, re.MULTILINE)
+            # A Rust test has no other way to say that it cannot run here.
+            unable = re.findall(r"^skipped: (.*)$", output, re.MULTILINE)
+            self.skipped += len(unable)
+            self.reasons += unable
 
     def skip(self, why: str) -> None:
         """Counts a step that cannot run here."""

@@ -74,6 +74,9 @@ pub struct ModelFacts {
     /// Size of the weights in bytes; before they are loaded, of the files to download.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// What computes the model: `CPU`, or the name of a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Longest context that is served, in tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<u64>,

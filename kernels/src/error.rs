@@ -58,6 +58,26 @@ pub enum KernelError {
     },
 }
 
+impl KernelError {
+    /// Whether a device failed, and not the caller.
+    pub fn is_of_device(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        if let KernelError::Cuda(error) = self {
+            return !matches!(error, CudaError::Argument { .. });
+        }
+        false
+    }
+
+    /// Whether a device has no memory for what was requested.
+    pub fn is_out_of_device_memory(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        if let KernelError::Cuda(error) = self {
+            return matches!(error, CudaError::OutOfMemory { .. });
+        }
+        false
+    }
+}
+
 /// The contract of the op of this name: each check returns the error of a violation.
 #[derive(Clone, Copy)]
 pub(crate) struct Contract(pub(crate) &'static str);

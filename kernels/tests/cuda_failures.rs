@@ -26,7 +26,7 @@ fn add(gpu: &Gpu) -> Result<(), CudaError> {
 #[test]
 fn failures_have_errors_of_their_kind() {
     if testing::driver() != Some(testing::Driver::StandIn) {
-        println!("skipped: failures can be made on the stand-in only");
+        testing::skip("failures can be made on the stand-in only");
         return;
     }
     let gpu = testing::gpu(0).unwrap();

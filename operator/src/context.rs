@@ -16,6 +16,8 @@ use crate::{
 pub struct Installation {
     /// Image of the runtime, for ModelDeployments that name no image and have no pinned one.
     pub runtime_image: String,
+    /// The same for ModelDeployments with GPUs; `None`: they have no image of their own.
+    pub runtime_cuda_image: Option<String>,
     /// Namespace of the operator's own pod; `None` outside a cluster.
     pub namespace: Option<String>,
     /// The NetworkPolicies, for ModelDeployments that say nothing else.

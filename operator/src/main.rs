@@ -51,6 +51,9 @@ struct Run {
     /// Image of the runtime, for ModelDeployments that name no image.
     #[arg(long, env = "RUNTIME_IMAGE")]
     runtime_image: String,
+    /// Image of the runtime for ModelDeployments with GPUs that name no image; by default the same as for others.
+    #[arg(long, env = "RUNTIME_CUDA_IMAGE")]
+    runtime_cuda_image: Option<String>,
     /// Address on which /livez, /readyz and /metrics are served.
     #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
@@ -170,6 +173,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let installation = Installation {
         runtime_image: options.runtime_image,
+        runtime_cuda_image: options.runtime_cuda_image,
         namespace: options.namespace.clone(),
         network: options.network,
     };

@@ -1,5 +1,5 @@
-//! How fast a model computes, without a server: `decode_speed FOLDER [ROUNDS]`. The folder needs a `config.json`
-//! only: weights are made up. Prints tokens per second of a prompt of 512 tokens and of decoding at batches of 1 and 16.
+//! How fast a model computes, without a server: `decode_speed FOLDER [ROUNDS] [cpu|cuda]`. The folder needs a
+//! `config.json` only: weights are made up. Prints tokens per second of a prompt of 512 tokens and of decoding at batches of 1 and 16.
 
 use std::env;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use runtime::batch::{Batch, BatchRow, BlockId, Forward};
-use runtime::model::{LoadFormat, LoadOptions, Model};
+use runtime::model::{Device, LoadFormat, LoadOptions, Model};
 
 const BLOCK_SIZE: usize = 16;
 const N_PROMPT: usize = 512;
@@ -18,9 +18,18 @@ const BATCHES: [usize; 2] = [1, 16];
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);
-    let folder = arguments.next().context("usage: decode_speed FOLDER [ROUNDS]")?;
+    let folder = arguments
+        .next()
+        .context("usage: decode_speed FOLDER [ROUNDS] [cpu|cuda]")?;
     let n_rounds: usize = arguments.next().map_or(Ok(3), |text| text.parse())?;
+    let device = match arguments.next().as_deref() {
+        None | Some("cpu") => Device::Cpu,
+        #[cfg(feature = "cuda")]
+        Some("cuda") => Device::Cuda(kernels::cuda::Gpu::open(0)?),
+        Some(other) => anyhow::bail!("there is no device {other}"),
+    };
     let options = LoadOptions {
+        device,
         format: LoadFormat::Dummy,
         ..LoadOptions::default()
     };

@@ -23,6 +23,15 @@ pub struct InspectArguments {
     /// Also check the model with the settings of this file, as `serve --config` would read it; fail if it cannot be served
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Sequences of the decode step whose cost is counted
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub sequences: usize,
+    /// Tokens of each of its sequences
+    #[arg(long, value_name = "TOKENS", default_value_t = DECODE_CONTEXT)]
+    pub context: usize,
+    /// New tokens of the prefill step whose cost is counted
+    #[arg(long, value_name = "TOKENS", default_value_t = PREFILL_TOKENS)]
+    pub prompt: usize,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -79,9 +88,11 @@ pub struct Facts {
 /// What a step costs.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepCost {
-    /// New tokens.
+    /// Sequences.
+    pub sequences: usize,
+    /// New tokens of each.
     pub new_tokens: usize,
-    /// Tokens of the sequence after the step.
+    /// Tokens of each after the step.
     pub context_len: usize,
     /// Bytes that are read or written.
     pub bytes: u64,
@@ -118,7 +129,12 @@ const BLOCK_SIZE: usize = 16;
 /// The report of a model in the chosen form.
 pub fn text(arguments: &InspectArguments) -> String {
     let memory = arguments.memory.unwrap_or_else(capacity::bytes_free);
-    let report = Report::of(&arguments.model, memory);
+    let steps = Steps {
+        n_sequences: arguments.sequences,
+        context: arguments.context,
+        prompt: arguments.prompt,
+    };
+    let report = Report::of_steps(&arguments.model, memory, steps);
     if arguments.json {
         format!("{:#}\n", serde_json::json!(report))
     } else {
@@ -126,11 +142,55 @@ pub fn text(arguments: &InspectArguments) -> String {
     }
 }
 
+/// The steps whose costs a report counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    /// Sequences that are decoded.
+    pub n_sequences: usize,
+    /// Tokens of each of them.
+    pub context: usize,
+    /// New tokens of a part of a prompt.
+    pub prompt: usize,
+}
+
+impl Default for Steps {
+    fn default() -> Steps {
+        Steps {
+            n_sequences: 1,
+            context: DECODE_CONTEXT,
+            prompt: PREFILL_TOKENS,
+        }
+    }
+}
+
+impl Steps {
+    /// A step that decodes and one that reads a prompt, of a model whose sequences have up to `context_len` tokens.
+    fn shapes(self, context_len: usize) -> [StepShape; 2] {
+        let within = |n_tokens: usize| n_tokens.clamp(1, context_len.max(1));
+        let decode = StepShape {
+            n_sequences: self.n_sequences.max(1),
+            query_len: 1,
+            context_len: within(self.context),
+        };
+        let prefill = StepShape {
+            n_sequences: 1,
+            query_len: within(self.prompt),
+            context_len: within(self.prompt),
+        };
+        [decode, prefill]
+    }
+}
+
 impl Report {
     /// The report of the model in `dir` with `memory` bytes for weights, cache and activations.
     pub fn of(dir: &Path, memory: u64) -> Report {
+        Report::of_steps(dir, memory, Steps::default())
+    }
+
+    /// The same with the costs of other steps.
+    pub fn of_steps(dir: &Path, memory: u64, steps: Steps) -> Report {
         match Outline::read(dir) {
-            Ok(outline) => Report::of_outline(&outline, dir, memory),
+            Ok(outline) => Report::of_outline((&outline, dir), memory, steps),
             Err(error) => Report {
                 model: None,
                 refused: vec![chain(&error)],
@@ -138,7 +198,7 @@ impl Report {
         }
     }
 
-    fn of_outline(outline: &Outline, dir: &Path, memory: u64) -> Report {
+    fn of_outline((outline, dir): (&Outline, &Path), memory: u64, steps: Steps) -> Report {
         let mut refused = Vec::new();
         let has_weights = match outline.check_weights(dir) {
             Ok(()) => true,
@@ -160,8 +220,7 @@ impl Report {
                 outline.context_len
             ));
         }
-        let decode = DECODE_CONTEXT.min(outline.context_len);
-        let prefill = PREFILL_TOKENS.min(outline.context_len);
+        let [decode, prefill] = steps.shapes(outline.context_len);
         Report {
             model: Some(Facts {
                 architecture: outline.architecture.clone(),
@@ -178,8 +237,8 @@ impl Report {
                 context_len: outline.context_len,
                 memory_bytes: memory,
                 largest_context,
-                decode: StepCost::of(outline, 1, decode),
-                prefill: StepCost::of(outline, prefill, prefill),
+                decode: StepCost::of(outline, decode),
+                prefill: StepCost::of(outline, prefill),
                 program: outline.program(),
             }),
             refused,
@@ -212,16 +271,12 @@ fn largest_context(outline: &Outline, bytes_free: u64) -> usize {
 }
 
 impl StepCost {
-    fn of(outline: &Outline, new_tokens: usize, context_len: usize) -> StepCost {
-        let step = StepShape {
-            n_sequences: 1,
-            query_len: new_tokens,
-            context_len,
-        };
+    fn of(outline: &Outline, step: StepShape) -> StepCost {
         let total = outline.total_cost(step);
         StepCost {
-            new_tokens,
-            context_len,
+            sequences: step.n_sequences,
+            new_tokens: step.query_len,
+            context_len: step.context_len,
             bytes: total.bytes(),
             flops: total.flops,
             ops: outline.costs(step).into_iter().map(OpLine::of).collect(),
@@ -290,7 +345,9 @@ impl Display for StepCost {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "1 sequence, {} new tokens, {} in all: {}, {}FLOP",
+            "{} sequence{}, {} new tokens, {} in all: {}, {}FLOP",
+            self.sequences,
+            if self.sequences == 1 { "" } else { "s" },
             self.new_tokens,
             self.context_len,
             bytes(self.bytes),

@@ -3,7 +3,6 @@
 //! The port is bound first, so that probes are answered while the model loads. It joins `http` and `serving`, which do not
 //! know each other's callers.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,14 +179,12 @@ fn announce(config: &ServeConfig, serving: &Serving, url: &str) {
     for (name, why) in &config.accepted {
         tracing::warn!("{name} has no effect: {why}");
     }
-    if Path::new("/dev/nvidia0").exists() {
-        tracing::warn!("there is a GPU here, and this version computes on the CPU only");
-    }
     let load = serving.engine.load();
     tracing::info!(
         url,
         model = config.served_names.to_vec().join(","),
         architecture = serving.info.architecture,
+        device = serving.info.device,
         dtype = serving.info.dtype,
         context = serving.max_model_len,
         blocks = load.n_blocks,

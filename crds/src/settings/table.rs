@@ -229,6 +229,20 @@ settings! {
         num_gpu_blocks_override: u32 => FromMachine("as many as fit into memory"), Row {
             valid: &["1", "16777216"], invalid: &["0", "16777217"], ..ROW
         };
+        /// Part of a GPU's memory that weights, activations and KV cache may take together.
+        #[schemars(title = "GPU memory", range(min = 0.05, max = 1.0))]
+        gpu_memory_utilization: f64 = 0.9, Row {
+            valid: &["0.95", "1"], invalid: &["0", "1.1", "90%"], ..ROW
+        };
+        /// Compute each step on a GPU op by op. Otherwise a step in which every sequence has one new token is recorded as
+        /// a CUDA graph and replayed, which is faster. Answers do not change.
+        #[schemars(title = "No CUDA graphs")]
+        enforce_eager: bool = false, SWITCH;
+        /// Longest context of a sequence in a step that is replayed as a CUDA graph, in tokens.
+        #[schemars(title = "Longest recorded context", range(min = 0, max = 16_777_216))]
+        max_seq_len_to_capture: u32 = 8192, Row {
+            valid: &["0", "16777216"], invalid: &["-1", "16777217", "8k"], ..ROW
+        };
         /// Keep the KV cache of computed prompts for requests that begin with the same tokens. Answers do not change.
         #[schemars(title = "Prefix caching")]
         enable_prefix_caching: bool = true, SWITCH;

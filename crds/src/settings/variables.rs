@@ -76,15 +76,6 @@ pub const FOREIGN: &[Foreign] = &[
         "DISTRIBUTED_EXECUTOR_BACKEND",
         "Kubernetes is the distributed engine",
     ),
-    any("GPU_MEMORY_UTILIZATION", "this version computes on the CPU"),
-    any(
-        "ENFORCE_EAGER",
-        "this version computes on the CPU, without CUDA graphs",
-    ),
-    any(
-        "MAX_SEQ_LEN_TO_CAPTURE",
-        "this version computes on the CPU, without CUDA graphs",
-    ),
     only(
         "QUANTIZATION",
         &["none", "auto"],

@@ -3,6 +3,7 @@
 mod path;
 mod workspace;
 
+pub(super) use path::Card;
 use path::Path;
 pub use workspace::{AttentionSizes, AttentionWorkspace};
 
@@ -100,16 +101,16 @@ impl AttentionRow {
 /// # Errors
 /// The shapes do not agree, the workspace is too small, or the device fails.
 pub fn attention(gpu: &Gpu, op: Attention<'_>) -> Result<(), KernelError> {
-    enqueue(gpu, &op, path::resident_blocks(gpu))
+    enqueue(gpu, &op, Card::of(gpu))
 }
 
-/// [`attention`] with a number of blocks that stay on the device.
-pub(super) fn enqueue(gpu: &Gpu, op: &Attention<'_>, n_resident: usize) -> Result<(), KernelError> {
+/// [`attention`] with the kernels for a card.
+pub(super) fn enqueue(gpu: &Gpu, op: &Attention<'_>, card: Card) -> Result<(), KernelError> {
     let step = check(op)?;
     if step.n_tokens == 0 {
         return Ok(());
     }
-    for launch in Path::of(gpu, op).launches(op, step, n_resident)? {
+    for launch in Path::of(card, op).launches(op, step, card.n_resident)? {
         let mut args = arguments(op, step);
         args.extend(launch.more);
         gpu.launch(&launch.launch, &args)?;

@@ -8,21 +8,32 @@
 #include "split.cuh"
 
 template <int GROUPS> struct DecodeShape {
-  static constexpr int WARPS = GROUPS <= 2 ? 4 : 2;
-  static constexpr int THREADS = WARPS * 32;
-  static constexpr int TILE = WARPS * 16;                     // positions
+  static constexpr int COLUMN_PARTS = GROUPS <= 2 ? 1 : 2;   // of long heads a warp sums one half
+  static constexpr int PARTS = 4 / COLUMN_PARTS;              // of the positions of a tile
+  static constexpr int THREADS = 128;
+  static constexpr int TILE = PARTS * 16;                     // positions
+  static constexpr int N_SUMS = GROUPS * 8 / COLUMN_PARTS;    // products of 8 columns of a warp
   static constexpr int HALF = GROUPS * TILE * GROUP_BYTES;    // keys, or values, of a tile
   static constexpr int STAGES = GROUPS == 1 ? 4 : GROUPS == 3 ? 3 : 2;
   static constexpr int DIM = GROUPS * 64;
   static constexpr int SUM_STRIDE = DIM + 8;                  // spreads rows over the banks
-  static_assert(WARPS * 16 * SUM_STRIDE * 4 <= STAGES * 2 * HALF, "the warps' sums take the place of the ring");
+  static constexpr int SUM_BYTES = PARTS * 16 * SUM_STRIDE * 4;
+  static_assert(SUM_BYTES <= STAGES * 2 * HALF, "the warps' sums take the place of the ring");
 };
 
 struct DecodeShared {
-  char* ring;
-  float (*largest)[16];  // [WARPS][16]
+  char* sums;            // [PARTS][16][SUM_STRIDE] floats
+  float (*largest)[16];  // [PARTS][16]
   float (*total)[16];
 };
+
+// The 16 positions of a tile that this warp takes, and the half of the columns.
+template <int GROUPS> __device__ __forceinline__ int position_part() {
+  return threadIdx.x / 32 % DecodeShape<GROUPS>::PARTS;
+}
+template <int GROUPS> __device__ __forceinline__ int column_part() {
+  return threadIdx.x / 32 / DecodeShape<GROUPS>::PARTS;
+}
 
 // Copies a tile to a stage: keys, then values, each as groups of rows of 128 bytes. Every thread takes one
 // piece of the same rows of all groups. Positions that the token does not see become zeros.
@@ -70,7 +81,7 @@ template <typename T, int GROUPS>
 __device__ __forceinline__ void score_tile(const unsigned (&queries)[GROUPS * 4][4], const char* stage,
                                            float (&scores)[2][4]) {
   using S = DecodeShape<GROUPS>;
-  int lane = threadIdx.x % 32, r = threadIdx.x / 32 * 16 + lane % 8 + lane / 16 * 8;
+  int lane = threadIdx.x % 32, r = position_part<GROUPS>() * 16 + lane % 8 + lane / 16 * 8;
 #pragma unroll
   for (int j = 0; j < 2; j++) scores[j][0] = scores[j][1] = scores[j][2] = scores[j][3] = 0.0f;
 #pragma unroll
@@ -98,19 +109,31 @@ __device__ __forceinline__ void shape_scores(const Operands& a, const Item& item
   }
 }
 
-// Adds this warp's 16 weighted values of a stage to the sums, which shrink first.
-template <typename T, int GROUPS>
-__device__ __forceinline__ void weigh_tile(const float (&weights)[2][4], const float (&shrink)[2],
-                                           const char* stage, float (&sums)[GROUPS * 8][4]) {
+// Which half of a pair of 16-bit values is at positions `at` and `at + 1` within a range.
+__device__ __forceinline__ unsigned pair_mask(int at, Range range) {
+  unsigned low = at >= range.start && at < range.end ? 0xffffu : 0u;
+  unsigned high = at + 1 >= range.start && at + 1 < range.end ? 0xffff0000u : 0u;
+  return low | high;
+}
+
+// Adds this warp's 16 weighted values of a stage to the sums, which shrink first. With CUTS, values outside of `kept`
+// (of the 16) count as zeros, whatever they are.
+template <typename T, int GROUPS, bool CUTS = false>
+__device__ __forceinline__ void weigh_tile(const float (&weights)[2][4], const float (&shrink)[2], const char* stage,
+                                           float (&sums)[DecodeShape<GROUPS>::N_SUMS][4], Range kept = {0, 16}) {
   using S = DecodeShape<GROUPS>;
-  int lane = threadIdx.x % 32, r = threadIdx.x / 32 * 16 + lane % 16;
+  int lane = threadIdx.x % 32, r = position_part<GROUPS>() * 16 + lane % 16;
   unsigned packed[4] = {pack2<T>(weights[0][0], weights[0][1]), pack2<T>(weights[0][2], weights[0][3]),
                         pack2<T>(weights[1][0], weights[1][1]), pack2<T>(weights[1][2], weights[1][3])};
 #pragma unroll
-  for (int n = 0; n < GROUPS * 4; n++) {
+  for (int n = 0; n < S::N_SUMS / 2; n++) {
     unsigned values[4];
-    int piece = n % 4 * 2 + lane / 16;
-    ldmatrix_x4_trans(values, stage + S::HALF + (n / 4 * S::TILE + r) * GROUP_BYTES + ((piece ^ (r % 8)) << 4));
+    int columns = column_part<GROUPS>() * (S::N_SUMS / 2) + n, piece = columns % 4 * 2 + lane / 16;
+    ldmatrix_x4_trans(values, stage + S::HALF + (columns / 4 * S::TILE + r) * GROUP_BYTES + ((piece ^ (r % 8)) << 4));
+    if (CUTS) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) values[e] &= pair_mask(lane % 4 * 2 + (e & 1) * 8, kept);
+    }
 #pragma unroll
     for (int e = 0; e < 4; e++) {
       sums[2 * n][e] *= shrink[e >> 1];
@@ -124,9 +147,9 @@ __device__ __forceinline__ void weigh_tile(const float (&weights)[2][4], const f
 // The weighted values of an item, this warp's share of the positions.
 template <typename T, int GROUPS>
 __device__ __forceinline__ void compute_item(const Operands& a, const Item& item, char* ring, Softmax& softmax,
-                                             float (&sums)[GROUPS * 8][4]) {
+                                             float (&sums)[DecodeShape<GROUPS>::N_SUMS][4]) {
   using S = DecodeShape<GROUPS>;
-  int n_tiles = (item.end - item.start + S::TILE - 1) / S::TILE, warp = threadIdx.x / 32;
+  int n_tiles = (item.end - item.start + S::TILE - 1) / S::TILE;
   unsigned queries[GROUPS * 4][4];
 #pragma unroll
   for (int i = 0; i < S::STAGES - 1; i++) {
@@ -136,7 +159,7 @@ __device__ __forceinline__ void compute_item(const Operands& a, const Item& item
   load_queries<T>(a, item, queries);
   softmax.begin();
 #pragma unroll
-  for (int i = 0; i < GROUPS * 8; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
+  for (int i = 0; i < S::N_SUMS; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
   for (int i = 0; i < n_tiles; i++) {
     cp_async_wait<S::STAGES - 2>();
     __syncthreads();  // the tile is there for all, and all have left the stage that is filled next
@@ -146,7 +169,7 @@ __device__ __forceinline__ void compute_item(const Operands& a, const Item& item
     const char* stage = ring + i % S::STAGES * 2 * S::HALF;
     float scores[2][4], shrink[2];
     score_tile<T, GROUPS>(queries, stage, scores);
-    shape_scores(a, item, item.start + i * S::TILE + warp * 16, scores);
+    shape_scores(a, item, item.start + i * S::TILE + position_part<GROUPS>() * 16, scores);
     softmax.take(scores, shrink);
     weigh_tile<T, GROUPS>(scores, shrink, stage, sums);
   }
@@ -156,63 +179,61 @@ __device__ __forceinline__ void compute_item(const Operands& a, const Item& item
 // Writes what this warp has of an item to shared memory.
 template <int GROUPS>
 __device__ __forceinline__ void share_sums(const DecodeShared& s, const Softmax& softmax,
-                                           const float (&sums)[GROUPS * 8][4]) {
+                                           const float (&sums)[DecodeShape<GROUPS>::N_SUMS][4]) {
   using S = DecodeShape<GROUPS>;
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  float* own = (float*)s.ring + warp * 16 * S::SUM_STRIDE;
+  int lane = threadIdx.x % 32, part = position_part<GROUPS>();
+  float* own = (float*)s.sums + part * 16 * S::SUM_STRIDE + column_part<GROUPS>() * S::N_SUMS * 8 + lane % 4 * 2;
 #pragma unroll
   for (int x = 0; x < 2; x++) {
     int r = lane / 4 + x * 8;
-    if (lane % 4 == 0) {
-      s.largest[warp][r] = softmax.largest[x];
-      s.total[warp][r] = softmax.total[x];
+    if (lane % 4 == 0 && column_part<GROUPS>() == 0) {
+      s.largest[part][r] = softmax.largest[x];
+      s.total[part][r] = softmax.total[x];
     }
 #pragma unroll
-    for (int i = 0; i < GROUPS * 8; i++)
-      *(float2*)(own + r * S::SUM_STRIDE + i * 8 + lane % 4 * 2) = make_float2(sums[i][2 * x], sums[i][2 * x + 1]);
+    for (int i = 0; i < S::N_SUMS; i++)
+      *(float2*)(own + r * S::SUM_STRIDE + i * 8) = make_float2(sums[i][2 * x], sums[i][2 * x + 1]);
   }
 }
 
-// A row of an item with the warps' shares joined: `largest`, `total` and each warp's factor.
-template <int WARPS> struct Joined {
-  float largest, total, factor[WARPS];
+// A row of an item with the parts' shares joined: `largest`, `total` and each part's factor.
+template <int PARTS> struct Joined {
+  float largest, total, factor[PARTS];
 };
 
-template <int WARPS> __device__ __forceinline__ Joined<WARPS> join(const DecodeShared& s, int r) {
-  Joined<WARPS> row;
+template <int PARTS> __device__ __forceinline__ Joined<PARTS> join(const DecodeShared& s, int r) {
+  Joined<PARTS> row;
   row.largest = -INFINITY;
   row.total = 0.0f;
 #pragma unroll
-  for (int w = 0; w < WARPS; w++) row.largest = fmaxf(row.largest, s.largest[w][r]);
+  for (int w = 0; w < PARTS; w++) row.largest = fmaxf(row.largest, s.largest[w][r]);
 #pragma unroll
-  for (int w = 0; w < WARPS; w++) {
+  for (int w = 0; w < PARTS; w++) {
     row.factor[w] = row.largest == -INFINITY ? 0.0f : exp2f(s.largest[w][r] - row.largest);
     row.total += s.total[w][r] * row.factor[w];
   }
   return row;
 }
 
-// Writes an item's result, or its part of the result to `partials`.
+// Writes an item's result, or its part of the result.
 template <int GROUPS>
-__device__ __forceinline__ void store_item(const Operands& a, const Item& item, const DecodeShared& s, float* partial) {
+__device__ __forceinline__ void store_item(const Operands& a, const Item& item, const DecodeShared& s,
+                                           const Partials& partials, int idx) {
   using S = DecodeShape<GROUPS>;
+  bool is_whole = item.n_chunks == 1;
   float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
+  float* to = is_whole ? out : partials.sums_of(a, idx);
   for (int r = 0; r < item.n_heads; r++) {
-    Joined<S::WARPS> row = join<S::WARPS>(s, r);
-    float factor = 1.0f;
-    if (item.n_chunks == 1) factor = finish_factor(row.largest, row.total, sink_of(a, item.first_head + r));
-    float* to = item.n_chunks == 1 ? out + (size_t)r * a.value_dim : partial + r * (a.value_dim + 2);
+    Joined<S::PARTS> row = join<S::PARTS>(s, r);
+    float factor = is_whole ? finish_factor(row.largest, row.total, sink_of(a, item.first_head + r)) : 1.0f;
     for (int e = threadIdx.x; e < a.value_dim; e += S::THREADS) {
       float sum = 0.0f;
 #pragma unroll
-      for (int w = 0; w < S::WARPS; w++)
-        sum += ((const float*)s.ring)[(w * 16 + r) * S::SUM_STRIDE + e] * row.factor[w];
-      to[e] = sum * factor;
+      for (int w = 0; w < S::PARTS; w++)
+        sum += ((const float*)s.sums)[(w * 16 + r) * S::SUM_STRIDE + e] * row.factor[w];
+      to[r * a.value_dim + e] = sum * factor;
     }
-    if (item.n_chunks > 1 && threadIdx.x == 0) {
-      to[a.value_dim] = row.largest;
-      to[a.value_dim + 1] = row.total;
-    }
+    if (!is_whole && threadIdx.x == 0) partials.stats_of(idx)[r] = make_float2(row.largest, row.total);
   }
 }
 
@@ -220,13 +241,13 @@ template <typename T, int GROUPS>
 __device__ __forceinline__ void attend_decode(const Operands& a, float* sums_of_chunks, unsigned* arrivals) {
   using S = DecodeShape<GROUPS>;
   constexpr Sizes SIZES = {S::TILE, 16};
-  __shared__ float largest[S::WARPS][16], total[S::WARPS][16];
+  __shared__ float largest[S::PARTS][16], total[S::PARTS][16];
   DYN_SMEM(char, memory);
   DecodeShared s = {memory, largest, total};
   gdc_trigger();
   gdc_wait();
   Plan plan = plan_of(a, SIZES, (int*)(memory + S::STAGES * 2 * S::HALF));
-  Partials partials = partials_of(a, SIZES, sums_of_chunks, arrivals);
+  Partials partials = partials_of(a, plan, SIZES, sums_of_chunks, arrivals);
   for (int idx = blockIdx.x; idx < plan.n_items; idx += gridDim.x) {
     Item item = item_of(a, plan, SIZES, idx);
     if (item.row.query_len == 0) {
@@ -234,14 +255,14 @@ __device__ __forceinline__ void attend_decode(const Operands& a, float* sums_of_
       continue;
     }
     Softmax softmax;
-    float sums[GROUPS * 8][4];
-    compute_item<T, GROUPS>(a, item, s.ring, softmax, sums);
+    float sums[S::N_SUMS][4];
+    compute_item<T, GROUPS>(a, item, memory, softmax, sums);
     cp_async_wait<0>();
     __syncthreads();  // all have left the ring
     share_sums<GROUPS>(s, softmax, sums);
     __syncthreads();
-    store_item<GROUPS>(a, item, s, partials.of(idx));
-    if (item.n_chunks > 1) arrive<S::THREADS>(a, item, partials, idx);
+    store_item<GROUPS>(a, item, s, partials, idx);
+    if (item.n_chunks > 1) arrive<WholeBlock<S::THREADS>>(a, item, partials, idx);
     __syncthreads();  // all have left the sums
   }
 }

@@ -1,5 +1,6 @@
 // The kernels of attention; cuda/path.rs chooses among them.
 #include "decode.cuh"
+#include "decode_bulk.cuh"
 #include "general.cuh"
 #include "latent.cuh"
 #include "prefill.cuh"
@@ -22,10 +23,29 @@ DECODE(1, 128, attend_decode_1_f16, f16)
 DECODE(1, 128, attend_decode_1_bf16, bf16)
 DECODE(2, 128, attend_decode_2_f16, f16)
 DECODE(2, 128, attend_decode_2_bf16, bf16)
-DECODE(3, 64, attend_decode_3_f16, f16)
-DECODE(3, 64, attend_decode_3_bf16, bf16)
-DECODE(4, 64, attend_decode_4_f16, f16)
-DECODE(4, 64, attend_decode_4_bf16, bf16)
+DECODE(3, 128, attend_decode_3_f16, f16)
+DECODE(3, 128, attend_decode_3_bf16, bf16)
+DECODE(4, 128, attend_decode_4_f16, f16)
+DECODE(4, 128, attend_decode_4_bf16, bf16)
+
+#if HAS_SM90A
+#define BULK_BODY(GROUPS, T) attend_decode_bulk<T, GROUPS>(ATTEND_OPERANDS, partials, arrivals)
+#else
+#define BULK_BODY(GROUPS, T)
+#endif
+#define DECODE_BULK(GROUPS, NAME, T)                                        \
+  extern "C" __global__ void __launch_bounds__(160)                         \
+      NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {        \
+    BULK_BODY(GROUPS, T);                                                   \
+  }
+DECODE_BULK(1, attend_decode_bulk_1_f16, f16)
+DECODE_BULK(1, attend_decode_bulk_1_bf16, bf16)
+DECODE_BULK(2, attend_decode_bulk_2_f16, f16)
+DECODE_BULK(2, attend_decode_bulk_2_bf16, bf16)
+DECODE_BULK(3, attend_decode_bulk_3_f16, f16)
+DECODE_BULK(3, attend_decode_bulk_3_bf16, bf16)
+DECODE_BULK(4, attend_decode_bulk_4_f16, f16)
+DECODE_BULK(4, attend_decode_bulk_4_bf16, bf16)
 
 #define PREFILL(DIM, ROWS, NAME, T)                                                              \
   extern "C" __global__ void __launch_bounds__(2 * ROWS) NAME(ATTEND_PARAMETERS) {               \

@@ -180,10 +180,10 @@ __device__ __forceinline__ void compute_latent(const Operands& a, const QueryTil
   __syncthreads();  // the statistics are there, and all have left the queries
 }
 
-// Writes the rows of a tile: finished ones to `out`, or to `partial` what has to be joined.
+// Writes the rows of a tile: finished ones to `out` (idx -1), or what has to be joined as item `idx` of the partials.
 template <int ROW_TILES>
 __device__ __forceinline__ void store_latent(const Operands& a, const QueryTile& tile, const LatentShared& s,
-                                             const float (&sums)[ROW_TILES][8][4], float* partial) {
+                                             const float (&sums)[ROW_TILES][8][4], const Partials& partials, int idx) {
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
   for (int m = 0; m < ROW_TILES; m++) {
@@ -191,17 +191,14 @@ __device__ __forceinline__ void store_latent(const Operands& a, const QueryTile&
     for (int x = 0; x < 2; x++) {
       int r = m * 16 + lane / 4 + x * 8;
       if (r >= tile.n) continue;
-      int idx = tile.first + r, head = tile.kv_head * tile.group + idx % tile.group;
-      float* to = a.out + ((size_t)(tile.row.query_start + idx / tile.group) * a.n_heads + head) * a.value_dim;
+      int pair = tile.first + r, head = tile.kv_head * tile.group + pair % tile.group;
+      float* to = a.out + ((size_t)(tile.row.query_start + pair / tile.group) * a.n_heads + head) * a.value_dim;
       float factor = 1.0f;
-      if (partial == nullptr) {
+      if (idx < 0) {
         factor = finish_factor(s.largest[r], s.total[r], sink_of(a, head));
       } else {
-        to = partial + (size_t)r * (a.value_dim + 2);
-        if (warp == 0 && lane % 4 == 0) {
-          to[a.value_dim] = s.largest[r];
-          to[a.value_dim + 1] = s.total[r];
-        }
+        to = partials.sums_of(a, idx) + (size_t)r * a.value_dim;
+        if (warp == 0 && lane % 4 == 0) partials.stats_of(idx)[r] = make_float2(s.largest[r], s.total[r]);
       }
 #pragma unroll
       for (int n = 0; n < 8; n++) {
@@ -225,7 +222,7 @@ __device__ __forceinline__ void attend_latent_decode(const Operands& a, float* s
   gdc_wait();
   LatentShared s = latent_shared<ROW_TILES>(memory);
   Plan plan = plan_of(a, SIZES, (int*)(memory + S::SHARED_BYTES));
-  Partials partials = partials_of(a, SIZES, sums_of_chunks, arrivals);
+  Partials partials = partials_of(a, plan, SIZES, sums_of_chunks, arrivals);
   for (int idx = blockIdx.x; idx < plan.n_items; idx += gridDim.x) {
     Item item = item_of(a, plan, SIZES, idx);
     if (item.row.query_len == 0) {
@@ -237,8 +234,8 @@ __device__ __forceinline__ void attend_latent_decode(const Operands& a, float* s
                       start, item.end};
     float sums[ROW_TILES][8][4];
     compute_latent<T, ROW_TILES>(a, tile, s, sums);
-    store_latent<ROW_TILES>(a, tile, s, sums, item.n_chunks > 1 ? partials.of(idx) : nullptr);
-    if (item.n_chunks > 1) arrive<S::THREADS>(a, item, partials, idx);
+    store_latent<ROW_TILES>(a, tile, s, sums, partials, item.n_chunks > 1 ? idx : -1);
+    if (item.n_chunks > 1) arrive<WholeBlock<S::THREADS>>(a, item, partials, idx);
     __syncthreads();  // all have left the statistics
   }
 }
@@ -253,5 +250,5 @@ template <typename T, int ROW_TILES> __device__ __forceinline__ void attend_late
   if (tile.n == 0) return;
   float sums[ROW_TILES][8][4];
   compute_latent<T, ROW_TILES>(a, tile, s, sums);
-  store_latent<ROW_TILES>(a, tile, s, sums, nullptr);
+  store_latent<ROW_TILES>(a, tile, s, sums, Partials(), -1);
 }

@@ -117,60 +117,92 @@ __device__ __forceinline__ Item item_of(const Operands& a, const Plan& plan, Siz
 
 // Where the parts of results go, and how many of a row have arrived.
 struct Partials {
-  float* sums;         // [n_items, heads of an item, value_dim + 2]: weighted values, largest score, total weight
+  float* sums;         // weighted values. [n_items, heads, value_dim]
+  float2* stats;       // largest score and total weight. [n_items, heads]
   unsigned* arrivals;  // [n_rows, parts]; 0 before and after a launch
-  int parts;
-  size_t item_len;
+  int parts, heads;
 
-  __device__ __forceinline__ float* of(int idx) const { return sums + idx * item_len; }
+  __device__ __forceinline__ float* sums_of(const Operands& a, int idx) const {
+    return sums + (size_t)idx * heads * a.value_dim;
+  }
+  __device__ __forceinline__ float2* stats_of(int idx) const { return stats + (size_t)idx * heads; }
 };
 
-__device__ __forceinline__ Partials partials_of(const Operands& a, Sizes sizes, float* sums, unsigned* arrivals) {
+__device__ __forceinline__ Partials partials_of(const Operands& a, const Plan& plan, Sizes sizes, float* memory,
+                                                unsigned* arrivals) {
   int heads = min(a.n_heads / a.n_kv_heads, sizes.heads);
-  return {sums, arrivals, parts_of(a, sizes.heads), (size_t)heads * (a.value_dim + 2)};
+  size_t n_sums = (size_t)plan.n_items * heads * a.value_dim;
+  float2* stats = (float2*)(memory + (n_sums + 1) / 2 * 2);
+  return {memory, stats, arrivals, parts_of(a, sizes.heads), heads};
 }
 
-// Joins the chunks of a row in their order.
-template <int THREADS>
+// Joins N columns of a head over the chunks of a row, in their order.
+template <int N>
+__device__ __forceinline__ void join_columns(const Item& item, float sink, const float* sums, size_t sums_step,
+                                             const float2* stats, size_t stats_step, float* out) {
+  float largest = sink;
+#pragma unroll 8
+  for (int i = 0; i < item.n_chunks; i++) largest = fmaxf(largest, __ldcg(stats + i * stats_step).x);
+  float total = exp2f(sink - largest), joined[N] = {};
+#pragma unroll 8
+  for (int i = 0; i < item.n_chunks; i++) {
+    float2 chunk = __ldcg(stats + i * stats_step);
+    float factor = exp2f(chunk.x - largest), own[N];
+    if (N == 4) {
+      float4 four = __ldcg((const float4*)(sums + i * sums_step));
+      own[0] = four.x, own[1 % N] = four.y, own[2 % N] = four.z, own[3 % N] = four.w;
+    } else {
+      own[0] = __ldcg(sums + i * sums_step);
+    }
+    total += chunk.y * factor;
+#pragma unroll
+    for (int e = 0; e < N; e++) joined[e] = fmaf(own[e], factor, joined[e]);
+  }
+#pragma unroll
+  for (int e = 0; e < N; e++) out[e] = joined[e] / total;
+}
+
+template <int N, int THREADS>
 __device__ __forceinline__ void join_chunks(const Operands& a, const Item& item, const Partials& partials, int idx) {
   float* out = a.out + ((size_t)item.row.query_start * a.n_heads + item.first_head) * a.value_dim;
-  size_t step = partials.parts * partials.item_len;
-  const float* first = partials.of(idx) - item.chunk_idx * step;
-  for (int r = 0; r < item.n_heads; r++) {
-    const float *row = first + r * (a.value_dim + 2), *stats = row + a.value_dim;
-    float largest = sink_of(a, item.first_head + r);
-    float total = largest == -INFINITY ? 0.0f : 1.0f;
-    for (int i = 0; i < item.n_chunks; i++) {
-      float own = __ldcg(stats + i * step), now = fmaxf(largest, own);
-      total = total * exp2f(largest - now) + __ldcg(stats + i * step + 1) * exp2f(own - now);
-      largest = now;
-    }
-    for (int e = threadIdx.x; e < a.value_dim; e += THREADS) {
-      float sum = 0.0f;
-#pragma unroll 4
-      for (int i = 0; i < item.n_chunks; i++)
-        sum += __ldcg(row + i * step + e) * exp2f(__ldcg(stats + i * step) - largest);
-      out[(size_t)r * a.value_dim + e] = sum / total;
-    }
+  int first = idx - item.chunk_idx * partials.parts, n_pieces = a.value_dim / N;
+  size_t stats_step = (size_t)partials.parts * partials.heads, sums_step = stats_step * a.value_dim;
+  for (int i = threadIdx.x; i < item.n_heads * n_pieces; i += THREADS) {
+    int r = i / n_pieces, at = r * a.value_dim + i % n_pieces * N;
+    join_columns<N>(item, sink_of(a, item.first_head + r), partials.sums_of(a, first) + at, sums_step,
+                    partials.stats_of(first) + r, stats_step, out + at);
   }
 }
 
-// Called by all threads when an item's part is written: the block that finishes the last chunk of a row joins them,
+// The threads of a block that compute, and how they meet.
+template <int N> struct WholeBlock {
+  static constexpr int THREADS = N;
+  static __device__ __forceinline__ void sync() { __syncthreads(); }
+};
+template <int N> struct FirstThreads {
+  static constexpr int THREADS = N;
+  static __device__ __forceinline__ void sync() { bar_sync(1, N); }
+};
+
+// Called by all threads that compute when an item's part is written: the block that finishes the last chunk of a row joins them,
 // and resets the counter for the next launch.
-template <int THREADS>
+template <class Threads>
 __device__ __forceinline__ void arrive(const Operands& a, const Item& item, const Partials& partials, int idx) {
   __shared__ bool is_last;
   __threadfence();
-  __syncthreads();
+  Threads::sync();
   if (threadIdx.x == 0) {
     unsigned* arrivals = partials.arrivals + item.row_idx * partials.parts + idx % partials.parts;
     is_last = atomicAdd(arrivals, 1u) == (unsigned)item.n_chunks - 1;
     if (is_last) *arrivals = 0;
   }
-  __syncthreads();
+  Threads::sync();
   if (!is_last) return;
   __threadfence();
-  join_chunks<THREADS>(a, item, partials, idx);
+  if (a.value_dim % 4 == 0)
+    join_chunks<4, Threads::THREADS>(a, item, partials, idx);
+  else
+    join_chunks<1, Threads::THREADS>(a, item, partials, idx);
 }
 
 template <int THREADS> __device__ __forceinline__ void store_zeros(const Operands& a, const Item& item) {

@@ -184,9 +184,11 @@ impl Drop for Shared {
         if self.bind().is_err() {
             return;
         }
-        self.modules.unload();
-        // SAFETY: stream and context were made by `open_context`, and nobody else has them.
+        // SAFETY: stream and context were made by `open_context`, and nobody else has them. No kernel runs when the
+        // modules go.
         unsafe {
+            let _ = sys::cuStreamSynchronize(self.stream);
+            self.modules.unload();
             let _ = sys::cuStreamDestroy_v2(self.stream);
             let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
         }

@@ -54,12 +54,14 @@ __device__ __forceinline__ T warp_reduce(T value, Join join) {
   return value;
 #else
   emu::share_in_warp(~0u, value);
-  T values[32];
-  for (int lane = 0; lane < 32; lane++) values[lane] = emu::lane_value<T>(lane);
-  for (int bits = 16; bits > 0; bits /= 2) {
-    for (int lane = 0; lane < bits; lane++) values[lane] = join(values[lane], values[lane + bits]);
-  }
-  return values[0];
+  return emu::once_in_warp<T>([join] {
+    T values[32];
+    for (int lane = 0; lane < 32; lane++) values[lane] = emu::lane_value<T>(lane);
+    for (int bits = 16; bits > 0; bits /= 2) {
+      for (int lane = 0; lane < bits; lane++) values[lane] = join(values[lane], values[lane + bits]);
+    }
+    return values[0];
+  });
 #endif
 }
 

@@ -128,7 +128,11 @@ pub fn mean_of_rows(gpu: &Gpu, op: MeanOfRows) -> Result<(), KernelError> {
         Arg::size(x.len() / d),
         Arg::size(d),
     ];
-    Ok(gpu.launch(&a_block_per_row("mean_of_rows", first.len()), &args)?)
+    let launch = Launch {
+        grid: [first.len() as u32, d.div_ceil(128) as u32, 1],
+        ..a_block_per_row("mean_of_rows", first.len())
+    };
+    Ok(gpu.launch(&launch, &args)?)
 }
 
 fn a_block_per_row(kernel: &'static str, n_rows: usize) -> Launch {

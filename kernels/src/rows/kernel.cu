@@ -32,15 +32,18 @@ extern "C" __global__ void __launch_bounds__(128)
   }
 }
 
+// A thread adds up a column of a mean, in the order of its rows.
 extern "C" __global__ void __launch_bounds__(128)
   mean_of_rows(const float* x, const unsigned* first, const unsigned* n_rows, float* out, int n_x, int d) {
   gdc_trigger();
   gdc_wait();
   unsigned from = first[blockIdx.x], n = n_rows[blockIdx.x];
   bool is_inside = n > 0 && from < (unsigned)n_x && n <= (unsigned)n_x - from;
-  for (int i = threadIdx.x; i < d; i += blockDim.x) {
-    float total = 0;
-    for (unsigned row = 0; is_inside && row < n; row++) total += x[(size_t)(from + row) * d + i];
-    out[(size_t)blockIdx.x * d + i] = is_inside ? total / (float)n : NAN;
-  }
+  int column = blockIdx.y * blockDim.x + threadIdx.x;
+  if (column >= d) return;
+  const float* at = x + (size_t)from * d + column;
+  float total = 0;
+#pragma unroll 8
+  for (unsigned row = 0; row < (is_inside ? n : 0); row++) total += at[(size_t)row * d];
+  out[(size_t)blockIdx.x * d + column] = is_inside ? total / (float)n : NAN;
 }

@@ -24,6 +24,9 @@ struct PartBins {
 
 namespace {
 
+static_assert(sizeof(Draw) == 24 * 4 && sizeof(Drawn) == 46 * 4, "Draws::N_WORDS and Drawn::N_WORDS");
+static_assert(sizeof(Part) == 6 * 8 && sizeof(PartBins) == 5120 * 8, "the words of the workspace");
+
 // The operands that all three kernels take.
 struct Step {
   const float* logits;
@@ -73,7 +76,7 @@ __device__ __forceinline__ bool is_filtered(const Draw& draw) { return draw.top_
 // What min_p keeps.
 __device__ __forceinline__ Candidates candidates_of(const Draw& draw, const Row& row) {
   Scale scale{logit_of(row.best.best), draw.temperature};
-  double lowest = exact_add((double)scale.max, exact_mul(draw.min_p_log, (double)draw.temperature));
+  double lowest = exact_add((double)scale.max, exact_mul(double_of(draw.min_p_log), (double)draw.temperature));
   return {row.shaped, scale, lowest, ~(Candidate)0};
 }
 

@@ -10,8 +10,8 @@ struct Words {
 };
 
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-__device__ __forceinline__ Words philox(unsigned long long seed, Words counter) {
-  unsigned key0 = (unsigned)seed, key1 = (unsigned)(seed >> 32);
+__device__ __forceinline__ Words philox(const unsigned (&seed)[2], Words counter) {
+  unsigned key0 = seed[0], key1 = seed[1];
   Words w = counter;
 #pragma unroll
   for (int round = 0; round < 10; round++) {
@@ -35,7 +35,7 @@ struct Winner {
 };
 
 __device__ __forceinline__ Words words_of(const Draw& draw, unsigned group) {
-  return philox(draw.seed, {{group, (unsigned)draw.position, (unsigned)(draw.position >> 32), 0}});
+  return philox(draw.seed, {{group, draw.position[0], draw.position[1], 0}});
 }
 
 __device__ __forceinline__ unsigned word_at(const Words& words, unsigned at) {

@@ -8,17 +8,17 @@ struct List {
   unsigned first, n;
 };
 
-// One draw. The fields are the words that `Draws::push` writes.
+// One draw. The fields are the words that `Draws::push` writes, and start at any word.
 struct Draw {
   unsigned logits_row;
   unsigned shaped_row;  // of working memory; NONE: the logits are drawn from as they are
   unsigned place;       // whose seen tokens are penalised and counted; NONE: nobody's
   float temperature, top_p;
   unsigned top_k;       // NONE: all
-  double min_p_log;     // natural logarithm of min_p
+  unsigned min_p_log[2];  // natural logarithm of min_p, as f64; the lower half first, as all words of 64 bits
   float repetition, presence, frequency;
   unsigned n_top;       // most probable tokens that are wanted beside the drawn one; NONE: no log-probabilities
-  unsigned long long seed, position;
+  unsigned seed[2], position[2];
   List bias;            // token and bits of a bias, in turn; n of both
   List allowed;         // tokens; `n` NONE: all
   List forbidden;       // tokens
@@ -61,6 +61,17 @@ inline float exact_mul(float a, float b) { return a * b; }
 inline double exact_add(double a, double b) { return a + b; }
 inline double exact_mul(double a, double b) { return a * b; }
 #endif
+
+// A double by its halves: draws start at any word, so their fields are of 32 bits.
+__device__ __forceinline__ double double_of(const unsigned (&halves)[2]) {
+#if defined(__CUDACC__)
+  return __hiloint2double((int)halves[1], (int)halves[0]);
+#else
+  double value;
+  memcpy(&value, halves, sizeof value);
+  return value;
+#endif
+}
 
 typedef unsigned long long Candidate;
 

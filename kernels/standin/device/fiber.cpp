@@ -132,6 +132,7 @@ bool complete_warp_operation(unsigned first, unsigned count) {
       fiber.state = State::Run;
       memcpy(block.taken[first / kWarp][other], block.given[first / kWarp][other], kLaneBytes);
     }
+    block.operation[first / kWarp]++;
     waiting &= ~members;
     completed = true;
   }

@@ -71,6 +71,7 @@ struct Block {
   uint64_t progress;     // counts what lets a polling thread go on
   char given[kMaxWarps][kWarp][kLaneBytes];     // operands of the warp operation being collected
   char taken[kMaxWarps][kWarp][kLaneBytes];     // operands of the warp operation that completed last
+  uint64_t operation[kMaxWarps];                // counts completed warp operations
   NamedBarrier barriers[kNamedBarriers];
 
   unsigned warp() const { return current->index / kWarp; }
@@ -119,6 +120,17 @@ inline T lane_value(unsigned lane) {
   T value;
   memcpy(&value, block.taken[block.warp()][lane % kWarp], sizeof(T));
   return value;
+}
+
+// What all lanes compute alike from the operands of a warp operation: the first lane computes it for the others.
+template <class T, class F>
+inline const T& once_in_warp(F compute) {
+  static T results[kMaxWarps];
+  static uint64_t operations[kMaxWarps];
+  unsigned warp = block.warp();
+  if (operations[warp] != block.operation[warp]) results[warp] = compute();
+  operations[warp] = block.operation[warp];
+  return results[warp];
 }
 
 // Runs `body` once per thread of the grid.

@@ -296,24 +296,39 @@ void load_matrix(uint32_t* registers, unsigned n, const void* row, bool transpos
   }
 }
 
+namespace {
+
+struct Operands { uint32_t a[4], b[2]; };
+struct Matrices { float a[16][16], b[8][16]; };   // rows of a, columns of b
+
+// From the registers of all lanes: lane l holds pairs along k of row l / 4 and of column l / 4.
+Matrices gather_operands(bool is_half) {
+  Matrices m;
+  for (unsigned lane = 0; lane < kWarp; lane++) {
+    auto of_lane = lane_value<Operands>(lane);
+    unsigned line = lane / 4, k = lane % 4 * 2;
+    for (unsigned i = 0; i < 4; i++) {
+      for (unsigned j = 0; j < 2; j++) m.a[line + i % 2 * 8][k + i / 2 * 8 + j] = widen(half_of_word(of_lane.a[i], j), is_half);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+      for (unsigned j = 0; j < 2; j++) m.b[line][k + i * 8 + j] = widen(half_of_word(of_lane.b[i], j), is_half);
+    }
+  }
+  return m;
+}
+
+}  // namespace
+
 void multiply_16816(float* sums, const uint32_t* a, const uint32_t* b, bool is_half) {
-  struct Operands { uint32_t a[4], b[2]; } mine;
+  Operands mine;
   memcpy(mine.a, a, sizeof mine.a);
   memcpy(mine.b, b, sizeof mine.b);
   share_in_warp(~0u, mine);
+  const Matrices& m = once_in_warp<Matrices>([is_half] { return gather_operands(is_half); });
   unsigned row = block.lane() / 4, column = block.lane() % 4 * 2;
-  float left[2][16], right[2][16];
-  for (unsigned k = 0; k < 16; k++) {
-    auto of_row = lane_value<Operands>(row * 4 + k % 8 / 2);
-    for (unsigned i = 0; i < 2; i++) {
-      left[i][k] = widen(half_of_word(of_row.a[i + k / 8 * 2], k % 2), is_half);
-      auto of_column = lane_value<Operands>((column + i) * 4 + k % 8 / 2);
-      right[i][k] = widen(half_of_word(of_column.b[k / 8], k % 2), is_half);
-    }
-  }
   for (unsigned i = 0; i < 4; i++) {
     float total = sums[i];
-    for (unsigned k = 0; k < 16; k++) total += left[i / 2][k] * right[i % 2][k];
+    for (unsigned k = 0; k < 16; k++) total += m.a[row + i / 2 * 8][k] * m.b[column + i % 2][k];
     sums[i] = total;
   }
 }

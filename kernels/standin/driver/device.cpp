@@ -33,6 +33,7 @@ Settings first_settings() {
   s.sms = from_environment("SLIPWAY_STANDIN_SMS", 4);
   s.memory = from_environment("SLIPWAY_STANDIN_MEMORY", int64_t(1) << 30);
   s.watchdog_seconds = from_environment("SLIPWAY_STANDIN_WATCHDOG_SECONDS", 60);
+  s.trace = from_environment("SLIPWAY_STANDIN_TRACE", 0);
   s.fail_launch = from_environment("SLIPWAY_STANDIN_FAIL_LAUNCH", 0);
   s.lose_device = from_environment("SLIPWAY_STANDIN_LOSE_DEVICE", 0);
   s.fail_allocation = from_environment("SLIPWAY_STANDIN_FAIL_ALLOCATION", 0);
@@ -47,7 +48,7 @@ struct Field {
 std::vector<Field> settings_of(Device& d) {
   Settings& s = d.settings;
   return {{"seed", &s.seed}, {"capability", &s.capability}, {"sms", &s.sms}, {"memory", &s.memory},
-          {"watchdog_seconds", &s.watchdog_seconds}, {"fail_launch", &s.fail_launch},
+          {"watchdog_seconds", &s.watchdog_seconds}, {"trace", &s.trace}, {"fail_launch", &s.fail_launch},
           {"lose_device", &s.lose_device}, {"fail_allocation", &s.fail_allocation}};
 }
 
@@ -164,12 +165,6 @@ API CUresult cuDeviceGetName(char* name, int length, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice device) {
-  memset(uuid, 0, sizeof *uuid);
-  uuid->bytes[15] = char(device);
-  return CUDA_SUCCESS;
-}
-
 API CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
   WITH_DRIVER();
   if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
@@ -226,30 +221,10 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuCtxGetCurrent(CUcontext* context) {
-  WITH_DRIVER();
-  *context = current_context;
-  return CUDA_SUCCESS;
-}
-
 API CUresult cuCtxSetCurrent(CUcontext context) {
   WITH_DRIVER();
   current_context = context;
   return CUDA_SUCCESS;
 }
 
-API CUresult cuCtxGetDevice(CUdevice* device) {
-  WITH_CONTEXT();
-  *device = current_context->device;
-  return CUDA_SUCCESS;
-}
-
 API CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice, unsigned) { return CUDA_SUCCESS; }
-API CUresult cuCtxSetFlags(unsigned) { return CUDA_SUCCESS; }
-
-API CUresult cuCtxSynchronize() {
-  WITH_CONTEXT();
-  NOT_IN_CAPTURE("cuCtxSynchronize");
-  device_of(current_context).counters.host_waits++;
-  return drain_context(current_context);
-}

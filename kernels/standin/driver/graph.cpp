@@ -25,27 +25,9 @@ API CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
-  WITH_CONTEXT();
-  stream = stream_or_null(stream);
-  if (!stream->capture) *status = CU_STREAM_CAPTURE_STATUS_NONE;
-  else *status = stream->capture->is_invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED : CU_STREAM_CAPTURE_STATUS_ACTIVE;
-  return CUDA_SUCCESS;
-}
-
 API CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph graph, unsigned long long) {
   WITH_CONTEXT();
   *executable = new CUgraphExec_st{graph->operations};
-  return CUDA_SUCCESS;
-}
-
-API CUresult cuGraphExecUpdate_v2(CUgraphExec executable, CUgraph graph, CUgraphExecUpdateResultInfo* info) {
-  WITH_CONTEXT();
-  bool has_same_nodes = executable->operations.size() == graph->operations.size();
-  for (size_t i = 0; has_same_nodes && i < graph->operations.size(); i++) has_same_nodes = executable->operations[i].name == graph->operations[i].name;
-  info->result = has_same_nodes ? CU_GRAPH_EXEC_UPDATE_SUCCESS : CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED;
-  if (!has_same_nodes) return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
-  executable->operations = graph->operations;
   return CUDA_SUCCESS;
 }
 
@@ -66,12 +48,6 @@ API CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
 }
 
 API CUresult cuGraphUpload(CUgraphExec, CUstream) { return CUDA_SUCCESS; }
-
-API CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode*, size_t* count) {
-  WITH_CONTEXT();
-  *count = graph->operations.size();
-  return CUDA_SUCCESS;
-}
 
 API CUresult cuGraphDestroy(CUgraph graph) {
   delete graph;

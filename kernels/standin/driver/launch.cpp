@@ -223,6 +223,7 @@ CUresult run_kernel(CUstream stream, const Function& f, Launch launch, const Arg
   f.kernel->run(&launch, arguments.pointers().data());
   end_kernel_run();
   end_kernel(stream->writes, triggered);
+  if (device.settings.trace) report(nullptr, "ran %s: %s", f.kernel->name, describe_writes(stream->writes).c_str());
   return CUDA_SUCCESS;
 }
 
@@ -253,9 +254,6 @@ API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   return load_module(reinterpret_cast<Module**>(module), image);
 }
 
-API CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit_option*, void**) { return cuModuleLoadData(module, image); }
-API CUresult cuModuleLoadFatBinary(CUmodule* module, const void* image) { return cuModuleLoadData(module, image); }
-
 API CUresult cuModuleUnload(CUmodule module) {
   WITH_DRIVER();
   if (current_context) drain_context(current_context);
@@ -267,24 +265,6 @@ API CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const ch
   WITH_CONTEXT();
   NOT_IN_CAPTURE("cuModuleGetFunction");
   return find_function(reinterpret_cast<Module*>(module), name, reinterpret_cast<Function**>(function));
-}
-
-API CUresult cuLibraryLoadData(CUlibrary* library, const void* image, CUjit_option*, void**, unsigned, CUlibraryOption*, void**, unsigned) {
-  WITH_CONTEXT();
-  NOT_IN_CAPTURE("cuLibraryLoadData");
-  return load_module(reinterpret_cast<Module**>(library), image);
-}
-
-API CUresult cuLibraryUnload(CUlibrary library) { return cuModuleUnload(reinterpret_cast<CUmodule>(library)); }
-
-API CUresult cuLibraryGetKernel(CUkernel* kernel, CUlibrary library, const char* name) {
-  return cuModuleGetFunction(reinterpret_cast<CUfunction*>(kernel), reinterpret_cast<CUmodule>(library), name);
-}
-
-API CUresult cuKernelGetFunction(CUfunction* function, CUkernel kernel) {
-  WITH_CONTEXT();
-  *function = reinterpret_cast<CUfunction>(kernel);
-  return CUDA_SUCCESS;
 }
 
 API CUresult cuFuncGetParamInfo(CUfunction function, size_t index, size_t* offset, size_t* size) {
@@ -308,17 +288,6 @@ API CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute which,
   return CUDA_SUCCESS;
 }
 
-API CUresult cuFuncGetAttribute(int* value, CUfunction_attribute which, CUfunction function) {
-  WITH_CONTEXT();
-  const Function& f = *function_of(function);
-  switch (which) {
-    case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = int(f.kernel->max_threads); break;
-    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = int(f.max_shared); break;
-    default: *value = 0;   // registers and static shared memory are known of the compiled code only
-  }
-  return CUDA_SUCCESS;
-}
-
 // Registers are unknown here: the answer is an upper bound.
 API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction, int threads, size_t shared) {
   WITH_CONTEXT();
@@ -333,10 +302,4 @@ API CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function,
   WITH_CONTEXT();
   if (extra) return CUDA_ERROR_NOT_SUPPORTED;
   return launch(*config, function, arguments);
-}
-
-API CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                            CUstream stream, void** arguments, void** extra) {
-  CUlaunchConfig config{gx, gy, gz, bx, by, bz, shared, stream, nullptr, 0};
-  return cuLaunchKernelEx(&config, function, arguments, extra);
 }

@@ -18,7 +18,8 @@ namespace {
 
 std::map<uint64_t, size_t> pinned;
 std::vector<uint64_t> open_chunks;
-std::vector<char> hidden;   // bytes of `unfinished` while they are hidden
+std::vector<Range> hidden;        // what unfinished kernels wrote, without overlaps
+std::vector<char> hidden_bytes;   // its values while they are hidden
 unsigned next_id = 1;
 
 void protect(uint64_t address, size_t bytes, int protection) { mprotect(reinterpret_cast<void*>(address), bytes, protection); }
@@ -137,6 +138,24 @@ std::vector<Range> changed_ranges(const std::map<uint64_t, std::vector<char>>& b
   return changed;
 }
 
+// The ranges of all kernels, sorted and joined.
+std::vector<Range> join(const std::deque<std::vector<Range>>& of_kernels) {
+  std::vector<Range> all, joined;
+  for (const auto& ranges : of_kernels) {
+    for (const Range& range : ranges) {
+      Allocation* a = find_allocation(range.address);
+      if (a && !a->is_freed) all.push_back(range);
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const Range& a, const Range& b) { return a.address < b.address; });
+  for (const Range& range : all) {
+    bool overlaps = !joined.empty() && range.address <= joined.back().address + joined.back().bytes;
+    if (!overlaps) joined.push_back(range);
+    else joined.back().bytes = std::max(joined.back().bytes, range.address + range.bytes - joined.back().address);
+  }
+  return joined;
+}
+
 }  // namespace
 
 Allocation* find_allocation(uint64_t address) {
@@ -209,13 +228,11 @@ void open_range(uint64_t address, size_t bytes) {
 }
 
 void begin_kernel(Writes& writes, bool overlaps) {
-  if (!overlaps) {
-    writes.unfinished.clear();
-  } else {
-    std::vector<Range> changed = changed_ranges(writes.before);
-    if (!writes.triggered_early) writes.unfinished.clear();
-    writes.unfinished.insert(writes.unfinished.end(), changed.begin(), changed.end());
-  }
+  constexpr size_t kChainMax = 8;   // kernels that a card keeps in flight at once
+  if (!overlaps || !writes.triggered_early) writes.unfinished.clear();
+  if (overlaps) writes.unfinished.push_back(changed_ranges(writes.before));
+  if (writes.unfinished.size() > kChainMax) writes.unfinished.pop_front();
+  hidden = join(writes.unfinished);
   writes.before.clear();
   recorded = &writes;
   recording = Recording::On;
@@ -227,16 +244,25 @@ void end_kernel(Writes& writes, bool triggered_early) {
   close_chunks();
 }
 
+// How many bytes the last kernel changed, and how many of its words are NaN as f32: to find where a NaN comes from.
+std::string describe_writes(const Writes& writes) {
+  size_t bytes = 0, n_nan = 0;
+  for (const Range& range : changed_ranges(writes.before)) {
+    bytes += range.bytes;
+    const float* words = reinterpret_cast<const float*>(range.address);
+    n_nan += std::count_if(words, words + range.bytes / 4, [](float word) { return word != word; });
+  }
+  return std::to_string(bytes) + " bytes changed, " + std::to_string(n_nan) + " words are NaN as f32";
+}
+
 void hide_unfinished() {
   recording = Recording::Off;
-  hidden.clear();
-  for (const Range& r : recorded->unfinished) {
-    Allocation* a = find_allocation(r.address);
-    if (!a || a->is_freed) continue;
-    char* bytes = reinterpret_cast<char*>(r.address);
-    hidden.insert(hidden.end(), bytes, bytes + r.bytes);
-    open_range(r.address, r.bytes);
-    memset(bytes, 0xff, r.bytes);
+  hidden_bytes.clear();
+  for (const Range& range : hidden) {
+    char* bytes = reinterpret_cast<char*>(range.address);
+    hidden_bytes.insert(hidden_bytes.end(), bytes, bytes + range.bytes);
+    open_range(range.address, range.bytes);
+    memset(bytes, 0xff, range.bytes);
   }
   close_chunks();
   recording = Recording::WritesForbidden;
@@ -244,15 +270,12 @@ void hide_unfinished() {
 
 void show_unfinished() {
   recording = Recording::Off;
-  const char* from = hidden.data();
-  for (const Range& r : recorded->unfinished) {
-    Allocation* a = find_allocation(r.address);
-    if (!a || a->is_freed) continue;
-    open_range(r.address, r.bytes);
-    memcpy(reinterpret_cast<void*>(r.address), from, r.bytes);
-    from += r.bytes;
+  const char* from = hidden_bytes.data();
+  for (const Range& range : hidden) {
+    open_range(range.address, range.bytes);
+    memcpy(reinterpret_cast<void*>(range.address), from, range.bytes);
+    from += range.bytes;
   }
-  hidden.clear();
   close_chunks();
   recording = Recording::On;
 }
@@ -406,19 +429,3 @@ API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, 
     return CUDA_SUCCESS;
   }});
 }
-
-template <class T>
-static CUresult set_values(const char* call, CUdeviceptr to, T value, size_t n, CUstream stream) {
-  WITH_CONTEXT();
-  if (!n) return CUDA_SUCCESS;
-  CHECK_RANGE(call, to, n * sizeof(T));
-  return enqueue(stream_or_null(stream), {call, [=](CUstream s) {
-    forget_writes(s);
-    open_range(to, n * sizeof(T));
-    std::fill_n(reinterpret_cast<T*>(to), n, value);
-    return CUDA_SUCCESS;
-  }});
-}
-
-API CUresult cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_t n, CUstream stream) { return set_values("cuMemsetD16Async", to, value, n, stream); }
-API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t n, CUstream stream) { return set_values("cuMemsetD32Async", to, value, n, stream); }

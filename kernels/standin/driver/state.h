@@ -20,7 +20,7 @@ namespace standin {
 
 // ---- settings of a device (README.md lists them); SLIPWAY_STANDIN_<NAME> gives the first values ----
 struct Settings {
-  int64_t seed, capability, sms, memory, watchdog_seconds;
+  int64_t seed, capability, sms, memory, watchdog_seconds, trace;
   int64_t fail_launch, lose_device, fail_allocation;   // count down with each launch or allocation; 0: never
 };
 
@@ -52,7 +52,7 @@ struct Range {
 // What kernels of a stream wrote that a kernel which overlaps with them must not read before gdc_wait.
 struct Writes {
   std::map<uint64_t, std::vector<char>> before;   // chunks as they were before the last kernel
-  std::vector<Range> unfinished;                  // what earlier kernels that may still run wrote
+  std::deque<std::vector<Range>> unfinished;      // what each earlier kernel wrote that may still run
   bool triggered_early;
 };
 
@@ -95,7 +95,6 @@ struct CUevent_st {
   CUstream stream = nullptr;   // null until recorded
   uint64_t position = 0;
   CUgraph capture = nullptr;
-  double time = 0;
 };
 
 namespace standin {
@@ -134,6 +133,7 @@ extern Recording recording;
 extern Writes* recorded;
 void begin_kernel(Writes& writes, bool overlaps);
 void end_kernel(Writes& writes, bool triggered_early);
+std::string describe_writes(const Writes& writes);
 void hide_unfinished();
 void show_unfinished();
 

@@ -1,15 +1,10 @@
 // Streams and events. A stream is a queue that runs only when the host waits or asks, so work is as late as the rules allow.
 #include <algorithm>
-#include <chrono>
 
 #include "state.h"
 
 namespace standin {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 bool can_run(CUstream stream) {
   if (stream->queue.empty()) return false;
@@ -109,8 +104,6 @@ API CUresult cuStreamCreate(CUstream* stream, unsigned) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuStreamCreateWithPriority(CUstream* stream, unsigned flags, int) { return cuStreamCreate(stream, flags); }
-
 API CUresult cuStreamDestroy_v2(CUstream stream) {
   WITH_DRIVER();
   drain(stream, stream->enqueued);
@@ -127,14 +120,6 @@ API CUresult cuStreamSynchronize(CUstream stream) {
   return drain(stream, stream->enqueued);
 }
 
-API CUresult cuStreamQuery(CUstream stream) {
-  WITH_CONTEXT();
-  stream = stream_or_null(stream);
-  if (stream->done == stream->enqueued) return CUDA_SUCCESS;
-  drain(stream, stream->done + 1);   // work goes on while the host asks
-  return stream->context->sticky ? stream->context->sticky : CUDA_ERROR_NOT_READY;
-}
-
 API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
   WITH_CONTEXT();
   stream = stream_or_null(stream);
@@ -143,14 +128,6 @@ API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
   if (stream->capture) return capture_error(stream, CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "a wait for an event outside of the capture");
   Operation wait{"cuStreamWaitEvent", [](CUstream) { return CUDA_SUCCESS; }, event->stream, event->position};
   return enqueue(stream, std::move(wait));
-}
-
-API CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
-  WITH_CONTEXT();
-  return enqueue(stream_or_null(stream), {"cuLaunchHostFunc", [=](CUstream) {
-    function(data);
-    return CUDA_SUCCESS;
-  }});
 }
 
 API CUresult cuEventCreate(CUevent* event, unsigned) {
@@ -173,10 +150,7 @@ API CUresult cuEventRecord(CUevent event, CUstream stream) {
   event->capture = stream->capture;
   event->stream = stream;
   if (stream->capture) return CUDA_SUCCESS;
-  CUresult code = enqueue(stream, {"cuEventRecord", [event](CUstream) {
-    event->time = now();
-    return CUDA_SUCCESS;
-  }});
+  CUresult code = enqueue(stream, {"cuEventRecord", [](CUstream) { return CUDA_SUCCESS; }});
   event->position = stream->enqueued;
   return code;
 }
@@ -195,16 +169,6 @@ API CUresult cuEventSynchronize(CUevent event) {
   device_of(event->context).counters.event_waits++;
   return drain(event->stream, event->position);
 }
-
-API CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) {
-  WITH_CONTEXT();
-  if (!start->stream || !end->stream) return CUDA_ERROR_INVALID_HANDLE;
-  if (start->stream->done < start->position || end->stream->done < end->position) return CUDA_ERROR_NOT_READY;
-  *milliseconds = float((end->time - start->time) * 1e3);
-  return CUDA_SUCCESS;
-}
-#undef cuEventElapsedTime
-API CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) { return cuEventElapsedTime_v2(milliseconds, start, end); }
 
 API int standin_enqueue(void* stream, const char* name, void (*work)(void*), void* data, void (*release)(void*)) {
   WITH_CONTEXT();

@@ -1,11 +1,60 @@
 //! Faults of the host's calls: streams, copies, graphs, limits, and the failures that a test asks for.
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
+use std::path::Path;
 
 use cudarc::driver::sys::{self, CUresult};
 
 use crate::card::Arg::{At, Int};
 use crate::card::{Card, each_order, shape};
+
+/// Names of the driver's functions that the sources below a folder call, by what stands before the name.
+fn called(folder: &str, before: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of the crate") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let ends = text
+                .match_indices(before)
+                .map(|(at, found)| &text[at + found.len()..]);
+            let words = ends.map(|rest| {
+                rest.chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect::<String>()
+            });
+            // A function's name begins with `cu` and a capital, a type's with `CU`.
+            names.extend(words.filter(|word| {
+                word.starts_with("cu") && word.chars().nth(2).is_some_and(char::is_uppercase)
+            }));
+        }
+    }
+    names
+}
+
+#[test]
+fn the_stand_in_has_the_calls_of_the_host_layer_and_no_others() {
+    let made = called("standin/driver", "API CUresult ");
+    let mut used = called("src", "sys::");
+    assert!(used.len() > 30, "{used:?}");
+    assert_eq!(
+        used.difference(&made).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "calls without a stand-in"
+    );
+    used.extend(called("tests", "sys::"));
+    assert_eq!(
+        made.difference(&used).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "calls that nothing makes"
+    );
+}
 
 const SUCCESS: CUresult = CUresult::CUDA_SUCCESS;
 const INVALID_VALUE: CUresult = CUresult::CUDA_ERROR_INVALID_VALUE;

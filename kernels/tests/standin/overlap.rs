@@ -64,6 +64,20 @@ fn a_read_of_what_an_earlier_kernel_of_the_chain_writes_is_nan() {
 }
 
 #[test]
+fn a_buffer_that_two_kernels_of_the_chain_write_keeps_its_values() {
+    each_order(|card| {
+        let (first, second) = (card.upload(&vec![3.0f32; N]), card.upload(&vec![1.0f32; N]));
+        let out = card.room::<f32>(N);
+        let n = Int(N as i32);
+        card.run("twice", shape(2, 128), &[At(second), At(first), n]);
+        for (to, from) in [(first, second), (second, first), (first, second), (out, first)] {
+            card.run("twice", shape(2, 128).overlapping(), &[At(to), At(from), n]);
+        }
+        assert_eq!(card.read(out, N), Ok(vec![96.0f32; N]), "seed {}", card.seed());
+    });
+}
+
+#[test]
 fn a_thread_that_returns_without_the_wait_is_an_error() {
     each_order(|card| {
         assert_eq!(

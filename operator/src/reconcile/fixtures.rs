@@ -24,6 +24,7 @@ pub(crate) const IMAGE: &str = "registry.test/runtime:1";
 pub(crate) fn installation() -> Installation {
     Installation {
         runtime_image: IMAGE.into(),
+        runtime_cuda_image: None,
         namespace: Some("slipway-system".into()),
         network: Network::default(),
     }

@@ -151,7 +151,11 @@ fn image(object: &ModelDeployment, observed: &Observed, installation: &Installat
             .and_then(|status| status.runtime_image.clone()),
         None => None,
     };
-    let default = pinned.unwrap_or_else(|| installation.runtime_image.clone());
+    let for_gpus = installation.runtime_cuda_image.as_ref();
+    let installed = for_gpus
+        .filter(|_| gpus(&object.spec).is_some())
+        .unwrap_or(&installation.runtime_image);
+    let default = pinned.unwrap_or_else(|| installed.clone());
     Image {
         reference: runtime.image.unwrap_or_else(|| default.clone()),
         default,

@@ -17,6 +17,8 @@ pub enum DrawSpec<'a> {
 /// How the model draws a token: the engine's sampler defines the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenDraw<'a> {
+    /// Number of the answer, its own as long as the engine runs.
+    pub id: u64,
     /// How to draw.
     pub params: &'a SamplingParams,
     /// Decides the draw, together with the number of tokens before it.

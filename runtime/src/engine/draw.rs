@@ -118,6 +118,7 @@ impl DrawPlan {
             let sequence = scheduler.sequence(planned.sequence);
             let (sampling, _) = generation(sequence);
             specs[planned.logits_idx] = DrawSpec::Token(TokenDraw {
+                id: planned.branch.id.arrival,
                 params: sampling,
                 seed: planned.branch.seed,
                 prompt: sequence.prompt(),

@@ -35,7 +35,7 @@ pub const DEPTH_MAX: usize = 2;
 
 /// Positions of prompts whose log-probabilities one step computes at most: their logits are as many as those of a
 /// step of 256 answers.
-const N_SCORED_MAX: usize = 256;
+pub const N_SCORED_MAX: usize = 256;
 
 /// The sequences of one engine, from admission to their end.
 #[derive(Debug)]

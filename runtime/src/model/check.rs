@@ -39,7 +39,15 @@ pub(super) fn check_batch(batch: &Batch, limits: &Limits<'_>) -> Result<(), Step
         )));
     }
     let vocab_size = limits.vocab_size;
-    if let Some(token) = batch.tokens.iter().find(|token| **token as usize >= vocab_size) {
+    let is_known = |&(_, &token): &(usize, &u32)| (token as usize) < vocab_size;
+    let is_pending = |&(idx, &token): &(usize, &u32)| {
+        let drawn = batch
+            .from_previous
+            .binary_search_by_key(&(idx as u32), |pending| pending.token);
+        token == Batch::PENDING && drawn.is_ok()
+    };
+    let mut tokens = batch.tokens.iter().enumerate();
+    if let Some((_, token)) = tokens.find(|token| !is_known(token) && !is_pending(token)) {
         return Err(inconsistent(format!(
             "token {token} is not below the vocabulary's {vocab_size}"
         )));

@@ -1,10 +1,13 @@
 //! The CUDA executor of a program: weights, a paged KV cache and one arena for all activations on a card.
 //!
-//! It enqueues op after op on one stream. Must not know families, descriptions or files.
+//! It enqueues op after op on one stream and draws tokens there, so that a step can be submitted before the one before it is
+//! collected. Must not know families, descriptions or files.
 
 mod cache;
+mod graphs;
 mod operands;
 mod ops;
+mod sampling;
 mod step;
 mod weights;
 mod workspace;
@@ -12,16 +15,21 @@ mod workspace;
 use kernels::cuda::Gpu;
 use kernels::{DType, KernelError};
 
+use super::check::inconsistent;
+use super::graph_mode::GraphMode;
 use super::inputs::Inputs;
 use super::kv_layout::KvLayout;
 use super::program::Program;
 use super::rope::RopeSpec;
-use super::spans::Spans;
-use crate::batch::{Batch, BlockMove, KvGroup, StepError};
+use super::spans::{Spans, StepSizes};
+use super::step_limits::{DeviceMemory, StepLimits};
+use crate::batch::{Batch, DrawSpec, KvGroup, LateInput, Logits, StepError, StepOutput};
 
 use cache::{Cache, CacheSizes};
+use graphs::{Graphs, padded};
 use operands::Operands;
 use ops::{Execution, Queries};
+use sampling::{Enqueued, OwnDraw};
 use step::{Layout, StepShape};
 use workspace::{Needs, Workspace};
 
@@ -37,6 +45,31 @@ pub(super) struct Cuda {
     cache: Cache,
     inputs: Inputs,
     workspace: Workspace,
+    graphs: Graphs,
+    /// Steps that are submitted and not collected, the oldest first; at most [`DEPTH`].
+    in_flight: VecDeque<InFlight>,
+    /// For each draw of the step submitted last its number among those of the device.
+    previous: Vec<u32>,
+}
+
+/// Steps in flight at most.
+pub(super) const DEPTH: usize = 2;
+
+/// A step that is submitted and not collected.
+struct InFlight {
+    /// Draws that wait for their late inputs.
+    own: Vec<OwnDraw>,
+    enqueued: Option<Enqueued>,
+    /// Rows of the output that the host reads: logits that it draws from, or pooled vectors.
+    host_rows: Vec<usize>,
+    n_logits: usize,
+}
+
+impl InFlight {
+    /// A step after which no other may be submitted before it is collected: its output stays on the device till then.
+    fn is_alone(&self) -> bool {
+        !self.host_rows.is_empty()
+    }
 }
 
 impl std::fmt::Debug for Cuda {
@@ -54,10 +87,10 @@ impl Cuda {
     /// The device has no memory for it, or fails.
     pub(super) fn new(
         gpu: Gpu,
-        program: Program,
-        weights: Weights,
+        (program, weights): (Program, Weights),
         (layout, cache_dtype): (KvLayout, DType),
         ropes: &[RopeSpec],
+        mode: GraphMode,
     ) -> Result<Cuda, KernelError> {
         let inputs = Inputs::new(&program, ropes);
         let operands = Operands::new(&gpu, &program, &weights)?;
@@ -78,6 +111,9 @@ impl Cuda {
             operands,
             inputs,
             workspace,
+            graphs: Graphs::new(mode),
+            in_flight: VecDeque::new(),
+            previous: Vec::new(),
         })
     }
 
@@ -94,13 +130,37 @@ impl Cuda {
             inputs: &self.inputs,
             layout: self.cache.layout(),
         };
-        self.workspace.reserve(&needs, bounds)?;
+        if self.workspace.reserve(&needs, bounds)? {
+            self.graphs.clear();
+        }
         Ok(())
     }
 
     /// The card.
     pub(super) fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Takes the memory for steps within `limits`, and returns what is left.
+    ///
+    /// # Errors
+    /// The device has no memory for them.
+    pub(super) fn reserve_for(&mut self, limits: &StepLimits) -> Result<DeviceMemory, KernelError> {
+        let n_rows = padded(limits.n_sequences);
+        let n_blocks = limits.context_len.div_ceil(limits.block_size.max(1)) + 1;
+        let pools = self.workspace.sampling.is_none();
+        self.reserve(Bounds {
+            n_tokens: limits.n_tokens.max(n_rows),
+            n_rows,
+            n_logits: if pools { 0 } else { limits.n_logits.max(n_rows) },
+            n_pooled: if pools { n_rows } else { 0 },
+            n_table_entries: n_rows * n_blocks * self.groups().len(),
+        })?;
+        self.gpu.synchronize()?;
+        Ok(DeviceMemory {
+            total_bytes: self.gpu.total_memory() as u64,
+            free_bytes: self.gpu.free_memory()? as u64,
+        })
     }
 
     /// Takes memory for a cache; what was there is gone.
@@ -151,44 +211,157 @@ impl Cuda {
         self.cache.n_host_blocks()
     }
 
-    /// Enqueues checked moves, one after the other.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub(super) fn move_blocks(&mut self, moves: &[BlockMove]) -> Result<(), StepError> {
-        self.cache.move_blocks(&self.gpu, moves)
-    }
-
-    /// Executes the program for a checked batch of at least one row, and waits. `output` becomes one row for each token
-    /// of [`Batch::logits_at`] or each sequence of [`Batch::pooled_rows`].
+    /// Starts a checked batch: moves blocks, and enqueues its step.
     ///
     /// # Errors
     /// There is no memory for a step of this size, an op refuses its operands, or the device fails.
-    pub(super) fn execute(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), StepError> {
-        let n_groups = self.groups().len();
-        self.inputs.read(batch, n_groups, self.cache.block_size())?;
-        let shape = StepShape::of(batch);
-        self.reserve(bounds_of(shape, &self.inputs))?;
-        let layout = Layout::new(shape, &self.inputs, n_groups);
-        let inputs = self.workspace.inputs.view();
-        let slot = self.workspace.slot();
-        let n_words = layout.write(
-            slot.as_mut_slice().map_err(KernelError::from)?,
-            batch,
-            &self.inputs,
-        );
-        self.gpu
-            .upload_pinned(slot, 0..n_words, inputs.range(0..n_words))
-            .map_err(KernelError::from)?;
-        self.enqueue(&layout, queries(batch))?;
-        let n_outputs = shape.sizes.n_logits + shape.sizes.n_pooled;
-        output.resize(n_outputs * self.program.buffer(self.program.output).width, 0.0);
-        let computed = self.workspace.output.view().range(0..output.len());
-        self.gpu.download(computed, output).map_err(KernelError::from)?;
+    pub(super) fn submit(&mut self, batch: &Batch, specs: &[DrawSpec<'_>]) -> Result<(), StepError> {
+        let may_follow = self.in_flight.len() < DEPTH && !self.in_flight.iter().any(InFlight::is_alone);
+        if !may_follow || specs.len() != batch.logits_at.len() {
+            return Err(inconsistent(format!(
+                "a step of {} draws for {} rows of logits follows {} that are not collected",
+                specs.len(),
+                batch.logits_at.len(),
+                self.in_flight.len()
+            )));
+        }
+        self.cache.move_blocks(&self.gpu, &batch.moves)?;
+        let mut own = Vec::new();
+        if !batch.rows.is_empty() {
+            self.enqueue_step(batch)?;
+            let sampling = self.workspace.sampling.as_mut();
+            own = sampling.map_or_else(Vec::new, |sampling| sampling.begin(batch, specs));
+        }
+        self.previous.clear();
+        self.previous.resize(specs.len(), u32::MAX);
+        for (number, draw) in own.iter().enumerate() {
+            self.previous[draw.idx()] = number as u32;
+        }
+        let by_host = |(_, spec): &(usize, &DrawSpec<'_>)| **spec == DrawSpec::Logits;
+        let logits = specs.iter().enumerate().filter(by_host).map(|(row, _)| row);
+        self.in_flight.push_back(InFlight {
+            own,
+            enqueued: None,
+            host_rows: logits.chain(0..batch.pooled_rows.len()).collect(),
+            n_logits: batch.logits_at.len(),
+        });
         Ok(())
     }
 
+    /// Enqueues the draws of the step submitted last, with what they lacked.
+    ///
+    /// # Errors
+    /// No step was submitted, or the device fails.
+    pub(super) fn late(&mut self, inputs: &[LateInput<'_>]) -> Result<(), StepError> {
+        let step = self.in_flight.back_mut().ok_or_else(StepError::not_submitted)?;
+        let Workspace { sampling, output, .. } = &mut self.workspace;
+        let Some(sampling) = sampling else {
+            return Ok(());
+        };
+        let width = self.program.buffer(self.program.output).width;
+        let logits = output.view().range(0..step.n_logits * width);
+        let own = std::mem::take(&mut step.own);
+        step.enqueued = Some(sampling.enqueue(&self.gpu, &own, (inputs, logits))?);
+        Ok(())
+    }
+
+    /// Waits for the oldest step, and returns what it computed.
+    ///
+    /// # Errors
+    /// No step was submitted, one lacks its late inputs, or the device fails.
+    pub(super) fn collect(&mut self) -> Result<StepOutput, StepError> {
+        let step = self.in_flight.pop_front().ok_or_else(StepError::not_submitted)?;
+        if !step.own.is_empty() {
+            return Err(inconsistent(
+                "a step is collected before its late inputs".to_owned(),
+            ));
+        }
+        let mut output = StepOutput::default();
+        let rows = self.output_rows(&step.host_rows)?;
+        let width = self.program.buffer(self.program.output).width;
+        match self.workspace.sampling.as_ref() {
+            Some(sampling) => {
+                output.logits = Logits {
+                    values: rows,
+                    vocab_size: width,
+                };
+                if let Some(enqueued) = &step.enqueued {
+                    output.drawn = sampling.collect(enqueued)?;
+                }
+            }
+            None => output.pooled = rows.chunks_exact(width).map(<[f32]>::to_vec).collect(),
+        }
+        Ok(output)
+    }
+
+    /// Rows of the output, one after another; waits for them.
+    fn output_rows(&self, rows: &[usize]) -> Result<Vec<f32>, KernelError> {
+        let width = self.program.buffer(self.program.output).width;
+        let mut values = vec![0.0; rows.len() * width];
+        let mut rest = values.as_mut_slice();
+        for run in rows.chunk_by(|a, b| a + 1 == *b) {
+            let (to, after) = rest.split_at_mut(run.len() * width);
+            let from = self
+                .workspace
+                .output
+                .view()
+                .range(run[0] * width..(run[0] + run.len()) * width);
+            self.gpu.download(from, to)?;
+            rest = after;
+        }
+        Ok(values)
+    }
+
+    /// Enqueues the ops of a step, or replays them.
+    fn enqueue_step(&mut self, batch: &Batch) -> Result<(), StepError> {
+        let n_groups = self.groups().len();
+        self.inputs.read(batch, n_groups, self.cache.block_size())?;
+        let bucket = self.graphs.bucket(batch);
+        let shape = bucket.map_or_else(|| StepShape::of(batch), decode_shape);
+        self.reserve(bounds_of(shape, &self.inputs))?;
+        let layout = Layout::new(shape, &self.inputs, n_groups);
+        let draws = self.previous_draws(batch)?;
+        let inputs = self.workspace.inputs.view();
+        let slot = self.workspace.slot();
+        let words = slot.as_mut_slice().map_err(KernelError::from)?;
+        let n_words = layout.write(words, (batch, &draws), &self.inputs);
+        let copied = self.gpu.upload_pinned(slot, 0..n_words, inputs.range(0..n_words));
+        copied.map_err(KernelError::from)?;
+        let Some(bucket) = bucket else {
+            return Ok(self.enqueue(&layout, queries(batch))?);
+        };
+        let mut graphs = std::mem::replace(&mut self.graphs, Graphs::new(GraphMode::Eager));
+        let decode = Queries {
+            max_len: 1,
+            n_single: bucket,
+        };
+        let ran = graphs.run(&self.gpu, bucket, || self.enqueue(&layout, decode));
+        self.graphs = graphs;
+        Ok(ran?)
+    }
+
+    /// For each token that the step before draws, the number of the draw on the device.
+    fn previous_draws(&self, batch: &Batch) -> Result<Vec<u32>, StepError> {
+        let number = |draw: u32| {
+            self.previous
+                .get(draw as usize)
+                .filter(|number| **number != u32::MAX)
+        };
+        let pending = batch.from_previous.iter();
+        let numbers = pending.map(|pending| {
+            let unknown = || {
+                inconsistent(format!(
+                    "the step before has no draw {} on the device",
+                    pending.draw
+                ))
+            };
+            number(pending.draw).copied().ok_or_else(unknown)
+        });
+        numbers.collect()
+    }
+
     fn enqueue(&self, layout: &Layout, queries: Queries) -> Result<(), KernelError> {
+        let drawn = self.workspace.sampling.as_ref().map(sampling::Sampling::drawn);
         let mut execution = Execution {
             gpu: &self.gpu,
             program: &self.program,
@@ -199,9 +372,22 @@ impl Cuda {
             inputs: &self.inputs,
             layout,
             queries,
+            drawn: drawn.unwrap_or_else(|| self.workspace.inputs.view().range(0..0)),
             spans: Spans::new(&self.program, layout.shape.sizes),
         };
         execution.run()
+    }
+}
+
+/// The shape of a decode step of so many sequences.
+fn decode_shape(n_rows: usize) -> StepShape {
+    StepShape {
+        sizes: StepSizes {
+            n_tokens: n_rows,
+            n_logits: n_rows,
+            n_pooled: 0,
+        },
+        n_rows,
     }
 }
 

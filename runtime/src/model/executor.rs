@@ -13,7 +13,8 @@ use super::program::Program;
 use super::rope::RopeSpec;
 use super::source::Source;
 use super::spec::{MatrixId, WeightList};
-use crate::batch::{Batch, BlockMove, KvGroup, StepError};
+use super::step_limits::{DeviceMemory, StepLimits};
+use crate::batch::KvGroup;
 
 /// A program with its weights and cache, where it is computed.
 #[derive(Debug)]
@@ -63,7 +64,8 @@ impl Parts<'_> {
                 let weights = cuda::Weights { matrices, vectors };
                 let dtype = weights.dtype(self.tokens);
                 let layout = (self.layout, dtype);
-                let cuda = Cuda::new(gpu.clone(), self.program, weights, layout, self.ropes)?;
+                let mode = source.options.graphs;
+                let cuda = Cuda::new(gpu.clone(), (self.program, weights), layout, self.ropes, mode)?;
                 Ok(Executor::Cuda(Box::new(cuda)))
             }
         }
@@ -71,6 +73,22 @@ impl Parts<'_> {
 }
 
 impl Executor {
+    /// Takes the memory for steps within `limits`, and returns what its device has left; `None` for the processor,
+    /// which takes memory as it needs it.
+    ///
+    /// # Errors
+    /// The device has no memory for such steps.
+    pub(super) fn reserve(&mut self, limits: &StepLimits) -> Result<Option<DeviceMemory>, ModelError> {
+        match self {
+            Executor::Cpu(_) => {
+                tracing::debug!(?limits, "the CPU reserves no memory for steps");
+                Ok(None)
+            }
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => Ok(Some(cuda.reserve_for(limits)?)),
+        }
+    }
+
     /// Bytes of the weights.
     pub(super) fn weights_bytes(&self) -> u64 {
         match self {
@@ -141,31 +159,6 @@ impl Executor {
                 n_blocks: cuda.n_blocks(),
                 n_host_blocks: cuda.n_host_blocks(),
             },
-        }
-    }
-
-    /// Does checked moves, one after the other.
-    ///
-    /// # Errors
-    /// A block is beyond the cache, or the device fails.
-    pub(super) fn move_blocks(&mut self, moves: &[BlockMove]) -> Result<(), StepError> {
-        match self {
-            Executor::Cpu(cpu) => cpu.move_blocks(moves),
-            #[cfg(feature = "cuda")]
-            Executor::Cuda(cuda) => cuda.move_blocks(moves),
-        }
-    }
-
-    /// Executes the program for a checked batch of at least one row. `output` becomes one row for each token of
-    /// [`Batch::logits_at`] or each sequence of [`Batch::pooled_rows`].
-    ///
-    /// # Errors
-    /// There is no memory for a step of this size, an op refuses its operands, or the device fails.
-    pub(super) fn execute(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), StepError> {
-        match self {
-            Executor::Cpu(cpu) => cpu.execute(batch, output),
-            #[cfg(feature = "cuda")]
-            Executor::Cuda(cuda) => cuda.execute(batch, output),
         }
     }
 }

@@ -20,7 +20,10 @@ use super::program::lower;
 use super::rope::RopeSpec;
 use super::source::{LoadOptions, Source};
 use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec};
+use super::step_limits::{DeviceMemory, StepLimits};
 use super::unread;
+#[cfg(feature = "cuda")]
+use crate::batch::LateInput;
 use crate::batch::{Batch, DrawSpec, Forward, KvGroup, StepError, StepOutput};
 
 /// Largest hf_quant_config.json: the largest ones list a few thousand layers.
@@ -68,6 +71,8 @@ pub struct ModelInfo {
     pub weights_bytes: u64,
     /// Bytes that a token takes in the KV cache, in all groups of [`Forward::kv_groups`] together.
     pub kv_bytes_per_token: u64,
+    /// What computes it: the processor, or the name of a card.
+    pub device: String,
     /// Dtype of the weights in memory: `float32`, `float16` or `bfloat16`.
     pub dtype: &'static str,
     /// Kinds of segments; `None` if the model does not tell segments apart.
@@ -152,6 +157,7 @@ impl Model {
                 .map_or(spec.hidden_size, |last| last.weight.n_rows()),
             max_model_len,
             eos_token_ids,
+            device: options.device.to_string(),
             n_layers: spec.layers.len(),
             n_params: list.n_params(),
             weights_bytes: executor.weights_bytes(),
@@ -175,11 +181,21 @@ impl Model {
         &self.info
     }
 
+    /// Takes the memory for steps within `limits`, so that no later step takes any, and returns what the device has left
+    /// for a KV cache. `None` for the processor, which takes memory as it needs it.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the device has no memory for such steps.
+    pub fn reserve(&mut self, limits: &StepLimits) -> Result<Option<DeviceMemory>, ModelError> {
+        self.executor.reserve(limits)
+    }
+
     /// Makes room for `n_blocks` blocks of `block_size` tokens, and for `n_host_blocks` that are swapped out;
     /// an earlier cache is gone.
     ///
-    /// The cache is in f32: the engine promises the reference's greedy tokens, and 16-bit keys would move
-    /// logits by more than many a margin between two tokens. Memory is taken as blocks are first written.
+    /// On the CPU the cache is in f32: the engine promises the reference's greedy tokens, and 16-bit keys would move
+    /// logits by more than many a margin between two tokens. Memory is taken as blocks are first written. On a card it has
+    /// the dtype of the weights, and its memory is taken at once.
     ///
     /// # Errors
     /// [`ModelError::Cache`] if there is no room or a size is zero.
@@ -199,19 +215,29 @@ impl Model {
     /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
     pub fn compute(&mut self, batch: &Batch, output: &mut StepOutput) -> Result<(), StepError> {
         self.check_batch(batch)?;
-        self.executor.move_blocks(&batch.moves)?;
-        output.logits.vocab_size = self.info.vocab_size;
-        if batch.rows.is_empty() {
-            output.logits.values.clear();
-            output.pooled.clear();
-            return Ok(());
+        match &mut self.executor {
+            Executor::Cpu(cpu) => {
+                cpu.move_blocks(&batch.moves)?;
+                output.logits.vocab_size = self.info.vocab_size;
+                if batch.rows.is_empty() {
+                    output.logits.values.clear();
+                    output.pooled.clear();
+                    return Ok(());
+                }
+                if self.pooling.is_none() {
+                    output.pooled.clear();
+                    return cpu.execute(batch, &mut output.logits.values);
+                }
+                output.logits.values.clear();
+                cpu.execute(batch, &mut self.pooled)?;
+            }
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => {
+                cuda.submit(batch, &vec![DrawSpec::Logits; batch.logits_at.len()])?;
+                *output = cuda.collect()?;
+                return Ok(());
+            }
         }
-        if self.pooling.is_none() {
-            output.pooled.clear();
-            return self.executor.execute(batch, &mut output.logits.values);
-        }
-        output.logits.values.clear();
-        self.executor.execute(batch, &mut self.pooled)?;
         let n_pooled = batch.pooled_rows.len();
         output.pooled.resize_with(n_pooled, Vec::new);
         let width = self.pooled.len().checked_div(n_pooled).unwrap_or(1);
@@ -275,12 +301,44 @@ impl Forward for Model {
         variants.max().unwrap_or(0)
     }
 
-    fn submit(&mut self, batch: Arc<Batch>, _: &[DrawSpec<'_>]) -> Result<(), StepError> {
-        self.submitted = Some(batch);
+    fn depth(&self) -> usize {
+        match &self.executor {
+            Executor::Cpu(_) => 1,
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(_) => super::cuda::DEPTH,
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU draws nothing")
+    )]
+    fn submit(&mut self, batch: Arc<Batch>, draws: &[DrawSpec<'_>]) -> Result<(), StepError> {
+        #[cfg(feature = "cuda")]
+        if matches!(self.executor, Executor::Cuda(_)) {
+            self.check_batch(&batch)?;
+        }
+        match &mut self.executor {
+            Executor::Cpu(_) => self.submitted = Some(batch),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.submit(&batch, draws)?,
+        }
         Ok(())
     }
 
+    #[cfg(feature = "cuda")]
+    fn late(&mut self, inputs: &[LateInput<'_>]) -> Result<(), StepError> {
+        match &mut self.executor {
+            Executor::Cpu(_) => Ok(()),
+            Executor::Cuda(cuda) => cuda.late(inputs),
+        }
+    }
+
     fn collect(&mut self) -> Result<StepOutput, StepError> {
+        #[cfg(feature = "cuda")]
+        if let Executor::Cuda(cuda) = &mut self.executor {
+            return cuda.collect();
+        }
         let batch = self.submitted.take().ok_or_else(StepError::not_submitted)?;
         self.forward(&batch)
     }

@@ -6,6 +6,7 @@ use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loade
 use super::config::Fields;
 use super::device::Device;
 use super::error::ModelError;
+use super::graph_mode::GraphMode;
 use super::spec::WeightList;
 
 /// How to load a model.
@@ -17,6 +18,8 @@ pub struct LoadOptions {
     pub dtype: DtypeChoice,
     /// What computes.
     pub device: Device,
+    /// Which steps a CUDA card records.
+    pub graphs: GraphMode,
     /// Compute threads; by default as many as the process may use.
     pub n_threads: Option<usize>,
     /// Longest sequence; by default the model's context.

@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use crate::batch::KvGroup;
+use crate::model::DeviceMemory;
 
 /// Share of the memory left after the weights that the KV cache may take. The rest is for activations, the
 /// tokenizer, HTTP and the page cache.
 const CACHE_SHARE: f64 = 0.4;
 /// Share of the same memory that swapped blocks may take.
 const SWAP_SHARE: f64 = 0.2;
+
+/// Bytes of a device that stay free: for recorded steps, the driver and the code of kernels.
+const DEVICE_SLACK_BYTES: u64 = 512 << 20;
 
 /// What the size of the cache depends on.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +32,7 @@ pub struct Demand<'a> {
 /// The memory cannot hold one sequence of the longest context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "one sequence of {max_model_len} tokens needs {bytes_needed} bytes of KV cache, and {bytes_available} are available for it"
+    "one sequence of {max_model_len} tokens needs {bytes_needed} bytes of KV cache, and {bytes_available} are available for it; {fitting_len} tokens fit"
 )]
 pub struct CacheDoesNotFit {
     /// Longest context in tokens.
@@ -37,24 +41,37 @@ pub struct CacheDoesNotFit {
     pub bytes_needed: u64,
     /// Bytes that the cache may take.
     pub bytes_available: u64,
+    /// The longest context that fits; 0 if not even one block does.
+    pub fitting_len: usize,
 }
 
-/// Blocks of the cache: as many as all sequences can need, at most what fits into its share of `bytes_free`.
+/// Bytes of the host's memory that the cache may take, of `bytes_free`.
+pub fn of_host(bytes_free: u64) -> u64 {
+    (bytes_free as f64 * CACHE_SHARE) as u64
+}
+
+/// Bytes of a device's memory that the cache may take, if everything together may take the part `utilization` of it. What
+/// other processes have taken counts too.
+pub fn of_device(memory: DeviceMemory, utilization: f64) -> u64 {
+    let kept_free = (memory.total_bytes as f64 * (1.0 - utilization)) as u64 + DEVICE_SLACK_BYTES;
+    memory.free_bytes.saturating_sub(kept_free)
+}
+
+/// Blocks of the cache: as many as all sequences can need, at most what fits into `bytes_available`.
 ///
 /// # Errors
 /// When not even one sequence of the longest context fits.
-pub fn n_blocks(demand: Demand<'_>, bytes_free: u64) -> Result<usize, CacheDoesNotFit> {
+pub fn n_blocks(demand: Demand<'_>, bytes_available: u64) -> Result<usize, CacheDoesNotFit> {
     let bytes_per_block = demand.bytes_per_block();
-    let of_group = |group: &KvGroup| group.n_blocks_min(demand.max_model_len, demand.block_size) as u64;
-    let per_sequence: u64 = demand.groups.iter().map(of_group).sum();
+    let per_sequence = demand.n_blocks_of(demand.max_model_len);
     let wanted = per_sequence.saturating_mul(demand.max_num_seqs as u64);
-    let bytes_available = (bytes_free as f64 * CACHE_SHARE) as u64;
     let fitting = bytes_available / bytes_per_block;
     if fitting < per_sequence {
         return Err(CacheDoesNotFit {
             max_model_len: demand.max_model_len,
             bytes_needed: per_sequence.saturating_mul(bytes_per_block),
             bytes_available,
+            fitting_len: demand.fitting_len(fitting),
         });
     }
     // Slots are numbered with 32 bits.
@@ -71,6 +88,26 @@ pub fn n_host_blocks(demand: Demand<'_>, swap_space_bytes: u64, bytes_free: u64)
 }
 
 impl Demand<'_> {
+    /// Blocks that one sequence of `len` tokens needs.
+    fn n_blocks_of(&self, len: usize) -> u64 {
+        let of_group = |group: &KvGroup| group.n_blocks_min(len, self.block_size) as u64;
+        self.groups.iter().map(of_group).sum()
+    }
+
+    /// The longest sequence that `n_blocks` blocks hold.
+    fn fitting_len(&self, n_blocks: u64) -> usize {
+        let (mut fits, mut too_long) = (0, self.max_model_len + 1);
+        while too_long - fits > 1 {
+            let len = fits + (too_long - fits) / 2;
+            if self.n_blocks_of(len) <= n_blocks {
+                fits = len;
+            } else {
+                too_long = len;
+            }
+        }
+        fits
+    }
+
     fn bytes_per_block(&self) -> u64 {
         let bytes_per_token = self.kv_bytes_per_token / self.groups.len().max(1) as u64;
         bytes_per_token.saturating_mul(self.block_size as u64).max(1)
@@ -161,7 +198,7 @@ mod tests {
 
     #[test]
     fn no_more_than_fits() {
-        assert_eq!(n_blocks(DEMAND, 16_000 * 25), Ok(10));
+        assert_eq!(n_blocks(DEMAND, of_host(16_000 * 25)), Ok(10));
     }
 
     #[test]
@@ -173,7 +210,17 @@ mod tests {
         };
         assert_eq!(n_blocks(demand, u64::MAX), Ok((7 + 2) * 4));
         // A block holds the layers of one of two groups.
-        assert_eq!(n_blocks(demand, 8_000 * 25), Ok(10));
+        assert_eq!(n_blocks(demand, of_host(8_000 * 25)), Ok(10));
+    }
+
+    #[test]
+    fn a_device_keeps_what_is_not_to_be_used_and_some_slack() {
+        let memory = DeviceMemory {
+            total_bytes: 100 << 30,
+            free_bytes: 60 << 30,
+        };
+        assert_eq!(of_device(memory, 0.5), (10 << 30) - DEVICE_SLACK_BYTES);
+        assert_eq!(of_device(memory, 0.3), 0);
     }
 
     #[test]
@@ -186,11 +233,12 @@ mod tests {
     #[test]
     fn one_longest_sequence_must_fit() {
         assert_eq!(
-            n_blocks(DEMAND, 16_000 * 17),
+            n_blocks(DEMAND, of_host(16_000 * 17)),
             Err(CacheDoesNotFit {
                 max_model_len: 100,
                 bytes_needed: 112_000,
-                bytes_available: 108_800
+                bytes_available: 108_800,
+                fitting_len: 96
             })
         );
     }

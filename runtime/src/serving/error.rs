@@ -31,6 +31,9 @@ pub enum LoadError {
     /// The KV cache does not fit.
     #[error("the KV cache does not fit")]
     Capacity(#[from] CacheDoesNotFit),
+    /// The KV cache does not fit the GPU.
+    #[error("the KV cache does not fit the GPU")]
+    DeviceCapacity(#[source] CacheDoesNotFit),
     /// The engine does not start.
     #[error("the engine does not start")]
     Engine(#[from] EngineError),
@@ -80,6 +83,7 @@ impl LoadError {
                 "Correct the value; docs/settings.md lists them all.",
             ),
             LoadError::Capacity(_) => (Reason::OutOfMemory, lower),
+            LoadError::DeviceCapacity(_) => (Reason::OutOfGPUMemory, LOWER_ON_GPU),
             LoadError::Engine(_) => (Reason::InvalidSetting, "Lower the sizes of the engine."),
             LoadError::NoCacheDirectory => (Reason::InvalidSetting, "Set HOME, XDG_CACHE_HOME or HF_HOME."),
             LoadError::TokenTypes { .. } => (
@@ -95,6 +99,9 @@ impl LoadError {
         Failure::new(reason, chain(self), remedy)
     }
 }
+
+/// What helps where a GPU's memory is too small.
+const LOWER_ON_GPU: &str = "Lower MAX_MODEL_LEN, MAX_NUM_SEQS or MAX_NUM_BATCHED_TOKENS, raise GPU_MEMORY_UTILIZATION, or choose a GPU with more memory.";
 
 /// What an error of the model means to somebody who deploys it.
 fn model_failure(error: &ModelError) -> (Reason, &'static str) {
@@ -124,6 +131,13 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
         ModelError::NoDevice { .. } => (
             Reason::GPUUnavailable,
             "Request a GPU with resources.gpu and install its driver on the node, or set DEVICE=cpu.",
+        ),
+        ModelError::Kernel(error) if error.is_out_of_device_memory() => {
+            (Reason::OutOfGPUMemory, LOWER_ON_GPU)
+        }
+        ModelError::Kernel(error) if error.is_of_device() => (
+            Reason::GPUFailed,
+            "Start the replica again; if this happens again, check the GPU and its driver on the node.",
         ),
         ModelError::Kernel(_) => (Reason::CrashLoop, "This is a bug; the log has the details."),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::chain;
-use crds::settings::Device as DeviceSetting;
+use crds::settings::{Device as DeviceSetting, EngineSettings};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
@@ -15,13 +15,14 @@ use super::{LoadError, Serving};
 use crate::batch::Forward;
 use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
+use crate::engine::scheduler::N_SCORED_MAX;
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
 };
 use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
-use crate::model::{Device, LoadOptions, Model, ModelError, ModelInfo, Outline, Task};
+use crate::model::{Device, GraphMode, LoadOptions, Model, ModelError, ModelInfo, Outline, StepLimits, Task};
 use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
@@ -138,6 +139,7 @@ impl Loading {
         );
         let options = LoadOptions {
             device: device(config.engine.device())?,
+            graphs: graphs(&config.engine),
             format: config.engine.load_format(),
             dtype: config.engine.dtype(),
             n_threads: None,
@@ -192,6 +194,16 @@ fn device(setting: DeviceSetting) -> Result<Device, ModelError> {
     Ok(device)
 }
 
+/// Which steps are recorded, by the settings.
+fn graphs(settings: &EngineSettings) -> GraphMode {
+    if settings.enforce_eager() {
+        return GraphMode::Eager;
+    }
+    GraphMode::Decode {
+        max_context_len: settings.max_seq_len_to_capture() as usize,
+    }
+}
+
 /// Checks that the model has every kind of segment with which the tokenizer marks pairs. A text of its own is kind 0.
 fn check_token_types(tokenizer: &Tokenizer, info: &ModelInfo) -> Result<(), LoadError> {
     let (Some(n_token_types), Ok(pair)) = (info.n_token_types, tokenizer.encode_pair("a", "b")) else {
@@ -241,10 +253,25 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         max_model_len,
         max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
+    // A prompt that must be computed in one step would else be refused although the model can read it.
+    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
+    let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
+    let n_sequences = demand.max_num_seqs.min(max_num_batched_tokens);
+    let device_memory = model.reserve(&StepLimits {
+        n_tokens: max_num_batched_tokens,
+        n_sequences,
+        n_logits: n_sequences + N_SCORED_MAX,
+        context_len: max_model_len,
+        block_size,
+    })?;
     let bytes_free = capacity::bytes_free();
-    let n_blocks = match settings.num_gpu_blocks_override() {
-        Some(n_blocks) => n_blocks as usize,
-        None => capacity::n_blocks(demand, bytes_free)?,
+    let n_blocks = match (settings.num_gpu_blocks_override(), device_memory) {
+        (Some(n_blocks), _) => n_blocks as usize,
+        (None, None) => capacity::n_blocks(demand, capacity::of_host(bytes_free))?,
+        (None, Some(memory)) => {
+            let bytes_available = capacity::of_device(memory, settings.gpu_memory_utilization());
+            capacity::n_blocks(demand, bytes_available).map_err(LoadError::DeviceCapacity)?
+        }
     };
     let preemption_mode = settings.preemption_mode();
     let n_host_blocks = match preemption_mode {
@@ -255,8 +282,6 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         }
     };
     model.allocate_cache(n_blocks, block_size, n_host_blocks)?;
-    // A prompt that must be computed in one step would else be refused although the model can read it.
-    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
     let engine = Engine::start(
         Box::new(model),
         EngineConfig {
@@ -267,7 +292,7 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
             preemption_mode,
             scheduling_policy: settings.scheduling_policy(),
             max_num_seqs: demand.max_num_seqs,
-            max_num_batched_tokens: n_step_tokens_min.max(settings.max_num_batched_tokens() as usize),
+            max_num_batched_tokens,
             max_model_len,
             max_waiting: max_concurrency,
             seed: settings.seed(),

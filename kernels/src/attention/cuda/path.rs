@@ -15,6 +15,8 @@ pub(super) enum Path {
     Tensor {
         /// Groups of 128 bytes of a key, and of a value.
         groups: usize,
+        /// The decode kernels of this card and block size.
+        decodes: &'static [Decode; 4],
     },
     /// 16-bit keys of 9 groups whose beginnings are the values, on tensor cores.
     Latent {
@@ -30,7 +32,7 @@ pub(super) struct PathLaunch {
 }
 
 /// A kernel for rows with one new token, whose resident blocks share chunks of contexts.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decode {
     /// Its names for f16 and bf16.
     names: [&'static str; 2],
@@ -62,17 +64,34 @@ const GROUP_BYTES: usize = 128;
 
 /// The decode kernels for heads of 1 to 4 groups, as `DecodeShape` of `decode.cuh`.
 const DECODES: [Decode; 4] = [
-    decode(1, 4, 4, ["attend_decode_1_f16", "attend_decode_1_bf16"]),
-    decode(2, 4, 2, ["attend_decode_2_f16", "attend_decode_2_bf16"]),
-    decode(3, 2, 3, ["attend_decode_3_f16", "attend_decode_3_bf16"]),
-    decode(4, 2, 2, ["attend_decode_4_f16", "attend_decode_4_bf16"]),
+    decode(1, 64, 4, ["attend_decode_1_f16", "attend_decode_1_bf16"]),
+    decode(2, 64, 2, ["attend_decode_2_f16", "attend_decode_2_bf16"]),
+    decode(3, 32, 3, ["attend_decode_3_f16", "attend_decode_3_bf16"]),
+    decode(4, 32, 2, ["attend_decode_4_f16", "attend_decode_4_bf16"]),
 ];
 
-const fn decode(groups: usize, warps: usize, stages: usize, names: [&'static str; 2]) -> Decode {
-    let tile = warps * 16;
+/// Those with bulk copies, as `decode_bulk.cuh`; the sums of the warps are beside the ring.
+const BULK_DECODES: [Decode; 4] = [
+    bulk(1, ["attend_decode_bulk_1_f16", "attend_decode_bulk_1_bf16"]),
+    bulk(2, ["attend_decode_bulk_2_f16", "attend_decode_bulk_2_bf16"]),
+    bulk(3, ["attend_decode_bulk_3_f16", "attend_decode_bulk_3_bf16"]),
+    bulk(4, ["attend_decode_bulk_4_f16", "attend_decode_bulk_4_bf16"]),
+];
+
+const fn bulk(groups: usize, names: [&'static str; 2]) -> Decode {
+    let copied = DECODES[groups - 1];
     Decode {
         names,
-        threads: 32 * warps,
+        threads: 160,
+        shared_bytes: copied.shared_bytes + copied.tile * (groups * 64 + 8) * 4,
+        ..copied
+    }
+}
+
+const fn decode(groups: usize, tile: usize, stages: usize, names: [&'static str; 2]) -> Decode {
+    Decode {
+        names,
+        threads: 128,
         tile,
         heads: 16,
         shared_bytes: stages * 2 * groups * tile * GROUP_BYTES,
@@ -115,18 +134,46 @@ const fn latent_bytes(rows: usize) -> usize {
 /// Shared memory that a plan and a kernel's own variables may take beside what its shape takes.
 const PLAN_BYTES: usize = 2 << 10;
 
+/// What the choice of a kernel depends on beside the operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Card {
+    pub(crate) capability: (u32, u32),
+    /// Most shared memory of a block.
+    pub(crate) shared_bytes_max: usize,
+    /// Blocks of a decode kernel that stay on the device.
+    pub(crate) n_resident: usize,
+}
+
+impl Card {
+    /// Two resident blocks for each multiprocessor, or one where there is little shared memory.
+    pub(super) fn of(gpu: &Gpu) -> Card {
+        let shared_bytes_max = gpu.shared_bytes_max();
+        let per_sm = if shared_bytes_max < 128 << 10 { 1 } else { 2 };
+        Card {
+            capability: gpu.capability(),
+            shared_bytes_max,
+            n_resident: gpu.n_sms() * per_sm,
+        }
+    }
+}
+
 impl Path {
     /// The fastest path that computes the operation: tensor cores need 16-bit pages, and Ampere or later.
-    pub(super) fn of(gpu: &Gpu, op: &Attention<'_>) -> Path {
+    pub(super) fn of(card: Card, op: &Attention<'_>) -> Path {
         let (key_groups, own_groups) = (op.cache.key_groups(), op.cache.value_groups());
-        if op.cache.dtype == DType::F32 || gpu.capability() < (8, 0) {
+        if op.cache.dtype == DType::F32 || card.capability < (8, 0) {
             return Path::General;
         }
         if key_groups == own_groups && key_groups <= DECODES.len() {
-            return Path::Tensor { groups: key_groups };
+            // The images for later cards than Hopper have no bulk copies.
+            let has_bulk = card.capability == (9, 0) && op.cache.block_size.is_multiple_of(8);
+            return Path::Tensor {
+                groups: key_groups,
+                decodes: if has_bulk { &BULK_DECODES } else { &DECODES },
+            };
         }
         let is_latent = key_groups == 9 && own_groups == 0 && op.cache.shape.value_dim() <= 512;
-        let fits = |rows: &&usize| latent_bytes(**rows) + PLAN_BYTES <= gpu.shared_bytes_max();
+        let fits = |rows: &&usize| latent_bytes(**rows) + PLAN_BYTES <= card.shared_bytes_max;
         match LATENT_ROWS.iter().find(fits) {
             Some(&rows_max) if is_latent => Path::Latent { rows_max },
             _ => Path::General,
@@ -157,10 +204,10 @@ impl Path {
     fn kernels(self, op: &Attention<'_>, step: Step) -> Option<(Prefill, Decode)> {
         match self {
             Path::General => None,
-            Path::Tensor { groups } => {
+            Path::Tensor { groups, decodes } => {
                 let longest = op.cache.shape.key_dim.max(op.cache.shape.value_dim());
                 let prefill = PREFILLS.iter().find(|(dim, _)| longest <= *dim)?.1;
-                Some((prefill, *DECODES.get(groups - 1)?))
+                Some((prefill, *decodes.get(groups - 1)?))
             }
             Path::Latent { rows_max } => {
                 let decode_rows = if step.group <= 16 { 16 } else { rows_max };
@@ -266,10 +313,4 @@ fn decode_launch(
         },
         more: op.workspace.arguments(),
     })
-}
-
-/// Blocks that stay on the device: two for each multiprocessor, one on cards with little shared memory.
-pub(super) fn resident_blocks(gpu: &Gpu) -> usize {
-    let per_sm = if gpu.shared_bytes_max() < 128 << 10 { 1 } else { 2 };
-    gpu.n_sms() * per_sm
 }

@@ -1,12 +1,12 @@
 //! Working memory of attention on the device: parts of results, and how many of them have arrived.
 
-use super::path::resident_blocks;
+use super::path::Card;
 use crate::cuda::{Arg, DeviceBuffer, Gpu};
 use crate::error::{Contract, KernelError};
 
 /// Working memory of [`super::attention`], made once, so that a step allocates nothing. One is enough for all layers.
 pub struct AttentionWorkspace {
-    /// Weighted values of chunks, then their largest score and total weight.
+    /// Weighted values of all items, then the largest score and total weight of each.
     partials: DeviceBuffer<f32>,
     /// Chunks of a row and its heads that are done. All are 0 between launches.
     arrivals: DeviceBuffer<u32>,
@@ -37,7 +37,7 @@ impl AttentionWorkspace {
         for size in sizes {
             let group = size.n_heads / size.n_kv_heads.max(1);
             let work = Work {
-                n_blocks: resident_blocks(gpu),
+                n_blocks: Card::of(gpu).n_resident,
                 n_rows: n_rows_max,
                 value_dim: size.value_dim,
             };
@@ -111,6 +111,7 @@ impl Work {
     fn needs(self, items: Items) -> (usize, usize) {
         let n_ends = self.n_rows * items.per_chunk;
         let n_items = 4 * self.n_blocks + n_ends;
-        (n_items * items.n_heads * (self.value_dim + 2), n_ends)
+        // One more where the statistics need an even place.
+        (n_items * items.n_heads * (self.value_dim + 2) + 1, n_ends)
     }
 }

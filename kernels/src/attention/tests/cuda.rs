@@ -4,12 +4,19 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::attention::cuda::{
-    Attention as GpuAttention, AttentionRow as GpuRow, AttentionSizes, AttentionWorkspace,
+    Attention as GpuAttention, AttentionRow as GpuRow, AttentionSizes, AttentionWorkspace, Card,
     RelativeBias as GpuBias, Scores as GpuScores, enqueue,
 };
 use crate::cuda::testing::each_order;
 use crate::cuda::{DeviceBuffer, Element, Gpu};
 use crate::kv_cache::KvPages;
+
+/// An H100 but for the number of blocks.
+const HOPPER: Card = Card {
+    capability: (9, 0),
+    shared_bytes_max: 227 << 10,
+    n_resident: 1,
+};
 
 /// What a step's rows look like on the device.
 struct Step {
@@ -117,8 +124,8 @@ impl Case {
         step
     }
 
-    /// The device's result, with `n_resident` blocks for `decode`.
-    fn run_on(&self, gpu: &Gpu, step: &Step, n_resident: usize) -> Vec<f32> {
+    /// The device's result with the kernels for a card.
+    fn run_on(&self, gpu: &Gpu, step: &Step, card: Card) -> Vec<f32> {
         let shape = self.shape();
         let q = on_device(gpu, &step.q);
         let pages = on_device(gpu, &step.pages);
@@ -170,7 +177,7 @@ impl Case {
                 out: out.view(),
             };
             // Twice, as what the first leaves behind must not change the second.
-            enqueue(gpu, &op, n_resident).unwrap();
+            enqueue(gpu, &op, card).unwrap();
         }
         gpu.download(out.view(), &mut host).unwrap();
         host
@@ -187,6 +194,12 @@ impl Case {
 
     /// Compares the device with the reference, in every order of blocks and warps; the bits never change.
     fn check_on_device(&self, n_padding: usize, n_resident: usize) {
+        let card = Card { n_resident, ..HOPPER };
+        self.check_on_card(n_padding, card);
+    }
+
+    /// The same with the kernels for a card.
+    fn check_on_card(&self, n_padding: usize, card: Card) {
         let step = self.step(n_padding);
         let width = self.n_heads() * self.shape().value_dim();
         let mut want = Vec::new();
@@ -196,7 +209,7 @@ impl Case {
         want.extend(vec![0.0; n_padding * width]);
         let mut first: Option<Vec<f32>> = None;
         each_order(|gpu| {
-            let got = self.run_on(gpu, &step, n_resident);
+            let got = self.run_on(gpu, &step, card);
             for (i, (&got, &want)) in got.iter().zip(&want).enumerate() {
                 let close = (f64::from(got) - want).abs() < self.tolerance();
                 assert!(
@@ -256,7 +269,49 @@ fn decode_splits_contexts_and_joins_them() {
             rows: vec![(1, 520), (1, 1), (1, 129)],
             ..PLAIN
         };
-        case.check_on_device(2, n_resident);
+        for capability in [(8, 0), (9, 0)] {
+            let card = Card {
+                capability,
+                n_resident,
+                ..HOPPER
+            };
+            case.check_on_card(2, card);
+        }
+    }
+}
+
+#[test]
+fn each_capability_has_kernels_of_its_own() {
+    let heads = Case {
+        group: 5,
+        head_dim: 64,
+        values: KvValues::Own { value_dim: 64 },
+        mask: MASKS[2],
+        dtype: DType::BF16,
+        rows: vec![(1, 300), (9, 70)],
+        ..PLAIN
+    };
+    let latent = Case {
+        group: 17,
+        head_dim: 576,
+        values: KvValues::InKeys { value_dim: 500 },
+        rows: vec![(1, 70), (2, 40)],
+        ..heads.clone()
+    };
+    for (capability, shared_kib) in [
+        ((7, 5), 64),
+        ((8, 0), 163),
+        ((8, 6), 99),
+        ((9, 0), 227),
+        ((10, 0), 227),
+    ] {
+        let card = Card {
+            capability,
+            shared_bytes_max: shared_kib << 10,
+            n_resident: 2,
+        };
+        heads.check_on_card(1, card);
+        latent.check_on_card(1, card);
     }
 }
 

@@ -176,6 +176,27 @@ fn the_image_is_that_of_the_spec_or_the_default_of_the_time_when_it_was_first_se
 }
 
 #[test]
+fn pods_with_gpus_may_have_an_image_of_their_own() {
+    let with_gpu = object("{model: {huggingFace: {repo: acme/model}}, resources: {gpu: {count: 1}}}");
+    let none = Observed::default();
+    let with_both = Installation {
+        runtime_cuda_image: Some("cuda:1".into()),
+        ..installation()
+    };
+    let of = |object: &ModelDeployment, observed: &Observed, installation: &Installation| {
+        super::image(object, observed, installation).reference
+    };
+    assert_eq!(of(&with_gpu, &none, &with_both), "cuda:1");
+    assert_eq!(of(&object(HUB), &none, &with_both), IMAGE);
+    assert_eq!(of(&with_gpu, &none, &installation()), IMAGE);
+    let pinned = live(
+        "Deployment",
+        json!({"name": "chat", "annotations": {DEFAULT_IMAGE: "pinned:1"}}),
+    );
+    assert_eq!(of(&with_gpu, &pinned, &with_both), "pinned:1");
+}
+
+#[test]
 fn the_commit_of_the_first_pods_is_kept_for_the_same_source() {
     let of = |object: &ModelDeployment, observed: &Observed| {
         let Source::Hub(hub) = plan(object, observed, &installation()).unwrap().source else {

@@ -153,6 +153,7 @@ pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
             revision: serving.revision.clone(),
             architecture: Some(serving.info.architecture.clone()),
             bytes: Some(serving.info.weights_bytes),
+            device: Some(serving.info.device.clone()),
             max_model_len: Some(serving.max_model_len as u64),
         });
     }

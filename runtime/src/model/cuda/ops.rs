@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use kernels::cuda::{Gpu, View};
 use kernels::gpu::{
-    self, Angles, GatherRows, HeadNorm, HeadNorms, MeanOfRows, ProductThen, RelativeBias, RowNorm, Scores,
-    Turn,
+    self, Angles, GatherRows, HeadNorm, HeadNorms, MeanOfRows, ProductThen, RelativeBias, ResolveIds,
+    RowNorm, Scores, Turn,
 };
 use kernels::{Columns, Heads, KernelError};
 
@@ -35,6 +35,8 @@ pub(super) struct Execution<'a> {
     /// Where the inputs are.
     pub(super) layout: &'a Layout,
     pub(super) queries: Queries,
+    /// The tokens of the step before.
+    pub(super) drawn: View<u32>,
     pub(super) spans: Spans<'a>,
 }
 
@@ -51,6 +53,12 @@ impl Execution<'_> {
     /// Enqueues the program.
     pub(super) fn run(&mut self) -> Result<(), KernelError> {
         let n_tokens = self.spans.n_tokens();
+        let ids = ResolveIds {
+            ids: self.words(&self.layout.tokens),
+            previous: self.words(&self.layout.draws).cast(),
+            drawn: self.drawn,
+        };
+        gpu::resolve_ids(self.gpu, ids)?;
         for run in &self.program.runs {
             let n_together = match run.extent {
                 Extent::Step => n_tokens,

@@ -131,13 +131,14 @@ impl Layout {
         self.blocks + n_table_entries
     }
 
-    /// Writes a batch into its parts; returns the number of words. Pad rows read token 0 and write nothing.
-    pub(super) fn write(&self, to: &mut [u32], batch: &Batch, inputs: &Inputs) -> usize {
+    /// Writes a batch into its parts; returns the number of words. `draws` are the indices of the tokens that the step
+    /// before draws. Pad rows read token 0 and write nothing.
+    pub(super) fn write(&self, to: &mut [u32], (batch, draws): (&Batch, &[u32]), inputs: &Inputs) -> usize {
         fill(&mut to[self.tokens.clone()], &batch.tokens, 0);
-        let draws = &mut to[self.draws.clone()];
-        draws.fill(NONE);
-        for previous in &batch.from_previous {
-            draws[previous.token as usize] = previous.draw;
+        let previous = &mut to[self.draws.clone()];
+        previous.fill(NONE);
+        for (pending, &draw) in batch.from_previous.iter().zip(draws) {
+            previous[pending.token as usize] = draw;
         }
         fill(&mut to[self.position_rows.clone()], &inputs.position_rows, 0);
         fill(&mut to[self.types.clone()], &inputs.types, 0);

@@ -6,6 +6,7 @@ use kernels::cuda::{DeviceBuffer, Gpu, PinnedBuffer};
 use kernels::gpu::{AttentionSizes, AttentionWorkspace, ProductScratch, Routing, ScratchSizes};
 
 use super::operands::Operands;
+use super::sampling::Sampling;
 use super::step::{Layout, StepShape};
 use super::weights::Weights;
 use crate::model::inputs::Inputs;
@@ -43,6 +44,8 @@ pub(super) struct Workspace {
     pub(super) products: ProductScratch,
     /// Working memory of attention.
     pub(super) attention: AttentionWorkspace,
+    /// What draws need, where the model has logits.
+    pub(super) sampling: Option<Sampling>,
     /// The choice of experts, where the model has some.
     pub(super) routing: Option<Routing>,
 }
@@ -111,6 +114,10 @@ impl Workspace {
             next_slot: 0,
             products: ProductScratch::new(gpu, &product_sizes(needs, bounds))?,
             attention: AttentionWorkspace::new(gpu, &attention_sizes(needs), bounds.n_rows)?,
+            sampling: match output.rows {
+                Rows::Logits => Some(Sampling::new(gpu, output.width, bounds.n_rows)?),
+                _ => None,
+            },
             routing: routing(needs, bounds)?,
         })
     }

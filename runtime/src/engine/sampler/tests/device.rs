@@ -179,14 +179,18 @@ impl Device<'_> {
             });
         }
         let gpu = self.gpu;
-        let (words, lists) = (uploaded(gpu, draws.rows()), uploaded(gpu, draws.lists()));
+        // Draws may start at any word.
+        let (words, lists) = (
+            uploaded(gpu, &[&[0], draws.rows()].concat()),
+            uploaded(gpu, draws.lists()),
+        );
         let workspace = SampleWorkspace::new(gpu, self.vocab_size, rows.len()).unwrap();
         let drawn = gpu.alloc(rows.len()).unwrap();
         let results = gpu.alloc(rows.len() * Drawn::N_WORDS).unwrap();
         let op = gpu::Sample {
             logits: self.logits.view(),
             vocab_size: self.vocab_size,
-            draws: words.view(),
+            draws: words.view().range(1..words.len()),
             lists: lists.view(),
             seen: self.seen.view(),
             workspace: &workspace,

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""What a machine with a card needs to test and measure Slipway, as one file: `bundle.py` prints where it is.
+
+The archive holds the stripped programs, the fixtures and run.py; nothing on the other machine is compiled or downloaded.
+PROFILE=dev takes the profile of the tests in place of the release build.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILE = [] if os.environ.get("PROFILE") == "dev" else ["--release"]
+SIZE_MAX = 64 << 20
+# Package, kind and name of each program.
+PROGRAMS = (
+    ("runtime", "--bin", "slipway-runtime"),
+    ("runtime", "--example", "decode_speed"),
+    ("kernels", "--example", "cuda_table"),
+    ("kernels", "--lib", "kernels"),
+    ("runtime", "--test", "oracle_cuda"),
+)
+FIXTURES = Path("runtime/tests/fixtures/oracle")
+
+
+def main():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "slipway-gpu.tar.gz"
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work) / "slipway-gpu"
+        (folder / "bin").mkdir(parents=True)
+        for package, kind, name in PROGRAMS:
+            strip(built(package, kind, name), folder / "bin" / name)
+        shutil.copytree(ROOT / FIXTURES, folder / FIXTURES)
+        shutil.copy(ROOT / "e2e" / "gpu" / "run.py", folder)
+        # The tests look for the fixtures where they were compiled.
+        (folder / "built.json").write_text(json.dumps({"root": str(ROOT), "commit": commit()}))
+        with tarfile.open(target, "w:gz") as archive:
+            archive.add(folder, "slipway-gpu")
+    size = target.stat().st_size
+    print(f"{target}  {size / 1e6:.0f} MB")
+    if size > SIZE_MAX:
+        sys.exit(f"bundle: more than {SIZE_MAX >> 20} MiB; PROFILE=dev programs are larger than those of a release")
+
+
+def commit():
+    ran = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
+def built(package, kind, name):
+    """Builds a program of the workspace; returns its file."""
+    command = ["cargo", "build" if kind == "--bin" or kind == "--example" else "test", "--locked", "-p", package, kind]
+    command += [] if kind == "--lib" else [name]
+    command += ["--no-run"] if command[1] == "test" else []
+    ran = subprocess.run([*command, *PROFILE, "--message-format=json"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if ran.returncode:
+        sys.exit(f"bundle: {' '.join(command)} failed")
+    messages = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    found = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == name]
+    return Path(found[-1])
+
+
+def strip(program, to):
+    subprocess.run(["strip", "--strip-debug", "-o", to, program], check=True)
+
+
+if __name__ == "__main__":
+    main()
