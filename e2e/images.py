@@ -61,14 +61,22 @@ class Image:
     containerfile: Path
 
 
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+STANDIN = TARGET / "cuda" / "standin"
+"""The stand-in for the CUDA driver, which builds of the tests make where there is a C++ compiler."""
+
 CUDA_IMAGE = Image(
     "runtimeCuda", f"{REGISTRY}/slipway-runtime-cuda", "slipway-runtime", ROOT / "runtime" / "Containerfile.cuda"
+)
+STANDIN_IMAGE = Image(
+    "runtimeStandin", "localhost/slipway-e2e-runtime-standin", "slipway-runtime", ROOT / "kernels" / "standin" / "Containerfile"
 )
 IMAGES = (
     Image("operator", f"{REGISTRY}/slipway-operator", "slipway-operator", ROOT / "operator" / "Containerfile"),
     Image("runtime", f"{REGISTRY}/slipway-runtime", "slipway-runtime", ROOT / "runtime" / "Containerfile"),
     Image("hub", "localhost/slipway-e2e-hub", "hub", ROOT / "e2e" / "Containerfile"),
     *([CUDA_IMAGE] if os.environ.get("CUDA") == "1" else []),
+    *([STANDIN_IMAGE] if IS_DEV and STANDIN.exists() else []),
 )
 
 
@@ -149,21 +157,29 @@ def tag(image: Image, base: Base) -> str:
 
 def binary_of(image: Image) -> Path:
     """The built binary, or how to build it."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    path = target / ("debug" if IS_DEV else "release") / image.binary
+    path = TARGET / ("debug" if IS_DEV else "release") / image.binary
     if not path.exists():
         sys.exit(f"images: {path} is not built; run: cargo build --workspace --bins{'' if IS_DEV else ' --release'}")
     return path
 
 
 def extra_files(image: Image) -> list[Path]:
-    """What an image holds beside its binary: the hub has its repositories, the one for GPUs has a library."""
+    """What an image holds beside its binary: the hub has its repositories, those for GPUs have libraries."""
     if image == CUDA_IMAGE:
         return [toolkit.cublaslt()]
+    if image == STANDIN_IMAGE:
+        return standin_libraries()
     if image.name != "hub":
         return []
     folders = (ROOT / "e2e" / "repositories", SHIPPED_MODEL)
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def standin_libraries() -> list[Path]:
+    """The stand-in's libraries, and the C++ library that they need."""
+    found = subprocess.run(["g++", "-print-file-name=libstdc++.so.6"], check=True, capture_output=True, text=True)
+    names = ("libcuda.so.1", "libcublasLt.so.13", "libemukernels.so")
+    return [*(STANDIN / name for name in names), Path(found.stdout.strip())]
 
 
 def archive_of(full_name: str) -> Path:
@@ -237,6 +253,9 @@ def stage(image: Image, context: Path) -> None:
     subprocess.run(["strip", "--strip-debug", "-o", str(context / image.binary), str(binary_of(image))], check=True)
     if image == CUDA_IMAGE:
         shutil.copy(toolkit.cublaslt(), context)
+    if image == STANDIN_IMAGE:
+        for library in standin_libraries():
+            shutil.copy(library, context)
     if image.name == "hub":
         repositories = context / "repositories"
         shutil.copytree(ROOT / "e2e" / "repositories", repositories)
