@@ -144,16 +144,16 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "kernels/src",
         &[
+            ("gemm", "activation columns cpu cuda error norm route then weight"),
             ("sample", "cuda error"),
             ("keys", "cuda error heads kv_cache norm rope weight"),
             ("scale", "cpu cuda error weight"),
             ("rows", "columns cuda error"),
-            ("route", "error"),
+            ("route", "cuda error"),
             ("rope", "cpu error heads"),
             ("norm", "cpu cuda error heads"),
             ("mapped_file", ""),
             ("heads", "error"),
-            ("gemm", "columns cpu error then weight"),
             ("embed", "cpu cuda error then weight"),
             ("then", ""),
             ("columns", "error"),
