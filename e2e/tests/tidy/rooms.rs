@@ -16,7 +16,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "runtime/src",
         &[
-            ("server", "config http listen serving startup telemetry"),
+            ("server", "config engine http listen serving startup telemetry"),
             ("cli", "config fetch inspect"),
             (
                 "fuzzing",
