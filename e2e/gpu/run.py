@@ -2,8 +2,8 @@
 """Tests and measures Slipway on a machine with a card: `run.py BLOCK`, with a block from 1 to 4 (or `list`).
 
 Each block ends within ten minutes and its steps do not need each other: one that fails or is too slow does not stop the
-rest. Results are lines of JSON in results.jsonl beside this file; a table is printed last. A library of products is
-used where LD_LIBRARY_PATH has it. Clocks are left alone.
+rest. Results are lines of JSON in results.jsonl beside this file; a table is printed last. cuBLASLt is used where
+LD_LIBRARY_PATH or a wheel of this Python has it. Clocks are left alone.
 """
 
 import json
@@ -39,7 +39,7 @@ BLOCKS = {
         ("driver", 20, ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"]),
         ("kernel tests", 240, [BIN / "kernels", "cuda", "--test-threads=1"]),
         ("kernel table", 240, [BIN / "cuda_table"]),
-        ("start without a card", 20, [BIN / "slipway-runtime", "--version"]),
+        ("version", 20, [BIN / "slipway-runtime", "--version"]),
     ],
     "2": [
         ("fixtures", 240, [BIN / "oracle_cuda", "--test-threads=1"]),
@@ -109,7 +109,10 @@ def run(block, step, seconds, command):
 
 
 def environment():
-    return {**os.environ, "RUST_BACKTRACE": "1"}
+    """This one with the libraries of wheels."""
+    wheels = [str(folder) for site in sys.path for folder in Path(site).glob("nvidia/*/lib")]
+    folders = [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *wheels]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, folders)), "RUST_BACKTRACE": "1"}
 
 
 if __name__ == "__main__":

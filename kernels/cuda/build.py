@@ -102,8 +102,10 @@ def compile_fatbin(nvcc, targets, source, path):
     half = path.with_suffix(".part")
     code = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
     code.append(f"-gencode=arch=compute_{PTX},code=compute_{PTX}")
-    command = [nvcc, "-fatbin", *FLAGS, *code, f"-I{HEADERS}", "-o", half, source]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    # The image holds the name of its source: a relative one is the same on all machines.
+    relative = source.relative_to(KERNELS)
+    command = [nvcc, "-fatbin", *FLAGS, *code, "-Isrc/cuda", "-o", half.resolve(), relative]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=KERNELS)
     if ran.returncode:
         sys.exit(f"{ran.stdout}{ran.stderr}nvcc could not compile {source}")
     half.rename(path)

@@ -60,6 +60,7 @@ struct Writes {
 struct Operation {
   std::string name;
   std::function<CUresult(CUstream)> run;
+  std::function<void()> when_enqueued = nullptr;   // at the call, or at each launch of the graph
   CUstream awaited = nullptr;
   uint64_t awaited_position = 0;
 };
@@ -126,7 +127,8 @@ std::string describe_address(uint64_t address);
 void release_all(int device);
 bool is_pinned(const void* pointer);
 void close_chunks();
-bool open_on_fault(uint64_t address, bool is_write);
+enum class Access { Read, Write };
+bool open_on_fault(uint64_t address, Access access);
 void open_range(uint64_t address, size_t bytes);
 enum class Recording { Off, On, WritesForbidden };
 extern Recording recording;
