@@ -17,13 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = [] if os.environ.get("PROFILE") == "dev" else ["--release"]
 SIZE_MAX = 64 << 20
-# Package, kind and name of each program.
+# What cargo builds, and the names of the programs.
 PROGRAMS = (
-    ("runtime", "--bin", "slipway-runtime"),
-    ("runtime", "--example", "decode_speed"),
-    ("kernels", "--example", "cuda_table"),
-    ("kernels", "--lib", "kernels"),
-    ("runtime", "--test", "oracle_cuda"),
+    (["build", "--workspace", "--bin", "slipway-runtime"], "slipway-runtime"),
+    (["build", "--workspace", "--example", "decode_speed"], "decode_speed"),
+    (["build", "--workspace", "--example", "cuda_table"], "cuda_table"),
+    (["test", "--workspace", "--test", "oracle_cuda", "--no-run"], "oracle_cuda"),
+    (["test", "-p", "kernels", "--lib", "--no-run"], "kernels"),
 )
 FIXTURES = Path("runtime/tests/fixtures/oracle")
 
@@ -33,8 +33,8 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "slipway-gpu"
         (folder / "bin").mkdir(parents=True)
-        for package, kind, name in PROGRAMS:
-            strip(built(package, kind, name), folder / "bin" / name)
+        for command, name in PROGRAMS:
+            strip(built(command, name), folder / "bin" / name)
         shutil.copytree(ROOT / FIXTURES, folder / FIXTURES)
         shutil.copy(ROOT / "e2e" / "gpu" / "run.py", folder)
         # The tests look for the fixtures where they were compiled.
@@ -52,12 +52,10 @@ def commit():
     return ran.stdout.strip()
 
 
-def built(package, kind, name):
+def built(command, name):
     """Builds a program of the workspace; returns its file."""
-    command = ["cargo", "build" if kind == "--bin" or kind == "--example" else "test", "--locked", "-p", package, kind]
-    command += [] if kind == "--lib" else [name]
-    command += ["--no-run"] if command[1] == "test" else []
-    ran = subprocess.run([*command, *PROFILE, "--message-format=json"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = ["cargo", *command, "--locked", *PROFILE, "--message-format=json"]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if ran.returncode:
         sys.exit(f"bundle: {' '.join(command)} failed")
     messages = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
