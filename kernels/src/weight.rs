@@ -180,7 +180,7 @@ impl Weight {
 
     /// The rows as bytes, with the space after each.
     #[cfg(feature = "cuda")]
-    pub(crate) fn stored_bytes(&self) -> &[u8] {
+    pub fn stored_bytes(&self) -> &[u8] {
         self.buffer.as_slice()
     }
 

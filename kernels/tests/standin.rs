@@ -13,3 +13,5 @@ mod kernel_faults;
 mod overlap;
 #[path = "standin/products.rs"]
 mod products;
+#[path = "standin/sources.rs"]
+mod sources;

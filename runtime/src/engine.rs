@@ -31,14 +31,14 @@ mod fake;
 mod tests;
 
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::watch;
 
 pub use admission::AdmitError;
-pub use channels::Phase;
+pub use channels::{Death, Phase};
 pub use config::{ConfigError, EngineConfig};
 pub use crds::settings::{PreemptionMode, SchedulingPolicy};
 pub use echo::Echo;
@@ -124,6 +124,7 @@ pub struct Engine {
     gauge: Arc<LoadGauge>,
     unread: UnreadTotal,
     phase: watch::Receiver<Phase>,
+    death: Arc<OnceLock<Death>>,
 }
 
 impl Engine {
@@ -160,7 +161,9 @@ impl Engine {
         let (intake_sender, intake) = sync_channel(n_held_max);
         let (phase_sender, phase) = watch::channel(Phase::Serving);
         let gauge = Arc::new(LoadGauge::new(n_held_max));
+        let death = Arc::default();
         let channels = Channels {
+            death: Arc::clone(&death),
             intake,
             gauge: Arc::clone(&gauge),
             phase: phase_sender,
@@ -176,6 +179,7 @@ impl Engine {
             gauge,
             unread: UnreadTotal::default(),
             phase,
+            death,
         })
     }
 
@@ -271,6 +275,11 @@ impl Engine {
             .await;
         // The sender is gone only after the thread, which sends its last phase first.
         ended.map_or(Phase::Dead, |phase| *phase)
+    }
+
+    /// Why the engine is dead, if it is.
+    pub fn death(&self) -> Option<&Death> {
+        self.death.get()
     }
 
     fn phase(&self) -> Phase {

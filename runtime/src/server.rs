@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServeConfig;
+use crate::engine::Death;
 use crate::http::app::App;
 use crate::http::auth;
 use crate::http::connection::{self, ConnectionLimits, Listener};
@@ -46,6 +47,9 @@ pub enum ServeError {
     /// The files for TLS cannot be used.
     #[error("TLS cannot be served")]
     Tls(#[from] TlsError),
+    /// The engine died while the process served.
+    #[error("the engine is dead: {}", .0.reason)]
+    EngineDead(Death),
     /// The model cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -56,6 +60,7 @@ impl ServeError {
     pub fn failure(&self) -> Failure {
         let remedy = match self {
             ServeError::Load(error) => return error.failure(),
+            ServeError::EngineDead(death) => return died(death, chain(self)),
             ServeError::Bind { .. } | ServeError::Address(_) => "Choose another HOST, PORT or CONTROL_PORT.",
             ServeError::Signals(_) => "Start the process again.",
             ServeError::Tls(_) => "Correct SSL_CERTFILE, SSL_KEYFILE or SSL_CA_CERTS.",
@@ -64,10 +69,24 @@ impl ServeError {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what runs.
+/// The failure of a process whose engine died.
+fn died(death: &Death, message: String) -> Failure {
+    if death.is_of_device {
+        let remedy = "If this happens again on the same node, check its GPU and driver.";
+        return Failure::new(Reason::GPUFailed, message, remedy);
+    }
+    Failure::new(
+        Reason::CrashLoop,
+        message,
+        "This is a bug; the log has the details.",
+    )
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes what runs. After an engine has died, the process answers its probes, so
+/// that the kubelet ends it.
 ///
 /// # Errors
-/// [`ServeError`] when serving cannot begin.
+/// [`ServeError`] when serving cannot begin, or the engine died.
 pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let ports = Ports::bind(&config).await?;
@@ -100,7 +119,9 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     if tokio::time::timeout(LAST_WORDS, http).await.is_err() {
         tracing::warn!("some clients did not take their answers");
     }
-    Ok(())
+    let serving = app.serving.get();
+    let death = serving.and_then(|serving| serving.engine.death());
+    death.map_or(Ok(()), |death| Err(ServeError::EngineDead(death.clone())))
 }
 
 /// The ports that the process listens on.

@@ -11,79 +11,20 @@
 
 #[path = "oracle/fixture.rs"]
 mod fixture;
+#[path = "oracle/reference.rs"]
+mod reference;
 #[path = "oracle/serving.rs"]
 mod serving;
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use reference::{Prompt, Reference, each_fixture, generates, of_length_one, pools, prompts};
 use runtime::engine::{PoolRequest, PreemptionMode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use serving::{ALONE, Answer, Serving, Setup};
 
 /// Largest difference of a logit, an element of a vector, or a score.
 const TOLERANCE: f32 = 2e-4;
-
-#[derive(Deserialize)]
-struct Reference {
-    prompts: Vec<Prompt>,
-}
-
-#[derive(Deserialize)]
-struct Prompt {
-    ids: Vec<u32>,
-    #[serde(default)]
-    rope_depends_on_length: bool,
-    #[serde(default)]
-    prompt_logprobs: Vec<Option<f32>>,
-    #[serde(default)]
-    last_logits_top20: Vec<(usize, f32)>,
-    #[serde(default)]
-    greedy: Vec<u32>,
-    #[serde(default)]
-    token_type_ids: Vec<u32>,
-    embedding: Option<Vec<f32>>,
-    score: Option<Vec<f32>>,
-}
-
-/// Calls `check` for every fixture of interest, on two threads: each waits for an engine most of the time.
-fn each_fixture(is_of_interest: fn(&Reference) -> bool, check: fn(&str, &Path, &Reference)) {
-    let names = Mutex::new(fixture::names());
-    let n_checked = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            let Some(name) = names.lock().unwrap().pop() else {
-                return;
-            };
-            let dir = fixture::materialise(&name);
-            let json = std::fs::read(dir.path().join("reference.json")).unwrap();
-            let reference: Reference = serde_json::from_slice(&json).unwrap();
-            if is_of_interest(&reference) {
-                check(&name, dir.path(), &reference);
-                n_checked.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let threads = [(); 2].map(|()| scope.spawn(work));
-        for thread in threads {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
-        }
-    });
-    assert!(n_checked.into_inner() > 0, "no fixture is of interest");
-}
-
-fn generates(reference: &Reference) -> bool {
-    reference.prompts.iter().all(|prompt| !prompt.greedy.is_empty())
-}
-
-fn pools(reference: &Reference) -> bool {
-    !generates(reference)
-}
 
 /// Compares answers with the reference; `context` describes how they were made.
 fn check_answers(prompts: &[&Prompt], answers: &[Answer], context: &str) {
@@ -123,21 +64,6 @@ fn check_setup(name: &str, dir: &Path, prompts: &[&Prompt], (setup, expected): (
             "{context}: nothing was cached"
         );
     }
-}
-
-/// Prompts of a fixture with room for their answers, each of another length.
-fn prompts<'a>(reference: &'a Reference, context_len: usize) -> Vec<&'a Prompt> {
-    let fits = |prompt: &&'a Prompt| prompt.ids.len() + prompt.greedy.len() <= context_len;
-    let prompts: Vec<_> = reference.prompts.iter().filter(fits).collect();
-    let mut lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    assert_eq!(
-        lengths.len(),
-        prompts.len(),
-        "logits are told apart by the length of the prompt"
-    );
-    prompts
 }
 
 /// What a model can read, from its configuration and the scaling of its positions.
@@ -331,9 +257,4 @@ fn folders_of_newer_programs_compute_the_same() {
         std::fs::write(&path, content.to_string()).unwrap();
         assert!(computed(dir.path(), &reference) == older, "{name}: other bits");
     }
-}
-
-fn of_length_one(vector: &[f32]) -> Vec<f32> {
-    let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
-    vector.iter().map(|v| v / length).collect()
 }

@@ -16,7 +16,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "runtime/src",
         &[
-            ("server", "config http listen serving startup telemetry"),
+            ("server", "config engine http listen serving startup telemetry"),
             ("cli", "config fetch inspect"),
             (
                 "fuzzing",
@@ -158,7 +158,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("then", ""),
             ("columns", "error"),
             ("clamp", "cpu cuda error"),
-            ("attention", "cpu error kv_cache"),
+            ("attention", "cpu cuda error kv_cache weight"),
             ("kv_cache", "cpu cuda error weight"),
             ("weight", "cpu cuda error"),
             ("allocations", ""),

@@ -44,6 +44,8 @@ constexpr size_t kStack = 64 << 10;
 constexpr size_t kPage = 4096;
 // A launch that overlaps runs this many of its blocks ahead of the kernels before it.
 constexpr unsigned kBlocksAhead = 2;
+// Copies arrive in a random one of the turns of a thread that polls: so many rounds without it are a deadlock.
+constexpr unsigned kPollRounds = 64;
 
 std::minstd_rand order_rng;
 
@@ -202,7 +204,7 @@ void run_block() {
       idle_rounds = 0;
       continue;
     }
-    if (++idle_rounds < 4) continue;   // a copy may arrive in a later turn
+    if (++idle_rounds < kPollRounds && count(State::Poll)) continue;
     if (release_grid_wait()) continue;
     if (count(State::AtBlockBarrier)) fail(719, "divergent __syncthreads: a thread never comes to the barrier");
     fail(702, "deadlock: every thread waits");

@@ -18,7 +18,7 @@ constexpr int kWatchdogSignal = 44;   // a real-time signal that nothing else us
 constexpr size_t kSignalStack = 256 << 10;
 
 sigjmp_buf escape;
-bool is_executing;
+thread_local bool is_executing;   // other threads' faults are not ours
 const Operation* running;
 Device* running_device;
 void (*locate)(Where*);   // set while a kernel runs
@@ -71,6 +71,7 @@ void use_own_signal_stack() {
   is_set = true;
 }
 
+// Counts the time of this thread, not that of a busy machine.
 void set_watchdog(int64_t seconds) {
   pid_t thread = pid_t(syscall(SYS_gettid));
   if (watchdog_thread != thread) {
@@ -79,7 +80,7 @@ void set_watchdog(int64_t seconds) {
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = kWatchdogSignal;
     event._sigev_un._tid = thread;
-    if (timer_create(CLOCK_MONOTONIC, &event, &watchdog)) return;
+    if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &watchdog)) return;
     watchdog_thread = thread;
   }
   itimerspec when{};

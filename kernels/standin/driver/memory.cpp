@@ -365,12 +365,12 @@ API CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUst
   stream = stream_or_null(stream);
   bool waits = !is_pinned(to);
   if (waits && stream->capture) return capture_error(stream, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "cuMemcpyDtoHAsync to pageable memory");
-  if (!stream->capture) memset(to, 0xdd, bytes);
-  CUresult code = enqueue(stream, {"cuMemcpyDtoHAsync", [=](CUstream s) {
+  auto copy = [=](CUstream s) {
     forget_writes(s);
     memcpy(to, reinterpret_cast<const void*>(from), bytes);
     return CUDA_SUCCESS;
-  }});
+  };
+  CUresult code = enqueue(stream, {"cuMemcpyDtoHAsync", copy, [=] { memset(to, 0xdd, bytes); }});
   if (code || !waits) return code;
   device_of(stream->context).counters.host_waits++;
   return drain(stream, stream->enqueued);

@@ -60,6 +60,7 @@ struct Writes {
 struct Operation {
   std::string name;
   std::function<CUresult(CUstream)> run;
+  std::function<void()> when_enqueued = nullptr;   // at the call, or at each launch of the graph
   CUstream awaited = nullptr;
   uint64_t awaited_position = 0;
 };

@@ -54,6 +54,7 @@ CUresult enqueue(CUstream stream, Operation operation) {
     stream->capture->operations.push_back(std::move(operation));
     return CUDA_SUCCESS;
   }
+  if (operation.when_enqueued) operation.when_enqueued();
   stream->queue.push_back(std::move(operation));
   stream->enqueued++;
   return CUDA_SUCCESS;
@@ -126,7 +127,7 @@ API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
   if (!event->stream) return CUDA_SUCCESS;
   if (stream->capture && event->capture == stream->capture) return CUDA_SUCCESS;   // one stream: the order is there
   if (stream->capture) return capture_error(stream, CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "a wait for an event outside of the capture");
-  Operation wait{"cuStreamWaitEvent", [](CUstream) { return CUDA_SUCCESS; }, event->stream, event->position};
+  Operation wait{"cuStreamWaitEvent", [](CUstream) { return CUDA_SUCCESS; }, nullptr, event->stream, event->position};
   return enqueue(stream, std::move(wait));
 }
 

@@ -231,6 +231,24 @@ fn a_graph_reads_its_inputs_when_it_is_replayed() {
 }
 
 #[test]
+fn a_result_of_a_graph_is_not_there_before_the_wait() {
+    let Some(card) = Card::open(0) else { return };
+    let (result, at) = (pinned(4), card.upload(&[5.0f32; 4]));
+    let graph = capture(&card, || {
+        // SAFETY: pinned memory stays for the life of the process.
+        let status = unsafe { sys::cuMemcpyDtoHAsync_v2(result.as_mut_ptr().cast(), at, 16, card.stream) };
+        assert_eq!(status, SUCCESS);
+    })
+    .expect("a capture");
+    for _ in 0..2 {
+        replay(&card, graph);
+        assert_ne!(result, [5.0; 4]);
+        assert_eq!(card.wait(), SUCCESS);
+        assert_eq!(result, [5.0; 4]);
+    }
+}
+
+#[test]
 fn a_graph_replayed_with_a_stale_pad_row_writes_that_row() {
     each_order(|card| {
         card.function("write_slots");

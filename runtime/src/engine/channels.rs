@@ -2,8 +2,8 @@
 //!
 //! Owns what goes through them. Must not know how requests are computed.
 
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -39,4 +39,15 @@ pub(super) struct Channels {
     pub(super) intake: Receiver<Vec<Submission>>,
     pub(super) gauge: Arc<LoadGauge>,
     pub(super) phase: watch::Sender<Phase>,
+    /// Set before the phase is [`Phase::Dead`].
+    pub(super) death: Arc<OnceLock<Death>>,
+}
+
+/// Why an engine died.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// What failed, with its causes.
+    pub reason: String,
+    /// Whether the device failed, and not the program.
+    pub is_of_device: bool,
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
+use crds::failure::chain;
 use rayon::ThreadPool;
 
-use super::channels::{Channels, Phase, Submission};
+use super::channels::{Channels, Death, Phase, Submission};
 use super::config::Limits;
 use super::draw::{DrawPlan, Drawing, Outcome, guided, late_inputs, score};
 use super::philox::{halves, philox4x32};
@@ -67,6 +68,12 @@ enum Fatal {
     Panic(String),
 }
 
+impl Fatal {
+    fn is_of_device(&self) -> bool {
+        matches!(self, Fatal::Forward(StepError::Kernel(error)) if error.is_of_device())
+    }
+}
+
 impl EngineThread {
     pub(super) fn new(
         model: Box<dyn Forward + Send>,
@@ -100,6 +107,11 @@ impl EngineThread {
             }
             Err(fatal) => {
                 tracing::error!(error = &fatal as &dyn std::error::Error, "the engine is dead");
+                let death = Death {
+                    reason: chain(&fatal),
+                    is_of_device: fatal.is_of_device(),
+                };
+                self.channels.death.get_or_init(|| death);
                 self.channels.phase.send_replace(Phase::Dead);
                 self.fail_all();
             }

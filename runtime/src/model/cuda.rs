@@ -12,6 +12,8 @@ mod step;
 mod weights;
 mod workspace;
 
+use std::collections::VecDeque;
+
 use kernels::cuda::Gpu;
 use kernels::{DType, KernelError};
 
@@ -260,7 +262,7 @@ impl Cuda {
         };
         let width = self.program.buffer(self.program.output).width;
         let logits = output.view().range(0..step.n_logits * width);
-        let own = std::mem::take(&mut step.own);
+        let own: Vec<OwnDraw> = std::mem::take(&mut step.own);
         step.enqueued = Some(sampling.enqueue(&self.gpu, &own, (inputs, logits))?);
         Ok(())
     }

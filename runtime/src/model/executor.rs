@@ -59,7 +59,7 @@ impl Parts<'_> {
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(gpu) => {
-                let place = cuda::OnDevice(gpu.clone());
+                let place = cuda::OnDevice::new(gpu, source.n_threads())?;
                 let (matrices, vectors) = self.context.enter(|| source.weights(list, &place))?;
                 let weights = cuda::Weights { matrices, vectors };
                 let dtype = weights.dtype(self.tokens);

@@ -129,7 +129,7 @@ impl Model {
             TaskSpec::Embed | TaskSpec::Classify(_) => trained_len(dir)?,
         };
         let max_model_len = max_model_len(spec.context_len, trained_len, options.max_model_len)?;
-        let context = CpuContext::new(options.n_threads.unwrap_or_else(available_threads))?;
+
         let (network, list) = spec.numbered();
         let source = Source {
             dir,
@@ -137,6 +137,7 @@ impl Model {
             options,
             progress,
         };
+        let context = CpuContext::new(source.n_threads())?;
         let layout = KvLayout::of(&network);
         let program = lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind);
         let parts = Parts {
@@ -442,9 +443,4 @@ pub(super) fn max_model_len(
         Some(asked) if (1..=limit).contains(&asked) => Ok(asked),
         Some(asked) => Err(ModelError::MaxModelLen { asked, limit }),
     }
-}
-
-/// Threads that this process may use; one if the system reports none.
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

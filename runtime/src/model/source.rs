@@ -35,6 +35,11 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// Threads that load.
+    pub(super) fn n_threads(&self) -> usize {
+        self.options.n_threads.unwrap_or_else(available_threads)
+    }
+
     /// Puts the weights of a description into their place: from the checkpoint's files, or made up.
     pub(super) fn weights<P: Place>(
         &self,
@@ -48,4 +53,9 @@ impl Source<'_> {
         let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
         Loader::new(&checkpoint, dtype, self.progress).load_into(list, place)
     }
+}
+
+/// Threads that this process may use; one if the system reports none.
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 use crate::fixture::{PATIENCE, tiny, tiny_folder, until};
 
 /// A process of the binary; it ends with the test.
-struct Process {
-    child: Child,
-    address: String,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: String,
     log: Arc<Mutex<String>>,
 }
 
 impl Process {
     /// At an address of this machine that nobody else has.
-    fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         Self::start_with(flags, &[])
     }
 
-    fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let host = format!("127.{high}.{low}.{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -64,11 +64,11 @@ impl Process {
         }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    async fn logged(&self, text: &str) {
+    pub(crate) async fn logged(&self, text: &str) {
         until(text, || self.log().contains(text)).await;
     }
 }
@@ -80,7 +80,7 @@ impl Drop for Process {
     }
 }
 
-fn client() -> reqwest::ClientBuilder {
+pub(crate) fn client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy().timeout(PATIENCE)
 }
 

@@ -200,7 +200,7 @@ pub(crate) fn with(mut body: Value, extra: Value) -> Value {
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let waiting = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -7,6 +7,8 @@ mod binary;
 mod cache;
 #[path = "../oracle/fixture.rs"]
 mod checkpoint;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod documents;
 mod errors;
 mod faults;

@@ -51,6 +51,10 @@ type Seen = Arc<Mutex<BTreeMap<usize, Vec<f32>>>>;
 /// Keeps the logits after each prompt that a step completes.
 fn keep(seen: &Seen, batch: &Batch, output: &StepOutput) {
     let mut seen = seen.lock().unwrap();
+    // A model that draws for itself keeps the logits.
+    if output.logits.values.is_empty() {
+        return;
+    }
     for (idx, &at) in batch.logits_at.iter().enumerate() {
         let is_last = |row: &&BatchRow| {
             row.query_start + row.query_len - 1 == at as usize && row.context_len == row.prompt_len
@@ -75,7 +79,7 @@ pub(crate) struct Serving {
 /// What became of a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
-    /// Logits after the prompt.
+    /// Logits after the prompt, if the engine sees any.
     pub(crate) logits: Vec<f32>,
     /// Greedy tokens.
     pub(crate) tokens: Vec<u32>,
@@ -146,7 +150,7 @@ impl Serving {
             let tokens: Vec<Vec<u32>> = tickets.into_iter().map(|ticket| self.tokens(ticket)).collect();
             let seen = self.seen.lock().unwrap();
             answers.extend(tokens.into_iter().zip(prompts).map(|(tokens, prompt)| Answer {
-                logits: seen[&prompt.len()].clone(),
+                logits: seen.get(&prompt.len()).cloned().unwrap_or_default(),
                 tokens,
             }));
         }
@@ -172,8 +176,14 @@ impl Serving {
 
     /// `n` greedy answers of one prompt.
     pub(crate) fn branches(&self, prompt: &[u32], (n, n_tokens): (usize, usize)) -> Vec<Vec<u32>> {
-        let tickets = self.engine.submit(vec![greedy(prompt, (n, n_tokens))]).unwrap();
-        assert_eq!(tickets.len(), n);
+        let answers = self.answers(vec![greedy(prompt, (n, n_tokens))]);
+        assert_eq!(answers.len(), n);
+        answers
+    }
+
+    /// The tokens of the answers to requests that are served together.
+    pub(crate) fn answers(&self, requests: Vec<GenerateRequest>) -> Vec<Vec<u32>> {
+        let tickets = self.engine.submit(requests).unwrap();
         tickets.into_iter().map(|ticket| self.tokens(ticket)).collect()
     }
 
@@ -213,7 +223,7 @@ impl Serving {
 }
 
 /// A request for `n` answers of exactly `n_tokens` tokens.
-fn greedy(prompt: &[u32], (n, n_tokens): (usize, usize)) -> GenerateRequest {
+pub(crate) fn greedy(prompt: &[u32], (n, n_tokens): (usize, usize)) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt.to_vec().into(),
         n,

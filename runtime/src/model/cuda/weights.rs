@@ -1,6 +1,8 @@
 //! Weights on the device.
 
-use kernels::cuda::{DeviceBuffer, Gpu, View};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kernels::cuda::{DeviceBuffer, Gpu, PinnedBuffer, View};
 use kernels::gpu::Matrix;
 use kernels::{DType, KernelError};
 
@@ -24,35 +26,76 @@ pub(in crate::model) struct DeviceLinear {
     _memory: DeviceBuffer<u8>,
 }
 
-/// The memory of a device, as the place of weights that are loaded.
-pub(in crate::model) struct OnDevice(pub(in crate::model) Gpu);
+/// The memory of a device, as the place of weights that are loaded by several threads. Each copies its pieces through
+/// pinned memory, so that the host reads the next piece while the device takes one.
+pub(in crate::model) struct OnDevice {
+    gpu: Gpu,
+    /// Slots that no thread has at present.
+    slots: Mutex<Vec<PinnedBuffer<u8>>>,
+}
+
+/// Bytes of a slot.
+const SLOT_BYTES: usize = 16 << 20;
+
+impl OnDevice {
+    /// The memory of a device for weights that `n_threads` threads load.
+    ///
+    /// # Errors
+    /// The host has no memory for the slots.
+    pub(in crate::model) fn new(gpu: &Gpu, n_threads: usize) -> Result<OnDevice, KernelError> {
+        // A thread fills one slot while the device reads the other.
+        let slots = (0..2 * n_threads).map(|_| gpu.alloc_pinned(SLOT_BYTES));
+        Ok(OnDevice {
+            gpu: gpu.clone(),
+            slots: Mutex::new(slots.collect::<Result<_, _>>()?),
+        })
+    }
+
+    /// Copies bytes; the copy of the last piece may still run.
+    fn copy(&self, bytes: &[u8], to: View<u8>) -> Result<(), KernelError> {
+        for (idx, piece) in bytes.chunks(SLOT_BYTES).enumerate() {
+            let to = to.range(idx * SLOT_BYTES..idx * SLOT_BYTES + piece.len());
+            let free = self.lock().pop();
+            let Some(mut slot) = free else {
+                self.gpu.upload(piece, to)?;
+                continue;
+            };
+            slot.as_mut_slice()?[..piece.len()].copy_from_slice(piece);
+            self.gpu.upload_pinned(&slot, 0..piece.len(), to)?;
+            // The one that was used last is taken last, when its copy is done.
+            self.lock().insert(0, slot);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PinnedBuffer<u8>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn upload(&self, linear: &Linear) -> Result<DeviceLinear, KernelError> {
+        let weight = &linear.weight;
+        let bytes = weight.stored_bytes();
+        let memory = self.gpu.alloc(bytes.len())?;
+        self.copy(bytes, memory.view())?;
+        let bias = linear.bias.as_deref().map(|bias| upload_vector(&self.gpu, bias));
+        Ok(DeviceLinear {
+            matrix: Matrix::new(memory.view(), weight.dtype(), (weight.n_rows(), weight.n_cols()))?,
+            bias: bias.transpose()?,
+            _memory: memory,
+        })
+    }
+}
 
 impl Place for OnDevice {
     type Matrix = DeviceLinear;
     type Vector = DeviceBuffer<f32>;
 
     fn matrix(&self, linear: Linear) -> Result<DeviceLinear, ModelError> {
-        Ok(DeviceLinear::upload(&self.0, &linear)?)
+        Ok(self.upload(&linear)?)
     }
 
     fn vector(&self, vector: Vec<f32>) -> Result<DeviceBuffer<f32>, ModelError> {
-        Ok(upload_vector(&self.0, &vector)?)
-    }
-}
-
-impl DeviceLinear {
-    /// A copy of a weight of the host.
-    ///
-    /// # Errors
-    /// The device has no memory for it, or fails.
-    fn upload(gpu: &Gpu, linear: &Linear) -> Result<DeviceLinear, KernelError> {
-        let (memory, matrix) = Matrix::upload(gpu, &linear.weight)?;
-        let bias = linear.bias.as_deref().map(|bias| upload_vector(gpu, bias));
-        Ok(DeviceLinear {
-            matrix,
-            bias: bias.transpose()?,
-            _memory: memory,
-        })
+        Ok(upload_vector(&self.gpu, &vector)?)
     }
 }
 
