@@ -141,7 +141,7 @@ fn fill_with_numbers(gpu: &Gpu, to: View<u8>) -> Result<(), CudaError> {
             (state >> 16) as u16 & 0x807f | 0x3f00
         })
         .collect();
-    let numbers = bytemuck::cast_slice(&numbers);
+    let numbers: &[u8] = bytemuck::cast_slice(&numbers);
     for at in (0..to.len()).step_by(NUMBERS_BYTES) {
         let part = to.range(at..(at + NUMBERS_BYTES).min(to.len()));
         gpu.upload(&numbers[..part.len()], part)?;
@@ -151,7 +151,7 @@ fn fill_with_numbers(gpu: &Gpu, to: View<u8>) -> Result<(), CudaError> {
 
 /// Seconds of a replay: the median of several runs, each of which is long beside the time that a wait takes.
 fn median(gpu: &Gpu, graph: &Graph) -> Result<f64, CudaError> {
-    let run = |n_replays: usize| {
+    let run = |n_replays: usize| -> Result<f64, CudaError> {
         gpu.synchronize()?;
         let begun = Instant::now();
         for _ in 0..n_replays {
