@@ -243,7 +243,8 @@ API int cublasLtMatmulAlgoCheck(void* handle, Operation* op, Matrix* a, Matrix* 
   return kSuccess;
 }
 
-API int cublasLtMatmulAlgoGetHeuristic(void* handle, Operation* op, Matrix* a, Matrix* b, Matrix* c, Matrix* d, Preference*, int requested, Heuristic* results, int* found) {
+API int cublasLtMatmulAlgoGetHeuristic(void* handle, Operation* op, Matrix* a, Matrix* b, Matrix* c, Matrix* d, Preference*, int requested,
+                                       Heuristic* results, int* found) {
   *found = 0;
   if (!handle) return kNotInitialized;
   if (requested < 1) return kInvalidValue;
@@ -261,8 +262,10 @@ API int cublasLtMatmul(void* handle, Operation* op, const void* alpha, const voi
   if (!handle) return kNotInitialized;
   if (!algorithm || !algorithm->is_set) return kInvalidValue;
   if (int status = check(*op, {a_layout, b_layout, c_layout, d_layout}, &sizes)) return status;
-  auto job = std::make_unique<Job>(Job{*op, *a_layout, *b_layout, *c_layout, *d_layout, static_cast<const char*>(a), static_cast<const char*>(b),
-                                       static_cast<const char*>(c), static_cast<char*>(d), *static_cast<const float*>(alpha), *static_cast<const float*>(beta), sizes});
+  auto bytes = [](const void* data) { return static_cast<const char*>(data); };
+  auto factor = [](const void* value) { return *static_cast<const float*>(value); };
+  auto job = std::make_unique<Job>(Job{*op, *a_layout, *b_layout, *c_layout, *d_layout, bytes(a), bytes(b), bytes(c), static_cast<char*>(d), factor(alpha),
+                                       factor(beta), sizes});
   auto release = [](void* data) { delete static_cast<Job*>(data); };
   return standin::standin_enqueue(stream, "cublasLtMatmul", run, job.release(), release) ? kExecutionFailed : kSuccess;
 }

@@ -25,13 +25,23 @@ struct ThreadCopy {
   std::vector<char> staged;
 };
 
+enum class Type : uint8_t { Bf16, F16 };
+enum class Order : uint8_t { Plain, Transposed };
+
+// An operand of wgmma in shared memory.
+struct Tile {
+  uint64_t descriptor;
+  Order order;
+  Type type;
+};
+
 // A wgmma that has not been waited for. Accumulators hold NaN until then.
 struct Product {
   int group;
   float* sums;
   unsigned n_sums;
-  uint64_t a_tile, b_tile;
-  bool a_in_registers, a_transposed, b_transposed, is_half, adds;
+  Tile a_tile, b_tile;
+  bool a_in_registers, adds;
   uint32_t a[4];              // its registers of A
   std::vector<float> a_rows;  // the two rows of A of this thread when A is in registers
   std::vector<float> saved;   // the accumulators' values, kept by the first product in flight on them

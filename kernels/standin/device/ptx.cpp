@@ -28,7 +28,7 @@ float half(uint16_t bits) {
   return value;
 }
 
-float widen(uint16_t bits, bool is_half) { return is_half ? half(bits) : bfloat(bits); }
+float widen(uint16_t bits, Type type) { return type == Type::F16 ? half(bits) : bfloat(bits); }
 
 uint16_t half_of_word(uint32_t word, int index) { return uint16_t(word >> (16 * index)); }
 
@@ -179,22 +179,23 @@ void finish(const ThreadCopy& copy) {
 
 // ---- wgmma ----
 
-// Element (row, k) of an operand tile in shared memory, by its matrix descriptor.
-float tile_element(uint64_t descriptor, unsigned row, unsigned k, bool transposed, bool is_half) {
+// Element (row, k) of an operand, by its matrix descriptor.
+float tile_element(const Tile& tile, unsigned row, unsigned k) {
+  uint64_t descriptor = tile.descriptor;
   uintptr_t start = (descriptor & 0x3fff) << 4;
   uintptr_t leading = (descriptor >> 16 & 0x3fff) << 4;
   uintptr_t stride = (descriptor >> 32 & 0x3fff) << 4;
   int mode = descriptor >> 62;
   unsigned span = mode == 1 ? 128 : mode == 2 ? 64 : mode == 3 ? 32 : 16;   // bytes of a row of the swizzle atom
   uintptr_t offset;
-  if (transposed) offset = start + row * 2 / span * leading + k / 8 * stride + k % 8 * span + row * 2 % span;
+  if (tile.order == Order::Transposed) offset = start + row * 2 / span * leading + k / 8 * stride + k % 8 * span + row * 2 % span;
   else if (mode == 0) offset = start + row / 8 * stride + k / 8 * leading + row % 8 * 16 + k % 8 * 2;
   else offset = start + row / 8 * stride + row % 8 * span + k * 2;
   offset = swizzled(offset, mode);
   if (offset + 2 > async_view.size()) fail(700, "wgmma: the tile ends behind dynamic shared memory");
   uint16_t bits;
   memcpy(&bits, async_view.data() + offset, sizeof bits);
-  return widen(bits, is_half);
+  return widen(bits, tile.type);
 }
 
 // The two rows of A that this thread's accumulators belong to.
@@ -202,7 +203,7 @@ void load_a(const Product& product, float (&a)[2][16]) {
   unsigned lane = block.lane(), row = block.warp() % 4 * 16 + lane / 4;
   for (unsigned k = 0; k < 16; k++) {
     for (unsigned upper = 0; upper < 2; upper++) {
-      if (!product.a_in_registers) a[upper][k] = tile_element(product.a_tile, row + upper * 8, k, product.a_transposed, product.is_half);
+      if (!product.a_in_registers) a[upper][k] = tile_element(product.a_tile, row + upper * 8, k);
     }
   }
 }
@@ -214,7 +215,7 @@ void gather_a(const Product& product, float (&a)[2][16]) {
     for (unsigned upper = 0; upper < 2; upper++) {
       struct Words { uint32_t word[4]; };
       auto words = lane_value<Words>(first + k % 8 / 2);
-      a[upper][k] = widen(half_of_word(words.word[upper + k / 8 * 2], k % 2), product.is_half);
+      a[upper][k] = widen(half_of_word(words.word[upper + k / 8 * 2], k % 2), product.b_tile.type);
     }
   }
 }
@@ -223,7 +224,7 @@ void compute(Product& product, const float (&a)[2][16]) {
   for (unsigned column = 0; column < product.n_sums / 2; column++) {
     unsigned n = column / 2 * 8 + block.lane() % 4 * 2 + column % 2;
     float b[16];
-    for (unsigned k = 0; k < 16; k++) b[k] = tile_element(product.b_tile, n, k, product.b_transposed, product.is_half);
+    for (unsigned k = 0; k < 16; k++) b[k] = tile_element(product.b_tile, n, k);
     for (unsigned upper = 0; upper < 2; upper++) {
       float& sum = product.sums[column / 2 * 4 + upper * 2 + column % 2];
       float total = product.adds ? sum : 0.0f;
@@ -281,12 +282,12 @@ void grid_trigger() {
   if (!block.current->waited_for_grid) *block.launch->triggers_before_wait = true;
 }
 
-void load_matrix(uint32_t* registers, unsigned n, const void* row, bool transposed) {
+void load_matrix(uint32_t* registers, unsigned n, const void* row, Order order) {
   check_aligned(row, 16, "ldmatrix");
   share_in_warp(~0u, static_cast<const char*>(row));
   unsigned lane = block.lane();
   for (unsigned i = 0; i < n; i++) {
-    if (!transposed) {
+    if (order == Order::Plain) {
       memcpy(&registers[i], lane_value<const char*>(i * 8 + lane / 4) + lane % 4 * 4, 4);
       continue;
     }
@@ -302,16 +303,16 @@ struct Operands { uint32_t a[4], b[2]; };
 struct Matrices { float a[16][16], b[8][16]; };   // rows of a, columns of b
 
 // From the registers of all lanes: lane l holds pairs along k of row l / 4 and of column l / 4.
-Matrices gather_operands(bool is_half) {
+Matrices gather_operands(Type type) {
   Matrices m;
   for (unsigned lane = 0; lane < kWarp; lane++) {
     auto of_lane = lane_value<Operands>(lane);
     unsigned line = lane / 4, k = lane % 4 * 2;
     for (unsigned i = 0; i < 4; i++) {
-      for (unsigned j = 0; j < 2; j++) m.a[line + i % 2 * 8][k + i / 2 * 8 + j] = widen(half_of_word(of_lane.a[i], j), is_half);
+      for (unsigned j = 0; j < 2; j++) m.a[line + i % 2 * 8][k + i / 2 * 8 + j] = widen(half_of_word(of_lane.a[i], j), type);
     }
     for (unsigned i = 0; i < 2; i++) {
-      for (unsigned j = 0; j < 2; j++) m.b[line][k + i * 8 + j] = widen(half_of_word(of_lane.b[i], j), is_half);
+      for (unsigned j = 0; j < 2; j++) m.b[line][k + i * 8 + j] = widen(half_of_word(of_lane.b[i], j), type);
     }
   }
   return m;
@@ -319,12 +320,12 @@ Matrices gather_operands(bool is_half) {
 
 }  // namespace
 
-void multiply_16816(float* sums, const uint32_t* a, const uint32_t* b, bool is_half) {
+void multiply_16816(float* sums, const uint32_t* a, const uint32_t* b, Type type) {
   Operands mine;
   memcpy(mine.a, a, sizeof mine.a);
   memcpy(mine.b, b, sizeof mine.b);
   share_in_warp(~0u, mine);
-  const Matrices& m = once_in_warp<Matrices>([is_half] { return gather_operands(is_half); });
+  const Matrices& m = once_in_warp<Matrices>([type] { return gather_operands(type); });
   unsigned row = block.lane() / 4, column = block.lane() % 4 * 2;
   for (unsigned i = 0; i < 4; i++) {
     float total = sums[i];

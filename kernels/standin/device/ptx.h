@@ -13,8 +13,8 @@ void require(unsigned capability, const char* what);
 void grid_wait();
 void grid_trigger();
 
-void load_matrix(uint32_t* registers, unsigned n, const void* row, bool transposed);
-void multiply_16816(float* sums, const uint32_t* a, const uint32_t* b, bool is_half);
+void load_matrix(uint32_t* registers, unsigned n, const void* row, Order order);
+void multiply_16816(float* sums, const uint32_t* a, const uint32_t* b, Type type);
 
 void copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
 void commit_copies();
@@ -42,15 +42,21 @@ void arrive_named(unsigned id, unsigned n_threads);
 inline void gdc_wait() { emu::grid_wait(); }
 inline void gdc_trigger() { emu::grid_trigger(); }
 
-inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) { emu::load_matrix(r, 4, row, false); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) { emu::load_matrix(r, 4, row, true); }
-inline void ldmatrix_x2(uint32_t (&r)[2], const void* row) { emu::load_matrix(r, 2, row, false); }
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) { emu::load_matrix(r, 2, row, true); }
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) { emu::load_matrix(r, 4, row, emu::Order::Plain); }
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) { emu::load_matrix(r, 4, row, emu::Order::Transposed); }
+inline void ldmatrix_x2(uint32_t (&r)[2], const void* row) { emu::load_matrix(r, 2, row, emu::Order::Plain); }
+inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) { emu::load_matrix(r, 2, row, emu::Order::Transposed); }
+
+namespace emu {
+template <class T>
+constexpr Type type_of = std::is_same_v<T, __half> ? Type::F16 : Type::Bf16;
+constexpr Order order_of(int is_transposed) { return is_transposed ? Order::Transposed : Order::Plain; }
+}  // namespace emu
 
 template <class T>
 void mma16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   uint32_t b[2] = {b0, b1};
-  emu::multiply_16816(d, a, b, std::is_same_v<T, __half>);
+  emu::multiply_16816(d, a, b, emu::type_of<T>);
 }
 
 inline void cp_async16(void* to, const void* from) { emu::copy_async(to, from, 16, 16); }
@@ -72,12 +78,16 @@ inline void bulk_load(void* to, const void* from, unsigned bytes, uint64_t* bar,
 inline void tma_load_2d(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y, uint64_t) { emu::load_tile(to, map, bar, {x, y}); }
 inline void tma_load_3d(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y, int z, uint64_t) { emu::load_tile(to, map, bar, {x, y, z}); }
 inline void tma_load_4d(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y, int z, int w, uint64_t) { emu::load_tile(to, map, bar, {x, y, z, w}); }
-inline void tma_load_5d(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y, int z, int w, int v, uint64_t) { emu::load_tile(to, map, bar, {x, y, z, w, v}); }
+inline void tma_load_5d(void* to, const CUtensorMap* map, uint64_t* bar, int x, int y, int z, int w, int v, uint64_t) {
+  emu::load_tile(to, map, bar, {x, y, z, w, v});
+}
 inline void tma_prefetch_map(const CUtensorMap*) {}
 inline void fence_async() { emu::fence_async_proxy(); }
 
 inline uint64_t desc_k_major(const void* tile) { return emu::tile_descriptor(tile, 16, 1024); }
-inline uint64_t desc_mn_major(const void* tile, unsigned leading_bytes, unsigned stride_bytes) { return emu::tile_descriptor(tile, leading_bytes, stride_bytes); }
+inline uint64_t desc_mn_major(const void* tile, unsigned leading_bytes, unsigned stride_bytes) {
+  return emu::tile_descriptor(tile, leading_bytes, stride_bytes);
+}
 inline void wgmma_fence() { emu::fence_products(); }
 inline void wgmma_commit() { emu::commit_products(); }
 template <int N>
@@ -85,15 +95,17 @@ void wgmma_wait() { emu::wait_products(N); }
 template <class T, int TransA, int TransB, size_t C>
 void wgmma(float (&d)[C], uint64_t a, uint64_t b, int adds) {
   emu::Product product{};
-  product.sums = d, product.n_sums = C, product.a_tile = a, product.b_tile = b, product.adds = adds;
-  product.a_transposed = TransA, product.b_transposed = TransB, product.is_half = std::is_same_v<T, __half>;
+  product.sums = d, product.n_sums = C, product.adds = adds;
+  product.a_tile = {a, emu::order_of(TransA), emu::type_of<T>};
+  product.b_tile = {b, emu::order_of(TransB), emu::type_of<T>};
   emu::begin_product(product);
 }
 template <class T, int TransB, size_t C>
 void wgmma(float (&d)[C], const uint32_t (&a)[4], uint64_t b, int adds) {
   emu::Product product{};
-  product.sums = d, product.n_sums = C, product.b_tile = b, product.adds = adds;
-  product.a_in_registers = true, product.b_transposed = TransB, product.is_half = std::is_same_v<T, __half>;
+  product.sums = d, product.n_sums = C, product.adds = adds;
+  product.a_in_registers = true;
+  product.b_tile = {b, emu::order_of(TransB), emu::type_of<T>};
   memcpy(product.a, a, sizeof product.a);
   emu::begin_product(product);
 }

@@ -25,10 +25,10 @@ void (*locate)(Where*);   // set while a kernel runs
 timer_t watchdog;
 pid_t watchdog_thread;
 bool is_watched;
-struct sigaction previous_segv, previous_bus, previous_ill, previous_fpe;
+struct sigaction previous_actions[NSIG];
 
 void pass_on(int signal_number, siginfo_t* info, void* user) {
-  struct sigaction& previous = signal_number == SIGBUS ? previous_bus : signal_number == SIGILL ? previous_ill : signal_number == SIGFPE ? previous_fpe : previous_segv;
+  const struct sigaction& previous = previous_actions[signal_number];
   if (previous.sa_flags & SA_SIGINFO) previous.sa_sigaction(signal_number, info, user);
   else signal(signal_number, SIG_DFL);
 }
@@ -42,7 +42,7 @@ void on_memory_fault(int signal_number, siginfo_t* info, void* user) {
     report(nullptr, "host code touches device memory at 0x%lx: %s", address, describe_address(address).c_str());
     _exit(98);
   }
-  if (open_on_fault(address, is_write)) return;
+  if (open_on_fault(address, is_write ? Access::Write : Access::Read)) return;
   char text[400];
   const char* action = is_write ? "writes" : "reads";
   if (is_write && recording == Recording::WritesForbidden && find_allocation(address)) action = "before gdc_wait writes";
@@ -94,11 +94,9 @@ void install_handlers() {
   struct sigaction action{};
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   action.sa_sigaction = on_memory_fault;
-  sigaction(SIGSEGV, &action, &previous_segv);
-  sigaction(SIGBUS, &action, &previous_bus);
+  for (int number : {SIGSEGV, SIGBUS}) sigaction(number, &action, &previous_actions[number]);
   action.sa_sigaction = on_bad_instruction;
-  sigaction(SIGILL, &action, &previous_ill);
-  sigaction(SIGFPE, &action, &previous_fpe);
+  for (int number : {SIGILL, SIGFPE}) sigaction(number, &action, &previous_actions[number]);
   action.sa_sigaction = on_watchdog;
   sigaction(kWatchdogSignal, &action, nullptr);
 }

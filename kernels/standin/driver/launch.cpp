@@ -77,7 +77,8 @@ CUresult load_module(Module** module, const void* image) {
   auto loaded = std::make_unique<Module>();
   if (CUresult code = open_library(is_planted ? text + strlen(kMark) : default_library(), &loaded->library)) return code;
   if (!is_planted && build_id_of(text) != loaded->library.build_id) {
-    report(&device_of(current_context), "the program was built with the kernels %s, the stand-in with %s", build_id_of(text).c_str(), loaded->library.build_id.c_str());
+    report(&device_of(current_context), "the program was built with the kernels %s, the stand-in with %s", build_id_of(text).c_str(),
+           loaded->library.build_id.c_str());
     return CUDA_ERROR_INVALID_IMAGE;
   }
   *module = loaded.release();

@@ -33,7 +33,8 @@ void record(uint64_t address, size_t bytes) {
   recorded->before.emplace(address, std::vector<char>(chunk, chunk + bytes));
 }
 
-void open_chunk(Allocation& a, size_t index, bool for_write) {
+void open_chunk(Allocation& a, size_t index, Access access) {
+  bool for_write = access == Access::Write;
   uint64_t address = chunk_address(a, index);
   size_t bytes = chunk_bytes(a, index);
   if (a.chunks[index] == Chunk::Untouched) {
@@ -212,19 +213,20 @@ void close_chunks() {
 }
 
 // Answers a fault. False: the access is not allowed.
-bool open_on_fault(uint64_t address, bool is_write) {
+bool open_on_fault(uint64_t address, Access access) {
+  bool is_write = access == Access::Write;
   Allocation* a = find_allocation(address);
   if (!a || a->is_freed || address < a->low) return false;
   if (is_write && recording == Recording::WritesForbidden) return false;
   size_t index = (address - a->low) / kChunk;
   if (a->chunks[index] == Chunk::Open || (a->chunks[index] == Chunk::Clean && !is_write)) return false;
-  open_chunk(*a, index, is_write);
+  open_chunk(*a, index, access);
   return true;
 }
 
 void open_range(uint64_t address, size_t bytes) {
   Allocation& a = *find_allocation(address);
-  for (size_t i = (address - a.low) / kChunk; i <= (address + bytes - 1 - a.low) / kChunk; i++) open_chunk(a, i, true);
+  for (size_t i = (address - a.low) / kChunk; i <= (address + bytes - 1 - a.low) / kChunk; i++) open_chunk(a, i, Access::Write);
 }
 
 void begin_kernel(Writes& writes, bool overlaps) {

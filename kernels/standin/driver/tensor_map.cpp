@@ -46,7 +46,9 @@ API CUresult cuTensorMapEncodeTiled(CUtensorMap* out, CUtensorMapDataType type, 
     standin::report(nullptr, "cuTensorMapEncodeTiled: %s", reason);
     return CUDA_ERROR_INVALID_VALUE;
   };
-  if (rank < 1 || rank > 5 || !bytes || mode < 0 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE) return refuse("this rank, type, swizzle or interleave is not emulated");
+  if (rank < 1 || rank > 5 || !bytes || mode < 0 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE) {
+    return refuse("this rank, type, swizzle or interleave is not emulated");
+  }
   if (reinterpret_cast<uint64_t>(base) % 16) return refuse("the address is not a multiple of 16");
   TensorMap map{0x544d4150, uint8_t(rank), uint8_t(bytes), uint8_t(mode), 0, reinterpret_cast<uint64_t>(base), {}, {}, {}};
   for (unsigned d = 0; d < rank; d++) {
