@@ -166,13 +166,12 @@ async fn a_request_in_the_background_gives_way() {
             gate.send(()).unwrap();
         }
         assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
-        // Of two clients: the second request of one would come in a later turn itself.
-        let of_other = |client: u8| GenerateRequest {
+        let of_client = |client: u8| GenerateRequest {
             client: Client::Key([client; 32]),
             ..endless(1)
         };
-        let mut others = engine.submit(vec![of_other(1)]).unwrap();
-        others.extend(engine.submit(vec![of_other(2)]).unwrap());
+        let mut others = engine.submit(vec![of_client(1)]).unwrap();
+        others.extend(engine.submit(vec![of_client(2)]).unwrap());
         drop(gate);
         let mut last_ended_at = None;
         for ticket in others.iter_mut().chain(&mut tickets) {
