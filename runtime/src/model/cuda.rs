@@ -54,6 +54,15 @@ pub(super) struct Cuda {
     previous: Vec<u32>,
 }
 
+/// A program and its weights, and how the cache will keep what it computes.
+pub(super) struct Loaded {
+    pub(super) program: Program,
+    pub(super) weights: Weights,
+    pub(super) layout: KvLayout,
+    /// How keys and values are stored.
+    pub(super) cache_dtype: DType,
+}
+
 /// Steps in flight at most.
 pub(super) const DEPTH: usize = 2;
 
@@ -83,17 +92,22 @@ impl std::fmt::Debug for Cuda {
 }
 
 impl Cuda {
-    /// An executor without a cache, which keeps keys and values in `cache_dtype`.
+    /// An executor without a cache.
     ///
     /// # Errors
     /// The device has no memory for it, or fails.
     pub(super) fn new(
         gpu: Gpu,
-        (program, weights): (Program, Weights),
-        (layout, cache_dtype): (KvLayout, DType),
+        loaded: Loaded,
         ropes: &[RopeSpec],
         mode: GraphMode,
     ) -> Result<Cuda, KernelError> {
+        let Loaded {
+            program,
+            weights,
+            layout,
+            cache_dtype,
+        } = loaded;
         let inputs = Inputs::new(&program, ropes);
         let operands = Operands::new(&gpu, &program, &weights)?;
         let needs = Needs {
