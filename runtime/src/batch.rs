@@ -191,8 +191,8 @@ pub enum StepError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An op refused its operands: a bug of the model.
-    #[error("a kernel refused its operands")]
+    /// An op refused its operands, which is a bug of the model, or its device failed.
+    #[error("an op of the model failed")]
     Kernel(#[from] KernelError),
 }
 

@@ -110,7 +110,7 @@ fn every_embedding_model_and_cross_encoder_agrees() {
         let request = |prompt: &Prompt| PoolRequest {
             prompt: prompt.ids.clone().into(),
             token_types: prompt.token_type_ids.clone(),
-            cache_salt: 0,
+            ..PoolRequest::default()
         };
         let serving = Serving::with(dir, ALONE, self::options(GraphMode::Eager).unwrap());
         let vectors = serving.pool(reference.prompts.iter().map(request).collect());

@@ -54,6 +54,15 @@ pub(super) struct Cuda {
     previous: Vec<u32>,
 }
 
+/// A program and its weights, and how the cache will keep what it computes.
+pub(super) struct Loaded {
+    pub(super) program: Program,
+    pub(super) weights: Weights,
+    pub(super) layout: KvLayout,
+    /// How keys and values are stored.
+    pub(super) cache_dtype: DType,
+}
+
 /// Steps in flight at most.
 pub(super) const DEPTH: usize = 2;
 
@@ -83,17 +92,22 @@ impl std::fmt::Debug for Cuda {
 }
 
 impl Cuda {
-    /// An executor without a cache, which keeps keys and values in `cache_dtype`.
+    /// An executor without a cache.
     ///
     /// # Errors
     /// The device has no memory for it, or fails.
     pub(super) fn new(
         gpu: Gpu,
-        (program, weights): (Program, Weights),
-        (layout, cache_dtype): (KvLayout, DType),
+        loaded: Loaded,
         ropes: &[RopeSpec],
         mode: GraphMode,
     ) -> Result<Cuda, KernelError> {
+        let Loaded {
+            program,
+            weights,
+            layout,
+            cache_dtype,
+        } = loaded;
         let inputs = Inputs::new(&program, ropes);
         let operands = Operands::new(&gpu, &program, &weights)?;
         let needs = Needs {
@@ -132,15 +146,21 @@ impl Cuda {
             inputs: &self.inputs,
             layout: self.cache.layout(),
         };
-        if self.workspace.reserve(&needs, bounds)? {
-            self.graphs.clear();
+        if self.workspace.holds(bounds) {
+            return Ok(());
         }
+        if !self.in_flight.is_empty() {
+            // Their tokens are in the memory that would be replaced.
+            return Err(KernelError::Range {
+                op: "step",
+                operand: "n_tokens",
+                got: bounds.n_tokens,
+                rule: "within what was reserved while steps are in flight",
+            });
+        }
+        self.workspace.grow(&needs, bounds)?;
+        self.graphs.clear();
         Ok(())
-    }
-
-    /// The card.
-    pub(super) fn gpu(&self) -> &Gpu {
-        &self.gpu
     }
 
     /// Takes the memory for steps within `limits`, and returns what is left.

@@ -129,7 +129,7 @@ pub enum ModelError {
         /// What is missing.
         reason: String,
     },
-    /// An op refused its operands: a bug of the model.
-    #[error("a kernel refused its operands")]
+    /// An op refused its operands, which is a bug of the model, or its device failed.
+    #[error("an op of the model failed")]
     Kernel(#[from] KernelError),
 }

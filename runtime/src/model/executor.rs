@@ -62,10 +62,13 @@ impl Parts<'_> {
                 let place = cuda::OnDevice::new(gpu, source.n_threads())?;
                 let (matrices, vectors) = self.context.enter(|| source.weights(list, &place))?;
                 let weights = cuda::Weights { matrices, vectors };
-                let dtype = weights.dtype(self.tokens);
-                let layout = (self.layout, dtype);
-                let mode = source.options.graphs;
-                let cuda = Cuda::new(gpu.clone(), (self.program, weights), layout, self.ropes, mode)?;
+                let loaded = cuda::Loaded {
+                    cache_dtype: weights.dtype(self.tokens),
+                    program: self.program,
+                    weights,
+                    layout: self.layout,
+                };
+                let cuda = Cuda::new(gpu.clone(), loaded, self.ropes, source.options.graphs)?;
                 Ok(Executor::Cuda(Box::new(cuda)))
             }
         }

@@ -61,15 +61,14 @@ pub(super) struct Needs<'a> {
 }
 
 impl Bounds {
-    /// The sizes of a step, with room for growth where it is larger than these.
-    fn grown(self, to: Bounds) -> Bounds {
-        let grown = |own: usize, to: usize| if to > own { to.next_power_of_two() } else { own };
+    /// The larger of each size.
+    fn or(self, other: Bounds) -> Bounds {
         Bounds {
-            n_tokens: grown(self.n_tokens, to.n_tokens),
-            n_rows: grown(self.n_rows, to.n_rows),
-            n_logits: grown(self.n_logits, to.n_logits),
-            n_pooled: grown(self.n_pooled, to.n_pooled),
-            n_table_entries: grown(self.n_table_entries, to.n_table_entries),
+            n_tokens: self.n_tokens.max(other.n_tokens),
+            n_rows: self.n_rows.max(other.n_rows),
+            n_logits: self.n_logits.max(other.n_logits),
+            n_pooled: self.n_pooled.max(other.n_pooled),
+            n_table_entries: self.n_table_entries.max(other.n_table_entries),
         }
     }
 
@@ -122,19 +121,21 @@ impl Workspace {
         })
     }
 
-    /// Makes room for steps within `bounds`; true if the memory is other memory now.
+    /// Whether it has room for steps within `bounds`.
+    pub(super) fn holds(&self, bounds: Bounds) -> bool {
+        self.bounds.or(bounds) == self.bounds
+    }
+
+    /// Makes room for steps within `bounds`. All of its memory is other memory then.
     ///
     /// # Errors
     /// The device has not so much.
-    pub(super) fn reserve(&mut self, needs: &Needs<'_>, bounds: Bounds) -> Result<bool, KernelError> {
-        let grown = self.bounds.grown(bounds);
-        if grown == self.bounds {
-            return Ok(false);
-        }
+    pub(super) fn grow(&mut self, needs: &Needs<'_>, bounds: Bounds) -> Result<(), KernelError> {
+        let bounds = self.bounds.or(bounds);
         // The old memory is given back first: both may not fit.
         *self = Workspace::new(needs, Bounds::NONE)?;
-        *self = Workspace::new(needs, grown)?;
-        Ok(true)
+        *self = Workspace::new(needs, bounds)?;
+        Ok(())
     }
 
     /// The next slot for inputs.
