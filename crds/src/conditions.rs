@@ -16,6 +16,8 @@ pub enum ConditionType {
     Available,
     /// A change is in progress.
     Progressing,
+    /// The autoscaler reads the load of the replicas. Only objects with `spec.autoscaling` have it.
+    AutoscalingActive,
     /// Every requested replica is current and ready, and there are no others.
     Ready,
     /// The operator or Kubernetes is working towards the spec. Tools that follow kstatus wait for its end.
@@ -33,6 +35,7 @@ impl ConditionType {
         ConditionType::EngineReady,
         ConditionType::Available,
         ConditionType::Progressing,
+        ConditionType::AutoscalingActive,
         ConditionType::Ready,
         ConditionType::Reconciling,
         ConditionType::Stalled,
@@ -47,6 +50,7 @@ impl ConditionType {
             ConditionType::EngineReady => "EngineReady",
             ConditionType::Available => "Available",
             ConditionType::Progressing => "Progressing",
+            ConditionType::AutoscalingActive => "AutoscalingActive",
             ConditionType::Ready => "Ready",
             ConditionType::Reconciling => "Reconciling",
             ConditionType::Stalled => "Stalled",
@@ -84,6 +88,12 @@ pub mod reason {
     pub const STABLE: &str = "Stable";
     /// There are no replicas, because the spec requests none.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// The autoscaler reads the load of the replicas.
+    pub const LOAD_READ: &str = "LoadRead";
+    /// Ready replicas do not answer the autoscaler.
+    pub const NO_ANSWER: &str = "NoAnswer";
+    /// A replica has found no node for some time.
+    pub const NO_ROOM: &str = "NoRoom";
     /// At least one replica is ready.
     pub const SERVING: &str = "Serving";
     /// No replica is ready.

@@ -6,6 +6,7 @@
 pub mod conditions;
 pub mod failure;
 pub mod generate;
+pub mod load;
 pub mod modeldeployment;
 pub mod schema;
 pub mod settings;

@@ -31,6 +31,14 @@ use crate::{
     },
 };
 
+/// Replicas at least, with `spec.autoscaling`.
+pub const REPLICAS_MIN_DEFAULT: i32 = 1;
+/// Share of a replica's places that the autoscaler fills, in percent.
+pub const TARGET_UTILIZATION_PERCENT_DEFAULT: i32 = 70;
+/// Share of the KV cache that the autoscaler fills, in percent.
+pub const KV_CACHE_TARGET_PERCENT_DEFAULT: i32 = 80;
+/// Seconds over which the largest need counts before the autoscaler ends replicas.
+pub const SCALE_DOWN_WINDOW_SECONDS_DEFAULT: u32 = 300;
 /// Replicas without `spec.replicas`.
 pub const REPLICAS_DEFAULT: i32 = 1;
 /// Seconds from the start of a replica's engine to ready, without downloads.
@@ -127,10 +135,12 @@ pub struct ModelDeploymentSpec {
     /// ConfigMap with the certificates of the authorities that the download trusts, in PEM, besides the public ones.
     #[schemars(title = "Certificates")]
     pub ca_bundle: Option<CaBundle>,
-    /// Number of replicas.
+    /// Number of replicas. Without effect beside `autoscaling`.
     #[serde(default = "replicas_default")]
     #[schemars(schema_with = "replicas_schema")]
     pub replicas: Option<i32>,
+    /// Let the operator choose the number of replicas by their load.
+    pub autoscaling: Option<Autoscaling>,
     /// How new replicas replace older ones.
     #[schemars(title = "Rollout")]
     pub rollout: Option<Rollout>,
@@ -360,7 +370,8 @@ pub struct Resources {
     #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub cpu: Option<Quantity>,
-    /// Requested memory, which is also the limit.
+    /// Requested memory, which is also the limit. Default: no request; a ready replica gets the limit of
+    /// `status.model.memoryBytes`.
     #[serde(default)]
     #[schemars(schema_with = "optional_quantity_schema")]
     pub memory: Option<Quantity>,
@@ -556,6 +567,35 @@ pub struct CaBundle {
     pub key: Option<String>,
 }
 
+/// How the operator chooses the number of replicas by their load.
+#[skip_serializing_none]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.minReplicas) || self.minReplicas >= 1")
+        .message("minReplicas is at least 1, because this version does not start replicas for a request; set spec.replicas to 0 to stop the model"),
+    validation = Rule::new("(has(self.minReplicas) ? self.minReplicas : 1) <= self.maxReplicas")
+        .message("minReplicas is at most maxReplicas")
+)]
+pub struct Autoscaling {
+    /// Replicas at least. Default: 1.
+    #[schemars(range(min = 0, max = 1000))]
+    pub min_replicas: Option<i32>,
+    /// Replicas at most.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: i32,
+    /// Share of the requests that a replica can run at the same time, in percent: fewer replicas with a higher one, and
+    /// shorter queues with a lower one. Default: 70.
+    #[schemars(range(min = 10, max = 100))]
+    pub target_utilization_percent: Option<i32>,
+    /// Share of the KV cache above which there is one more replica, in percent. Default: 80.
+    #[schemars(range(min = 10, max = 100))]
+    pub kv_cache_target_percent: Option<i32>,
+    /// Seconds over which the largest need counts before replicas end, one each minute. Default: 300.
+    #[schemars(range(min = 10, max = 86400))]
+    pub scale_down_window_seconds: Option<u32>,
+}
+
 /// How new replicas replace older ones.
 #[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -658,6 +698,8 @@ pub struct ModelDeploymentStatus {
     pub last_failure: Option<LastFailure>,
     /// Variables of `spec.env` without effect.
     pub settings: Option<SettingsStatus>,
+    /// What the autoscaler did.
+    pub autoscaling: Option<AutoscalingStatus>,
     /// Image of the pods. Without `spec.runtime.image` it is the operator's default at the time when it first saw the
     /// object.
     pub runtime_image: Option<String>,
@@ -699,6 +741,8 @@ pub struct ModelStatus {
     pub bytes: Option<i64>,
     /// Longest context in tokens.
     pub max_model_len: Option<i64>,
+    /// Memory that a replica takes at most, in bytes. It is the memory limit of replicas without `resources.memory`.
+    pub memory_bytes: Option<i64>,
 }
 
 /// Progress of a download or load.
@@ -754,6 +798,34 @@ pub struct LastFailure {
     pub remedy: String,
     /// When.
     pub time: Option<String>,
+}
+
+/// What the autoscaler did.
+#[skip_serializing_none]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalingStatus {
+    /// When it changed the number of replicas last.
+    pub last_scale_time: Option<String>,
+    /// Its last changes, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<ScalingStatus>,
+}
+
+/// One change of the number of replicas.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingStatus {
+    /// When.
+    pub time: String,
+    /// Replicas before.
+    pub from: i32,
+    /// Replicas after.
+    pub to: i32,
+    /// Why: `Arrivals`, `Saturation`, `KvCache`, `LessLoad` or `Limits`.
+    pub reason: String,
+    /// The figures that led to it.
+    pub message: String,
 }
 
 /// Variables of `spec.env` without effect.

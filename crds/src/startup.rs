@@ -80,6 +80,9 @@ pub struct ModelFacts {
     /// Longest context that is served, in tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_model_len: Option<u64>,
+    /// Bytes of memory that the process takes at most; absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 fn stage_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stage, D::Error> {

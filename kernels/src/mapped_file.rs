@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::path::Path;
 
 /// A file mapped into memory, read-only.
@@ -36,28 +36,6 @@ impl MappedFile {
     }
 }
 
-impl MappedFile {
-    /// Gives back the memory of the full pages within `bytes`, which stay readable: the next read fetches
-    /// them from the file again. What is outside the file is ignored.
-    pub fn release(&self, bytes: Range<usize>) {
-        let Some(map) = &self.map else {
-            return;
-        };
-        let start = bytes.start.next_multiple_of(PAGE_BYTES);
-        let end = bytes.end.min(map.len()) / PAGE_BYTES * PAGE_BYTES;
-        #[cfg(target_os = "linux")]
-        if start < end {
-            // SAFETY: the mapping is private, read-only and of a file, so that pages that are dropped are
-            // read again with the same bytes. Only a hint, so its failure changes nothing.
-            let _ =
-                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
-        }
-    }
-}
-
-/// At least a page on the systems that have `madvise`, so that no part of one is given back.
-const PAGE_BYTES: usize = 64 << 10;
-
 impl Deref for MappedFile {
     type Target = [u8];
 
@@ -75,21 +53,6 @@ mod tests {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let map = MappedFile::open(&manifest).unwrap();
         assert_eq!(&*map, std::fs::read(&manifest).unwrap());
-    }
-
-    #[test]
-    fn what_was_released_can_be_read_again() {
-        let dir = std::env::temp_dir();
-        let path = dir.join(format!("slipway-mapped-file-{}", std::process::id()));
-        let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
-        std::fs::write(&path, &bytes).unwrap();
-        let map = MappedFile::open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(&*map, bytes);
-        map.release(1..299_999);
-        map.release(200_000..usize::MAX);
-        map.release(5..5);
-        assert_eq!(&*map, bytes);
     }
 
     #[test]

@@ -133,6 +133,19 @@ impl Weight {
         self.n_rows * self.n_cols * self.dtype().size_bytes()
     }
 
+    /// The memory of `n_rows` rows from `first_row` on, where a file of `dtype` holds just these bytes: rows without gaps,
+    /// little-endian. `None` if they are to be converted, have gaps, or do not fit; [`Weight::write_rows`] writes such rows.
+    pub fn stored_rows(&mut self, first_row: usize, n_rows: usize, dtype: DType) -> Option<&mut [u8]> {
+        let is_same = dtype == self.dtype && cfg!(target_endian = "little");
+        if !is_same || self.row_stride != self.n_cols {
+            return None;
+        }
+        let row_bytes = self.n_cols * dtype.size_bytes();
+        let end = first_row.checked_add(n_rows).filter(|end| *end <= self.n_rows)?;
+        let stored: &mut [u8] = self.buffer.as_mut_slice();
+        stored.get_mut(first_row * row_bytes..end * row_bytes)
+    }
+
     /// Writes rows from `first_row` on, converting from `dtype` (to nearest, ties to even).
     /// `bytes` holds the rows without gaps, little-endian.
     ///
@@ -301,6 +314,18 @@ pub(crate) mod tests {
                 assert!(row[..5].iter().all(|&v| v == 1.5) && row[5..].iter().all(|&v| v == 0.0));
             }
         }
+    }
+
+    #[test]
+    fn rows_without_gaps_of_the_same_dtype_are_shown_as_stored() {
+        let (mut weight, _) = weight_of(DType::F32, 16, &[1.5; 48]);
+        let shown = weight.stored_rows(1, 2, DType::F32).unwrap();
+        assert_eq!(shown, [1.5_f32; 32].map(f32::to_le_bytes).as_flattened());
+        assert!(weight.stored_rows(1, 3, DType::F32).is_none());
+        assert!(weight.stored_rows(usize::MAX, 1, DType::F32).is_none());
+        assert!(weight.stored_rows(0, 1, DType::BF16).is_none());
+        let (mut weight, _) = weight_of(DType::F32, 15, &[1.5; 45]);
+        assert!(weight.stored_rows(0, 1, DType::F32).is_none());
     }
 
     #[test]

@@ -88,10 +88,11 @@ export async function may(verb, namespace) {
   return (await write("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)).status.allowed;
 }
 
-/** The schema of ModelDeployments, as the cluster has it now. */
+/** The schema of ModelDeployments, as the API server publishes it now. */
 export async function schema() {
-  const crd = await (await send("GET", "/crd")).json();
-  return crd.spec.versions.find((version) => version.storage).schema.openAPIV3Schema;
+  const { components } = await get(`/openapi/v3${GROUP}`);
+  const isModel = (of) => (of["x-kubernetes-group-version-kind"] || []).some(({ kind }) => kind === "ModelDeployment");
+  return Object.values(components.schemas).find(isModel);
 }
 
 /** YAML of an object, and back. */

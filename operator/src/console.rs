@@ -1,11 +1,9 @@
 //! The console: pages that list, make and change ModelDeployments, with the rights of the person who uses them.
 //!
-//! It serves files and passes requests on to the API server with the person's own token. The only thing that it reads for
-//! itself is the CustomResourceDefinition, from which the pages make their form; a field that is added to it appears
-//! without a new console.
+//! It serves files and passes requests on to the API server with the person's own token; it has no rights of its own. The
+//! pages make their form of the schema that the API server publishes, so a new field appears without a new console.
 
 mod assets;
-mod crd;
 mod error;
 mod guard;
 mod proxy;
@@ -58,14 +56,12 @@ pub async fn run(
     if identity == Identity::Kubeconfig && !address.ip().is_loopback() {
         return Err(Error::NotLoopback);
     }
-    let config = Config::infer().await.map_err(Error::Config)?;
-    let mut theirs = config.clone();
+    let mut config = Config::infer().await.map_err(Error::Config)?;
     if identity == Identity::Token {
-        theirs.auth_info = AuthInfo::default();
+        config.auth_info = AuthInfo::default();
     }
     let console = Console {
-        own: Client::try_from(config).map_err(Error::Client)?,
-        theirs: Client::try_from(theirs).map_err(Error::Client)?,
+        client: Client::try_from(config).map_err(Error::Client)?,
         identity,
         places: Arc::new(tokio::sync::Semaphore::new(REQUESTS_MAX)),
     };
@@ -76,7 +72,6 @@ pub async fn run(
 fn router(console: Console) -> Router {
     let api = Router::new()
         .route("/k8s/{*path}", any(proxy::pass_on))
-        .route("/crd", get(crd::read))
         .route("/yaml/write", post(yaml::write))
         .route("/yaml/read", post(yaml::read))
         .route_layer(middleware::from_fn_with_state(

@@ -1,5 +1,7 @@
 //! What every reconcile uses: clients, the recorder of Events, metrics, backoffs and the options of the installation.
 
+use std::sync::atomic::AtomicBool;
+
 use crds::modeldeployment::Network;
 use kube::{
     Client,
@@ -7,8 +9,8 @@ use kube::{
 };
 
 use crate::{
-    backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, polls::Polls, probe::Probe, watched::Watched,
-    written::Written,
+    autoscaler::Autoscaler, backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, polls::Polls,
+    probe::Probe, watched::Watched, written::Written,
 };
 
 /// Options of the installation.
@@ -22,6 +24,8 @@ pub struct Installation {
     pub namespace: Option<String>,
     /// The NetworkPolicies, for ModelDeployments that say nothing else.
     pub network: Network,
+    /// Namespaces whose ModelDeployments are reconciled; all if there are none.
+    pub watch_namespaces: Vec<String>,
 }
 
 /// What every reconcile uses.
@@ -30,6 +34,8 @@ pub struct Context {
     pub client: Client,
     /// Requests to replicas, and their answers.
     pub polls: Polls,
+    /// Decides numbers of replicas.
+    pub autoscaler: Autoscaler,
     /// What the watches have seen.
     pub watched: Watched,
     /// What the operator wrote last.
@@ -40,6 +46,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Waits between the retries of each object.
     pub backoffs: Backoffs,
+    /// Whether the API server has no `pods/resize`, as was found out.
+    pub resize_is_absent: AtomicBool,
     /// Options of the installation.
     pub installation: Installation,
 }
@@ -54,14 +62,18 @@ impl Context {
             controller: FIELD_MANAGER.into(),
             instance: None,
         };
+        let probe = Probe::new()?;
+        let polls = Polls::new(probe.clone());
         Ok(Self {
+            autoscaler: Autoscaler::new(probe, polls.notifier()),
+            polls,
             recorder: Recorder::new(client.clone(), reporter),
-            polls: Polls::new(Probe::new()?),
             watched: Watched::default(),
             written: Written::default(),
             client,
             metrics,
             backoffs: Backoffs::default(),
+            resize_is_absent: AtomicBool::default(),
             installation,
         })
     }

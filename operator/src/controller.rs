@@ -2,16 +2,20 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use futures::{FutureExt, Stream, StreamExt, future::Shared, stream};
-use k8s_openapi::api::core::v1::Pod;
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{Shared, join_all},
+    stream,
+};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{
-    Api, Client, ResourceExt,
-    api::DynamicObject,
+    Api, Client, Resource, ResourceExt,
+    api::{ApiResource, DynamicObject},
     runtime::{
         Controller, Predicate, WatchStreamExt,
         controller::{self, Config},
         predicates,
-        reflector::{self, ObjectRef},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
@@ -107,12 +111,84 @@ async fn connect(client: &Client) {
 
 type Shutdown = Shared<futures::future::BoxFuture<'static, ()>>;
 
+/// Reconciles every namespace that the installation watches, each with watches of its own.
 async fn control(
     process: &Process,
     leadership: &watch::Sender<Leadership>,
     shutdown: Shutdown,
 ) -> Result<(), reqwest::Error> {
     leadership.send_replace(Leadership::Syncing);
+    let scopes = scopes(&process.installation.watch_namespaces);
+    let (readers, writers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| reflector::store::<Guarded>()).unzip();
+    let managed = || readers.iter().map(|reader| reader.len()).sum();
+    let mut reconciles = Vec::new();
+    for (scope, (reader, writer)) in scopes.into_iter().zip(readers.iter().cloned().zip(writers)) {
+        let objects = Objects { reader, writer };
+        let ended = control_scope(process, scope, objects, shutdown.clone())?;
+        reconciles.push(ended.for_each(|()| {
+            process.metrics.set_managed(managed());
+            std::future::ready(())
+        }));
+    }
+    let synced = async {
+        let waits = readers.iter().map(|reader| reader.wait_until_ready());
+        if join_all(waits).await.into_iter().all(|ready| ready.is_ok()) {
+            leadership.send_replace(Leadership::Leading);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! { _ = join_all(reconciles) => {}, () = synced => {} }
+    Ok(())
+}
+
+/// Where objects are watched.
+#[derive(Clone, Debug)]
+enum Scope {
+    /// In every namespace, for which the operator needs rights in the whole cluster.
+    Cluster,
+    /// In this one.
+    Namespace(String),
+}
+
+fn scopes(namespaces: &[String]) -> Vec<Scope> {
+    match namespaces {
+        [] => vec![Scope::Cluster],
+        names => names.iter().cloned().map(Scope::Namespace).collect(),
+    }
+}
+
+impl Scope {
+    fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Scope::Cluster => Api::all(client.clone()),
+            Scope::Namespace(name) => Api::namespaced(client.clone(), name),
+        }
+    }
+
+    fn dynamic(&self, client: &Client, type_: &ApiResource) -> Api<DynamicObject> {
+        match self {
+            Scope::Cluster => Api::all_with(client.clone(), type_),
+            Scope::Namespace(name) => Api::namespaced_with(client.clone(), name, type_),
+        }
+    }
+}
+
+/// The ModelDeployments of one scope.
+struct Objects {
+    reader: Store<Guarded>,
+    writer: Writer<Guarded>,
+}
+
+/// Reconciles the ModelDeployments of one scope; an item is a reconcile that ended.
+fn control_scope(
+    process: &Process,
+    scope: Scope,
+    objects: Objects,
+    shutdown: Shutdown,
+) -> Result<impl Stream<Item = ()> + use<>, reqwest::Error> {
     let Process {
         client,
         metrics,
@@ -121,65 +197,62 @@ async fn control(
     let (watched, writers) = Watched::of(children::kinds().map(|child| (child.kind, child.resource())));
     let context = Context::new(client.clone(), metrics.clone(), installation.clone())?;
     let context = Arc::new(context.watching(watched));
-    let (reader, writer) = reflector::store::<Guarded>();
-    let objects = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
+    let stream = watcher(scope.api::<Guarded>(client), watcher::Config::default())
         .default_backoff()
-        .reflect(writer)
+        .reflect(objects.writer)
         .applied_objects()
         .predicate_filter(
             predicates::generation.combine(predicates::labels),
             Default::default(),
         );
-    let controller = with_children(Controller::for_stream(objects, reader.clone()), client, writers)
+    let controller = Controller::for_stream(stream, objects.reader);
+    let controller = Watches { client, scope }
+        .of_children(controller, writers)
         .reconcile_on(answers(&context))
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .graceful_shutdown_on(shutdown);
-    let managed = reader.clone();
-    let reconciles = controller
-        .run(reconcile, error_policy, Arc::clone(&context))
-        .for_each(|result| {
-            metrics.set_managed(managed.len());
-            match result {
-                Err(controller::Error::ObjectNotFound(deleted)) => {
-                    let namespace = deleted.namespace.unwrap_or_default();
-                    context.polls.forget(&namespace, &deleted.name);
-                }
-                Err(error) => tracing::debug!(%error, "controller"),
-                Ok(_) => {}
-            }
-            std::future::ready(())
-        });
-    let synced = async {
-        if reader.wait_until_ready().await.is_ok() {
-            leadership.send_replace(Leadership::Leading);
+    let reconciles = controller.run(reconcile, error_policy, Arc::clone(&context));
+    Ok(reconciles.map(move |result| match result {
+        Err(controller::Error::ObjectNotFound(deleted)) => {
+            let namespace = deleted.namespace.unwrap_or_default();
+            context.polls.forget(&namespace, &deleted.name);
+            context
+                .autoscaler
+                .forget(&ObjectRef::new(&deleted.name).within(&namespace));
         }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! { () = reconciles => {}, () = synced => {} }
-    Ok(())
+        Err(error) => tracing::debug!(%error, "controller"),
+        Ok(_) => {}
+    }))
 }
 
-/// Triggers a reconcile for each change of a child or a pod, and fills the stores.
-fn with_children(controller: Controller<Guarded>, client: &Client, writers: Writers) -> Controller<Guarded> {
-    let ours = || watcher::Config::default().labels(OWNER_LABEL);
-    let pods = watcher(Api::<Pod>::all(client.clone()), ours())
-        .default_backoff()
-        .modify(|pod| pod.metadata.managed_fields = None)
-        .reflect(writers.pods)
-        .touched_objects();
-    let children = writers.children.into_iter();
-    let controller = children.fold(controller, |controller, (resource, writer)| {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let objects = watcher(api, ours())
+/// The watches of children and pods.
+struct Watches<'a> {
+    client: &'a Client,
+    scope: Scope,
+}
+
+impl Watches<'_> {
+    /// Triggers a reconcile for each change of a child or a pod, and fills the stores.
+    fn of_children(&self, controller: Controller<Guarded>, writers: Writers) -> Controller<Guarded> {
+        let ours = || watcher::Config::default().labels(OWNER_LABEL);
+        let pods = watcher(self.scope.api::<Pod>(self.client), ours())
             .default_backoff()
-            .reflect(writer)
+            .modify(|pod| pod.metadata.managed_fields = None)
+            .reflect(writers.pods)
             .touched_objects();
-        controller.owns_stream_with(objects, resource)
-    });
-    controller.watches_stream(pods, |pod| {
-        let owner = pod.labels().get(OWNER_LABEL)?;
-        Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
-    })
+        let children = writers.children.into_iter();
+        let controller = children.fold(controller, |controller, (resource, writer)| {
+            let objects = watcher(self.scope.dynamic(self.client, &resource), ours())
+                .default_backoff()
+                .reflect(writer)
+                .touched_objects();
+            controller.owns_stream_with(objects, resource)
+        });
+        controller.watches_stream(pods, |pod| {
+            let owner = pod.labels().get(OWNER_LABEL)?;
+            Some(ObjectRef::<Guarded>::new(owner).within(&pod.namespace()?))
+        })
+    }
 }
 
 /// The ModelDeployments whose pods gave a new answer.

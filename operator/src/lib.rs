@@ -3,6 +3,7 @@
 //! The only crate that knows Kubernetes' API. It knows the runtime's image, flags, probes and termination message; it
 //! must not know models, tensors or the OpenAI protocol.
 
+pub mod autoscaler;
 pub mod backoff;
 pub mod console;
 pub mod context;

@@ -1,6 +1,7 @@
 //! `slipway-operator`: command line, logging and signals. The rest is in the library.
 
 use std::{
+    collections::BTreeSet,
     io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -66,6 +67,10 @@ struct Run {
     /// The NetworkPolicies of ModelDeployments that say nothing else, as JSON of the form of spec.network.
     #[arg(long, env = "NETWORK", default_value = "{}", value_parser = network)]
     network: Network,
+    /// Reconcile ModelDeployments in these namespaces only, with commas between them. The operator then needs rights in
+    /// no other namespace.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
     /// Name of the operator's pod.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -176,6 +181,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
         runtime_cuda_image: options.runtime_cuda_image,
         namespace: options.namespace.clone(),
         network: options.network,
+        watch_namespaces: distinct(options.watch_namespaces),
     };
     let candidate = options.leader_elect.then(|| {
         let namespace = options.namespace.as_deref().unwrap_or(client.default_namespace());
@@ -195,6 +201,12 @@ async fn run(options: Run) -> anyhow::Result<()> {
         served = server.into_future() => served.context("health server"),
         ended = controller::run(process, candidate, &leadership, stopped()?) => Ok(ended?),
     }
+}
+
+/// The names without empty ones and repetitions: each namespace has one controller.
+fn distinct(names: Vec<String>) -> Vec<String> {
+    let names: BTreeSet<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    names.into_iter().collect()
 }
 
 fn network(json: &str) -> Result<Network, serde_json::Error> {

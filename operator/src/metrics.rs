@@ -12,6 +12,11 @@ use prometheus_client::{
 const DURATION_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DirectionLabel {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
 }
@@ -22,6 +27,7 @@ pub struct Metrics {
     reconciles: Family<ResultLabel, Counter>,
     seconds: Histogram,
     managed: Gauge,
+    scalings: Family<DirectionLabel, Counter>,
 }
 
 impl Metrics {
@@ -31,6 +37,7 @@ impl Metrics {
             reconciles: Family::default(),
             seconds: Histogram::new(DURATION_BUCKETS),
             managed: Gauge::default(),
+            scalings: Family::default(),
         };
         registry.register(
             "slipway_operator_reconciles",
@@ -48,6 +55,11 @@ impl Metrics {
             "ModelDeployments that this operator manages",
             metrics.managed.clone(),
         );
+        registry.register(
+            "slipway_operator_scalings",
+            "Changes of numbers of replicas by the autoscaler, by direction",
+            metrics.scalings.clone(),
+        );
         metrics
     }
 
@@ -55,6 +67,11 @@ impl Metrics {
     pub fn observe(&self, result: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ResultLabel { result }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts one change of a number of replicas by the autoscaler, `up` or `down`.
+    pub fn scaled(&self, direction: &'static str) {
+        self.scalings.get_or_create(&DirectionLabel { direction }).inc();
     }
 
     /// Sets how many objects are managed.
@@ -80,6 +97,7 @@ mod tests {
         let metrics = Metrics::register(&mut registry);
         metrics.observe("ok", Duration::from_millis(20));
         metrics.set_managed(3);
+        metrics.scaled("up");
         let text = text(&registry);
         assert!(
             text.contains("slipway_operator_reconciles_total{result=\"ok\"} 1"),
@@ -87,6 +105,10 @@ mod tests {
         );
         assert!(
             text.contains("slipway_operator_reconcile_duration_seconds_count 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("slipway_operator_scalings_total{direction=\"up\"} 1"),
             "{text}"
         );
         assert!(text.contains("slipway_operator_model_deployments 3"), "{text}");

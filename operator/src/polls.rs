@@ -125,6 +125,11 @@ impl Polls {
         self.changes.subscribe()
     }
 
+    /// Where other tasks announce that a ModelDeployment has something new.
+    pub fn notifier(&self) -> broadcast::Sender<ObjectRef<ModelDeployment>> {
+        self.changes.clone()
+    }
+
     fn start(&self, object: ObjectRef<ModelDeployment>, target: Target) -> Poll {
         let newest = Arc::new(Mutex::new(None));
         let known = Arc::clone(&newest);

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crds::startup::{self, StartupStatus};
+use crds::{
+    load::{self, LoadStatus},
+    startup::{self, StartupStatus},
+};
+use serde::de::DeserializeOwned;
 
 use crate::names::READY_PATH;
 
@@ -37,7 +41,16 @@ impl Probe {
 
     /// How far the start of the pod at `ip` has come; `None` if it sends no readable status in time.
     pub async fn startup(&self, ip: IpAddr, port: u16) -> Option<StartupStatus> {
-        let mut response = self.get(ip, port, startup::PATH).await.ok()?;
+        self.body(ip, port, startup::PATH).await
+    }
+
+    /// The load of the replica at `ip`; `None` if it sends no readable load in time.
+    pub async fn load(&self, ip: IpAddr, port: u16) -> Option<LoadStatus> {
+        self.body(ip, port, load::PATH).await
+    }
+
+    async fn body<T: DeserializeOwned>(&self, ip: IpAddr, port: u16, path: &str) -> Option<T> {
+        let mut response = self.get(ip, port, path).await.ok()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.ok()? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {

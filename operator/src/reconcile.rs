@@ -11,10 +11,12 @@ pub mod claim_size;
 pub mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod memory_limit;
 pub mod mounts;
 pub mod observed;
 pub mod plan;
 pub mod pod_order;
+mod quota;
 pub mod status;
 pub mod validate;
 pub mod versions;
@@ -104,6 +106,7 @@ async fn run(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     };
     let Some(object) = object else {
         context.polls.follow(&reference(guarded), &[]);
+        context.autoscaler.forget(&reference(guarded));
         return Ok(Action::await_change());
     };
     match fetch::observe(context, &object).await {
@@ -139,7 +142,12 @@ async fn settle(object: &ModelDeployment, context: &Context, observed: &Observed
     let template_hash = built_hash(&plan);
     plan.pod_order = pod_order::pod_order(&Names::of(&plan.name), &template_hash, observed, now);
     match apply::apply(context, object, observed, Resources::build(&plan)).await {
-        Ok(effect) => {
+        Ok(mut effect) => {
+            if plan.memory.is_none() {
+                // All futures together would fill much of a thread's stack.
+                let limit = memory_limit::set(context, object, observed, &template_hash);
+                effect.notes.extend(Box::pin(limit).await);
+            }
             let applied = Outcome::Applied {
                 plan: &plan,
                 children: &effect.children,

@@ -140,7 +140,13 @@ impl Api {
         if method != Method::GET
             && let Some((_, code)) = refused.find(|(beginning, _)| path.starts_with(*beginning))
         {
-            return refusal(*code, "Refused");
+            // As the API server answers where it has no such subresource.
+            let words = if *code == 404 {
+                "the server could not find the requested resource"
+            } else {
+                "Refused"
+            };
+            return refusal(*code, words);
         }
         match (method.as_str(), path.strip_suffix("/status")) {
             ("GET", _)
@@ -173,7 +179,8 @@ impl Api {
     }
 
     async fn reconcile(&self, context: &Arc<Context>) -> Result<Action, Error> {
-        reconcile(self.guarded(), context.clone()).await
+        // As in the controller, a test does not hold the state of the whole pipeline itself.
+        Box::pin(reconcile(self.guarded(), context.clone())).await
     }
 
     fn guarded(&self) -> Arc<Guarded> {
@@ -532,4 +539,81 @@ async fn an_unreadable_object_says_so_and_keeps_the_rest_of_its_status() {
     );
     reconcile(guarded, context).await.unwrap();
     assert_eq!(api.written(), Vec::<String>::new());
+}
+
+const POD: &str = "/api/v1/namespaces/team/pods/chat-1";
+
+/// A ready pod of the current template, whose model needs this much memory as the status says.
+async fn with_ready_pod(spec: Value) -> (Api, Arc<Context>) {
+    let api = Api::with(spec);
+    let context = api.context();
+    api.reconcile(&context).await.unwrap();
+    let template = &api.get(DEPLOYMENT)["spec"]["template"];
+    api.put(
+        POD,
+        json!({
+            "metadata": {
+                "name": "chat-1", "namespace": "team", "uid": "uid-of-the-pod",
+                "labels": {"slipway.dev/model-deployment": "chat", "pod-template-hash": "h"},
+                "annotations": template["metadata"]["annotations"],
+                "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "chat-h", "uid": "h", "controller": true},
+                ],
+            },
+            "spec": {"nodeName": "n", "containers": [{"name": "runtime", "resources": template["spec"]["containers"][0]["resources"]}]},
+            "status": {
+                "podIP": "127.0.0.1", "qosClass": "Burstable",
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z"}],
+            },
+        }),
+    );
+    let mut object = api.get(MDEP);
+    object["status"]["model"] = json!({"architecture": "LlamaForCausalLM", "memoryBytes": 1_073_741_824});
+    api.put(MDEP, object);
+    api.written();
+    (api, context)
+}
+
+#[tokio::test]
+async fn a_replica_without_a_memory_limit_gets_the_one_that_its_model_needs() {
+    let (api, context) = Box::pin(with_ready_pod(hub())).await;
+    api.reconcile(&context).await.unwrap();
+    let resize = format!("{POD}/resize");
+    let written = api.written();
+    assert!(written.contains(&format!("PATCH {resize}")), "{written:?}");
+    assert_eq!(
+        api.get(&resize)["spec"]["containers"][0]["resources"],
+        json!({"limits": {"memory": "1073741824"}, "requests": {"memory": "0"}})
+    );
+
+    let mut spec = hub();
+    spec["resources"] = json!({"memory": "2Gi"});
+    let (api, context) = Box::pin(with_ready_pod(spec)).await;
+    api.reconcile(&context).await.unwrap();
+    let written = api.written();
+    assert!(
+        !written.iter().any(|line| line.contains("/resize")),
+        "{written:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_resize_pods_is_a_note_and_is_asked_once() {
+    let (api, context) = Box::pin(with_ready_pod(hub())).await;
+    api.refuse(POD, 404);
+    for _ in 0..3 {
+        api.reconcile(&context).await.unwrap();
+    }
+    let written = api.written();
+    let n_resizes = written.iter().filter(|line| line.contains("/resize")).count();
+    assert_eq!(n_resizes, 1, "{written:?}");
+    let accepted = api.condition("Accepted");
+    assert_eq!(accepted["status"], "True");
+    assert!(
+        accepted["message"]
+            .as_str()
+            .unwrap()
+            .contains("set spec.resources.memory"),
+        "{accepted}"
+    );
 }

@@ -23,6 +23,7 @@ pub mod sequence;
 pub mod step;
 mod thread;
 pub mod ticket;
+pub mod turns;
 mod unread;
 
 #[cfg(test)]

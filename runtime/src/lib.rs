@@ -7,6 +7,7 @@ pub mod api;
 pub mod batch;
 pub mod chat_template;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod engine;

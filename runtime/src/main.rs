@@ -37,7 +37,7 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
         Action::Serve(arguments) => serve(&arguments, environment).await,
         Action::Fetch(arguments) => {
             log(LogLevel::Info, LogFormat::Text);
-            let fetched = fetch::run(*arguments, environment.hub_token()).await;
+            let fetched = fetch::run(*arguments, environment.hub_token(), serving::check_configuration).await;
             fetched.map_err(|error| error.failure())
         }
         Action::Inspect(arguments) => {

@@ -7,7 +7,6 @@
 //! do not wait for it.
 
 mod budget;
-mod client;
 mod turns;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,9 +18,9 @@ use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::client::Client;
 use budget::Place;
 pub use budget::{Budget, Stopped};
-pub use client::Client;
 use turns::Turns;
 
 /// Largest input of work that begins in a place for light work, in bytes.

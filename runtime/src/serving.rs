@@ -5,6 +5,7 @@
 pub mod capacity;
 mod error;
 mod loading;
+mod memory;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
-pub use loading::{check, load};
+pub use loading::{check, check_configuration, load};
 
 /// A loaded model and what is needed to use it.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Serving {
     pub info: ModelInfo,
     /// Longest context in tokens.
     pub max_model_len: usize,
+    /// Bytes of memory that the process takes at most; `None` where the system does not say what it takes now.
+    pub memory_bytes: Option<u64>,
     /// How the checkpoint makes vectors.
     pub pooling: PoolingConfig,
     /// Commit that was downloaded, if the directory records it.

@@ -27,7 +27,7 @@ use boundaries::{Boundaries, Boundary};
 pub use bytes::{Special, TokenBytes};
 pub use config::TokenizerConfig;
 pub use error::TokenizerError;
-use plain::{Plain, Vocabulary, is_xlm_roberta};
+use plain::{Plain, Vocabulary, is_t5, is_xlm_roberta};
 use sentencepiece::SentencePiece;
 pub use shortened::{Limit, PairLimit, Side};
 pub use special::AddedToken;
@@ -48,13 +48,16 @@ const TEKKEN: &str = "tekken.json";
 const VOCAB: &str = "vocab.json";
 /// The end of the name of fairseq's sentencepiece models.
 const BPE_MODEL: &str = ".bpe.model";
+/// The name of T5's, ALBERT's and XLNet's sentencepiece models.
+const SPIECE: &str = "spiece.model";
 /// The beginning of the names of Mistral's sentencepiece models: `tokenizer.model.v3`.
 const VERSIONED: &str = "tokenizer.model.";
 
 /// The files that define a tokenizer, the most complete first.
-const FILES: [FileName; 9] = [
+const FILES: [FileName; 10] = [
     FileName::Is("tokenizer.json"),
     FileName::Is("tokenizer.model"),
+    FileName::Is(SPIECE),
     FileName::Is("tiktoken.model"),
     FileName::EndsWith(".tiktoken"),
     FileName::Is(TEKKEN),
@@ -349,6 +352,12 @@ fn vocabulary(name: &str, contents: &[u8], config: &mut TokenizerConfig) -> Resu
         declare(config, &["<s>", "<pad>", "</s>", "<unk>", "<mask>"]);
         let model = SentencePiece::parse_fairseq(contents)?;
         return Ok(Vocabulary::SentencePiece(Box::new(model)));
+    }
+    if name == SPIECE && !is_t5(config) {
+        let class = config.tokenizer_class.as_deref().unwrap_or("none");
+        return Err(format!(
+            "tokenizer_class {class} is not supported for this file; supported is T5Tokenizer"
+        ));
     }
     if !name.ends_with(".tiktoken") && !Tiktoken::is_tiktoken(contents) {
         let model = SentencePiece::parse(contents)?;

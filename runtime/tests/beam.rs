@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use runtime::client::Client;
 use runtime::engine::{
     Beam, BeamParams, BeamRequest, EarlyStopping, Engine, EngineConfig, Event, FinishReason, PreemptionMode,
 };
@@ -40,6 +41,7 @@ struct Expected {
 impl Case {
     fn request(&self) -> BeamRequest {
         BeamRequest {
+            client: Client::default(),
             prompt: self.ids.clone().into(),
             params: BeamParams {
                 width: self.width,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crds::failure::Reason;
+use crds::failure::{Failure, Reason};
 use e2e::hub::{Fault, FaultKind, Hub, HubConfig, RepositoryPolicy, RequestRecord};
 use runtime::fetch::{
     FetchArgs, FetchError, FetchOptions, Identity, MANIFEST_FILE, Manifest, Patterns, Progress, RetryPolicy,
@@ -759,13 +759,96 @@ async fn the_command_downloads_model_and_tokenizer() {
     let words = scene.root.path().join("acme/words");
     fs::create_dir_all(&words).unwrap();
     fs::write(words.join("tokenizer.json"), "{}").unwrap();
-    runtime::fetch::run(args, None).await.unwrap();
+    let unchecked = |_: &Path| panic!("the patterns select no config.json");
+    runtime::fetch::run(args, None, unchecked).await.unwrap();
     let left = files_below(scene.destination.path());
     assert!(
         left.contains(WEIGHTS) && left.contains("tokenizer/tokenizer.json"),
         "{left:?}"
     );
     assert!(!left.contains("config.json"));
+}
+
+/// The config.json of a model that can be served.
+fn config_that_is_served() -> Vec<u8> {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/models/tiny-trained/config.json"
+    );
+    fs::read(path).unwrap()
+}
+
+/// What `slipway-runtime fetch` prints when it gives up, after it left no weights on the disk.
+async fn refusal(scene: &Scene) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slipway-runtime"));
+    let endpoint = scene.hub.endpoint();
+    command
+        .args(["fetch", "--repo", REPO, "--endpoint", &endpoint, "--destination"])
+        .arg(scene.destination.path());
+    let ended = tokio::task::spawn_blocking(move || command.output());
+    let ended = ended.await.unwrap().unwrap();
+    let reason = Reason::UnsupportedArchitecture;
+    assert_eq!(ended.status.code(), Some(reason.exit_code().into()), "{ended:?}");
+    assert!(scene.weights_requests().is_empty());
+    let names = files_below(scene.destination.path());
+    assert!(names.iter().all(|name| !name.starts_with(WEIGHTS)), "{names:?}");
+    assert!(
+        names.iter().all(|name| !name.starts_with(".configuration")),
+        "{names:?}"
+    );
+    String::from_utf8(ended.stderr).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_served_is_refused_before_its_weights_are_downloaded() {
+    let scene = Scene::new().await;
+    let tiny: serde_json::Value = serde_json::from_slice(&config_that_is_served()).unwrap();
+    let refused_with = async |field: &str, value: serde_json::Value| {
+        let mut config = tiny.clone();
+        config[field] = value;
+        scene.publish("config.json", config.to_string().as_bytes());
+        refusal(&scene).await
+    };
+    let hybrid = refused_with("architectures", serde_json::json!(["Zamba2ForCausalLM"])).await;
+    assert!(
+        hybrid
+            .contains("UnsupportedArchitecture: the model cannot be loaded: architecture Zamba2ForCausalLM"),
+        "{hybrid}"
+    );
+    let quantized = refused_with("quantization_config", serde_json::json!({"quant_method": "hqq"})).await;
+    assert!(quantized.contains("quantization_config = hqq"), "{quantized}");
+    // The description of a quantization in a file of its own, unlike config.json, is checked too.
+    scene.publish("config.json", tiny.to_string().as_bytes());
+    scene.publish(
+        "hf_quant_config.json",
+        br#"{"quantization": {"quant_algo": "W4A8_AWQ"}}"#,
+    );
+    let quantized = refusal(&scene).await;
+    assert!(quantized.contains("W4A8_AWQ"), "{quantized}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_update_leaves_the_old_model_in_place() {
+    let scene = Scene::new().await;
+    let old = scene.fetch().await.unwrap();
+    scene.publish("config.json", b"{\"model_type\": \"new\"}");
+    let refusing = FetchOptions {
+        check: Some(|folder| {
+            let config = fs::read_to_string(folder.join("config.json")).unwrap();
+            assert!(!folder.join(WEIGHTS).exists());
+            Err(Failure::new(
+                Reason::UnsupportedArchitecture,
+                config,
+                "Choose another.",
+            ))
+        }),
+        ..scene.options()
+    };
+    let refused = quietly(refusing).await.unwrap_err().failure();
+    assert_eq!(refused.message, "{\"model_type\": \"new\"}");
+    assert_eq!(scene.read("config.json"), b"{\"model_type\": \"llama\"}");
+    let kept: Manifest = serde_json::from_slice(&scene.read(MANIFEST_FILE)).unwrap();
+    assert_eq!(kept, old);
 }
 
 /// Forwards TLS connections to `hub`, with the certificate of an authority that nobody knows; returns its endpoint.

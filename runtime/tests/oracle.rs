@@ -174,7 +174,7 @@ fn every_embedding_model_and_cross_encoder_agrees() {
         let request = |prompt: &Prompt| PoolRequest {
             prompt: prompt.ids.clone().into(),
             token_types: prompt.token_type_ids.clone(),
-            cache_salt: 0,
+            ..PoolRequest::default()
         };
         let requests: Vec<PoolRequest> = reference.prompts.iter().map(request).collect();
         let serving = Serving::start(dir, ALONE);

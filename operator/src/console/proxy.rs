@@ -58,7 +58,7 @@ pub(super) async fn pass_on(
     *request.uri_mut() = format!("{path}{query}").parse().map_err(|_| Error::Body {
         reason: "the address of the request is not valid".into(),
     })?;
-    let (answer, body) = console.theirs.send(request).await?.into_parts();
+    let (answer, body) = console.client.send(request).await?.into_parts();
     // The place is taken until the answer has ended.
     let pieces = Body::new(body).into_data_stream().inspect(move |_| {
         let _taken = &place;
@@ -102,6 +102,8 @@ fn is_passed_on(method: &Method, path: &str) -> bool {
         },
         ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"]
         | ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => method == "POST",
+        // The schema of ModelDeployments.
+        ["openapi", "v3", "apis", "slipway.dev", _] => method == "GET",
         ["api", "v1", "namespaces"] => method == "GET",
         ["api", "v1", "namespaces", _, "pods" | "events" | "configmaps"] => method == "GET",
         [

@@ -22,10 +22,8 @@ pub enum Identity {
 /// What all requests share.
 #[derive(Clone)]
 pub(super) struct Console {
-    /// With the console's own rights: it reads the CustomResourceDefinition.
-    pub(super) own: Client,
-    /// With the person's rights.
-    pub(super) theirs: Client,
+    /// Without credentials, unless they are those of a kubeconfig.
+    pub(super) client: Client,
     pub(super) identity: Identity,
     pub(super) places: Arc<Semaphore>,
 }

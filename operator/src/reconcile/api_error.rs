@@ -5,6 +5,8 @@
 use crds::failure::{Failure, Reason, chain};
 use kube::core::Status;
 
+use super::quota;
+
 /// The API server did not do what a step asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation}")]
@@ -85,10 +87,11 @@ impl Class {
         }
     }
 
-    const fn remedy(self) -> &'static str {
+    /// `words` are those of the API server.
+    fn remedy(self, words: &str) -> String {
         match self {
             Class::Spec => "change the field that the message names",
-            Class::Quota => "raise the quota of the namespace, or request less",
+            Class::Quota => return quota::remedy(words),
             Class::Policy => {
                 "change what the message names, or exempt the namespace from the policy that the message names"
             }
@@ -101,6 +104,7 @@ impl Class {
                 "wait; the operator tries again. If the message names a webhook, repair it or delete its configuration"
             }
         }
+        .into()
     }
 }
 
@@ -132,7 +136,8 @@ impl ApiError {
     pub fn failure(&self) -> Failure {
         let class = self.class();
         let words = words(&self.source);
-        Failure::new(class.reason(), format!("{self}: {words}"), class.remedy())
+        let remedy = class.remedy(&words);
+        Failure::new(class.reason(), format!("{self}: {words}"), remedy)
     }
 }
 

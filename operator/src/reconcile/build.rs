@@ -4,6 +4,7 @@
 //! what their objects have in common.
 
 pub(super) mod check;
+pub(super) mod check_network_policy;
 pub(super) mod claim;
 pub(super) mod commit;
 pub(super) mod config_map;

@@ -216,6 +216,10 @@ children! {
         deployment: Always Deployment, named main;
     ]
     [
+        /// Which connections from the pods of the check are allowed.
+        check_network_policy: Optional NetworkPolicy, named check;
+    ]
+    [
         /// The Job that checks a new spec for which there is no room beside the old pods.
         check: Optional Job, named check;
     ]

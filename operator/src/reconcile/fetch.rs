@@ -9,16 +9,21 @@ use crds::{
     ModelDeployment,
     conditions::ConditionType,
     failure::{Failure, Reason},
-    modeldeployment::CacheType,
+    modeldeployment::{
+        Autoscaling, CacheType, KV_CACHE_TARGET_PERCENT_DEFAULT, REPLICAS_MIN_DEFAULT,
+        SCALE_DOWN_WINDOW_SECONDS_DEFAULT, TARGET_UTILIZATION_PERCENT_DEFAULT,
+    },
     startup::StartupStatus,
 };
 use futures::future::try_join_all;
 use k8s_openapi::{
     Resource as _,
     api::{
+        apps::v1::Deployment,
         batch::v1::Job,
         core::v1::{PersistentVolumeClaim, Pod, Service},
     },
+    jiff::{SignedDuration, Timestamp},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -33,13 +38,19 @@ use super::{
     observed::{LiveChildren, Observed, Ownership, ServiceAnswer},
 };
 use crate::{
+    autoscaler::{
+        Autoscaled, Fleet,
+        decision::{Policy, Room},
+    },
     context::Context,
     names::{CONTROL_PORT, Names, SERVICE_PORT, check_selector, pod_selector},
-    pods::{self, Stage},
+    pods::{self, Replica, Stage},
     polls::{Answer, Question, Target},
     watched::Seen,
 };
 
+/// A pod that finds no node for this time waits for more than the next node of a cluster that grows.
+const NO_ROOM_AFTER: SignedDuration = SignedDuration::from_secs(120);
 /// Starting pods whose progress is asked for, newest first.
 const STARTING_PODS_MAX: usize = 4;
 
@@ -122,6 +133,7 @@ pub async fn observe(context: &Context, object: &ModelDeployment) -> Result<Obse
         ..Observed::default()
     };
     ask_pods(context, object, &mut observed);
+    observed.autoscaled = autoscaled(context, object, &observed);
     Ok(observed)
 }
 
@@ -252,10 +264,67 @@ fn ask_pods(context: &Context, object: &ModelDeployment, observed: &mut Observed
     };
 }
 
+/// The autoscaler's newest decision; from now on it follows the load of the ready replicas.
+fn autoscaled(context: &Context, object: &ModelDeployment, observed: &Observed) -> Option<Autoscaled> {
+    let reference = ObjectRef::from_obj(object);
+    let Some(autoscaling) = &object.spec.autoscaling else {
+        context.autoscaler.forget(&reference);
+        return None;
+    };
+    let policy = policy(autoscaling);
+    let live: Option<Deployment> = observed.live.typed(&Names::of(&object.name_any()).main);
+    let replicas = live.and_then(|live| live.spec?.replicas);
+    let pods = pods::replicas(&observed.pods);
+    let ready = pods.iter().filter(|replica| replica.stage == Stage::Ready);
+    let fleet = Fleet {
+        policy,
+        replicas: replicas.unwrap_or(policy.replicas_min),
+        ready: ready.filter_map(|replica| replica.ip).collect(),
+        port: CONTROL_PORT,
+        room: room(&pods, Timestamp::now()),
+    };
+    Some(context.autoscaler.follow(&reference, fleet))
+}
+
+fn policy(autoscaling: &Autoscaling) -> Policy {
+    let share = |percent: Option<i32>, default: i32| f64::from(percent.unwrap_or(default)) / 100.0;
+    let window_s = autoscaling
+        .scale_down_window_seconds
+        .unwrap_or(SCALE_DOWN_WINDOW_SECONDS_DEFAULT);
+    let replicas_min = autoscaling.min_replicas.unwrap_or(REPLICAS_MIN_DEFAULT);
+    Policy {
+        replicas_min,
+        replicas_max: autoscaling.max_replicas.max(replicas_min),
+        utilization: share(
+            autoscaling.target_utilization_percent,
+            TARGET_UTILIZATION_PERCENT_DEFAULT,
+        ),
+        kv_usage: share(
+            autoscaling.kv_cache_target_percent,
+            KV_CACHE_TARGET_PERCENT_DEFAULT,
+        ),
+        down_window_s: f64::from(window_s),
+    }
+}
+
+/// A pod that finds no node for some time will not find one soon, so more pods would only wait, too.
+fn room(pods: &[Replica<'_>], now: Timestamp) -> Room {
+    let waits = |replica: &Replica<'_>| {
+        let since = replica.created.filter(|_| replica.stage == Stage::Unscheduled);
+        since.is_some_and(|since| now.duration_since(since) >= NO_ROOM_AFTER)
+    };
+    match pods.iter().any(waits) {
+        true => Room::Used,
+        false => Room::Free,
+    }
+}
+
 /// Where starting pods, and one ready pod while the facts of the model are unknown, report how far they have come.
 fn pod_targets(object: &ModelDeployment, pods: &[Pod]) -> BTreeMap<String, Target> {
     let status = object.status.clone().unwrap_or_default();
-    let facts_known = status.model.is_some() && status.observed_generation == object.metadata.generation;
+    // The download knows a part of the facts; the runtime knows all of them.
+    let facts_known = status.model.is_some_and(|model| model.architecture.is_some())
+        && status.observed_generation == object.metadata.generation;
     let mut replicas = pods::replicas(pods);
     replicas.reverse();
     let starting = replicas

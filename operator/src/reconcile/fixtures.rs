@@ -27,6 +27,7 @@ pub(crate) fn installation() -> Installation {
         runtime_cuda_image: None,
         namespace: Some("slipway-system".into()),
         network: Network::default(),
+        watch_namespaces: Vec::new(),
     }
 }
 

@@ -12,7 +12,10 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, api::DynamicObject, core::DeserializeGuard};
 use serde::de::DeserializeOwned;
 
-use crate::names::{FIELD_MANAGER, MANAGED_BY_LABEL, OWNER_LABEL};
+use crate::{
+    autoscaler::Autoscaled,
+    names::{FIELD_MANAGER, MANAGED_BY_LABEL, OWNER_LABEL},
+};
 
 /// A ModelDeployment that may be unreadable, so that one bad object does not stop the watch of the others.
 pub type Guarded = DeserializeGuard<ModelDeployment>;
@@ -34,6 +37,8 @@ pub struct Observed {
     pub startups: BTreeMap<String, StartupStatus>,
     /// Whether the Service routes to a ready pod.
     pub service: ServiceAnswer,
+    /// The autoscaler's newest decision, if the spec requests autoscaling.
+    pub autoscaled: Option<Autoscaled>,
 }
 
 /// The result of a request through the Service.

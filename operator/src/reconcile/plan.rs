@@ -15,6 +15,8 @@ use k8s_openapi::{
 };
 use serde_json::{Map, Value};
 
+use crate::autoscaler::Autoscaled;
+
 /// What has to exist: the spec with every default resolved and every value checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -26,6 +28,8 @@ pub struct Plan {
     pub owner: OwnerReference,
     /// Number of replicas.
     pub replicas: i32,
+    /// The autoscaler's decision, if the number is its.
+    pub autoscaled: Option<Autoscaled>,
     /// The image that serves.
     pub image: Image,
     /// Where the model comes from.

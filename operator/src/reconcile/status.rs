@@ -13,7 +13,7 @@ mod transfer;
 
 use crds::{
     ModelDeployment, ModelDeploymentStatus,
-    modeldeployment::{ModelStatus, TransferStatus},
+    modeldeployment::{AutoscalingStatus, ModelStatus, ScalingStatus, TransferStatus},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -34,6 +34,9 @@ pub use self::{
     publish::{publish, publish_failure},
     rollout::Outcome,
 };
+
+/// Changes of the number of replicas that the status has.
+const HISTORY_MAX: usize = 5;
 
 /// Computes the status.
 pub fn compute(
@@ -56,6 +59,7 @@ pub fn compute(
         selector: Some(names::pod_selector(&object.name_any())),
         summary: Some(format!("{}/{}", rollout.n_ready(), rollout.desired)),
         url: Some(names::url(object)),
+        autoscaling: autoscaling(&rollout, &previous, now),
         last_failure: rollout.diagnosis.as_ref().map(Diagnosis::to_status),
         conditions: Conditions::of(&rollout).with_times(&previous.conditions, generation, now),
         ..previous.clone()
@@ -81,6 +85,36 @@ fn model(rollout: &Rollout<'_>, observed: &Observed, known: Option<ModelStatus>)
         Some(facts) => Some(transfer::model_status(facts, known.unwrap_or_default())),
         None => known,
     }
+}
+
+/// What the autoscaler did, with the change from the previous status to this one. It is gone with `spec.autoscaling`.
+fn autoscaling(
+    rollout: &Rollout<'_>,
+    previous: &ModelDeploymentStatus,
+    now: Timestamp,
+) -> Option<AutoscalingStatus> {
+    let Outcome::Applied { plan, .. } = rollout.outcome else {
+        return previous.autoscaling.clone();
+    };
+    let decision = &plan.autoscaled.as_ref()?.decision;
+    let mut status = previous.autoscaling.clone().unwrap_or_default();
+    let from = previous.desired_replicas;
+    if previous.observed_generation.is_some() && from != rollout.desired {
+        let time = now.to_string();
+        status.last_scale_time = Some(time.clone());
+        status.history.insert(
+            0,
+            ScalingStatus {
+                time,
+                from,
+                to: rollout.desired,
+                reason: decision.cause.as_str().into(),
+                message: decision.trace.clone(),
+            },
+        );
+        status.history.truncate(HISTORY_MAX);
+    }
+    Some(status)
 }
 
 /// Writes the download and the load that have advanced least.

@@ -10,7 +10,7 @@ use crds::{
     modeldeployment::{
         API_KEYS_KEY_DEFAULT, AccessMode, AssignedBy, CA_BUNDLE_KEY_DEFAULT, Cache, CacheType,
         GPU_RESOURCE_DEFAULT, HuggingFace, NetworkPolicyMode, PodMetadata, REPLICAS_DEFAULT,
-        STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
+        REPLICAS_MIN_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
     settings::{FOREIGN, Layer, ProcessSettings, SettingError, Settings, Variable, variable},
 };
@@ -49,7 +49,7 @@ pub fn plan(
     installation: &Installation,
 ) -> Result<Plan, Refusal> {
     // The one place that decides how many replicas there are.
-    let replicas = object.spec.replicas.unwrap_or(REPLICAS_DEFAULT).max(0);
+    let replicas = replicas(&object.spec, observed);
     let refuse = |failure| Refusal { replicas, failure };
     check_names(object, observed).map_err(refuse)?;
     let spec = &object.spec;
@@ -69,6 +69,7 @@ pub fn plan(
         namespace: object.namespace().unwrap_or_default(),
         owner: owner(object),
         replicas,
+        autoscaled: observed.autoscaled.clone().filter(|_| spec.autoscaling.is_some()),
         image: image(object, observed, installation),
         config: config(
             settings,
@@ -81,6 +82,8 @@ pub fn plan(
         notes: notes(&report)
             .into_iter()
             .chain(kept_claim(object, &source, observed))
+            .chain(unused_cache(spec, &source))
+            .chain(unused_replicas(spec))
             .collect(),
         source,
         model_dir,
@@ -101,6 +104,30 @@ pub fn plan(
             .unwrap_or(STARTUP_TIMEOUT_SECONDS_DEFAULT),
         settings: report,
         operator_namespace: installation.namespace.clone(),
+    })
+}
+
+/// The number of the spec, or the autoscaler's within the limits of the spec.
+fn replicas(spec: &ModelDeploymentSpec, observed: &Observed) -> i32 {
+    let Some(autoscaling) = &spec.autoscaling else {
+        return spec.replicas.unwrap_or(REPLICAS_DEFAULT).max(0);
+    };
+    let replicas_min = autoscaling.min_replicas.unwrap_or(REPLICAS_MIN_DEFAULT);
+    let decided = observed
+        .autoscaled
+        .as_ref()
+        .map(|autoscaled| autoscaled.decision.replicas);
+    let replicas_max = autoscaling.max_replicas.max(replicas_min);
+    decided.unwrap_or(replicas_min).clamp(replicas_min, replicas_max)
+}
+
+/// A note on a number of replicas beside autoscaling. The schema's default cannot be told from a written 1.
+fn unused_replicas(spec: &ModelDeploymentSpec) -> Option<String> {
+    let is_written = spec.replicas.is_some_and(|replicas| replicas != REPLICAS_DEFAULT);
+    (is_written && spec.autoscaling.is_some()).then(|| {
+        "spec.replicas has no effect, because spec.autoscaling decides; another autoscaler or kubectl scale needs a spec \
+         without it"
+            .into()
     })
 }
 
@@ -404,6 +431,14 @@ fn kept_claim(object: &ModelDeployment, source: &Source, observed: &Observed) ->
     let live = observed.live.ours(object, "PersistentVolumeClaim", &name);
     live.filter(|_| !is_requested).map(|_| {
         format!("the claim {name} is kept and not used; delete it with kubectl delete pvc {name}, or set spec.cache again")
+    })
+}
+
+/// A note on a cache beside a model that is not downloaded.
+fn unused_cache(spec: &ModelDeploymentSpec, source: &Source) -> Option<String> {
+    let is_unused = spec.cache.is_some() && matches!(source, Source::Claim { .. });
+    is_unused.then(|| {
+        "spec.cache has no effect, because the model of spec.model.pvc is not downloaded; remove it".into()
     })
 }
 

@@ -128,6 +128,7 @@ impl Limits {
     /// [`AdmitError`] if it could never run, whatever else runs.
     pub fn admit(&self, request: GenerateRequest) -> Result<Admitted, AdmitError> {
         let GenerateRequest {
+            client,
             prompt,
             n,
             priority,
@@ -155,6 +156,7 @@ impl Limits {
             stop_token_ids,
         })?;
         Ok(Admitted {
+            client,
             prompt,
             n_branches: n,
             priority,
@@ -175,6 +177,7 @@ impl Limits {
     /// [`AdmitError`] if it could never run, whatever else runs.
     pub fn admit_beam_search(&self, request: BeamRequest) -> Result<Admitted, AdmitError> {
         let BeamRequest {
+            client,
             prompt,
             params,
             priority,
@@ -213,6 +216,7 @@ impl Limits {
             stop_token_ids,
         })?;
         Ok(Admitted {
+            client,
             prompt,
             n_branches: params.width,
             priority,
@@ -235,6 +239,7 @@ impl Limits {
     /// [`AdmitError`] if it could never run, whatever else runs.
     pub fn admit_pooling(&self, request: PoolRequest) -> Result<Admitted, AdmitError> {
         let PoolRequest {
+            client,
             prompt,
             token_types,
             cache_salt,
@@ -255,6 +260,7 @@ impl Limits {
         }
         self.check_fits(n_prompt, n_prompt)?;
         Ok(Admitted {
+            client,
             prompt,
             n_branches: 1,
             priority: 0,

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use super::prompt::Prompt;
 use super::sampler::SamplingParams;
+use crate::client::Client;
 use crate::grammar::Grammar;
 
 /// What to generate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
+    /// Whose it is: clients are served in turn.
+    pub client: Client,
     /// The prompt, of at least one token.
     pub prompt: Prompt,
     /// Answers. The prompt is computed once for all of them; answer `i` draws with the seed plus `i`.
@@ -42,6 +45,7 @@ impl Default for GenerateRequest {
     /// One answer, as long as it gets; only the prompt is missing.
     fn default() -> GenerateRequest {
         GenerateRequest {
+            client: Client::default(),
             prompt: Prompt::default(),
             n: 1,
             priority: 0,
@@ -61,6 +65,8 @@ impl Default for GenerateRequest {
 /// What to make a vector of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolRequest {
+    /// Whose it is: clients are served in turn.
+    pub client: Client,
     /// The prompt, of at least one token.
     pub prompt: Prompt,
     /// Segment of each token, for models that tell segments apart; empty: all 0.
@@ -72,6 +78,8 @@ pub struct PoolRequest {
 /// A prompt to search continuations of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamRequest {
+    /// Whose it is: clients are served in turn.
+    pub client: Client,
     /// The prompt, of at least one token.
     pub prompt: Prompt,
     /// How to search.
@@ -129,6 +137,8 @@ pub enum FinishReason {
 /// A request that passed [`super::admission::Limits`]: it fits, and its limits are resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admitted {
+    /// Whose it is: clients are served in turn.
+    pub client: Client,
     /// The prompt, of at least one token.
     pub prompt: Prompt,
     /// Sequences that it becomes.

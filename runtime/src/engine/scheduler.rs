@@ -13,8 +13,8 @@
 //! One order rules it: `running` and `waiting` are sorted by id, which is priority, then turn, then arrival. Only the
 //! first of `waiting` is ever admitted, and only the last of `running` is ever preempted, for a sequence that
 //! comes before it. So the first of all is never preempted and moves in every step, and no sequence starves for
-//! others of its priority. Turns let a small request in while a request of many answers runs: the last of those answers
-//! gives way.
+//! others of its priority. Turns ([`super::turns`]) let a small request in while a request of many answers, or many
+//! requests of another client run: the last of those answers gives way.
 
 mod fill;
 #[cfg(test)]
@@ -29,6 +29,8 @@ use super::paged_cache::{Hit, PagedCache};
 use super::request::{FinishReason, Task};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
 use super::step::{Admission, Step, StepRow, Yield};
+use super::turns::Present;
+use crate::client::Client;
 
 /// Steps in flight at most: with more, masks of grammars would come too late for every step.
 pub const DEPTH_MAX: usize = 2;
@@ -92,6 +94,16 @@ impl Scheduler {
             waiting: VecDeque::new(),
             stuck: None,
             free_places: (0..n_places).rev().collect(),
+        }
+    }
+
+    /// What decides the turn of a client's next submission.
+    pub fn present(&self, client: Client) -> Present {
+        let all = || self.running.iter().chain(&self.waiting);
+        let own = all().filter(|sequence| sequence.client == client);
+        Present {
+            first: all().map(|sequence| sequence.submission_turn).min(),
+            own: own.map(|sequence| sequence.submission_turn).collect(),
         }
     }
 

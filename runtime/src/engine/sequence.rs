@@ -13,6 +13,7 @@ use super::prompt::{Content, MediaRun};
 use super::request::{Admitted, FinishReason, Task};
 use super::sampler::{SamplingParams, TokenLogprobs};
 use crate::batch::N_TOP_BY_MODEL_MAX;
+use crate::client::Client;
 
 /// Identity of a sequence. Ids sort in the order in which sequences are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +43,10 @@ pub struct Branch {
 pub struct Sequence {
     /// What to do with the prompt.
     pub task: Task,
+    /// Whose it is.
+    pub client: Client,
+    /// The turn of the submission that it belongs to.
+    pub submission_turn: u64,
     /// The first branch of the request that it belongs to.
     pub request: SequenceId,
     /// Two texts share cached blocks only if their salts are equal.
@@ -95,12 +100,13 @@ fn is_drawn_by_model(sampling: &SamplingParams) -> bool {
 }
 
 impl Sequence {
-    /// A sequence of nothing but its prompt, none of it computed.
+    /// A sequence of nothing but its prompt, none of it computed. It came with others in a submission that has a turn.
     ///
     /// # Panics
     /// If `branches` is not one per answer.
-    pub fn new(admitted: Admitted, branches: Vec<Branch>, salt: u64) -> Sequence {
+    pub fn new(admitted: Admitted, branches: Vec<Branch>, submission_turn: u64, salt: u64) -> Sequence {
         let Admitted {
+            client,
             prompt,
             n_branches,
             priority: _,
@@ -115,6 +121,8 @@ impl Sequence {
         let (tokens, media) = prompt.into_parts();
         Sequence {
             task,
+            client,
+            submission_turn,
             request: branches[0].id,
             salt,
             tables: BlockTables::default(),
@@ -180,6 +188,8 @@ impl Sequence {
     fn child(&self, branch: Branch) -> Sequence {
         Sequence {
             task: self.task.clone(),
+            client: self.client,
+            submission_turn: self.submission_turn,
             request: self.request,
             salt: self.salt,
             tables: BlockTables::default(),
@@ -400,6 +410,7 @@ mod tests {
     fn sequence(stop: StopRules) -> Sequence {
         let sampling = Arc::default();
         let admitted = Admitted {
+            client: Client::default(),
             prompt: vec![1, 2, 3].into(),
             n_branches: 1,
             priority: 0,
@@ -417,7 +428,7 @@ mod tests {
             turn: 0,
             arrival: 0,
         };
-        Sequence::new(admitted, vec![Branch { id, seed: 0 }], 0)
+        Sequence::new(admitted, vec![Branch { id, seed: 0 }], 0, 0)
     }
 
     /// Draws a token and commits it.

@@ -22,6 +22,7 @@ use super::request::{Admitted, Task};
 use super::scheduler::{DEPTH_MAX, Scheduler};
 use super::sequence::{Branch, Next, Sequence, SequenceId};
 use super::step::Step;
+use super::turns::Turns;
 use crate::batch::{Batch, Forward, StepError, StepOutput};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
@@ -30,6 +31,10 @@ const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
 /// Later requests that may overtake an answer for each answer to its request that comes before it. With few, a client
 /// that sends small requests would soon wait for all answers of a large one; with many, the last of those answers would.
 const TURNS_PER_ANSWER: u64 = 256;
+
+/// Later submissions of other clients that may overtake one for each that its client has in the engine. Many would let
+/// clients with two requests at a time take each other's places again and again.
+const TURNS_PER_SUBMISSION: u64 = 16;
 
 /// What the engine thread owns.
 pub(super) struct EngineThread {
@@ -46,7 +51,7 @@ pub(super) struct EngineThread {
     seed: u64,
     channels: Channels,
     n_arrived: u64,
-    n_submissions: u64,
+    turns: Turns,
     replies: Replies,
 }
 
@@ -91,7 +96,7 @@ impl EngineThread {
             spare: Vec::new(),
             seed: limits.config.seed,
             n_arrived: 0,
-            n_submissions: 0,
+            turns: Turns::new(TURNS_PER_SUBMISSION),
             replies: Replies::new(Arc::clone(&channels.gauge)),
             channels,
         }
@@ -261,8 +266,11 @@ impl EngineThread {
     }
 
     fn accept(&mut self, submissions: Vec<Submission>) {
-        let mut turn = self.n_submissions;
-        self.n_submissions += 1;
+        let Some(client) = submissions.first().map(|first| first.admitted.client) else {
+            return;
+        };
+        let submission_turn = self.turns.next(&self.scheduler.present(client));
+        let mut turn = submission_turn;
         for Submission {
             admitted,
             events,
@@ -283,7 +291,8 @@ impl EngineThread {
             // Two salts in one: a client's may equal the model's, their mixture practically never another's.
             let model_salt = self.model.prefix_salt(n_prompt);
             let salt = model_salt ^ admitted.cache_salt.rotate_left(1);
-            self.scheduler.add(Sequence::new(admitted, branches, salt));
+            let sequence = Sequence::new(admitted, branches, submission_turn, salt);
+            self.scheduler.add(sequence);
         }
     }
 

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{FetchError, cannot};
 use super::manifest::Manifest;
-use super::options::{FetchOptions, Verify};
+use super::options::{ConfigurationCheck, FetchOptions, Verify};
 use super::progress::Progress;
 use super::repository::fetch;
 use super::select::Patterns;
@@ -80,17 +80,24 @@ pub struct FetchArgs {
     pub progress_listen: Option<Address>,
 }
 
-/// Runs `slipway-runtime fetch`. A token file wins over the token of the environment.
+/// Runs `slipway-runtime fetch`. A token file wins over the token of the environment. `check` sees the configuration of
+/// the model before its weights are downloaded.
 ///
 /// # Errors
 /// [`FetchError`]. [`FetchError::failure`] gives the exit code and the termination message.
-pub async fn run(args: FetchArgs, token_in_env: Option<String>) -> Result<(), FetchError> {
+pub async fn run(
+    args: FetchArgs,
+    token_in_env: Option<String>,
+    check: ConfigurationCheck,
+) -> Result<(), FetchError> {
     let tracker = StartupTracker::new();
     let _server = match args.progress_listen.clone() {
         Some(address) => Some(serve_progress(address, tracker.clone()).await?),
         None => None,
     };
-    for options in args.downloads(token_in_env)? {
+    let mut downloads = args.downloads(token_in_env)?;
+    downloads[0].check = Some(check);
+    for options in downloads {
         let manifest = fetch(options, tracker.clone(), print_line).await?;
         let Manifest {
             repo,

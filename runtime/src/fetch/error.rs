@@ -147,6 +147,9 @@ pub enum FetchError {
         /// The file.
         path: PathBuf,
     },
+    /// The configuration shows that the model cannot be served.
+    #[error("{}", .0.message)]
+    Refused(Failure),
     /// The volume has too little free space.
     #[error("{} has too little free space: {needed_bytes} bytes are needed, {free_bytes} are free", path.display())]
     DiskFull {
@@ -231,6 +234,7 @@ impl FetchError {
             | Self::InvalidListing { .. }
             | Self::ChecksumMismatch { .. }
             | Self::Changed { .. }
+            | Self::Refused(_)
             | Self::DiskFull { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
@@ -270,6 +274,7 @@ impl FetchError {
             | Self::InvalidListing { .. }
             | Self::WrongResponse { .. }
             | Self::Io { .. } => Reason::DownloadFailed,
+            Self::Refused(failure) => failure.reason,
             Self::GaveUp { source, .. } => source.reason(),
         }
     }
@@ -329,6 +334,7 @@ impl FetchError {
             }
             Self::Io { .. } => "Check that the cache volume is mounted and writable by the pod's user.".to_owned(),
             Self::Listen { .. } => "Choose a free address for --progress-listen.".to_owned(),
+            Self::Refused(failure) => failure.remedy.clone(),
             Self::GaveUp { source, .. } => source.remedy(),
         }
     }

@@ -78,6 +78,11 @@ impl Place {
         self.folder.root.join(&self.path)
     }
 
+    /// Its path below the folder.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The place whose name has this suffix.
     pub(super) fn with_suffix(&self, suffix: &str) -> Place {
         Place {

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crds::failure::Failure;
+
 use super::disk::free_bytes;
 use super::error::FetchError;
 use super::retry::RetryPolicy;
@@ -23,6 +25,9 @@ pub enum Verify {
     /// Their content, which is read at each start: others may write to the volume.
     Contents,
 }
+
+/// Whether a model can be served, as far as the JSON files in a folder show.
+pub type ConfigurationCheck = fn(&Path) -> Result<(), Failure>;
 
 /// What to download, and how.
 #[derive(Clone, Debug)]
@@ -47,6 +52,8 @@ pub struct FetchOptions {
     pub retry: RetryPolicy,
     /// What proves that a complete folder is intact.
     pub verify: Verify,
+    /// Checks the configuration before anything else is downloaded.
+    pub check: Option<ConfigurationCheck>,
     /// Returns the free bytes of a folder's file system. Tests replace it.
     pub free_bytes: fn(&Path) -> io::Result<u64>,
 }
@@ -65,6 +72,7 @@ impl FetchOptions {
             stall_timeout: Duration::from_secs(60),
             retry: RetryPolicy::default(),
             verify: Verify::default(),
+            check: None,
             free_bytes,
         }
     }

@@ -222,6 +222,11 @@ pub(super) struct Verified {
 }
 
 impl Verified {
+    /// Its path in the repository.
+    pub(super) fn path(&self) -> &str {
+        self.place.path()
+    }
+
     /// Gives the file its final name, and replaces an older file.
     pub(super) fn put_in_place(self) -> Result<(), FetchError> {
         let at = self.place.with_suffix(PARTIAL_SUFFIX);

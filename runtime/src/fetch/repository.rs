@@ -1,6 +1,7 @@
 //! Downloads a repository into a folder.
 //!
-//! Owns the order of the steps: lock, list, compare, check the free space, download, rename, record.
+//! Owns the order of the steps: lock, list, compare, check the free space, download and check the configuration,
+//! download the rest, rename, record.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::configuration;
 use super::destination::Destination;
 use super::download::Downloads;
 use super::error::{FetchError, cannot};
@@ -83,7 +85,7 @@ pub async fn fetch(
         meter: meter.clone(),
     });
     begin(&downloads, &files, &tracker)?;
-    let verified = report_while(download_all(&downloads, &files), || progress(&meter.progress())).await?;
+    let verified = report_while(download(&downloads, &files), || progress(&meter.progress())).await?;
     let manifest = replace(&downloads, files, verified)?;
     progress(&meter.progress());
     Ok(manifest)
@@ -241,10 +243,21 @@ fn bytes_of(files: &[RemoteFile]) -> Option<u64> {
     sum.filter(|sum| i64::try_from(*sum).is_ok())
 }
 
+/// Downloads the files of the configuration and checks them, then downloads the rest.
+async fn download(downloads: &Arc<Downloads>, files: &[RemoteFile]) -> Result<Vec<Verified>, FetchError> {
+    let (configuration, rest) = configuration::split(&downloads.options, files.to_vec());
+    let mut verified = download_all(downloads, configuration.clone()).await?;
+    configuration::check(downloads, &configuration, &verified)?;
+    verified.extend(download_all(downloads, rest).await?);
+    Ok(verified)
+}
+
 /// Downloads the files, largest first, so that no large one is downloaded alone at the end. The first error cancels
 /// all.
-async fn download_all(downloads: &Arc<Downloads>, files: &[RemoteFile]) -> Result<Vec<Verified>, FetchError> {
-    let mut files = files.to_vec();
+async fn download_all(
+    downloads: &Arc<Downloads>,
+    mut files: Vec<RemoteFile>,
+) -> Result<Vec<Verified>, FetchError> {
     files.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
     stream::iter(files)
         .map(|file| {

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::error::ApiError;
-use crate::preparation::Client;
+use crate::client::Client;
 use crate::telemetry::request_log::RequestLog;
 use memory::Arrival;
 pub(super) use memory::{BodyMemory, CountedBytes};

@@ -1,15 +1,29 @@
-//! Which client a request comes from.
+//! Which client a request comes from, and for which one a task works.
 
 use std::net::IpAddr;
 
 use axum::extract::Request;
 
 use super::auth::ApiKeys;
-use crate::preparation::Client;
+use crate::client::Client;
 
 /// The address at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
+
+tokio::task_local! {
+    static CLIENT: Client;
+}
+
+/// Answers a request of a client.
+pub(super) async fn for_client<T>(client: Client, work: impl Future<Output = T>) -> T {
+    CLIENT.scope(client, work).await
+}
+
+/// The client whose request this task answers.
+pub(super) fn current_client() -> Client {
+    CLIENT.try_with(|client| *client).unwrap_or_default()
+}
 
 /// The client that a request comes from: the holder of its valid key, or else whoever sends from its address.
 pub(super) fn client_of(request: &Request, keys: &ApiKeys) -> Client {

@@ -11,6 +11,7 @@ use super::app::App;
 use super::background;
 use super::body::JsonBytes;
 use super::chunks::{ChunkWriter, Envelope};
+use super::client::current_client;
 use super::ignored::name_ignored;
 use super::request_id::RequestName;
 use super::shape::Shape;
@@ -91,15 +92,19 @@ pub(super) async fn respond<S: Shape>(
 pub(super) fn submit(app: &Arc<App>, prepared: &Prepared) -> Result<Running, ApiError> {
     let serving = app.ready()?;
     app.metrics.arrived();
-    let answers = &prepared.answers;
+    let (answers, client) = (&prepared.answers, current_client());
     let (tickets, n_searched) = match prepared.work() {
         Work::Generate(mut requests) => {
             for request in &mut requests {
+                request.client = client;
                 request.n_overtaking_max = background::n_overtaking_max();
             }
             (serving.engine.submit(requests), None)
         }
-        Work::Search(requests) => (serving.engine.submit_beam_searches(requests), Some(answers.n)),
+        Work::Search(mut requests) => {
+            requests.iter_mut().for_each(|request| request.client = client);
+            (serving.engine.submit_beam_searches(requests), Some(answers.n))
+        }
     };
     let refused = |error| ApiError::from_submit(error, prepared.prompt_param);
     let tickets = tickets.map_err(|error| prepared.renames.restore(refused(error)))?;

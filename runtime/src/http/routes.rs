@@ -36,7 +36,7 @@ use crate::api::jobs::store::Owner;
 use crate::api::openapi::{Access, RouteDoc};
 use crate::http::app::App;
 use crate::http::auth::ApiKeys;
-use crate::http::client::client_of;
+use crate::http::client::{client_of, for_client};
 use crate::http::cors;
 use crate::http::error::ErrorLabel;
 use crate::http::prefix;
@@ -184,7 +184,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
         .map_or("none", MatchedPath::as_str)
         .to_owned();
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
-    let handled = AssertUnwindSafe(next.run(request))
+    let handled = AssertUnwindSafe(for_client(client, next.run(request)))
         .catch_unwind()
         .instrument(span.clone());
     let mut response = handled.await.unwrap_or_else(|_| {

@@ -1,5 +1,6 @@
 //! What the routes have in common that answer with vectors: submit, collect, wrap.
 
+use super::client::current_client;
 use crate::api::error::ApiError;
 use crate::api::response::pooled::{List, PromptUsage};
 use crate::clock::unix_time_s;
@@ -19,7 +20,11 @@ pub(super) async fn vectors(
     while vectors.len() < requests.len() {
         let rest = &requests[vectors.len()..];
         let wave = &rest[..rest.len().min(n_at_once)];
-        match engine.submit_pooling(wave.to_vec()) {
+        let of_client = |request: &PoolRequest| PoolRequest {
+            client: current_client(),
+            ..request.clone()
+        };
+        match engine.submit_pooling(wave.iter().map(of_client).collect()) {
             Ok(tickets) => {
                 for ticket in tickets {
                     vectors.push(vector(ticket).await?);

@@ -1,6 +1,6 @@
 //! The files of a checkpoint: found, read without trusting them, and turned into weights in memory.
 //!
-//! `weights` finds and maps the files, `safetensors` and `pickle` read where tensors are in them, and `load` copies
+//! `weights` finds and opens the files, `weight_file` reads one, `safetensors` and `pickle` read where tensors are in them, and `load` copies
 //! what a description names. Must not know families or how a model is computed.
 
 mod dummy;
@@ -8,6 +8,7 @@ mod load;
 mod mxfp4;
 mod pickle;
 mod safetensors;
+mod weight_file;
 mod weights;
 
 pub(in crate::model) use dummy::dummy_weights;

@@ -46,7 +46,7 @@ pub(super) const N_LAYERS: Aliases = &["num_hidden_layers", "n_layer", "n_layers
 /// Rows of the embedding.
 pub(super) const VOCAB_SIZE: Aliases = &["vocab_size", "padded_vocab_size"];
 /// Query heads.
-pub(super) const N_HEADS: Aliases = &["num_attention_heads", "n_head", "n_heads"];
+pub(super) const N_HEADS: Aliases = &["num_attention_heads", "n_head", "n_heads", "num_heads"];
 /// Key and value heads.
 pub(super) const N_KV_HEADS: Aliases = &["num_key_value_heads", "num_kv_heads", "n_head_kv", "kv_n_heads"];
 /// Width of the feed-forward part.
@@ -55,6 +55,7 @@ pub(super) const FFN_SIZE: Aliases = &[
     "n_inner",
     "ffn_dim",
     "ffn_hidden_size",
+    "d_ff",
     "hidden_dim",
 ];
 /// What norms add to the variance.

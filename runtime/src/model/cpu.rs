@@ -85,6 +85,18 @@ impl Cpu {
         &mut self.cache
     }
 
+    /// Bytes of the activations and the result of a step of so many tokens and results.
+    pub(super) fn step_bytes(&self, n_tokens: usize, n_outputs: usize) -> u64 {
+        let sizes = StepSizes {
+            n_tokens,
+            n_logits: n_outputs,
+            n_pooled: n_outputs,
+        };
+        let width = self.program.buffer(self.program.output).width;
+        let activations = Spans::new(&self.program, sizes).n_floats() * size_of::<f32>();
+        (activations + n_outputs * width * size_of::<f32>()) as u64
+    }
+
     /// Does checked moves, one after the other.
     ///
     /// # Errors

@@ -89,6 +89,15 @@ impl Executor {
         }
     }
 
+    /// Bytes of the host's memory that a step of so many tokens and results takes; none if a device computes it.
+    pub(super) fn step_bytes(&self, n_tokens: usize, n_outputs: usize) -> u64 {
+        match self {
+            Executor::Cpu(cpu) => cpu.step_bytes(n_tokens, n_outputs),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(_) => 0,
+        }
+    }
+
     /// Bytes of the weights.
     pub(super) fn weights_bytes(&self) -> u64 {
         match self {

@@ -3,6 +3,7 @@
 //! A family is a small file whose `describe` maps config.json to a [`ModelSpec`]. Checkpoints that are
 //! another family under a name of their own are rows without a file.
 
+mod albert;
 mod baichuan;
 mod bert;
 mod bloom;
@@ -31,9 +32,11 @@ mod opt;
 mod parts;
 mod phi;
 mod qwen;
+mod relative;
 mod stablelm;
 mod stack;
 mod starcoder2;
+mod t5;
 
 pub(super) use parts::linear;
 
@@ -48,6 +51,8 @@ type Describe = fn(&Fields) -> Result<ModelSpec, ModelError>;
 
 /// A row: the name in `architectures`, and what reads its config.json.
 const FAMILIES: &[(&str, Describe)] = &[
+    ("AlbertForSequenceClassification", albert::describe_classifier),
+    ("AlbertModel", albert::describe),
     ("ApertusForCausalLM", nemotron::describe_apertus),
     ("AquilaForCausalLM", llama::describe),
     ("AquilaModel", llama::describe),
@@ -156,6 +161,7 @@ const FAMILIES: &[(&str, Describe)] = &[
     ("StableLMEpochForCausalLM", stablelm::describe),
     ("StableLmForCausalLM", stablelm::describe),
     ("Starcoder2ForCausalLM", starcoder2::describe),
+    ("T5EncoderModel", t5::describe),
     (
         "XLMRobertaForSequenceClassification",
         bert::describe_roberta_classifier,

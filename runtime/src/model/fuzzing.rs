@@ -6,7 +6,7 @@ use super::families;
 
 /// Reads the header of a safetensors file.
 pub fn safetensors(file: &[u8]) {
-    check_within(file, &read_header(file).unwrap_or_default());
+    check_within(file, &read_header(file, file.len()).unwrap_or_default());
 }
 
 /// Reads a file of torch.save.

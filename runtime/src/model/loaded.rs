@@ -182,6 +182,11 @@ impl Model {
         &self.info
     }
 
+    /// Bytes of the host's memory that the largest step takes: its activations and its result.
+    pub fn step_bytes(&self, n_tokens_max: usize, n_outputs_max: usize) -> u64 {
+        self.executor.step_bytes(n_tokens_max, n_outputs_max)
+    }
+
     /// Takes the memory for steps within `limits`, so that no later step takes any, and returns what the device has left
     /// for a KV cache. `None` for the processor, which takes memory as it needs it.
     ///

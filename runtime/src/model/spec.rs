@@ -5,6 +5,8 @@
 //! to the other, and [`WeightList`] the one that gives numbers. An option is here once a family uses it and a program
 //! expresses it.
 
+use std::collections::HashMap;
+
 use kernels::{Activation, ExpertGroups, NormKind, Scoring};
 
 use super::pooling::PoolingKind;
@@ -123,7 +125,8 @@ pub(super) struct Network<M, V> {
     pub(super) ignored: Vec<String>,
 }
 
-/// The way from token ids to activations: `norm((table[id] · project_in + position + type) · scale)`.
+/// The way from token ids to activations:
+/// `project_normed · norm((table[id] · project_in + position + type) · scale)`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Embedding<M, V> {
     /// One row per token. `[vocab_size, embed_size]`
@@ -138,8 +141,10 @@ pub(super) struct Embedding<M, V> {
     pub(super) types: Option<M>,
     /// Factor.
     pub(super) scale: f32,
-    /// Norm in the end.
+    /// Norm after that.
     pub(super) norm: Option<Norm<V>>,
+    /// From the width of all tables to the layers' (ALBERT).
+    pub(super) project_normed: Option<M>,
 }
 
 /// What becomes of the activations in the end.
@@ -465,6 +470,7 @@ pub(super) trait Convert: Sized {
                 types: self.optional(edges.types.as_ref()),
                 scale: edges.scale,
                 norm: self.norm(edges.norm.as_ref()),
+                project_normed: self.optional(edges.project_normed.as_ref()),
             },
             ropes: spec.ropes.clone(),
             layers: spec.layers.iter().map(|layer| self.layer(layer)).collect(),
@@ -648,6 +654,8 @@ pub(super) struct WeightList {
     pub(super) matrices: Vec<Matrix>,
     /// The vectors.
     pub(super) vectors: Vec<Vector>,
+    /// Numbers of the matrices by the tensor and the element that they start with: layers may share one (ALBERT).
+    starts: HashMap<(String, usize), usize>,
 }
 
 /// Number of a matrix in a [`WeightList`], and its shape.
@@ -673,9 +681,20 @@ impl Convert for WeightList {
     type Vector = VectorId;
 
     fn matrix(&mut self, matrix: &Matrix) -> MatrixId {
-        self.matrices.push(matrix.clone());
+        let start = matrix
+            .parts
+            .first()
+            .map(|part| (part.tensor.name.clone(), part.first));
+        let start = start.unwrap_or_default();
+        let shared = self.starts.get(&start).copied();
+        let index = shared.filter(|&index| self.matrices[index] == *matrix);
+        let index = index.unwrap_or_else(|| {
+            self.matrices.push(matrix.clone());
+            self.starts.insert(start, self.matrices.len() - 1);
+            self.matrices.len() - 1
+        });
         MatrixId {
-            index: self.matrices.len() - 1,
+            index,
             n_rows: matrix.n_rows(),
             n_cols: matrix.n_cols,
         }

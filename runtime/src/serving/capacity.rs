@@ -87,6 +87,12 @@ pub fn n_host_blocks(demand: Demand<'_>, swap_space_bytes: u64, bytes_free: u64)
     fitting.min(u64::from(u32::MAX) / demand.block_size as u64) as usize
 }
 
+/// The smallest `bytes_free` with which [`n_blocks`] and [`n_host_blocks`] give caches of these sizes again.
+pub fn bytes_free_for(cache_bytes: u64, host_bytes: u64) -> u64 {
+    let whole = |part: u64, share: f64| (part as f64 / share).ceil() as u64;
+    whole(cache_bytes, CACHE_SHARE).max(whole(host_bytes, SWAP_SHARE))
+}
+
 impl Demand<'_> {
     /// Blocks that one sequence of `len` tokens needs.
     fn n_blocks_of(&self, len: usize) -> u64 {
@@ -108,7 +114,8 @@ impl Demand<'_> {
         fits
     }
 
-    fn bytes_per_block(&self) -> u64 {
+    /// Bytes of keys and values of one block.
+    pub fn bytes_per_block(&self) -> u64 {
         let bytes_per_token = self.kv_bytes_per_token / self.groups.len().max(1) as u64;
         bytes_per_token.saturating_mul(self.block_size as u64).max(1)
     }
@@ -228,6 +235,16 @@ mod tests {
         assert_eq!(n_host_blocks(DEMAND, 16_000 * 3, u64::MAX), 3);
         assert_eq!(n_host_blocks(DEMAND, u64::MAX, 16_000 * 10), 2);
         assert_eq!(n_host_blocks(DEMAND, 0, u64::MAX), 0);
+    }
+
+    #[test]
+    fn caches_have_the_same_sizes_in_the_memory_that_is_asked_for_them() {
+        for n_wanted in [7, 10, 28] {
+            let (cache_bytes, host_bytes) = (16_000 * n_wanted, 16_000 * 3);
+            let bytes_free = bytes_free_for(cache_bytes, host_bytes);
+            assert_eq!(n_blocks(DEMAND, of_host(bytes_free)), Ok(n_wanted as usize));
+            assert!(n_host_blocks(DEMAND, host_bytes, bytes_free) >= 3);
+        }
     }
 
     #[test]

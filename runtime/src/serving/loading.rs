@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crds::failure::chain;
+use crds::failure::{Failure, Reason, chain};
 use crds::settings::{Device as DeviceSetting, EngineSettings};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
+use super::memory::{self, Growth};
 use super::{LoadError, Serving};
 use crate::batch::Forward;
 use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
@@ -19,7 +20,9 @@ use crate::engine::scheduler::N_SCORED_MAX;
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
 };
-use crate::fetch::{self, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token};
+use crate::fetch::{
+    self, ConfigurationCheck, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token,
+};
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
 use crate::model::{Device, GraphMode, LoadOptions, Model, ModelError, ModelInfo, Outline, StepLimits, Task};
@@ -46,9 +49,10 @@ pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<S
     };
     let worker = load.clone();
     let loading = tokio::task::spawn_blocking(move || worker.load_files(&directory, &tokenizer, &formats));
-    let serving = loading.await.map_err(|_| LoadError::Panicked)??;
+    let (mut serving, growth) = loading.await.map_err(|_| LoadError::Panicked)??;
     load.startup.enter(Stage::WarmingUp);
     warm_up(&serving.engine, &serving.info).await?;
+    serving.memory_bytes = memory::bytes_max(growth);
     Ok(serving)
 }
 
@@ -75,6 +79,19 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     crate::api::request::Defaults::load(directory)?;
     PoolingConfig::read(directory)?;
     Ok(())
+}
+
+/// Whether this version supports the model, as far as the JSON files in its directory show: the check before its weights
+/// are downloaded. What else may be wrong with them is found by [`load`].
+///
+/// # Errors
+/// The failure that [`load`] would end with.
+pub fn check_configuration(directory: &Path) -> Result<(), Failure> {
+    let checked = Model::check(directory).map_err(|error| LoadError::Model(error).failure());
+    checked.or_else(|failure| match failure.reason {
+        Reason::UnsupportedArchitecture => Err(failure),
+        _ => Ok(()),
+    })
 }
 
 /// Which files of a repository are downloaded.
@@ -119,13 +136,13 @@ impl Loading {
         Ok(destination)
     }
 
-    /// The engine and what it needs beside it, from files on this machine.
+    /// The engine and what it needs beside it, from files on this machine; and the memory that it may still take.
     fn load_files(
         &self,
         directory: &Path,
         tokenizer: &Path,
         formats: &FormatNames,
-    ) -> Result<Serving, LoadError> {
+    ) -> Result<(Serving, Growth), LoadError> {
         let Self { config, startup } = self;
         Model::check(directory)?;
         let tokenizer = Tokenizer::load(tokenizer)?;
@@ -163,8 +180,8 @@ impl Loading {
         if let Err(error) = &grammars {
             tracing::warn!(%error, "there are no structured outputs");
         }
-        let engine = start_engine(model, &info, config)?;
-        Ok(Serving {
+        let (engine, growth) = start_engine(model, &info, config)?;
+        let serving = Serving {
             engine: Arc::new(engine),
             grammars,
             tokenizer: Arc::new(tokenizer),
@@ -175,8 +192,10 @@ impl Loading {
             pooling: PoolingConfig::read(directory)?,
             revision: Manifest::read(directory).map(|manifest| manifest.commit),
             directory: directory.to_path_buf(),
+            memory_bytes: None,
             info,
-        })
+        };
+        Ok((serving, growth))
     }
 }
 
@@ -220,27 +239,33 @@ fn check_token_types(tokenizer: &Tokenizer, info: &ModelInfo) -> Result<(), Load
 
 fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchOptions, FetchError> {
     let folder = repository.repo.replace('/', "--");
-    let (folder, patterns) = match files {
+    let (folder, patterns, check) = match files {
         Files::Model => (
             folder,
             Patterns {
                 allow: repository.allow_patterns.clone(),
                 ignore: repository.ignore_patterns.clone(),
             },
+            Some(check_configuration as ConfigurationCheck),
         ),
-        Files::Tokenizer => (folder + "--tokenizer", Patterns::tokenizer()),
+        Files::Tokenizer => (folder + "--tokenizer", Patterns::tokenizer(), None),
     };
     Ok(FetchOptions {
         revision: repository.revision.clone(),
         token: Token::parse(repository.token.as_deref().unwrap_or_default(), "HF_TOKEN")?,
         endpoint: repository.endpoint.clone(),
         patterns,
+        check,
         ..FetchOptions::new(&repository.repo, cache.join(folder))
     })
 }
 
 /// Sizes the cache by the memory that is left, and starts the engine.
-fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Result<Engine, LoadError> {
+fn start_engine(
+    mut model: Model,
+    info: &ModelInfo,
+    config: &ServeConfig,
+) -> Result<(Engine, Growth), LoadError> {
     let settings = &config.engine;
     let block_size = settings.block_size() as usize;
     let max_concurrency = config.serving.max_concurrency() as usize;
@@ -282,6 +307,13 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
         }
     };
     model.allocate_cache(n_blocks, block_size, n_host_blocks)?;
+    // The cache of a device is in its own memory.
+    let is_host = device_memory.is_none();
+    let growth = Growth {
+        cache_bytes: if is_host { demand.bytes_per_block() * n_blocks as u64 } else { 0 },
+        host_bytes: demand.bytes_per_block() * n_host_blocks as u64,
+        step_bytes: model.step_bytes(max_num_batched_tokens, demand.max_num_seqs + N_SCORED_MAX),
+    };
     let engine = Engine::start(
         Box::new(model),
         EngineConfig {
@@ -299,7 +331,7 @@ fn start_engine(mut model: Model, info: &ModelInfo, config: &ServeConfig) -> Res
             eos_token_ids: info.eos_token_ids.as_slice().into(),
         },
     )?;
-    Ok(engine)
+    Ok((engine, growth))
 }
 
 /// The formats of a model's answers, which its template shows.

@@ -35,9 +35,23 @@ const PREFIXES: [(&str, [&str; 2]); 2] = [
 /// The class whose sequences are `<s> A </s>` and `<s> A </s> </s> B </s>`, and the `model_type` of its models.
 const XLM_ROBERTA: (&str, &str) = ("XLMRobertaTokenizer", "xlm-roberta");
 
+/// The class whose sequences are `A </s>`, and the `model_type` of its models.
+const T5: (&str, &str) = ("T5Tokenizer", "t5");
+
+/// Tokens of T5 that stand for a gap in a text. The last one follows the pieces, and the first one is the last token.
+const N_T5_GAPS: u32 = 100;
+
 /// Whether a configuration is XLM-RoBERTa's.
 pub(super) fn is_xlm_roberta(config: &TokenizerConfig) -> bool {
-    let (class, model_type) = XLM_ROBERTA;
+    is_class(config, XLM_ROBERTA)
+}
+
+/// Whether a configuration is T5's.
+pub(super) fn is_t5(config: &TokenizerConfig) -> bool {
+    is_class(config, T5)
+}
+
+fn is_class(config: &TokenizerConfig, (class, model_type): (&str, &str)) -> bool {
     match config.tokenizer_class.as_deref() {
         Some(name) => name.strip_suffix("Fast").unwrap_or(name) == class,
         None => config.model_type.as_deref() == Some(model_type),
@@ -76,6 +90,13 @@ impl Plain {
                 let mark =
                     |(id, content): (u32, &&str)| AddedToken::special((*content).to_string(), Some(id));
                 declared.extend((model.n_ids()..).zip(&CHATGLM_MARKS).map(mark));
+            }
+            Vocabulary::SentencePiece(model) if is_t5(config) => {
+                let gap = |idx: u32| {
+                    let id = model.n_ids() + N_T5_GAPS - 1 - idx;
+                    AddedToken::special(format!("<extra_id_{idx}>"), Some(id))
+                };
+                declared.extend((0..N_T5_GAPS).map(gap));
             }
             // A declared token takes the id of one that is only a placeholder.
             Vocabulary::Tiktoken(tiktoken) => {
@@ -165,11 +186,12 @@ impl Plain {
         let id = |token: &Option<String>| self.id(token.as_deref()?);
         let bos = id(&config.bos_token).or(model.and_then(SentencePiece::bos));
         let eos = id(&config.eos_token).or(model.and_then(SentencePiece::eos));
+        let (has_model, has_frame) = (model.is_some(), self.frame.is_some());
+        let is_t5 = has_model && is_t5(config);
+        let adds_eos = config.add_eos_token.or((is_t5 || has_frame).then_some(true));
         // The classes of Llama, Baichuan, InternLM, Orion and Yi all add `<s>` by default.
-        let adds_eos = config.add_eos_token.or(self.frame.map(|_| true));
-        let adds_bos = config
-            .add_bos_token
-            .or((model.is_some() && class.is_some() || self.frame.is_some()).then_some(true));
+        let begins = has_model && class.is_some() && !is_t5 || has_frame;
+        let adds_bos = config.add_bos_token.or(begins.then_some(true));
         let begin = match prefix {
             Some((_, marks)) => Boundary {
                 ids: marks.iter().filter_map(|mark| self.id(mark)).collect(),

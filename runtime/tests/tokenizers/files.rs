@@ -242,6 +242,34 @@ fn fairseqs_ids_are_shifted() {
 }
 
 #[test]
+fn a_model_of_t5_ends_its_texts_and_numbers_its_gaps_backwards() {
+    let config = |class: &str| TokenizerConfig {
+        tokenizer_class: Some(class.into()),
+        eos_token: Some("</s>".into()),
+        ..TokenizerConfig::default()
+    };
+    let bytes = std::fs::read(folder("sp-unigram").join("tokenizer.model")).unwrap();
+    let load = |config| Tokenizer::from_bytes(Path::new("spiece.model"), &bytes, config);
+    let tokenizer = load(config("T5TokenizerFast")).unwrap();
+    let plain = with_config("sp-unigram", TokenizerConfig::default());
+    let words = plain.encode("the heaven", Begin::Leave).unwrap();
+    // `</s>` is the third piece. Nothing begins a text, although this vocabulary has `<s>`.
+    assert_eq!(
+        tokenizer.encode("the heaven", Begin::Add).unwrap(),
+        [words, vec![2]].concat()
+    );
+    let n_pieces = plain.tokens().n_ids() as u32;
+    let gaps = tokenizer
+        .encode("<extra_id_0><extra_id_99>", Begin::Leave)
+        .unwrap();
+    assert_eq!(gaps, [n_pieces + 99, n_pieces]);
+    for class in ["XLNetTokenizer", "AlbertTokenizer"] {
+        let refused = load(config(class)).unwrap_err().to_string();
+        assert!(refused.contains("supported is T5Tokenizer"), "{refused}");
+    }
+}
+
+#[test]
 fn kimis_pattern_gives_the_ids_of_tiktoken() {
     let ranks = std::fs::read(folder("qwen-tiktoken").join("qwen.tiktoken")).unwrap();
     let config = TokenizerConfig {

@@ -54,7 +54,7 @@ fn ingress(plan: &Plan, connections: &Connections) -> Vec<NetworkPolicyIngressRu
         .to_vec()
 }
 
-fn egress(plan: &Plan) -> Vec<NetworkPolicyEgressRule> {
+pub(super) fn egress(plan: &Plan) -> Vec<NetworkPolicyEgressRule> {
     match plan.source {
         Source::Claim { .. } => Vec::new(),
         Source::Hub(_) => vec![NetworkPolicyEgressRule {

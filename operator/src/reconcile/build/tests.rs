@@ -109,6 +109,7 @@ fn a_setting_rolls_out_and_a_replica_count_does_not() {
     let plain = hash("replicas: 1");
     assert_eq!(plain, hash("replicas: 5"));
     assert_eq!(plain, hash("cache: {type: Ephemeral}"));
+    assert_eq!(plain, hash("autoscaling: {maxReplicas: 5}"));
     for change in [
         "engine: {maxModelLen: 64}",
         "env: [{name: MAX_MODEL_LEN, value: '64'}]",

@@ -274,13 +274,18 @@ fn a_check_needs_no_gpu_and_gets_no_requests() {
     );
     let mut plan = plan(&object);
     plan.pod_order = PodOrder::CheckFirst;
-    let job = Resources::build(&plan).check.unwrap();
+    let children = Resources::build(&plan);
+    let policy = children.check_network_policy.unwrap().spec.unwrap();
+    let job = children.check.unwrap();
     let template = job.spec.unwrap().template;
     let labels = template.metadata.unwrap().labels.unwrap();
     assert!(
         !labels.contains_key(OWNER_LABEL),
         "the Service must not select it"
     );
+    assert_eq!(policy.pod_selector.unwrap().match_labels.unwrap(), labels);
+    assert_eq!(policy.ingress, None, "nobody reaches it");
+    assert!(policy.egress.is_some(), "it downloads");
     let pod = template.spec.unwrap();
     let text = json!(pod).to_string();
     assert!(!text.contains("nvidia.com") && !text.contains("90Gi"), "{text}");

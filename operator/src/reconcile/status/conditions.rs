@@ -16,6 +16,7 @@ use super::{
     rollout::{Outcome, Rollout, count},
 };
 use crate::{
+    autoscaler::Activity,
     names::OWNER_LABEL,
     pods::{ModelFiles, Stage},
 };
@@ -85,6 +86,8 @@ pub(super) struct Conditions {
     engine_ready: ConditionState,
     available: ConditionState,
     progressing: ConditionState,
+    /// `None` without autoscaling.
+    autoscaling_active: Option<ConditionState>,
     ready: ConditionState,
     reconciling: ConditionState,
     stalled: ConditionState,
@@ -103,6 +106,7 @@ impl Conditions {
             engine_ready: engine_ready(rollout),
             available: available(rollout),
             progressing: progressing(rollout),
+            autoscaling_active: autoscaling_active(rollout),
             ready,
         }
     }
@@ -115,35 +119,36 @@ impl Conditions {
         now: Timestamp,
     ) -> Vec<Condition> {
         let condition = |type_: &ConditionType| {
-            let state = self.get(*type_);
+            let state = self.get(*type_)?;
             let status = if state.holds { "True" } else { "False" };
             let unchanged = previous
                 .iter()
                 .find(|old| old.type_ == type_.as_str() && old.status == status);
-            Condition {
+            Some(Condition {
                 type_: type_.as_str().into(),
                 status: status.into(),
                 reason: state.reason.clone(),
                 message: shortened(&state.message, MESSAGE_CHARS_MAX),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
-            }
+            })
         };
-        ConditionType::ALL.iter().map(condition).collect()
+        ConditionType::ALL.iter().filter_map(condition).collect()
     }
 
-    fn get(&self, type_: ConditionType) -> &ConditionState {
-        match type_ {
+    fn get(&self, type_: ConditionType) -> Option<&ConditionState> {
+        Some(match type_ {
             ConditionType::Accepted => &self.accepted,
             ConditionType::ModelReady => &self.model_ready,
             ConditionType::Scheduled => &self.scheduled,
             ConditionType::EngineReady => &self.engine_ready,
             ConditionType::Available => &self.available,
             ConditionType::Progressing => &self.progressing,
+            ConditionType::AutoscalingActive => return self.autoscaling_active.as_ref(),
             ConditionType::Ready => &self.ready,
             ConditionType::Reconciling => &self.reconciling,
             ConditionType::Stalled => &self.stalled,
-        }
+        })
     }
 }
 
@@ -240,6 +245,33 @@ fn progressing(rollout: &Rollout<'_>) -> ConditionState {
             ..unfinished(rollout)
         },
     }
+}
+
+/// Whether the autoscaler reads the load; a spec that is not applied keeps silent about it.
+fn autoscaling_active(rollout: &Rollout<'_>) -> Option<ConditionState> {
+    let Outcome::Applied { plan, .. } = rollout.outcome else {
+        return None;
+    };
+    let state = match plan.autoscaled.as_ref()?.activity {
+        Activity::Active => {
+            ConditionState::yes(reason::LOAD_READ, "the load of the replicas decides their number")
+        }
+        Activity::NoReadyReplica => ConditionState::no(
+            reason::NO_READY_REPLICA,
+            "no replica is ready, so their number stays as it is",
+        ),
+        Activity::NoAnswer => ConditionState::no(
+            reason::NO_ANSWER,
+            "ready replicas do not report their load at port 8001, so their number stays as it is. Remedy: let the operator's \
+             namespace reach the port",
+        ),
+        Activity::NoRoom => ConditionState::no(
+            reason::NO_ROOM,
+            "a replica has found no node for two minutes, so there will be no more replicas. Remedy: add a node, or lower \
+             spec.autoscaling.maxReplicas",
+        ),
+    };
+    Some(state)
 }
 
 fn ready(rollout: &Rollout<'_>) -> ConditionState {

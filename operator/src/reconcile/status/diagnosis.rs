@@ -23,7 +23,10 @@ use k8s_openapi::{
 use crate::{
     names::{FETCH_CONTAINER, Names, RUNTIME_CONTAINER},
     pods::{self, Replica, Stage, fetch_status, runtime_status},
-    reconcile::plan::{Plan, PodOrder, Source},
+    reconcile::{
+        plan::{Plan, PodOrder, Source},
+        quota,
+    },
 };
 
 /// A container that failed and runs again counts as failing for this time, so that the crash loop of a process that
@@ -487,16 +490,9 @@ fn why_refused(message: &str) -> Failure {
             Reason::PodsRefused,
             "wait until the ServiceAccount exists; the operator makes it again",
         )
-    } else if says("must specify") {
-        (
-            Reason::PodsRefused,
-            "set what the message names: spec.resources.cpu, spec.resources.memory and spec.resources.limits.cpu",
-        )
     } else if says("quota") {
-        (
-            Reason::PodsRefused,
-            "raise the quota of the namespace, or lower spec.resources or spec.replicas",
-        )
+        let remedy = quota::remedy(message);
+        return Failure::new(Reason::PodsRefused, beginning_of(message), remedy);
     } else if says("podsecurity") {
         (
             Reason::PodsRefused,

@@ -4,7 +4,7 @@ use crds::{
     ModelDeployment, ModelDeploymentStatus,
     conditions::ConditionType,
     failure::{Failure, Reason},
-    modeldeployment::Phase,
+    modeldeployment::{Phase, ScalingStatus},
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -48,7 +48,40 @@ pub async fn publish(
         .as_ref()
         .map_or(&[][..], |status| &status.conditions);
     announce(context, object, transition(before, &status.conditions)).await;
+    let scaling = new_scaling(object.status.as_ref(), status);
+    if let Some(scaling) = scaling {
+        let direction = if scaling.to > scaling.from { "up" } else { "down" };
+        context.metrics.scaled(direction);
+        announce(context, object, Some(scaling_event(scaling))).await;
+    }
     Ok(())
+}
+
+/// The change of the number of replicas that `after` has and `before` does not have.
+pub(super) fn new_scaling<'a>(
+    before: Option<&ModelDeploymentStatus>,
+    after: &'a ModelDeploymentStatus,
+) -> Option<&'a ScalingStatus> {
+    let newest = |status: &'a ModelDeploymentStatus| status.autoscaling.as_ref()?.history.first();
+    let known = before.and_then(|status| status.autoscaling.as_ref()?.history.first());
+    newest(after).filter(|scaling| Some(*scaling) != known)
+}
+
+fn scaling_event(scaling: &ScalingStatus) -> Event {
+    let ScalingStatus {
+        from,
+        to,
+        reason,
+        message,
+        ..
+    } = scaling;
+    Event {
+        type_: EventType::Normal,
+        reason: if to > from { "ScaledUp" } else { "ScaledDown" }.into(),
+        note: Some(format!("{from} to {to} replicas ({reason}): {message}")),
+        action: "Scale".into(),
+        secondary: None,
+    }
 }
 
 /// Writes a failure into a status that cannot be computed, because something could not be read. The rest of the status
@@ -133,6 +166,7 @@ fn with_failure(
         ConditionType::ModelReady
         | ConditionType::Scheduled
         | ConditionType::EngineReady
+        | ConditionType::AutoscalingActive
         | ConditionType::Available => None,
     };
     let condition = |type_: &ConditionType| {

@@ -3,7 +3,7 @@
 use crds::{
     conditions::ConditionType,
     failure::{Failure, Reason},
-    modeldeployment::Phase,
+    modeldeployment::{AutoscalingStatus, Phase},
     startup::{self, ModelFacts, StartupStatus},
 };
 use k8s_openapi::{
@@ -12,6 +12,11 @@ use k8s_openapi::{
 };
 use kube::runtime::events::EventType;
 use serde_json::json;
+
+use crate::autoscaler::{
+    Activity, Autoscaled,
+    decision::{Cause, Decision},
+};
 
 use super::{
     super::{
@@ -23,7 +28,7 @@ use super::{
         plan::PodOrder,
         validate,
     },
-    publish::transition,
+    publish::{new_scaling, transition},
     *,
 };
 
@@ -635,7 +640,7 @@ fn facts_of_the_model_stay_until_the_spec_changes() {
         revision: Some("c0ffee".into()),
         architecture: Some("LlamaForCausalLM".into()),
         bytes: Some(5),
-        max_model_len: None,
+        ..ModelFacts::default()
     };
     let reported = StartupStatus {
         model: Some(facts),
@@ -1002,4 +1007,44 @@ fn notes_on_what_could_not_be_had_are_in_accepted() {
         condition(&status, ConditionType::Accepted).message,
         "the claim chat-cache keeps its 1Gi"
     );
+}
+
+#[test]
+fn a_change_by_the_autoscaler_is_in_the_history_and_an_event() {
+    let object = object("{model: {huggingFace: {repo: a/b}}, autoscaling: {maxReplicas: 4}}");
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    let autoscaled = |replicas, activity| Autoscaled {
+        decision: Decision {
+            replicas,
+            cause: Cause::Arrivals,
+            trace: "2.00 requests/s".into(),
+        },
+        activity,
+    };
+    world.observed.autoscaled = Some(autoscaled(1, Activity::NoAnswer));
+    let first = world.status();
+    assert_eq!(first.autoscaling, Some(AutoscalingStatus::default()));
+    let active = |status: &ModelDeploymentStatus| {
+        let mut conditions = status.conditions.iter();
+        let found = conditions
+            .find(|condition| condition.type_ == "AutoscalingActive")
+            .unwrap();
+        (found.status.clone(), found.reason.clone())
+    };
+    assert_eq!(active(&first), ("False".into(), "NoAnswer".into()));
+
+    for replicas in [2, 3, 4, 3, 2, 1] {
+        world.object.status = Some(world.status());
+        world.observed.autoscaled = Some(autoscaled(replicas, Activity::Active));
+        let status = world.status();
+        assert_eq!(status.desired_replicas, replicas);
+        let scaling = new_scaling(world.object.status.as_ref(), &status).unwrap();
+        assert_eq!((scaling.to, scaling.reason.as_str()), (replicas, "Arrivals"));
+        assert!(status.autoscaling.unwrap().history.len() <= HISTORY_MAX);
+    }
+    world.object.status = Some(world.status());
+    let settled = world.status();
+    assert_eq!(new_scaling(world.object.status.as_ref(), &settled), None);
+    assert_eq!(active(&settled), ("True".into(), "LoadRead".into()));
 }

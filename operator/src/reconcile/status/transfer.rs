@@ -81,5 +81,6 @@ pub(super) fn model_status(facts: &ModelFacts, known: ModelStatus) -> ModelStatu
         architecture: facts.architecture.clone().or(known.architecture),
         bytes: facts.bytes.map(signed).or(known.bytes),
         max_model_len: facts.max_model_len.map(signed).or(known.max_model_len),
+        memory_bytes: facts.memory_bytes.map(signed).or(known.memory_bytes),
     }
 }

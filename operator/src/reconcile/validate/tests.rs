@@ -2,6 +2,11 @@
 
 use serde_json::json;
 
+use crate::autoscaler::{
+    Activity, Autoscaled,
+    decision::{Cause, Decision},
+};
+
 use super::{
     super::fixtures::{HUB, IMAGE, installation, object, plan as planned},
     *,
@@ -327,4 +332,39 @@ fn an_object_of_somebody_else_is_not_taken_over() {
         .failure;
     assert_eq!(failure.reason, Reason::NameTaken);
     assert!(failure.message.contains("Service chat"), "{failure:?}");
+}
+
+#[test]
+fn a_cache_beside_a_model_in_a_claim_is_noted() {
+    let in_claim = object("{model: {pvc: {claimName: models}}, cache: {type: PVC, size: 1Gi}}");
+    let notes = planned(&in_claim).notes;
+    assert!(notes[0].starts_with("spec.cache has no effect"), "{notes:?}");
+    let downloaded = object("{model: {huggingFace: {repo: a/b}}, cache: {type: PVC, size: 1Gi}}");
+    assert_eq!(planned(&downloaded).notes, Vec::<String>::new());
+}
+
+#[test]
+fn the_autoscaler_decides_within_the_limits_and_replicas_beside_it_are_noted() {
+    let object = object(
+        "{model: {huggingFace: {repo: a/b}}, replicas: 7, autoscaling: {minReplicas: 2, maxReplicas: 5}}",
+    );
+    let with = |decided: Option<i32>| {
+        let autoscaled = decided.map(|replicas| Autoscaled {
+            decision: Decision {
+                replicas,
+                cause: Cause::Arrivals,
+                trace: String::new(),
+            },
+            activity: Activity::Active,
+        });
+        let observed = Observed {
+            autoscaled,
+            ..Observed::default()
+        };
+        plan(&object, &observed, &installation()).unwrap()
+    };
+    for (decided, replicas) in [(None, 2), (Some(1), 2), (Some(3), 3), (Some(9), 5)] {
+        assert_eq!(with(decided).replicas, replicas);
+    }
+    assert!(with(None).notes[0].starts_with("spec.replicas has no effect"));
 }

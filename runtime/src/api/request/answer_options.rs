@@ -11,6 +11,7 @@ use super::prompt::unencoded;
 use super::rules::Rules;
 use crate::api::error::ApiError;
 use crate::api::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
+use crate::client::Client;
 use crate::engine::{BeamParams, BeamRequest, EarlyStopping, GenerateRequest, SamplingParams};
 use crate::grammar::Grammar;
 use crate::parsers::ParserPlan;
@@ -189,6 +190,7 @@ impl AnswerOptions {
         best_of: usize,
     ) -> GenerateRequest {
         GenerateRequest {
+            client: Client::default(),
             max_tokens: self.max_tokens_after(prompt.len()),
             prompt: prompt.into(),
             n: best_of,
@@ -206,6 +208,7 @@ impl AnswerOptions {
 
     pub(super) fn search(&self, prompt: Vec<u32>, params: BeamParams) -> BeamRequest {
         BeamRequest {
+            client: Client::default(),
             max_tokens: self.max_tokens_after(prompt.len()),
             prompt: prompt.into(),
             params,

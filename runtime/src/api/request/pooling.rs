@@ -404,6 +404,7 @@ impl PairOptions {
             prompt: ids.into(),
             token_types,
             cache_salt: self.cache_salt,
+            ..PoolRequest::default()
         })
     }
 }
@@ -497,7 +498,7 @@ fn embedded(
 fn single_text(prompt: Vec<u32>, cache_salt: u64) -> PoolRequest {
     PoolRequest {
         prompt: prompt.into(),
-        token_types: Vec::new(),
         cache_salt,
+        ..PoolRequest::default()
     }
 }

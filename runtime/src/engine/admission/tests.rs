@@ -222,7 +222,7 @@ fn a_whole_prompt_must_fit_a_step() {
         let request = PoolRequest {
             prompt: vec![1; n_prompt].into(),
             token_types: vec![0; n_token_types],
-            cache_salt: 0,
+            ..PoolRequest::default()
         };
         whole.admit_pooling(request).map(|admitted| admitted.prompt.len())
     };

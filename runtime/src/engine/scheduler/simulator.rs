@@ -26,6 +26,7 @@ use crate::engine::request::{
     Admitted, BeamParams, BeamRequest, EarlyStopping, GenerateRequest, PoolRequest, StopRules,
 };
 use crate::engine::ticket::Beam;
+use crate::engine::turns::Turns;
 
 const VOCAB_SIZE: usize = 40;
 const EOS: u32 = 3;
@@ -33,6 +34,9 @@ const PLACEHOLDER: u32 = 4;
 const N_STEPS_TOTAL: usize = 2_000_000;
 const N_STEPS_PER_EPISODE: usize = 2_000;
 const N_WAITING_MAX: usize = 12;
+const N_ANSWERS_MAX: usize = 5;
+const N_CLIENTS: usize = 3;
+const TURNS_PER_SUBMISSION: u64 = 2;
 
 /// One scheduler with its model and everybody who waits for an answer.
 struct World {
@@ -47,7 +51,7 @@ struct World {
     places: BTreeMap<SequenceId, u32>,
     tickets: BTreeMap<SequenceId, Expectation>,
     n_arrived: u64,
-    n_requests: u64,
+    turns: Turns,
     has_priorities: bool,
     n_steps: usize,
     seen: Seen,
@@ -95,6 +99,8 @@ struct Expectation {
     deadline: usize,
     /// Answers that arrived later and come before it.
     n_overtaken: usize,
+    /// Submissions that may overtake it.
+    n_overtaking_max: usize,
 }
 
 /// A request in the simulator's words.
@@ -109,6 +115,7 @@ struct Arrival {
     image: Option<Image>,
     n: usize,
     priority: i32,
+    client: Client,
     /// Later requests that may overtake it.
     n_overtaking_max: u64,
     wants: Wants,
@@ -157,6 +164,7 @@ impl Arrival {
         let prompt = prompt.clone();
         match self.wants {
             Wants::Answer { max_tokens } => limits.admit(GenerateRequest {
+                client: self.client,
                 prompt,
                 n: self.n,
                 priority: self.priority,
@@ -165,11 +173,13 @@ impl Arrival {
                 ..GenerateRequest::default()
             }),
             Wants::Vector { .. } => limits.admit_pooling(PoolRequest {
+                client: self.client,
                 prompt,
                 token_types: types.to_vec(),
                 cache_salt: 0,
             }),
             Wants::Beams { params, max_tokens } => limits.admit_beam_search(BeamRequest {
+                client: self.client,
                 prompt,
                 params,
                 priority: self.priority,
@@ -207,7 +217,7 @@ impl World {
             places: BTreeMap::new(),
             tickets: BTreeMap::new(),
             n_arrived: 0,
-            n_requests: 0,
+            turns: Turns::new(TURNS_PER_SUBMISSION),
             has_priorities: false,
             n_steps: 0,
             seen: Seen::default(),
@@ -233,20 +243,8 @@ impl World {
             Task::Generate { .. } | Task::Pool { .. } => None,
         };
         let n_tickets = admitted.n_tickets();
-        let branches: Vec<Branch> = (0..admitted.n_branches as u64)
-            .map(|idx| Branch {
-                id: SequenceId {
-                    priority: admitted.priority,
-                    turn: self.n_requests
-                        + admitted.n_overtaking_max
-                        + if search.is_some() { 0 } else { idx },
-                    arrival: self.n_arrived + idx,
-                },
-                seed: (self.n_arrived + idx) * 31,
-            })
-            .collect();
-        self.n_arrived += branches.len() as u64;
-        self.n_requests += 1;
+        let submission_turn = self.turns.next(&self.scheduler.present(admitted.client));
+        let branches = self.branches(&admitted, submission_turn);
         self.has_priorities |= arrival.priority != 0;
         // The first in order computes at least one token of each step, or of every other one with two in flight, so
         // all the work of those before it and its own is the longest it can take, unless others may come before it
@@ -263,6 +261,7 @@ impl World {
             work: work * branches.len() / n_tickets,
             deadline: self.n_steps + work_all + work * branches.len(),
             n_overtaken: 0,
+            n_overtaking_max: 0,
         };
         // Later answers of requests before it are overtaken, each by no more requests than its turn is late. One of them
         // may lose its blocks, and computes again what it had.
@@ -274,11 +273,32 @@ impl World {
             }
         }
         for &Branch { id, seed } in branches.iter().take(n_tickets) {
-            let expectation = expectation.clone();
-            self.tickets.insert(id, Expectation { seed, ..expectation });
+            let expectation = Expectation {
+                seed,
+                n_overtaking_max: (id.turn - self.turns.now()) as usize,
+                ..expectation.clone()
+            };
+            self.tickets.insert(id, expectation);
         }
         let salt = self.model.prefix_salt(prompt.len());
-        self.scheduler.add(Sequence::new(admitted, branches, salt));
+        let sequence = Sequence::new(admitted, branches, submission_turn, salt);
+        self.scheduler.add(sequence);
+    }
+
+    /// Ids and seeds of a request's answers, in a submission that has a turn.
+    fn branches(&mut self, admitted: &Admitted, submission_turn: u64) -> Vec<Branch> {
+        let turns_each = u64::from(!matches!(admitted.task, Task::Search { .. }));
+        let first = self.n_arrived;
+        self.n_arrived += admitted.n_branches as u64;
+        let branch = |arrival: u64| Branch {
+            id: SequenceId {
+                priority: admitted.priority,
+                turn: submission_turn + admitted.n_overtaking_max + (arrival - first) * turns_each,
+                arrival,
+            },
+            seed: arrival * 31,
+        };
+        (first..self.n_arrived).map(branch).collect()
     }
 
     /// Cancels the ticket at `idx` of those alive, wrapping around.
@@ -573,10 +593,8 @@ impl World {
         let is_fifo = !self.limits.whole_prompts && !self.has_priorities;
         for (id, ticket) in self.tickets.iter().filter(|_| is_fifo) {
             assert!(self.n_steps <= ticket.deadline, "ticket {id:?} starves");
-            // An answer has at most four others of its request before it and may be seven requests late, and each request
-            // has at most five answers.
             assert!(
-                ticket.n_overtaken <= (4 + 7) * 5,
+                ticket.n_overtaken <= ticket.n_overtaking_max * N_ANSWERS_MAX,
                 "{id:?} is overtaken again and again"
             );
         }
@@ -789,6 +807,7 @@ fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
         }
     };
     Arrival {
+        client: Client::Key([dice.below(N_CLIENTS) as u8; 32]),
         text: dice.below(4),
         n_prompt: dice.within(1..=40),
         twist: dice.below(VOCAB_SIZE) as u32,
@@ -797,7 +816,11 @@ fn random_arrival(dice: &mut Dice, has_priorities: bool) -> Arrival {
             n_tokens: dice.within(1..=12),
             digest: dice.below(2) as u8,
         }),
-        n: if dice.one_in(4) { dice.within(2..=5) } else { 1 },
+        n: if dice.one_in(4) {
+            dice.within(2..=N_ANSWERS_MAX)
+        } else {
+            1
+        },
         priority: if has_priorities {
             dice.below(3) as i32 - 1
         } else {

@@ -51,7 +51,7 @@ fn scheduler(limits: &Limits, n_prompts: &[usize]) -> Scheduler {
             id: self::id(id),
             seed: 0,
         };
-        scheduler.add(Sequence::new(admitted, vec![branch], 0));
+        scheduler.add(Sequence::new(admitted, vec![branch], id as u64, 0));
     }
     scheduler
 }

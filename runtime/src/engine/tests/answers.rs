@@ -237,7 +237,7 @@ async fn vectors_come_between_answers() {
             PoolRequest {
                 prompt,
                 token_types,
-                cache_salt: 0,
+                ..PoolRequest::default()
             }
         };
         let mut tickets = engine.submit((0..20).map(request).collect()).unwrap();

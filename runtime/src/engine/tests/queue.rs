@@ -1,6 +1,7 @@
 //! The way in: what is refused, and what goes first.
 
 use super::*;
+use crate::client::Client;
 
 #[tokio::test]
 async fn the_smaller_priority_goes_first_where_priorities_count() {
@@ -102,6 +103,51 @@ async fn a_small_request_overtakes_the_later_answers_of_large_ones() {
 }
 
 #[tokio::test]
+async fn a_client_does_not_wait_for_all_requests_of_another() {
+    for depth in DEPTHS {
+        let (engine, gate) = gated(
+            depth,
+            EngineConfig {
+                max_num_seqs: 4,
+                max_waiting: 20,
+                ..config()
+            },
+        );
+        let of_client = |client: u8, request: GenerateRequest| GenerateRequest {
+            client: Client::Key([client; 32]),
+            ..request
+        };
+        let mut tickets = Vec::new();
+        for _ in 0..16 {
+            tickets.extend(engine.submit(vec![of_client(1, endless(1))]).unwrap());
+        }
+        for _ in 0..4 {
+            gate.send(()).unwrap();
+        }
+        assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
+        let small = GenerateRequest {
+            max_tokens: Some(2),
+            ..endless(1)
+        };
+        let mut small = engine.submit(vec![of_client(2, small)]).unwrap();
+        drop(gate);
+        assert_eq!(answer(&mut small[0]).await.0.len(), 2);
+        let mut ended_at = Vec::new();
+        for ticket in &mut tickets {
+            let (_, end) = read(ticket).await;
+            assert!(matches!(end, Event::Finished { .. }), "{end:?}");
+            ended_at.push(ticket.timing().last_event_at);
+        }
+        assert!(
+            small[0].timing().last_event_at < ended_at[0],
+            "it takes the seat of the last"
+        );
+        assert!(ended_at.is_sorted(), "requests of one client keep their order");
+        assert_ends_empty(engine).await;
+    }
+}
+
+#[tokio::test]
 async fn a_request_in_the_background_gives_way() {
     for depth in DEPTHS {
         let (engine, gate) = gated(
@@ -120,8 +166,13 @@ async fn a_request_in_the_background_gives_way() {
             gate.send(()).unwrap();
         }
         assert!(matches!(tickets[0].next().await, Some(Event::Token { .. })));
-        let mut others = engine.submit(vec![endless(1)]).unwrap();
-        others.extend(engine.submit(vec![endless(1)]).unwrap());
+        // Of two clients: the second request of one would come in a later turn itself.
+        let of_other = |client: u8| GenerateRequest {
+            client: Client::Key([client; 32]),
+            ..endless(1)
+        };
+        let mut others = engine.submit(vec![of_other(1)]).unwrap();
+        others.extend(engine.submit(vec![of_other(2)]).unwrap());
         drop(gate);
         let mut last_ended_at = None;
         for ticket in others.iter_mut().chain(&mut tickets) {

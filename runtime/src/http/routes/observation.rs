@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use crds::load::LoadStatus;
 use serde_json::{Value, json};
 
 use crate::api::error::ApiError;
@@ -58,7 +59,7 @@ pub(super) const SERVER_LOAD: Route = Route {
 /// The load.
 pub(super) const LOAD: Route = Route {
     doc: RouteDoc {
-        path: "/internal/load",
+        path: crds::load::PATH,
         methods: &["get"],
         summary: "The load in numbers, for the autoscaler",
         access: Access::Control,
@@ -81,23 +82,23 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
 }
 
 /// The load in numbers: what an autoscaler needs and nothing else. Before the model is loaded everything is zero.
-pub(super) async fn load(State(app): State<Arc<App>>) -> Json<Value> {
+pub(super) async fn load(State(app): State<Arc<App>>) -> Json<LoadStatus> {
     let load = app
         .serving
         .get()
         .map(|serving| serving.engine.load())
         .unwrap_or_default();
     let queue_full = ApiError::QueueFull { retry_after_s: 0 }.facts().label;
-    Json(json!({
-        "running": load.n_running,
-        "waiting": load.n_waiting,
-        "capacity": load.n_running_max,
-        "kvUsage": load.n_blocks_used as f64 / load.n_blocks.max(1) as f64,
-        "arrivalsTotal": app.metrics.n_arrived(),
-        "rejectedTotal": app.metrics.n_failed(queue_full),
-        "serviceTimeSeconds": app.metrics.service_seconds(),
-        "draining": app.is_draining(),
-    }))
+    Json(LoadStatus {
+        running: load.n_running as u64,
+        waiting: load.n_waiting as u64,
+        capacity: load.n_running_max as u64,
+        kv_usage: load.n_blocks_used as f64 / load.n_blocks.max(1) as f64,
+        arrivals_total: app.metrics.n_arrived(),
+        rejected_total: app.metrics.n_failed(queue_full),
+        service_time_seconds: app.metrics.service_seconds(),
+        draining: app.is_draining(),
+    })
 }
 
 /// vLLM's `/load`: requests that run or wait.

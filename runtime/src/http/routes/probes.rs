@@ -155,6 +155,7 @@ pub(super) async fn startup(State(app): State<Arc<App>>) -> Response {
             bytes: Some(serving.info.weights_bytes),
             device: Some(serving.info.device.clone()),
             max_model_len: Some(serving.max_model_len as u64),
+            memory_bytes: serving.memory_bytes,
         });
     }
     startup::response(status)

@@ -83,7 +83,7 @@ impl Place for InMemory {
     }
 }
 
-/// Copies tensors from the mapped files.
+/// Reads tensors from the files.
 pub(in crate::model) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     dtype: DtypeChoice,
@@ -92,11 +92,15 @@ pub(in crate::model) struct Loader<'a> {
     bytes_total: u64,
 }
 
-/// Rows that are turned from columns at once: their transposed lines fill cache lines of the file.
-const TURNED_ROWS: usize = 64;
+/// Rows that are turned from columns at once, at least: their parts of a column fill cache lines.
+const TURNED_ROWS_MIN: usize = 64;
 
-/// Bytes of a file that are in memory beside the weights they become, per thread.
-const PIECE_BYTES: usize = 8 << 20;
+/// Bytes of rows that are read at once: few reads, and where numbers are converted, a piece that stays in the cache of a
+/// core until they are.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes of columns that are read at once: many parts of columns, each of which is a read.
+const COLUMNS_BYTES: usize = 8 << 20;
 
 /// A part of a matrix and the tensor that holds it.
 #[derive(Clone, Copy)]
@@ -192,7 +196,8 @@ impl<'a> Loader<'a> {
         let tensor = self.checkpoint.tensor(&bias.tensor.name)?;
         let dtype = tensor.dtype.ok_or_else(|| not_floats(&bias.tensor.name))?;
         let size = dtype.size_bytes();
-        let stored = dtype.widen(&tensor.bytes[bias.first * size..(bias.first + part.n_rows) * size])?;
+        let bytes = tensor.read(bias.first * size..(bias.first + part.n_rows) * size)?;
+        let stored = dtype.widen(&bytes)?;
         let taken = part.taken.iter().flat_map(|rows| rows.iter());
         let values: Vec<f32> = taken.map(|row| stored[row]).collect();
         self.report(values.len() * size);
@@ -203,7 +208,7 @@ impl<'a> Loader<'a> {
     fn floats(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let tensor = self.checkpoint.tensor(name)?;
         let dtype = tensor.dtype.ok_or_else(|| not_floats(name))?;
-        Ok(dtype.widen(tensor.bytes)?)
+        Ok(dtype.widen(&tensor.read(0..tensor.n_bytes)?)?)
     }
 
     fn report(&self, n_bytes: usize) {
@@ -244,7 +249,7 @@ impl<'a> Loader<'a> {
         let mut values = Vec::new();
         for tensor in &vector.tensors {
             values.extend(self.floats(&tensor.name)?);
-            self.report(self.checkpoint.tensor(&tensor.name)?.bytes.len());
+            self.report(self.checkpoint.tensor(&tensor.name)?.n_bytes);
         }
         values.iter_mut().for_each(|value| *value += vector.offset);
         Ok(values)
@@ -275,9 +280,10 @@ fn write_rows(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(),
         for at in (0..rows.n).step_by(n_together) {
             let n = n_together.min(rows.n - at);
             let from = start + (rows.first + at * rows.step) * row_bytes;
-            let bytes = from..from + n * row_bytes;
-            weight.write_rows(row, dtype, &tensor.bytes[bytes.clone()])?;
-            tensor.release(bytes);
+            match weight.stored_rows(row, n, dtype) {
+                Some(stored) => tensor.read_into(from, stored)?,
+                None => weight.write_rows(row, dtype, &tensor.read(from..from + n * row_bytes)?)?,
+            }
             row += n;
         }
     }
@@ -286,33 +292,45 @@ fn write_rows(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(),
 
 /// Writes rows that are stored as columns.
 fn write_columns(weight: &mut Weight, row: usize, stored: Stored<'_>) -> Result<(), ModelError> {
-    let Stored { part, tensor } = stored;
-    let dtype = stored.float_dtype()?;
-    let (n_cols, size) = (weight.n_cols(), dtype.size_bytes());
-    let stored = &tensor.bytes[part.first * size..];
+    let Stored { part, .. } = stored;
+    let row_bytes = weight.n_cols() * stored.float_dtype()?.size_bytes();
+    let n_at_once = (COLUMNS_BYTES / row_bytes).max(TURNED_ROWS_MIN);
     let mut row = row;
     for rows in &part.taken {
-        for at in (0..rows.n).step_by(TURNED_ROWS) {
+        for at in (0..rows.n).step_by(n_at_once) {
             let some = Rows {
                 first: rows.first + at * rows.step,
-                n: TURNED_ROWS.min(rows.n - at),
+                n: n_at_once.min(rows.n - at),
                 step: rows.step,
             };
-            let mut turned = vec![0; some.n * n_cols * size];
-            for column in 0..n_cols {
-                for (i, stored_row) in some.iter().enumerate() {
-                    let from = (column * part.n_rows + stored_row) * size;
-                    let to = (i * n_cols + column) * size;
-                    turned[to..to + size].copy_from_slice(&stored[from..from + size]);
-                }
-            }
-            weight.write_rows(row, dtype, &turned)?;
+            write_turned(weight, row, stored, &some)?;
             row += some.n;
         }
     }
-    let start = part.first * size;
-    tensor.release(start..start + part.n_rows * n_cols * size);
     Ok(())
+}
+
+/// Writes some rows that are stored as columns: reads their part of each column.
+fn write_turned(
+    weight: &mut Weight,
+    row: usize,
+    Stored { part, tensor }: Stored<'_>,
+    rows: &Rows,
+) -> Result<(), ModelError> {
+    let dtype = Stored { part, tensor }.float_dtype()?;
+    let (n_cols, size) = (weight.n_cols(), dtype.size_bytes());
+    let mut of_column = vec![0; ((rows.n - 1) * rows.step + 1) * size];
+    let mut turned = vec![0; rows.n * n_cols * size];
+    for column in 0..n_cols {
+        let from = part.first + column * part.n_rows + rows.first;
+        tensor.read_into(from * size, &mut of_column)?;
+        let numbers = of_column.chunks_exact(size).step_by(rows.step);
+        for (i, number) in numbers.enumerate() {
+            let to = (i * n_cols + column) * size;
+            turned[to..to + size].copy_from_slice(number);
+        }
+    }
+    Ok(weight.write_rows(row, dtype, &turned)?)
 }
 
 /// Writes rows that are stored in blocks of four-bit numbers.
@@ -327,13 +345,9 @@ fn write_mxfp4(
     let first_row = part.first / weight.n_cols();
     for (i, stored_row) in part.taken.iter().flat_map(|rows| rows.iter()).enumerate() {
         let block = (first_row + stored_row) * n_blocks;
-        let numbers = block * mxfp4::BLOCK / 2..(block + n_blocks) * mxfp4::BLOCK / 2;
-        let turned = mxfp4::to_f32(
-            &tensor.bytes[numbers.clone()],
-            &scales.bytes[block..block + n_blocks],
-        );
-        weight.write_rows(row + i, DType::F32, &turned)?;
-        tensor.release(numbers);
+        let numbers = tensor.read(block * mxfp4::BLOCK / 2..(block + n_blocks) * mxfp4::BLOCK / 2)?;
+        let scales = scales.read(block..block + n_blocks)?;
+        weight.write_rows(row + i, DType::F32, &mxfp4::to_f32(&numbers, &scales))?;
     }
     Ok(())
 }

@@ -16,6 +16,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 /// takes several times its size.
 const HEADER_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes of the length of the header, with which a file begins.
+pub(super) const LENGTH_BYTES: usize = 8;
+
 /// A tensor of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::model) struct Entry {
@@ -29,20 +32,29 @@ pub(in crate::model) struct Entry {
     pub(in crate::model) bytes: Range<usize>,
 }
 
-/// Reads the header of a file.
+/// Bytes of length and header of a file that begins with `length`; those of the length alone if they do not announce a
+/// header that is read.
+pub(super) fn head_bytes(length: &[u8]) -> usize {
+    let length = length.first_chunk().and_then(|length| header_len(*length));
+    LENGTH_BYTES + length.unwrap_or(0)
+}
+
+fn header_len(length: [u8; LENGTH_BYTES]) -> Option<usize> {
+    let length = usize::try_from(u64::from_le_bytes(length)).ok()?;
+    (length <= HEADER_BYTES_MAX).then_some(length)
+}
+
+/// Reads the header of a file of `n_file_bytes`, which begins with `head`.
 ///
 /// # Errors
 /// Why the file is not one, in words.
-pub(in crate::model) fn read_header(file: &[u8]) -> Result<Vec<Entry>, String> {
-    let (length, rest) = file
-        .split_first_chunk::<8>()
+pub(in crate::model) fn read_header(head: &[u8], n_file_bytes: usize) -> Result<Vec<Entry>, String> {
+    let (length, rest) = head
+        .split_first_chunk::<LENGTH_BYTES>()
         .ok_or("it is shorter than 8 bytes")?;
-    let length = usize::try_from(u64::from_le_bytes(*length))
-        .ok()
-        .filter(|len| *len <= HEADER_BYTES_MAX);
-    let length = length.ok_or("its header is longer than 32 MiB")?;
+    let length = header_len(*length).ok_or("its header is longer than 32 MiB")?;
     let header = rest.get(..length).ok_or("it ends within its header")?;
-    let data = length + 8..file.len();
+    let data = length + LENGTH_BYTES..n_file_bytes;
     let header: Header =
         serde_json::from_slice(header).map_err(|error| format!("its header is not usable: {error}"))?;
     let mut entries = Vec::with_capacity(header.0.len());
@@ -155,6 +167,10 @@ mod tests {
 
     use super::*;
 
+    fn entries_of(file: &[u8]) -> Result<Vec<Entry>, String> {
+        read_header(file, file.len())
+    }
+
     /// A file of a header and `n_data` bytes.
     fn file(header: &str, n_data: usize) -> Vec<u8> {
         let mut file = (header.len() as u64).to_le_bytes().to_vec();
@@ -167,7 +183,7 @@ mod tests {
     fn finds_tensors_in_the_order_of_the_file() {
         let header = r#"{"b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
             "__metadata__": {"format": "pt"}, "a": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [0, 4]}}"#;
-        let entries = read_header(&file(header, 12)).unwrap();
+        let entries = entries_of(&file(header, 12)).unwrap();
         let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         let start = header.len() + 8;
@@ -183,7 +199,7 @@ mod tests {
 
     #[track_caller]
     fn check_refused(file: &[u8], reason: &str) {
-        let refused = read_header(file).unwrap_err();
+        let refused = entries_of(file).unwrap_err();
         assert!(refused.contains(reason), "{refused}");
     }
 
@@ -199,7 +215,7 @@ mod tests {
         check_refused(&file(r#"{"a": {"shape": []}}"#, 0), "missing field `dtype`");
         check_refused(&file("{}", 3), "end at byte 10");
         let with = |entry: &str| file(&format!(r#"{{"a": {{"dtype": "F32", {entry}}}}}"#), 8);
-        assert!(read_header(&with(r#""shape": [2], "data_offsets": [0, 8]"#)).is_ok());
+        assert!(entries_of(&with(r#""shape": [2], "data_offsets": [0, 8]"#)).is_ok());
         for (entry, reason) in [
             (r#""shape": [2]"#, "missing field `data_offsets`"),
             (r#""shape": [-2], "data_offsets": [0, 8]"#, "expected usize"),
@@ -228,9 +244,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_answer_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read_header(&bytes);
+            let _ = entries_of(&bytes);
             let header = String::from_utf8_lossy(&bytes);
-            let _ = read_header(&file(&header, 8));
+            let _ = entries_of(&file(&header, 8));
         }
 
         #[test]
@@ -241,7 +257,7 @@ mod tests {
                     "b": {{"dtype": "X", "shape": [], "data_offsets": [{c}, {d}]}}}}"#
             );
             let bytes = file(&header, 16);
-            for entry in read_header(&bytes).unwrap_or_default() {
+            for entry in entries_of(&bytes).unwrap_or_default() {
                 prop_assert!(entry.bytes.end <= bytes.len());
             }
         }

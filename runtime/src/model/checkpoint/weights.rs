@@ -1,4 +1,4 @@
-//! The weight files of a checkpoint: found, mapped, and checked against the description before any
+//! The weight files of a checkpoint: found, opened, and checked against the description before any
 //! number is read.
 
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +12,8 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::pickle::read_checkpoint;
-use super::safetensors::{Entry, read_header};
+use super::safetensors::{self, Entry, read_header};
+use super::weight_file::WeightFile;
 use crate::model::config::read_parsed;
 use crate::model::error::ModelError;
 use crate::model::spec::TensorSpec;
@@ -36,10 +37,10 @@ pub struct LoadProgress {
     pub bytes_total: u64,
 }
 
-/// The mapped files and where in them each tensor of the description lies.
+/// The open files and where in them each tensor of the description lies.
 #[derive(Debug)]
 pub(in crate::model) struct Checkpoint {
-    files: Vec<MappedFile>,
+    files: Vec<WeightFile>,
     tensors: HashMap<String, Located>,
 }
 
@@ -51,22 +52,35 @@ struct Located {
     dtype: Option<DType>,
 }
 
-/// A tensor's bytes, little-endian and without gaps.
+/// A tensor in a file, little-endian and without gaps.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::model) struct Tensor<'a> {
     /// How its numbers are stored; `None` for bytes that are not numbers by themselves.
     pub(in crate::model) dtype: Option<DType>,
-    /// The numbers.
-    pub(in crate::model) bytes: &'a [u8],
-    file: &'a MappedFile,
-    /// Where in the file the bytes start.
+    /// Bytes of its numbers.
+    pub(in crate::model) n_bytes: usize,
+    file: &'a WeightFile,
+    /// Where in the file they start.
     at: usize,
 }
 
 impl Tensor<'_> {
-    /// Gives back the memory of bytes `part` of the tensor, which have been read; the file keeps them.
-    pub(in crate::model) fn release(&self, part: Range<usize>) {
-        self.file.release(self.at + part.start..self.at + part.end);
+    /// Bytes `part` of the tensor.
+    ///
+    /// # Errors
+    /// They cannot be read, or the file is shorter than it was.
+    pub(in crate::model) fn read(&self, part: Range<usize>) -> Result<Vec<u8>, ModelError> {
+        assert!(part.end <= self.n_bytes, "a part of the tensor");
+        self.file.read(self.at + part.start..self.at + part.end)
+    }
+
+    /// Fills `bytes` with those of the tensor from `from` on.
+    ///
+    /// # Errors
+    /// As of [`Tensor::read`].
+    pub(in crate::model) fn read_into(&self, from: usize, bytes: &mut [u8]) -> Result<(), ModelError> {
+        assert!(from + bytes.len() <= self.n_bytes, "a part of the tensor");
+        self.file.read_into(self.at + from, bytes)
     }
 }
 
@@ -84,6 +98,7 @@ const PREFIXES: &[&str] = &[
     "language_model.",
     "model.language_model.",
     "bert.",
+    "albert.",
     "roberta.",
     "distilbert.",
     "mpnet.",
@@ -91,7 +106,7 @@ const PREFIXES: &[&str] = &[
 ];
 
 impl Checkpoint {
-    /// Maps the files in `dir` and finds every tensor of `wanted`. Tensors whose names start with one of
+    /// Opens the files in `dir` and finds every tensor of `wanted`. Tensors whose names start with one of
     /// `ignored` may be there too.
     ///
     /// # Errors
@@ -109,16 +124,12 @@ impl Checkpoint {
             .into_iter()
             .map(|path| (String::new(), path));
         for (prefix, path) in of_model.chain(module_files(dir, wanted)?) {
-            let file = map(&path)?;
+            let file = WeightFile::open(&path)?;
             let broken = |reason| ModelError::WeightFile {
                 path: path.clone(),
                 reason,
             };
-            let read = match path.extension() {
-                Some(extension) if extension == "safetensors" => read_header,
-                _ => read_checkpoint,
-            };
-            for mut entry in read(&file).map_err(broken)? {
+            for mut entry in entries(&file, &path)?.map_err(broken)? {
                 entry.name.insert_str(0, &prefix);
                 if let Some((_, twice)) = stored.insert(entry.name.clone(), (files.len(), entry)) {
                     return Err(broken(format!("{} is also in another file", twice.name)));
@@ -162,7 +173,7 @@ impl Checkpoint {
         let file = &self.files[*file_idx];
         Ok(Tensor {
             dtype: *dtype,
-            bytes: &file[bytes.clone()],
+            n_bytes: bytes.len(),
             file,
             at: bytes.start,
         })
@@ -281,16 +292,23 @@ fn indexed_files(dir: &Path, index_path: &Path, names: BTreeSet<String>) -> Resu
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
 
-fn map(path: &Path) -> Result<MappedFile, ModelError> {
-    MappedFile::open(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => ModelError::MissingFile {
-            path: path.to_owned(),
-        },
-        _ => ModelError::Read {
+/// Where the tensors of a file are, or why it is no weight file, in words. The pickle of a file of torch may be anywhere
+/// in it, so such a file is mapped until its pickle is read.
+fn entries(file: &WeightFile, path: &Path) -> Result<Result<Vec<Entry>, String>, ModelError> {
+    if path
+        .extension()
+        .is_none_or(|extension| extension != "safetensors")
+    {
+        let map = MappedFile::open(path).map_err(|source| ModelError::Read {
             path: path.to_owned(),
             source,
-        },
-    })
+        })?;
+        return Ok(read_checkpoint(&map));
+    }
+    let n_bytes = file.n_bytes();
+    let length = file.read(0..n_bytes.min(safetensors::LENGTH_BYTES))?;
+    let head = file.read(0..safetensors::head_bytes(&length).min(n_bytes))?;
+    Ok(read_header(&head, n_bytes))
 }
 
 /// Takes a tensor out of the stored ones, by its name or with a prefix more, less or other.
@@ -405,6 +423,11 @@ mod tests {
             .collect()
     }
 
+    fn bytes_of(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
+        let tensor = checkpoint.tensor(name).unwrap();
+        tensor.read(0..tensor.n_bytes).unwrap()
+    }
+
     #[track_caller]
     fn check_refused(files: &[(&str, &[u8])], names: &[&str], message: &str) {
         let dir = folder(files);
@@ -424,7 +447,7 @@ mod tests {
         let dir = folder(&[("model.safetensors", &shard(&names))]);
         let wanted = wanted(&["model.norm.weight", "model.embed.weight", "layers.0.inv.weight"]);
         let checkpoint = Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted, &[]).unwrap();
-        assert_eq!(checkpoint.tensor("model.embed.weight").unwrap().bytes, [1; 8]);
+        assert_eq!(bytes_of(&checkpoint, "model.embed.weight"), [1; 8]);
         assert_eq!(checkpoint.size_bytes(), 24);
     }
 
@@ -453,7 +476,7 @@ mod tests {
         let of_b = |files: &[(&str, &[u8])]| {
             let dir = folder(files);
             let checkpoint = Checkpoint::open(dir.path(), LoadFormat::Auto, &wanted, &[]).unwrap();
-            checkpoint.tensor("b").unwrap().bytes.to_vec()
+            bytes_of(&checkpoint, "b")
         };
         let saved = [2f32, 3.].map(f32::to_le_bytes).concat();
         assert_eq!(of_b(&[("pytorch_model.bin", &pickle)]), saved);
@@ -475,7 +498,7 @@ mod tests {
         let of_format = |files: &[(&str, &[u8])], format| {
             let dir = folder(files);
             let checkpoint = Checkpoint::open(dir.path(), format, &wanted, &[]);
-            checkpoint.map(|checkpoint| checkpoint.tensor("b").unwrap().bytes.to_vec())
+            checkpoint.map(|checkpoint| bytes_of(&checkpoint, "b"))
         };
         assert_eq!(of_format(both, LoadFormat::Safetensors).unwrap(), [1; 8]);
         assert_eq!(of_format(both, LoadFormat::Pt).unwrap(), saved);

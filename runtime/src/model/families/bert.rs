@@ -4,12 +4,13 @@ use kernels::Activation;
 
 use super::parts::{
     Sizes, activation, each_attention, ffn_size, layer, layer_norm, linear, n_labels, no_norms, plain_mlp,
-    unsupported, vector_of_shape,
+    unsupported,
 };
+use super::relative::Buckets;
 use crate::model::config::{Fields, NORM_EPS, invalid};
 use crate::model::error::ModelError;
 use crate::model::pooling::PoolingKind;
-use crate::model::spec::{Classifier, Ffn, Hidden, ModelSpec, Norm, Norms, Relative, Task, Vector};
+use crate::model::spec::{Classifier, Ffn, Hidden, ModelSpec, Norm, Norms, Task, Vector};
 
 /// BERT: positions from row 0.
 pub(super) fn describe_bert(config: &Fields) -> Result<ModelSpec, ModelError> {
@@ -49,6 +50,11 @@ pub(super) fn describe_distilbert_classifier(config: &Fields) -> Result<ModelSpe
     Ok(spec)
 }
 
+/// Buckets of distances in MPNet, whatever its config names.
+const N_BUCKETS: usize = 32;
+/// Distance from which on all are in one bucket.
+const FARTHEST: usize = 128;
+
 /// MPNet: a RoBERTa whose scores have a bias by distance.
 pub(super) fn describe_mpnet(config: &Fields) -> Result<ModelSpec, ModelError> {
     let n_buckets = config.size(&["relative_attention_num_buckets"])?;
@@ -59,13 +65,11 @@ pub(super) fn describe_mpnet(config: &Fields) -> Result<ModelSpec, ModelError> {
             "32",
         ));
     }
+    let buckets = Buckets::new(N_BUCKETS, FARTHEST)?;
     let mut spec = describe(config, &MPNET, 2)?;
     each_attention(&mut spec, |_, attention| {
-        let name = "encoder.relative_attention_bias.weight".to_owned();
-        attention.relative = Some(Relative {
-            buckets: (-FARTHEST..=FARTHEST).map(bucket).collect(),
-            values: vector_of_shape(name, vec![N_BUCKETS, attention.n_heads]),
-        });
+        let name = "encoder.relative_attention_bias.weight";
+        attention.relative = Some(buckets.bias(name, attention.n_heads));
     });
     Ok(spec)
 }
@@ -76,33 +80,12 @@ pub(super) fn describe_mpnet_classifier(config: &Fields) -> Result<ModelSpec, Mo
     with_classifier(config, describe_mpnet(config)?, names)
 }
 
-/// Buckets of distances in MPNet, whatever its config names.
-const N_BUCKETS: usize = 32;
-/// Distance from which on all are in one bucket.
-const FARTHEST: i32 = 128;
-
-/// The bucket of a distance `key - query`: half of them for keys behind and the query itself, half for keys ahead; one
-/// for each short distance, then ever wider ones (Raffel et al. 2020, T5).
-fn bucket(distance: i32) -> u16 {
-    const N_HALF: u16 = N_BUCKETS as u16 / 2;
-    const N_EXACT: u16 = N_HALF / 2;
-    let side = if distance > 0 { N_HALF } else { 0 };
-    let size = distance.unsigned_abs() as f32;
-    let exact = f32::from(N_EXACT);
-    if size < exact {
-        return side + size as u16;
-    }
-    let farthest = FARTHEST as f32;
-    let wide = (size / exact).ln() / (farthest / exact).ln() * f32::from(N_HALF - N_EXACT);
-    side + (N_EXACT + wide as u16).min(N_HALF - 1)
-}
-
 fn positions_from(config: &Fields) -> Result<usize, ModelError> {
     Ok(config.count("pad_token_id")?.unwrap_or(1) + 1)
 }
 
 /// An encoder with a classifier of two layers over its first token.
-fn with_classifier(
+pub(super) fn with_classifier(
     config: &Fields,
     mut spec: ModelSpec,
     [dense, out]: [&str; 2],
@@ -162,13 +145,13 @@ const MPNET: Names = Names {
     ..BERT
 };
 
-/// Adds the table of kinds of segments.
-fn with_types(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, ModelError> {
+/// Adds the table of kinds of segments, which is as wide as that of tokens.
+pub(super) fn with_types(config: &Fields, mut spec: ModelSpec) -> Result<ModelSpec, ModelError> {
     let n_types = config.size(&["type_vocab_size"])?.unwrap_or(2);
     let table = linear(
         "embeddings.token_type_embeddings",
         n_types,
-        spec.hidden_size,
+        spec.embedding.tokens.n_cols,
         false,
     );
     spec.embedding.types = Some(table);
@@ -218,26 +201,9 @@ fn describe(config: &Fields, names: &Names, positions_from: usize) -> Result<Mod
     Ok(spec)
 }
 
-fn of_sum(norm: Norm<Vector>) -> Norms<Vector> {
+pub(super) fn of_sum(norm: Norm<Vector>) -> Norms<Vector> {
     Norms {
         sum: Some(norm),
         ..no_norms()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buckets_of_distances() {
-        // As transformers' MPNetEncoder.relative_position_bucket gives them.
-        let of = |distances: [i32; 7]| distances.map(bucket);
-        assert_eq!(of([0, -1, -7, -8, -11, -12, -15]), [0, 1, 7, 8, 8, 9, 9]);
-        assert_eq!(
-            of([-16, -22, -23, -64, -127, -128, -500]),
-            [10, 10, 11, 14, 15, 15, 15]
-        );
-        assert_eq!(of([1, 7, 8, 16, 90, 91, 128]), [17, 23, 24, 26, 30, 31, 31]);
     }
 }

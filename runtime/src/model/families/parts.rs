@@ -57,7 +57,7 @@ impl Sizes {
     pub(super) fn with_kv_heads(config: &Fields, n_kv_heads: usize) -> Result<Sizes, ModelError> {
         let hidden_size = config.required_size(HIDDEN_SIZE)?;
         let n_heads = config.required_size(N_HEADS)?;
-        let head_dim = match config.size(&["head_dim", "kv_channels"])? {
+        let head_dim = match config.size(&["head_dim", "kv_channels", "d_kv"])? {
             Some(head_dim) => head_dim,
             None if hidden_size.is_multiple_of(n_heads) => hidden_size / n_heads,
             None => {
@@ -184,6 +184,7 @@ impl Sizes {
                 types: None,
                 scale: 1.0,
                 norm: None,
+                project_normed: None,
             },
             ropes: Vec::new(),
             layers,

@@ -10,8 +10,8 @@ use super::{
 use crate::model::kv_layout::{KvLayout, Place};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{
-    Attention, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm, Projection,
-    Task, VectorId,
+    Attention, Embedding, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm,
+    Projection, Task, VectorId,
 };
 
 /// A numbered description.
@@ -89,10 +89,22 @@ impl Lowering {
         self.buffers[id.0].width
     }
 
-    /// `norm((table[id] · project_in + position + type) · scale)`
+    /// `project_normed · norm((table[id] · project_in + position + type) · scale)`
     fn embedding(&mut self, network: &Description) -> BufferId {
         let edges = &network.embedding;
+        let Some(project) = edges.project_normed else {
+            let x = self.buffer("x", Rows::Tokens, self.hidden_size);
+            self.embed_into(x, edges);
+            return x;
+        };
+        let narrow = self.buffer("embedded", Rows::Tokens, edges.tokens.n_cols);
+        self.embed_into(narrow, edges);
         let x = self.buffer("x", Rows::Tokens, self.hidden_size);
+        self.linear(Input::Plain(narrow), project, x, Then::Store);
+        x
+    }
+
+    fn embed_into(&mut self, x: BufferId, edges: &Embedding<MatrixId, VectorId>) {
         let of_tokens = |out| {
             Op::Embed(Embed {
                 table: edges.tokens,
@@ -130,7 +142,6 @@ impl Lowering {
             });
         }
         self.norm_in_place(x, edges.norm.as_ref());
-        x
     }
 
     fn layer(&mut self, layer: &Layer<MatrixId, VectorId>, place: Place, x: BufferId) {
