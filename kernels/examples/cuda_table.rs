@@ -1,7 +1,7 @@
 //! How fast products run on a card: `cuda_table [SHRINK]`. Prints one JSON object a line.
 //!
 //! A line is the median of several replays of a graph. Products rotate through copies of the weight, so that they find
-//! none of it in the cache. SHRINK divides all sizes: 64 runs in seconds on the stand-in, whose times mean nothing.
+//! none of it in the cache. SHRINK divides all sizes: with 128 it runs on the stand-in, whose times mean nothing.
 
 use std::time::Instant;
 

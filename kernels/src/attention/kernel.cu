@@ -33,19 +33,19 @@ DECODE(4, 128, attend_decode_4_bf16, bf16)
 #else
 #define BULK_BODY(GROUPS, T)
 #endif
-#define DECODE_BULK(GROUPS, BLOCKS, NAME, T)                                   \
-  extern "C" __global__ void __launch_bounds__(160, BLOCKS)                 \
+#define DECODE_BULK(GROUPS, NAME, T)                                        \
+  extern "C" __global__ void __launch_bounds__(160)                         \
       NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {        \
     BULK_BODY(GROUPS, T);                                                   \
   }
-DECODE_BULK(1, 2, attend_decode_bulk_1_f16, f16)
-DECODE_BULK(1, 2, attend_decode_bulk_1_bf16, bf16)
-DECODE_BULK(2, 2, attend_decode_bulk_2_f16, f16)
-DECODE_BULK(2, 2, attend_decode_bulk_2_bf16, bf16)
-DECODE_BULK(3, 2, attend_decode_bulk_3_f16, f16)
-DECODE_BULK(3, 2, attend_decode_bulk_3_bf16, bf16)
-DECODE_BULK(4, 1, attend_decode_bulk_4_f16, f16)
-DECODE_BULK(4, 1, attend_decode_bulk_4_bf16, bf16)
+DECODE_BULK(1, attend_decode_bulk_1_f16, f16)
+DECODE_BULK(1, attend_decode_bulk_1_bf16, bf16)
+DECODE_BULK(2, attend_decode_bulk_2_f16, f16)
+DECODE_BULK(2, attend_decode_bulk_2_bf16, bf16)
+DECODE_BULK(3, attend_decode_bulk_3_f16, f16)
+DECODE_BULK(3, attend_decode_bulk_3_bf16, bf16)
+DECODE_BULK(4, attend_decode_bulk_4_f16, f16)
+DECODE_BULK(4, attend_decode_bulk_4_bf16, bf16)
 
 #define PREFILL(DIM, ROWS, NAME, T)                                                              \
   extern "C" __global__ void __launch_bounds__(2 * ROWS, 1) NAME(ATTEND_PARAMETERS) {               \
