@@ -124,7 +124,8 @@ impl Gpu {
             sharedMemBytes: u32::try_from(launch.shared_bytes).unwrap_or(u32::MAX),
             hStream: self.shared.stream,
             attrs: &mut overlap,
-            numAttrs: u32::from(launch.overlap == Overlap::Previous),
+            // Drivers refuse the attribute on cards before Hopper, whose kernels never overlap.
+            numAttrs: u32::from(launch.overlap == Overlap::Previous && self.capability().0 >= 9),
         };
         // SAFETY: every parameter has a pointer to a value of its size, which `check_args` has compared.
         let status = unsafe {

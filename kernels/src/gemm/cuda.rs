@@ -5,6 +5,7 @@ mod gemv;
 mod input;
 mod library;
 mod linear;
+mod operands;
 mod per_head;
 mod scratch;
 mod stream;
@@ -19,7 +20,8 @@ use crate::error::{Contract, KernelError};
 use crate::norm::NormKind;
 
 pub use experts::{Experts, experts};
-pub use linear::{Linear, linear};
+pub use linear::linear;
+pub use operands::Linear;
 pub use per_head::{PerHead, per_head};
 pub use scratch::{ProductScratch, ScratchSizes};
 

@@ -1,7 +1,7 @@
 //! Products of a few rows: a warp takes two rows of the weight, and the norm is part of the kernel.
 
 use super::input::norm_code;
-use super::linear::Linear;
+use super::operands::Linear;
 use super::{ProductThen, then_args};
 use crate::cuda::{Arg, Gpu, Launch, Overlap};
 use crate::error::KernelError;

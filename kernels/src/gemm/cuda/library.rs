@@ -3,15 +3,12 @@
 use half::{bf16, f16};
 
 use super::ProductThen;
-use super::linear::Linear;
+use super::operands::{Linear, Prepared};
 use super::scratch::{PRODUCT_FLOATS, row_len};
 use crate::activation::cuda::{ActivateGated, activate, activate_gated};
 use crate::cuda::{Element, Gpu, Lt, LtElement, LtProduct, LtShape, LtStrides, View};
 use crate::error::{Contract, KernelError};
 use crate::weight::DType;
-
-/// Fewest rows of a product that the library computes.
-pub(super) const ROWS_MIN: usize = 65;
 
 /// Whether the library computes `op`: 16 bits, and results where its fast kernels can write them.
 pub(super) fn can(op: &Linear<'_>) -> bool {
@@ -33,13 +30,9 @@ pub(super) fn can(op: &Linear<'_>) -> bool {
         && is_aligned(columns.row_stride)
 }
 
-/// Computes `op` with its `m` rows of activations at `rows`, in the type of the weight.
-pub(super) fn run(
-    gpu: &Gpu,
-    lt: &Lt,
-    op: &Linear<'_>,
-    (m, rows): (usize, View<u8>),
-) -> Result<(), KernelError> {
+/// Computes `op` of the prepared rows.
+pub(super) fn run(gpu: &Gpu, lt: &Lt, op: &Linear<'_>, prepared: Prepared) -> Result<(), KernelError> {
+    let Prepared { m, rows } = prepared;
     match op.weight.dtype {
         DType::F16 => typed(
             gpu,

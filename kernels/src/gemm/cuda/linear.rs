@@ -1,52 +1,13 @@
 //! A product of all columns with one weight, and the choice of the kernels that compute it.
 
 use super::input::{self, Input};
-use super::scratch::rows_bytes;
+use super::operands::{Linear, Prepared};
+use super::scratch::{LIBRARY_ROWS_MIN, rows_bytes};
 use super::tile::{self, Rows, TileProduct, Tiles, Weights};
-use super::{K_MAX, ProductScratch, ProductThen, RowNorm, gemv, library, stream};
-use crate::columns::Columns;
-use crate::cuda::{Gpu, View};
+use super::{K_MAX, gemv, library, stream};
+use crate::cuda::Gpu;
 use crate::error::{Contract, KernelError};
 use crate::weight::{DType, Matrix};
-
-/// Operands of [`linear`].
-pub struct Linear<'a> {
-    /// Activations. `[m, x_columns.row_stride]`
-    pub x: View<f32>,
-    /// Which columns of `x` are multiplied; there are `k`.
-    pub x_columns: Columns,
-    /// Norm of these columns of each row before the product.
-    pub norm: Option<RowNorm>,
-    /// Weight. `[n, k]`
-    pub weight: Matrix,
-    /// Added to every row of the product. `[n]`
-    pub bias: Option<View<f32>>,
-    /// Result. `[m, out_columns.row_stride]`
-    pub out: View<f32>,
-    /// Which columns of `out` are written; there are `n`, and half as many after [`ProductThen::Gated`].
-    pub out_columns: Columns,
-    /// What becomes of the products.
-    pub then: ProductThen,
-    /// Working memory, at least of the sizes of [`ScratchSizes::linear`].
-    pub scratch: &'a ProductScratch,
-}
-
-impl<'a> Linear<'a> {
-    /// A product of whole rows that replaces `out`: `x` is `[m, k]` and `out` is `[m, n]`.
-    pub fn of_rows(x: View<f32>, weight: Matrix, out: View<f32>, scratch: &'a ProductScratch) -> Linear<'a> {
-        Linear {
-            x,
-            x_columns: Columns::all(weight.n_cols),
-            norm: None,
-            weight,
-            bias: None,
-            out,
-            out_columns: Columns::all(weight.n_rows),
-            then: ProductThen::Store,
-            scratch,
-        }
-    }
-}
 
 /// `out = then(norm(x) · Wᵀ + bias)`; `m` follows from the length of `x` and may be zero.
 ///
@@ -99,7 +60,7 @@ pub(super) fn way(capability: (u32, u32), op: &Linear<'_>, m: usize) -> Way {
     let has_library = op.scratch.library().is_some();
     match m {
         m if m <= gemv::rows_max(capability) => Way::Gemv,
-        m if m >= library::ROWS_MIN && has_library && library::can(op) => Way::Library,
+        m if m >= LIBRARY_ROWS_MIN && has_library && library::can(op) => Way::Library,
         _ if can_stream => Way::Stream,
         _ => Way::Tiles,
     }
@@ -113,16 +74,12 @@ pub(super) fn run(gpu: &Gpu, op: &Linear<'_>, (m, way): (usize, Way)) -> Result<
     let contract = Contract("linear");
     let input = input_of(op, m)?;
     input::prepare(gpu, &input)?;
-    let tiles = Tiles::of_linear(m, &op.weight);
+    let prepared = Prepared { m, rows: input.out };
     match (way, op.scratch.library()) {
-        (Way::Stream, _) => stream::run(
-            gpu,
-            op,
-            (m, input.out),
-            op.scratch.of_tiles(contract, gpu, &tiles)?,
-        ),
-        (Way::Library, Some(lt)) => library::run(gpu, lt, op, (m, input.out)),
+        (Way::Stream, _) => stream::run(gpu, op, prepared),
+        (Way::Library, Some(lt)) => library::run(gpu, lt, op, prepared),
         _ => {
+            let tiles = Tiles::of_linear(m, &op.weight);
             let product = TileProduct {
                 weights: Weights::One(op.weight, op.bias),
                 x: input.prepared(),

@@ -1,7 +1,6 @@
 //! Working memory of products: what an op computes on its way to the result. Ops run one after the other, so that all
 //! share it.
 
-use super::library;
 use super::tile::{self, Tiles};
 use crate::cuda::{DeviceBuffer, Gpu, Lt, View};
 use crate::error::{Contract, KernelError};
@@ -39,7 +38,7 @@ impl ScratchSizes {
     /// Also enough for [`linear`](super::linear) of `m` rows.
     pub fn linear(self, m: usize, weight: &Matrix) -> ScratchSizes {
         let n = weight.n_rows;
-        let has_library_rows = m >= library::ROWS_MIN && weight.dtype != DType::F32;
+        let has_library_rows = m >= LIBRARY_ROWS_MIN && weight.dtype != DType::F32;
         let needs = ScratchSizes {
             rows: rows_bytes(weight.dtype, m, weight.n_cols),
             between: if has_library_rows {
@@ -177,6 +176,9 @@ fn first(op: Contract, view: View<u8>, size_bytes: usize) -> Result<View<u8>, Ke
     )?;
     Ok(view.range(0..size_bytes))
 }
+
+/// Fewest rows of a product that cuBLASLt computes.
+pub(super) const LIBRARY_ROWS_MIN: usize = 65;
 
 /// Most floats of gates and ups that are computed at a time: 64 MiB, enough rows to use a weight well.
 pub(super) const PRODUCT_FLOATS: usize = 16 << 20;

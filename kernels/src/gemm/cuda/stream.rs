@@ -1,11 +1,11 @@
 //! Products on Hopper, whose copy engine streams the weight past its matrix units.
 
-use super::linear::Linear;
+use super::operands::{Linear, Prepared};
 use super::scratch::row_len;
 use super::tile::{self, Tiles};
 use super::{ProductThen, then_args};
-use crate::cuda::{Arg, Boxes, Gpu, Launch, Overlap, TensorMap, TensorType, View};
-use crate::error::KernelError;
+use crate::cuda::{Arg, Boxes, Gpu, Launch, Overlap, TensorMap, TensorType};
+use crate::error::{Contract, KernelError};
 use crate::weight::{DType, Matrix};
 
 /// Most tokens of a tile.
@@ -22,13 +22,11 @@ pub(super) fn can((major, _): (u32, u32), weight: &Matrix, then: ProductThen) ->
     major == 9 && weight.dtype != DType::F32 && divides
 }
 
-/// Computes `op` with its `m` rows of activations at `rows`, in the type of the weight.
-pub(super) fn run(
-    gpu: &Gpu,
-    op: &Linear<'_>,
-    (m, rows): (usize, View<u8>),
-    working: (View<f32>, View<u32>),
-) -> Result<(), KernelError> {
+/// Computes `op` of the prepared rows.
+pub(super) fn run(gpu: &Gpu, op: &Linear<'_>, prepared: Prepared) -> Result<(), KernelError> {
+    let Prepared { m, rows } = prepared;
+    let tiles = Tiles::of_linear(m, &op.weight);
+    let (partial, counters) = op.scratch.of_tiles(Contract("linear"), gpu, &tiles)?;
     let Matrix {
         dtype,
         n_rows: n,
@@ -38,7 +36,7 @@ pub(super) fn run(
     let n_tokens = m.next_power_of_two().clamp(8, TOKENS_MAX);
     let launch = Launch {
         kernel: kernel(dtype, n_tokens),
-        grid: [tile::n_blocks(gpu, &Tiles::of_linear(m, &op.weight)) as u32, 1, 1],
+        grid: [tile::n_blocks(gpu, &tiles) as u32, 1, 1],
         block: 288,
         shared_bytes: shared_bytes(n_tokens),
         overlap: Overlap::Previous,
@@ -67,8 +65,8 @@ pub(super) fn run(
         a,
         b,
         c,
-        working.0.into(),
-        working.1.into(),
+        partial.into(),
+        counters.into(),
     ];
     Ok(gpu.launch(&launch, &args)?)
 }
