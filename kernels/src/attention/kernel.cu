@@ -14,7 +14,7 @@ GENERAL(attend_general_f16, f16)
 GENERAL(attend_general_bf16, bf16)
 
 #define DECODE(GROUPS, BLOCK, NAME, T)                                                              \
-  extern "C" __global__ void __launch_bounds__(BLOCK)                                               \
+  extern "C" __global__ void __launch_bounds__(BLOCK, 2)                                            \
       NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {                                \
     static_assert(BLOCK == DecodeShape<GROUPS>::THREADS, "the table of cuda/path.rs");            \
     attend_decode<T, GROUPS>(ATTEND_OPERANDS, partials, arrivals);                                  \
@@ -48,7 +48,7 @@ DECODE_BULK(4, attend_decode_bulk_4_f16, f16)
 DECODE_BULK(4, attend_decode_bulk_4_bf16, bf16)
 
 #define PREFILL(DIM, ROWS, NAME, T)                                                              \
-  extern "C" __global__ void __launch_bounds__(2 * ROWS) NAME(ATTEND_PARAMETERS) {               \
+  extern "C" __global__ void __launch_bounds__(2 * ROWS, 1) NAME(ATTEND_PARAMETERS) {               \
     attend_prefill<T, DIM, ROWS>(ATTEND_OPERANDS);                                               \
   }
 PREFILL(64, 128, attend_prefill_64_f16, f16)
@@ -65,11 +65,11 @@ PREFILL(256, 64, attend_prefill_256_f16, f16)
 PREFILL(256, 64, attend_prefill_256_bf16, bf16)
 
 #define LATENT(ROW_TILES, DECODE_NAME, PREFILL_NAME, T)                                       \
-  extern "C" __global__ void __launch_bounds__(256)                                           \
+  extern "C" __global__ void __launch_bounds__(256, 1)                                        \
       DECODE_NAME(ATTEND_PARAMETERS, float *partials, unsigned *arrivals) {                   \
     attend_latent_decode<T, ROW_TILES>(ATTEND_OPERANDS, partials, arrivals);                  \
   }                                                                                           \
-  extern "C" __global__ void __launch_bounds__(256) PREFILL_NAME(ATTEND_PARAMETERS) {         \
+  extern "C" __global__ void __launch_bounds__(256, 1) PREFILL_NAME(ATTEND_PARAMETERS) {         \
     attend_latent_prefill<T, ROW_TILES>(ATTEND_OPERANDS);                                     \
   }
 LATENT(1, attend_latent_decode_16_f16, attend_latent_prefill_16_f16, f16)
