@@ -176,7 +176,7 @@ impl Keys {
         ];
         let when = |norms: HeadNorms| {
             let when = if norms.after_rope { AFTER_ROPE } else { BEFORE_ROPE };
-            when | i32::from(norms.over_all_heads) * OVER_ALL_HEADS
+            when | (i32::from(norms.over_all_heads) * OVER_ALL_HEADS)
         };
         args.push(Arg::I32(self.norms.map_or(0, when)));
         let of = |norm: Option<HeadNorm>| HeadNorm::args(norm, self.keys.head_dim);

@@ -212,7 +212,7 @@ struct Run {
 
 impl Run {
     /// The memory from a block of the first layer on.
-    fn from_block(&self, block: u32) -> View<u8> {
+    fn at_block(&self, block: u32) -> View<u8> {
         self.memory
             .range(block as usize * self.block_bytes..self.memory.len())
     }
@@ -240,7 +240,7 @@ pub fn copy_block(gpu: &Gpu, blocks: &KvBlocks, from: u32, to: u32) -> Result<()
     }
     for run in blocks.runs() {
         let rows = run.rows(run.layer_bytes, run.layer_bytes);
-        gpu.copy_2d(run.from_block(from), run.from_block(to), rows)?;
+        gpu.copy_2d(run.at_block(from), run.at_block(to), rows)?;
     }
     Ok(())
 }
@@ -298,7 +298,7 @@ pub fn swap_out(
     let mut at = host.start("swap_out", "to", to)?;
     for run in blocks.runs() {
         let rows = run.rows(run.layer_bytes, run.block_bytes);
-        gpu.download_2d(run.from_block(from), (&mut host.memory, at), rows)?;
+        gpu.download_2d(run.at_block(from), (&mut host.memory, at), rows)?;
         at += run.n_layers * run.block_bytes;
     }
     Ok(())
@@ -315,7 +315,7 @@ pub fn swap_in(gpu: &Gpu, blocks: &KvBlocks, from: (&HostBlocks, u32), to: u32) 
     let mut at = host.start("swap_in", "from", from)?;
     for run in blocks.runs() {
         let rows = run.rows(run.block_bytes, run.layer_bytes);
-        gpu.upload_2d((&host.memory, at), run.from_block(to), rows)?;
+        gpu.upload_2d((&host.memory, at), run.at_block(to), rows)?;
         at += run.n_layers * run.block_bytes;
     }
     Ok(())

@@ -181,7 +181,7 @@ impl Case {
         let mut slots: Vec<i32> = (0..self.n_tokens as i32)
             .map(|token| (token * 5 + 3) % self.n_slots() as i32)
             .collect();
-        slots[self.n_tokens - 1] = if self.gap % 2 == 0 {
+        slots[self.n_tokens - 1] = if self.gap.is_multiple_of(2) {
             -1
         } else {
             self.n_slots() as i32

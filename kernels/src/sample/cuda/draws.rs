@@ -150,7 +150,7 @@ impl Draw<'_> {
             || self.allowed.is_some()
             || !self.forbidden.is_empty()
             || !self.logit_bias.is_empty()
-            || self.place.is_some() && is_penalised
+            || (self.place.is_some() && is_penalised)
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
     const PLAIN: Draw<'static> = Draw {
         logits_row: 3,
         place: None,
-        seed: 5 << 32 | 7,
+        seed: (5 << 32) | 7,
         position: 9,
         temperature: 1.0,
         top_p: 1.0,
