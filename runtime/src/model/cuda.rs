@@ -132,15 +132,21 @@ impl Cuda {
             inputs: &self.inputs,
             layout: self.cache.layout(),
         };
-        if self.workspace.reserve(&needs, bounds)? {
-            self.graphs.clear();
+        if self.workspace.holds(bounds) {
+            return Ok(());
         }
+        if !self.in_flight.is_empty() {
+            // Their tokens are in the memory that would be replaced.
+            return Err(KernelError::Range {
+                op: "step",
+                operand: "n_tokens",
+                got: bounds.n_tokens,
+                rule: "within what was reserved while steps are in flight",
+            });
+        }
+        self.workspace.grow(&needs, bounds)?;
+        self.graphs.clear();
         Ok(())
-    }
-
-    /// The card.
-    pub(super) fn gpu(&self) -> &Gpu {
-        &self.gpu
     }
 
     /// Takes the memory for steps within `limits`, and returns what is left.

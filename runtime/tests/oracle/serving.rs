@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use runtime::batch::{Batch, BatchRow, Forward, KvGroup, StepOutput, Tap};
+use runtime::engine::scheduler::N_SCORED_MAX;
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
 };
-use runtime::model::{LoadOptions, Model};
+use runtime::model::{LoadOptions, Model, StepLimits};
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,9 @@ pub(crate) const ALONE: Setup = Setup {
 
 const BLOCK_SIZE: usize = 16;
 
+/// Sequences that run at once.
+const N_SEQUENCES: usize = 8;
+
 /// Blocks of a group that hold the longest sequence of the fixtures (157 tokens of prompt and 32 of answer),
 /// and not one more beside it.
 const SCARCE_BLOCKS: usize = 13;
@@ -52,7 +56,7 @@ type Seen = Arc<Mutex<BTreeMap<usize, Vec<f32>>>>;
 fn keep(seen: &Seen, batch: &Batch, output: &StepOutput) {
     let mut seen = seen.lock().unwrap();
     // A model that draws for itself keeps the logits.
-    if output.logits.values.is_empty() {
+    if output.logits.values.len() != batch.logits_at.len() * output.logits.vocab_size {
         return;
     }
     for (idx, &at) in batch.logits_at.iter().enumerate() {
@@ -106,6 +110,15 @@ impl Serving {
             Some(_) => groups.iter().map(scarce).sum(),
             None => groups.len() * 64,
         };
+        let context_len = (info.max_model_len as usize).min(SCARCE_BLOCKS * BLOCK_SIZE);
+        let limits = StepLimits {
+            n_tokens: setup.n_step_tokens.max(context_len),
+            n_sequences: N_SEQUENCES,
+            n_logits: N_SEQUENCES + N_SCORED_MAX,
+            context_len,
+            block_size: BLOCK_SIZE,
+        };
+        model.reserve(&limits).unwrap();
         model.allocate_cache(n_blocks, BLOCK_SIZE, n_host_blocks).unwrap();
         let seen = Seen::default();
         let kept = Arc::clone(&seen);
@@ -119,10 +132,10 @@ impl Serving {
             block_size: BLOCK_SIZE,
             enable_prefix_caching: setup.caches_prefixes,
             preemption_mode: setup.preempts.unwrap_or(PreemptionMode::Recompute),
-            max_num_seqs: 8,
+            max_num_seqs: N_SEQUENCES,
             max_num_batched_tokens: setup.n_step_tokens,
             // As long as the fixtures need: their contexts are longer than a scarce cache.
-            max_model_len: (info.max_model_len as usize).min(SCARCE_BLOCKS * BLOCK_SIZE),
+            max_model_len: context_len,
             max_waiting: 8,
             eos_token_ids: info.eos_token_ids.into(),
             ..EngineConfig::default()

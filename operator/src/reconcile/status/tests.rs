@@ -635,6 +635,7 @@ fn facts_of_the_model_stay_until_the_spec_changes() {
         revision: Some("c0ffee".into()),
         architecture: Some("LlamaForCausalLM".into()),
         bytes: Some(5),
+        device: None,
         max_model_len: None,
     };
     let reported = StartupStatus {

@@ -63,7 +63,7 @@ pub(super) struct Needs<'a> {
 impl Bounds {
     /// The sizes of a step, with room for growth where it is larger than these.
     fn grown(self, to: Bounds) -> Bounds {
-        let grown = |own: usize, to: usize| if to > own { to.next_power_of_two() } else { own };
+        let grown = |own: usize, to: usize| own.max(to);
         Bounds {
             n_tokens: grown(self.n_tokens, to.n_tokens),
             n_rows: grown(self.n_rows, to.n_rows),
@@ -122,19 +122,21 @@ impl Workspace {
         })
     }
 
-    /// Makes room for steps within `bounds`; true if the memory is other memory now.
+    /// Whether it has room for steps within `bounds`.
+    pub(super) fn holds(&self, bounds: Bounds) -> bool {
+        self.bounds.grown(bounds) == self.bounds
+    }
+
+    /// Makes room for steps within `bounds`. All of its memory is other memory then.
     ///
     /// # Errors
     /// The device has not so much.
-    pub(super) fn reserve(&mut self, needs: &Needs<'_>, bounds: Bounds) -> Result<bool, KernelError> {
+    pub(super) fn grow(&mut self, needs: &Needs<'_>, bounds: Bounds) -> Result<(), KernelError> {
         let grown = self.bounds.grown(bounds);
-        if grown == self.bounds {
-            return Ok(false);
-        }
         // The old memory is given back first: both may not fit.
         *self = Workspace::new(needs, Bounds::NONE)?;
         *self = Workspace::new(needs, grown)?;
-        Ok(true)
+        Ok(())
     }
 
     /// The next slot for inputs.
