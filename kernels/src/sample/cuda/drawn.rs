@@ -41,10 +41,7 @@ const N_FIELDS: usize = 6;
 
 impl Drawn {
     /// Words of a result.
-    pub const N_WORDS: usize = N_FIELDS + 2 * Drawn::N_TOP_MAX;
-
-    /// Most probable tokens that a draw returns at most.
-    pub const N_TOP_MAX: usize = 20;
+    pub const N_WORDS: usize = N_FIELDS + 2 * Draws::N_TOP_MAX;
 
     /// The results of `draws`. `words` is what [`sample`](super::sample()) wrote for them.
     ///
@@ -68,7 +65,7 @@ impl Drawn {
             }
             _ => return Err(Refusal::NoCandidate),
         }
-        let (tokens, logprobs) = words[N_FIELDS..].split_at(Drawn::N_TOP_MAX);
+        let (tokens, logprobs) = words[N_FIELDS..].split_at(Draws::N_TOP_MAX);
         let top = tokens.iter().zip(logprobs).take(words[5] as usize);
         let top = top.map(|(&token, &logprob)| (token, f32::from_bits(logprob)));
         let logprobs = has_logprobs.then(|| DrawnLogprobs {

@@ -1,7 +1,5 @@
 //! The draws of a step as the device reads them.
 
-use super::Drawn;
-
 /// One draw: parameters as the runtime's `SamplingParams` defines them.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
@@ -27,7 +25,7 @@ pub struct Draw<'a> {
     pub presence_penalty: f32,
     /// Subtracted from the logits of tokens in the answer, once per occurrence.
     pub frequency_penalty: f32,
-    /// Return the token's log-probability and those of this many most probable tokens, at most [`Drawn::N_TOP_MAX`].
+    /// Return the token's log-probability and those of this many most probable tokens, at most [`Draws::N_TOP_MAX`].
     pub logprobs: Option<usize>,
     /// Added to the logits of these tokens.
     pub logit_bias: &'a [(u32, f32)],
@@ -57,6 +55,9 @@ impl Draws {
     /// Words of a draw.
     pub const N_WORDS: usize = 24;
 
+    /// Most probable tokens that a draw returns at most.
+    pub const N_TOP_MAX: usize = 20;
+
     /// Forgets all draws and keeps their memory.
     pub fn clear(&mut self) {
         self.rows.clear();
@@ -73,7 +74,7 @@ impl Draws {
             NONE
         };
         let top_k = draw.top_k.map_or(NONE, |k| u32::try_from(k).unwrap_or(NONE));
-        let n_top = draw.logprobs.map_or(NONE, |n| n.min(Drawn::N_TOP_MAX) as u32);
+        let n_top = draw.logprobs.map_or(NONE, |n| n.min(Draws::N_TOP_MAX) as u32);
         let min_p_log = f64::from(draw.min_p).ln().to_bits();
         self.rows.extend([
             draw.logits_row,
