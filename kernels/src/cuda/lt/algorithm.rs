@@ -3,8 +3,8 @@
 use cudarc::cublaslt::sys::{self as lt, cublasLtMatmulAlgoConfigAttributes_t as Attribute};
 
 use super::super::error::CudaError;
-use super::plan::Key;
-use super::status;
+use super::key::Key;
+use super::status::status;
 
 /// An algorithm as the values of the library's configuration attributes. They mean the same only within one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,49 +10,18 @@ use lt::{
 use super::super::error::CudaError;
 use super::super::view::View;
 use super::algorithm::Algorithm;
-use super::{ALIGNMENT, Lt, LtElement, LtProduct, LtStrides, invalid, status};
+use super::key::Key;
+use super::product::ALIGNMENT;
+use super::status::{invalid, status};
+
+/// Working memory of the library's kernels: what its documentation recommends for Hopper.
+pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// `CUBLAS_OP_T`
 const TRANSPOSED: i32 = 1;
 
 /// Algorithms that are asked for where they are compared.
 const N_CANDIDATES: usize = 16;
-
-/// What a plan is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) dtype: lt::cudaDataType_t,
-    pub(super) n: usize,
-    pub(super) k: usize,
-    /// Rows, rounded up: shapes of one bucket share an algorithm.
-    pub(super) bucket: usize,
-    strides: LtStrides,
-    batch: usize,
-    batch_strides: LtStrides,
-    has_bias: bool,
-}
-
-impl Key {
-    pub(super) fn new<T: LtElement>(op: &LtProduct<T>) -> Key {
-        Key {
-            dtype: T::TYPE,
-            n: op.shape.n,
-            k: op.shape.k,
-            bucket: bucket(op.shape.m),
-            strides: op.shape.strides,
-            batch: op.shape.batch,
-            batch_strides: op.shape.batch_strides,
-            has_bias: op.bias.is_some(),
-        }
-    }
-}
-
-/// The next power of two, or three quarters of it if that is enough.
-fn bucket(m: usize) -> usize {
-    let power = m.next_power_of_two();
-    let below = power / 4 * 3;
-    if below >= m { below } else { power }
-}
 
 /// The descriptors and the algorithm of a key.
 ///
@@ -112,9 +81,19 @@ impl Plan {
             self.set(DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue as u32)?;
         }
         let (strides, batch) = (key.strides, key.batch_strides);
-        self.w = layout((key.dtype, key.k, key.n), strides.w, (key.batch, batch.w))?;
-        self.x = layout((key.dtype, key.k, key.bucket), strides.x, (key.batch, batch.x))?;
-        self.out = layout((f32, key.n, key.bucket), strides.out, (key.batch, batch.out))?;
+        let of = |dtype, [n_rows, n_cols, stride, batch_stride]: [usize; 4]| {
+            layout(&Layout {
+                dtype,
+                n_rows,
+                n_cols,
+                stride,
+                batch: key.batch,
+                batch_stride,
+            })
+        };
+        self.w = of(key.dtype, [key.k, key.n, strides.w, batch.w])?;
+        self.x = of(key.dtype, [key.k, key.bucket, strides.x, batch.x])?;
+        self.out = of(f32, [key.n, key.bucket, strides.out, batch.out])?;
         Ok(())
     }
 
@@ -153,7 +132,7 @@ impl Plan {
                 &mut result,
             )
         })?;
-        if result.workspaceSize > Lt::WORKSPACE_BYTES {
+        if result.workspaceSize > WORKSPACE_BYTES {
             return Err(invalid(format!(
                 "the algorithm needs {} bytes of working memory",
                 result.workspaceSize
@@ -265,22 +244,29 @@ impl Drop for Plan {
     }
 }
 
-/// The layout of a matrix by columns: type, rows and columns, the distance of columns, and a batch of them.
-fn layout(
-    (dtype, n_rows, n_cols): (lt::cudaDataType_t, usize, usize),
+/// A matrix by columns, or a batch of them.
+struct Layout {
+    dtype: lt::cudaDataType_t,
+    n_rows: usize,
+    n_cols: usize,
+    /// Elements from one column to the next.
     stride: usize,
-    (batch, batch_stride): (usize, usize),
-) -> Result<lt::cublasLtMatrixLayout_t, CudaError> {
+    batch: usize,
+    batch_stride: usize,
+}
+
+fn layout(of: &Layout) -> Result<lt::cublasLtMatrixLayout_t, CudaError> {
+    let (n_rows, n_cols) = (of.n_rows as u64, of.n_cols as u64);
     let mut made = std::ptr::null_mut();
     // SAFETY: the pointer is valid for the call.
     status("cublasLtMatrixLayoutCreate", unsafe {
-        lt::cublasLtMatrixLayoutCreate(&mut made, dtype, n_rows as u64, n_cols as u64, stride as i64)
+        lt::cublasLtMatrixLayoutCreate(&mut made, of.dtype, n_rows, n_cols, of.stride as i64)
     })?;
-    if batch > 1 {
+    if of.batch > 1 {
         let count = LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT;
-        set_layout(made, count, batch as i32)?;
+        set_layout(made, count, of.batch as i32)?;
         let offset = LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
-        set_layout(made, offset, batch_stride as i64)?;
+        set_layout(made, offset, of.batch_stride as i64)?;
     }
     Ok(made)
 }
@@ -313,7 +299,7 @@ impl Preferences {
         })?;
         made.set(
             Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-            Lt::WORKSPACE_BYTES as u64,
+            WORKSPACE_BYTES as u64,
         )?;
         // Sums over parts of k are added in f32 in a fixed order, or there are no parts.
         let in_order = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
@@ -348,20 +334,5 @@ impl Drop for Preferences {
             // SAFETY: `new` has made it, and nobody else has it.
             let _ = unsafe { lt::cublasLtMatmulPreferenceDestroy(self.0) };
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_buckets_hold_all_numbers_of_rows() {
-        for m in 1..=8192 {
-            assert!(bucket(m) >= m && bucket(m) < 2 * m, "{m} {}", bucket(m));
-        }
-        assert_eq!([1, 3, 65, 97, 128].map(bucket), [1, 3, 96, 128, 128]);
-        let buckets: std::collections::BTreeSet<usize> = (1..=8192).map(bucket).collect();
-        assert!(buckets.len() < 30);
     }
 }
