@@ -73,13 +73,20 @@ fn options(graphs: GraphMode) -> Option<LoadOptions> {
 /// Serves the prompts of a fixture and compares the tokens with the reference.
 fn check_tokens(serving: &Serving, prompts: &[&Prompt], context: &str) {
     let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
-    let answers = serving.generate(&ids, prompts[0].greedy.len());
+    let answers = serving.generate(&ids, N_TOKENS);
     for (idx, (prompt, answer)) in prompts.iter().zip(answers).enumerate() {
         if !prompt.rope_depends_on_length {
-            assert_eq!(answer.tokens, prompt.greedy, "{context}, prompt {idx}");
+            assert_eq!(
+                answer.tokens,
+                prompt.greedy[..N_TOKENS],
+                "{context}, prompt {idx}"
+            );
         }
     }
 }
+
+/// Tokens of an answer: enough to begin a block of the cache, few enough for a device that is a stand-in.
+const N_TOKENS: usize = 20;
 
 /// The longest sequence that the tests serve.
 const CONTEXT_LEN_MAX: usize = 208;
@@ -199,7 +206,9 @@ fn scores_of_prompts_agree() {
     let (_guard, options) = device();
     let Some(options) = options else { return };
     each_kind(|name, dir, reference| {
-        let prompts = short_prompts(reference);
+        let mut prompts = short_prompts(reference);
+        prompts.sort_by_key(|prompt| prompt.ids.len());
+        prompts.truncate(2);
         let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
         let scores = Serving::with(dir, ALONE, options.clone()).prompt_logprobs(&ids);
         for (idx, (prompt, scores)) in prompts.iter().zip(scores).enumerate() {
