@@ -145,7 +145,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("then", ""),
             ("columns", "error"),
             ("clamp", "cpu cuda error"),
-            ("attention", "cpu error kv_cache"),
+            ("attention", "cpu cuda error kv_cache weight"),
             ("kv_cache", "cpu cuda error weight"),
             ("weight", "cpu cuda error"),
             ("allocations", ""),
