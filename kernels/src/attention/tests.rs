@@ -365,21 +365,34 @@ fn blocks_before_the_window_are_never_read() {
     assert!(run(None, &[u32::MAX, 1, 0]).is_err());
 }
 
+/// A case of odd sizes, with a window or without.
+fn odd_case() -> impl Strategy<Value = Case> {
+    let heads = (1_usize..3, 1_usize..6, 1_usize..40, 1_usize..40);
+    let rows = proptest::collection::vec((1_usize..20, 0_usize..60), 1..4);
+    let window = proptest::option::of(1_usize..50);
+    (heads, 1_usize..40, window, rows).prop_map(|(heads, block_size, window, rows)| {
+        let (n_kv_heads, group, head_dim, value_dim) = heads;
+        Case {
+            n_kv_heads,
+            group,
+            head_dim,
+            block_size,
+            mask: Mask::Causal { window },
+            values: KvValues::Own { value_dim },
+            rows: rows
+                .into_iter()
+                .map(|(query_len, before)| (query_len, query_len + before))
+                .collect(),
+            ..PLAIN
+        }
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn odd_shapes(
-        n_kv_heads in 1_usize..3,
-        group in 1_usize..6,
-        head_dim in 1_usize..40,
-        value_dim in 1_usize..40,
-        block_size in 1_usize..40,
-        window in proptest::option::of(1_usize..50),
-        rows in proptest::collection::vec((1_usize..20, 0_usize..60), 1..4),
-    ) {
-        let rows = rows.into_iter().map(|(query_len, before)| (query_len, query_len + before)).collect();
-        let (mask, values) = (Mask::Causal { window }, KvValues::Own { value_dim });
-        Case { n_kv_heads, group, head_dim, block_size, mask, values, rows, ..PLAIN }.check();
+    fn odd_shapes(case in odd_case()) {
+        case.check();
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which kernels compute an attention, and their launches.
 
+use super::card::Card;
+use super::operands::{Attention, Step};
 use super::workspace::{Items, Work};
-use super::{Attention, Step};
-use crate::cuda::{Arg, Gpu, Launch, Overlap};
+use crate::cuda::{Arg, Launch, Overlap};
 use crate::error::KernelError;
 use crate::weight::DType;
 
@@ -133,29 +134,6 @@ const fn latent_bytes(rows: usize) -> usize {
 
 /// Shared memory that a plan and a kernel's own variables may take beside what its shape takes.
 const PLAN_BYTES: usize = 2 << 10;
-
-/// What the choice of a kernel depends on beside the operation.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Card {
-    pub(crate) capability: (u32, u32),
-    /// Most shared memory of a block.
-    pub(crate) shared_bytes_max: usize,
-    /// Blocks of a decode kernel that stay on the device.
-    pub(crate) n_resident: usize,
-}
-
-impl Card {
-    /// Two resident blocks for each multiprocessor, or one where there is little shared memory.
-    pub(super) fn of(gpu: &Gpu) -> Card {
-        let shared_bytes_max = gpu.shared_bytes_max();
-        let per_sm = if shared_bytes_max < 128 << 10 { 1 } else { 2 };
-        Card {
-            capability: gpu.capability(),
-            shared_bytes_max,
-            n_resident: gpu.n_sms() * per_sm,
-        }
-    }
-}
 
 impl Path {
     /// The fastest path that computes the operation: tensor cores need 16-bit pages, and Ampere or later.

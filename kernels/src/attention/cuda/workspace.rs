@@ -1,6 +1,6 @@
 //! Working memory of attention on the device: parts of results, and how many of them have arrived.
 
-use super::path::Card;
+use super::card::Card;
 use crate::cuda::{Arg, DeviceBuffer, Gpu};
 use crate::error::{Contract, KernelError};
 
