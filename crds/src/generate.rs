@@ -253,6 +253,7 @@ mod tests {
         found.sort();
         let expected = [
             "spec.auth.apiKeysSecretRef.name",
+            "spec.autoscaling.maxReplicas",
             "spec.caBundle.name",
             "spec.cache.type",
             "spec.env[].name",

@@ -25,7 +25,9 @@ use crate::fetch::{
 };
 use crate::grammar::Grammars;
 use crate::model::PoolingConfig;
-use crate::model::{Device, GraphMode, LoadOptions, Model, ModelError, ModelInfo, Outline, StepLimits, Task};
+use crate::model::{
+    Device, DeviceMemory, GraphMode, LoadOptions, Model, ModelError, ModelInfo, Outline, StepLimits, Task,
+};
 use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
@@ -289,28 +291,16 @@ fn start_engine(
         context_len: max_model_len,
         block_size,
     })?;
-    let bytes_free = capacity::bytes_free();
-    let n_blocks = match (settings.num_gpu_blocks_override(), device_memory) {
-        (Some(n_blocks), _) => n_blocks as usize,
-        (None, None) => capacity::n_blocks(demand, capacity::of_host(bytes_free))?,
-        (None, Some(memory)) => {
-            let bytes_available = capacity::of_device(memory, settings.gpu_memory_utilization());
-            capacity::n_blocks(demand, bytes_available).map_err(LoadError::DeviceCapacity)?
-        }
-    };
-    let preemption_mode = settings.preemption_mode();
-    let n_host_blocks = match preemption_mode {
-        PreemptionMode::Recompute => 0,
-        PreemptionMode::Swap | PreemptionMode::Save => {
-            let swap_space_bytes = u64::from(settings.swap_space()) * GIB;
-            capacity::n_host_blocks(demand, swap_space_bytes, bytes_free)
-        }
-    };
+    let (n_blocks, n_host_blocks) = cache_sizes(demand, settings, device_memory)?;
     model.allocate_cache(n_blocks, block_size, n_host_blocks)?;
     // The cache of a device is in its own memory.
     let is_host = device_memory.is_none();
     let growth = Growth {
-        cache_bytes: if is_host { demand.bytes_per_block() * n_blocks as u64 } else { 0 },
+        cache_bytes: if is_host {
+            demand.bytes_per_block() * n_blocks as u64
+        } else {
+            0
+        },
         host_bytes: demand.bytes_per_block() * n_host_blocks as u64,
         step_bytes: model.step_bytes(max_num_batched_tokens, demand.max_num_seqs + N_SCORED_MAX),
     };
@@ -321,7 +311,7 @@ fn start_engine(
             n_host_blocks,
             block_size,
             enable_prefix_caching: settings.enable_prefix_caching(),
-            preemption_mode,
+            preemption_mode: settings.preemption_mode(),
             scheduling_policy: settings.scheduling_policy(),
             max_num_seqs: demand.max_num_seqs,
             max_num_batched_tokens,
@@ -332,6 +322,31 @@ fn start_engine(
         },
     )?;
     Ok((engine, growth))
+}
+
+/// Blocks of the cache and of the host memory that blocks are swapped out to.
+fn cache_sizes(
+    demand: Demand<'_>,
+    settings: &EngineSettings,
+    device_memory: Option<DeviceMemory>,
+) -> Result<(usize, usize), LoadError> {
+    let bytes_free = capacity::bytes_free();
+    let n_blocks = match (settings.num_gpu_blocks_override(), device_memory) {
+        (Some(n_blocks), _) => n_blocks as usize,
+        (None, None) => capacity::n_blocks(demand, capacity::of_host(bytes_free))?,
+        (None, Some(memory)) => {
+            let bytes_available = capacity::of_device(memory, settings.gpu_memory_utilization());
+            capacity::n_blocks(demand, bytes_available).map_err(LoadError::DeviceCapacity)?
+        }
+    };
+    let n_host_blocks = match settings.preemption_mode() {
+        PreemptionMode::Recompute => 0,
+        PreemptionMode::Swap | PreemptionMode::Save => {
+            let swap_space_bytes = u64::from(settings.swap_space()) * GIB;
+            capacity::n_host_blocks(demand, swap_space_bytes, bytes_free)
+        }
+    };
+    Ok((n_blocks, n_host_blocks))
 }
 
 /// The formats of a model's answers, which its template shows.
