@@ -49,9 +49,6 @@ fn failures_have_errors_of_their_kind() {
         "{error}"
     );
 
-    let lost = testing::gpu(0).unwrap();
-    testing::set("lose_device", 1);
-    let error = add(&lost).unwrap_err();
-    assert!(error.is_fatal(), "{error}");
-    assert!(add(&lost).unwrap_err().is_fatal(), "it stays lost");
+    // As on a card, a launch that fails ends the use of the device in this process.
+    assert!(add(&gpu).unwrap_err().is_fatal(), "it stays lost");
 }

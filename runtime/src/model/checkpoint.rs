@@ -12,7 +12,7 @@ mod weight_file;
 mod weights;
 
 pub(in crate::model) use dummy::dummy_weights;
-pub(in crate::model) use load::{InMemory, Linear, Loader, Place, Weights};
+pub(in crate::model) use load::{InMemory, Linear, Loader, Place, Placed, Weights};
 pub(in crate::model) use pickle::read_checkpoint;
 pub(in crate::model) use safetensors::{Entry, read_header};
 pub(in crate::model) use weights::Checkpoint;

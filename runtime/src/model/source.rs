@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, dummy_weights};
+use super::checkpoint::{
+    Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, Placed, dummy_weights,
+};
 use super::config::Fields;
 use super::device::Device;
 use super::error::ModelError;
@@ -45,7 +47,7 @@ impl Source<'_> {
         &self,
         (list, ignored): (&WeightList, &[String]),
         place: &P,
-    ) -> Result<(Vec<P::Matrix>, Vec<P::Vector>), ModelError> {
+    ) -> Result<Placed<P>, ModelError> {
         let LoadOptions { format, dtype, .. } = *self.options;
         if format == LoadFormat::Dummy {
             return dummy_weights(list, (dtype, self.config.dtype()?), place);

@@ -3,7 +3,7 @@
 use kernels::{DType, Weight};
 use rayon::prelude::*;
 
-use super::load::{Linear, Place};
+use super::load::{Linear, Place, Placed};
 use super::weights::{DtypeChoice, in_memory};
 use crate::model::error::ModelError;
 use crate::model::spec::{Layout, Matrix, Part, Vector, WeightList};
@@ -17,7 +17,7 @@ pub(in crate::model) fn dummy_weights<P: Place>(
     list: &WeightList,
     (choice, stored): (DtypeChoice, DType),
     place: &P,
-) -> Result<(Vec<P::Matrix>, Vec<P::Vector>), ModelError> {
+) -> Result<Placed<P>, ModelError> {
     let dtype = in_memory(choice, stored);
     let matrices = list.matrices.par_iter();
     let matrices = matrices.map(|matrix| place.matrix(linear(matrix, dtype)?));

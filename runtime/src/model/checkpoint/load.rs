@@ -67,6 +67,9 @@ pub(in crate::model) trait Place: Sync {
     fn vector(&self, vector: Vec<f32>) -> Result<Self::Vector, ModelError>;
 }
 
+/// All matrices and vectors of a model in one place.
+pub(in crate::model) type Placed<P> = (Vec<<P as Place>::Matrix>, Vec<<P as Place>::Vector>);
+
 /// The memory of the host, where weights are read to anyway.
 pub(in crate::model) struct InMemory;
 
@@ -146,7 +149,7 @@ impl<'a> Loader<'a> {
         &self,
         list: &WeightList,
         place: &P,
-    ) -> Result<(Vec<P::Matrix>, Vec<P::Vector>), ModelError> {
+    ) -> Result<Placed<P>, ModelError> {
         let matrix = |matrix: &Matrix| place.matrix(self.matrix(matrix)?);
         let vector = |vector: &Vector| place.vector(self.vector(vector)?);
         Ok((
