@@ -25,6 +25,9 @@ struct Expert {
     down_bias: Vec<f32>,
 }
 
+/// The numbers of a matrix and of its bias, of an expert.
+type NumbersOf<'a> = &'a dyn Fn(&Expert) -> (Vec<f32>, Vec<f32>);
+
 impl Case {
     fn n_up(&self) -> usize {
         match self.then {
@@ -139,7 +142,7 @@ impl Case {
 
     fn run(&self, gpu: &Gpu) -> Vec<f32> {
         let experts: Vec<Expert> = (0..self.n_experts).map(|idx| self.expert(idx)).collect();
-        let list = |n_cols: usize, of: &dyn Fn(&Expert) -> (Vec<f32>, Vec<f32>)| {
+        let list = |n_cols: usize, of: NumbersOf<'_>| {
             let uploaded: Vec<_> = experts
                 .iter()
                 .map(|expert| {
