@@ -61,7 +61,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
                 "context health leader metrics names reconcile watched",
             ),
             ("reconcile", "autoscaler context names pods polls watched written"),
-            ("gateway", "metrics names"),
+            ("gateway", "metrics names probe"),
             ("console", "names"),
             ("leader", ""),
             ("health", "metrics"),

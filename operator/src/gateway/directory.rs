@@ -13,7 +13,7 @@ use crds::ModelDeployment;
 use k8s_openapi::{api::discovery::v1::EndpointSlice, jiff::Timestamp};
 use kube::ResourceExt;
 
-use crate::names::{CONTROL_PORT, OWNER_LABEL, SERVE_PORT_NAME};
+use crate::names::{OWNER_LABEL, SERVE_PORT_NAME};
 
 /// Name of a ModelDeployment in its namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,11 +119,6 @@ impl Backend {
             created_at: model.creation_timestamp().map(|time| time.0),
         }
     }
-}
-
-/// The address of the same replica's control port.
-pub(super) fn control_address(replica: SocketAddr) -> SocketAddr {
-    SocketAddr::new(replica.ip(), CONTROL_PORT)
 }
 
 fn by_name<'a>(backends: impl Iterator<Item = &'a Arc<Backend>>) -> HashMap<String, Vec<Arc<Backend>>> {

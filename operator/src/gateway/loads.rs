@@ -11,15 +11,13 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use serde::Deserialize;
 use tokio::{sync::watch, time::interval};
 
-use super::directory::{Directory, control_address};
+use super::directory::Directory;
+use crate::{names::CONTROL_PORT, probe::Probe};
 
 /// Time between two questions to a replica.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Longest time that a replica may take for an answer.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// Replicas that are asked at the same time.
 const CONCURRENCY: usize = 32;
 /// A replica that got no request for so long is not asked.
@@ -51,12 +49,6 @@ impl Drop for Sent {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    running: usize,
-    waiting: usize,
 }
 
 impl Loads {
@@ -114,12 +106,7 @@ impl Loads {
 
 /// Asks replicas in use for their counts, for ever.
 pub(super) async fn poll(loads: Arc<Loads>, directory: watch::Receiver<Arc<Directory>>) {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build();
-    let Ok(client) = client else {
+    let Ok(probe) = Probe::new() else {
         return std::future::pending().await;
     };
     let mut ticks = interval(PERIOD);
@@ -129,17 +116,16 @@ pub(super) async fn poll(loads: Arc<Loads>, directory: watch::Receiver<Arc<Direc
         let replicas = loads.in_use(&current);
         stream::iter(replicas)
             .for_each_concurrent(CONCURRENCY, |replica| {
-                let (client, loads) = (&client, &loads);
-                async move { loads.polled(replica, ask(client, replica).await) }
+                let (probe, loads) = (&probe, &loads);
+                async move { loads.polled(replica, ask(probe, replica).await) }
             })
             .await;
     }
 }
 
-async fn ask(client: &reqwest::Client, replica: SocketAddr) -> Option<usize> {
-    let url = format!("http://{}/internal/load", control_address(replica));
-    let answer: Answer = client.get(url).send().await.ok()?.json().await.ok()?;
-    Some(answer.running + answer.waiting)
+async fn ask(probe: &Probe, replica: SocketAddr) -> Option<usize> {
+    let load = probe.load(replica.ip(), CONTROL_PORT).await?;
+    usize::try_from(load.running + load.waiting).ok()
 }
 
 #[cfg(test)]
