@@ -14,6 +14,9 @@ fn report() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
+/// By how much the number of registers may differ from the snapshot.
+const REGISTERS_SLACK: u32 = 8;
+
 /// A kernel on one architecture, and the values of the columns by their names.
 struct Line<'a> {
     kernel: &'a str,
@@ -25,6 +28,16 @@ impl Line<'_> {
     fn of(&self, column: &str) -> u32 {
         let found = self.values.iter().find(|(name, _)| *name == column);
         found.unwrap().1
+    }
+
+    /// Whether it is the same kernel with the same values. The compiler's choice of registers differs a little from folder
+    /// to folder.
+    fn is_like(&self, reviewed: &Line<'_>) -> bool {
+        let values = self.values.iter().zip(&reviewed.values);
+        let is_same = |((name, got), (_, want)): (&(&str, u32), &(&str, u32))| {
+            got == want || (*name == "registers" && got.abs_diff(*want) <= REGISTERS_SLACK)
+        };
+        (self.kernel, self.arch) == (reviewed.kernel, reviewed.arch) && values.map(is_same).all(|same| same)
     }
 }
 
@@ -53,14 +66,18 @@ fn the_compiled_kernels_are_those_that_were_reviewed() {
     let got = std::fs::read_to_string(&path).unwrap();
     let reviewed = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/evidence.txt");
     let want = std::fs::read_to_string(&reviewed).unwrap();
-    let differs: Vec<&str> = got
-        .lines()
-        .filter(|line| !want.lines().any(|w| w == *line))
+    let (got, want) = (lines(&got), lines(&want));
+    let differs: Vec<String> = got
+        .iter()
+        .filter(|line| !want.iter().any(|reviewed| line.is_like(reviewed)))
+        .map(|line| format!("{} {} {:?}", line.kernel, line.arch, line.values))
         .collect();
     assert!(
-        got == want,
-        "{} lines are new, review them and copy {} to {}:\n{}",
+        differs.is_empty() && got.len() == want.len(),
+        "{} lines are new, and {} were {}; review them and copy {} to {}:\n{}",
         differs.len(),
+        got.len(),
+        want.len(),
         path.display(),
         reviewed.display(),
         differs.join("\n")
