@@ -1,6 +1,6 @@
 //! Products on cards of every compute capability, as the stand-in plays them, against those of the CPU.
 
-use kernels::cuda::testing::{Driver, driver, gpu, set};
+use kernels::cuda::testing::{self, Driver, driver, gpu, set};
 use kernels::cuda::{DeviceBuffer, Gpu};
 use kernels::gpu::{Linear, Matrix, ProductScratch, ScratchSizes, linear};
 use kernels::{CpuContext, DType, Gemm, Weight, gemm};
@@ -46,7 +46,7 @@ fn check(gpu: &Gpu, weight: &Weight, m: usize) {
 #[test]
 fn every_capability_multiplies() {
     if driver() != Some(Driver::StandIn) {
-        println!("skipped: only the stand-in can be every card");
+        testing::skip("only the stand-in can be every card");
         return;
     }
     let bytes: Vec<u8> = numbers(N * K).iter().flat_map(|w| w.to_le_bytes()).collect();

@@ -209,7 +209,8 @@ impl Report {
             }
         };
         let weights_bytes: u64 = outline.weights_bytes.values().sum();
-        let largest_context = largest_context(outline, memory.saturating_sub(weights_bytes));
+        let bytes_available = capacity::of_host(memory.saturating_sub(weights_bytes));
+        let largest_context = largest_context(outline, bytes_available);
         if weights_bytes > memory {
             refused.push(format!(
                 "the weights take {weights_bytes} bytes, more than the {memory} bytes of memory"
@@ -246,8 +247,8 @@ impl Report {
     }
 }
 
-/// The longest sequence whose cache fits into its share of `bytes_free`; 0 if none fits.
-fn largest_context(outline: &Outline, bytes_free: u64) -> usize {
+/// The longest sequence whose cache fits into `bytes_available`; 0 if none fits.
+fn largest_context(outline: &Outline, bytes_available: u64) -> usize {
     let fits = |max_model_len: usize| {
         let demand = Demand {
             kv_bytes_per_token: outline.kv_bytes_per_token,
@@ -256,7 +257,7 @@ fn largest_context(outline: &Outline, bytes_free: u64) -> usize {
             max_model_len,
             max_num_seqs: 1,
         };
-        capacity::n_blocks(demand, bytes_free).is_ok()
+        capacity::n_blocks(demand, bytes_available).is_ok()
     };
     let (mut fitting, mut beyond) = (0, outline.context_len + 1);
     while beyond - fitting > 1 {

@@ -21,7 +21,7 @@ use std::path::Path;
 use reference::{Prompt, Reference, each_fixture, generates, of_length_one, pools, prompts};
 use runtime::engine::{PoolRequest, PreemptionMode};
 use serde_json::{Value, json};
-use serving::{ALONE, Answer, Serving, Setup};
+use serving::{ALONE, Answer, Serving, Setup, context_len};
 
 /// Largest difference of a logit, an element of a vector, or a score.
 const TOLERANCE: f32 = 2e-4;
@@ -64,13 +64,6 @@ fn check_setup(name: &str, dir: &Path, prompts: &[&Prompt], (setup, expected): (
             "{context}: nothing was cached"
         );
     }
-}
-
-/// What a model can read, from its configuration and the scaling of its positions.
-fn context_len(dir: &Path) -> usize {
-    let options = runtime::model::LoadOptions::default();
-    let model = runtime::model::Model::load(dir, &options, &|_| {}).unwrap();
-    model.info().max_model_len as usize
 }
 
 #[test]

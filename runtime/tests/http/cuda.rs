@@ -15,7 +15,7 @@ use crate::fixture::until;
 fn library_path() -> Option<String> {
     let folder = testing::standin();
     if folder.is_none() {
-        println!("skipped: no stand-in for the driver was built");
+        testing::skip("no stand-in for the driver was built");
     }
     Some(folder?.display().to_string())
 }

@@ -89,6 +89,12 @@ pub(crate) struct Answer {
     pub(crate) tokens: Vec<u32>,
 }
 
+/// What a model can read, from its configuration and the scaling of its positions.
+pub(crate) fn context_len(dir: &Path) -> usize {
+    let model = Model::load(dir, &LoadOptions::default(), &|_| {}).unwrap();
+    model.info().max_model_len as usize
+}
+
 impl Serving {
     /// Loads the checkpoint in `dir` and starts an engine on the CPU.
     pub(crate) fn start(dir: &Path, setup: Setup) -> Serving {
