@@ -33,11 +33,11 @@ impl Line<'_> {
     /// Whether it is the same kernel with the same values. The compiler's choice of registers differs a little from folder
     /// to folder.
     fn is_like(&self, reviewed: &Line<'_>) -> bool {
-        let values = self.values.iter().zip(&reviewed.values);
+        let mut values = self.values.iter().zip(&reviewed.values);
         let is_same = |((name, got), (_, want)): (&(&str, u32), &(&str, u32))| {
             got == want || (*name == "registers" && got.abs_diff(*want) <= REGISTERS_SLACK)
         };
-        (self.kernel, self.arch) == (reviewed.kernel, reviewed.arch) && values.map(is_same).all(|same| same)
+        (self.kernel, self.arch) == (reviewed.kernel, reviewed.arch) && values.all(is_same)
     }
 }
 
