@@ -4,6 +4,7 @@ Used by the demo and by the tests, so that what the tests prove is what the demo
 `python3 e2e/stack.py up` brings it up, `python3 e2e/stack.py exec CMD` runs a command inside the cluster's network.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,8 +24,11 @@ SYSTEM_NAMESPACE = "slipway-system"
 
 def require(*tools: str) -> None:
     """Stops with the one command that installs what is missing."""
-    packages = {"cargo": "rustup (see the Rust site)", "go": "golang", "cc": "build-essential"}
+    packages = {"cargo": "rustup (see the Rust site)", "go": "golang", "cc": "build-essential", "pip": "python3-pip"}
     missing = [tool for tool in tools if shutil.which(tool) is None]
+    # The compiler for CUDA comes through it.
+    if importlib.util.find_spec("pip") is None:
+        missing.append("pip")
     if missing:
         names = ", ".join(f"{tool} ({packages.get(tool, tool)})" for tool in missing)
         raise progress.StepFailed(f"missing on this machine: {names}")

@@ -140,6 +140,11 @@ impl Forwarder {
         })
     }
 
+    /// The client for requests to replicas.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// The counts of all replicas.
     pub(super) fn loads(&self) -> Arc<Loads> {
         Arc::clone(&self.loads)
@@ -166,8 +171,8 @@ impl Forwarder {
         loop {
             let replicas = ready(&directory.borrow_and_update(), backends);
             if replicas.is_empty() {
-                self.hold(&mut tries, outgoing, key)?;
                 wanted(&directory.borrow(), backends)?;
+                self.hold(&mut tries, outgoing, key)?;
                 self.changed(&mut directory, due_at, key).await?;
                 continue;
             }

@@ -51,7 +51,6 @@ const PIECES_MAX: usize = 4;
 #[derive(Clone)]
 pub(super) struct Gateway {
     forwarder: Arc<Forwarder>,
-    http: reqwest::Client,
     bodies: Budget,
     metrics: Metrics,
     is_stopping: CancellationToken,
@@ -75,7 +74,6 @@ impl Gateway {
                 hold_timeout,
                 metrics.clone(),
             )?),
-            http: reqwest::Client::builder().no_proxy().build()?,
             bodies: Budget::default(),
             metrics,
             is_stopping: CancellationToken::new(),
@@ -123,7 +121,7 @@ impl Gateway {
         if is_listing(&parts.method, &target) {
             let headers = end_to_end(&parts.headers);
             return match directory.is_complete {
-                true => Ok(listing::models(&self.http, &directory, &headers).await),
+                true => Ok(listing::models(self.forwarder.http(), &directory, &headers).await),
                 false => Err(Error::Starting),
             };
         }
