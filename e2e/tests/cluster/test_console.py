@@ -166,12 +166,18 @@ def test_a_new_field_of_the_schema_appears_without_a_new_console(browser: Browse
     add = f'[{{"op":"add","path":"{field}","value":{{"type":"boolean","title":"Tested field"}}}}]'
     kubectl("patch", "crd", "modeldeployments.slipway.dev", "--type=json", "-p", add)
     try:
+        # The API server publishes a changed schema some seconds later.
+        wait.until("the schema is published", lambda: "Tested field" in published_schema())
         page.goto(f"{CONSOLE}#/new")
         page.get_by_label("Tested field").select_option("On")
         expect(page.get_by_label("YAML of the ModelDeployment")).to_have_value(wait_for("tested: true"))
     finally:
         remove = f'[{{"op":"remove","path":"{field}"}}]'
         kubectl("patch", "crd", "modeldeployments.slipway.dev", "--type=json", "-p", remove)
+
+
+def published_schema() -> str:
+    return kubectl("get", "--raw", "/openapi/v3/apis/slipway.dev/v1alpha1")
 
 
 def test_another_page_cannot_use_the_console(browser: Browser, namespace: str) -> None:
