@@ -55,8 +55,25 @@ pub struct RelativeBias<'a> {
     /// The bucket of each distance `key - query` from `-reach` to `reach`; longer distances count as these.
     /// `[2 reach + 1]`
     pub buckets: &'a [u16],
-    /// What is added to the scores of a bucket. `[n_buckets, n_heads]`
-    pub values: &'a [f32],
+    /// What is added to the scores of a bucket.
+    pub values: BiasValues<'a>,
+}
+
+/// What a [`RelativeBias`] adds to the scores of a bucket.
+#[derive(Clone, Copy, Debug)]
+pub enum BiasValues<'a> {
+    /// The same for all tokens. `[n_buckets, n_heads]`
+    Table(&'a [f32]),
+    /// [`Scores::scale`] times a number of the query's token and one of the key's token (He et al. 2021, "DeBERTa",
+    /// section 3.1). Each sequence must be new as a whole, so that all its tokens have numbers.
+    OfTokens {
+        /// Of the query's token. `[n_tokens, n_heads, n_buckets]`
+        queries: Option<&'a [f32]>,
+        /// Of the key's token. `[n_tokens, n_heads, n_buckets]`
+        keys: Option<&'a [f32]>,
+        /// Numbers of a token and head.
+        n_buckets: usize,
+    },
 }
 
 impl Scores<'_> {
@@ -137,7 +154,7 @@ impl Mask {
 }
 
 /// Checks what changes the scores.
-fn check_scores(scores: &Scores<'_>, n_heads: usize) -> Result<(), KernelError> {
+fn check_scores(scores: &Scores<'_>, n_heads: usize, n_tokens: usize) -> Result<(), KernelError> {
     for (operand, per_head) in [("alibi_slopes", scores.alibi_slopes), ("sinks", scores.sinks)] {
         let len = per_head.map_or(n_heads, <[f32]>::len);
         Contract("attention").len(operand, len, n_heads)?;
@@ -147,8 +164,25 @@ fn check_scores(scores: &Scores<'_>, n_heads: usize) -> Result<(), KernelError> 
     };
     let n_distances = bias.buckets.len();
     Contract("attention").range(n_distances % 2 == 1, "buckets", n_distances, "an odd number")?;
-    let n_buckets = bias.values.len() / n_heads;
-    Contract("attention").len("values", bias.values.len(), n_buckets * n_heads)?;
+    let n_buckets = match bias.values {
+        BiasValues::Table(values) => {
+            let n_buckets = values.len() / n_heads;
+            Contract("attention").len("values", values.len(), n_buckets * n_heads)?;
+            n_buckets
+        }
+        BiasValues::OfTokens {
+            queries,
+            keys,
+            n_buckets,
+        } => {
+            let width = n_heads.saturating_mul(n_buckets);
+            for (operand, values) in [("queries", queries), ("keys", keys)] {
+                let len = n_tokens.saturating_mul(width);
+                Contract("attention").len(operand, values.map_or(len, <[f32]>::len), len)?;
+            }
+            n_buckets
+        }
+    };
     for &bucket in bias.buckets {
         let bucket = usize::from(bucket);
         Contract("attention").range(bucket < n_buckets, "bucket", bucket, "below the rows of values")?;
@@ -170,13 +204,26 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
     )?;
     let windowless = op.mask != Mask::Causal { window: Some(0) };
     Contract("attention").range(windowless, "window", 0, "at least 1")?;
-    check_scores(&op.scores, n_heads)?;
+    let needs_whole = matches!(
+        op.scores.relative,
+        Some(RelativeBias {
+            values: BiasValues::OfTokens { .. },
+            ..
+        })
+    );
     let mut n_tokens = 0_usize;
     for row in op.rows {
         let (query_len, context_len) = (row.query_len, row.context_len);
         Contract("attention").range(query_len > 0, "query_len", query_len, "at least 1")?;
         let covers = context_len >= query_len;
         Contract("attention").range(covers, "context_len", context_len, "at least query_len")?;
+        let has_all = context_len == query_len || !needs_whole;
+        Contract("attention").range(
+            has_all,
+            "query_len",
+            query_len,
+            "all of context_len, for a bias of tokens",
+        )?;
         let n_blocks = context_len.div_ceil(cache.block_size());
         let end = row.first_block.saturating_add(n_blocks);
         let blocks = op.blocks.get(row.first_block..end);
@@ -198,6 +245,7 @@ fn check(op: &Attention<'_>) -> Result<usize, KernelError> {
         n_tokens = n_tokens.saturating_add(query_len);
     }
     Contract("attention").len("q", op.q.len(), n_tokens.saturating_mul(op.q_stride))?;
+    check_scores(&op.scores, n_heads, n_tokens)?;
     let width = n_heads * cache.value_dim();
     Contract("attention").len("out", op.out.len(), n_tokens.saturating_mul(width))?;
     Ok(n_heads / n_kv_heads)

@@ -39,7 +39,9 @@ mod weight;
 pub use activation::{ActivateGated, Activation, activate, activate_gated};
 pub use add::{AddRows, add, add_rows};
 pub use allocations::CountingAllocator;
-pub use attention::{Attention, AttentionRow, AttentionTiles, Mask, RelativeBias, Scores, attention};
+pub use attention::{
+    Attention, AttentionRow, AttentionTiles, BiasValues, Mask, RelativeBias, Scores, attention,
+};
 pub use clamp::{clamp, softcap};
 pub use columns::Columns;
 pub use cpu::buffer::Buffer;
@@ -65,7 +67,8 @@ pub mod gpu {
     pub use crate::activation::cuda::{ActivateGated, activate, activate_gated, xielu};
     pub use crate::add::cuda::add;
     pub use crate::attention::cuda::{
-        Attention, AttentionRow, AttentionSizes, AttentionWorkspace, RelativeBias, Scores, attention,
+        Attention, AttentionRow, AttentionSizes, AttentionWorkspace, BiasValues, RelativeBias, Scores,
+        attention,
     };
     pub use crate::clamp::cuda::softcap;
     pub use crate::columns::HeadColumns;

@@ -6,7 +6,7 @@ mod path;
 mod workspace;
 
 pub(super) use card::Card;
-pub use operands::{Attention, AttentionRow, RelativeBias, Scores};
+pub use operands::{Attention, AttentionRow, BiasValues, RelativeBias, Scores};
 use operands::{Step, check};
 use path::Path;
 pub use workspace::{AttentionSizes, AttentionWorkspace};
@@ -58,6 +58,15 @@ fn reaches(mask: Mask) -> (usize, usize) {
 fn arguments(op: &Attention<'_>, step: Step) -> Vec<Arg<'static>> {
     let (before, after) = reaches(op.mask);
     let reach = op.scores.relative.map_or(0, |bias| bias.buckets.len() / 2);
+    let (table, of_queries, of_keys, n_buckets) = match op.scores.relative.map(|bias| bias.values) {
+        None => (None, None, None, 0),
+        Some(BiasValues::Table(table)) => (Some(table), None, None, 0),
+        Some(BiasValues::OfTokens {
+            queries,
+            keys,
+            n_buckets,
+        }) => (None, queries, keys, n_buckets),
+    };
     vec![
         op.q.into(),
         op.out.into(),
@@ -67,7 +76,10 @@ fn arguments(op: &Attention<'_>, step: Step) -> Vec<Arg<'static>> {
         Arg::optional(op.scores.alibi_slopes),
         Arg::optional(op.scores.sinks),
         Arg::optional(op.scores.relative.map(|bias| bias.buckets)),
-        Arg::optional(op.scores.relative.map(|bias| bias.values)),
+        Arg::optional(table),
+        Arg::optional(of_queries),
+        Arg::optional(of_keys),
+        Arg::size(n_buckets),
         Arg::size(reach),
         Arg::size(step.n_rows),
         Arg::size(op.n_heads),

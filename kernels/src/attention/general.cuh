@@ -46,6 +46,16 @@ __device__ __forceinline__ void weigh_values(const Operands& a, const General& s
   }
 }
 
+// What the distance of two tokens of a whole sequence adds to the score of a head.
+__device__ __forceinline__ float of_tokens(const Operands& a, int query, int key, int head, int distance) {
+  if (a.n_buckets == 0) return 0.0f;
+  int bucket = bucket_of(a, distance);
+  float sum = 0.0f;
+  if (a.of_queries != nullptr) sum += a.of_queries[((size_t)query * a.n_heads + head) * a.n_buckets + bucket];
+  if (a.of_keys != nullptr) sum += a.of_keys[((size_t)key * a.n_heads + head) * a.n_buckets + bucket];
+  return a.scale * sum;
+}
+
 template <typename T> __device__ __forceinline__ void attend_general(const Operands& a) {
   constexpr int N = 16 / sizeof(T);
   DYN_SMEM(char, memory);
@@ -80,6 +90,7 @@ template <typename T> __device__ __forceinline__ void attend_general(const Opera
     if (t < n) {
       s.places[t] = place_of(a, row, kv_head, first + t);
       score = shaped(a, product<T>(a, s, s.places[t]), head, first + t - position);
+      score += of_tokens(a, token, row.query_start + first + t, head, first + t - position);
     }
     float before = largest;
     largest = fmaxf(largest, block_max(score));

@@ -20,7 +20,10 @@ struct Operands {
   const float* slopes;        // [n_heads] or null
   const float* sinks;         // [n_heads] or null
   const uint16_t* buckets;    // [2 reach + 1] or null
-  const float* bucket_bias;   // [n_buckets, n_heads]
+  const float* bucket_bias;   // [n_buckets, n_heads] or null
+  const float* of_queries;    // [n_tokens, n_heads, n_buckets] or null
+  const float* of_keys;       // [n_tokens, n_heads, n_buckets] or null
+  int n_buckets;              // numbers of a token and head
   int reach;
   int n_rows, n_heads, n_kv_heads, key_dim, value_dim, q_stride;
   int block_size;
@@ -32,13 +35,15 @@ struct Operands {
 
 #define ATTEND_PARAMETERS                                                                                      \
   const float *q, float *out, const char *cache, const Row *rows, const unsigned *blocks, const float *slopes, \
-      const float *sinks, const uint16_t *buckets, const float *bucket_bias, int reach, int n_rows,            \
-      int n_heads, int n_kv_heads, int key_dim, int value_dim, int q_stride, int block_size, int key_groups,   \
-      int own_groups, int before, int after, float scale, float softcap
+      const float *sinks, const uint16_t *buckets, const float *bucket_bias, const float *of_queries,          \
+      const float *of_keys, int n_buckets, int reach, int n_rows, int n_heads, int n_kv_heads, int key_dim,    \
+      int value_dim, int q_stride, int block_size, int key_groups, int own_groups, int before, int after,      \
+      float scale, float softcap
 #define ATTEND_OPERANDS                                                                                      \
   Operands {                                                                                                 \
-    q, out, cache, rows, blocks, slopes, sinks, buckets, bucket_bias, reach, n_rows, n_heads, n_kv_heads,    \
-        key_dim, value_dim, q_stride, block_size, key_groups, own_groups, before, after, scale, softcap      \
+    q, out, cache, rows, blocks, slopes, sinks, buckets, bucket_bias, of_queries, of_keys, n_buckets, reach, \
+        n_rows, n_heads, n_kv_heads, key_dim, value_dim, q_stride, block_size, key_groups, own_groups,       \
+        before, after, scale, softcap                                                                        \
   }
 
 constexpr int GROUP_BYTES = 128;
@@ -88,16 +93,17 @@ __device__ __forceinline__ Row row_of(const Operands& a, int token) {
 
 // True if scores are more than scaled products.
 __device__ __forceinline__ bool is_shaped(const Operands& a) {
-  return a.softcap > 0.0f || a.slopes != nullptr || a.buckets != nullptr;
+  return a.softcap > 0.0f || a.slopes != nullptr || a.bucket_bias != nullptr;
+}
+
+__device__ __forceinline__ int bucket_of(const Operands& a, int distance) {
+  return a.buckets[min(max(distance + a.reach, 0), 2 * a.reach)];
 }
 
 // The score of a scaled product; `distance` is the position of the key less that of the query.
 __device__ __forceinline__ float shaped(const Operands& a, float score, int head, int distance) {
   if (a.softcap > 0.0f) score = a.softcap * tanhf(score / a.softcap);
   if (a.slopes != nullptr) score += a.slopes[head] * (float)distance;
-  if (a.buckets != nullptr) {
-    int bucket = a.buckets[min(max(distance + a.reach, 0), 2 * a.reach)];
-    score += a.bucket_bias[bucket * a.n_heads + head];
-  }
+  if (a.bucket_bias != nullptr) score += a.bucket_bias[bucket_of(a, distance) * a.n_heads + head];
   return score;
 }

@@ -22,11 +22,22 @@ struct Case {
     softcap: Option<f32>,
     has_slopes: bool,
     has_sinks: bool,
-    has_relative: bool,
+    bias: Option<Bias>,
     /// Which type's numbers queries, keys and values are.
     dtype: DType,
     /// `(query_len, context_len)` of each sequence.
     rows: Vec<(usize, usize)>,
+}
+
+/// What distances add to scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bias {
+    /// The same for all tokens.
+    Table,
+    /// Of both tokens.
+    OfTokens,
+    /// Of the key's token.
+    OfKeys,
 }
 
 /// One head of keys and values of 16 elements, all of which is seen.
@@ -40,13 +51,14 @@ const PLAIN: Case = Case {
     softcap: None,
     has_slopes: false,
     has_sinks: false,
-    has_relative: false,
+    bias: None,
     dtype: DType::F32,
     rows: Vec::new(),
 };
 
 /// Buckets of distances from -2 to 2: far behind, near, ahead.
 const BUCKETS: [u16; 5] = [0, 1, 1, 2, 2];
+const N_BUCKETS: usize = 3;
 
 /// A number in -1..1 that depends on all three arguments.
 fn number(kind: u64, row: usize, at: usize) -> f32 {
@@ -89,6 +101,37 @@ impl Case {
         (0..self.n_heads())
             .map(|head| number(kind, head, 0).abs())
             .collect()
+    }
+
+    /// What a [`Bias::OfTokens`] has for a token of a sequence. `[n_heads, n_buckets]`
+    fn of_token(&self, kind: u64, row: usize, position: usize) -> Vec<f32> {
+        let width = self.n_heads() * N_BUCKETS;
+        (0..width)
+            .map(|i| number(kind, row, position * width + i))
+            .collect()
+    }
+
+    /// The same for all tokens of a step's sequences.
+    fn of_tokens(&self, kind: u64) -> Vec<f32> {
+        let rows = self.rows.iter().enumerate();
+        rows.flat_map(|(row, &(query_len, len))| {
+            (len - query_len..len).flat_map(move |position| self.of_token(kind, row, position))
+        })
+        .collect()
+    }
+
+    /// The reference of what distance adds.
+    fn bias_of(&self, row: usize, head: usize, position: usize, key: usize) -> f64 {
+        let bucket = BUCKETS[(key + 2).saturating_sub(position).min(4)];
+        let at = head * N_BUCKETS + usize::from(bucket);
+        let scale = f64::from((self.head_dim as f32).powf(-0.5));
+        let of_key = || scale * f64::from(self.of_token(21, row, key)[at]);
+        match self.bias {
+            None => 0.0,
+            Some(Bias::Table) => f64::from(self.per_head(5 + u64::from(bucket))[head]),
+            Some(Bias::OfKeys) => of_key(),
+            Some(Bias::OfTokens) => of_key() + scale * f64::from(self.of_token(20, row, position)[at]),
+        }
     }
 
     /// Scaled up so that the softmax is neither flat nor one-hot.
@@ -157,7 +200,13 @@ impl Case {
         let n_tokens = q.len() / self.width();
         let mut out = vec![f32::NAN; n_tokens * self.n_heads() * self.shape().value_dim()];
         let (slopes, sinks) = (self.per_head(3), self.per_head(4));
-        let relative: Vec<f32> = (0..3).flat_map(|bucket| self.per_head(5 + bucket)).collect();
+        let table: Vec<f32> = (0..3).flat_map(|bucket| self.per_head(5 + bucket)).collect();
+        let (of_queries, of_keys) = (self.of_tokens(20), self.of_tokens(21));
+        let of_tokens = |queries| BiasValues::OfTokens {
+            queries,
+            keys: Some(&of_keys),
+            n_buckets: N_BUCKETS,
+        };
         let op = Attention {
             q: &q,
             q_stride: self.width(),
@@ -171,9 +220,13 @@ impl Case {
                 softcap: self.softcap,
                 alibi_slopes: self.has_slopes.then_some(&slopes),
                 sinks: self.has_sinks.then_some(&sinks),
-                relative: self.has_relative.then_some(RelativeBias {
+                relative: self.bias.map(|bias| RelativeBias {
                     buckets: &BUCKETS,
-                    values: &relative,
+                    values: match bias {
+                        Bias::Table => BiasValues::Table(&table),
+                        Bias::OfTokens => of_tokens(Some(&of_queries)),
+                        Bias::OfKeys => of_tokens(None),
+                    },
                 }),
             },
             mask: self.mask,
@@ -207,11 +260,7 @@ impl Case {
                 if self.has_slopes {
                     score -= f64::from(self.per_head(3)[head]) * (position as f64 - p as f64);
                 }
-                if self.has_relative {
-                    let at = (p + 2).saturating_sub(position).min(4);
-                    score += f64::from(self.per_head(5 + u64::from(BUCKETS[at]))[head]);
-                }
-                score.exp()
+                (score + self.bias_of(row, head, position, p)).exp()
             };
             let weights: Vec<f64> = seen.clone().zip(&context).map(weight).collect();
             let sink = if self.has_sinks {
@@ -285,16 +334,77 @@ fn prefill_chunks_and_decode_tokens_together() {
     }
 }
 
+/// Softcap, slopes, sinks and biases, each alone and all together.
+const SHAPED: [(Option<f32>, bool, bool, Option<Bias>); 5] = [
+    (Some(2.0), false, false, None),
+    (None, true, false, None),
+    (None, false, true, None),
+    (None, false, false, Some(Bias::Table)),
+    (Some(0.5), true, true, Some(Bias::Table)),
+];
+
+#[test]
+fn biases_of_tokens_are_added_to_whole_sequences() {
+    for bias in [Bias::OfTokens, Bias::OfKeys] {
+        for mask in [Mask::Full, Mask::Around { reach: 9 }] {
+            let case = Case {
+                n_kv_heads: 2,
+                group: 2,
+                bias: Some(bias),
+                mask,
+                rows: vec![(40, 40), (1, 1), (71, 71)],
+                ..PLAIN
+            };
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn a_bias_of_tokens_needs_all_of_them() {
+    let context = CpuContext::new(1).unwrap();
+    let cache = KvCache::new(1, 8, KvShape::of_heads(1, 8)).unwrap();
+    let run = |row, n_numbers| {
+        let numbers = vec![0.0; n_numbers];
+        let values = BiasValues::OfTokens {
+            queries: Some(&numbers),
+            keys: None,
+            n_buckets: N_BUCKETS,
+        };
+        let op = Attention {
+            q: &[1.0; 16],
+            q_stride: 8,
+            n_heads: 1,
+            cache: &cache,
+            rows: &[row],
+            blocks: &[0],
+            tiles: &mut AttentionTiles::default(),
+            scores: Scores {
+                relative: Some(RelativeBias {
+                    buckets: &BUCKETS,
+                    values,
+                }),
+                ..Scores::scaled(1.0)
+            },
+            mask: Mask::Full,
+            out: &mut [0.0; 16],
+        };
+        attention(&context, op)
+    };
+    let row = |context_len| AttentionRow {
+        query_len: 2,
+        context_len,
+        first_block: 0,
+    };
+    assert!(run(row(2), 2 * N_BUCKETS).is_ok());
+    assert!(run(row(2), 2 * N_BUCKETS - 1).is_err(), "a token without numbers");
+    assert!(run(row(3), 2 * N_BUCKETS).is_err(), "a token of an earlier step");
+}
+
 #[test]
 fn scores_are_capped_take_off_distance_and_share_with_sinks() {
     let rows = vec![(5, 40), (33, 70), (1, 90)];
-    for (softcap, has_slopes, has_sinks, has_relative) in [
-        (Some(2.0), false, false, false),
-        (None, true, false, false),
-        (None, false, true, false),
-        (None, false, false, true),
-        (Some(0.5), true, true, true),
-    ] {
+    for (softcap, has_slopes, has_sinks, bias) in SHAPED {
         for mask in [
             Mask::Causal { window: None },
             Mask::Causal { window: Some(20) },
@@ -307,7 +417,7 @@ fn scores_are_capped_take_off_distance_and_share_with_sinks() {
                 softcap,
                 has_slopes,
                 has_sinks,
-                has_relative,
+                bias,
                 mask,
                 rows: rows.clone(),
                 ..PLAIN

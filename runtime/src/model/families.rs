@@ -9,6 +9,7 @@ mod bert;
 mod bloom;
 mod cohere;
 mod dbrx;
+mod deberta;
 mod deepseek;
 mod ernie;
 mod exaone;
@@ -72,6 +73,8 @@ const FAMILIES: &[(&str, Describe)] = &[
     ("Cohere2ForCausalLM", cohere::describe_2),
     ("CohereForCausalLM", cohere::describe),
     ("DbrxForCausalLM", dbrx::describe),
+    ("DebertaV2ForSequenceClassification", deberta::describe_classifier),
+    ("DebertaV2Model", deberta::describe),
     ("DeciLMForCausalLM", llama::describe_decilm),
     ("DeepseekV2ForCausalLM", deepseek::describe_2),
     ("DeepseekV3ForCausalLM", deepseek::describe_3),

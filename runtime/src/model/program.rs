@@ -18,7 +18,7 @@ use kernels::{Activation, ExpertGroups, Heads, Mask, Scoring};
 
 use super::kv_layout::Place;
 use super::pooling::PoolingKind;
-use super::spec::{MatrixId, Mlp, Norm, QkNorms, Relative, VectorId};
+use super::spec::{MatrixId, Mlp, Norm, QkNorms, VectorId};
 
 pub use cost::{Cost, StepShape};
 pub(super) use lower::lower;
@@ -272,11 +272,35 @@ pub(super) struct Attend {
     /// Per head, what each position of distance takes off a score.
     pub(super) alibi_slopes: Option<Vec<f32>>,
     /// What distance adds to a score.
-    pub(super) relative: Option<Relative<VectorId>>,
+    pub(super) relative: Option<Relative>,
     /// Per head, a score without a value.
     pub(super) sinks: Option<VectorId>,
     pub(super) mask: Mask,
     pub(super) out: BufferId,
+}
+
+/// A bias of scores by distance.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Relative {
+    /// The bucket of each distance from the farthest behind to the farthest ahead.
+    pub(super) buckets: Vec<u16>,
+    pub(super) values: RelativeValues,
+}
+
+/// What a [`Relative`] adds to the scores of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum RelativeValues {
+    /// The same for all tokens.
+    Table(VectorId),
+    /// The scale of scores times numbers of the two tokens, which a [`PerHead`] has computed.
+    OfTokens {
+        /// Of the query's token.
+        queries: Option<BufferId>,
+        /// Of the key's token.
+        keys: Option<BufferId>,
+        /// Numbers of a token and head.
+        n_buckets: usize,
+    },
 }
 
 /// `out[head] = weights[head] · x[head]`
@@ -364,6 +388,18 @@ impl Program {
     }
 }
 
+impl Attend {
+    /// The buffers with what distances add to the scores.
+    pub(super) fn bias_buffers(&self) -> impl Iterator<Item = BufferId> {
+        let values = self.relative.as_ref().map(|relative| relative.values);
+        let [queries, keys] = match values {
+            Some(RelativeValues::OfTokens { queries, keys, .. }) => [queries, keys],
+            Some(RelativeValues::Table(_)) | None => [None, None],
+        };
+        queries.into_iter().chain(keys)
+    }
+}
+
 impl Sections {
     /// The section of a kind of rows.
     pub(super) fn of(&self, rows: Rows) -> usize {
@@ -427,7 +463,10 @@ impl Op {
                 }
             }
             Op::LatentKeys(op) => buffers.push(op.q),
-            Op::Attend(op) => buffers.push(op.q),
+            Op::Attend(op) => {
+                buffers.push(op.q);
+                buffers.extend(op.bias_buffers());
+            }
             Op::PerHead(op) => buffers.push(op.x),
             Op::CopyHeads(op) => buffers.push(op.x),
             Op::Experts(op) => {

@@ -74,6 +74,17 @@ pub(super) enum Layout {
         /// The scales. One byte per block.
         scales: TensorSpec,
     },
+    /// Not at all: a row is the product of a layer with a row of the tensor, which is computed at load.
+    Projected(Box<ProjectedRows>),
+}
+
+/// `layer · norm(row) + bias`, for each row of a [`Part`]'s tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ProjectedRows {
+    /// Norm of the rows.
+    pub(super) norm: Option<Norm<Vector>>,
+    /// The layer; it has as many rows as the part's matrix has columns.
+    pub(super) layer: Part,
 }
 
 /// Every `step`-th row from `first` on, `n` in all.
@@ -277,7 +288,7 @@ pub(super) struct Grouped<M, V> {
     /// Per head, what each position of distance takes off a score.
     pub(super) alibi_slopes: Option<Vec<f32>>,
     /// What the distance between two tokens adds to a score.
-    pub(super) relative: Option<Relative<V>>,
+    pub(super) relative: Option<Relative<M, V>>,
     /// Queries, keys and values are clamped to plus and minus this.
     pub(super) clip: Option<f32>,
     /// Queries, keys, values. `[(n_heads + 2 n_kv_heads) · head_dim, hidden_size]`
@@ -292,12 +303,27 @@ pub(super) struct Grouped<M, V> {
 
 /// A bias of scores by distance.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Relative<V> {
+pub(super) struct Relative<M, V> {
     /// The bucket of each distance from the farthest behind to the farthest ahead, an odd number; longer ones count as
     /// these.
     pub(super) buckets: Vec<u16>,
-    /// What is added to the scores of a bucket. `[n_buckets, n_heads]`
-    pub(super) values: V,
+    /// What is added to the scores of a bucket.
+    pub(super) values: RelativeValues<M, V>,
+}
+
+/// What a [`Relative`] adds to the scores of a bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum RelativeValues<M, V> {
+    /// The same for all tokens. `[n_buckets, n_heads]`
+    Table(V),
+    /// The scale of scores times products of the two tokens with a vector of the bucket (He et al. 2021, "DeBERTa"). Per
+    /// head, `[n_buckets, head_dim]`.
+    OfTokens {
+        /// What queries are multiplied with.
+        with_queries: Option<Vec<M>>,
+        /// What keys are multiplied with.
+        with_keys: Option<Vec<M>>,
+    },
 }
 
 /// Norms of queries and keys.
@@ -437,6 +463,22 @@ impl Part {
     pub(super) fn n_taken(&self) -> usize {
         self.taken.iter().map(|rows| rows.n).sum()
     }
+
+    /// The tensors that it is read from.
+    fn tensors(&self) -> Vec<TensorSpec> {
+        let mut tensors = vec![self.tensor.clone()];
+        tensors.extend(self.bias.iter().map(|bias| bias.tensor.clone()));
+        match &self.layout {
+            Layout::Rows | Layout::Columns => {}
+            Layout::Mxfp4 { scales } => tensors.push(scales.clone()),
+            Layout::Projected(rows) => {
+                tensors.extend(rows.layer.tensors());
+                let norm = rows.norm.iter().flat_map(|norm| [&norm.weight, &norm.bias]);
+                tensors.extend(norm.flatten().flat_map(|vector| vector.tensors.clone()));
+            }
+        }
+        tensors
+    }
 }
 
 /// What becomes of a layer.
@@ -547,10 +589,7 @@ pub(super) trait Convert: Sized {
             scale: of.scale,
             softcap: of.softcap,
             alibi_slopes: of.alibi_slopes.clone(),
-            relative: of.relative.as_ref().map(|relative| Relative {
-                buckets: relative.buckets.clone(),
-                values: self.vector(&relative.values),
-            }),
+            relative: of.relative.as_ref().map(|relative| self.relative(relative)),
             clip: of.clip,
             qkv: self.matrix(&of.qkv),
             qk_norms: of.qk_norms.as_ref().map(|norms| QkNorms {
@@ -562,6 +601,28 @@ pub(super) trait Convert: Sized {
             }),
             sinks: of.sinks.as_ref().map(|sinks| self.vector(sinks)),
             out: self.matrix(&of.out),
+        }
+    }
+
+    /// Converts a bias by distance.
+    fn relative(&mut self, of: &Relative<Matrix, Vector>) -> Relative<Self::Matrix, Self::Vector> {
+        let mut heads = |matrices: &Option<Vec<Matrix>>| {
+            let matrices = matrices.as_ref()?;
+            Some(matrices.iter().map(|matrix| self.matrix(matrix)).collect())
+        };
+        let values = match &of.values {
+            RelativeValues::OfTokens {
+                with_queries,
+                with_keys,
+            } => RelativeValues::OfTokens {
+                with_queries: heads(with_queries),
+                with_keys: heads(with_keys),
+            },
+            RelativeValues::Table(values) => RelativeValues::Table(self.vector(values)),
+        };
+        Relative {
+            buckets: of.buckets.clone(),
+            values,
         }
     }
 
@@ -711,26 +772,15 @@ impl Convert for WeightList {
 impl WeightList {
     /// Every tensor of the checkpoint, each once, in the order of their names.
     pub(super) fn tensors(&self) -> Vec<TensorSpec> {
-        let of_part = |part: &Part| {
-            let bias = part.bias.iter().map(|bias| bias.tensor.clone());
-            let scales = match &part.layout {
-                Layout::Mxfp4 { scales } => Some(scales.clone()),
-                Layout::Rows | Layout::Columns => None,
-            };
-            std::iter::once(part.tensor.clone())
-                .chain(bias)
-                .chain(scales)
-                .collect::<Vec<_>>()
-        };
         let parts = self.matrices.iter().flat_map(|matrix| &matrix.parts);
         let vectors = self.vectors.iter().flat_map(|vector| &vector.tensors);
-        let mut tensors: Vec<TensorSpec> = parts.flat_map(of_part).chain(vectors.cloned()).collect();
+        let mut tensors: Vec<TensorSpec> = parts.flat_map(Part::tensors).chain(vectors.cloned()).collect();
         tensors.sort();
         tensors.dedup();
         tensors
     }
 
-    /// Numbers in all weights. Scales of numbers in blocks are not counted.
+    /// Numbers in all weights. Scales of numbers in blocks are not counted, and what is computed at load is.
     pub(super) fn n_params(&self) -> u64 {
         let of_matrix = |matrix: &Matrix| {
             let biased = matrix.parts.iter().filter(|part| part.bias.is_some());

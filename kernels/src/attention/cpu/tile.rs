@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Queries;
-use crate::attention::{Mask, Scores};
+use crate::attention::{BiasValues, Mask, Scores};
 use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::{DotRows, LANES_MAX, Simd, SimdTask, dot_tile};
 use crate::kv_cache::{KvCache, Slot};
@@ -210,8 +210,31 @@ impl Tile<'_> {
                 for (i, score) in scores.iter_mut().enumerate() {
                     let ahead = (positions.start + i + reach).saturating_sub(self.position(row));
                     let bucket = usize::from(bias.buckets[ahead.min(2 * reach)]);
-                    *score += bias.values[bucket * self.shared.n_heads + self.head(row)];
+                    *score += self.bias(bias.values, bucket, row, positions.start + i);
                 }
+            }
+        }
+    }
+
+    /// What the distance to the key at `position` adds to the score of a row. After the last position it is the last one's.
+    fn bias(&self, values: BiasValues<'_>, bucket: usize, row: usize, position: usize) -> f32 {
+        let (n_heads, head) = (self.shared.n_heads, self.head(row));
+        match values {
+            BiasValues::Table(values) => values[bucket * n_heads + head],
+            BiasValues::OfTokens {
+                queries,
+                keys,
+                n_buckets,
+            } => {
+                let of = |values: Option<&[f32]>, position: usize| {
+                    let token = self.queries.first_token + position - self.queries.first_position;
+                    values.map_or(0.0, |values| {
+                        values[(token * n_heads + head) * n_buckets + bucket]
+                    })
+                };
+                let position = position.min(self.queries.context_len - 1);
+                let sum = of(queries, self.position(row)) + of(keys, position);
+                self.shared.scores.scale * sum
             }
         }
     }

@@ -57,8 +57,25 @@ pub struct RelativeBias {
     /// The bucket of each distance `key - query` from `-reach` to `reach`; longer distances count as these.
     /// `[2 reach + 1]`
     pub buckets: View<u16>,
-    /// What is added to the scores of a bucket. `[n_buckets, n_heads]`
-    pub values: View<f32>,
+    /// What is added to the scores of a bucket.
+    pub values: BiasValues,
+}
+
+/// What a [`RelativeBias`] adds to the scores of a bucket, as the CPU's.
+#[derive(Clone, Copy, Debug)]
+pub enum BiasValues {
+    /// The same for all tokens. `[n_buckets, n_heads]`
+    Table(View<f32>),
+    /// [`Scores::scale`] times a number of the query's token and one of the key's token. Each sequence must be new as a
+    /// whole, whatever a replay finds in `rows`.
+    OfTokens {
+        /// Of the query's token. `[n_tokens, n_heads, n_buckets]`
+        queries: Option<View<f32>>,
+        /// Of the key's token. `[n_tokens, n_heads, n_buckets]`
+        keys: Option<View<f32>>,
+        /// Numbers of a token and head.
+        n_buckets: usize,
+    },
 }
 
 /// One sequence of an [`Attention`], as the device reads it.
@@ -110,8 +127,8 @@ pub(super) fn check(op: &Attention<'_>) -> Result<Step, KernelError> {
     )?;
     let windowless = op.mask != Mask::Causal { window: Some(0) };
     contract.range(windowless, "window", 0, "at least 1")?;
-    check_scores(&op.scores, n_heads)?;
     let n_tokens = op.q.len() / op.q_stride;
+    check_scores(&op.scores, n_heads, n_tokens)?;
     contract.len("q", op.q.len(), n_tokens * op.q_stride)?;
     let out_width = n_heads * op.cache.shape.value_dim();
     contract.len("out", op.out.len(), n_tokens * out_width)?;
@@ -141,7 +158,7 @@ pub(super) fn check(op: &Attention<'_>) -> Result<Step, KernelError> {
 }
 
 /// Checks what changes the scores. The buckets are on the device: whoever made them answers for their range.
-fn check_scores(scores: &Scores, n_heads: usize) -> Result<(), KernelError> {
+fn check_scores(scores: &Scores, n_heads: usize, n_tokens: usize) -> Result<(), KernelError> {
     let contract = Contract("attention");
     for (operand, per_head) in [("alibi_slopes", scores.alibi_slopes), ("sinks", scores.sinks)] {
         contract.len(operand, per_head.map_or(n_heads, View::len), n_heads)?;
@@ -151,6 +168,16 @@ fn check_scores(scores: &Scores, n_heads: usize) -> Result<(), KernelError> {
     };
     let n_distances = bias.buckets.len();
     contract.range(n_distances % 2 == 1, "buckets", n_distances, "an odd number")?;
-    let n_buckets = bias.values.len() / n_heads;
-    contract.len("values", bias.values.len(), n_buckets * n_heads)
+    match bias.values {
+        BiasValues::Table(values) => contract.len("values", values.len(), values.len() / n_heads * n_heads),
+        BiasValues::OfTokens {
+            queries,
+            keys,
+            n_buckets,
+        } => {
+            let len = n_tokens * n_heads * n_buckets;
+            contract.len("queries", queries.map_or(len, |values| values.len()), len)?;
+            contract.len("keys", keys.map_or(len, |values| values.len()), len)
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Which kernels compute an attention, and their launches.
 
 use super::card::Card;
-use super::operands::{Attention, Step};
+use super::operands::{Attention, BiasValues, RelativeBias, Step};
 use super::workspace::{Items, Work};
 use crate::cuda::{Arg, Launch, Overlap};
 use crate::error::KernelError;
@@ -139,7 +139,14 @@ impl Path {
     /// The fastest path that computes the operation: tensor cores need 16-bit pages, and Ampere or later.
     pub(super) fn of(card: Card, op: &Attention<'_>) -> Path {
         let (key_groups, own_groups) = (op.cache.key_groups(), op.cache.value_groups());
-        if op.cache.dtype == DType::F32 || card.capability < (8, 0) {
+        let of_tokens = matches!(
+            op.scores.relative,
+            Some(RelativeBias {
+                values: BiasValues::OfTokens { .. },
+                ..
+            })
+        );
+        if op.cache.dtype == DType::F32 || card.capability < (8, 0) || of_tokens {
             return Path::General;
         }
         if key_groups == own_groups && key_groups <= DECODES.len() {

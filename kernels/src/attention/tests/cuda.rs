@@ -4,8 +4,8 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::attention::cuda::{
-    Attention as GpuAttention, AttentionSizes, AttentionWorkspace, Card, RelativeBias as GpuBias,
-    Scores as GpuScores, enqueue,
+    Attention as GpuAttention, AttentionSizes, AttentionWorkspace, BiasValues as GpuBiasValues, Card,
+    RelativeBias as GpuBias, Scores as GpuScores, enqueue,
 };
 use crate::cuda::testing::each_order;
 use crate::cuda::{DeviceBuffer, Element, Gpu};
@@ -133,8 +133,15 @@ impl Case {
         let blocks = on_device(gpu, &step.blocks);
         let slopes = on_device(gpu, &self.per_head(3));
         let sinks = on_device(gpu, &self.per_head(4));
-        let relative: Vec<f32> = (0..3).flat_map(|bucket| self.per_head(5 + bucket)).collect();
-        let (relative, buckets) = (on_device(gpu, &relative), on_device(gpu, &BUCKETS));
+        let table: Vec<f32> = (0..3).flat_map(|bucket| self.per_head(5 + bucket)).collect();
+        let (table, buckets) = (on_device(gpu, &table), on_device(gpu, &BUCKETS));
+        let of_queries = on_device(gpu, &self.of_tokens(20));
+        let of_keys = on_device(gpu, &self.of_tokens(21));
+        let of_tokens = |queries| GpuBiasValues::OfTokens {
+            queries,
+            keys: Some(of_keys.view()),
+            n_buckets: N_BUCKETS,
+        };
         let n_tokens = step.q.len() / self.width();
         let mut host = vec![f32::NAN; n_tokens * self.n_heads() * shape.value_dim()];
         let out = gpu.alloc(host.len()).unwrap();
@@ -169,9 +176,13 @@ impl Case {
                     softcap: self.softcap,
                     alibi_slopes: self.has_slopes.then_some(slopes.view()),
                     sinks: self.has_sinks.then_some(sinks.view()),
-                    relative: self.has_relative.then_some(GpuBias {
+                    relative: self.bias.map(|bias| GpuBias {
                         buckets: buckets.view(),
-                        values: relative.view(),
+                        values: match bias {
+                            Bias::Table => GpuBiasValues::Table(table.view()),
+                            Bias::OfTokens => of_tokens(Some(of_queries.view())),
+                            Bias::OfKeys => of_tokens(None),
+                        },
                     }),
                 },
                 mask: self.mask,
@@ -392,13 +403,7 @@ fn prefill_chunks_after_a_prefix_beside_single_tokens() {
 
 #[test]
 fn tensor_cores_shape_scores_as_the_reference() {
-    for (softcap, has_slopes, has_sinks, has_relative) in [
-        (Some(2.0), false, false, false),
-        (None, true, false, false),
-        (None, false, true, false),
-        (None, false, false, true),
-        (Some(0.5), true, true, true),
-    ] {
+    for (softcap, has_slopes, has_sinks, bias) in SHAPED {
         let case = Case {
             n_kv_heads: 2,
             group: 2,
@@ -407,7 +412,7 @@ fn tensor_cores_shape_scores_as_the_reference() {
             softcap,
             has_slopes,
             has_sinks,
-            has_relative,
+            bias,
             mask: MASKS[2],
             dtype: DType::F16,
             rows: vec![(20, 90), (1, 300), (1, 40)],
@@ -419,6 +424,28 @@ fn tensor_cores_shape_scores_as_the_reference() {
             ..case
         };
         exact.check_on_device(0, 1);
+    }
+}
+
+#[test]
+fn biases_of_tokens_on_any_card() {
+    for (bias, dtype) in [
+        (Bias::OfTokens, DType::F32),
+        (Bias::OfTokens, DType::BF16),
+        (Bias::OfKeys, DType::F16),
+    ] {
+        let case = Case {
+            n_kv_heads: 2,
+            group: 2,
+            head_dim: 40,
+            values: KvValues::Own { value_dim: 40 },
+            bias: Some(bias),
+            mask: Mask::Full,
+            dtype,
+            rows: vec![(150, 150), (1, 1), (20, 20)],
+            ..PLAIN
+        };
+        case.check_on_device(0, 2);
     }
 }
 

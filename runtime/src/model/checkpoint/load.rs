@@ -4,13 +4,13 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use kernels::{DType, Weight};
+use kernels::{CpuContext, DType, Gemm, Heads, Norm, Weight, gemm, norm};
 use rayon::prelude::*;
 
 use super::mxfp4;
 use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor, in_memory};
 use crate::model::error::ModelError;
-use crate::model::spec::{Layout, Matrix, MatrixId, Part, Rows, Vector, VectorId, WeightList};
+use crate::model::spec::{Layout, Matrix, MatrixId, Part, ProjectedRows, Rows, Vector, VectorId, WeightList};
 
 /// A weight with its bias.
 #[derive(Debug)]
@@ -118,12 +118,12 @@ impl Stored<'_> {
         let name = &self.part.tensor.name;
         match (&self.part.layout, self.tensor.dtype) {
             (Layout::Mxfp4 { .. }, None) => Ok(DType::BF16),
-            (Layout::Rows | Layout::Columns, Some(dtype)) => Ok(dtype),
+            (Layout::Rows | Layout::Columns | Layout::Projected(_), Some(dtype)) => Ok(dtype),
             (Layout::Mxfp4 { .. }, Some(_)) => Err(ModelError::TensorDtype {
                 name: name.clone(),
                 got: "floating point instead of U8".to_owned(),
             }),
-            (Layout::Rows | Layout::Columns, None) => Err(not_floats(name)),
+            (Layout::Rows | Layout::Columns | Layout::Projected(_), None) => Err(not_floats(name)),
         }
     }
 }
@@ -177,6 +177,7 @@ impl<'a> Loader<'a> {
         match &part.layout {
             Layout::Rows => write_rows(weight, row, stored)?,
             Layout::Columns => write_columns(weight, row, stored)?,
+            Layout::Projected(rows) => return self.write_projected(weight, row, part, rows),
             Layout::Mxfp4 { scales } => {
                 let scales = self.checkpoint.tensor(&scales.name)?;
                 write_mxfp4(weight, row, stored, scales)?;
@@ -189,6 +190,49 @@ impl<'a> Loader<'a> {
             None => n_elements / 2,
         });
         Ok(())
+    }
+
+    /// Writes the products of a layer with the rows of one part from `row` on.
+    fn write_projected(
+        &self,
+        weight: &mut Weight,
+        row: usize,
+        part: &Part,
+        ProjectedRows { norm: of, layer }: &ProjectedRows,
+    ) -> Result<(), ModelError> {
+        let stored = self.floats(&part.tensor.name)?;
+        let n_cols = stored.len() / part.n_rows;
+        let taken = part.taken.iter().flat_map(|rows| rows.iter());
+        let mut table: Vec<f32> = taken
+            .flat_map(|row| &stored[row * n_cols..(row + 1) * n_cols])
+            .copied()
+            .collect();
+        let context = CpuContext::new(1)?;
+        // In f32, and without progress: other matrices report the same tensors.
+        let exactly = Loader::new(self.checkpoint, DtypeChoice::Float32, &|_| ());
+        if let Some(of) = of {
+            let vector = |vector: &Option<Vector>| vector.as_ref().map(|v| exactly.vector(v)).transpose();
+            let (weight, bias) = (vector(&of.weight)?, vector(&of.bias)?);
+            let op = Norm {
+                x: None,
+                out: &mut table,
+                heads: Heads::whole(n_cols),
+                kind: of.kind,
+                weight: weight.as_deref(),
+                bias: bias.as_deref(),
+                eps: of.eps,
+            };
+            norm(&context, op)?;
+        }
+        let layer = exactly.matrix(&Matrix {
+            n_cols,
+            parts: vec![layer.clone()],
+        })?;
+        let mut products = vec![0.0; part.n_taken() * weight.n_cols()];
+        let op = Gemm::of_rows(&table, &layer.weight, layer.bias.as_deref(), &mut products);
+        gemm(&context, op)?;
+        let bytes: Vec<u8> = products.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok(weight.write_rows(row, DType::F32, &bytes)?)
     }
 
     /// The bias of one part, `None` if it has none.

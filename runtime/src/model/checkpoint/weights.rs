@@ -102,6 +102,7 @@ const PREFIXES: &[&str] = &[
     "roberta.",
     "distilbert.",
     "mpnet.",
+    "deberta.",
     "decoder.",
 ];
 

@@ -50,22 +50,65 @@ impl<'a> Buffers<'a> {
 
     /// A piece to read and another one to write.
     pub(super) fn two(&mut self, read: Span, write: Span) -> (&[f32], &mut [f32]) {
-        match (read, write) {
-            (Span::Arena(read), Span::Arena(write)) => disjoint(self.arena, read, write),
-            (Span::Output(read), Span::Output(write)) => disjoint(self.output, read, write),
-            (Span::Arena(read), Span::Output(write)) => (&self.arena[read], &mut self.output[write]),
-            (Span::Output(read), Span::Arena(write)) => (&self.output[read], &mut self.arena[write]),
+        let ([read], write) = self.several([read], write);
+        (read, write)
+    }
+
+    /// Pieces to read and another one to write. None that is read overlaps it, which is what the plan of a program
+    /// promises.
+    pub(super) fn several<const N: usize>(
+        &mut self,
+        reads: [Span; N],
+        write: Span,
+    ) -> ([&[f32]; N], &mut [f32]) {
+        let (arena, output) = (&mut *self.arena, &mut *self.output);
+        match write {
+            Span::Arena(write) => {
+                let parts = Parts::around(arena, write);
+                let read = |span| match span {
+                    Span::Arena(range) => parts.read(range),
+                    Span::Output(range) => &output[range],
+                };
+                (reads.map(read), parts.written)
+            }
+            Span::Output(write) => {
+                let parts = Parts::around(output, write);
+                let read = |span| match span {
+                    Span::Arena(range) => &arena[range],
+                    Span::Output(range) => parts.read(range),
+                };
+                (reads.map(read), parts.written)
+            }
         }
     }
 }
 
-/// Two pieces that do not overlap, which is what the plan of a program promises.
-fn disjoint(all: &mut [f32], read: Range<usize>, write: Range<usize>) -> (&[f32], &mut [f32]) {
-    if read.end <= write.start {
-        let (before, from) = all.split_at_mut(write.start);
-        (&before[read], &mut from[..write.len()])
-    } else {
-        let (before, from) = all.split_at_mut(read.start);
-        (&from[..read.len()], &mut before[write])
+/// A piece of memory that is written, and the memory before and after it.
+struct Parts<'a> {
+    before: &'a [f32],
+    written: &'a mut [f32],
+    after: &'a [f32],
+    /// Where `after` starts.
+    end: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn around(all: &'a mut [f32], written: Range<usize>) -> Parts<'a> {
+        let end = written.end;
+        let (before, from) = all.split_at_mut(written.start);
+        let (written, after) = from.split_at_mut(written.len());
+        Parts {
+            before,
+            written,
+            after,
+            end,
+        }
+    }
+
+    fn read(&self, range: Range<usize>) -> &'a [f32] {
+        match range.start.checked_sub(self.end) {
+            Some(start) => &self.after[start..start + range.len()],
+            None => &self.before[range],
+        }
     }
 }

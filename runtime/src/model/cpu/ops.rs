@@ -1,9 +1,9 @@
 //! Each op of a program as calls of kernels. Where a program fuses what kernels do not, they are composed here.
 
 use kernels::{
-    ActivateGated, Activation, AddRows, Attention, AttentionTiles, Columns, CopyColumns, CpuContext,
-    ExpertTokens, Gemm, Heads, KernelError, KvCache, KvWrite, Norm as NormRowsOf, RelativeBias, Rope,
-    Routing, Scores, activate, activate_gated, add, add_rows, attention, clamp, copy_columns, embed,
+    ActivateGated, Activation, AddRows, Attention, AttentionTiles, BiasValues, Columns, CopyColumns,
+    CpuContext, ExpertTokens, Gemm, Heads, KernelError, KvCache, KvWrite, Norm as NormRowsOf, RelativeBias,
+    Rope, Routing, Scores, activate, activate_gated, add, add_rows, attention, clamp, copy_columns, embed,
     gate_rows, gather_rows, gemm, kv_write, mean_of_rows, norm, rope, route, scale, scale_columns,
     scale_rows, softcap,
 };
@@ -16,7 +16,7 @@ use crate::model::inputs::Inputs;
 use crate::model::kv_layout::Place;
 use crate::model::program::{
     Attend, BufferId, CHUNK_ROWS, CopyHeads, Embed, Experts, Extent, HeadColumns, Index, Keys, LatentKeys,
-    Linear, NormRows, Op, PerHead, Program, Route, Then,
+    Linear, NormRows, Op, PerHead, Program, RelativeValues, Route, Then,
 };
 use crate::model::spans::{Span, Spans};
 use crate::model::spec::{MatrixId, Mlp, Norm, QkNorms, VectorId};
@@ -310,8 +310,27 @@ impl Execution<'_> {
 
     fn attend(&mut self, op: &Attend) -> Result<(), KernelError> {
         let q_stride = self.spans.width(op.q);
-        let (q, out) = self.both(op.q, op.out);
-        let (q, out) = self.buffers.two(q, out);
+        let values = op.relative.as_ref().map(|relative| relative.values);
+        let of_tokens = match values {
+            Some(RelativeValues::OfTokens { queries, keys, .. }) => [queries, keys],
+            Some(RelativeValues::Table(_)) | None => [None, None],
+        };
+        let [of_queries, of_keys] = of_tokens.map(|buffer| buffer.unwrap_or(op.q));
+        let reads = [op.q, of_queries, of_keys].map(|buffer| self.spans.all(buffer));
+        let ([q, of_queries, of_keys], out) = self.buffers.several(reads, self.spans.all(op.out));
+        let values = values.map(|values| match values {
+            RelativeValues::Table(id) => BiasValues::Table(self.weights.vector(id)),
+            RelativeValues::OfTokens {
+                queries,
+                keys,
+                n_buckets,
+            } => BiasValues::OfTokens {
+                queries: queries.map(|_| of_queries),
+                keys: keys.map(|_| of_keys),
+                n_buckets,
+            },
+        });
+        let buckets = op.relative.as_ref().map(|relative| &relative.buckets[..]);
         let group = &self.inputs.groups[op.place.group];
         let cache: &KvCache = self.cache.at(op.place);
         let op = Attention {
@@ -326,10 +345,9 @@ impl Execution<'_> {
                 softcap: op.softcap,
                 alibi_slopes: op.alibi_slopes.as_deref(),
                 sinks: op.sinks.map(|id| self.weights.vector(id)),
-                relative: op.relative.as_ref().map(|relative| RelativeBias {
-                    buckets: &relative.buckets,
-                    values: self.weights.vector(relative.values),
-                }),
+                relative: buckets
+                    .zip(values)
+                    .map(|(buckets, values)| RelativeBias { buckets, values }),
             },
             mask: op.mask,
             tiles: &mut *self.tiles,

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use kernels::cuda::{Gpu, View};
 use kernels::gpu::{
-    self, Angles, GatherRows, HeadNorm, HeadNorms, MeanOfRows, ProductThen, RelativeBias, ResolveIds,
-    RowNorm, Scores, Turn,
+    self, Angles, BiasValues, GatherRows, HeadNorm, HeadNorms, MeanOfRows, ProductThen, RelativeBias,
+    ResolveIds, RowNorm, Scores, Turn,
 };
 use kernels::{Columns, Heads, KernelError};
 
@@ -17,7 +17,7 @@ use super::workspace::Workspace;
 use crate::model::inputs::Inputs;
 use crate::model::program::{
     Attend, BufferId, CHUNK_ROWS, CopyHeads, Embed, Experts, Extent, HeadColumns, Index, Keys, LatentKeys,
-    Linear, NormRows, Op, PerHead, Program, Route, Then,
+    Linear, NormRows, Op, PerHead, Program, RelativeValues, Route, Then,
 };
 use crate::model::spans::{Span, Spans};
 use crate::model::spec::{Norm, VectorId};
@@ -268,7 +268,18 @@ impl Execution<'_> {
             return Ok(());
         };
         let inputs = self.workspace.inputs.view();
-        let values = op.relative.as_ref().map(|bias| self.weights.vector(bias.values));
+        let values = op.relative.as_ref().map(|bias| match bias.values {
+            RelativeValues::Table(values) => BiasValues::Table(self.weights.vector(values)),
+            RelativeValues::OfTokens {
+                queries,
+                keys,
+                n_buckets,
+            } => BiasValues::OfTokens {
+                queries: queries.map(|buffer| self.all(buffer)),
+                keys: keys.map(|buffer| self.all(buffer)),
+                n_buckets,
+            },
+        });
         let attention = gpu::Attention {
             q: self.all(op.q),
             q_stride: self.spans.width(op.q),

@@ -1,5 +1,7 @@
 //! The pieces that families put descriptions together from.
 
+use std::ops::Range;
+
 use kernels::{Activation, NormKind, Scoring};
 
 use crate::model::config::{
@@ -9,7 +11,7 @@ use crate::model::config::{
 use crate::model::error::ModelError;
 use crate::model::spec::{
     Attention, Embedding, Ffn, Grouped, Head, LayerSpec, Layout, Matrix, Mlp, ModelSpec, Moe, Norm, Norms,
-    Part, PartBias, QkNorms, Rows, Task, TensorSpec, Vector,
+    Part, PartBias, ProjectedRows, QkNorms, Rows, Task, TensorSpec, Vector,
 };
 
 /// Most layers; published models have at most a few hundred.
@@ -214,7 +216,7 @@ pub(super) fn linear_transposed(name: &str, n_rows: usize, n_cols: usize, bias: 
 fn part(name: &str, layout: Layout, n_rows: usize, n_cols: usize) -> Matrix {
     let shape = match layout {
         Layout::Columns => vec![n_cols, n_rows],
-        Layout::Rows | Layout::Mxfp4 { .. } => vec![n_rows, n_cols],
+        Layout::Rows | Layout::Mxfp4 { .. } | Layout::Projected(_) => vec![n_rows, n_cols],
     };
     let part = Part {
         tensor: tensor(format!("{name}.weight"), shape),
@@ -228,6 +230,29 @@ fn part(name: &str, layout: Layout, n_rows: usize, n_cols: usize) -> Matrix {
         n_cols,
         parts: vec![part],
     }
+}
+
+/// The products of some rows of a layer of one part with the `n_rows` rows of the table `{name}.weight`, which are
+/// normed first.
+pub(super) fn projected(
+    name: &str,
+    n_rows: usize,
+    norm: Option<Norm<Vector>>,
+    layer: &Matrix,
+    rows: Range<usize>,
+) -> Matrix {
+    let taken = [Rows::block(rows.start, rows.len())];
+    let layer = taking(layer.clone(), &taken);
+    let mut matrix = linear(name, n_rows, layer.n_cols, false);
+    let parts = matrix.parts.iter_mut().zip(layer.parts);
+    parts.for_each(|(part, layer)| {
+        part.layout = Layout::Projected(Box::new(ProjectedRows {
+            norm: norm.clone(),
+            layer,
+        }));
+    });
+    matrix.n_cols = rows.len();
+    matrix
 }
 
 impl Matrix {

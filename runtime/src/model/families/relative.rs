@@ -3,7 +3,7 @@
 use super::parts::vector_of_shape;
 use crate::model::config::invalid;
 use crate::model::error::ModelError;
-use crate::model::spec::{Relative, Vector};
+use crate::model::spec::{Matrix, Relative, RelativeValues, Vector};
 
 /// Farthest distance that a config may name; published ones have 128.
 const FARTHEST_MAX: usize = 4096;
@@ -34,13 +34,13 @@ impl Buckets {
     }
 
     /// The bias in the tensor `name`. `[n, n_heads]`
-    pub(super) fn bias(self, name: &str, n_heads: usize) -> Relative<Vector> {
+    pub(super) fn bias(self, name: &str, n_heads: usize) -> Relative<Matrix, Vector> {
         let farthest = self.farthest as i32;
         Relative {
             buckets: (-farthest..=farthest)
                 .map(|distance| self.bucket(distance))
                 .collect(),
-            values: vector_of_shape(name.to_owned(), vec![self.n, n_heads]),
+            values: RelativeValues::Table(vector_of_shape(name.to_owned(), vec![self.n, n_heads])),
         }
     }
 

@@ -36,7 +36,7 @@ impl Stack {
     fn matrix(&self, name: String, expert: usize, [n_rows, n_cols]: [usize; 2]) -> Matrix {
         let [outer, inner] = match self.layout {
             Layout::Columns => [n_cols, n_rows],
-            Layout::Rows | Layout::Mxfp4 { .. } => [n_rows, n_cols],
+            Layout::Rows | Layout::Mxfp4 { .. } | Layout::Projected(_) => [n_rows, n_cols],
         };
         let part = Part {
             tensor: TensorSpec {

@@ -112,7 +112,10 @@ impl Program {
                     }
             }
             Op::Norm(op) => of(op.x),
-            Op::Attend(op) => shape.n_tokens() * (op.n_heads * op.key_dim) as u64 * FLOAT_BYTES,
+            Op::Attend(op) => {
+                let queries = shape.n_tokens() * (op.n_heads * op.key_dim) as u64 * FLOAT_BYTES;
+                queries + op.bias_buffers().map(of).sum::<u64>()
+            }
             Op::LatentKeys(op) => of(op.short) + 2 * of(op.q),
             Op::PerHead(op) => of(op.x),
             Op::CopyHeads(op) => 2 * shape.n_tokens() * (op.n_heads * op.width) as u64 * FLOAT_BYTES,

@@ -5,12 +5,13 @@ use kernels::{Heads, Mask};
 
 use super::{
     Attend, Buffer, BufferId, CopyHeads, Embed, ExpertScratch, Experts, HeadColumns, Index, Keys, LatentKeys,
-    Linear, NormRows, Op, PerHead, Program, Prologue, Route, Rows, Sections, Then, plan,
+    Linear, NormRows, Op, PerHead, Program, Prologue, Relative, RelativeValues, Route, Rows, Sections, Then,
+    plan,
 };
 use crate::model::kv_layout::{KvLayout, Place};
 use crate::model::pooling::PoolingKind;
 use crate::model::spec::{
-    Attention, Embedding, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm,
+    self, Attention, Embedding, Ffn, Grouped, Head, Hidden, Latent, Layer, MatrixId, Mlp, Moe, Network, Norm,
     Projection, Task, VectorId,
 };
 
@@ -330,6 +331,10 @@ impl Lowering {
             norms: of.qk_norms.clone(),
             rope: of.rope,
         }));
+        let relative = of.relative.as_ref().map(|relative| Relative {
+            buckets: relative.buckets.clone(),
+            values: self.relative_values(&relative.values, qkv, queries),
+        });
         let out = self.buffer("attended", Rows::Tokens, of.n_heads * of.head_dim);
         self.ops.push(Op::Attend(Attend {
             q: qkv,
@@ -340,7 +345,7 @@ impl Lowering {
             scale: of.scale,
             softcap: of.softcap,
             alibi_slopes: of.alibi_slopes.clone(),
-            relative: of.relative.clone(),
+            relative,
             sinks: of.sinks,
             mask: match of.window {
                 window if self.is_causal => Mask::Causal { window },
@@ -352,6 +357,46 @@ impl Lowering {
             out,
         }));
         self.project(out, of.out, to);
+    }
+
+    /// What distances add to scores: products of queries and keys with the vectors of the buckets, where those are what
+    /// is added. Keys follow queries, and there are as many.
+    fn relative_values(
+        &mut self,
+        of: &spec::RelativeValues<MatrixId, VectorId>,
+        qkv: BufferId,
+        queries: Heads,
+    ) -> RelativeValues {
+        let (with_queries, with_keys) = match of {
+            spec::RelativeValues::Table(values) => return RelativeValues::Table(*values),
+            spec::RelativeValues::OfTokens {
+                with_queries,
+                with_keys,
+            } => (with_queries, with_keys),
+        };
+        let either = with_queries.iter().chain(with_keys).flatten().next();
+        let n_buckets = either.map_or(0, |weight| weight.n_rows);
+        let mut products = |weights: &Option<Vec<MatrixId>>, name, first| {
+            let weights = weights.clone()?;
+            let out = self.buffer(name, Rows::Tokens, queries.n_heads * n_buckets);
+            let (x_at, out_at) = (queries.head_dim, n_buckets);
+            self.ops.push(Op::PerHead(PerHead {
+                x: qkv,
+                x_at: HeadColumns { first, step: x_at },
+                weights,
+                out,
+                out_at: HeadColumns {
+                    first: 0,
+                    step: out_at,
+                },
+            }));
+            Some(out)
+        };
+        RelativeValues::OfTokens {
+            queries: products(with_queries, "query biases", 0),
+            keys: products(with_keys, "key biases", queries.n_heads * queries.head_dim),
+            n_buckets,
+        }
     }
 
     /// Latent attention in its absorbed form: queries are brought to the short vectors instead of keys to the

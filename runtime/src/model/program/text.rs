@@ -8,7 +8,7 @@ use kernels::{Activation, Heads, Mask, NormKind};
 
 use super::{
     Attend, BufferId, Embed, Experts, Extent, HeadColumns, Index, Keys, LatentKeys, Linear, Op, Program,
-    Route, Rows, Then,
+    RelativeValues, Route, Rows, Then,
 };
 use crate::model::kv_layout::Place;
 use crate::model::spec::{MatrixId, Norm, VectorId};
@@ -233,7 +233,15 @@ impl Display for Attend {
         }
         if let Some(relative) = &self.relative {
             let n_distances = relative.buckets.len();
-            write!(f, " bias {} of {n_distances} distances", relative.values)?;
+            write!(f, " bias ")?;
+            match relative.values {
+                RelativeValues::Table(values) => write!(f, "{values}")?,
+                RelativeValues::OfTokens { .. } => {
+                    let buffers: Vec<String> = self.bias_buffers().map(|id| id.to_string()).collect();
+                    write!(f, "{}", buffers.join(" and "))?;
+                }
+            }
+            write!(f, " of {n_distances} distances")?;
         }
         if let Some(sinks) = self.sinks {
             write!(f, " sinks {sinks}")?;
