@@ -89,6 +89,7 @@ pub async fn run(
             () = candidate.hold() => {
                 tracing::warn!("the Lease was lost, so another process may lead now");
                 leadership.send_replace(Leadership::Connecting);
+                process.metrics.watch(Vec::new());
             }
         }
     }
@@ -120,6 +121,7 @@ async fn control(
     leadership.send_replace(Leadership::Syncing);
     let scopes = scopes(&process.installation.watch_namespaces);
     let (readers, writers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| reflector::store::<Guarded>()).unzip();
+    process.metrics.watch(readers.clone());
     let managed = || readers.iter().map(|reader| reader.len()).sum();
     let mut reconciles = Vec::new();
     for (scope, (reader, writer)) in scopes.into_iter().zip(readers.iter().cloned().zip(writers)) {

@@ -1,6 +1,12 @@
 //! The metrics of the operator, in the text format of OpenMetrics.
 
+mod models;
+
 use std::time::Duration;
+
+use crds::ModelDeployment;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -27,6 +33,7 @@ pub struct Metrics {
     reconciles: Family<ResultLabel, Counter>,
     seconds: Histogram,
     managed: Gauge,
+    models: models::Models,
     scalings: Family<DirectionLabel, Counter>,
 }
 
@@ -37,6 +44,7 @@ impl Metrics {
             reconciles: Family::default(),
             seconds: Histogram::new(DURATION_BUCKETS),
             managed: Gauge::default(),
+            models: models::Models::default(),
             scalings: Family::default(),
         };
         registry.register(
@@ -60,6 +68,7 @@ impl Metrics {
             "Changes of numbers of replicas by the autoscaler, by direction",
             metrics.scalings.clone(),
         );
+        registry.register_collector(Box::new(metrics.models.clone()));
         metrics
     }
 
@@ -72,6 +81,11 @@ impl Metrics {
     /// Counts one change of a number of replicas by the autoscaler, `up` or `down`.
     pub fn scaled(&self, direction: &'static str) {
         self.scalings.get_or_create(&DirectionLabel { direction }).inc();
+    }
+
+    /// Reports the ModelDeployments of these stores from now on; none while another process leads.
+    pub fn watch(&self, stores: Vec<Store<DeserializeGuard<ModelDeployment>>>) {
+        self.models.watch(stores);
     }
 
     /// Sets how many objects are managed.
