@@ -88,3 +88,36 @@ def test_the_autoscaler_wins_over_a_number_of_replicas(namespace: str, hub) -> N
     static = kube.until_ready("limited", namespace)
     assert static["status"]["summary"] == "1/1" and "autoscaling" not in static["status"]
     assert kube.condition(static, "AutoscalingActive") == {}
+
+
+def test_a_horizontal_pod_autoscaler_may_own_the_number(namespace: str, hub) -> None:
+    kube.apply(kube.model_deployment("external", "slipway/tiny-trained", hub.endpoint), namespace)
+    kube.until_ready("external", namespace)
+    # Its minimum and maximum need no metrics.
+    scaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "external"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "name": "external"},
+            "minReplicas": 2,
+            "maxReplicas": 3,
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "vllm:num_requests_waiting"},
+                        "target": {"type": "AverageValue", "averageValue": "5"},
+                    },
+                }
+            ],
+        },
+    }
+    kube.apply(scaler, namespace)
+    wait.until("the scaler's minimum holds", lambda: summary("external", namespace, "2/2"), 120)
+    able = [c for c in kube.get("hpa", "external", namespace)["status"]["conditions"] if c["type"] == "AbleToScale"]
+    assert able and able[0]["status"] == "True", able
+    # The ModelDeployment that named no number still names none: the scaler's number is not taken back.
+    kubectl("annotate", "mdep", "external", "-n", namespace, "seen=yes")
+    kube.apply(kube.model_deployment("external", "slipway/tiny-trained", hub.endpoint, engine={"maxNumSeqs": 2}), namespace)
+    assert kube.until_ready("external", namespace)["status"]["summary"] == "2/2"
