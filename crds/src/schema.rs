@@ -242,8 +242,8 @@ fn expectation(schema: &Value) -> String {
 
 fn check_bounds(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
     let length = match value {
-        Value::String(text) => Some((text.chars().count(), "minLength", "maxLength", "characters")),
-        Value::Array(items) => Some((items.len(), "minItems", "maxItems", "items")),
+        Value::String(text) => Some((text.chars().count(), "minLength", "maxLength", "character")),
+        Value::Array(items) => Some((items.len(), "minItems", "maxItems", "item")),
         _ => None,
     };
     let mut out = |expected: String| {
@@ -263,12 +263,16 @@ fn check_bounds(schema: &Value, value: &Value, cursor: &mut Cursor<'_>) {
     }
     if let Some((n, min_key, max_key, unit)) = length {
         if let Some(min) = schema[min_key].as_u64().filter(|min| (n as u64) < *min) {
-            out(format!("at least {min} {unit}"));
+            out(format!("at least {}", counted(min, unit)));
         }
         if let Some(max) = schema[max_key].as_u64().filter(|max| n as u64 > *max) {
-            out(format!("at most {max} {unit}"));
+            out(format!("at most {}", counted(max, unit)));
         }
     }
+}
+
+fn counted(n: u64, unit: &str) -> String {
+    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
 }
 
 fn plain(value: &Value) -> String {
@@ -312,7 +316,7 @@ mod tests {
             said(schema, wrong),
             [
                 "field 'a' is missing",
-                "b: [\"xyz\",1] is not at most 1 items",
+                "b: [\"xyz\",1] is not at most 1 item",
                 "b.[0]: \"xyz\" is not at most 2 characters",
                 "b.[1]: expected a value of type string, got 1",
                 "c: there is no field 'e'",
