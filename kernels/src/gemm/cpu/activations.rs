@@ -1,17 +1,20 @@
 //! Activations in the order in which the tiles read them.
 
+use super::Activations;
+use super::storage::Storage;
 use super::tile::ROWS_MAX;
-use crate::columns::Columns;
+use crate::cpu::bf16;
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
 
-/// Rows of activations, in groups that a tile computes together. `[group][n_steps, 2, rows of the group]`; columns beyond
-/// those of the weight are zero.
+/// Rows of activations, in groups that a tile computes together: `[group][n_steps, T::X_FLOATS, rows of the group]`.
+/// Columns beyond those of the weight are zero.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a> {
     floats: &'a [f32],
     groups: Groups,
-    n_steps: usize,
+    /// Floats of a row.
+    row_floats: usize,
 }
 
 /// `m` rows in as few groups as there can be, whose sizes differ by one at most: a small group wastes registers.
@@ -43,43 +46,44 @@ impl Groups {
 
 impl<'a> Packed<'a> {
     /// Floats of `m` rows.
-    pub(super) fn n_floats(m: usize, n_steps: usize) -> usize {
-        m * 2 * n_steps
+    pub(super) fn n_floats<T: Storage>(m: usize, n_steps: usize) -> usize {
+        m * T::X_FLOATS * n_steps
     }
 
-    /// Packs the columns of the rows of `x`, of which there are `k`.
-    pub(super) fn new(
+    /// Packs rows for a weight of `n_steps` steps.
+    pub(super) fn new<T: Storage>(
         context: &CpuContext,
-        (x, columns): (&[f32], Columns),
-        k: usize,
+        some: Activations<'_>,
         n_steps: usize,
         memory: &'a mut [f32],
     ) -> Packed<'a> {
-        /// Rows that are worth a task.
+        /// Floats that are worth a task.
         const TASK_FLOATS: usize = 1 << 16;
-        let m = x.len() / columns.row_stride;
-        let groups = Groups::of(m);
-        let n_columns = 2 * n_steps;
-        let n_together = (TASK_FLOATS / (ROWS_MAX * n_columns)).max(1);
-        let shared = DisjointMut::new(memory);
+        let groups = Groups::of(some.m());
+        let row_floats = T::X_FLOATS * n_steps;
+        let n_together = (TASK_FLOATS / (ROWS_MAX * row_floats)).max(1);
+        let shared = DisjointMut::new(&mut *memory);
         context.for_each(groups.len().div_ceil(n_together), |task| {
             for group in task * n_together..((task + 1) * n_together).min(groups.len()) {
-                let (first, end) = (groups.first_row(group), groups.first_row(group + 1));
-                let n_rows = end - first;
+                let rows = groups.first_row(group)..groups.first_row(group + 1);
+                let n_rows = rows.len();
                 // SAFETY: no other task has this group.
-                let to = unsafe { shared.part(first * n_columns, n_rows * n_columns) };
-                for row in first..end {
-                    let from = &x[row * columns.row_stride + columns.first..][..k];
-                    let to = to[row - first..].iter_mut().step_by(n_rows);
-                    let mut from = from.iter();
-                    to.for_each(|to| *to = from.next().copied().unwrap_or(0.0));
+                let to = unsafe { shared.part(rows.start * row_floats, n_rows * row_floats) };
+                for (idx, row) in rows.enumerate() {
+                    let to = to[idx..].iter_mut().step_by(n_rows);
+                    if T::X_FLOATS == 1 {
+                        write_pairs(some.row(row), to);
+                    } else {
+                        let x = some.row(row).iter().copied().chain(std::iter::repeat(0.0));
+                        to.zip(x).for_each(|(to, x)| *to = x);
+                    }
                 }
             }
         });
         Packed {
             floats: memory,
             groups,
-            n_steps,
+            row_floats,
         }
     }
 
@@ -89,8 +93,19 @@ impl<'a> Packed<'a> {
     }
 
     /// The activations of a group from a step on.
-    pub(super) fn group(&self, group: usize, first_step: usize) -> &[f32] {
+    pub(super) fn group<T: Storage>(&self, group: usize, first_step: usize) -> &[f32] {
         let (first, end) = (self.groups.first_row(group), self.groups.first_row(group + 1));
-        &self.floats[2 * self.n_steps * first..2 * self.n_steps * end][2 * first_step * (end - first)..]
+        let all = &self.floats[self.row_floats * first..self.row_floats * end];
+        &all[T::X_FLOATS * first_step * (end - first)..]
+    }
+}
+
+/// Writes a row as pairs of bf16 numbers, in the bits of floats.
+fn write_pairs<'a>(x: &[f32], to: impl Iterator<Item = &'a mut f32>) {
+    let mut pairs = x.chunks(2);
+    for to in to {
+        let pair = pairs.next().unwrap_or_default();
+        let at = |idx: usize| pair.get(idx).copied().unwrap_or(0.0);
+        *to = f32::from_bits(bf16::pair(at(0), at(1)));
     }
 }

@@ -19,17 +19,18 @@ pub(super) fn run<T: Storage>(context: &CpuContext, product: &Product<'_>) {
     let n_rows = product.x.groups().first_row(1);
     let n_together = (TASK_BYTES / product.panels.panel_bytes).max(1);
     let n_together = n_together.next_multiple_of(PANELS_MAX);
-    let n_panels = product.n_panels();
+    let n_panels = product.result.n_panels();
     let n_floats = n_rows * PANEL_ROWS * PANELS_MAX;
     context.for_each_with_scratch(n_panels.div_ceil(n_together), n_floats, |sums, task| {
         let first = task * n_together;
-        context.run(Part::<T> {
+        let part = Part::<T> {
             product,
             n_rows,
             panels: first..n_panels.min(first + n_together),
             sums,
             storage: PhantomData,
-        });
+        };
+        T::run(context, part);
     });
 }
 
@@ -86,7 +87,11 @@ impl<T: Storage> Part<'_, T> {
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const P: usize>(&mut self, simd: S, panel: usize) {
         let Product {
-            x, panels, n_steps, ..
+            x,
+            panels,
+            n_steps,
+            first_row,
+            result,
         } = *self.product;
         let sums = &mut self.sums[..P * R * PANEL_ROWS];
         let bytes = &panels.bytes[panel * panels.panel_bytes..][..P * panels.panel_bytes];
@@ -94,7 +99,7 @@ impl<T: Storage> Part<'_, T> {
         // has scales.
         simd.call(unsafe {
             Tile::<T, R, P, true>::new(Operands {
-                x: x.group(0, 0).as_ptr(),
+                x: x.group::<T>(0, 0).as_ptr(),
                 w: bytes.as_ptr(),
                 panel_bytes: panels.panel_bytes,
                 n_steps,
@@ -108,7 +113,7 @@ impl<T: Storage> Part<'_, T> {
         });
         for (idx, sums) in sums.chunks_exact(PANEL_ROWS).enumerate() {
             // SAFETY: no other task has this panel.
-            unsafe { self.product.write(idx % R, panel + idx / R, sums) };
+            unsafe { result.write(first_row + idx % R, panel + idx / R, sums) };
         }
     }
 }

@@ -34,21 +34,22 @@ const fn block_steps<S: Simd>() -> usize {
 
 /// Computes the product.
 pub(super) fn run<T: Storage>(context: &CpuContext, product: &Product<'_>) {
-    let (n_groups, n_panels) = (product.x.groups().len(), product.n_panels());
+    let (n_groups, n_panels) = (product.x.groups().len(), product.result.n_panels());
     let n_blocks = n_groups.div_ceil(GROUPS);
     let n_tasks = n_panels.div_ceil(PANELS) * n_blocks;
     let n_sums = GROUPS * ROWS_MAX * PANELS * PANEL_ROWS;
     context.for_each_with_scratch(n_tasks, n_sums + WIDENED_FLOATS, |scratch, task| {
         let (first_panel, block) = (task / n_blocks * PANELS, task % n_blocks);
         let (sums, widened) = scratch.split_at_mut(n_sums);
-        context.run(Block::<T> {
+        let block = Block::<T> {
             product,
             groups: block * n_groups / n_blocks..(block + 1) * n_groups / n_blocks,
             panels: first_panel..n_panels.min(first_panel + PANELS),
             sums,
             widened,
             storage: PhantomData,
-        });
+        };
+        T::run(context, block);
     });
 }
 
@@ -110,7 +111,7 @@ impl<T: Storage> Block<'_, T> {
         let bytes = &panels.bytes[panel * panels.panel_bytes..][..P * panels.panel_bytes];
         let at = steps.start * T::STEP_BYTES;
         let (mut w, mut panel_bytes) = (bytes[at..].as_ptr(), panels.panel_bytes);
-        if !T::IS_F32 {
+        if !T::IS_DIRECT {
             let piece_floats = 2 * PANEL_ROWS * steps.len();
             for (p, to) in self.widened[..P * piece_floats]
                 .chunks_exact_mut(piece_floats)
@@ -123,7 +124,7 @@ impl<T: Storage> Block<'_, T> {
         for group in self.groups.clone() {
             let rows = x.groups().first_row(group)..x.groups().first_row(group + 1);
             let operands = Operands {
-                x: x.group(group, steps.start).as_ptr(),
+                x: x.group::<T>(group, steps.start).as_ptr(),
                 w,
                 panel_bytes,
                 n_steps: steps.len(),
@@ -142,6 +143,9 @@ impl<T: Storage> Block<'_, T> {
 
     /// Writes the result.
     fn finish(&self) {
+        let Product {
+            first_row, result, ..
+        } = *self.product;
         let rows = self.rows();
         for (panel, sums) in self
             .panels
@@ -150,7 +154,7 @@ impl<T: Storage> Block<'_, T> {
         {
             for (row, sums) in rows.clone().zip(sums.chunks_exact(PANEL_ROWS)) {
                 // SAFETY: no other task has these rows of this panel.
-                unsafe { self.product.write(row, panel, sums) };
+                unsafe { result.write(first_row + row, panel, sums) };
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) const fn panels_together<S: Simd>(n_rows: usize) -> usize {
 /// Operands of a tile: `n_steps` steps of some rows and of neighbouring panels.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
-    /// Activations. `[n_steps, 2, n_rows]`
+    /// Activations. `[n_steps, T::X_FLOATS, n_rows]`
     pub(super) x: *const f32,
     /// The first step of the first panel.
     pub(super) w: *const u8,
@@ -149,7 +149,7 @@ impl<T: Storage, const R: usize, const P: usize, const AHEAD: bool> Tile<T, R, P
         // SAFETY: the steps are within the operands; a prefetch beyond them is harmless, and its address is computed
         // without leaving the wrapping rules.
         unsafe {
-            let mut x = o.x.add(first * 2 * R);
+            let mut x = o.x.add(first * T::X_FLOATS * R);
             let mut w = o.w.add(first * T::STEP_BYTES);
             for _ in 0..n {
                 for p in 0..P {
@@ -164,12 +164,11 @@ impl<T: Storage, const R: usize, const P: usize, const AHEAD: bool> Tile<T, R, P
                     for v in 0..V {
                         let columns = T::load(simd, step, v * S::LANES);
                         for r in 0..R {
-                            let sum = simd.mul_add(simd.splat(*x.add(r)), columns[0], local[r][p][v]);
-                            local[r][p][v] = simd.mul_add(simd.splat(*x.add(R + r)), columns[1], sum);
+                            local[r][p][v] = T::add(simd, local[r][p][v], columns, x.add(r), R);
                         }
                     }
                 }
-                x = x.add(2 * R);
+                x = x.add(T::X_FLOATS * R);
                 w = w.add(T::STEP_BYTES);
             }
         }
