@@ -33,7 +33,7 @@ fn linear(matrix: &Matrix, dtype: DType) -> Result<Linear, ModelError> {
     const BIAS: f32 = 0.1;
     let amplitude = (3.0 / matrix.n_cols as f32).sqrt();
     let mut weight = Weight::zeroed(dtype, matrix.n_rows(), matrix.n_cols)?;
-    weight.fill_uniform(matrix.parts.first().map_or(0, seed), amplitude);
+    weight.fill_uniform(matrix.parts.first().map_or(0, seed), amplitude)?;
     let has_bias = matrix.parts.iter().any(|part| part.bias.is_some());
     Ok(Linear {
         weight,
