@@ -224,10 +224,11 @@ impl<'a> Loader<'a> {
             };
             norm(&context, op)?;
         }
-        let layer = exactly.matrix(&Matrix {
+        let mut layer = exactly.matrix(&Matrix {
             n_cols,
             parts: vec![layer.clone()],
         })?;
+        layer.weight.pack();
         let mut products = vec![0.0; part.n_taken() * weight.n_cols()];
         let op = Gemm::of_rows(&table, &layer.weight, layer.bias.as_deref(), &mut products);
         gemm(&context, op)?;
