@@ -23,6 +23,7 @@ use crate::weight::{DType, PANEL_ROWS, Panels};
 
 use activations::Packed;
 use storage::{Bf16, Bf16Pairs, F16, F32, Storage};
+use tile::ROWS_MAX;
 
 /// Rows whose activations are packed at once, which bounds the memory for them.
 pub(super) const ROWS_AT_ONCE: usize = 512;
@@ -64,9 +65,13 @@ fn run_stored<T: Storage>(
     result: &Rows<'_>,
 ) {
     let n_steps = panels.panel_bytes / T::STEP_BYTES;
+    let block_steps = match some.m() {
+        0..=ROWS_MAX => n_steps,
+        _ => many::block_steps(context.isa()),
+    };
     context.with_shared_scratch(Packed::n_floats::<T>(some.m(), n_steps), |memory| {
         let product = Product {
-            x: Packed::new::<T>(context, some, n_steps, memory),
+            x: Packed::new::<T>(context, some, (n_steps, block_steps), memory),
             panels,
             n_steps,
             first_row: some.first_row,

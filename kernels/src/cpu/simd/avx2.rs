@@ -21,7 +21,7 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 2;
-    const N_SUMS: usize = 12;
+    const N_SUMS: usize = 10;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {

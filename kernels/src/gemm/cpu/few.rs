@@ -6,13 +6,16 @@ use std::ptr;
 
 use super::Product;
 use super::storage::Storage;
-use super::tile::{Operands, PANELS_MAX, Tile, panels_together};
+use super::tile::{Ahead, Operands, PANELS_MAX, Tile, panels_together};
 use crate::cpu::context::CpuContext;
 use crate::cpu::simd::{Simd, SimdTask};
 use crate::weight::PANEL_ROWS;
 
 /// Bytes of the weight that are worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_BYTES: usize = 1 << 19;
+
+/// How far ahead in each panel to ask for cache lines: about the latency of memory at the rate one core reads.
+const AHEAD_BYTES: usize = 2048;
 
 /// Computes the product.
 pub(super) fn run<T: Storage>(context: &CpuContext, product: &Product<'_>) {
@@ -98,11 +101,16 @@ impl<T: Storage> Part<'_, T> {
         // SAFETY: the activations are those of R rows, and the panels and the sums were cut to their length; no storage
         // has scales.
         simd.call(unsafe {
-            Tile::<T, R, P, true>::new(Operands {
+            Tile::<T, R, P>::new(Operands {
                 x: x.group::<T>(0, 0).as_ptr(),
                 w: bytes.as_ptr(),
                 panel_bytes: panels.panel_bytes,
                 n_steps,
+                ahead: Ahead {
+                    first: bytes.as_ptr().wrapping_add(AHEAD_BYTES),
+                    step_bytes: T::STEP_BYTES,
+                    panel_bytes: panels.panel_bytes,
+                },
                 scales: ptr::null(),
                 panel_scales: 0,
                 group_steps: n_steps,

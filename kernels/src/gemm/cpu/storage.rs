@@ -12,7 +12,7 @@ pub(super) trait Storage: Copy + Send + Sync + 'static {
     const IS_SCALED: bool = false;
     /// Whether nothing is gained by widening the numbers beforehand.
     const IS_DIRECT: bool = false;
-    /// Floats of activations that a step takes of each row.
+    /// Floats of activations that a step takes of each row, one for each loaded column that is used.
     const X_FLOATS: usize = 2;
     /// How the numbers are stored once they are widened.
     type Widened: Storage;
@@ -28,17 +28,10 @@ pub(super) trait Storage: Copy + Send + Sync + 'static {
     /// The step must be readable; `first_row + S::LANES` is at most [`PANEL_ROWS`].
     unsafe fn load<S: Simd>(simd: S, step: *const u8, first_row: usize) -> [S::V; 2];
 
-    /// `sum` with the products of both columns and the activations of a row, of which the second ones are `apart` floats
-    /// behind the first ones.
-    ///
-    /// # Safety
-    /// The activations must be readable.
+    /// `sum` with the products of a loaded column and a float of activations.
     #[inline(always)]
-    unsafe fn add<S: Simd>(simd: S, sum: S::V, columns: [S::V; 2], x: *const f32, apart: usize) -> S::V {
-        // SAFETY: the caller's promise.
-        let x = unsafe { [*x, *x.add(apart)] };
-        let sum = simd.mul_add(simd.splat(x[0]), columns[0], sum);
-        simd.mul_add(simd.splat(x[1]), columns[1], sum)
+    fn add<S: Simd>(simd: S, sum: S::V, column: S::V, x: S::V) -> S::V {
+        simd.mul_add(x, column, sum)
     }
 }
 
@@ -117,8 +110,7 @@ impl Storage for Bf16Pairs {
     }
 
     #[inline(always)]
-    unsafe fn add<S: Simd>(simd: S, sum: S::V, columns: [S::V; 2], x: *const f32, _apart: usize) -> S::V {
-        // SAFETY: the activations are readable.
-        simd.add_bf16_products(sum, columns[0], simd.splat(unsafe { *x }))
+    fn add<S: Simd>(simd: S, sum: S::V, pairs: S::V, x: S::V) -> S::V {
+        simd.add_bf16_products(sum, pairs, x)
     }
 }
