@@ -28,6 +28,7 @@ pub struct Metrics {
     seconds: Histogram,
     managed: Gauge,
     scalings: Family<DirectionLabel, Counter>,
+    activation: Histogram,
 }
 
 impl Metrics {
@@ -38,6 +39,7 @@ impl Metrics {
             seconds: Histogram::new(DURATION_BUCKETS),
             managed: Gauge::default(),
             scalings: Family::default(),
+            activation: Histogram::new(DURATION_BUCKETS),
         };
         registry.register(
             "slipway_operator_reconciles",
@@ -60,7 +62,18 @@ impl Metrics {
             "Changes of numbers of replicas by the autoscaler, by direction",
             metrics.scalings.clone(),
         );
+        registry.register_with_unit(
+            "slipway_operator_activation_duration",
+            "Time from the first held request for a model without replicas until its replicas are written",
+            Unit::Seconds,
+            metrics.activation.clone(),
+        );
         metrics
+    }
+
+    /// Counts one start for requests that gateways held for so long.
+    pub fn woken(&self, after: Duration) {
+        self.activation.observe(after.as_secs_f64());
     }
 
     /// Counts one reconcile.
