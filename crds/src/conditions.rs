@@ -16,7 +16,7 @@ pub enum ConditionType {
     Available,
     /// A change is in progress.
     Progressing,
-    /// The autoscaler reads the load of the replicas. Only objects with `spec.autoscaling` have it.
+    /// The autoscaler reads the load of the replicas, or waits for a request. Only objects with `spec.autoscaling` have it.
     AutoscalingActive,
     /// Every requested replica is current and ready, and there are no others.
     Ready,
@@ -86,8 +86,10 @@ pub mod reason {
     pub const SCALING: &str = "Scaling";
     /// No change is in progress.
     pub const STABLE: &str = "Stable";
-    /// There are no replicas, because the spec requests none.
+    /// There are no replicas, because the spec requests none, or because no request came.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// There are no replicas, and gateways tell the autoscaler of requests.
+    pub const WAITING_FOR_REQUESTS: &str = "WaitingForRequests";
     /// The autoscaler reads the load of the replicas.
     pub const LOAD_READ: &str = "LoadRead";
     /// Ready replicas do not answer the autoscaler.

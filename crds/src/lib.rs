@@ -4,12 +4,15 @@
 //! The operator, the runtime and code generation read the same declarations, so they cannot disagree.
 
 pub mod conditions;
+pub mod demand;
 pub mod failure;
 pub mod generate;
+pub mod keys;
 pub mod load;
 pub mod modeldeployment;
 pub mod schema;
 pub mod settings;
 pub mod startup;
+pub mod wake;
 
 pub use modeldeployment::{ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus};

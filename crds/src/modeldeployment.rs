@@ -24,6 +24,7 @@ use serde_json::Value;
 use serde_with::skip_serializing_none;
 
 use crate::{
+    keys::WakeKeys,
     schema,
     settings::{
         EngineSettings, ModelSettings, OpenaiSettings, ProcessSettings, ServingSettings, Settings,
@@ -39,6 +40,8 @@ pub const TARGET_UTILIZATION_PERCENT_DEFAULT: i32 = 70;
 pub const KV_CACHE_TARGET_PERCENT_DEFAULT: i32 = 80;
 /// Seconds over which the largest need counts before the autoscaler ends replicas.
 pub const SCALE_DOWN_WINDOW_SECONDS_DEFAULT: u32 = 300;
+/// Seconds without a request after which the autoscaler ends all replicas, with `minReplicas: 0`.
+pub const SCALE_TO_ZERO_AFTER_SECONDS_DEFAULT: u32 = 900;
 /// Replicas without `spec.replicas`.
 pub const REPLICAS_DEFAULT: i32 = 1;
 /// Seconds from the start of a replica's engine to ready, without downloads.
@@ -281,6 +284,13 @@ pub struct ApiKeysSecretRef {
     /// Key in the Secret. Its value is one API key, or several with commas between them. Default: `OPENAI_API_KEYS`.
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
+}
+
+impl ApiKeysSecretRef {
+    /// Key in the Secret.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(API_KEYS_KEY_DEFAULT)
+    }
 }
 
 /// A variable and its value.
@@ -572,13 +582,14 @@ pub struct CaBundle {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.minReplicas) || self.minReplicas >= 1")
-        .message("minReplicas is at least 1, because this version does not start replicas for a request; set spec.replicas to 0 to stop the model"),
+    validation = Rule::new("!has(self.scaleToZeroAfterSeconds) || (has(self.minReplicas) && self.minReplicas == 0)")
+        .message("scaleToZeroAfterSeconds is for minReplicas 0"),
     validation = Rule::new("(has(self.minReplicas) ? self.minReplicas : 1) <= self.maxReplicas")
         .message("minReplicas is at most maxReplicas")
 )]
 pub struct Autoscaling {
-    /// Replicas at least. Default: 1.
+    /// Replicas at least. With 0, replicas end when no request comes, and a request at the gateway starts one again.
+    /// Default: 1.
     #[schemars(range(min = 0, max = 1000))]
     pub min_replicas: Option<i32>,
     /// Replicas at most.
@@ -594,6 +605,9 @@ pub struct Autoscaling {
     /// Seconds over which the largest need counts before replicas end, one each minute. Default: 300.
     #[schemars(range(min = 10, max = 86400))]
     pub scale_down_window_seconds: Option<u32>,
+    /// Seconds without a request after which all replicas end, for `minReplicas: 0`. Default: 900.
+    #[schemars(range(min = 10, max = 604_800))]
+    pub scale_to_zero_after_seconds: Option<u32>,
 }
 
 /// How new replicas replace older ones.
@@ -692,7 +706,7 @@ pub struct ModelDeploymentStatus {
     pub download: Option<TransferStatus>,
     /// Load in progress.
     pub load: Option<TransferStatus>,
-    /// Duration of the newest ready replica's start.
+    /// Durations of the newest ready replica's start, and of the last few.
     pub cold_start: Option<ColdStart>,
     /// The last failure of a pod.
     pub last_failure: Option<LastFailure>,
@@ -700,6 +714,8 @@ pub struct ModelDeploymentStatus {
     pub settings: Option<SettingsStatus>,
     /// What the autoscaler did.
     pub autoscaling: Option<AutoscalingStatus>,
+    /// Which API keys may start a replica when there is none, as salted hashes. For `spec.autoscaling.minReplicas: 0`.
+    pub wake_keys: Option<WakeKeys>,
     /// Image of the pods. Without `spec.runtime.image` it is the operator's default at the time when it first saw the
     /// object.
     pub runtime_image: Option<String>,
@@ -722,7 +738,7 @@ pub enum Phase {
     Ready,
     /// It serves, while replicas are being changed.
     Updating,
-    /// No replica runs, because none is requested.
+    /// No replica runs, because none is requested or no request came.
     ScaledToZero,
     /// It does not serve as specified, and needs a change by a person.
     Failed,
@@ -764,13 +780,44 @@ pub struct TransferStatus {
     pub eta_seconds: Option<i64>,
 }
 
-/// Durations of a start, in seconds.
+/// The newest start of a replica, and the last few.
+#[skip_serializing_none]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ColdStart {
+    /// The newest start.
+    #[serde(flatten)]
+    pub last: StartTimes,
+    /// The median of each step of the last starts.
+    pub p50: Option<StartTimes>,
+    /// The last starts, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<RecentStart>,
+}
+
+/// One start.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentStart {
+    /// Pod.
+    pub pod: String,
+    /// When it was ready.
+    pub time: String,
+    /// Its durations.
+    #[serde(flatten)]
+    pub times: StartTimes,
+}
+
+/// Durations of a start, in seconds.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct StartTimes {
     /// From the creation of the pod to its node.
     pub scheduled_seconds: i64,
-    /// From there to the end of the download, with the pull of images.
+    /// From there to the first container, with volumes and the pull of images.
+    #[serde(default)]
+    pub image_seconds: i64,
+    /// From there to the end of the download.
     pub download_seconds: i64,
     /// From there to ready.
     pub load_seconds: i64,
@@ -822,7 +869,7 @@ pub struct ScalingStatus {
     pub from: i32,
     /// Replicas after.
     pub to: i32,
-    /// Why: `Arrivals`, `Saturation`, `KvCache`, `LessLoad` or `Limits`.
+    /// Why: `Arrivals`, `Saturation`, `KvCache`, `LessLoad`, `Idle`, `HeldRequests` or `Limits`.
     pub reason: String,
     /// The figures that led to it.
     pub message: String,

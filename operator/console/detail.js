@@ -120,7 +120,7 @@ class Detail {
     const rows = [
       ["Architecture", of.architecture], ["Weights", of.bytes && bytes(of.bytes)], ["Longest context", of.maxModelLen && `${of.maxModelLen} tokens`],
       ["Revision", of.revision && of.revision.slice(0, 12)], ["GPUs per replica", gpu && String(gpu.count)], ["Image", status.runtimeImage],
-      ["Cold start", coldStart && `${coldStart.totalSeconds} s: scheduled ${coldStart.scheduledSeconds}, download ${coldStart.downloadSeconds}, load ${coldStart.loadSeconds}`],
+      ["Cold start", coldStart && `${coldStart.totalSeconds} s: scheduled ${coldStart.scheduledSeconds}, images ${coldStart.imageSeconds}, download ${coldStart.downloadSeconds}, load ${coldStart.loadSeconds}${coldStart.p50 ? `; median ${coldStart.p50.totalSeconds} s` : ""}`],
       ["Created", `${age(metadata.creationTimestamp)} ago`],
     ];
     fill(this.places.facts, el("dl", {}, rows.filter(([, value]) => value).map(([term, value]) => [el("dt", {}, term), el("dd", {}, value)])));

@@ -1,6 +1,6 @@
 //! What every reconcile uses: clients, the recorder of Events, metrics, backoffs and the options of the installation.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use crds::modeldeployment::Network;
 use kube::{
@@ -9,8 +9,8 @@ use kube::{
 };
 
 use crate::{
-    autoscaler::Autoscaler, backoff::Backoffs, metrics::Metrics, names::FIELD_MANAGER, polls::Polls,
-    probe::Probe, watched::Watched, written::Written,
+    autoscaler::Autoscaler, backoff::Backoffs, demand::Demand, metrics::Metrics, names::FIELD_MANAGER,
+    polls::Polls, probe::Probe, watched::Watched, written::Written,
 };
 
 /// Options of the installation.
@@ -26,6 +26,8 @@ pub struct Installation {
     pub network: Network,
     /// Namespaces whose ModelDeployments are reconciled; all if there are none.
     pub watch_namespaces: Vec<String>,
+    /// Service of the gateways, in the namespace of the operator's own pod; `None`: there is no gateway.
+    pub gateway_service: Option<String>,
 }
 
 /// What every reconcile uses.
@@ -53,11 +55,16 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context for one term of leadership, without watches.
+    /// A context for one term of leadership, without watches. Gateways report to `demand`.
     ///
     /// # Errors
     /// When the client for requests to replicas cannot be built.
-    pub fn new(client: Client, metrics: Metrics, installation: Installation) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        client: Client,
+        metrics: Metrics,
+        installation: Installation,
+        demand: Arc<Demand>,
+    ) -> Result<Self, reqwest::Error> {
         let reporter = Reporter {
             controller: FIELD_MANAGER.into(),
             instance: None,
@@ -65,7 +72,7 @@ impl Context {
         let probe = Probe::new()?;
         let polls = Polls::new(probe.clone());
         Ok(Self {
-            autoscaler: Autoscaler::new(probe, polls.notifier()),
+            autoscaler: Autoscaler::new(probe, demand, polls.notifier()),
             polls,
             recorder: Recorder::new(client.clone(), reporter),
             watched: Watched::default(),

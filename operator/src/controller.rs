@@ -26,11 +26,12 @@ use tokio::{
 
 use crate::{
     context::{Context, Installation},
+    demand::{Demand, gateways},
     health::Leadership,
     leader::Candidate,
     metrics::Metrics,
     names::OWNER_LABEL,
-    reconcile::{Guarded, children, error_policy, reconcile},
+    reconcile::{Guarded, children, error_policy, reconcile, wake},
     watched::{Watched, Writers},
 };
 
@@ -123,9 +124,14 @@ async fn control(
     let (readers, writers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| reflector::store::<Guarded>()).unzip();
     process.metrics.watch(readers.clone());
     let managed = || readers.iter().map(|reader| reader.len()).sum();
+    let demand = Arc::<Demand>::default();
     let mut reconciles = Vec::new();
     for (scope, (reader, writer)) in scopes.into_iter().zip(readers.iter().cloned().zip(writers)) {
-        let objects = Objects { reader, writer };
+        let objects = Objects {
+            reader,
+            writer,
+            demand: Arc::clone(&demand),
+        };
         let ended = control_scope(process, scope, objects, shutdown.clone())?;
         reconciles.push(ended.for_each(|()| {
             process.metrics.set_managed(managed());
@@ -139,8 +145,25 @@ async fn control(
         }
         std::future::pending::<()>().await;
     };
-    tokio::select! { _ = join_all(reconciles) => {}, () = synced => {} }
+    tokio::select! {
+        _ = join_all(reconciles) => {}
+        () = synced => {}
+        () = follow_gateways(process, demand) => {}
+    }
     Ok(())
+}
+
+/// Learns what gateways hold, for ever.
+async fn follow_gateways(process: &Process, held: Arc<Demand>) {
+    let Installation {
+        namespace: Some(namespace),
+        gateway_service: Some(service),
+        ..
+    } = process.installation.clone()
+    else {
+        return std::future::pending().await;
+    };
+    gateways::follow(held, process.client.clone(), namespace, service).await;
 }
 
 /// Where objects are watched.
@@ -182,6 +205,8 @@ impl Scope {
 struct Objects {
     reader: Store<Guarded>,
     writer: Writer<Guarded>,
+    /// What gateways hold for them.
+    demand: Arc<Demand>,
 }
 
 /// Reconciles the ModelDeployments of one scope; an item is a reconcile that ended.
@@ -197,7 +222,12 @@ fn control_scope(
         installation,
     } = process;
     let (watched, writers) = Watched::of(children::kinds().map(|child| (child.kind, child.resource())));
-    let context = Context::new(client.clone(), metrics.clone(), installation.clone())?;
+    let context = Context::new(
+        client.clone(),
+        metrics.clone(),
+        installation.clone(),
+        objects.demand,
+    )?;
     let context = Arc::new(context.watching(watched));
     let stream = watcher(scope.api::<Guarded>(client), watcher::Config::default())
         .default_backoff()
@@ -214,6 +244,8 @@ fn control_scope(
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .graceful_shutdown_on(shutdown);
     let reconciles = controller.run(reconcile, error_policy, Arc::clone(&context));
+    let starts = wake::write_all(Arc::clone(&context));
+    let reconciles = reconciles.take_until(starts);
     Ok(reconciles.map(move |result| match result {
         Err(controller::Error::ObjectNotFound(deleted)) => {
             let namespace = deleted.namespace.unwrap_or_default();

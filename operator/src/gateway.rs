@@ -1,7 +1,8 @@
 //! The gateway: one address for every model, with the replica chosen request by request.
 //!
 //! It watches ModelDeployments and the endpoints of their Services, and forwards bodies unread but for the name of the
-//! model. Keys are the runtime's: they are passed on and never checked here, so the gateway needs no Secret.
+//! model. Keys are the runtime's: they are passed on and not checked here, so the gateway needs no Secret. Only a request
+//! that would start a replica must have a key that a replica has told before, as a salted hash.
 
 mod balance;
 mod body;
@@ -46,7 +47,7 @@ pub struct Options {
 pub struct Ports {
     /// For clients.
     pub clients: TcpListener,
-    /// For the kubelet and Prometheus: `/livez`, `/readyz` and `/metrics`.
+    /// For the kubelet, Prometheus and the operator: `/livez`, `/readyz`, `/metrics` and `/internal/demand`.
     pub control: TcpListener,
 }
 

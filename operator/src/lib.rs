@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod console;
 pub mod context;
 pub mod controller;
+pub mod demand;
 pub mod gateway;
 pub mod health;
 pub mod leader;

@@ -71,6 +71,9 @@ struct Run {
     /// no other namespace.
     #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
     watch_namespaces: Vec<String>,
+    /// Service of the gateways, in the namespace of the operator's pod. Without it, no model is scaled to zero.
+    #[arg(long, env = "GATEWAY_SERVICE")]
+    gateway_service: Option<String>,
     /// Name of the operator's pod.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -182,6 +185,7 @@ async fn run(options: Run) -> anyhow::Result<()> {
         namespace: options.namespace.clone(),
         network: options.network,
         watch_namespaces: distinct(options.watch_namespaces),
+        gateway_service: options.gateway_service,
     };
     let candidate = options.leader_elect.then(|| {
         let namespace = options.namespace.as_deref().unwrap_or(client.default_namespace());

@@ -35,6 +35,7 @@ pub struct Metrics {
     managed: Gauge,
     models: models::Models,
     scalings: Family<DirectionLabel, Counter>,
+    activation: Histogram,
 }
 
 impl Metrics {
@@ -46,6 +47,7 @@ impl Metrics {
             managed: Gauge::default(),
             models: models::Models::default(),
             scalings: Family::default(),
+            activation: Histogram::new(DURATION_BUCKETS),
         };
         registry.register(
             "slipway_operator_reconciles",
@@ -69,7 +71,18 @@ impl Metrics {
             metrics.scalings.clone(),
         );
         registry.register_collector(Box::new(metrics.models.clone()));
+        registry.register_with_unit(
+            "slipway_operator_activation_duration",
+            "Time from the first held request for a model without replicas until its replicas are written",
+            Unit::Seconds,
+            metrics.activation.clone(),
+        );
         metrics
+    }
+
+    /// Counts one start for requests that gateways held for so long.
+    pub fn woken(&self, after: Duration) {
+        self.activation.observe(after.as_secs_f64());
     }
 
     /// Counts one reconcile.

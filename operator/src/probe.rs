@@ -8,6 +8,8 @@ use std::{
 };
 
 use crds::{
+    demand::{self, DemandStatus},
+    keys::{self, KeyHashes},
     load::{self, LoadStatus},
     startup::{self, StartupStatus},
 };
@@ -17,6 +19,8 @@ use crate::names::READY_PATH;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Of a gateway's answer, which names many ModelDeployments.
+const DEMAND_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client for requests to replicas.
 #[derive(Clone, Debug)]
@@ -41,19 +45,31 @@ impl Probe {
 
     /// How far the start of the pod at `ip` has come; `None` if it sends no readable status in time.
     pub async fn startup(&self, ip: IpAddr, port: u16) -> Option<StartupStatus> {
-        self.body(ip, port, startup::PATH).await
+        self.body(ip, port, startup::PATH, BODY_BYTES_MAX).await
     }
 
     /// The load of the replica at `ip`; `None` if it sends no readable load in time.
     pub async fn load(&self, ip: IpAddr, port: u16) -> Option<LoadStatus> {
-        self.body(ip, port, load::PATH).await
+        self.body(ip, port, load::PATH, BODY_BYTES_MAX).await
     }
 
-    async fn body<T: DeserializeOwned>(&self, ip: IpAddr, port: u16, path: &str) -> Option<T> {
+    /// The API keys of the replica at `ip` as hashes with this salt, which needs no escape in a query; `None` if it sends
+    /// no readable answer in time.
+    pub async fn keys(&self, ip: IpAddr, port: u16, salt: &str) -> Option<KeyHashes> {
+        let path = format!("{}?salt={salt}", keys::PATH);
+        self.body(ip, port, &path, BODY_BYTES_MAX).await
+    }
+
+    /// The requests that the gateway at `ip` holds; `None` if it sends no readable answer in time.
+    pub async fn demand(&self, ip: IpAddr, port: u16) -> Option<DemandStatus> {
+        self.body(ip, port, demand::PATH, DEMAND_BYTES_MAX).await
+    }
+
+    async fn body<T: DeserializeOwned>(&self, ip: IpAddr, port: u16, path: &str, most: usize) -> Option<T> {
         let mut response = self.get(ip, port, path).await.ok()?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.ok()? {
-            if body.len() + chunk.len() > BODY_BYTES_MAX {
+            if body.len() + chunk.len() > most {
                 return None;
             }
             body.extend_from_slice(&chunk);

@@ -20,6 +20,7 @@ mod quota;
 pub mod status;
 pub mod validate;
 pub mod versions;
+pub mod wake;
 
 use std::{
     sync::Arc,

@@ -102,7 +102,7 @@ impl Api {
             ..Installation::default()
         };
         let metrics = Metrics::register(&mut Registry::default());
-        Arc::new(Context::new(client, metrics, installation).unwrap())
+        Arc::new(Context::new(client, metrics, installation, Arc::default()).unwrap())
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Infallible> {

@@ -42,7 +42,7 @@ def test_every_example_is_taken(path, namespace: str) -> None:
         ("ok", {"model": TINY, "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env"),
         ("ok", {"model": TINY, "env": [{"name": "HUGGING_FACE_HUB_TOKEN", "value": "secret"}]}, "tokenSecretRef"),
         ("ok", {"model": TINY, "replicas": -1}, "replicas"),
-        ("ok", {"model": TINY, "autoscaling": {"minReplicas": 0, "maxReplicas": 2}}, "does not start replicas for a request"),
+        ("ok", {"model": TINY, "autoscaling": {"maxReplicas": 2, "scaleToZeroAfterSeconds": 60}}, "scaleToZeroAfterSeconds is for minReplicas 0"),
         ("ok", {"model": TINY, "autoscaling": {"minReplicas": 3, "maxReplicas": 2}}, "minReplicas is at most maxReplicas"),
         ("ok", {"model": TINY, "autoscaling": {"minReplicas": 1}}, "maxReplicas"),
         ("ok", {"model": TINY, "autoscaling": {"maxReplicas": 2, "targetUtilizationPercent": 0}}, "targetUtilizationPercent"),

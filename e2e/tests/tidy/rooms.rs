@@ -58,7 +58,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
         &[
             (
                 "controller",
-                "context health leader metrics names reconcile watched",
+                "context demand health leader metrics names reconcile watched",
             ),
             ("reconcile", "autoscaler context names pods polls watched written"),
             ("gateway", "metrics names probe"),
@@ -67,11 +67,12 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("health", "metrics"),
             (
                 "context",
-                "autoscaler backoff metrics names polls probe watched written",
+                "autoscaler backoff demand metrics names polls probe watched written",
             ),
             ("written", "names"),
             ("watched", "names"),
-            ("autoscaler", "probe"),
+            ("autoscaler", "demand probe"),
+            ("demand", "names probe"),
             ("polls", "probe"),
             ("pods", "names"),
             ("probe", "names"),
@@ -118,6 +119,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "operator/src/reconcile",
         &[
+            ("wake", "apply"),
             ("status", "api_error children observed plan quota"),
             ("apply", "api_error children claim_size fetch observed versions"),
             ("versions", "observed"),
@@ -139,11 +141,14 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "crds/src",
         &[
             ("generate", "modeldeployment settings"),
-            ("modeldeployment", "schema settings"),
+            ("wake", "keys modeldeployment"),
+            ("modeldeployment", "keys schema settings"),
             ("settings", "schema"),
             ("schema", ""),
             ("startup", "failure"),
             ("load", ""),
+            ("demand", ""),
+            ("keys", ""),
             ("failure", ""),
             ("conditions", ""),
         ],

@@ -4,7 +4,13 @@
 //! rate × service time), so a queue that grows while new replicas start does not ask for more of them. What the estimate
 //! misses is repaired by two rules on what can be seen: replicas that stay saturated, and a KV cache that fills.
 
+mod zero;
+
 use std::{collections::VecDeque, fmt};
+
+use zero::Idle;
+
+pub use zero::LastReplica;
 
 /// Seconds over which arrivals are averaged.
 const ARRIVALS_S: f64 = 60.0;
@@ -24,8 +30,10 @@ const DOWN_PERIOD_S: f64 = 60.0;
 /// What the spec requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// Replicas at least; 1 or more.
+    /// Replicas at least, 1 or more, as long as there are any.
     pub replicas_min: i32,
+    /// Whether the last ones may end.
+    pub last: LastReplica,
     /// Replicas at most.
     pub replicas_max: i32,
     /// Share of the places that requests take, 0 to 1.
@@ -34,6 +42,18 @@ pub struct Policy {
     pub kv_usage: f64,
     /// Seconds over which the largest need counts before replicas end.
     pub down_window_s: f64,
+    /// Requests that one replica runs at the same time, as the spec has it: until a replica has answered.
+    pub n_places: f64,
+}
+
+impl Policy {
+    fn within(&self, replicas: i32) -> i32 {
+        let least = match self.last.may_end() {
+            true => 0,
+            false => self.replicas_min,
+        };
+        replicas.clamp(least, self.replicas_max)
+    }
 }
 
 /// The load since the last step.
@@ -45,8 +65,10 @@ pub struct Load {
     pub service_s: Option<f64>,
     /// Requests that run.
     pub n_running: f64,
-    /// Requests that wait.
+    /// Requests that wait in replicas.
     pub n_waiting: f64,
+    /// Requests that gateways hold, because no replica is ready.
+    pub n_held: f64,
     /// Requests that one replica runs at the same time; `None` before a replica answered.
     pub n_places: Option<f64>,
     /// Mean of the used shares of the KV caches, 0 to 1.
@@ -57,6 +79,14 @@ pub struct Load {
     pub n_silent: i32,
     /// Whether there is a node for another replica.
     pub room: Room,
+}
+
+impl Load {
+    /// Whether there is a request, or may be one.
+    fn has_requests(&self) -> bool {
+        let n_requests = self.arrivals_per_s + self.n_running + self.n_waiting + self.n_held;
+        n_requests > 0.0 || self.n_silent > 0
+    }
 }
 
 /// Whether there is a node for another replica.
@@ -82,6 +112,10 @@ pub enum Cause {
     KvCache,
     /// Fewer requests arrived for the whole window.
     LessLoad,
+    /// No request came for the time that the spec sets.
+    Idle,
+    /// Gateways hold requests.
+    HeldRequests,
     /// The limits of the spec changed.
     Limits,
 }
@@ -95,6 +129,8 @@ impl Cause {
             Cause::Saturation => "Saturation",
             Cause::KvCache => "KvCache",
             Cause::LessLoad => "LessLoad",
+            Cause::Idle => "Idle",
+            Cause::HeldRequests => "HeldRequests",
             Cause::Limits => "Limits",
         }
     }
@@ -131,6 +167,9 @@ pub struct Scaler {
     /// Replicas that answer saturation, and until when.
     floor: Option<(i32, f64)>,
     ended_s: Option<f64>,
+    idle: Idle,
+    /// Places of a replica, once one has answered.
+    n_places: Option<f64>,
 }
 
 impl Scaler {
@@ -148,6 +187,8 @@ impl Scaler {
             saturated_since_s: None,
             floor: None,
             ended_s: None,
+            idle: Idle::new(now_s),
+            n_places: None,
         }
     }
 
@@ -158,14 +199,22 @@ impl Scaler {
 
     /// Decides from the load since the last step. Time does not go back.
     pub fn step(&mut self, now_s: f64, policy: &Policy, load: &Load) -> &Decision {
-        let within = |replicas: i32| replicas.clamp(policy.replicas_min, policy.replicas_max);
         let before = self.decision.replicas;
-        if within(before) != before {
-            self.decide(within(before), Cause::Limits, limits_trace(policy));
+        if policy.within(before) != before {
+            self.decide(policy.within(before), Cause::Limits, limits_trace(policy));
         }
         self.remember(now_s, load);
+        self.wake(now_s, policy, load);
+        if self.decision.replicas == 0 {
+            return &self.decision;
+        }
+        if self.idle.is_over(now_s, policy.last) {
+            self.decide(0, Cause::Idle, idle_trace(policy));
+            return &self.decision;
+        }
         self.answer_saturation(now_s, load);
         let needs = self.needs(now_s, policy, load);
+        let within = |replicas: i32| replicas.clamp(policy.replicas_min, policy.replicas_max);
         let needed = within(needs.arrivals.max(needs.floor).max(needs.kv));
         let kept = within(needed.max(self.kept(policy, load)));
         self.needs.push_back((now_s, kept));
@@ -190,6 +239,27 @@ impl Scaler {
         &self.decision
     }
 
+    /// Starts replicas for requests that gateways hold, if none is ready for them and the last ones may end. It is no step,
+    /// so it can be asked at once; only the held requests, the ready replicas and the room of the load count. Returns
+    /// whether the decision is new.
+    pub fn wake(&mut self, now_s: f64, policy: &Policy, load: &Load) -> bool {
+        let current = self.decision.replicas;
+        let n_places = self.n_places.unwrap_or(policy.n_places);
+        let needed = policy.within(ceil(load.n_held / n_places.max(1.0)));
+        // What is ready or has no room while no replica is requested is what remains of those that end.
+        let may_start = current == 0 || (load.n_ready == 0 && load.room == Room::Free);
+        if !policy.last.may_end() || needed <= current || !may_start {
+            return false;
+        }
+        // What was needed before says nothing of these replicas.
+        self.needs.clear();
+        self.needs.push_back((now_s, needed));
+        let n_held = load.n_held;
+        let trace = format!("{n_held:.0} requests held by gateways, {n_places:.0} places per replica");
+        self.decide(needed, Cause::HeldRequests, trace);
+        true
+    }
+
     fn decide(&mut self, replicas: i32, cause: Cause, trace: String) {
         self.decision = Decision {
             replicas,
@@ -199,6 +269,9 @@ impl Scaler {
     }
 
     fn remember(&mut self, now_s: f64, load: &Load) {
+        self.n_places = load.n_places.or(self.n_places);
+        let is_ready = self.decision.replicas > 0 && self.n_starting(load) == 0;
+        self.idle.remember(now_s, is_ready, load.has_requests());
         self.arrivals.push_back((now_s, load.arrivals_per_s));
         while self
             .arrivals
@@ -311,10 +384,23 @@ fn ceil(value: f64) -> i32 {
 }
 
 fn limits_trace(policy: &Policy) -> String {
+    let why = match policy.last {
+        LastReplica::NoGateway => ", and there is no gateway that could start the first one",
+        LastReplica::NoKeys => ", and no replica has told the API keys that may start the first one",
+        LastReplica::Requested | LastReplica::EndsIdle { .. } => "",
+    };
     format!(
-        "the spec allows {} to {} replicas",
-        policy.replicas_min, policy.replicas_max
+        "the spec allows {} to {} replicas{why}",
+        policy.within(0),
+        policy.replicas_max
     )
+}
+
+fn idle_trace(policy: &Policy) -> String {
+    match policy.last {
+        LastReplica::EndsIdle { after_s, .. } => format!("no request for {after_s:.0} s"),
+        LastReplica::Requested | LastReplica::NoGateway | LastReplica::NoKeys => String::new(),
+    }
 }
 
 fn trace(policy: &Policy, load: &Load, arrivals_per_s: f64) -> String {

@@ -9,7 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use crds::ModelDeployment;
+use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use crds::{ModelDeployment, keys, wake::Known};
 use k8s_openapi::{api::discovery::v1::EndpointSlice, jiff::Timestamp};
 use kube::ResourceExt;
 
@@ -28,13 +29,64 @@ pub(super) struct Backend {
     pub(super) key: Key,
     /// Names of the model, the first one first.
     pub(super) names: Vec<String>,
-    /// Whether replicas are requested, so that waiting for one makes sense.
-    pub(super) is_wanted: bool,
-    /// Whether clients need a key.
-    pub(super) has_keys: bool,
+    /// Whether waiting for a replica makes sense.
+    pub(super) supply: Supply,
+    /// Who may start a replica.
+    pub(super) guests: Guests,
     /// Addresses of the ready replicas, in order.
     pub(super) replicas: Vec<SocketAddr>,
     created_at: Option<Timestamp>,
+}
+
+/// Where replicas come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Supply {
+    /// There will be one.
+    Requested,
+    /// A request that waits starts one.
+    OnDemand,
+    /// `spec.replicas` is 0.
+    Stopped,
+}
+
+/// Who may start a replica where requests start them. The keys are those that a replica told last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Guests {
+    /// Everybody: clients need no key.
+    Everybody,
+    /// Clients with one of these keys, as salted hashes.
+    Keys {
+        /// The salt.
+        salt: String,
+        /// The hashes.
+        hashes: Vec<String>,
+    },
+}
+
+impl Guests {
+    fn of(model: &ModelDeployment) -> Guests {
+        let hashes = match model.wake_keys() {
+            Known::Everybody => return Guests::Everybody,
+            Known::Keys(hashes) => hashes.to_vec(),
+            Known::Nobody => Vec::new(),
+        };
+        let salt = model.uid().unwrap_or_default();
+        Guests::Keys { salt, hashes }
+    }
+
+    /// Whether a request with these headers may start a replica.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
+        let Guests::Keys { salt, hashes } = self else {
+            return true;
+        };
+        let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        let keys = [
+            value(AUTHORIZATION.as_str()).map(keys::of_authorization),
+            value(keys::ANTHROPIC_HEADER).map(<[u8]>::trim_ascii),
+        ];
+        let is_known = |key: &[u8]| hashes.contains(&keys::hash(salt, key));
+        keys.into_iter().flatten().any(is_known)
+    }
 }
 
 /// All of them.
@@ -109,12 +161,18 @@ impl Backend {
                 names.push(name.clone());
             }
         }
-        let auth = model.spec.auth.as_ref();
+        let autoscaling = model.spec.autoscaling.as_ref();
+        let supply = match autoscaling.map(|autoscaling| autoscaling.min_replicas.unwrap_or(1)) {
+            // Until a replica has told the keys, one stays.
+            Some(0) if model.wake_keys() != Known::Nobody => Supply::OnDemand,
+            None if model.spec.replicas == Some(0) => Supply::Stopped,
+            Some(_) | None => Supply::Requested,
+        };
         Backend {
             key,
             names,
-            is_wanted: model.spec.replicas.unwrap_or(1) > 0,
-            has_keys: auth.is_some_and(|auth| auth.api_keys_secret_ref.is_some()),
+            supply,
+            guests: Guests::of(model),
             replicas,
             created_at: model.creation_timestamp().map(|time| time.0),
         }
@@ -250,5 +308,35 @@ pub(super) mod tests {
             name: "a".into(),
         };
         assert_eq!(directory.of_key(&key).unwrap().names, ["m", "own"]);
+    }
+
+    /// The ModelDeployment, with requests that start its replicas and a key whose hash its status has.
+    pub(in crate::gateway) fn on_demand(model: &ModelDeployment, key: &str) -> Arc<ModelDeployment> {
+        let mut object = json!(model);
+        object["metadata"]["uid"] = json!("uid");
+        object["spec"]["autoscaling"] = json!({"minReplicas": 0, "maxReplicas": 1});
+        object["spec"]["auth"] = json!({"apiKeysSecretRef": {"name": "keys"}});
+        object["status"]["wakeKeys"] = json!({
+            "secret": "keys", "key": "OPENAI_API_KEYS", "hashes": [keys::hash("uid", key.as_bytes())],
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn a_known_key_may_start_a_replica_however_it_is_sent() {
+        let model = model(("a", "chat"), &["m"], 0);
+        let guests = Guests::of(&on_demand(&model, "right"));
+        for (name, value, may) in [
+            ("authorization", "Bearer right", true),
+            ("authorization", "right", true),
+            ("x-api-key", "right", true),
+            ("authorization", "Bearer wrong", false),
+            ("x-other", "right", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(guests.admit(&headers), may, "{name}: {value}");
+        }
+        assert!(Guests::of(&model).admit(&HeaderMap::new()));
     }
 }

@@ -48,6 +48,22 @@ pub(super) enum Error {
     /// No replica is requested.
     #[error("{}/{} has 0 replicas. Set spec.replicas to 1 or more", key.namespace, key.name)]
     AtZero { key: Key },
+    /// Requests start replicas, but not this one.
+    #[error(
+        "{}/{} has no ready replica, and only a POST request for an answer starts one. A job that was accepted before is lost \
+         with its replica",
+        key.namespace,
+        key.name
+    )]
+    NothingToStartFor { key: Key },
+    /// Requests start replicas, and this client is a stranger as far as is known.
+    #[error(
+        "{}/{} has no ready replica, and this API key is not known to start one. Send a valid key: Authorization: Bearer KEY. \
+         A key that is new in the Secret is known after the next start",
+        key.namespace,
+        key.name
+    )]
+    UnknownKey { key: Key },
     /// No replica answered.
     #[error("no replica of {}/{} answered: {reason}", key.namespace, key.name)]
     NoAnswer { key: Key, reason: String },
@@ -64,11 +80,13 @@ impl Error {
         match self {
             Error::NoModel | Error::Body { .. } => StatusCode::BAD_REQUEST,
             Error::UnknownModel { .. } | Error::UnknownDeployment { .. } => StatusCode::NOT_FOUND,
+            Error::UnknownKey { .. } => StatusCode::UNAUTHORIZED,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Error::QueueFull { .. } | Error::NoMemory => StatusCode::TOO_MANY_REQUESTS,
-            Error::NotReady { .. } | Error::AtZero { .. } | Error::Starting => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::NotReady { .. }
+            | Error::AtZero { .. }
+            | Error::NothingToStartFor { .. }
+            | Error::Starting => StatusCode::SERVICE_UNAVAILABLE,
             Error::NoAnswer { .. } | Error::CutOff { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -83,7 +101,8 @@ impl Error {
             Error::NoMemory => "gateway_memory_full",
             Error::QueueFull { .. } => "queue_full",
             Error::NotReady { .. } => "no_ready_replica",
-            Error::AtZero { .. } => "scaled_to_zero",
+            Error::AtZero { .. } | Error::NothingToStartFor { .. } => "scaled_to_zero",
+            Error::UnknownKey { .. } => "invalid_api_key",
             Error::NoAnswer { .. } => "no_answer",
             Error::CutOff { .. } => "answer_cut_off",
             Error::Starting => "starting",
@@ -99,6 +118,8 @@ impl Error {
             | Error::Body { .. }
             | Error::TooLarge { .. }
             | Error::AtZero { .. }
+            | Error::NothingToStartFor { .. }
+            | Error::UnknownKey { .. }
             | Error::NoAnswer { .. }
             | Error::CutOff { .. } => false,
         }

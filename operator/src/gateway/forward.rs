@@ -29,7 +29,7 @@ use super::{
     balance::{Candidate, Strategy, choose},
     body::{Buffered, prefix_hash},
     destination::Repetition,
-    directory::{Backend, Directory, Key},
+    directory::{Backend, Directory, Key, Supply},
     error::Error,
     held::{Held, Waiting},
     loads::{Loads, Sent},
@@ -67,6 +67,13 @@ pub(super) struct Outgoing {
     pub(super) repetition: Repetition,
     /// Whether it waits for a ready replica. The client of a stream sees a sign of life meanwhile.
     pub(super) is_held: AtomicBool,
+}
+
+impl Outgoing {
+    /// Whether it is worth a start: a look at a list or at a job that a replica of the past had is not.
+    fn is_work(&self) -> bool {
+        self.method == Method::POST && self.repetition != Repetition::UntilFound
+    }
 }
 
 /// Sends requests.
@@ -109,6 +116,7 @@ struct Tries {
     refusal: Option<Answer>,
     reason: String,
     held: Option<Held>,
+    has_waited: bool,
 }
 
 impl Forwarder {
@@ -150,6 +158,11 @@ impl Forwarder {
         Arc::clone(&self.loads)
     }
 
+    /// The requests that wait.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
     /// The directory.
     pub(super) fn directory(&self) -> watch::Receiver<Arc<Directory>> {
         self.directory.clone()
@@ -171,9 +184,9 @@ impl Forwarder {
         loop {
             let replicas = ready(&directory.borrow_and_update(), backends);
             if replicas.is_empty() {
-                wanted(&directory.borrow(), backends)?;
-                self.hold(&mut tries, outgoing, key)?;
-                self.changed(&mut directory, due_at, key).await?;
+                let key = waits_for(&directory.borrow(), backends, outgoing)?;
+                self.hold(&mut tries, outgoing, &key)?;
+                self.changed(&mut directory, due_at, &key).await?;
                 continue;
             }
             let candidates: Vec<Candidate> =
@@ -183,8 +196,11 @@ impl Forwarder {
                 continue;
             };
             if tries.tried.contains(&replica) {
-                // Every replica was tried: a refusal is the answer; one that cannot be reached may come back.
-                if let Some(refusal) = tries.refusal {
+                // Every replica was tried: a refusal is the answer; one that cannot be reached may come back. A request
+                // that has waited for the first replica waits on while its queue is full of others that have.
+                if let Some(refusal) = tries.refusal.take()
+                    && !(tries.has_waited && is_full(&refusal) && has_time(due_at))
+                {
                     return Ok(self.answered(key, refusal));
                 }
                 self.hold(&mut tries, outgoing, key)?;
@@ -273,7 +289,11 @@ impl Forwarder {
     /// Takes a place among the requests that wait.
     fn hold(&self, tries: &mut Tries, outgoing: &Outgoing, key: &Key) -> Result<(), Error> {
         if tries.held.is_none() {
-            tries.held = Some(self.waiting.hold(key, outgoing.body.bytes.len())?);
+            tries.held = Some(match tries.has_waited {
+                true => self.waiting.hold_again(key),
+                false => self.waiting.hold(key, outgoing.body.bytes.len())?,
+            });
+            tries.has_waited = true;
             outgoing.is_held.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -293,11 +313,10 @@ impl Forwarder {
     }
 
     async fn pause(&self, due_at: Instant, key: &Key) -> Result<(), Error> {
-        let until = Instant::now() + PAUSE;
-        if until > due_at {
+        if !has_time(due_at) {
             return Err(self.not_ready(key));
         }
-        sleep_until(until).await;
+        sleep_until(Instant::now() + PAUSE).await;
         Ok(())
     }
 
@@ -375,16 +394,42 @@ fn ready(directory: &Directory, backends: &[Arc<Backend>]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Whether a replica of these ModelDeployments may become ready.
-fn wanted(directory: &Directory, backends: &[Arc<Backend>]) -> Result<(), Error> {
-    let mut current = backends
-        .iter()
-        .filter_map(|backend| directory.of_key(&backend.key));
+/// Whether there is time for another round of tries.
+fn has_time(due_at: Instant) -> bool {
+    Instant::now() + PAUSE <= due_at
+}
+
+/// Whether the replica has no place for the request.
+fn is_full(answer: &Answer) -> bool {
+    answer.response.status() == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The ModelDeployment for whose replica the request waits, one of these.
+fn waits_for(directory: &Directory, backends: &[Arc<Backend>], outgoing: &Outgoing) -> Result<Key, Error> {
     let key = backends[0].key.clone();
-    match current.clone().next() {
-        None => Err(Error::UnknownDeployment { key }),
-        Some(_) if current.any(|backend| backend.is_wanted) => Ok(()),
-        Some(_) => Err(Error::AtZero { key }),
+    let current = || {
+        backends
+            .iter()
+            .filter_map(|backend| directory.of_key(&backend.key))
+    };
+    let of_supply = |supply: Supply| current().filter(move |backend| backend.supply == supply);
+    if let Some(requested) = of_supply(Supply::Requested).next() {
+        return Ok(requested.key.clone());
+    }
+    let Some(on_demand) = of_supply(Supply::OnDemand).next() else {
+        let is_known = current().next().is_some();
+        return Err(match is_known {
+            true => Error::AtZero { key },
+            false => Error::UnknownDeployment { key },
+        });
+    };
+    // Nobody can tell a stranger's key from a client's while there is no replica, but for the keys that one has told.
+    let mut admitted = of_supply(Supply::OnDemand).filter(|backend| backend.guests.admit(&outgoing.headers));
+    let key = on_demand.key.clone();
+    match admitted.next() {
+        None => Err(Error::UnknownKey { key }),
+        Some(_) if !outgoing.is_work() => Err(Error::NothingToStartFor { key }),
+        Some(admitted) => Ok(admitted.key.clone()),
     }
 }
 

@@ -3,8 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
+use crds::demand::{DemandStatus, HeldRequests};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{body::Budget, directory::Key, error::Error, metrics::Metrics};
@@ -17,9 +19,16 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 /// The requests that wait.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    counts: Mutex<HashMap<Key, usize>>,
+    counts: Mutex<HashMap<Key, Count>>,
     memory: Budget,
     metrics: Metrics,
+}
+
+/// The requests that wait for one ModelDeployment, at least one.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    n_requests: usize,
+    since: Instant,
 }
 
 /// A request that waits, until it is dropped.
@@ -27,7 +36,7 @@ pub(super) struct Waiting {
 pub(super) struct Held {
     of: Arc<Waiting>,
     key: Key,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Waiting {
@@ -48,20 +57,50 @@ impl Waiting {
         // A request without a body counts, too.
         let memory = self.memory.take(bytes.max(1)).ok_or(Error::NoMemory)?;
         let mut counts = self.counts.lock().expect("no holder panics");
-        let count = counts.entry(key.clone()).or_default();
-        if *count >= HELD_MAX {
+        if counts.get(key).is_some_and(|count| count.n_requests >= HELD_MAX) {
             return Err(Error::QueueFull {
                 key: key.clone(),
                 most: HELD_MAX,
             });
         }
-        *count += 1;
+        Ok(self.add(&mut counts, key, Some(memory)))
+    }
+
+    /// Lets a request wait again that has waited before: it keeps its place, whoever came meanwhile.
+    pub(super) fn hold_again(self: &Arc<Waiting>, key: &Key) -> Held {
+        let mut counts = self.counts.lock().expect("no holder panics");
+        self.add(&mut counts, key, None)
+    }
+
+    fn add(
+        self: &Arc<Waiting>,
+        counts: &mut HashMap<Key, Count>,
+        key: &Key,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Held {
+        let count = counts.entry(key.clone()).or_insert_with(|| Count {
+            n_requests: 0,
+            since: Instant::now(),
+        });
+        count.n_requests += 1;
         self.metrics.held(1);
-        Ok(Held {
+        Held {
             of: Arc::clone(self),
             key: key.clone(),
             _memory: memory,
-        })
+        }
+    }
+
+    /// What the operator is told.
+    pub(super) fn demand(&self) -> DemandStatus {
+        let counts = self.counts.lock().expect("no holder panics");
+        let held = counts.iter().map(|(key, count)| HeldRequests {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            requests: count.n_requests as u64,
+            since_milliseconds: u64::try_from(count.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+        DemandStatus { held: held.collect() }
     }
 }
 
@@ -70,8 +109,8 @@ impl Drop for Held {
         self.of.metrics.held(-1);
         let mut counts = self.of.counts.lock().expect("no holder panics");
         if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
+            count.n_requests -= 1;
+            if count.n_requests == 0 {
                 counts.remove(&self.key);
             }
         }
@@ -99,7 +138,13 @@ mod tests {
         assert!(waiting.hold(&key("n"), 10).is_ok());
         held.pop();
         assert!(waiting.hold(&key("m"), 10).is_ok());
-        drop(held);
+        let again = waiting.hold_again(&key("m"));
+        let demand = waiting.demand().held;
+        assert_eq!(
+            (demand[0].name.as_str(), demand[0].requests),
+            ("m", HELD_MAX as u64)
+        );
+        drop((held, again));
         assert!(waiting.counts.lock().unwrap().is_empty());
         assert_eq!(
             waiting.hold(&key("m"), HELD_BYTES_MAX + 1).unwrap_err(),

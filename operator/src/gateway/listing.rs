@@ -57,8 +57,8 @@ async fn of_backend(
                 Ok(Err(_)) | Err(_) => Vec::new(),
             }
         }
-        // Nobody can check a key now, so only what is open for all is listed.
-        None if !backend.has_keys => backend.names.iter().map(|name| of_name(name)).collect(),
+        // Only keys that a replica has told before can be checked now.
+        None if backend.guests.admit(headers) => backend.names.iter().map(|name| of_name(name)).collect(),
         None => Vec::new(),
     };
     let named = models.into_iter();

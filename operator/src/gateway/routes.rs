@@ -10,13 +10,14 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Request, State},
     http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use crds::demand::{self, DemandStatus};
 use futures::{Stream, StreamExt, stream};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -85,7 +86,7 @@ impl Gateway {
         Router::new().fallback(any).with_state(self.clone())
     }
 
-    /// The routes of the kubelet and Prometheus.
+    /// The routes of the kubelet, Prometheus and the operator.
     pub(super) fn control_router(&self, registry: Registry) -> Router {
         let registry = Arc::new(registry);
         let scrape =
@@ -94,6 +95,7 @@ impl Gateway {
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(scrape))
+            .route(demand::PATH, get(held))
             .with_state(self.clone())
     }
 
@@ -230,6 +232,10 @@ async fn any(State(gateway): State<Gateway>, request: Request) -> Response {
             response
         }
     }
+}
+
+async fn held(State(gateway): State<Gateway>) -> Json<DemandStatus> {
+    Json(gateway.forwarder.waiting().demand())
 }
 
 async fn ready(State(gateway): State<Gateway>) -> StatusCode {

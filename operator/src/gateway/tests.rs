@@ -31,7 +31,7 @@ use super::{
     Strategy,
     directory::{
         Directory,
-        tests::{model, slice_at},
+        tests::{model, on_demand, slice_at},
     },
     held::HELD_MAX,
     metrics::Metrics,
@@ -352,4 +352,83 @@ async fn the_list_has_what_the_key_may_use() {
     };
     assert_eq!(ids(&test.ask(list(true)).await.1), ["m"]);
     assert!(ids(&test.ask(list(false)).await.1).is_empty());
+}
+
+/// The ModelDeployment of [`directory`] whose replicas are started by requests with the key `key`.
+fn asleep(replicas: &[SocketAddr]) -> Arc<Directory> {
+    let slices: Vec<_> = replicas.iter().map(|at| slice_at(("a", "chat"), *at)).collect();
+    let model = on_demand(&model(("a", "chat"), &["m"], 0), "key");
+    Arc::new(Directory::of(&[model], &slices))
+}
+
+async fn demand(gateway: &Gateway) -> Value {
+    let request = Request::get("/internal/demand").body(Body::empty()).unwrap();
+    let router = gateway.control_router(prometheus_client::registry::Registry::default());
+    let (_, body) = text(router.oneshot(request).await.unwrap()).await;
+    serde_json::from_str(&body).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_starts_a_replica_is_reported_and_a_strangers_is_refused() {
+    let test = test(&[]);
+    test.directory.send_replace(asleep(&[]));
+    assert_eq!(demand(&test.gateway).await, json!({"held": []}));
+    let stranger = Request::post("/v1/chat/completions")
+        .header("authorization", "Bearer other")
+        .body(Body::from(r#"{"model": "m"}"#))
+        .unwrap();
+    let (status, body) = test.ask(stranger).await;
+    assert!(
+        status == 401 && body.contains("invalid_api_key") && body.contains("no ready replica"),
+        "{status} {body}"
+    );
+    for (method, path) in [("GET", "/a/chat/v1/models"), ("POST", "/v2/chat/cancel/7")] {
+        let look = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", "Bearer key");
+        let (status, body) = test.ask(look.body(Body::empty()).unwrap()).await;
+        assert!(
+            status == 503 && body.contains("scaled_to_zero"),
+            "{status} {body}"
+        );
+    }
+    assert_eq!(demand(&test.gateway).await, json!({"held": []}));
+
+    let asked = tokio::spawn(test.gateway.router().oneshot(chat()));
+    let held = loop {
+        let held = demand(&test.gateway).await["held"].clone();
+        if held != json!([]) {
+            break held;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(
+        (&held[0]["namespace"], &held[0]["name"], &held[0]["requests"]),
+        (&json!("a"), &json!("chat"), &json!(1))
+    );
+    let replica = with_status(200).await;
+    test.directory.send_replace(asleep(&[replica.address]));
+    let response = timeout(PATIENCE, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(demand(&test.gateway).await, json!({"held": []}));
+}
+
+#[tokio::test]
+async fn requests_that_waited_for_the_first_replica_wait_while_its_queue_is_full() {
+    let test = test(&[]);
+    let n_refused = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&n_refused);
+    let replica = replica(move |_, _| match counter.fetch_add(1, Ordering::SeqCst) {
+        0..3 => StatusCode::TOO_MANY_REQUESTS.into_response(),
+        _ => StatusCode::OK.into_response(),
+    })
+    .await;
+    let asked = tokio::spawn(test.gateway.router().oneshot(chat()));
+    while demand(&test.gateway).await == json!({"held": []}) {
+        tokio::task::yield_now().await;
+    }
+    test.directory.send_replace(directory(&[replica.address]));
+    let response = timeout(PATIENCE, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!((response.status(), replica.n_requests()), (StatusCode::OK, 4));
 }

@@ -100,12 +100,21 @@ pub async fn scale(
     if current == Some(replicas) {
         return Ok(());
     }
-    let namespace = object.namespace().unwrap_or_default();
+    write_replicas(context, owned, replicas).await
+}
+
+/// Writes the number of replicas of this Deployment alone.
+///
+/// # Errors
+/// When the API server refuses the write or cannot be reached.
+pub async fn write_replicas(context: &Context, live: &ObjectMeta, replicas: i32) -> Result<(), ApiError> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name) = (text(&live.namespace), text(&live.name));
     let api: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({
         "apiVersion": Deployment::API_VERSION,
         "kind": Deployment::KIND,
-        "metadata": {"name": name, "uid": owned.uid},
+        "metadata": {"name": name, "uid": live.uid},
         "spec": {"replicas": replicas},
     });
     let params = PatchParams::apply(REPLICAS_MANAGER).force();

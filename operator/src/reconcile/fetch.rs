@@ -11,9 +11,11 @@ use crds::{
     failure::{Failure, Reason},
     modeldeployment::{
         Autoscaling, CacheType, KV_CACHE_TARGET_PERCENT_DEFAULT, REPLICAS_MIN_DEFAULT,
-        SCALE_DOWN_WINDOW_SECONDS_DEFAULT, TARGET_UTILIZATION_PERCENT_DEFAULT,
+        SCALE_DOWN_WINDOW_SECONDS_DEFAULT, SCALE_TO_ZERO_AFTER_SECONDS_DEFAULT,
+        TARGET_UTILIZATION_PERCENT_DEFAULT,
     },
     startup::StartupStatus,
+    wake::Known,
 };
 use futures::future::try_join_all;
 use k8s_openapi::{
@@ -40,7 +42,7 @@ use super::{
 use crate::{
     autoscaler::{
         Autoscaled, Fleet,
-        decision::{Policy, Room},
+        decision::{LastReplica, Policy, Room},
     },
     context::Context,
     names::{CONTROL_PORT, Names, SERVICE_PORT, check_selector, pod_selector},
@@ -271,7 +273,7 @@ fn autoscaled(context: &Context, object: &ModelDeployment, observed: &Observed) 
         context.autoscaler.forget(&reference);
         return None;
     };
-    let policy = policy(autoscaling);
+    let policy = policy(context, object, autoscaling);
     let live: Option<Deployment> = observed.live.typed(&Names::of(&object.name_any()).main);
     let replicas = live.and_then(|live| live.spec?.replicas);
     let pods = pods::replicas(&observed.pods);
@@ -282,18 +284,26 @@ fn autoscaled(context: &Context, object: &ModelDeployment, observed: &Observed) 
         ready: ready.filter_map(|replica| replica.ip).collect(),
         port: CONTROL_PORT,
         room: room(&pods, Timestamp::now()),
+        salt: salt(object, autoscaling),
     };
     Some(context.autoscaler.follow(&reference, fleet))
 }
 
-fn policy(autoscaling: &Autoscaling) -> Policy {
+fn policy(context: &Context, object: &ModelDeployment, autoscaling: &Autoscaling) -> Policy {
     let share = |percent: Option<i32>, default: i32| f64::from(percent.unwrap_or(default)) / 100.0;
     let window_s = autoscaling
         .scale_down_window_seconds
         .unwrap_or(SCALE_DOWN_WINDOW_SECONDS_DEFAULT);
-    let replicas_min = autoscaling.min_replicas.unwrap_or(REPLICAS_MIN_DEFAULT);
+    // A new ModelDeployment begins with one replica, which shows that the spec works.
+    let replicas_min = autoscaling.min_replicas.unwrap_or(REPLICAS_MIN_DEFAULT).max(1);
+    let settings = object.spec.settings();
+    let n_places = settings
+        .engine
+        .max_num_seqs()
+        .min(settings.serving.max_concurrency());
     Policy {
         replicas_min,
+        last: last_replica(context, object, autoscaling),
         replicas_max: autoscaling.max_replicas.max(replicas_min),
         utilization: share(
             autoscaling.target_utilization_percent,
@@ -304,6 +314,37 @@ fn policy(autoscaling: &Autoscaling) -> Policy {
             KV_CACHE_TARGET_PERCENT_DEFAULT,
         ),
         down_window_s: f64::from(window_s),
+        n_places: f64::from(n_places),
+    }
+}
+
+/// The salt of the keys, if the gateway must know them.
+fn salt(object: &ModelDeployment, autoscaling: &Autoscaling) -> Option<String> {
+    let may_be_none = autoscaling.min_replicas == Some(0);
+    let has_keys = object.wake_keys() != Known::Everybody;
+    object.uid().filter(|_| may_be_none && has_keys)
+}
+
+fn last_replica(context: &Context, object: &ModelDeployment, autoscaling: &Autoscaling) -> LastReplica {
+    if autoscaling.min_replicas != Some(0) {
+        return LastReplica::Requested;
+    }
+    if context.installation.gateway_service.is_none() {
+        return LastReplica::NoGateway;
+    }
+    if object.wake_keys() == Known::Nobody {
+        return LastReplica::NoKeys;
+    }
+    let after = autoscaling
+        .scale_to_zero_after_seconds
+        .unwrap_or(SCALE_TO_ZERO_AFTER_SECONDS_DEFAULT);
+    let cold_start = object
+        .status
+        .as_ref()
+        .and_then(|status| status.cold_start.as_ref());
+    LastReplica::EndsIdle {
+        after_s: f64::from(after),
+        start_s: cold_start.map_or(0.0, |start| start.p50.unwrap_or(start.last).total_seconds as f64),
     }
 }
 

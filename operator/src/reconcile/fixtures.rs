@@ -28,6 +28,7 @@ pub(crate) fn installation() -> Installation {
         namespace: Some("slipway-system".into()),
         network: Network::default(),
         watch_namespaces: Vec::new(),
+        gateway_service: Some("slipway-gateway".into()),
     }
 }
 

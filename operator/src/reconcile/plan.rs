@@ -30,6 +30,8 @@ pub struct Plan {
     pub replicas: i32,
     /// The autoscaler's decision, if the number is its.
     pub autoscaled: Option<Autoscaled>,
+    /// Whether the autoscaler may end all replicas.
+    pub may_be_at_zero: bool,
     /// The image that serves.
     pub image: Image,
     /// Where the model comes from.

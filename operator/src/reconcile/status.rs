@@ -13,6 +13,7 @@ mod transfer;
 
 use crds::{
     ModelDeployment, ModelDeploymentStatus,
+    keys::WakeKeys,
     modeldeployment::{AutoscalingStatus, ModelStatus, ScalingStatus, TransferStatus},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -26,7 +27,7 @@ use self::{
 use crate::{
     names,
     pods::{self, Stage},
-    reconcile::observed::Observed,
+    reconcile::{observed::Observed, plan::Plan},
 };
 
 pub use self::{
@@ -142,11 +143,23 @@ fn write_plan(status: &mut ModelDeploymentStatus, rollout: &Rollout<'_>) {
     };
     status.model_name = Some(plan.served_name.clone());
     status.runtime_image = Some(plan.image.reference.clone());
+    status.wake_keys = wake_keys(plan, status.wake_keys.take());
     status.settings = (plan.settings != Default::default()).then(|| plan.settings.clone());
-    let mut newest_first = rollout.current.iter().rev();
-    let started = newest_first.find_map(|replica| cold_start::cold_start(replica, plan.startup_timeout()));
-    if started.is_some() {
-        status.cold_start = started;
+    let known = status.cold_start.take();
+    status.cold_start = cold_start::cold_start(&rollout.current, plan.startup_timeout(), known);
+}
+
+/// The keys that may start a replica: as a replica told them, or as they were known before.
+fn wake_keys(plan: &Plan, known: Option<WakeKeys>) -> Option<WakeKeys> {
+    let secret = plan.api_keys.as_ref().filter(|_| plan.may_be_at_zero)?;
+    let told = WakeKeys {
+        secret: secret.name.clone(),
+        key: secret.key.clone(),
+        hashes: plan.autoscaled.as_ref()?.key_hashes.clone(),
+    };
+    match told.hashes.is_empty() {
+        false => Some(told),
+        true => known.filter(|known| (&known.secret, &known.key) == (&told.secret, &told.key)),
     }
 }
 

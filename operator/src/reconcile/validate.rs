@@ -8,11 +8,12 @@ use crds::{
     ModelDeployment, ModelDeploymentSpec,
     failure::{Failure, Reason},
     modeldeployment::{
-        API_KEYS_KEY_DEFAULT, AccessMode, AssignedBy, CA_BUNDLE_KEY_DEFAULT, Cache, CacheType,
-        GPU_RESOURCE_DEFAULT, HuggingFace, NetworkPolicyMode, PodMetadata, REPLICAS_DEFAULT,
-        REPLICAS_MIN_DEFAULT, STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
+        AccessMode, AssignedBy, CA_BUNDLE_KEY_DEFAULT, Cache, CacheType, GPU_RESOURCE_DEFAULT, HuggingFace,
+        NetworkPolicyMode, PodMetadata, REPLICAS_DEFAULT, REPLICAS_MIN_DEFAULT,
+        STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
     settings::{FOREIGN, Layer, ProcessSettings, SettingError, Settings, Variable, variable},
+    wake::Known,
 };
 use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt, api::ObjectMeta};
@@ -70,6 +71,7 @@ pub fn plan(
         owner: owner(object),
         replicas,
         autoscaled: observed.autoscaled.clone().filter(|_| spec.autoscaling.is_some()),
+        may_be_at_zero: may_be_at_zero(spec),
         image: image(object, observed, installation),
         config: config(
             settings,
@@ -84,6 +86,7 @@ pub fn plan(
             .chain(kept_claim(object, &source, observed))
             .chain(unused_cache(spec, &source))
             .chain(unused_replicas(spec))
+            .chain(kept_replica(object, installation))
             .collect(),
         source,
         model_dir,
@@ -118,7 +121,29 @@ fn replicas(spec: &ModelDeploymentSpec, observed: &Observed) -> i32 {
         .as_ref()
         .map(|autoscaled| autoscaled.decision.replicas);
     let replicas_max = autoscaling.max_replicas.max(replicas_min);
-    decided.unwrap_or(replicas_min).clamp(replicas_min, replicas_max)
+    let first = replicas_min.max(1);
+    decided.unwrap_or(first).clamp(replicas_min, replicas_max)
+}
+
+fn may_be_at_zero(spec: &ModelDeploymentSpec) -> bool {
+    let autoscaling = spec.autoscaling.as_ref();
+    autoscaling.is_some_and(|autoscaling| autoscaling.min_replicas == Some(0))
+}
+
+/// A note on a replica that the spec does not request and that stays all the same.
+fn kept_replica(object: &ModelDeployment, installation: &Installation) -> Option<String> {
+    let why = match object.spec.autoscaling.as_ref()?.min_replicas {
+        Some(0) if installation.gateway_service.is_none() => {
+            "there is no gateway that could start the first one for a request; install the chart with gateway.enabled"
+        }
+        Some(0) if object.wake_keys() == Known::Nobody => {
+            "no replica of this version's image has told the gateway the API keys that may start the first one"
+        }
+        Some(_) | None => return None,
+    };
+    Some(format!(
+        "one replica stays although spec.autoscaling.minReplicas is 0, because {why}"
+    ))
 }
 
 /// A note on a number of replicas beside autoscaling. The schema's default cannot be told from a written 1.
@@ -135,7 +160,7 @@ fn api_keys(spec: &ModelDeploymentSpec) -> Option<SecretKey> {
     let secret = spec.auth.as_ref()?.api_keys_secret_ref.as_ref()?;
     Some(SecretKey {
         name: secret.name.clone(),
-        key: secret.key.clone().unwrap_or_else(|| API_KEYS_KEY_DEFAULT.into()),
+        key: secret.key().into(),
     })
 }
 

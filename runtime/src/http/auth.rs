@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use crds::failure::chain;
+use crds::{failure::chain, keys};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::config::{ApiKeysFile, ConfigError};
@@ -48,6 +48,17 @@ impl ApiKeys {
             any.fold(Choice::from(0), |any, one| any | one).into()
         };
         presented(headers).map(blake3::hash).find(fits)
+    }
+
+    /// The valid keys for those who recognise them without knowing them.
+    pub fn salted(&self, salt: &str) -> Vec<String> {
+        let valid = self.valid();
+        let mut hashes: Vec<String> = valid
+            .iter()
+            .map(|key| keys::of_digest(salt, key.as_bytes()))
+            .collect();
+        hashes.sort();
+        hashes
     }
 
     fn valid(&self) -> Arc<[blake3::Hash]> {
@@ -99,17 +110,9 @@ fn hashes(keys: &[String]) -> Arc<[blake3::Hash]> {
 
 /// The keys of a request: as OpenAI's clients send them, as RunPod's do, without a scheme, or as Anthropic's do.
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let bytes = |name| {
-        headers
-            .get(name)
-            .map(|value: &HeaderValue| value.as_bytes().trim_ascii())
-    };
-    let authorization =
-        bytes(header::AUTHORIZATION).map(|value| match value.split_at_checked("bearer ".len()) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
-            _ => value,
-        });
-    let anthropic = bytes(HeaderName::from_static("x-api-key"));
+    let bytes = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let authorization = bytes(header::AUTHORIZATION).map(keys::of_authorization);
+    let anthropic = bytes(HeaderName::from_static(keys::ANTHROPIC_HEADER)).map(<[u8]>::trim_ascii);
     authorization.into_iter().chain(anthropic)
 }
 
@@ -176,6 +179,15 @@ mod tests {
         assert!(problem.contains("no keys"), "{problem}");
         assert_eq!(keys.renew(broken(), Some(problem.clone())), Some(problem));
         assert!(admits("new") && !admits("old"));
+    }
+
+    #[test]
+    fn salted_keys_are_recognised_by_their_hash() {
+        let keys = ApiKeys::new(&["first".to_owned(), "second".to_owned()]);
+        let mut expected = [b"first".as_slice(), b"second"].map(|key| crds::keys::hash("salt", key));
+        expected.sort();
+        assert_eq!(keys.salted("salt"), expected);
+        assert!(ApiKeys::new(&[]).salted("salt").is_empty());
     }
 
     #[test]

@@ -78,6 +78,7 @@ const ROUTES: &[&Route] = &[
     &observation::SERVER_LOAD,
     &observation::METRICS,
     &observation::LOAD,
+    &observation::KEYS,
     &documentation::OPENAPI,
     &documentation::PAGE,
 ];

@@ -3,6 +3,8 @@
 //! Fluid: numbers of requests are real, a step is a second. A request takes the service time once it runs; replicas start
 //! for two minutes; a queue may have a bound. Seeded noise makes arrivals irregular.
 
+mod zero;
+
 use super::*;
 
 /// Places of a replica, seconds of service, seconds of a start.
@@ -14,10 +16,12 @@ const REPLICAS_MAX: i32 = 64;
 
 const POLICY: Policy = Policy {
     replicas_min: 2,
+    last: LastReplica::Requested,
     replicas_max: REPLICAS_MAX,
     utilization: 0.7,
     kv_usage: 0.8,
     down_window_s: 300.0,
+    n_places: N_PLACES,
 };
 
 /// Requests arrive at 3/s, and at 20/s from [`STEP_AT_S`] on: 8 replicas can just serve that, 11 at 70 %.

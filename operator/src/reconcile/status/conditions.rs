@@ -256,6 +256,15 @@ fn autoscaling_active(rollout: &Rollout<'_>) -> Option<ConditionState> {
         Activity::Active => {
             ConditionState::yes(reason::LOAD_READ, "the load of the replicas decides their number")
         }
+        Activity::AtZero => ConditionState::yes(
+            reason::WAITING_FOR_REQUESTS,
+            "no replica runs; gateways report a request that waits for one",
+        ),
+        Activity::NoGateway => ConditionState::no(
+            reason::NO_ANSWER,
+            "no gateway answers at port 8001, so no request can start a replica. Remedy: look at the pods of the gateway, and let \
+             the operator reach them",
+        ),
         Activity::NoReadyReplica => ConditionState::no(
             reason::NO_READY_REPLICA,
             "no replica is ready, so their number stays as it is",
@@ -283,7 +292,12 @@ fn ready(rollout: &Rollout<'_>) -> ConditionState {
     }
     match rollout.desired {
         0 if rollout.is_at_zero() => {
-            ConditionState::yes(reason::SCALED_TO_ZERO, "spec.replicas is 0, and no replica runs")
+            let message = format!(
+                "{}, and no replica runs{}",
+                why_zero(rollout),
+                what_wakes(rollout)
+            );
+            ConditionState::yes(reason::SCALED_TO_ZERO, message)
         }
         0 => ConditionState::no(reason::SCALING, "pods are being removed"),
         _ => unfinished(rollout),
@@ -292,8 +306,23 @@ fn ready(rollout: &Rollout<'_>) -> ConditionState {
 
 /// The state of a ModelDeployment that is scaled to zero.
 fn at_zero(rollout: &Rollout<'_>) -> Option<ConditionState> {
-    let state = || ConditionState::no(reason::SCALED_TO_ZERO, "spec.replicas is 0");
+    let message = || format!("{}{}", why_zero(rollout), what_wakes(rollout));
+    let state = || ConditionState::no(reason::SCALED_TO_ZERO, message());
     (rollout.desired == 0).then(state)
+}
+
+fn why_zero(rollout: &Rollout<'_>) -> &'static str {
+    match rollout.is_autoscaled() {
+        true => "no request came for the time of spec.autoscaling.scaleToZeroAfterSeconds",
+        false => "spec.replicas is 0",
+    }
+}
+
+fn what_wakes(rollout: &Rollout<'_>) -> &'static str {
+    match rollout.is_autoscaled() {
+        true => "; a request at the gateway starts one",
+        false => "",
+    }
 }
 
 /// `waiting`, unless no replica is desired or this part of the start failed.

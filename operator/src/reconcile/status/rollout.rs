@@ -188,6 +188,14 @@ impl<'a> Rollout<'a> {
         self.desired == 0 && self.stopped.is_none() && self.alive.is_empty()
     }
 
+    /// Whether the autoscaler decides on the number of replicas.
+    pub(super) fn is_autoscaled(&self) -> bool {
+        match self.outcome {
+            Outcome::Applied { plan, .. } | Outcome::Failed { plan, .. } => plan.autoscaled.is_some(),
+            Outcome::Refused(_) => false,
+        }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         let available = self.n_ready() > 0 && self.routed;
         match self.is_stalled() {

@@ -211,11 +211,11 @@ fn a_ready_replica_makes_everything_true() {
         Some("slipway.dev/model-deployment=chat")
     );
     assert_eq!(ready.observed_generation, Some(3));
-    let cold = ready.cold_start.unwrap();
+    let cold = ready.cold_start.unwrap().last;
     assert_eq!(
         (
             cold.scheduled_seconds,
-            cold.download_seconds,
+            cold.image_seconds + cold.download_seconds,
             cold.load_seconds,
             cold.total_seconds
         ),
@@ -1021,6 +1021,7 @@ fn a_change_by_the_autoscaler_is_in_the_history_and_an_event() {
             trace: "2.00 requests/s".into(),
         },
         activity,
+        key_hashes: Vec::new(),
     };
     world.observed.autoscaled = Some(autoscaled(1, Activity::NoAnswer));
     let first = world.status();
@@ -1047,4 +1048,77 @@ fn a_change_by_the_autoscaler_is_in_the_history_and_an_event() {
     let settled = world.status();
     assert_eq!(new_scaling(world.object.status.as_ref(), &settled), None);
     assert_eq!(active(&settled), ("True".into(), "LoadRead".into()));
+}
+
+#[test]
+fn at_zero_by_itself_the_status_says_what_starts_a_replica_and_keeps_the_keys_that_may() {
+    let object = object(
+        "{model: {huggingFace: {repo: a/b}}, autoscaling: {minReplicas: 0, maxReplicas: 4}, \
+         auth: {apiKeysSecretRef: {name: keys}}}",
+    );
+    let hash = hash_of(&object);
+    let mut world = World::new(object, vec![ready_pod("chat-1", &hash)]);
+    let autoscaled = |replicas, activity, key_hashes: &[&str]| {
+        Some(Autoscaled {
+            decision: Decision {
+                replicas,
+                cause: Cause::Idle,
+                trace: "no request for 900 s".into(),
+            },
+            activity,
+            key_hashes: key_hashes.iter().map(ToString::to_string).collect(),
+        })
+    };
+    world.observed.autoscaled = autoscaled(1, Activity::Active, &["h"]);
+    let serving = world.status();
+    let told = serving.wake_keys.clone().unwrap();
+    assert_eq!(
+        (told.secret.as_str(), told.key.as_str(), told.hashes),
+        ("keys", "OPENAI_API_KEYS", vec!["h".to_owned()])
+    );
+
+    world.object.status = Some(serving);
+    world.observed.pods.clear();
+    world.deployment_status = settled(0);
+    world.observed.autoscaled = autoscaled(0, Activity::AtZero, &[]);
+    let status = world.status();
+    assert_eq!(
+        line(&status),
+        "Accepted+Accepted ModelReady-ScaledToZero Scheduled-ScaledToZero EngineReady-ScaledToZero \
+         Available-ScaledToZero Progressing-Stable AutoscalingActive+WaitingForRequests Ready+ScaledToZero"
+    );
+    let ready = condition(&status, ConditionType::Ready);
+    assert!(
+        ready.message.ends_with("a request at the gateway starts one"),
+        "{}",
+        ready.message
+    );
+    assert_eq!(
+        (status.phase, status.summary.as_deref()),
+        (Some(Phase::ScaledToZero), Some("0/0"))
+    );
+    assert_eq!(status.wake_keys.as_ref().unwrap().hashes, ["h"]);
+    let scaling = new_scaling(world.object.status.as_ref(), &status).unwrap();
+    assert_eq!(
+        (scaling.from, scaling.to, scaling.reason.as_str()),
+        (1, 0, "Idle")
+    );
+
+    world.observed.autoscaled = autoscaled(0, Activity::NoGateway, &[]);
+    let deaf = world.status();
+    assert_eq!(
+        condition(&deaf, ConditionType::AutoscalingActive).reason,
+        "NoAnswer"
+    );
+    world
+        .object
+        .spec
+        .auth
+        .as_mut()
+        .unwrap()
+        .api_keys_secret_ref
+        .as_mut()
+        .unwrap()
+        .name = "other".into();
+    assert_eq!(world.status().wake_keys, None, "keys of another Secret");
 }

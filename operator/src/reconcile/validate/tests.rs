@@ -356,6 +356,7 @@ fn the_autoscaler_decides_within_the_limits_and_replicas_beside_it_are_noted() {
                 trace: String::new(),
             },
             activity: Activity::Active,
+            key_hashes: Vec::new(),
         });
         let observed = Observed {
             autoscaled,
@@ -367,4 +368,25 @@ fn the_autoscaler_decides_within_the_limits_and_replicas_beside_it_are_noted() {
         assert_eq!(with(decided).replicas, replicas);
     }
     assert!(with(None).notes[0].starts_with("spec.replicas has no effect"));
+}
+
+#[test]
+fn a_last_replica_that_stays_against_the_spec_is_noted() {
+    let spec = "model: {huggingFace: {repo: a/b}}, autoscaling: {minReplicas: 0, maxReplicas: 5}";
+    let with_keys = format!("{{{spec}, auth: {{apiKeysSecretRef: {{name: keys}}}}}}");
+    let notes = |spec: &str, installation: &Installation| {
+        let plan = plan(&object(spec), &Observed::default(), installation).unwrap();
+        assert_eq!(plan.replicas, 1, "a new one starts once");
+        plan.notes
+    };
+    let with_gateway = installation();
+    assert_eq!(notes(&format!("{{{spec}}}"), &with_gateway), Vec::<String>::new());
+    let told = &notes(&with_keys, &with_gateway)[0];
+    assert!(told.contains("API keys"), "{told}");
+    let without_gateway = Installation {
+        gateway_service: None,
+        ..installation()
+    };
+    let told = &notes(&with_keys, &without_gateway)[0];
+    assert!(told.contains("gateway.enabled"), "{told}");
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use crds::load::LoadStatus;
+use crds::{keys::KeyHashes, load::LoadStatus};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::error::ApiError;
@@ -69,6 +70,22 @@ pub(super) const LOAD: Route = Route {
     dialect: Dialect::Openai,
 };
 
+/// The salted hashes of the API keys. It is at a control port only.
+pub(super) const KEYS: Route = Route {
+    doc: RouteDoc {
+        path: crds::keys::PATH,
+        methods: &["get"],
+        summary: "Salted hashes of the API keys, for the operator; only with CONTROL_PORT",
+        access: Access::Control,
+        operation: None,
+    },
+    handler: || get(keys),
+    dialect: Dialect::Openai,
+};
+
+/// Longest salt, in bytes.
+const SALT_BYTES_MAX: usize = 128;
+
 /// Media type of the text format that the metrics are written in.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -99,6 +116,28 @@ pub(super) async fn load(State(app): State<Arc<App>>) -> Json<LoadStatus> {
         service_time_seconds: app.metrics.service_seconds(),
         draining: app.is_draining(),
     })
+}
+
+/// Whoever asks gets the salt of their choice.
+#[derive(Debug, Deserialize)]
+pub(super) struct Salt {
+    #[serde(default)]
+    salt: String,
+}
+
+/// The hashes of the keys that are valid now.
+pub(super) async fn keys(
+    State(app): State<Arc<App>>,
+    Query(Salt { salt }): Query<Salt>,
+) -> Result<Json<KeyHashes>, ApiError> {
+    let is_salt = (1..=SALT_BYTES_MAX).contains(&salt.len());
+    if app.config.control_port.is_none() || !is_salt {
+        return Err(ApiError::UnknownRoute {
+            path: crds::keys::PATH.into(),
+        });
+    }
+    let hashes = app.api_keys.salted(&salt);
+    Ok(Json(KeyHashes { hashes }))
 }
 
 /// vLLM's `/load`: requests that run or wait.
