@@ -20,7 +20,6 @@ SIZE_MAX = 64 << 20
 # What cargo builds, and the names of the programs.
 PROGRAMS = (
     (["build", "--workspace", "--bin", "slipway-runtime"], "slipway-runtime"),
-    (["build", "--workspace", "--example", "decode_speed"], "decode_speed"),
     (["build", "--workspace", "--example", "cuda_table"], "cuda_table"),
     (["test", "--workspace", "--test", "oracle_cuda", "--no-run"], "oracle_cuda"),
     (["test", "-p", "kernels", "--lib", "--no-run"], "kernels"),

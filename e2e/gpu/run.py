@@ -33,6 +33,7 @@ CONFIGS = {
     },
 }  # fmt: skip
 SANITIZER = "compute-sanitizer"
+BENCH = [BIN / "slipway-runtime", "bench", "--device", "cuda"]
 # Name, seconds and command of the steps of each block.
 BLOCKS = {
     "1": [
@@ -43,16 +44,16 @@ BLOCKS = {
     ],
     "2": [
         ("fixtures", 240, [BIN / "oracle_cuda", "--test-threads=1"]),
-        ("decode 8B", 150, [BIN / "decode_speed", HERE / "llama-8b", "3", "cuda"]),
-        ("decode 1B", 90, [BIN / "decode_speed", HERE / "llama-1b", "3", "cuda"]),
+        ("decode 8B", 150, [*BENCH, HERE / "llama-8b", "--json", HERE / "llama-8b.json"]),
+        ("decode 1B", 90, [*BENCH, HERE / "llama-1b", "--json", HERE / "llama-1b.json"]),
     ],
     "3": [
         (tool, 140, [SANITIZER, "--tool", tool, "--error-exitcode", "9", BIN / "kernels", "cuda", "--test-threads=1"])
         for tool in ("memcheck", "racecheck", "initcheck", "synccheck")
     ],
     "4": [
-        ("profile 8B", 280, ["nsys", "profile", "--stats=true", "-o", HERE / "decode", BIN / "decode_speed", HERE / "llama-8b", "1", "cuda"]),
-        ("slowest kernels", 280, ["ncu", "--clock-control", "none", "--launch-count", "40", "--csv", BIN / "decode_speed", HERE / "llama-1b", "1", "cuda"]),
+        ("profile 8B", 280, ["nsys", "profile", "--stats=true", "-o", HERE / "decode", *BENCH, HERE / "llama-8b", "--streams", "0"]),
+        ("slowest kernels", 280, ["ncu", "--clock-control", "none", "--launch-count", "40", "--csv", *BENCH, HERE / "llama-1b", "--streams", "0"]),
     ],
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use crds::settings::{SETTINGS, Setting};
 
+use crate::bench::{BenchArguments, BenchOptions, SETTINGS_WITHOUT_EFFECT};
 use crate::config::ServeArguments;
 use crate::fetch::FetchArgs;
 use crate::inspect::InspectArguments;
@@ -21,6 +22,8 @@ pub enum Action {
     Fetch(Box<FetchArgs>),
     /// Print what a model is, needs and costs.
     Inspect(InspectArguments),
+    /// Measure a model on this machine.
+    Bench(Box<BenchArguments>),
     /// Print the OpenAPI document.
     OpenApi,
     /// Print the reference of all parameters.
@@ -78,6 +81,7 @@ pub fn command() -> Command {
         .subcommand(serve_command())
         .subcommand(fetch)
         .subcommand(inspect)
+        .subcommand(bench_command())
         .subcommand(Command::new("openapi").about("Print the OpenAPI document"))
         .subcommand(Command::new("parameters").about("Print the reference of all parameters, in Markdown"))
 }
@@ -107,6 +111,21 @@ fn serve_command() -> Command {
             .arg(file("from").help("File with a ModelDeployment, in YAML")),
         |command, setting| command.arg(argument(setting)),
     )
+}
+
+fn bench_command() -> Command {
+    let command = Command::new("bench")
+        .about("Measure how fast a model computes on this machine, and how near to what the machine can do");
+    measured_settings().fold(BenchOptions::augment_args(command), |command, setting| {
+        command.arg(argument(setting))
+    })
+}
+
+/// The settings that change what `bench` measures.
+fn measured_settings() -> impl Iterator<Item = &'static Setting> {
+    let is_measured =
+        |setting: &&Setting| setting.group == "engine" && !SETTINGS_WITHOUT_EFFECT.contains(&setting.field);
+    SETTINGS.iter().filter(is_measured)
 }
 
 const POSITIONAL_MODEL: &str = "positional-model";
@@ -154,6 +173,10 @@ fn action(matches: ArgMatches) -> Action {
         Some(("inspect", inspect)) => {
             Action::Inspect(InspectArguments::from_arg_matches(inspect).unwrap_or_else(|error| error.exit()))
         }
+        Some(("bench", bench)) => Action::Bench(Box::new(BenchArguments {
+            options: BenchOptions::from_arg_matches(bench).unwrap_or_else(|error| error.exit()),
+            flags: flags_of(bench, measured_settings()),
+        })),
         Some(("openapi", _)) => Action::OpenApi,
         Some(("parameters", _)) => Action::Parameters,
         _ => unreachable!("clap requires one of the subcommands"),
@@ -161,20 +184,25 @@ fn action(matches: ArgMatches) -> Action {
 }
 
 fn serve_arguments(matches: &ArgMatches) -> ServeArguments {
-    let text = |name: &str| {
-        let texts: Vec<&str> = matches.get_many::<String>(name)?.map(String::as_str).collect();
-        Some(texts.join(","))
-    };
-    let mut flags: Vec<(String, String)> = SETTINGS
-        .iter()
-        .filter_map(|setting| text(&setting.flag()).map(|text| (setting.flag(), text)))
-        .collect();
-    flags.extend(text(POSITIONAL_MODEL).map(|model| ("model".to_string(), model)));
+    let mut flags = flags_of(matches, SETTINGS.iter());
+    flags.extend(text_of(matches, POSITIONAL_MODEL).map(|model| ("model".to_string(), model)));
     ServeArguments {
         flags,
         config: matches.get_one("config").cloned(),
         from: matches.get_one("from").cloned(),
     }
+}
+
+/// The settings that are given as flags.
+fn flags_of(matches: &ArgMatches, settings: impl Iterator<Item = &'static Setting>) -> Vec<(String, String)> {
+    settings
+        .filter_map(|setting| text_of(matches, &setting.flag()).map(|text| (setting.flag(), text)))
+        .collect()
+}
+
+fn text_of(matches: &ArgMatches, name: &str) -> Option<String> {
+    let texts: Vec<&str> = matches.get_many::<String>(name)?.map(String::as_str).collect();
+    Some(texts.join(","))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod batch;
+pub mod bench;
 pub mod chat_template;
 pub mod cli;
 pub mod client;

@@ -10,7 +10,7 @@ use runtime::api::openapi;
 use runtime::cli::{self, Action};
 use runtime::config::{self, Environment, ServeArguments};
 use runtime::http::routes;
-use runtime::{fetch, inspect, server, serving};
+use runtime::{bench, fetch, inspect, server, serving};
 
 /// The C library's allocator took a third of a request's time.
 #[global_allocator]
@@ -46,6 +46,11 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             }
             print!("{}", inspect::text(&arguments));
             Ok(())
+        }
+        Action::Bench(arguments) => {
+            log(LogLevel::Warn, LogFormat::Text);
+            let measured = bench::run(&arguments, environment).await;
+            measured.map_err(|error| error.failure())
         }
         Action::OpenApi => {
             println!("{:#}", openapi::document(&routes::docs()));

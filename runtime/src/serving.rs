@@ -20,7 +20,7 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
-pub use loading::{check, check_configuration, load};
+pub use loading::{check, check_configuration, load, load_options, start_engine};
 
 /// A loaded model and what is needed to use it.
 #[derive(Debug)]

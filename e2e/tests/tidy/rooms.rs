@@ -17,7 +17,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
         "runtime/src",
         &[
             ("server", "config engine http listen serving startup telemetry"),
-            ("cli", "config fetch inspect"),
+            ("cli", "bench config fetch inspect"),
+            ("bench", "batch config engine model serving"),
             (
                 "fuzzing",
                 "api chat_template config grammar model parsers preparation tokenizer",
@@ -163,6 +164,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("rows", "columns cuda error"),
             ("route", "cuda error"),
             ("rope", "cpu error heads"),
+            ("probe", "cpu error"),
             ("norm", "cpu cuda error heads"),
             ("mapped_file", ""),
             ("heads", "error"),

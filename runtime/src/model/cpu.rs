@@ -7,6 +7,8 @@ mod arena;
 mod cache;
 mod ops;
 
+use std::time::Duration;
+
 use kernels::{AttentionTiles, CpuContext, KernelError, Routing, embed};
 
 use super::checkpoint::Weights;
@@ -76,6 +78,11 @@ impl Cpu {
         })
     }
 
+    /// The program.
+    pub(super) fn program(&self) -> &Program {
+        &self.program
+    }
+
     /// The weights.
     pub(super) fn weights(&self) -> &Weights {
         &self.weights
@@ -112,11 +119,17 @@ impl Cpu {
     }
 
     /// Executes the program for a checked batch of at least one row. `output` becomes one row for each token of
-    /// [`Batch::logits_at`] or each sequence of [`Batch::pooled_rows`].
+    /// [`Batch::logits_at`] or each sequence of [`Batch::pooled_rows`]. The time of each op of the program is added to
+    /// `times`, where they are wanted.
     ///
     /// # Errors
     /// There is no memory for a step of this size, or an op refuses its operands.
-    pub(super) fn execute(&mut self, batch: &Batch, output: &mut Vec<f32>) -> Result<(), StepError> {
+    pub(super) fn execute(
+        &mut self,
+        batch: &Batch,
+        output: &mut Vec<f32>,
+        times: Option<&mut [Duration]>,
+    ) -> Result<(), StepError> {
         let n_outputs = batch.logits_at.len() + batch.pooled_rows.len();
         output.resize(n_outputs * self.program.buffer(self.program.output).width, 0.0);
         let (n_groups, block_size) = (self.cache.groups().len(), self.cache.block_size());
@@ -135,6 +148,7 @@ impl Cpu {
             routing: &mut self.routing,
             tiles: &mut self.tiles,
             unit_scales: &self.unit_scales,
+            times,
         };
         Ok(self.context.enter(|| execution.run())?)
     }

@@ -133,6 +133,11 @@ impl Cuda {
         })
     }
 
+    /// The program.
+    pub(super) fn program(&self) -> &Program {
+        &self.program
+    }
+
     /// Makes room for steps within `bounds`.
     ///
     /// # Errors

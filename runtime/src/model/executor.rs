@@ -110,6 +110,27 @@ impl Executor {
         }
     }
 
+    /// The program that it executes.
+    pub(super) fn program(&self) -> &Program {
+        match self {
+            Executor::Cpu(cpu) => cpu.program(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.program(),
+        }
+    }
+
+    /// Bytes of each matrix, by number.
+    pub(super) fn matrix_bytes(&self) -> Vec<u64> {
+        match self {
+            Executor::Cpu(cpu) => {
+                let matrices = cpu.weights().matrices.iter();
+                matrices.map(|linear| linear.weight.size_bytes() as u64).collect()
+            }
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.weights().matrix_bytes(),
+        }
+    }
+
     /// How the numbers of a matrix are stored.
     pub(super) fn dtype(&self, id: MatrixId) -> DType {
         match self {

@@ -2,8 +2,11 @@
 //!
 //! Joins what the other files make: a description, its program, the weights, and the executor.
 
+mod profile;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check::{Limits, check_batch, inconsistent};
 use super::checkpoint::LoadProgress;
@@ -218,6 +221,15 @@ impl Model {
     /// # Errors
     /// A batch that contradicts itself or the cache (see [`StepError::Batch`]); nothing was computed then.
     pub fn compute(&mut self, batch: &Batch, output: &mut StepOutput) -> Result<(), StepError> {
+        self.step(batch, output, None)
+    }
+
+    fn step(
+        &mut self,
+        batch: &Batch,
+        output: &mut StepOutput,
+        times: Option<&mut [Duration]>,
+    ) -> Result<(), StepError> {
         self.check_batch(batch)?;
         match &mut self.executor {
             Executor::Cpu(cpu) => {
@@ -230,10 +242,10 @@ impl Model {
                 }
                 if self.pooling.is_none() {
                     output.pooled.clear();
-                    return cpu.execute(batch, &mut output.logits.values);
+                    return cpu.execute(batch, &mut output.logits.values, times);
                 }
                 output.logits.values.clear();
-                cpu.execute(batch, &mut self.pooled)?;
+                cpu.execute(batch, &mut self.pooled, times)?;
             }
             #[cfg(feature = "cuda")]
             Executor::Cuda(cuda) => {

@@ -12,7 +12,7 @@ use super::error::ModelError;
 use super::kv_layout::KvLayout;
 use super::loaded::describe;
 use super::pooling::Pooling;
-use super::program::{Cost, Op, Program, StepShape, lower};
+use super::program::{Cost, OpCost, Program, StepShape, lower};
 use super::spec::{Layout, Matrix, MatrixId, Task, WeightList};
 use super::unread;
 use crate::batch::KvGroup;
@@ -57,17 +57,6 @@ pub enum ModelKind {
     Embed,
     /// How well two texts go together.
     Score,
-}
-
-/// What some equal ops of a program cost together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpCost {
-    /// What they compute.
-    pub op: String,
-    /// How many there are.
-    pub n: usize,
-    /// What they cost together.
-    pub cost: Cost,
 }
 
 impl Outline {
@@ -127,23 +116,7 @@ impl Outline {
 
     /// What a step costs: one entry for all ops of the same kind and shape, in the order of their first one.
     pub fn costs(&self, step: StepShape) -> Vec<OpCost> {
-        let mut costs: Vec<OpCost> = Vec::new();
-        for op in &self.program.ops {
-            let label = self.label(op);
-            let cost = self.program.cost(op, step, &|id| self.bytes_of(id));
-            match costs.iter_mut().find(|other| other.op == label) {
-                Some(same) => {
-                    same.n += 1;
-                    same.cost += cost;
-                }
-                None => costs.push(OpCost {
-                    op: label,
-                    n: 1,
-                    cost,
-                }),
-            }
-        }
-        costs
+        self.program.costs(step, &|id| self.bytes_of(id))
     }
 
     /// What all ops of a step cost.
@@ -153,26 +126,6 @@ impl Outline {
 
     fn bytes_of(&self, id: MatrixId) -> u64 {
         matrix_bytes(&self.list.matrices[id.index], self.dtype)
-    }
-
-    /// The kind of an op and the shape of its weights.
-    fn label(&self, op: &Op) -> String {
-        let shape = |id: &MatrixId| format!("[{}, {}]", id.n_rows, id.n_cols);
-        let name = op.name();
-        match op {
-            Op::Embed(op) => format!("{name} {}", shape(&op.table)),
-            Op::Linear(op) => format!("{name} {}", shape(&op.weight)),
-            Op::PerHead(op) => {
-                let first = op.weights.first().map(shape).unwrap_or_default();
-                format!("{name} {} x {first}", op.weights.len())
-            }
-            Op::Experts(op) => {
-                let up = op.experts.first().map(|mlp| shape(&mlp.up)).unwrap_or_default();
-                format!("{name} {} of {} x {up}", op.n_chosen, op.experts.len())
-            }
-            Op::Attend(op) => format!("{name} {} heads of {}", op.n_heads, op.key_dim),
-            _ => name.to_owned(),
-        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::kv_layout::Place;
 use super::pooling::PoolingKind;
 use super::spec::{MatrixId, Mlp, Norm, QkNorms, VectorId};
 
-pub use cost::{Cost, StepShape};
+pub use cost::{Cost, Costs, OpCost, Results, StepShape};
 pub(super) use lower::lower;
 
 /// A model's ops in the order of their execution, and the buffers that they read and write.

@@ -156,15 +156,7 @@ impl Loading {
             reasoning_parser = formats.reasoning.map_or("none", |format| format.names[0]),
             "parsers chosen"
         );
-        let options = LoadOptions {
-            device: device(config.engine.device())?,
-            graphs: graphs(&config.engine),
-            format: config.engine.load_format(),
-            dtype: config.engine.dtype(),
-            n_threads: None,
-            isa: None,
-            max_model_len: config.engine.max_model_len(),
-        };
+        let options = load_options(&config.engine)?;
         startup.enter(Stage::Loading);
         let bytes_seen = AtomicU64::new(0);
         let model = Model::load(directory, &options, &|progress| {
@@ -183,7 +175,7 @@ impl Loading {
         if let Err(error) = &grammars {
             tracing::warn!(%error, "there are no structured outputs");
         }
-        let (engine, growth) = start_engine(model, &info, config)?;
+        let (engine, growth) = sized_engine(model, &info, config, |model| Box::new(model))?;
         let serving = Serving {
             engine: Arc::new(engine),
             grammars,
@@ -200,6 +192,22 @@ impl Loading {
         };
         Ok((serving, growth))
     }
+}
+
+/// How the settings load a model.
+///
+/// # Errors
+/// [`ModelError::NoDevice`] for a device that this machine does not have.
+pub fn load_options(settings: &EngineSettings) -> Result<LoadOptions, ModelError> {
+    Ok(LoadOptions {
+        device: device(settings.device())?,
+        graphs: graphs(settings),
+        format: settings.load_format(),
+        dtype: settings.dtype(),
+        n_threads: None,
+        isa: None,
+        max_model_len: settings.max_model_len(),
+    })
 }
 
 /// What computes, by the setting.
@@ -263,11 +271,25 @@ fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchO
     })
 }
 
+/// Starts the engine as a server would, of a model that `wrap` may put something around.
+///
+/// # Errors
+/// [`LoadError`] if there is no memory for the cache, or no engine of the configured sizes.
+pub fn start_engine(
+    model: Model,
+    info: &ModelInfo,
+    config: &ServeConfig,
+    wrap: impl FnOnce(Model) -> Box<dyn Forward + Send>,
+) -> Result<Engine, LoadError> {
+    sized_engine(model, info, config, wrap).map(|(engine, _)| engine)
+}
+
 /// Sizes the cache by the memory that is left, and starts the engine.
-fn start_engine(
+fn sized_engine(
     mut model: Model,
     info: &ModelInfo,
     config: &ServeConfig,
+    wrap: impl FnOnce(Model) -> Box<dyn Forward + Send>,
 ) -> Result<(Engine, Growth), LoadError> {
     let settings = &config.engine;
     let block_size = settings.block_size() as usize;
@@ -306,7 +328,7 @@ fn start_engine(
         step_bytes: model.step_bytes(max_num_batched_tokens, demand.max_num_seqs + N_SCORED_MAX),
     };
     let engine = Engine::start(
-        Box::new(model),
+        wrap(model),
         EngineConfig {
             n_blocks,
             n_host_blocks,

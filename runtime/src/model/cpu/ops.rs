@@ -1,5 +1,7 @@
 //! Each op of a program as calls of kernels. Where a program fuses what kernels do not, they are composed here.
 
+use std::time::{Duration, Instant};
+
 use kernels::{
     ActivateGated, Activation, AddRows, Attention, AttentionTiles, BiasValues, Columns, CopyColumns,
     CpuContext, ExpertTokens, Gemm, Heads, KernelError, KvCache, KvWrite, Norm as NormRowsOf, RelativeBias,
@@ -35,6 +37,8 @@ pub(super) struct Execution<'a> {
     pub(super) tiles: &'a mut AttentionTiles,
     /// Factors that give rows of the head length 1.
     pub(super) unit_scales: &'a [f32],
+    /// What the time of each op of the program is added to, where it is wanted.
+    pub(super) times: Option<&'a mut [Duration]>,
 }
 
 impl Execution<'_> {
@@ -48,12 +52,25 @@ impl Execution<'_> {
             };
             for first in (0..n_tokens).step_by(n_together) {
                 self.spans.enter(first..(first + n_together).min(n_tokens));
-                for op in &self.program.ops[run.ops.clone()] {
+                for at in run.ops.clone() {
+                    let op = &self.program.ops[at];
                     if self.spans.n_rows(self.program.rows_of(op)) > 0 {
-                        self.op(op)?;
+                        self.timed(at, op)?;
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn timed(&mut self, at: usize, op: &Op) -> Result<(), KernelError> {
+        if self.times.is_none() {
+            return self.op(op);
+        }
+        let begun = Instant::now();
+        self.op(op)?;
+        if let Some(times) = &mut self.times {
+            times[at] += begun.elapsed();
         }
         Ok(())
     }

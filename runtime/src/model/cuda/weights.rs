@@ -130,20 +130,23 @@ impl Weights {
         self.matrix(id).dtype
     }
 
+    /// Bytes of each matrix, by number.
+    pub(in crate::model) fn matrix_bytes(&self) -> Vec<u64> {
+        self.matrices.iter().map(|linear| bytes(&linear.matrix)).collect()
+    }
+
     /// Bytes of all of them.
     pub(in crate::model) fn size_bytes(&self) -> u64 {
         let of_matrix = |linear: &DeviceLinear| {
-            let Matrix {
-                dtype,
-                n_rows,
-                n_cols,
-                ..
-            } = linear.matrix;
             let bias = linear.bias.as_ref().map_or(0, DeviceBuffer::len) * size_of::<f32>();
-            (n_rows * n_cols * dtype.size_bytes() + bias) as u64
+            bytes(&linear.matrix) + bias as u64
         };
         let of_vector = |vector: &DeviceBuffer<f32>| (vector.len() * size_of::<f32>()) as u64;
         let matrices: u64 = self.matrices.iter().map(of_matrix).sum();
         matrices + self.vectors.iter().map(of_vector).sum::<u64>()
     }
+}
+
+fn bytes(matrix: &Matrix) -> u64 {
+    (matrix.n_rows * matrix.n_cols * matrix.dtype.size_bytes()) as u64
 }

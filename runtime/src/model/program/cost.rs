@@ -45,9 +45,88 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
+/// What some equal ops of a program cost together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpCost {
+    /// What they compute.
+    pub op: String,
+    /// How many there are.
+    pub n: usize,
+    /// What they cost together.
+    pub cost: Cost,
+}
+
+/// Whether logits or vectors are requested of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Results {
+    /// One row of each sequence.
+    Requested,
+    /// None: a part of a prompt that is not its last one. The ops behind the layers are not executed.
+    None,
+}
+
+/// What steps of a loaded model cost.
+#[derive(Debug, Clone)]
+pub struct Costs {
+    program: Program,
+    /// Bytes of each matrix in memory, by number.
+    matrix_bytes: Vec<u64>,
+}
+
 const FLOAT_BYTES: u64 = 4;
 
+impl Costs {
+    pub(in crate::model) fn new(program: Program, matrix_bytes: Vec<u64>) -> Costs {
+        Costs {
+            program,
+            matrix_bytes,
+        }
+    }
+
+    /// What the ops of a step cost: one entry for all ops of the same kind and shape, in the order of their first one.
+    pub fn of_ops(&self, step: StepShape, results: Results) -> Vec<OpCost> {
+        let mut costs = self.program.costs(step, &|id| self.matrix_bytes[id.index]);
+        if results == Results::None {
+            let of_results = |op: &&Op| matches!(self.program.rows_of(op), Rows::Logits | Rows::Pooled);
+            for label in self.program.ops.iter().filter(of_results).map(Op::label) {
+                let same = costs.iter_mut().filter(|op| op.op == label);
+                same.for_each(|op| op.cost = Cost::default());
+            }
+        }
+        costs
+    }
+
+    /// What all ops of a step cost together.
+    pub fn of_step(&self, step: StepShape, results: Results) -> Cost {
+        let mut total = Cost::default();
+        for op in self.of_ops(step, results) {
+            total += op.cost;
+        }
+        total
+    }
+}
+
 impl Program {
+    /// What a step costs: one entry for all ops of the same kind and shape, in the order of their first one.
+    pub(in crate::model) fn costs(&self, step: StepShape, bytes_of: &dyn Fn(MatrixId) -> u64) -> Vec<OpCost> {
+        let mut costs: Vec<OpCost> = Vec::new();
+        for op in &self.ops {
+            let (label, cost) = (op.label(), self.cost(op, step, bytes_of));
+            match costs.iter_mut().find(|other| other.op == label) {
+                Some(same) => {
+                    same.n += 1;
+                    same.cost += cost;
+                }
+                None => costs.push(OpCost {
+                    op: label,
+                    n: 1,
+                    cost,
+                }),
+            }
+        }
+        costs
+    }
+
     /// What an op costs in a step. `bytes_of` returns the bytes of a matrix in memory.
     pub(in crate::model) fn cost(
         &self,
@@ -162,6 +241,28 @@ impl Program {
             kv_bytes: n_sequences * (n_read * op.kv_floats) as u64 * FLOAT_BYTES,
             flops: n_sequences * 2 * (seen * op.n_heads * (op.key_dim + value_dim)) as u64,
             ..Cost::default()
+        }
+    }
+}
+
+impl Op {
+    /// Its kind and the shape of its weights.
+    pub(in crate::model) fn label(&self) -> String {
+        let shape = |id: &MatrixId| format!("[{}, {}]", id.n_rows, id.n_cols);
+        let name = self.name();
+        match self {
+            Op::Embed(op) => format!("{name} {}", shape(&op.table)),
+            Op::Linear(op) => format!("{name} {}", shape(&op.weight)),
+            Op::PerHead(op) => {
+                let first = op.weights.first().map(shape).unwrap_or_default();
+                format!("{name} {} x {first}", op.weights.len())
+            }
+            Op::Experts(op) => {
+                let up = op.experts.first().map(|mlp| shape(&mlp.up)).unwrap_or_default();
+                format!("{name} {} of {} x {up}", op.n_chosen, op.experts.len())
+            }
+            Op::Attend(op) => format!("{name} {} heads of {}", op.n_heads, op.key_dim),
+            _ => name.to_owned(),
         }
     }
 }
