@@ -21,6 +21,8 @@ WARNINGS = ["-Wall", "-Werror", "-Wno-psabi", "-Wno-unused-function"]
 KERNEL_WARNINGS = ["-w"]   # nvcc checks the kernels
 # An index outside of a fixed-size array traps.
 BOUNDS = ["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+# What the preprocessor writes about files and lines.
+LINE_MARK = re.compile(r'^# \d+ "[^\n]*\n', re.MULTILINE)
 BOUNDS_MARK = re.compile(r"standin_bounds\b(.*?)standin_bounds_end", re.DOTALL)
 KERNEL = re.compile(r"standin_kernel\s+(?:static\s+)?(?:void\s+)?(?:standin_bounds\b(.*?)standin_bounds_end\s*)?(?:void\s+)?(\w+)\s*\(", re.DOTALL)
 
@@ -46,8 +48,8 @@ def include_flags(standin):
 
 
 def cached(standin, name, key, compile_to):
-    """The file `name` made by compile_to, once per key."""
-    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    """The file `name` made by compile_to, once per key. Where sources lie is no part of a key."""
+    digest = hashlib.sha256(LINE_MARK.sub("", key).encode()).hexdigest()[:24]
     path = standin.out / "cache" / f"{digest}-{name}"
     if not path.exists():
         partial = path.with_name(f"{os.getpid()}-{path.name}")
@@ -71,7 +73,7 @@ def kernel_object(standin, source):
     def compile_to(path):
         run([*CXX, *KERNEL_WARNINGS, *BOUNDS, "-fpreprocessed", "-xc++", "-c", "-", "-o", path], input=text)
 
-    return cached(standin, f"{name}.o", " ".join(CXX + KERNEL_WARNINGS + BOUNDS) + text, compile_to)
+    return cached(standin, f"{name}.o", " ".join(CXX + KERNEL_WARNINGS + BOUNDS) + "\n" + text, compile_to)
 
 
 def object_of(standin, source, flags=()):
@@ -80,7 +82,7 @@ def object_of(standin, source, flags=()):
     def compile_to(path):
         run([*CXX, *WARNINGS, *flags, "-fpreprocessed", "-xc++", "-c", "-", "-o", path], input=text)
 
-    return cached(standin, f"{source.name}.o", " ".join([*CXX, *WARNINGS, *flags]) + text, compile_to)
+    return cached(standin, f"{source.name}.o", " ".join([*CXX, *WARNINGS, *flags]) + "\n" + text, compile_to)
 
 
 def link(standin, library, objects, flags=()):

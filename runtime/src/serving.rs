@@ -4,6 +4,7 @@
 
 pub mod capacity;
 mod error;
+mod from_settings;
 mod loading;
 mod memory;
 
@@ -20,6 +21,7 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
+pub use from_settings::overrides;
 pub use loading::{check, check_configuration, load};
 
 /// A loaded model and what is needed to use it.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use kernels::CpuContext;
+
 use super::checkpoint::{
     Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, Placed, dummy_weights,
 };
@@ -9,6 +11,7 @@ use super::config::Fields;
 use super::device::Device;
 use super::error::ModelError;
 use super::graph_mode::GraphMode;
+use super::overrides::Overrides;
 use super::spec::WeightList;
 
 /// How to load a model.
@@ -24,8 +27,12 @@ pub struct LoadOptions {
     pub graphs: GraphMode,
     /// Compute threads; by default as many as the process may use.
     pub n_threads: Option<usize>,
+    /// Threads that read weights; by default the compute threads.
+    pub n_loading_threads: Option<usize>,
     /// Longest sequence; by default the model's context.
     pub max_model_len: Option<u32>,
+    /// What settings change in the checkpoint's description.
+    pub overrides: Overrides,
 }
 
 /// Where weights come from.
@@ -42,8 +49,21 @@ impl Source<'_> {
         self.options.n_threads.unwrap_or_else(available_threads)
     }
 
-    /// Puts the weights of a description into their place: from the checkpoint's files, or made up.
+    /// Puts the weights of a description into their place: from the checkpoint's files, or made up. The threads of
+    /// `context` load, unless the options name another number.
     pub(super) fn weights<P: Place>(
+        &self,
+        context: &CpuContext,
+        list: (&WeightList, &[String]),
+        place: &P,
+    ) -> Result<Placed<P>, ModelError> {
+        match self.options.n_loading_threads {
+            None => context.enter(|| self.load(list, place)),
+            Some(n_threads) => CpuContext::new(n_threads)?.enter(|| self.load(list, place)),
+        }
+    }
+
+    fn load<P: Place>(
         &self,
         (list, ignored): (&WeightList, &[String]),
         place: &P,
