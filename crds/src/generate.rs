@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     ModelDeployment,
-    settings::{DefaultValue, FOREIGN, GROUPS, Harmless, Place, SETTINGS, Setting},
+    settings::{DefaultValue, GROUPS, Harmless, Place, SETTINGS, Setting, foreign},
 };
 
 /// A generated file: its path below the repository's root, and its text.
@@ -60,7 +60,9 @@ fn describe_settings(crd: &mut Value) {
             .unwrap_or_else(|| unreachable!("{path} is not a field of the CRD"));
         let mut text = match setting.row.place {
             Place::Field => setting.description(),
-            Place::At(_) | Place::RuntimeOnly(_) => field["description"].as_str().unwrap_or_default().into(),
+            Place::At(_) | Place::RuntimeOnly(_) | Place::Ignored(_) => {
+                field["description"].as_str().unwrap_or_default().into()
+            }
         };
         match setting.default {
             DefaultValue::Value(_) => text += &format!(" Default: `{}`.", setting.default),
@@ -88,7 +90,7 @@ const NOT_IN_ENV: &str = "the operator sets HOST, PORT, CONTROL_PORT and SHUTDOW
 fn restrict_env(crd: &mut Value) {
     let elsewhere = SETTINGS
         .iter()
-        .filter(|setting| setting.row.place != Place::Field);
+        .filter(|setting| matches!(setting.row.place, Place::At(_) | Place::RuntimeOnly(_)));
     let names: Vec<String> = elsewhere
         .flat_map(Setting::env_names)
         .map(|name| format!("'{name}'"))
@@ -144,10 +146,12 @@ fn settings_markdown() -> String {
     }
     out.push_str(
         "\n## Variables of other servers\n\nThese have no effect with the values of the second column, and log and status list \
-         them; any other value is refused. An empty value and `None` count as absent.\n\n\
+         them; any other value is refused. An empty value and `None` count as absent. The flag of a variable is its name \
+         in kebab case.\n\n\
          | variable | values without effect | why | for another value |\n|---|---|---|---|\n",
     );
-    for foreign in FOREIGN {
+    for foreign in foreign() {
+        let names: Vec<String> = foreign.names().map(|name| format!("`{name}`")).collect();
         let values = match foreign.harmless {
             Harmless::Any => "any".to_string(),
             Harmless::Only([]) => "none".to_string(),
@@ -155,8 +159,10 @@ fn settings_markdown() -> String {
         };
         let _ = writeln!(
             out,
-            "| `{}` | {values} | {} | {} |",
-            foreign.name, foreign.why, foreign.instead
+            "| {} | {values} | {} | {} |",
+            names.join(", "),
+            foreign.why,
+            foreign.instead
         );
     }
     out
@@ -165,13 +171,18 @@ fn settings_markdown() -> String {
 fn settings_row(setting: &Setting) -> String {
     let schema = setting.schema();
     let place = match setting.row.place {
-        Place::RuntimeOnly(why) => format!("– ({why})"),
+        Place::RuntimeOnly(why) | Place::Ignored(why) => format!("– ({why})"),
         Place::Field | Place::At(_) => format!("`{}`", setting.crd_path().expect("placed in the resource")),
     };
     let names: Vec<String> = setting
         .env_names()
         .iter()
         .map(|name| format!("`{name}`"))
+        .collect();
+    let aliases = setting.row.flag_aliases.iter().map(|alias| (*alias).to_string());
+    let flags: Vec<String> = std::iter::once(setting.flag())
+        .chain(aliases)
+        .map(|flag| format!("`--{flag}`"))
         .collect();
     let default = match setting.default {
         DefaultValue::Value(_) => format!("`{}`", setting.default),
@@ -180,9 +191,9 @@ fn settings_row(setting: &Setting) -> String {
         }
     };
     format!(
-        "| {place} | {} | `--{}` | {} | {default} | {} |\n",
+        "| {place} | {} | {} | {} | {default} | {} |\n",
         names.join(", "),
-        setting.flag(),
+        flags.join(", "),
         value_in_words(&schema),
         setting.description(),
     )
@@ -201,6 +212,7 @@ fn value_in_words(schema: &Value) -> String {
     match (schema["type"].as_str(), bound("minimum"), bound("maximum")) {
         (Some("integer" | "number"), Some(min), Some(max)) => format!("{min} to {max}"),
         (Some("array"), ..) => "comma list".into(),
+        (Some("object"), ..) => "JSON object".into(),
         (kind, ..) => kind.unwrap_or("text").into(),
     }
 }
@@ -338,10 +350,11 @@ mod tests {
         let mut flags = BTreeSet::new();
         for setting in SETTINGS {
             assert!(flags.insert(setting.flag()), "flag --{} twice", setting.flag());
+            for alias in setting.row.flag_aliases {
+                assert!(flags.insert((*alias).to_string()), "flag --{alias} twice");
+            }
             for env in setting.env_names() {
                 assert!(envs.insert(env.clone()), "variable {env} twice");
-                let is_foreign = FOREIGN.iter().any(|foreign| foreign.name == env);
-                assert!(!is_foreign, "{env} is a setting and is not");
             }
             let schema = setting.schema();
             assert!(
@@ -349,6 +362,14 @@ mod tests {
                 "{}: no title",
                 setting.field
             );
+        }
+        for foreign in foreign() {
+            for name in foreign.names() {
+                assert!(envs.insert(name.to_string()), "variable {name} twice");
+            }
+            for flag in foreign.flags() {
+                assert!(flags.insert(flag.clone()), "flag --{flag} twice");
+            }
         }
     }
 

@@ -248,7 +248,9 @@ fn load(
         parameters: info.n_params,
         weights: match options.format {
             LoadFormat::Dummy => WeightsFrom::Random,
-            LoadFormat::Auto | LoadFormat::Safetensors | LoadFormat::Pt => WeightsFrom::Files,
+            LoadFormat::Auto | LoadFormat::Safetensors | LoadFormat::Pt | LoadFormat::Npcache => {
+                WeightsFrom::Files
+            }
         },
         weights_bytes: info.weights_bytes,
         dtype: info.dtype,

@@ -2,14 +2,15 @@
 //!
 //! Must not know what a setting means: it passes texts on, and `config` checks them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
-use crds::settings::{SETTINGS, Setting};
+use crds::settings::{Foreign, SETTINGS, Setting, foreign};
 
 use crate::bench::{BenchArguments, BenchOptions, SETTINGS_WITHOUT_EFFECT};
-use crate::config::ServeArguments;
+use crate::config::{ServeArguments, StartMode};
 use crate::fetch::FetchArgs;
 use crate::inspect::InspectArguments;
 
@@ -24,6 +25,13 @@ pub enum Action {
     Inspect(InspectArguments),
     /// Measure a model on this machine.
     Bench(Box<BenchArguments>),
+    /// Print the value of each setting, and where it is from.
+    Effective {
+        /// The settings of `serve`.
+        arguments: ServeArguments,
+        /// Print JSON.
+        is_json: bool,
+    },
     /// Print the OpenAPI document.
     OpenApi,
     /// Print the reference of all parameters.
@@ -33,26 +41,42 @@ pub enum Action {
 /// Values of a switch.
 const YES_OR_NO: [&str; 8] = ["true", "false", "1", "0", "yes", "no", "on", "off"];
 
-/// Adds the value to each switch without one, as vLLM has them: `--name` becomes `--name true`, and `--no-name`
-/// becomes `--name false`.
+/// vLLM's short flags, each with its long one.
+const SHORT_FLAGS: [(&str, &str); 4] = [
+    ("-tp", "--tensor-parallel-size"),
+    ("-pp", "--pipeline-parallel-size"),
+    ("-dp", "--data-parallel-size"),
+    ("-q", "--quantization"),
+];
+
+/// Writes the flags as clap reads them. As in vLLM, `--a_b` is `--a-b`, a few flags have short ones, and a switch needs
+/// no value: `--name` becomes `--name true`, and `--no-name` becomes `--name false`.
 fn with_words(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let is_switch = |setting: &&Setting| setting.schema()["type"] == "boolean";
-    let switches: Vec<String> = SETTINGS.iter().filter(is_switch).map(Setting::flag).collect();
+    let switches: BTreeSet<String> = SETTINGS
+        .iter()
+        .filter(is_switch)
+        .map(Setting::flag)
+        .chain(
+            foreign()
+                .filter(|foreign| foreign.is_switch)
+                .flat_map(Foreign::flags),
+        )
+        .collect();
     let mut words = Vec::new();
-    let mut arguments = arguments.into_iter().peekable();
+    let mut arguments = arguments.into_iter().map(in_kebab_case).peekable();
     while let Some(argument) = arguments.next() {
         let name = argument
             .to_str()
             .and_then(|text| text.strip_prefix("--"))
             .unwrap_or_default();
-        let is = |name: &str| switches.iter().any(|switch| switch == name);
         let is_word = |word: &OsString| {
             let word = word.to_str().unwrap_or_default().to_ascii_lowercase();
             YES_OR_NO.contains(&word.as_str())
         };
-        match name.strip_prefix("no-").filter(|name| is(name)) {
+        match name.strip_prefix("no-").filter(|name| switches.contains(*name)) {
             Some(name) => words.extend([format!("--{name}").into(), "false".into()]),
-            None if is(name) && !arguments.peek().is_some_and(is_word) => {
+            None if switches.contains(name) && !arguments.peek().is_some_and(is_word) => {
                 words.extend([argument, "true".into()]);
             }
             None => words.push(argument),
@@ -61,9 +85,52 @@ fn with_words(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     words
 }
 
+/// A flag by its long name, with dashes for underscores; other words as they are.
+fn in_kebab_case(argument: OsString) -> OsString {
+    let Some(text) = argument.to_str() else {
+        return argument;
+    };
+    let (flag, value) = match text.split_once('=') {
+        Some((flag, value)) => (flag, Some(value)),
+        None => (text, None),
+    };
+    let short = SHORT_FLAGS.iter().find(|(short, _)| *short == flag);
+    let flag = match short {
+        Some((_, long)) => (*long).to_string(),
+        None if flag.starts_with("--") => flag.replace('_', "-"),
+        None => return argument,
+    };
+    match value {
+        Some(value) => format!("{flag}={value}").into(),
+        None => flag.into(),
+    }
+}
+
 /// Reads the command line. Prints help, version or an error and ends the process if the command line requires it.
 pub fn parse() -> Action {
-    action(command().get_matches_from(with_words(std::env::args_os())))
+    let words = with_words(std::env::args_os());
+    match effective_words(&words) {
+        Some(words) => effective(&effective_command().get_matches_from(words)),
+        None => action(command().get_matches_from(words)),
+    }
+}
+
+/// The words of `inspect --effective` without the name of the program; `None` for another command.
+fn effective_words(words: &[OsString]) -> Option<Vec<OsString>> {
+    let words = words
+        .get(1..)
+        .filter(|words| words.first().is_some_and(|word| word == "inspect"))?;
+    words
+        .iter()
+        .any(|word| word == "--effective")
+        .then(|| words.to_vec())
+}
+
+fn effective(matches: &ArgMatches) -> Action {
+    Action::Effective {
+        arguments: serve_arguments(matches),
+        is_json: matches.get_flag("json"),
+    }
 }
 
 /// The command, for parsing and for `--help`.
@@ -71,14 +138,23 @@ pub fn command() -> Command {
     let fetch = FetchArgs::augment_args(Command::new("fetch")).about(
         "Download a model from the hub into a folder, resume if it was interrupted, and verify every file",
     );
-    let inspect = InspectArguments::augment_args(Command::new("inspect"))
-        .about("Print the size, the memory and the operations of a model, from its config.json");
+    let inspect = Command::new("inspect")
+        .about("Print the size, the memory and the operations of a model, from its config.json")
+        .arg(
+            Arg::new(EFFECTIVE)
+                .long(EFFECTIVE)
+                .action(ArgAction::SetTrue)
+                .help("Print the value of each setting of `serve` and where it is from; takes the flags of `serve`"),
+        );
+    let inspect = InspectArguments::augment_args(inspect);
+    let run = serve_command("run").about("Serve a model with the defaults of TI-ONE's start command");
     Command::new("slipway-runtime")
         .version(env!("CARGO_PKG_VERSION"))
         .about("An OpenAI-compatible server for one model")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(serve_command())
+        .subcommand(serve_command("serve"))
+        .subcommand(run)
         .subcommand(fetch)
         .subcommand(inspect)
         .subcommand(bench_command())
@@ -86,15 +162,26 @@ pub fn command() -> Command {
         .subcommand(Command::new("parameters").about("Print the reference of all parameters, in Markdown"))
 }
 
-fn serve_command() -> Command {
+const EFFECTIVE: &str = "effective";
+
+/// `inspect --effective`: the flags of `serve`, and the form of the report.
+fn effective_command() -> Command {
+    let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    serve_command("inspect")
+        .about("Print the value of each setting and where it is from")
+        .arg(switch(EFFECTIVE))
+        .arg(switch("json").help("Print JSON"))
+}
+
+fn serve_command(name: &'static str) -> Command {
     let file = |name: &'static str| {
         Arg::new(name)
             .long(name)
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
     };
-    SETTINGS.iter().fold(
-        Command::new("serve")
+    let command = SETTINGS.iter().fold(
+        Command::new(name)
             .about("Serve a model")
             .after_help("Precedence: command line, environment, file, default.")
             .arg(
@@ -110,7 +197,15 @@ fn serve_command() -> Command {
             )
             .arg(file("from").help("File with a ModelDeployment, in YAML")),
         |command, setting| command.arg(argument(setting)),
-    )
+    );
+    foreign().flat_map(Foreign::flags).fold(command, |command, flag| {
+        command.arg(
+            Arg::new(flag.clone())
+                .long(flag)
+                .hide(true)
+                .allow_hyphen_values(true),
+        )
+    })
 }
 
 fn bench_command() -> Command {
@@ -149,6 +244,7 @@ fn argument(setting: &Setting) -> Arg {
     let (is_list, is_bool) = (kinds.contains("array"), kinds.contains("boolean"));
     let arg = Arg::new(setting.flag())
         .long(setting.flag())
+        .aliases(setting.row.flag_aliases)
         .value_name(if is_list { "A,B" } else { "VALUE" })
         .help(help)
         .action(if is_list {
@@ -167,6 +263,10 @@ fn argument(setting: &Setting) -> Arg {
 fn action(matches: ArgMatches) -> Action {
     match matches.subcommand() {
         Some(("serve", serve)) => Action::Serve(serve_arguments(serve)),
+        Some(("run", run)) => Action::Serve(ServeArguments {
+            start_mode: StartMode::Run,
+            ..serve_arguments(run)
+        }),
         Some(("fetch", fetch)) => Action::Fetch(Box::new(
             FetchArgs::from_arg_matches(fetch).unwrap_or_else(|error| error.exit()),
         )),
@@ -185,11 +285,17 @@ fn action(matches: ArgMatches) -> Action {
 
 fn serve_arguments(matches: &ArgMatches) -> ServeArguments {
     let mut flags = flags_of(matches, SETTINGS.iter());
+    flags.extend(
+        foreign()
+            .flat_map(Foreign::flags)
+            .filter_map(|flag| Some((flag.clone(), text_of(matches, &flag)?))),
+    );
     flags.extend(text_of(matches, POSITIONAL_MODEL).map(|model| ("model".to_string(), model)));
     ServeArguments {
         flags,
         config: matches.get_one("config").cloned(),
         from: matches.get_one("from").cloned(),
+        start_mode: StartMode::Serve,
     }
 }
 
@@ -263,6 +369,76 @@ mod tests {
             ]
         );
         assert!(serve(&["org/name", "--model", "org/other"]).is_err());
+    }
+
+    #[test]
+    fn flags_have_the_names_of_other_servers() {
+        let named = |arguments: &[&str]| -> Vec<(String, String)> {
+            let flags = flags(arguments).into_iter();
+            flags.filter(|(name, _)| name != "model").collect()
+        };
+        let is = |name: &str, text: &str| [(name.to_string(), text.to_string())];
+        assert_eq!(
+            named(&["--gpu_memory_utilization", "0.5"]),
+            is("gpu-memory-utilization", "0.5")
+        );
+        assert_eq!(named(&["--max_num_seqs=4"]), is("max-num-seqs", "4"));
+        assert_eq!(
+            named(&["--limit-worker-concurrency", "3"]),
+            is("max-concurrency", "3")
+        );
+        assert_eq!(
+            named(&["--response-role", "bot"]),
+            is("openai-response-role", "bot")
+        );
+        assert_eq!(named(&["-tp", "1"]), is("tensor-parallel-size", "1"));
+        assert_eq!(named(&["--num-gpus=1"]), is("num-gpus", "1"));
+        assert_eq!(
+            named(&["--trust-remote-code", "org/name"]),
+            is("trust-remote-code", "true")
+        );
+        assert_eq!(flags(&["--model-path", "/m"]), is("model", "/m"));
+    }
+
+    #[test]
+    fn the_command_of_ti_one_is_read() {
+        let words = "slipway-runtime run --model-path /m --num-gpus 1 --use-v2-block-manager --enforce-eager";
+        let words = with_words(words.split(' ').map(OsString::from));
+        let Ok(Action::Serve(arguments)) = command().try_get_matches_from(words).map(action) else {
+            panic!("not the command of a server");
+        };
+        assert_eq!(arguments.start_mode, StartMode::Run);
+        assert_eq!(arguments.flags.len(), 4, "{:?}", arguments.flags);
+    }
+
+    #[test]
+    fn the_effective_settings_are_those_of_serve() {
+        let words = [
+            "slipway-runtime",
+            "inspect",
+            "--effective",
+            "--json",
+            "org/name",
+            "--seed",
+            "3",
+        ];
+        let words = with_words(words.map(OsString::from));
+        let words = effective_words(&words).unwrap();
+        let Action::Effective { arguments, is_json } =
+            effective(&effective_command().try_get_matches_from(words).unwrap())
+        else {
+            panic!("another action");
+        };
+        assert!(is_json);
+        assert_eq!(
+            arguments.flags,
+            [
+                ("seed".to_string(), "3".to_string()),
+                ("model".to_string(), "org/name".to_string())
+            ]
+        );
+        let other = ["slipway-runtime", "inspect", "DIR"].map(OsString::from);
+        assert_eq!(effective_words(&other), None);
     }
 
     #[test]

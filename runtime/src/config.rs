@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use crds::modeldeployment::HuggingFace;
 use crds::settings::{
-    ContentFormat, ConvTemplate, EngineSettings, Layer, OpenaiSettings, ProcessSettings, ServingSettings,
-    Settings, StreamingSettings,
+    ContentFormat, ConvTemplate, Effective, EngineSettings, Layer, OpenaiSettings, ProcessSettings,
+    ServingSettings, Settings, StreamingSettings,
 };
 
 pub use api_keys::{ApiKeysConfig, ApiKeysFile};
@@ -43,6 +43,45 @@ pub struct ServeArguments {
     pub config: Option<PathBuf>,
     /// File with a `ModelDeployment`.
     pub from: Option<PathBuf>,
+    /// Whose defaults hold.
+    pub start_mode: StartMode,
+}
+
+/// Whose defaults hold where no layer gives a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartMode {
+    /// `serve`: the defaults of the settings.
+    #[default]
+    Serve,
+    /// `run`: TI-ONE's.
+    Run,
+}
+
+/// Every setting with its value, and what was accepted without effect.
+#[derive(Debug)]
+pub struct EffectiveSettings {
+    /// In the order of the form.
+    pub settings: Vec<Effective>,
+    /// The merged values.
+    pub merged: Settings,
+    /// Recognised variables without effect, as `(name, reason)`.
+    pub accepted: Vec<(String, &'static str)>,
+}
+
+/// Which value each setting has, and which layer gives it.
+///
+/// # Errors
+/// As for [`resolve`].
+pub fn effective(
+    arguments: &ServeArguments,
+    environment: &Environment,
+) -> Result<EffectiveSettings, ConfigError> {
+    let merged = merge(arguments, environment)?;
+    Ok(EffectiveSettings {
+        settings: Settings::effective(&merged.layers),
+        merged: merged.settings,
+        accepted: merged.accepted,
+    })
 }
 
 /// The configuration of `serve`.
@@ -65,6 +104,8 @@ pub struct ServeConfig {
     pub conv_template: Option<ConvTemplate>,
     /// Form in which the chat template expects the content of a message.
     pub content_format: ContentFormat,
+    /// No tokenizer is loaded.
+    pub skip_tokenizer: bool,
     /// Number of requests that are tokenized at the same time, if not one per core.
     pub tokenizer_threads: Option<usize>,
     /// How the engine loads and runs the model.
@@ -111,6 +152,7 @@ pub fn resolve(arguments: &ServeArguments, environment: &Environment) -> Result<
         settings,
         hub,
         accepted,
+        ..
     } = merge(arguments, environment)?;
     let Settings {
         model: names,
@@ -128,9 +170,13 @@ pub fn resolve(arguments: &ServeArguments, environment: &Environment) -> Result<
         tokenizer: tokenizer
             .tokenizer()
             .map(|name| hub.source(&name, tokenizer.tokenizer_revision())),
-        cache_directory: environment.cache_directory(),
+        cache_directory: process
+            .download_dir()
+            .map(PathBuf::from)
+            .or_else(|| environment.cache_directory()),
         chat_template: tokenizer.custom_chat_template().map(template_text).transpose()?,
         conv_template: tokenizer.conv_template(),
+        skip_tokenizer: tokenizer.skip_tokenizer_init(),
         content_format: tokenizer.chat_template_content_format(),
         tokenizer_threads: Some(tokenizer.tokenizer_pool_size() as usize).filter(|n| *n > 0),
         max_logprobs: usize::try_from(engine.max_logprobs()).ok(),
@@ -157,6 +203,8 @@ struct Merged {
     /// Repository or directory of the model.
     model: String,
     settings: Settings,
+    /// The layers that they are merged from.
+    layers: Vec<Layer>,
     hub: Hub,
     /// Recognised variables without effect, as `(name, reason)`.
     accepted: Vec<(String, &'static str)>,
@@ -179,6 +227,10 @@ fn merge(arguments: &ServeArguments, environment: &Environment) -> Result<Merged
         repository = deployment.repository;
     }
     repository.endpoint = environment.hub_endpoint().or(repository.endpoint);
+    match arguments.start_mode {
+        StartMode::Serve => {}
+        StartMode::Run => layers.push(ti_one::defaults_of_run()),
+    }
     let given = Settings::merge(&layers);
     let model = given.process.model().ok_or(ConfigError::NoModel)?;
     layers.push(ti_one::layer(Path::new(&model), &given)?);
@@ -186,7 +238,8 @@ fn merge(arguments: &ServeArguments, environment: &Environment) -> Result<Merged
         model,
         settings: Settings::merge(&layers),
         hub: Hub::new(repository, given.process.hf_token()),
-        accepted: layers.into_iter().flat_map(|layer| layer.accepted).collect(),
+        accepted: layers.iter().flat_map(|layer| layer.accepted.clone()).collect(),
+        layers,
     })
 }
 

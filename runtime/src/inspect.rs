@@ -2,6 +2,8 @@
 //!
 //! Owns the report and its two forms, a table for people and JSON for programs. Must not know HTTP or the engine.
 
+pub mod effective;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};

@@ -40,6 +40,11 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             let fetched = fetch::run(*arguments, environment.hub_token(), serving::check_configuration).await;
             fetched.map_err(|error| error.failure())
         }
+        Action::Effective { arguments, is_json } => {
+            let effective = config::effective(&arguments, environment).map_err(|error| error.failure())?;
+            print!("{}", inspect::effective::text(&effective, is_json));
+            Ok(())
+        }
         Action::Inspect(arguments) => {
             if let Some(file) = &arguments.config {
                 check(&arguments.model, file, environment)?;
@@ -68,7 +73,7 @@ fn check(model: &Path, file: &Path, environment: &Environment) -> Result<(), Fai
     let arguments = ServeArguments {
         flags: vec![("model".into(), model.display().to_string())],
         config: Some(file.to_path_buf()),
-        from: None,
+        ..ServeArguments::default()
     };
     let config = config::resolve(&arguments, environment).map_err(|error| error.failure())?;
     serving::check(&config).map_err(|error| error.failure())

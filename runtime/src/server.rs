@@ -22,7 +22,7 @@ use crate::http::tls::{self, TlsError};
 use crate::listen::{self, Address};
 use crate::serving::{LoadError, Serving, load};
 use crate::startup::Stage;
-use crate::telemetry::statistics;
+use crate::telemetry::{preemptions, statistics};
 
 /// Longest wait for clients to take the rest of their answers once the engine has stopped.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -106,6 +106,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let engine = Arc::clone(&serving.engine);
     app.serving.set(serving).expect("the model is loaded once");
     app.startup.enter(Stage::Ready);
+    let period = Duration::from_secs_f64(app.config.engine.preemption_check_period());
+    tokio::spawn(preemptions::log(Arc::clone(&engine), period));
     if !app.config.serving.disable_log_stats() {
         tokio::spawn(statistics::log(engine));
     }

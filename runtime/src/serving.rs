@@ -4,6 +4,7 @@
 
 pub mod capacity;
 mod error;
+mod from_settings;
 mod loading;
 mod memory;
 
@@ -20,7 +21,8 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
-pub use loading::{check, check_configuration, load, load_options, start_engine};
+pub use from_settings::{load_options, overrides};
+pub use loading::{check, check_configuration, load, start_engine};
 
 /// A loaded model and what is needed to use it.
 #[derive(Debug)]

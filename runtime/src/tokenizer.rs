@@ -111,6 +111,8 @@ pub struct Tokenizer {
 enum Encoder {
     Library(Box<tokenizers::Tokenizer>),
     Plain(Box<Plain>),
+    /// No text is read.
+    Skipped,
 }
 
 impl Tokenizer {
@@ -140,6 +142,21 @@ impl Tokenizer {
             return Self::from_merges(&path, &contents, &merges, config);
         }
         Self::from_bytes(&path, &contents, config)
+    }
+
+    /// No tokenizer: there are tokens of `n_ids` ids, and no text is read or written.
+    pub fn skipped(n_ids: usize) -> Self {
+        Self::new(
+            Encoder::Skipped,
+            Boundaries::default(),
+            TokenBytes::without_texts(n_ids),
+            TokenizerConfig::default(),
+        )
+    }
+
+    /// Whether there is no tokenizer.
+    pub fn is_skipped(&self) -> bool {
+        matches!(self.encoder, Encoder::Skipped)
     }
 
     /// Makes a tokenizer of the contents of `vocab.json`, at `path`, and `merges.txt`.
@@ -229,6 +246,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`] when the library fails.
     pub fn encode(&self, text: &str, begin: Begin) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = match &self.encoder {
+            Encoder::Skipped => return Err(TokenizerError::Skipped),
             Encoder::Plain(plain) if self.config.lowers_texts => plain.encode(&text.to_lowercase()),
             Encoder::Plain(plain) => plain.encode(text),
             Encoder::Library(library) => {

@@ -6,7 +6,9 @@
 #[path = "oracle/fixture.rs"]
 mod fixture;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use runtime::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits, StepError};
 use runtime::model::{DtypeChoice, LoadFormat, LoadOptions, Model, ModelError};
@@ -378,6 +380,24 @@ fn progress_ends_at_the_total() {
         (last.bytes_done, last.bytes_total),
         (2 * 4_983_040, 2 * 4_983_040)
     );
+}
+
+#[test]
+fn as_many_threads_read_weights_as_the_settings_name() {
+    let loaders = |n_loading_threads| {
+        let options = LoadOptions {
+            n_threads: Some(4),
+            n_loading_threads,
+            ..LoadOptions::default()
+        };
+        let threads = Mutex::new(HashSet::new());
+        let model = Model::load(&trained(), &options, &|_| {
+            threads.lock().unwrap().insert(std::thread::current().id());
+        });
+        (threads.into_inner().unwrap().len(), model.unwrap())
+    };
+    assert_eq!(loaders(Some(1)).0, 1);
+    assert!(loaders(Some(2)).0 <= 2);
 }
 
 #[test]

@@ -69,8 +69,26 @@ choices! {
         Safetensors = "safetensors",
         /// PyTorch's files only.
         Pt = "pt",
+        /// Same as `pt`; no cache of NumPy arrays is written, because the files are read at the same speed without.
+        Npcache = "npcache",
         /// No files: seeded random weights of the shapes in `config.json`.
         Dummy = "dummy",
+    }
+
+    /// What the model is served for.
+    TaskChoice {
+        /// What the checkpoint is for.
+        Auto = "auto",
+        /// Continuing a text.
+        Generate = "generate",
+        /// Making a vector of a text.
+        Embed = "embed",
+        /// Same as `embed`.
+        Embedding = "embedding",
+        /// Scoring pairs of texts.
+        Score = "score",
+        /// Assigning a text to classes.
+        Classify = "classify",
     }
 
     /// What happens to a sequence whose KV-cache blocks an older sequence needs.
@@ -144,4 +162,17 @@ choices! {
         /// One JSON object per line.
         Json = "json",
     }
+}
+
+/// How weights are read, by the names of vLLM's loader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Read with several threads. If this is false, one thread reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_multithread_load: Option<bool>,
+    /// Threads that read.
+    #[schemars(range(min = 1, max = 1024))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_threads: Option<u32>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Foreign, SETTINGS, Setting, Settings, Variable, is_absent, variable};
+use super::{Foreign, Place, SETTINGS, Setting, Settings, Variable, flag, is_absent, nearest, variable};
 use crate::schema::{self, Violation};
 
 /// Why a layer of settings cannot be used. `Display` names the source and the setting.
@@ -29,12 +29,14 @@ pub enum SettingError {
         setting: String,
     },
     /// A configuration file or a command line has a key that is not a setting.
-    #[error("{source_name}: there is no setting '{setting}'")]
+    #[error("{source_name}: there is no setting '{setting}'{}", did_you_mean(.nearest))]
     Unknown {
         /// Layer.
         source_name: String,
         /// The key.
         setting: String,
+        /// The known key that is most like it.
+        nearest: Option<String>,
     },
     /// A variable of another server requests something that this version does not do.
     #[error("{source_name}: {setting}={value} is not in this version: {instead}")]
@@ -69,9 +71,19 @@ pub enum SettingError {
 /// Settings of one source, checked value by value: `(group, camelCase name) → value`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Layer {
-    values: BTreeMap<(&'static str, String), Value>,
+    values: BTreeMap<(&'static str, String), Given>,
     /// Recognised variables without effect, as `(name, reason)`.
     pub accepted: Vec<(String, &'static str)>,
+}
+
+/// A value and where it was read.
+#[derive(Clone, Debug, PartialEq)]
+struct Given {
+    value: Value,
+    /// Layer, such as `environment`.
+    source_name: String,
+    /// The name of the setting in that layer.
+    name: String,
 }
 
 impl Layer {
@@ -97,8 +109,42 @@ impl Layer {
                 },
             });
         }
-        self.values.insert((setting.group, setting.camel()), value);
+        self.insert(setting, value, from);
         Ok(())
+    }
+
+    fn insert(&mut self, setting: &'static Setting, value: Value, from: Origin<'_>) {
+        let given = Given {
+            value,
+            source_name: from.source_name.to_string(),
+            name: from.name.to_string(),
+        };
+        self.values.insert((setting.group, setting.camel()), given);
+    }
+
+    /// Sets the value that a text means.
+    fn set_text(
+        &mut self,
+        setting: &'static Setting,
+        text: &str,
+        from: Origin<'_>,
+    ) -> Result<(), SettingError> {
+        if let Some((_, instead)) = setting.row.elsewhere.iter().find(|(word, _)| *word == text) {
+            return Err(not_here(from, text, instead));
+        }
+        self.set(setting, parse(setting, text), from)
+    }
+
+    /// Removes values of settings that a custom resource has nowhere, and lists them as variables without effect.
+    pub fn drop_ignored(&mut self) {
+        for setting in SETTINGS {
+            let Place::Ignored(why) = setting.row.place else {
+                continue;
+            };
+            if let Some(given) = self.values.remove(&(setting.group, setting.camel())) {
+                self.accepted.push((given.name, why));
+            }
+        }
     }
 
     /// Reads environment variables. `None` counts as absent, and so does an empty value unless the setting refuses it;
@@ -124,7 +170,16 @@ impl Layer {
                 _ if is_absent(&text) => {}
                 Variable::Unknown => {}
                 Variable::Accepted(foreign) => layer.accepted.push((name, foreign.why)),
-                Variable::Refused(foreign) => return Err(refused(source_name, foreign, &text)),
+                Variable::Refused(foreign) => {
+                    return Err(refused(
+                        Origin {
+                            source_name,
+                            name: &name,
+                        },
+                        foreign,
+                        &text,
+                    ));
+                }
                 Variable::Setting(setting) => {
                     let key = (setting.group, setting.field);
                     if let Some((first, _)) = seen.get(&key).filter(|(_, earlier)| *earlier != text) {
@@ -134,10 +189,9 @@ impl Layer {
                             second: name,
                         });
                     }
-                    let value = parse(setting, &text);
-                    layer.set(
+                    layer.set_text(
                         setting,
-                        value,
+                        &text,
                         Origin {
                             source_name,
                             name: &name,
@@ -166,22 +220,18 @@ impl Layer {
         };
         let mut layer = Layer::default();
         for (key, value) in map {
-            let setting =
-                SETTINGS
-                    .iter()
-                    .find(|s| s.flag() == *key)
-                    .ok_or_else(|| SettingError::Unknown {
-                        source_name: source_name.into(),
-                        setting: key.clone(),
-                    })?;
-            layer.set(
-                setting,
-                value.clone(),
-                Origin {
-                    source_name,
-                    name: key,
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+            let from = Origin {
+                source_name,
+                name: key,
+            };
+            match flag(key, &text) {
+                Variable::Setting(setting) => match value {
+                    Value::String(text) if setting.is_text() => layer.set_text(setting, text, from)?,
+                    value => layer.set(setting, value.clone(), from)?,
                 },
-            )?;
+                other => layer.set_foreign(other, (key, &text), from)?,
+            }
         }
         Ok(layer)
     }
@@ -195,42 +245,69 @@ impl Layer {
         I: IntoIterator<Item = (String, String)>,
     {
         let mut layer = Layer::default();
-        for (flag, text) in flags {
-            let setting =
-                SETTINGS
-                    .iter()
-                    .find(|s| s.flag() == flag)
-                    .ok_or_else(|| SettingError::Unknown {
-                        source_name: source_name.into(),
-                        setting: format!("--{flag}"),
-                    })?;
-            let name = format!("--{flag}");
-            layer.set(
-                setting,
-                parse(setting, &text),
-                Origin {
-                    source_name,
-                    name: &name,
-                },
-            )?;
+        for (key, text) in flags {
+            let name = format!("--{key}");
+            let from = Origin {
+                source_name,
+                name: &name,
+            };
+            match flag(&key, &text) {
+                Variable::Setting(setting) => layer.set_text(setting, &text, from)?,
+                other => layer.set_foreign(other, (&key, &text), from)?,
+            }
         }
         Ok(layer)
     }
 
+    /// Accepts or refuses what is not a setting.
+    fn set_foreign(
+        &mut self,
+        variable: Variable,
+        (key, text): (&str, &str),
+        from: Origin<'_>,
+    ) -> Result<(), SettingError> {
+        match variable {
+            Variable::Accepted(foreign) => self.accepted.push((from.name.to_string(), foreign.why)),
+            Variable::Refused(foreign) => return Err(refused(from, foreign, text)),
+            Variable::Setting(_) | Variable::Unknown => {
+                return Err(SettingError::Unknown {
+                    source_name: from.source_name.to_string(),
+                    setting: from.name.to_string(),
+                    nearest: nearest::flag(key),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The values of typed groups, as a custom resource has them. They are not checked again.
-    pub fn from_settings(settings: &Settings) -> Self {
+    pub fn from_settings(source_name: &str, settings: &Settings) -> Self {
         let mut layer = Layer::default();
         let groups = serde_json::to_value(settings).expect("settings serialize");
         for setting in SETTINGS {
             let value = groups.pointer(&format!("/{}/{}", setting.group, setting.camel()));
             if let Some(value) = value {
-                layer
-                    .values
-                    .insert((setting.group, setting.camel()), value.clone());
+                let name = setting.crd_path().unwrap_or_else(|| setting.flag());
+                let from = Origin {
+                    source_name,
+                    name: &name,
+                };
+                layer.insert(setting, value.clone(), from);
             }
         }
         layer
     }
+}
+
+/// A setting and the value that it has.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// The given value; `None` where the default holds.
+    pub value: Option<Value>,
+    /// The layer that gives it, and the setting's name there.
+    pub source: Option<(String, String)>,
 }
 
 /// Where a value was read, for error messages.
@@ -250,7 +327,7 @@ impl Settings {
     pub fn merge(layers: &[Layer]) -> Self {
         let mut groups: Map<String, Value> = Map::new();
         for layer in layers.iter().rev() {
-            for ((group, name), value) in &layer.values {
+            for ((group, name), Given { value, .. }) in &layer.values {
                 groups
                     .entry((*group).to_string())
                     .or_insert_with(|| Value::Object(Map::new()))
@@ -262,9 +339,23 @@ impl Settings {
         serde_json::from_value(Value::Object(groups)).expect("checked values fit their types")
     }
 
+    /// Every setting with the value that it has in these layers, an earlier one of which wins, and where it is from.
+    pub fn effective(layers: &[Layer]) -> Vec<Effective> {
+        let of = |setting: &'static Setting| {
+            let key = (setting.group, setting.camel());
+            let given = layers.iter().find_map(|layer| layer.values.get(&key));
+            Effective {
+                setting,
+                value: given.map(|given| given.value.clone()),
+                source: given.map(|given| (given.source_name.clone(), given.name.clone())),
+            }
+        };
+        SETTINGS.iter().map(of).collect()
+    }
+
     /// The flat map of a configuration file: flag names and values, without secrets.
     pub fn to_config_file(&self) -> Map<String, Value> {
-        let layer = Layer::from_settings(self);
+        let layer = Layer::from_settings("", self);
         SETTINGS
             .iter()
             .filter(|setting| !setting.row.secret)
@@ -272,25 +363,36 @@ impl Settings {
                 layer
                     .values
                     .get(&(s.group, s.camel()))
-                    .map(|value| (s.flag(), value.clone()))
+                    .map(|given| (s.flag(), given.value.clone()))
             })
             .collect()
     }
 }
 
-fn refused(source_name: &str, foreign: &Foreign, text: &str) -> SettingError {
+fn refused(from: Origin<'_>, foreign: &Foreign, text: &str) -> SettingError {
+    not_here(from, text, foreign.instead)
+}
+
+fn not_here(from: Origin<'_>, text: &str, instead: &'static str) -> SettingError {
     SettingError::NotInThisVersion {
-        source_name: source_name.into(),
-        setting: foreign.name.into(),
+        source_name: from.source_name.into(),
+        setting: from.name.into(),
         value: schema::shortened(text),
-        instead: foreign.instead,
+        instead,
     }
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    let named = nearest.as_ref().map(|name| format!("; did you mean '{name}'?"));
+    named.unwrap_or_default()
 }
 
 /// Reads text as the type of the setting's schema. Text that does not parse stays text, so that the error of the
 /// schema check names the expected type.
 fn parse(setting: &Setting, text: &str) -> Value {
     let schema = setting.schema();
+    let synonym = setting.row.synonyms.iter().find(|(word, _)| *word == text);
+    let text = synonym.map_or(text, |(_, meaning)| meaning);
     let as_text = || Value::String(text.to_string());
     match schema.get("type").and_then(Value::as_str) {
         Some("integer" | "number") => serde_json::from_str::<Value>(text.trim())
@@ -302,6 +404,10 @@ fn parse(setting: &Setting, text: &str) -> Value {
             "false" | "0" | "no" | "off" => Value::Bool(false),
             _ => as_text(),
         },
+        Some("object") => serde_json::from_str::<Value>(text.trim())
+            .ok()
+            .filter(Value::is_object)
+            .unwrap_or_else(as_text),
         Some("array") if text.trim_start().starts_with('[') => {
             serde_json::from_str(text.trim()).unwrap_or_else(|_| as_text())
         }

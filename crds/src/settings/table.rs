@@ -5,12 +5,12 @@
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::DefaultValue::{Absent, FromMachine, FromModel};
 use super::{
-    ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, LoadFormat, LogFormat, LogLevel, Place,
-    PreemptionMode, Row, SchedulingPolicy, Setting,
+    ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, LoadFormat, LoaderConfig, LogFormat, LogLevel,
+    Place, PreemptionMode, Row, SchedulingPolicy, Setting, TaskChoice,
 };
 use crate::schema;
 
@@ -18,6 +18,9 @@ const ROW: Row = Row {
     env: None,
     env_aliases: &[],
     flag: None,
+    flag_aliases: &[],
+    synonyms: &[],
+    elsewhere: &[],
     place: Place::Field,
     secret: false,
     refuses_empty: false,
@@ -27,7 +30,7 @@ const ROW: Row = Row {
 
 /// A setting that is on or off.
 const SWITCH: Row = Row {
-    valid: &["true", "false", "1", "off"],
+    valid: &["true", "False", "0", "1", "off"],
     invalid: &["maybe", "2"],
     ..ROW
 };
@@ -131,6 +134,7 @@ macro_rules! default_of_row {
 default_of_row! {
     Dtype: EngineSettings.dtype,
     LoadFormat: EngineSettings.load_format,
+    TaskChoice: EngineSettings.task,
     PreemptionMode: EngineSettings.preemption_mode,
     SchedulingPolicy: EngineSettings.scheduling_policy,
 }
@@ -170,6 +174,7 @@ settings! {
         #[schemars(title = "Chat template", length(min = 1, max = 32768))]
         custom_chat_template: String => FromModel("the model's"), Row {
             flag: Some("chat-template"),
+            flag_aliases: &["custom-chat-template"],
             valid: &["{% for m in messages %}{{ m.content }}\n{% endfor %}"],
             invalid: &[""],
             ..ROW
@@ -180,6 +185,9 @@ settings! {
         conv_template: ConvTemplate => FromModel("the model's"), Row {
             valid: &["generate", "llama-3"], invalid: &["vicuna"], ..ROW
         };
+        /// Serve without a tokenizer: prompts and answers are token ids, and text in a request is an error.
+        #[schemars(title = "No tokenizer")]
+        skip_tokenizer_init: bool = false, SWITCH;
         /// Number of requests that are read and tokenized at the same time: so many small ones, and so many large ones
         /// (at least 2); the others wait, the clients in turn. 0 means one per core.
         #[schemars(title = "Tokenizer threads", range(min = 0, max = 1024))]
@@ -200,13 +208,52 @@ settings! {
         device: Device = Device::Auto, Row { valid: &["auto", "cpu", "cuda"], invalid: &["gpu", "cuda:1"], ..ROW };
         /// Number type of the weights in memory. `auto` keeps the checkpoint's.
         #[schemars(title = "Data type")]
-        dtype: Dtype = Dtype::Auto, Row { valid: &["auto", "half", "float32"], invalid: &["int4", "AUTO"], ..ROW };
+        dtype: Dtype = Dtype::Auto, Row {
+            env_aliases: &["DS_DTYPE"],
+            flag_aliases: &["ds-dtype"],
+            elsewhere: &[("int8", "set DTYPE to float16, and QUANTIZATION to ifq for weights of 8 bits")],
+            valid: &["auto", "half", "float32"],
+            invalid: &["int4", "AUTO"],
+            ..ROW
+        };
+        /// What the model is served for. `auto` is what the checkpoint is for. `embed` makes vectors with a model that
+        /// generates text: the last token's, of length 1.
+        #[schemars(title = "Task")]
+        task: TaskChoice = TaskChoice::Auto, Row {
+            elsewhere: &[("reward", "serve the model as a classifier, with TASK=classify")],
+            valid: &["auto", "generate", "embed", "embedding", "score", "classify"],
+            invalid: &["chat"],
+            ..ROW
+        };
+        /// Threads that read weights. Each holds a part of a tensor in memory.
+        #[schemars(title = "Loading threads", range(min = 1, max = 1024))]
+        max_parallel_loading_workers: u32 => FromMachine("one per core"), Row {
+            valid: &["1", "1024"], invalid: &["0", "1025", "all"], ..ROW
+        };
+        /// How weights are read, as a JSON object: `num_threads`, or `enable_multithread_load` `false` for one thread.
+        #[schemars(title = "Loader")]
+        model_loader_extra_config: LoaderConfig => Absent("all loading threads read"), Row {
+            valid: &[r#"{"num_threads": 2}"#, r#"{"enable_multithread_load": false}"#],
+            invalid: &["2", r#"{"threads": 2}"#, r#"{"num_threads": 0}"#],
+            ..ROW
+        };
         /// Files from which the weights are read: safetensors, PyTorch's (`pt`), or those that the model has (`auto`).
         /// `dummy` reads none and makes random weights, for benchmarks. It needs `config.json` and the tokenizer, and
         /// still downloads a repository; `ignorePatterns` of the repository can leave out the weights.
         #[schemars(title = "Load format")]
         load_format: LoadFormat = LoadFormat::Auto, Row {
-            valid: &["auto", "safetensors", "pt", "dummy"], invalid: &["npcache"], ..ROW
+            elsewhere: &[
+                ("gguf", "choose a checkpoint of safetensors"),
+                ("mistral", "choose a checkpoint with config.json"),
+                ("bitsandbytes", "set it to auto"),
+                ("tensorizer", "set it to auto"),
+                ("sharded_state", "set it to auto"),
+                ("runai_streamer", "set it to auto; files are read in parallel"),
+                ("fastsafetensors", "set it to auto; files are read in parallel"),
+            ],
+            valid: &["auto", "safetensors", "pt", "npcache", "dummy"],
+            invalid: &["zip"],
+            ..ROW
         };
         /// Longest context in tokens, prompt and answer together.
         #[schemars(title = "Context length", range(min = 1, max = 16_777_216))]
@@ -215,11 +262,33 @@ settings! {
         };
         /// Most sequences that run in one step.
         #[schemars(title = "Sequences in a step", range(min = 1, max = 4096))]
-        max_num_seqs: u32 = 256, Row { valid: &["1", "4096"], invalid: &["0", "4097", "many"], ..ROW };
+        max_num_seqs: u32 = 256, Row {
+            env_aliases: &["MAX_BATCH_SIZE"],
+            flag_aliases: &["max-batch-size"],
+            valid: &["1", "4096"],
+            invalid: &["0", "4097", "many"],
+            ..ROW
+        };
         /// Most tokens that one step computes. A longer prompt is computed in chunks of at most this size.
         #[schemars(title = "Tokens in a step", range(min = 1, max = 1_048_576))]
         max_num_batched_tokens: u32 = 512, Row {
             valid: &["1", "1048576"], invalid: &["0", "1048577", "2.5"], ..ROW
+        };
+        /// Compute long prompts in chunks. If this is false, a prompt is computed in one step, which has room for the
+        /// longest context. Answers do not change.
+        #[schemars(title = "Chunked prefill")]
+        enable_chunked_prefill: bool = true, SWITCH;
+        /// Before new prompts join sequences that run, wait for this factor times the time that the last prompts took, so
+        /// that more prompts are computed together.
+        #[schemars(title = "Delay factor", range(min = 0, max = 1000))]
+        scheduler_delay_factor: f64 = 0.0, Row {
+            valid: &["0.0", "0.5", "1000"], invalid: &["-1", "1001", "long"], ..ROW
+        };
+        /// Longest wait of an idle engine for further requests, in seconds, before it computes those it has. It waits
+        /// for no more than `maxNumSeqs`.
+        #[schemars(title = "Batch wait", range(min = 0, max = 60))]
+        batch_wait_timeout: f64 = 0.0, Row {
+            valid: &["0.1", "60"], invalid: &["-0.1", "61", "100ms"], ..ROW
         };
         /// Tokens in one block of the KV cache.
         #[schemars(title = "Block size", schema_with = "block_size_schema")]
@@ -252,10 +321,32 @@ settings! {
         preemption_mode: PreemptionMode = PreemptionMode::Recompute, Row {
             valid: &["recompute", "swap", "save"], invalid: &["abort"], ..ROW
         };
-        /// Host memory for swapped blocks, in GiB. It is used only if `preemptionMode` is `swap`, and never more than
-        /// a fifth of the free memory.
+        /// Time between two checks whether sequences lost their blocks, in seconds. If some did, the log says how many.
+        #[schemars(title = "Preemption check", range(min = 0.1, max = 3600))]
+        preemption_check_period: f64 = 1.0, Row {
+            valid: &["0.1", "60"], invalid: &["0", "3601", "1s"], ..ROW
+        };
+        /// Percentage of the free host memory that swapped blocks may take, if `preemptionMode` is `swap`.
+        #[schemars(title = "Swap share", range(min = 0, max = 50))]
+        preemption_cpu_capacity: f64 = 20.0, Row { valid: &["0", "2", "50"], invalid: &["-1", "51", "2%"], ..ROW };
+        /// Host memory for swapped blocks, in GiB. It is used only if `preemptionMode` is `swap`, within
+        /// `preemptionCpuCapacity`.
         #[schemars(title = "Swap space", range(min = 0, max = 4096))]
         swap_space: u32 = 4, Row { valid: &["0", "4096"], invalid: &["-1", "4097", "4GiB"], ..ROW };
+        /// Let every layer see the whole context, which ends at the smallest window of the model.
+        #[schemars(title = "No sliding window")]
+        disable_sliding_window: bool = false, SWITCH;
+        /// Rotary scaling in place of that in config.json, as a JSON object such as
+        /// `{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}`.
+        #[schemars(title = "RoPE scaling", schema_with = "object_schema")]
+        rope_scaling: Map<String, Value> => FromModel("config.json's"), Row {
+            valid: &[r#"{"rope_type": "linear", "factor": 2.0}"#], invalid: &["linear", "2", "[]"], ..ROW
+        };
+        /// Base of the rotary frequencies in place of that in config.json.
+        #[schemars(title = "RoPE base", range(min = 1, max = 1e15))]
+        rope_theta: f64 => FromModel("config.json's"), Row {
+            valid: &["10000", "1e6"], invalid: &["0", "1e16", "base"], ..ROW
+        };
         /// Order of waiting requests: `fcfs` by arrival, `priority` by the request's `priority`, the smallest first.
         #[schemars(title = "Scheduling policy")]
         scheduling_policy: SchedulingPolicy = SchedulingPolicy::Fcfs, Row {
@@ -291,7 +382,9 @@ settings! {
     openai: OpenaiSettings, title: "OpenAI API", {
         /// Role of the messages that the model writes.
         #[schemars(title = "Response role", length(min = 1, max = 64))]
-        openai_response_role: String = "assistant".into(), Row { valid: &["bot"], invalid: &[""], ..ROW };
+        openai_response_role: String = "assistant".into(), Row {
+            flag_aliases: &["response-role"], valid: &["bot"], invalid: &[""], ..ROW
+        };
         /// Refuse requests with parameters that neither OpenAI nor vLLM has. Otherwise the response header
         /// `x-slipway-ignored-parameters` names them.
         #[schemars(title = "Refuse unknown parameters")]
@@ -319,10 +412,18 @@ settings! {
         /// Requests that one replica runs at the same time. As many again may wait; further ones get status 429. For a
         /// model with `ti_model_config.json` or `CONV_TEMPLATE` the default is 128, as in TI-ONE.
         #[schemars(title = "Concurrent requests", range(min = 1, max = 65_536))]
-        max_concurrency: u32 = 300, Row { valid: &["1", "65536"], invalid: &["0", "65537"], ..ROW };
+        max_concurrency: u32 = 300, Row {
+            flag_aliases: &["limit-worker-concurrency"], valid: &["1", "65536"], invalid: &["0", "65537"], ..ROW
+        };
         /// Which events are logged.
         #[schemars(title = "Log level")]
-        log_level: LogLevel = LogLevel::Info, Row { valid: &["error", "trace"], invalid: &["loud"], ..ROW };
+        log_level: LogLevel = LogLevel::Info, Row {
+            flag_aliases: &["uvicorn-log-level"],
+            synonyms: &[("warning", "warn"), ("critical", "error")],
+            valid: &["error", "trace", "warning"],
+            invalid: &["loud"],
+            ..ROW
+        };
         /// Form of a line of the log.
         #[schemars(title = "Log format")]
         log_format: LogFormat = LogFormat::Text, Row { valid: &["text", "json"], invalid: &["xml"], ..ROW };
@@ -367,6 +468,7 @@ settings! {
         model: String => Absent("required"), Row {
             env: Some("MODEL_NAME"),
             env_aliases: &["MODEL_PATH"],
+            flag_aliases: &["model-name", "model-path"],
             place: Place::At("spec.model.huggingFace.repo"),
             valid: &["org/name", "/models/a"],
             invalid: &[""],
@@ -376,8 +478,20 @@ settings! {
         #[schemars(title = "Model revision", length(min = 1, max = 253))]
         model_revision: String = "main".into(), Row {
             flag: Some("revision"),
+            flag_aliases: &["model-revision"],
             place: Place::At("spec.model.huggingFace.revision"),
             valid: &["v1"],
+            invalid: &[""],
+            ..ROW
+        };
+        /// Directory below which models are downloaded, each into a folder of its own. A complete one that is there
+        /// already is served without the hub.
+        #[schemars(title = "Download directory", length(min = 1, max = 4096))]
+        download_dir: String => FromMachine("`HF_HOME`, `XDG_CACHE_HOME` or `HOME/.cache`"), Row {
+            env_aliases: &["BASE_PATH"],
+            flag_aliases: &["base-path"],
+            place: Place::Ignored("the operator mounts the cache of spec.cache"),
+            valid: &["/models"],
             invalid: &[""],
             ..ROW
         };
@@ -394,6 +508,7 @@ settings! {
         #[schemars(title = "API keys", length(min = 1, max = 256), schema_with = "keys_schema")]
         api_key: Vec<String> => Absent("no key is required"), Row {
             env_aliases: &["OPENAI_API_KEYS", "VLLM_API_KEY"],
+            flag_aliases: &["api-keys"],
             place: Place::At("spec.auth.apiKeysSecretRef"),
             secret: true,
             refuses_empty: true,
@@ -470,6 +585,10 @@ settings! {
             ..ROW
         };
     }
+}
+
+fn object_schema(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 fn names_schema(_: &mut schemars::SchemaGenerator) -> Schema {

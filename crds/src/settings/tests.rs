@@ -164,6 +164,96 @@ fn an_accessor_returns_the_given_value_or_the_default() {
 }
 
 #[test]
+fn other_words_for_a_value_mean_the_same() {
+    let level = Settings::merge(&[flags(&[("uvicorn-log-level", "warning")]).unwrap()]);
+    assert_eq!(level.serving.log_level(), LogLevel::Warn);
+    let level = Settings::merge(&[file(serde_json::json!({"log-level": "critical"})).unwrap()]);
+    assert_eq!(level.serving.log_level(), LogLevel::Error);
+}
+
+#[test]
+fn values_of_other_servers_are_refused_with_what_to_do() {
+    for setting in SETTINGS {
+        for (value, instead) in setting.row.elsewhere {
+            let said = |layer: Result<Layer, SettingError>| layer.unwrap_err().to_string();
+            for error in [
+                said(env(&[(&setting.env(), value)])),
+                said(flags(&[(&setting.flag(), value)])),
+                said(file(serde_json::json!({setting.flag(): value}))),
+            ] {
+                assert!(error.ends_with(instead), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_object_is_json_and_its_keys_are_checked() {
+    let settings = Settings::merge(&[env(&[
+        ("MODEL_LOADER_EXTRA_CONFIG", r#"{"num_threads": 2}"#),
+        ("ROPE_SCALING", r#"{"rope_type": "linear", "factor": 2.0}"#),
+    ])
+    .unwrap()]);
+    assert_eq!(
+        settings.engine.model_loader_extra_config.unwrap().num_threads,
+        Some(2)
+    );
+    assert_eq!(settings.engine.rope_scaling.unwrap()["factor"], 2.0);
+    let said = |name: &str, text: &str| env(&[(name, text)]).unwrap_err().to_string();
+    assert_eq!(
+        said("MODEL_LOADER_EXTRA_CONFIG", r#"{"threads": 2}"#),
+        "environment: MODEL_LOADER_EXTRA_CONFIG: there is no field 'threads'"
+    );
+    assert!(said("ROPE_SCALING", "{").starts_with("environment: ROPE_SCALING: expected"));
+}
+
+#[test]
+fn a_flag_of_another_server_is_accepted_or_refused_by_name() {
+    let layer = flags(&[("tensor-parallel-size", "1"), ("trust-remote-code", "true")]).unwrap();
+    let accepted: Vec<&str> = layer.accepted.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(accepted, ["--tensor-parallel-size", "--trust-remote-code"]);
+    let said = |layer: Result<Layer, SettingError>| layer.unwrap_err().to_string();
+    assert_eq!(
+        said(flags(&[("num-gpus", "2")])),
+        "command line: --num-gpus=2 is not in this version: set it to 1, and raise spec.replicas for more throughput"
+    );
+    assert!(said(file(serde_json::json!({"cpu-offload-gb": 4}))).contains("cpu-offload-gb=4"));
+    let tp = said(env(&[("TP", "4")]));
+    assert!(tp.starts_with("environment: TP=4 is not in this version"), "{tp}");
+}
+
+#[test]
+fn a_setting_that_a_cluster_decides_is_listed_and_dropped() {
+    let mut layer = env(&[("BASE_PATH", "/runpod-volume"), ("SEED", "1")]).unwrap();
+    assert!(Settings::merge(&[layer.clone()]).process.download_dir.is_some());
+    layer.drop_ignored();
+    assert_eq!(layer.accepted[0].0, "BASE_PATH");
+    assert_eq!(Settings::merge(&[layer]).process.download_dir, None);
+    assert!(without_effect("DOWNLOAD_DIR", "/models").is_some());
+    assert!(without_effect("SEED", "1").is_none());
+}
+
+#[test]
+fn each_value_is_known_with_the_layer_that_gives_it() {
+    let layers = [
+        env(&[("MAX_BATCH_SIZE", "9")]).unwrap(),
+        file(serde_json::json!({"max-num-seqs": 7, "seed": 3})).unwrap(),
+    ];
+    let effective = Settings::effective(&layers);
+    let source = |field: &str| {
+        let setting = effective
+            .iter()
+            .find(|found| found.setting.field == field)
+            .unwrap();
+        setting.source.clone()
+    };
+    let is = |layer: &str, name: &str| Some((layer.to_string(), name.to_string()));
+    assert_eq!(source("max_num_seqs"), is("environment", "MAX_BATCH_SIZE"));
+    assert_eq!(source("seed"), is("config.yaml", "seed"));
+    assert_eq!(source("block_size"), None);
+}
+
+#[test]
 fn two_names_of_one_setting_must_agree() {
     assert!(env(&[("TOKENIZER", "a"), ("TOKENIZER_NAME", "a")]).is_ok());
     let error = env(&[("TOKENIZER", "a"), ("TOKENIZER_NAME", "b")]).unwrap_err();
@@ -206,35 +296,83 @@ fn variables_that_are_not_honoured_are_never_silent() {
     );
 }
 
-/// The variables of the replaced servers at their documented defaults, and at what their forms submit.
-const DOCUMENTED: &str = include_str!("documented.txt");
+/// Every variable of the documents of the replaced servers; the file says what its columns are.
+const DOCUMENTED: &str = include_str!("documented.tsv");
 
-fn documented() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let lines = DOCUMENTED.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.split_once('=').expect("NAME=value"))
+/// A row of [`DOCUMENTED`].
+struct Documented {
+    name: &'static str,
+    values: Vec<&'static str>,
+    disposition: &'static str,
+    proof: &'static str,
+}
+
+fn documented() -> impl Iterator<Item = Documented> {
+    let rows = DOCUMENTED.lines().filter(|line| !line.starts_with('#'));
+    rows.map(|row| {
+        let [_, name, values, disposition, proof] = row.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("five columns: {row}")
+        };
+        Documented {
+            name,
+            values: values.split('|').filter(|value| !value.is_empty()).collect(),
+            disposition,
+            proof,
+        }
+    })
 }
 
 #[test]
-fn every_documented_default_is_accepted() {
-    for (name, value) in documented() {
-        let layer = env(&[(name, value)]).unwrap_or_else(|error| panic!("{error}"));
-        let is_known = !matches!(variable(name, value), Variable::Unknown);
-        assert!(is_known, "{name} is not known");
-        let is_listed = layer.accepted.iter().any(|(accepted, _)| accepted == name);
-        let has_effect = Settings::merge(&[layer]) != Settings::default();
+fn every_documented_value_is_accepted_and_never_in_silence() {
+    for Documented { name, values, .. } in documented() {
+        for value in values {
+            let layer = env(&[(name, value)]).unwrap_or_else(|error| panic!("{error}"));
+            let is_listed = layer.accepted.iter().any(|(accepted, _)| accepted == name);
+            let has_effect = Settings::merge(&[layer]) != Settings::default();
+            assert!(
+                is_listed || has_effect || is_absent(value),
+                "{name}={value} is ignored in silence"
+            );
+        }
+    }
+}
+
+/// An honoured variable has a test that shows its effect; the others have none.
+#[test]
+fn every_documented_variable_is_what_the_list_says() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for Documented {
+        name,
+        disposition,
+        proof,
+        ..
+    } in documented()
+    {
+        let found = match variable(name, "a value of no form") {
+            Variable::Setting(_) => "honoured",
+            Variable::Accepted(_) => "accepted",
+            Variable::Refused(_) => "refused",
+            Variable::Unknown => "unknown",
+        };
+        assert_eq!(found, disposition, "{name}");
+        if disposition != "honoured" {
+            assert_eq!(proof, "-", "{name}");
+            continue;
+        }
+        let (file, test) = proof
+            .split_once("::")
+            .unwrap_or_else(|| panic!("{name}: {proof}"));
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
         assert!(
-            is_listed || has_effect || is_absent(value),
-            "{name}={value} is ignored in silence"
+            text.contains(&format!("fn {test}()")),
+            "{name}: there is no {proof}"
         );
     }
 }
 
 #[test]
 fn a_value_that_asks_for_more_is_refused_with_what_to_do() {
-    for foreign in FOREIGN
-        .iter()
-        .filter(|foreign| matches!(foreign.harmless, Harmless::Only(_)))
-    {
+    for foreign in foreign().filter(|foreign| matches!(foreign.harmless, Harmless::Only(_))) {
         let error = env(&[(foreign.name, "something-else")]).unwrap_err().to_string();
         assert!(
             error.contains(foreign.name) && error.ends_with(foreign.instead),
@@ -265,7 +403,7 @@ fn a_bad_value_is_named_with_what_was_expected() {
     );
     assert_eq!(
         said(file(serde_json::json!({"blocksize": 16}))),
-        "config.yaml: there is no setting 'blocksize'"
+        "config.yaml: there is no setting 'blocksize'; did you mean 'block-size'?"
     );
     assert_eq!(
         said(file(serde_json::json!([1]))),

@@ -1,12 +1,17 @@
 //! Environment variables of the servers that Slipway replaces: honoured, without effect, or refused.
 
-use super::{SETTINGS, Setting};
+use super::vllm::VLLM;
+use super::{Place, SETTINGS, Setting};
 
-/// A variable of worker-vllm, vLLM or TI-ONE that is not a setting of this version.
+/// A variable of worker-vllm, vLLM or TI-ONE that is not a setting of this version. Its flag is its name in kebab case.
 #[derive(Clone, Copy, Debug)]
 pub struct Foreign {
     /// Its name.
     pub name: &'static str,
+    /// Other names of it.
+    pub aliases: &'static [&'static str],
+    /// Whether its flag may stand without a value.
+    pub is_switch: bool,
     /// The values that request what this version does anyway.
     pub harmless: Harmless,
     /// Why such a value has no effect, for log and status.
@@ -32,34 +37,37 @@ pub const FOREIGN: &[Foreign] = &[
     any(
         "TRUST_REMOTE_CODE",
         "models are native; no code of a repository is run",
-    ),
+    )
+    .switch(),
     any("TOKENIZER_POOL_TYPE", "tokenization runs in threads, not in Ray"),
-    any("TOKENIZER_MODE", "there is one implementation for both names"),
-    any(
+    only(
+        "TOKENIZER_MODE",
+        &["auto", "slow"],
+        "there is one implementation for both names",
+        "set it to auto",
+    ),
+    only(
         "GUIDED_DECODING_BACKEND",
+        &["auto", "outlines", "lm-format-enforcer", "xgrammar", "guidance"],
         "there is one implementation for all names",
+        "set it to auto",
     ),
     any(
         "TOKENIZER_POOL_EXTRA_CONFIG",
         "tokenization runs in threads, not in Ray",
     ),
-    any("USE_V2_BLOCK_MANAGER", "there is one block manager"),
+    any("USE_V2_BLOCK_MANAGER", "there is one block manager").switch(),
     any("NUM_LOOKAHEAD_SLOTS", "there is one block manager"),
-    any("WORKER_USE_RAY", "Kubernetes is the distributed engine"),
-    any("RAY_WORKERS_USE_NSIGHT", "Kubernetes is the distributed engine"),
-    any("DISABLE_CUSTOM_ALL_REDUCE", "there is one all-reduce"),
+    any("WORKER_USE_RAY", "Kubernetes is the distributed engine").switch(),
+    any("RAY_WORKERS_USE_NSIGHT", "Kubernetes is the distributed engine").switch(),
+    any("DISABLE_CUSTOM_ALL_REDUCE", "there is one all-reduce").switch(),
     only(
         "TENSOR_PARALLEL_SIZE",
         &["1"],
         "a replica computes on one device",
         "set it to 1, and raise spec.replicas for more throughput",
-    ),
-    only(
-        "TP",
-        &["1"],
-        "a replica computes on one device",
-        "set it to 1, and raise spec.replicas for more throughput",
-    ),
+    )
+    .also(&["TP", "NUM_GPUS"]),
     only(
         "PIPELINE_PARALLEL_SIZE",
         &["1"],
@@ -72,9 +80,11 @@ pub const FOREIGN: &[Foreign] = &[
         "a replica has one engine",
         "set it to 1, and raise spec.replicas",
     ),
-    any(
+    only(
         "DISTRIBUTED_EXECUTOR_BACKEND",
+        &["mp", "ray", "uni"],
         "Kubernetes is the distributed engine",
+        "set it to mp, and raise spec.replicas for more throughput",
     ),
     only(
         "QUANTIZATION",
@@ -95,87 +105,12 @@ pub const FOREIGN: &[Foreign] = &[
         "set it to auto",
     ),
     only(
-        "DS_DTYPE",
-        &["auto", "float16", "bfloat16"],
-        "it belongs to another engine; DTYPE is the data type",
-        "set DTYPE",
-    ),
-    any(
-        "MAX_PARALLEL_LOADING_WORKERS",
-        "weights are read in parallel in bounded memory",
-    ),
-    only(
-        "MODEL_LOADER_EXTRA_CONFIG",
-        &["{}"],
-        "the loader has no further settings",
-        "remove it",
-    ),
-    only(
-        "DOWNLOAD_DIR",
-        &[],
-        "the operator chooses the directory of the model",
-        "set spec.model.cache, or for a server without a cluster XDG_CACHE_HOME",
-    ),
-    only(
-        "BASE_PATH",
-        &["/runpod-volume"],
-        "the operator chooses the directory of the model",
-        "set spec.model.cache, or for a server without a cluster XDG_CACHE_HOME",
-    ),
-    only(
-        "SKIP_TOKENIZER_INIT",
-        &["false"],
-        "the tokenizer is always loaded",
-        "set it to false; a prompt may be token ids all the same",
-    ),
-    only(
-        "ROPE_SCALING",
-        &["{}"],
-        "config.json of the model decides",
-        "write rope_scaling into config.json of the model",
-    ),
-    only(
-        "ROPE_THETA",
-        &[],
-        "config.json of the model decides",
-        "write rope_theta into config.json of the model",
-    ),
-    any(
-        "ENABLE_CHUNKED_PREFILL",
-        "long prompts are computed in chunks; the answers are the same",
-    ),
-    only(
-        "DISABLE_SLIDING_WINDOW",
-        &["false"],
-        "windows are as config.json says",
-        "set it to false, and MAX_MODEL_LEN to the size of the window",
-    ),
-    only(
-        "SCHEDULER_DELAY_FACTOR",
-        &["0"],
-        "requests are scheduled at once",
-        "set it to 0",
-    ),
-    only(
-        "MAX_BATCH_SIZE",
-        &["16"],
-        "requests are batched continuously",
-        "set MAX_NUM_SEQS",
-    ),
-    any("BATCH_WAIT_TIMEOUT", "requests join the running batch at once"),
-    any("PREEMPTION_CHECK_PERIOD", "preemption is decided in each step"),
-    only(
-        "PREEMPTION_CPU_CAPACITY",
-        &["2"],
-        "SWAP_SPACE is the size of the host memory for preempted sequences",
-        "set SWAP_SPACE",
-    ),
-    only(
         "ENABLE_LORA",
         &["false"],
         "no adapter is loaded",
         "set it to false, and serve a checkpoint with the adapter merged into it",
-    ),
+    )
+    .switch(),
     only(
         "LORA_MODULES",
         &["[]"],
@@ -191,14 +126,15 @@ pub const FOREIGN: &[Foreign] = &[
         "it has an effect only with ENABLE_LORA",
     ),
     any("MAX_CPU_LORAS", "it has an effect only with ENABLE_LORA"),
-    any("FULLY_SHARDED_LORAS", "it has an effect only with ENABLE_LORA"),
+    any("FULLY_SHARDED_LORAS", "it has an effect only with ENABLE_LORA").switch(),
     only("SPECULATIVE_MODEL", &[], "no draft model is loaded", "remove it"),
     only(
         "USE_LOOKAHEAD",
         &["0"],
         "tokens are not predicted ahead",
         "set it to 0",
-    ),
+    )
+    .switch(),
     any(
         "NUM_SPECULATIVE_TOKENS",
         "it has an effect only with speculative decoding",
@@ -237,16 +173,18 @@ pub const FOREIGN: &[Foreign] = &[
     ),
 ];
 
-const fn any(name: &'static str, why: &'static str) -> Foreign {
+pub(super) const fn any(name: &'static str, why: &'static str) -> Foreign {
     Foreign {
         name,
+        aliases: &[],
+        is_switch: false,
         harmless: Harmless::Any,
         why,
         instead: "",
     }
 }
 
-const fn only(
+pub(super) const fn only(
     name: &'static str,
     harmless: &'static [&'static str],
     why: &'static str,
@@ -254,6 +192,8 @@ const fn only(
 ) -> Foreign {
     Foreign {
         name,
+        aliases: &[],
+        is_switch: false,
         harmless: Harmless::Only(harmless),
         why,
         instead,
@@ -261,6 +201,29 @@ const fn only(
 }
 
 impl Foreign {
+    /// The same with a flag that may stand without a value.
+    pub(super) const fn switch(mut self) -> Foreign {
+        self.is_switch = true;
+        self
+    }
+
+    /// The same with further names.
+    pub(super) const fn also(mut self, aliases: &'static [&'static str]) -> Foreign {
+        self.aliases = aliases;
+        self
+    }
+
+    /// Every name of the variable, its own first.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// Every flag, without dashes.
+    pub fn flags(&self) -> impl Iterator<Item = String> {
+        self.names()
+            .map(|name| name.to_ascii_lowercase().replace('_', "-"))
+    }
+
     fn has_no_effect(&self, text: &str) -> bool {
         match self.harmless {
             Harmless::Any => true,
@@ -269,7 +232,7 @@ impl Foreign {
     }
 }
 
-/// What an environment variable with a value is to Slipway.
+/// What an environment variable or a flag with a value is to Slipway.
 #[derive(Clone, Copy, Debug)]
 pub enum Variable {
     /// One of the names of this setting.
@@ -278,8 +241,13 @@ pub enum Variable {
     Accepted(&'static Foreign),
     /// It requests something that this version does not do.
     Refused(&'static Foreign),
-    /// Not a variable of Slipway.
+    /// Not a name of Slipway.
     Unknown,
+}
+
+/// Every variable of other servers that is not a setting.
+pub fn foreign() -> impl Iterator<Item = &'static Foreign> {
+    FOREIGN.iter().chain(VLLM)
 }
 
 /// Looks up an environment variable by its name and its value.
@@ -287,10 +255,36 @@ pub fn variable(name: &str, text: &str) -> Variable {
     if let Some(setting) = SETTINGS.iter().find(|setting| setting.has_variable(name)) {
         return Variable::Setting(setting);
     }
-    match FOREIGN.iter().find(|foreign| foreign.name == name) {
+    let foreign = foreign().find(|foreign| foreign.names().any(|other| other == name));
+    of_foreign(foreign, text)
+}
+
+/// Looks up a flag, or a key of a configuration file, by its name without dashes and its value.
+pub fn flag(name: &str, text: &str) -> Variable {
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.has_flag(name)) {
+        return Variable::Setting(setting);
+    }
+    let foreign = foreign().find(|foreign| foreign.flags().any(|other| other == name));
+    of_foreign(foreign, text)
+}
+
+fn of_foreign(foreign: Option<&'static Foreign>, text: &str) -> Variable {
+    match foreign {
         Some(foreign) if is_absent(text) || foreign.has_no_effect(text) => Variable::Accepted(foreign),
         Some(foreign) => Variable::Refused(foreign),
         None => Variable::Unknown,
+    }
+}
+
+/// Why a variable of `spec.env` is accepted and has no effect; `None` if it has one.
+pub fn without_effect(name: &str, text: &str) -> Option<&'static str> {
+    match variable(name, text) {
+        Variable::Accepted(foreign) => Some(foreign.why),
+        Variable::Setting(setting) => match setting.row.place {
+            Place::Ignored(why) => Some(why),
+            Place::Field | Place::At(_) | Place::RuntimeOnly(_) => None,
+        },
+        Variable::Refused(_) | Variable::Unknown => None,
     }
 }
 

@@ -23,7 +23,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
                 "fuzzing",
                 "api chat_template config grammar model parsers preparation tokenizer",
             ),
-            ("inspect", "model serving"),
+            ("inspect", "config model serving"),
             (
                 "http",
                 "api client clock config engine model parsers preparation serving startup telemetry tokenizer",

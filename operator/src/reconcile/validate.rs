@@ -12,7 +12,7 @@ use crds::{
         NetworkPolicyMode, PodMetadata, REPLICAS_DEFAULT, REPLICAS_MIN_DEFAULT,
         STARTUP_TIMEOUT_SECONDS_DEFAULT, SettingsStatus, TOKEN_KEY_DEFAULT,
     },
-    settings::{FOREIGN, Layer, ProcessSettings, SettingError, Settings, Variable, variable},
+    settings::{Layer, ProcessSettings, SettingError, Settings, Variable, variable, without_effect},
     wake::Known,
 };
 use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference};
@@ -81,7 +81,7 @@ pub fn plan(
         env: passed_env(spec, &report.unknown),
         pod_order: PodOrder::NewFirst,
         volume_reach: volume_reach(&source, observed),
-        notes: notes(&report)
+        notes: notes(spec, &report)
             .into_iter()
             .chain(kept_claim(object, &source, observed))
             .chain(unused_cache(spec, &source))
@@ -387,7 +387,8 @@ struct Read {
 /// Merges the typed fields over `spec.env`, and reports each variable that has no effect or is unknown.
 fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
     let variables = || spec.env.iter().map(|env| (env.name.clone(), env.value.clone()));
-    let env = Layer::from_env(ENV_LAYER, variables()).map_err(refusal)?;
+    let mut env = Layer::from_env(ENV_LAYER, variables()).map_err(refusal)?;
+    env.drop_ignored();
     let from_env = Settings::merge(std::slice::from_ref(&env));
     if from_env.process != Default::default() {
         return Err(Failure::new(
@@ -397,14 +398,14 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
              spec.rollout.drainTimeoutSeconds; the operator sets HOST and PORT",
         ));
     }
-    let mut settings = Settings::merge(&[Layer::from_settings(&spec.settings()), env]);
+    let mut settings = Settings::merge(&[Layer::from_settings("spec", &spec.settings()), env]);
     settings.process.drain_timeout_seconds = Some(drain_timeout_seconds(spec));
     let mut report = SettingsStatus::default();
     for env in spec.env.iter().filter(|env| !env.value.is_empty()) {
-        match variable(&env.name, &env.value) {
-            Variable::Accepted(_) => report.accepted.push(env.name.clone()),
-            Variable::Unknown => report.unknown.push(env.name.clone()),
-            Variable::Setting(_) | Variable::Refused(_) => {}
+        if without_effect(&env.name, &env.value).is_some() {
+            report.accepted.push(env.name.clone());
+        } else if matches!(variable(&env.name, &env.value), Variable::Unknown) {
+            report.unknown.push(env.name.clone());
         }
     }
     Ok(Read { settings, report })
@@ -432,13 +433,11 @@ fn refusal(error: SettingError) -> Failure {
 }
 
 /// One note per reason, with all variables that it is true of.
-fn notes(report: &SettingsStatus) -> Vec<String> {
+fn notes(spec: &ModelDeploymentSpec, report: &SettingsStatus) -> Vec<String> {
     let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for foreign in FOREIGN
-        .iter()
-        .filter(|foreign| report.accepted.iter().any(|name| name == foreign.name))
-    {
-        by_reason.entry(foreign.why).or_default().push(foreign.name);
+    let accepted = spec.env.iter().filter(|env| report.accepted.contains(&env.name));
+    for (env, why) in accepted.filter_map(|env| Some((env, without_effect(&env.name, &env.value)?))) {
+        by_reason.entry(why).or_default().push(&env.name);
     }
     let notes = by_reason.into_iter();
     notes

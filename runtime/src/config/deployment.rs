@@ -44,7 +44,7 @@ impl Deployment {
             .map(|variable| (variable.name, variable.value));
         Ok(Self {
             layers: [
-                Layer::from_settings(&typed),
+                Layer::from_settings(&path.display().to_string(), &typed),
                 Layer::from_env("spec.env", variables)?,
             ],
             repository,

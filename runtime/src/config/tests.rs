@@ -1,6 +1,6 @@
 //! Precedence of layers, and what is made of the merged settings.
 
-use crds::settings::{PreemptionMode, SchedulingPolicy};
+use crds::settings::{Dtype, PreemptionMode, SchedulingPolicy};
 
 use super::*;
 
@@ -274,4 +274,50 @@ fn a_folder_of_ti_one_is_a_layer_of_settings() {
         let error = config(&[], &[("MODEL_PATH", &model)], None).unwrap_err();
         assert!(error.contains("ti_model_config.json"), "{error}");
     }
+}
+
+#[test]
+fn the_start_command_of_ti_one_has_its_defaults() {
+    let run = |flags: &[(&str, &str)]| {
+        let arguments = ServeArguments {
+            flags: flags
+                .iter()
+                .map(|(name, text)| (name.to_string(), text.to_string()))
+                .collect(),
+            start_mode: StartMode::Run,
+            ..ServeArguments::default()
+        };
+        resolve(&arguments, &Environment::default()).unwrap()
+    };
+    let defaults = run(&[]);
+    let ModelSource::Repository(Repository { repo, .. }) = &defaults.model else {
+        panic!("{:?} is on this machine", defaults.model)
+    };
+    assert_eq!(repo, "/data/model");
+    assert_eq!((defaults.port, defaults.serving.max_concurrency()), (8501, 128));
+    assert_eq!(defaults.engine.dtype(), Dtype::Float16);
+    // Twice the same would be a chance of one in 2^53.
+    assert_ne!(defaults.engine.seed(), run(&[]).engine.seed());
+    let given = run(&[
+        ("dtype", "auto"),
+        ("limit-worker-concurrency", "5"),
+        ("seed", "7"),
+        ("port", "80"),
+    ]);
+    assert_eq!((given.port, given.serving.max_concurrency()), (80, 5));
+    assert_eq!((given.engine.dtype(), given.engine.seed()), (Dtype::Auto, 7));
+}
+
+#[test]
+fn the_tokenizer_has_a_revision_of_its_own() {
+    let flags = [
+        ("model", "a/b"),
+        ("tokenizer", "c/d"),
+        ("tokenizer-revision", "v2"),
+    ];
+    let config = config(&flags, &[("MODEL_REVISION", "v1")], None).unwrap();
+    let Some(ModelSource::Repository(Repository { repo, revision, .. })) = config.tokenizer else {
+        panic!("{:?}", config.tokenizer)
+    };
+    assert_eq!((repo.as_str(), revision.as_str()), ("c/d", "v2"));
 }

@@ -205,6 +205,7 @@ impl Limits {
             },
             groups: vec![KvGroup::default()],
             whole_prompts: self.whole_prompts,
+            has_prefixes: self.has_prefixes,
             reads_media: self.reads_media,
             vocab_size: self.vocab_size,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crds::settings::{EngineSettings, PreemptionMode, SchedulingPolicy, ServingSettings};
 
+use super::pace::Pace;
 use crate::batch::{Forward, KvGroup};
 
 /// Sizes of an engine. All but `n_host_blocks`, `max_waiting` and `seed` must be at least 1.
@@ -20,6 +21,10 @@ pub struct EngineConfig {
     pub n_host_blocks: usize,
     /// Tokens per block.
     pub block_size: usize,
+    /// Compute long prompts in chunks, not each in one step.
+    pub enable_chunked_prefill: bool,
+    /// How long new prompts wait to be computed together.
+    pub pace: Pace,
     /// Keep the blocks of computed texts for texts with the same beginning.
     pub enable_prefix_caching: bool,
     /// What happens to a sequence that loses its blocks to another.
@@ -49,6 +54,8 @@ pub struct Limits {
     pub groups: Vec<KvGroup>,
     /// A prompt is computed in one step.
     pub whole_prompts: bool,
+    /// The keys and values of a text's beginning are the same whatever follows.
+    pub has_prefixes: bool,
     /// Prompts may contain images or sounds.
     pub reads_media: bool,
     /// Token ids are below this.
@@ -84,6 +91,8 @@ impl Default for EngineConfig {
             n_blocks: 0,
             n_host_blocks: 0,
             block_size: defaults.block_size() as usize,
+            enable_chunked_prefill: defaults.enable_chunked_prefill(),
+            pace: Pace::of(&defaults),
             enable_prefix_caching: defaults.enable_prefix_caching(),
             preemption_mode: defaults.preemption_mode(),
             scheduling_policy: defaults.scheduling_policy(),
@@ -109,9 +118,10 @@ impl EngineConfig {
             return Err(ConfigError::NoLayers);
         }
         Ok(Limits {
-            config: self,
             groups,
-            whole_prompts: model.whole_prompts(),
+            whole_prompts: model.whole_prompts() || !self.enable_chunked_prefill,
+            has_prefixes: !model.whole_prompts(),
+            config: self,
             reads_media: model.reads_media(),
             vocab_size: model.vocab_size(),
         })
@@ -148,7 +158,7 @@ impl Limits {
 
     /// Blocks of computed texts are kept for texts with the same beginning.
     pub fn caches_prefixes(&self) -> bool {
-        self.config.enable_prefix_caching && !self.whole_prompts
+        self.config.enable_prefix_caching && self.has_prefixes
     }
 
     /// A sequence that loses its blocks keeps them on the host, if the host has room.

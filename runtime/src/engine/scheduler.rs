@@ -154,17 +154,27 @@ impl Scheduler {
     /// # Panics
     /// If as many steps are in flight as may be.
     pub fn schedule(&mut self) -> Step {
+        self.schedule_with(true)
+    }
+
+    /// The same, in which sequences that wait join the step only if it `admits` them.
+    ///
+    /// # Panics
+    /// As for [`Scheduler::schedule`].
+    pub fn schedule_with(&mut self, admits: bool) -> Step {
         assert!(self.n_in_flight < self.depth, "too many steps are in flight");
         if self.n_in_flight > 0 && (self.is_draining || self.next_is_alone()) {
             return Step::default();
         }
         self.is_draining = false;
         let mut step = Step::default();
-        self.admit_urgent(&mut step);
+        if admits {
+            self.admit_urgent(&mut step);
+        }
         self.schedule_decodes(&mut step);
         self.schedule_prompts(&mut step);
         // Blocks are short right after a preemption, and the running sequences precede all that wait: they go first.
-        if step.preempted.is_empty() && self.all_have_rows(&step) {
+        if admits && step.preempted.is_empty() && self.all_have_rows(&step) {
             self.admit_waiting(&mut step);
         }
         step.is_alone = self.depth == 1 || self.running.iter().any(Sequence::needs_alone);
@@ -583,13 +593,11 @@ impl Scheduler {
             let n_wanted = sequence
                 .n_computable()
                 .min(self.n_step_tokens_max - step.n_tokens);
-            let n_wanted = if self.whole_prompts {
-                n_wanted
-            } else {
-                n_wanted - n_unscorable(sequence, n_wanted, step)
-            };
+            // The logits of a prompt whose log-probabilities are wanted would take too much memory at once.
+            let is_whole = self.whole_prompts && !sequence.wants_scores();
+            let n_wanted = n_wanted - n_unscorable(sequence, n_wanted, step);
             let n_whole = sequence.prompt().len().saturating_sub(n_computed);
-            let n_tokens_min = if self.whole_prompts { n_whole.max(1) } else { 1 };
+            let n_tokens_min = if is_whole { n_whole.max(1) } else { 1 };
             if n_wanted < n_tokens_min {
                 return 0;
             }

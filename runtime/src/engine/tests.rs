@@ -5,6 +5,7 @@ mod endings;
 mod failures;
 mod grammars;
 mod lifecycle;
+mod pace;
 mod queue;
 mod scores;
 

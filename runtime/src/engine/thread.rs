@@ -16,6 +16,7 @@ use rayon::ThreadPool;
 use super::channels::{Channels, Death, Phase, Submission};
 use super::config::Limits;
 use super::draw::{DrawPlan, Drawing, Outcome, guided, late_inputs, score};
+use super::pace::{Gate, Gatekeeper, Queue};
 use super::philox::{halves, philox4x32};
 use super::reply::Replies;
 use super::request::{Admitted, Task};
@@ -27,6 +28,9 @@ use crate::batch::{Batch, Forward, StepError, StepOutput};
 
 /// An idle engine turns at least this often, so that its heartbeat never looks older than this.
 const IDLE_TURN_MAX: Duration = Duration::from_secs(1);
+
+/// An engine whose requests wait for others turns at least this often, so that it notices tickets that are dropped.
+const WAITING_TURN_MAX: Duration = Duration::from_millis(50);
 
 /// Later requests that may overtake an answer for each answer to its request that comes before it. With few, a client
 /// that sends small requests would soon wait for all answers of a large one; with many, the last of those answers would.
@@ -42,6 +46,12 @@ pub(super) struct EngineThread {
     /// Draws the tokens of a step.
     samplers: ThreadPool,
     scheduler: Scheduler,
+    gatekeeper: Gatekeeper,
+    n_running_max: usize,
+    /// Further requests may come.
+    is_open: bool,
+    /// Until when waiting requests wait, if they do and nothing runs.
+    waits_until: Option<Instant>,
     /// Steps in flight at most.
     depth: usize,
     /// The oldest first.
@@ -91,6 +101,10 @@ impl EngineThread {
             model,
             samplers,
             scheduler: Scheduler::new(limits, depth),
+            gatekeeper: Gatekeeper::new(limits.config.pace),
+            n_running_max: limits.n_running_max(),
+            is_open: true,
+            waits_until: None,
             depth,
             in_flight: VecDeque::new(),
             spare: Vec::new(),
@@ -135,6 +149,7 @@ impl EngineThread {
         loop {
             self.channels.gauge.beat();
             let is_open = self.receive();
+            self.is_open = is_open;
             if self.channels.gauge.is_aborting() {
                 self.replies.abort_all(&mut self.scheduler);
             }
@@ -149,11 +164,10 @@ impl EngineThread {
 
     /// One turn: schedule and submit a step, collect the oldest one, give the newest what it lacks.
     fn turn(&mut self) -> Result<(), Fatal> {
-        let step = self.scheduler.schedule();
-        self.note_scheduled(&step);
+        let step = self.schedule();
         let (is_new, is_alone) = (!step.is_empty(), step.is_alone);
         assert!(
-            is_new || !self.in_flight.is_empty() || self.replies.is_empty(),
+            is_new || !self.in_flight.is_empty() || self.replies.is_empty() || self.waits_until.is_some(),
             "requests wait, and the scheduler finds nothing to do"
         );
         if is_new {
@@ -169,6 +183,33 @@ impl EngineThread {
             self.collect()?;
         }
         Ok(())
+    }
+
+    /// The next step, which those that wait join if the settings do not let them wait longer.
+    fn schedule(&mut self) -> Step {
+        let now = Instant::now();
+        let queue = Queue {
+            n_running: self.scheduler.n_running(),
+            n_waiting: self.scheduler.n_waiting(),
+            n_running_max: self.n_running_max,
+        };
+        // When no request can come any more, none is waited for.
+        let gate = if self.is_open {
+            self.gatekeeper.gate(queue, now)
+        } else {
+            Gate::Open
+        };
+        let step = self.scheduler.schedule_with(gate == Gate::Open);
+        if !step.admitted.is_empty() {
+            self.gatekeeper.note_prompts(now);
+        }
+        let is_idle = step.is_empty() && self.in_flight.is_empty();
+        self.waits_until = match gate {
+            Gate::ClosedUntil(open_at) if is_idle => Some(open_at),
+            Gate::ClosedUntil(_) | Gate::Open => None,
+        };
+        self.note_scheduled(&step, now);
+        step
     }
 
     /// Hands a step to the model, which computes it in its own time.
@@ -249,8 +290,11 @@ impl EngineThread {
     /// Takes what was submitted, and waits a while if there is nothing else to do; false once the intake
     /// is closed and empty.
     fn receive(&mut self) -> bool {
-        if self.is_idle() {
-            match self.channels.intake.recv_timeout(IDLE_TURN_MAX) {
+        let waits_until = self.waits_until.take();
+        let until_open = waits_until.map(|open_at| open_at.saturating_duration_since(Instant::now()));
+        if self.is_idle() || until_open.is_some() {
+            let timeout = until_open.map_or(IDLE_TURN_MAX, |until_open| until_open.min(WAITING_TURN_MAX));
+            match self.channels.intake.recv_timeout(timeout) {
                 Ok(submissions) => self.accept(submissions),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
@@ -326,8 +370,7 @@ impl EngineThread {
         u64::from(words[0]) << 32 | u64::from(words[1])
     }
 
-    fn note_scheduled(&mut self, step: &Step) {
-        let now = Instant::now();
+    fn note_scheduled(&mut self, step: &Step, now: Instant) {
         let counters = &self.channels.gauge.counters;
         for admission in &step.admitted {
             counters.prefix_cache_queries.add(admission.n_queried);

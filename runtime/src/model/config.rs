@@ -369,6 +369,15 @@ impl Fields {
         Ok(text)
     }
 
+    /// The fields of the part of a model that reads text, to change them.
+    pub(super) fn text_fields(&mut self) -> &mut Map<String, Value> {
+        if self.is_object("text_config") {
+            let part = self.map.get_mut("text_config").and_then(Value::as_object_mut);
+            return part.expect("it is an object");
+        }
+        &mut self.map
+    }
+
     /// Whether a field is an object.
     pub(super) fn is_object(&self, field: &str) -> bool {
         self.map.get(field).is_some_and(Value::is_object)

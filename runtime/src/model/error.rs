@@ -49,6 +49,14 @@ pub enum ModelError {
         /// What is supported.
         supported: &'static str,
     },
+    /// A setting contradicts the checkpoint.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting's variable.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A field changes what the model computes, and the code for this architecture does not read it.
     #[error(
         "{file}: {field} = {value} changes what the model computes, and is not supported for this architecture"

@@ -52,7 +52,7 @@ impl Parts<'_> {
     ) -> Result<Executor, ModelError> {
         match device {
             Device::Cpu => {
-                let (matrices, vectors) = self.context.enter(|| source.weights(list, &InMemory))?;
+                let (matrices, vectors) = source.weights(&self.context, list, &InMemory)?;
                 let weights = Weights { matrices, vectors };
                 let cpu = Cpu::new(self.context, self.program, weights, self.layout, self.ropes)?;
                 Ok(Executor::Cpu(Box::new(cpu)))
@@ -60,7 +60,7 @@ impl Parts<'_> {
             #[cfg(feature = "cuda")]
             Device::Cuda(gpu) => {
                 let place = cuda::OnDevice::new(gpu, source.n_threads())?;
-                let (matrices, vectors) = self.context.enter(|| source.weights(list, &place))?;
+                let (matrices, vectors) = source.weights(&self.context, list, &place)?;
                 let weights = cuda::Weights { matrices, vectors };
                 let loaded = cuda::Loaded {
                     cache_dtype: weights.dtype(self.tokens),

@@ -16,6 +16,7 @@ use super::executor::{Executor, Parts};
 use super::families;
 use super::kv_layout::KvLayout;
 use super::modules::{Modules, trained_len};
+use super::overrides::Overrides;
 use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::rope::RopeSpec;
@@ -101,7 +102,7 @@ impl Model {
     /// # Errors
     /// [`ModelError`] for an architecture or an option that is not implemented, or a configuration that cannot be read.
     pub fn check(dir: &Path) -> Result<(), ModelError> {
-        describe(dir, &Fields::read_config(dir)?).map(|_| ())
+        described(dir, &Overrides::default()).map(|_| ())
     }
 
     /// Loads the checkpoint in `dir` with all threads. Calls `progress` after each tensor.
@@ -113,9 +114,12 @@ impl Model {
         options: &LoadOptions,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Model, ModelError> {
-        let config = Fields::read_config(dir)?;
+        let Described {
+            config,
+            spec,
+            pooling,
+        } = described(dir, &options.overrides)?;
         let generation = Fields::read_generation_config(dir)?;
-        let (spec, pooling) = describe(dir, &config)?;
         let unknown = unread::check(&config)?;
         if !unknown.is_empty() {
             let fields = unknown.join(", ");
@@ -360,8 +364,46 @@ impl Forward for Model {
     }
 }
 
-/// The description of the checkpoint in `dir`, and how it makes vectors if it does.
-pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option<Pooling>), ModelError> {
+/// A checkpoint's configuration and what it says.
+pub(super) struct Described {
+    /// config.json with the rotary parameters of the settings.
+    pub(super) config: Fields,
+    /// The description.
+    pub(super) spec: ModelSpec,
+    /// How it makes vectors, if it does.
+    pub(super) pooling: Option<Pooling>,
+}
+
+/// The description of the checkpoint in `dir` with what settings change in it.
+pub(super) fn described(dir: &Path, overrides: &Overrides) -> Result<Described, ModelError> {
+    let mut config = Fields::read_config(dir)?;
+    overrides.write(&mut config)?;
+    let (mut spec, pooling) = match describe(dir, &config, overrides) {
+        Ok(described) => described,
+        // What the model accepts without the setting is refused because of it.
+        Err(error) if !overrides.keep_config() => {
+            describe(dir, &Fields::read_config(dir)?, overrides)?;
+            return Err(ModelError::Setting {
+                setting: overrides.setting(),
+                reason: error.to_string(),
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    overrides.check_read(&config)?;
+    overrides.widen(&mut spec);
+    Ok(Described {
+        config,
+        spec,
+        pooling,
+    })
+}
+
+fn describe(
+    dir: &Path,
+    config: &Fields,
+    overrides: &Overrides,
+) -> Result<(ModelSpec, Option<Pooling>), ModelError> {
     let mut spec = families::describe(config)?;
     check_quantization(dir, config)?;
     let stored = Modules::read(dir)?;
@@ -371,6 +413,7 @@ pub(super) fn describe(dir: &Path, config: &Fields) -> Result<(ModelSpec, Option
     };
     check_sizes(&projections, spec.hidden_size)?;
     spec.projections = projections;
+    let stored = overrides.assign(&mut spec, stored)?;
     let pooling = match &spec.task {
         TaskSpec::Embed => Some(stored.unwrap_or(Pooling::DEFAULT)),
         TaskSpec::Classify(classifier) => Some(Pooling {

@@ -7,10 +7,10 @@ use std::path::Path;
 use kernels::DType;
 
 use super::checkpoint::{Checkpoint, LoadFormat};
-use super::config::Fields;
 use super::error::ModelError;
 use super::kv_layout::KvLayout;
-use super::loaded::describe;
+use super::loaded::{Described, described};
+use super::overrides::Overrides;
 use super::pooling::Pooling;
 use super::program::{Cost, OpCost, Program, StepShape, lower};
 use super::spec::{Layout, Matrix, MatrixId, Task, WeightList};
@@ -65,9 +65,20 @@ impl Outline {
     /// # Errors
     /// [`ModelError`] for an architecture or an option that is not implemented, or a configuration that cannot be read.
     pub fn read(dir: &Path) -> Result<Outline, ModelError> {
-        let config = Fields::read_config(dir)?;
+        Outline::read_with(dir, &Overrides::default())
+    }
+
+    /// The same with what settings change.
+    ///
+    /// # Errors
+    /// As for [`Outline::read`], and [`ModelError::Setting`].
+    pub fn read_with(dir: &Path, overrides: &Overrides) -> Result<Outline, ModelError> {
+        let Described {
+            config,
+            spec,
+            pooling,
+        } = described(dir, overrides)?;
         let dtype = config.dtype()?;
-        let (spec, pooling) = describe(dir, &config)?;
         let (network, list) = spec.numbered();
         let layout = KvLayout::of(&network);
         Ok(Outline {

@@ -11,6 +11,7 @@ use super::config::Fields;
 use super::device::Device;
 use super::error::ModelError;
 use super::graph_mode::GraphMode;
+use super::overrides::Overrides;
 use super::spec::WeightList;
 
 /// How to load a model.
@@ -28,8 +29,12 @@ pub struct LoadOptions {
     pub n_threads: Option<usize>,
     /// Instructions that compute on the CPU; by default the best that the processor has.
     pub isa: Option<Isa>,
+    /// Threads that read weights; by default the compute threads.
+    pub n_loading_threads: Option<usize>,
     /// Longest sequence; by default the model's context.
     pub max_model_len: Option<u32>,
+    /// What settings change in the checkpoint's description.
+    pub overrides: Overrides,
 }
 
 /// Where weights come from.
@@ -57,8 +62,21 @@ impl Source<'_> {
         }
     }
 
-    /// Puts the weights of a description into their place: from the checkpoint's files, or made up.
+    /// Puts the weights of a description into their place: from the checkpoint's files, or made up. The threads of
+    /// `context` load, unless the options name another number.
     pub(super) fn weights<P: Place>(
+        &self,
+        context: &CpuContext,
+        list: (&WeightList, &[String]),
+        place: &P,
+    ) -> Result<Placed<P>, ModelError> {
+        match self.options.n_loading_threads {
+            None => context.enter(|| self.load(list, place)),
+            Some(n_threads) => CpuContext::new(n_threads)?.enter(|| self.load(list, place)),
+        }
+    }
+
+    fn load<P: Place>(
         &self,
         (list, ignored): (&WeightList, &[String]),
         place: &P,

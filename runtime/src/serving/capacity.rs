@@ -8,8 +8,6 @@ use crate::model::DeviceMemory;
 /// Share of the memory left after the weights that the KV cache may take. The rest is for activations, the
 /// tokenizer, HTTP and the page cache.
 const CACHE_SHARE: f64 = 0.4;
-/// Share of the same memory that swapped blocks may take.
-const SWAP_SHARE: f64 = 0.2;
 
 /// Bytes of a device that stay free: for recorded steps, the driver and the code of kernels.
 const DEVICE_SLACK_BYTES: u64 = 512 << 20;
@@ -50,6 +48,11 @@ pub fn of_host(bytes_free: u64) -> u64 {
     (bytes_free as f64 * CACHE_SHARE) as u64
 }
 
+/// Bytes of the host's memory that swapped blocks may take, of `bytes_free`, if they may take this part.
+pub fn for_swapping(bytes_free: u64, share: f64) -> u64 {
+    (bytes_free as f64 * share) as u64
+}
+
 /// Bytes of a device's memory that the cache may take, if everything together may take the part `utilization` of it. What
 /// other processes have taken counts too.
 pub fn of_device(memory: DeviceMemory, utilization: f64) -> u64 {
@@ -80,17 +83,20 @@ pub fn n_blocks(demand: Demand<'_>, bytes_available: u64) -> Result<usize, Cache
 }
 
 /// Blocks of the host for sequences that are swapped out: as many as `swap_space_bytes` hold, at most what fits
-/// into their share of `bytes_free`.
-pub fn n_host_blocks(demand: Demand<'_>, swap_space_bytes: u64, bytes_free: u64) -> usize {
-    let bytes_available = (bytes_free as f64 * SWAP_SHARE) as u64;
+/// into `bytes_available`.
+pub fn n_host_blocks(demand: Demand<'_>, swap_space_bytes: u64, bytes_available: u64) -> usize {
     let fitting = swap_space_bytes.min(bytes_available) / demand.bytes_per_block();
     fitting.min(u64::from(u32::MAX) / demand.block_size as u64) as usize
 }
 
-/// The smallest `bytes_free` with which [`n_blocks`] and [`n_host_blocks`] give caches of these sizes again.
-pub fn bytes_free_for(cache_bytes: u64, host_bytes: u64) -> u64 {
-    let whole = |part: u64, share: f64| (part as f64 / share).ceil() as u64;
-    whole(cache_bytes, CACHE_SHARE).max(whole(host_bytes, SWAP_SHARE))
+/// The smallest `bytes_free` with which [`n_blocks`] and [`n_host_blocks`] give caches of these sizes again, if swapped
+/// blocks may take the part `host_share` of it.
+pub fn bytes_free_for(cache_bytes: u64, host_bytes: u64, host_share: f64) -> u64 {
+    let whole = |part: u64, share: f64| match part {
+        0 => 0,
+        part => (part as f64 / share).ceil() as u64,
+    };
+    whole(cache_bytes, CACHE_SHARE).max(whole(host_bytes, host_share))
 }
 
 impl Demand<'_> {
@@ -232,18 +238,23 @@ mod tests {
 
     #[test]
     fn swapped_blocks_take_their_space_and_no_more_than_their_share() {
-        assert_eq!(n_host_blocks(DEMAND, 16_000 * 3, u64::MAX), 3);
-        assert_eq!(n_host_blocks(DEMAND, u64::MAX, 16_000 * 10), 2);
-        assert_eq!(n_host_blocks(DEMAND, 0, u64::MAX), 0);
+        let fitting = |swap_space_bytes, bytes_free, share| {
+            n_host_blocks(DEMAND, swap_space_bytes, for_swapping(bytes_free, share))
+        };
+        assert_eq!(fitting(16_000 * 3, u64::MAX, 0.2), 3);
+        assert_eq!(fitting(u64::MAX, 16_000 * 10, 0.2), 2);
+        assert_eq!(fitting(u64::MAX, 16_000 * 10, 0.5), 5);
+        assert_eq!(fitting(u64::MAX, 16_000 * 10, 0.0), 0);
+        assert_eq!(fitting(0, u64::MAX, 0.2), 0);
     }
 
     #[test]
     fn caches_have_the_same_sizes_in_the_memory_that_is_asked_for_them() {
         for n_wanted in [7, 10, 28] {
             let (cache_bytes, host_bytes) = (16_000 * n_wanted, 16_000 * 3);
-            let bytes_free = bytes_free_for(cache_bytes, host_bytes);
+            let bytes_free = bytes_free_for(cache_bytes, host_bytes, 0.2);
             assert_eq!(n_blocks(DEMAND, of_host(bytes_free)), Ok(n_wanted as usize));
-            assert!(n_host_blocks(DEMAND, host_bytes, bytes_free) >= 3);
+            assert!(n_host_blocks(DEMAND, host_bytes, for_swapping(bytes_free, 0.2)) >= 3);
         }
     }
 

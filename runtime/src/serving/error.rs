@@ -57,6 +57,14 @@ pub enum LoadError {
         /// Types of the model.
         n_token_types: usize,
     },
+    /// Two settings name the number of loading threads.
+    #[error("MAX_PARALLEL_LOADING_WORKERS is {workers}, and MODEL_LOADER_EXTRA_CONFIG means {threads}")]
+    LoadingThreads {
+        /// By the one.
+        workers: u32,
+        /// By the other.
+        threads: u32,
+    },
     /// A task of the process died.
     #[error("loading stopped on an internal error")]
     Panicked,
@@ -90,6 +98,7 @@ impl LoadError {
                 Reason::InvalidCheckpoint,
                 "Correct the pair template of tokenizer.json, or type_vocab_size in config.json.",
             ),
+            LoadError::LoadingThreads { .. } => (Reason::InvalidSetting, "Remove one of them."),
             LoadError::WarmUp { .. } => (
                 Reason::InvalidCheckpoint,
                 "The weights and config.json do not fit together, or are damaged: check the repository and its revision.",
@@ -113,6 +122,10 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
         ModelError::UnsupportedOption { .. } | ModelError::UnreadField { .. } => (
             Reason::UnsupportedArchitecture,
             "Choose a model that does without this option.",
+        ),
+        ModelError::Setting { .. } => (
+            Reason::InvalidSetting,
+            "Correct the value, or remove the setting.",
         ),
         ModelError::MaxModelLen { .. } => (Reason::InvalidSetting, "Lower MAX_MODEL_LEN."),
         ModelError::Cache { .. } => (Reason::OutOfMemory, "Lower MAX_MODEL_LEN or MAX_NUM_SEQS."),

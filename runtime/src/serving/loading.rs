@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::{Failure, Reason, chain};
-use crds::settings::{Device as DeviceSetting, EngineSettings};
+use crds::settings::EngineSettings;
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
+use super::from_settings::{load_options, overrides};
 use super::memory::{self, Growth};
 use super::{LoadError, Serving};
 use crate::batch::Forward;
@@ -18,16 +19,14 @@ use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
 use crate::engine::scheduler::N_SCORED_MAX;
 use crate::engine::{
-    Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams,
+    Engine, EngineConfig, Event, GenerateRequest, Pace, PoolRequest, PreemptionMode, SamplingParams,
 };
 use crate::fetch::{
     self, ConfigurationCheck, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token,
 };
-use crate::grammar::Grammars;
+use crate::grammar::{GrammarError, Grammars};
 use crate::model::PoolingConfig;
-use crate::model::{
-    Device, DeviceMemory, GraphMode, LoadOptions, Model, ModelError, ModelInfo, Outline, StepLimits, Task,
-};
+use crate::model::{DeviceMemory, Model, ModelInfo, Outline, StepLimits, Task};
 use crate::parsers::{FormatNames, Formats, Template, UnknownParser};
 use crate::startup::Stage;
 use crate::startup::StartupTracker;
@@ -68,14 +67,14 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     let ModelSource::Directory(directory) = &config.model else {
         return Ok(());
     };
-    let outline = Outline::read(directory)?;
+    let outline = Outline::read_with(directory, &overrides(&config.engine))?;
     outline.check_length(config.engine.max_model_len())?;
     outline.check_weights(directory)?;
     let tokenizer = match &config.tokenizer {
         Some(ModelSource::Directory(tokenizer)) => tokenizer.clone(),
         Some(ModelSource::Repository(_)) | None => own_tokenizer(directory),
     };
-    let tokenizer = Tokenizer::load(&tokenizer)?;
+    let tokenizer = load_tokenizer(config, &tokenizer, outline.vocab_size)?;
     let template = template(config, config.conv_template.map(NamedTemplate::of), &tokenizer)?;
     formats_of(template.as_ref(), &formats)?;
     crate::api::request::Defaults::load(directory)?;
@@ -146,8 +145,8 @@ impl Loading {
         formats: &FormatNames,
     ) -> Result<(Serving, Growth), LoadError> {
         let Self { config, startup } = self;
-        Model::check(directory)?;
-        let tokenizer = Tokenizer::load(tokenizer)?;
+        let outline = Outline::read_with(directory, &overrides(&config.engine))?;
+        let tokenizer = load_tokenizer(config, tokenizer, outline.vocab_size)?;
         let named = config.conv_template.map(NamedTemplate::of);
         let template = template(config, named, &tokenizer)?;
         let formats = formats_of(template.as_ref(), formats)?;
@@ -171,7 +170,13 @@ impl Loading {
         let stops = named.map_or(&[][..], |named| named.stops);
         let stops = stops.iter().filter_map(|stop| tokenizer.tokens().id_of(stop));
         info.eos_token_ids.extend(stops);
-        let grammars = Grammars::new(tokenizer.tokens(), &info.eos_token_ids, info.vocab_size);
+        let grammars = if tokenizer.is_skipped() {
+            Err(GrammarError::Vocabulary {
+                reason: "there is no tokenizer (SKIP_TOKENIZER_INIT)".to_owned(),
+            })
+        } else {
+            Grammars::new(tokenizer.tokens(), &info.eos_token_ids, info.vocab_size)
+        };
         if let Err(error) = &grammars {
             tracing::warn!(%error, "there are no structured outputs");
         }
@@ -194,44 +199,12 @@ impl Loading {
     }
 }
 
-/// How the settings load a model.
-///
-/// # Errors
-/// [`ModelError::NoDevice`] for a device that this machine does not have.
-pub fn load_options(settings: &EngineSettings) -> Result<LoadOptions, ModelError> {
-    Ok(LoadOptions {
-        device: device(settings.device())?,
-        graphs: graphs(settings),
-        format: settings.load_format(),
-        dtype: settings.dtype(),
-        n_threads: None,
-        isa: None,
-        max_model_len: settings.max_model_len(),
-    })
-}
-
-/// What computes, by the setting.
-fn device(setting: DeviceSetting) -> Result<Device, ModelError> {
-    let device = match setting {
-        DeviceSetting::Cpu => Device::Cpu,
-        DeviceSetting::Cuda => Device::cuda()?,
-        DeviceSetting::Auto => Device::cuda().unwrap_or_else(|error| {
-            tracing::info!(%error, "the CPU computes");
-            Device::Cpu
-        }),
-    };
-    tracing::info!(%device, "device chosen");
-    Ok(device)
-}
-
-/// Which steps are recorded, by the settings.
-fn graphs(settings: &EngineSettings) -> GraphMode {
-    if settings.enforce_eager() {
-        return GraphMode::Eager;
+/// The tokenizer in a folder, or none for a vocabulary of `n_ids` tokens.
+fn load_tokenizer(config: &ServeConfig, folder: &Path, n_ids: usize) -> Result<Tokenizer, LoadError> {
+    if config.skip_tokenizer {
+        return Ok(Tokenizer::skipped(n_ids));
     }
-    GraphMode::Decode {
-        max_context_len: settings.max_seq_len_to_capture() as usize,
-    }
+    Ok(Tokenizer::load(folder)?)
 }
 
 /// Checks that the model has every kind of segment with which the tokenizer marks pairs. A text of its own is kind 0.
@@ -304,7 +277,8 @@ fn sized_engine(
         max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
     // A prompt that must be computed in one step would else be refused although the model can read it.
-    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
+    let is_whole = model.whole_prompts() || !settings.enable_chunked_prefill();
+    let n_step_tokens_min = if is_whole { max_model_len } else { 1 };
     let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
     let n_sequences = demand.max_num_seqs.min(max_num_batched_tokens);
     let device_memory = model.reserve(&StepLimits {
@@ -325,6 +299,7 @@ fn sized_engine(
             0
         },
         host_bytes: demand.bytes_per_block() * n_host_blocks as u64,
+        host_share: settings.preemption_cpu_capacity() / 100.0,
         step_bytes: model.step_bytes(max_num_batched_tokens, demand.max_num_seqs + N_SCORED_MAX),
     };
     let engine = Engine::start(
@@ -333,6 +308,8 @@ fn sized_engine(
             n_blocks,
             n_host_blocks,
             block_size,
+            enable_chunked_prefill: settings.enable_chunked_prefill(),
+            pace: Pace::of(settings),
             enable_prefix_caching: settings.enable_prefix_caching(),
             preemption_mode: settings.preemption_mode(),
             scheduling_policy: settings.scheduling_policy(),
@@ -366,7 +343,12 @@ fn cache_sizes(
         PreemptionMode::Recompute => 0,
         PreemptionMode::Swap | PreemptionMode::Save => {
             let swap_space_bytes = u64::from(settings.swap_space()) * GIB;
-            capacity::n_host_blocks(demand, swap_space_bytes, bytes_free)
+            let share = settings.preemption_cpu_capacity() / 100.0;
+            capacity::n_host_blocks(
+                demand,
+                swap_space_bytes,
+                capacity::for_swapping(bytes_free, share),
+            )
         }
     };
     Ok((n_blocks, n_host_blocks))
@@ -446,6 +428,7 @@ fn one_token() -> GenerateRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::KvGroup;
     use crate::config::{self, Environment, ServeArguments};
 
     #[test]
@@ -467,6 +450,48 @@ mod tests {
         assert!(!allowed.is_empty());
         assert!(allowed.iter().all(|pattern| !pattern.contains("safetensors")));
     }
+
+    #[test]
+    fn models_are_downloaded_below_download_dir() {
+        for name in ["DOWNLOAD_DIR", "BASE_PATH"] {
+            let arguments = ServeArguments {
+                flags: vec![("model".into(), "org/name".into())],
+                ..ServeArguments::default()
+            };
+            let environment = [(name, "/volume"), ("HOME", "/home/a")].into_iter().collect();
+            let config = config::resolve(&arguments, &environment).unwrap();
+            let ModelSource::Repository(repository) = &config.model else {
+                panic!("{:?}", config.model)
+            };
+            let cache = config.cache_directory.as_deref().unwrap();
+            let options = options(repository, Files::Model, cache).unwrap();
+            assert_eq!(options.destination, Path::new("/volume/org--name"), "{name}");
+        }
+    }
+
+    #[test]
+    fn swapped_blocks_have_their_share_of_the_memory() {
+        let demand = Demand {
+            kv_bytes_per_token: 1 << 20,
+            groups: &[KvGroup { window: None }],
+            block_size: 16,
+            max_model_len: 64,
+            max_num_seqs: 4,
+        };
+        let n_host_blocks = |capacity: f64, mode: PreemptionMode| {
+            let settings = EngineSettings {
+                num_gpu_blocks_override: Some(4),
+                preemption_mode: Some(mode),
+                preemption_cpu_capacity: Some(capacity),
+                ..EngineSettings::default()
+            };
+            cache_sizes(demand, &settings, None).unwrap().1
+        };
+        assert_eq!(n_host_blocks(0.0, PreemptionMode::Swap), 0);
+        assert!(n_host_blocks(20.0, PreemptionMode::Save) > 0);
+        assert_eq!(n_host_blocks(20.0, PreemptionMode::Recompute), 0);
+    }
+
     #[tokio::test]
     async fn an_unknown_parser_is_refused_before_the_download() {
         let flags = [("model", "org/name"), ("tool-call-parser", "unknown")];

@@ -29,6 +29,8 @@ pub(super) struct Growth {
     pub(super) cache_bytes: u64,
     /// The cache of sequences that are swapped out.
     pub(super) host_bytes: u64,
+    /// The part of the free memory that it may take.
+    pub(super) host_share: f64,
     /// Activations and results of the largest step.
     pub(super) step_bytes: u64,
 }
@@ -44,11 +46,12 @@ fn bytes_max_of(growth: Growth, resident_bytes: u64) -> u64 {
     let Growth {
         cache_bytes,
         host_bytes,
+        host_share,
         step_bytes,
     } = growth;
     let requests = REQUESTS_BYTES + PLACES_MAX * PLACE_BYTES;
     let while_serving = cache_bytes + host_bytes + step_bytes + requests;
-    let at_start = capacity::bytes_free_for(cache_bytes, host_bytes);
+    let at_start = capacity::bytes_free_for(cache_bytes, host_bytes, host_share);
     let slack = resident_bytes / SLACK_PART;
     (resident_bytes + slack + while_serving.max(at_start)).next_multiple_of(STEP_BYTES)
 }
@@ -71,6 +74,7 @@ mod tests {
         let growth = Growth {
             cache_bytes: GIB,
             host_bytes: 0,
+            host_share: 0.2,
             step_bytes: GIB / 2,
         };
         let bytes = bytes_max_of(growth, 16 * GIB);
@@ -88,7 +92,7 @@ mod tests {
             cache_bytes: 40 * GIB,
             ..Growth::default()
         };
-        assert!(bytes_max_of(growth, GIB) >= GIB + capacity::bytes_free_for(40 * GIB, 0));
+        assert!(bytes_max_of(growth, GIB) >= GIB + capacity::bytes_free_for(40 * GIB, 0, 0.2));
     }
 
     #[test]

@@ -155,6 +155,19 @@ impl TokenBytes {
         Ok(tokens)
     }
 
+    /// A table of tokens whose texts are not known.
+    pub(super) fn without_texts(n_ids: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            ends: vec![0; n_ids],
+            is_special: vec![false; n_ids],
+            // A text of any length is read, and refused because it is a text.
+            longest_bytes: usize::MAX,
+            leading: Leading::Kept,
+            continuation: None,
+        }
+    }
+
     /// The table for these words; the flag marks special tokens.
     #[cfg(test)]
     pub(crate) fn of_words(words: impl IntoIterator<Item = (Vec<u8>, bool)>) -> Self {

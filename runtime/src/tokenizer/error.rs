@@ -65,6 +65,9 @@ pub enum TokenizerError {
         /// The library's error.
         reason: String,
     },
+    /// There is no tokenizer, because the setting `SKIP_TOKENIZER_INIT` is true.
+    #[error("this server has no tokenizer (SKIP_TOKENIZER_INIT); send token ids in place of text")]
+    Skipped,
     /// The vocabulary has no template for pairs.
     #[error("cannot encode a pair of texts: this vocabulary does not define how to join them")]
     NoPairs,

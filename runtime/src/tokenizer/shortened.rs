@@ -69,7 +69,7 @@ impl Tokenizer {
     /// Adds the tokens that begin and end a sequence to the tokens of `text`, or to a part of them.
     fn with_marks(&self, text: &str, ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = match &self.encoder {
-            Encoder::Plain(_) => ids,
+            Encoder::Plain(_) | Encoder::Skipped => ids,
             Encoder::Library(library) => {
                 let process = || library.post_process(encoding(&ids, 0), None, true);
                 guarded(process).map_err(encode_error)?.get_ids().to_vec()
@@ -105,6 +105,7 @@ impl Tokenizer {
     /// Joins the tokens of two texts to one sequence.
     pub(super) fn joined(&self, first: &[u32], second: &[u32]) -> Result<Pair, TokenizerError> {
         match &self.encoder {
+            Encoder::Skipped => Err(TokenizerError::Skipped),
             Encoder::Library(library) => {
                 let process = || library.post_process(encoding(first, 0), Some(encoding(second, 1)), true);
                 let pair = guarded(process).map_err(encode_error)?;

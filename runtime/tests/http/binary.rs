@@ -95,19 +95,68 @@ async fn post(client: &reqwest::Client, url: &str, body: Value) -> u16 {
         .as_u16()
 }
 
-/// The variables of the servers that Slipway replaces, at their documented defaults.
-const DOCUMENTED: &str = include_str!("../../../crds/src/settings/documented.txt");
+/// The variables of the servers that Slipway replaces, with their documented values.
+const DOCUMENTED: &str = include_str!("../../../crds/src/settings/documented.tsv");
+
+/// The first documented value of each variable of a server.
+fn documented(server: &str) -> Vec<(&'static str, &'static str)> {
+    let rows = DOCUMENTED
+        .lines()
+        .filter_map(|row| row.strip_prefix(server)?.strip_prefix('\t'));
+    let columns = rows.map(|row| row.split('\t').collect::<Vec<_>>());
+    let variables = columns.map(|columns| (columns[0], columns[1].split('|').next().unwrap_or_default()));
+    variables.filter(|(_, value)| !value.is_empty()).collect()
+}
 
 #[tokio::test]
 async fn a_pasted_block_of_documented_defaults_starts_a_server() {
-    let lines = DOCUMENTED.lines().filter(|line| !line.starts_with('#'));
-    let variables: Vec<_> = lines.filter_map(|line| line.split_once('=')).collect();
-    let process = Process::start_with(&[], &variables);
+    for (server, without_effect) in [
+        ("worker", "TENSOR_PARALLEL_SIZE"),
+        ("ti-one-vllm", "TP"),
+        ("ti-one-deepspeed", "TP"),
+    ] {
+        let process = Process::start_with(&[], &documented(server));
+        process.logged("ready").await;
+        let url = format!("http://{}/v1/completions", process.address);
+        let body = json!({"prompt": "a", "max_tokens": 1});
+        assert_eq!(
+            post(&client().build().unwrap(), &url, body).await,
+            200,
+            "{server}"
+        );
+        process.logged(&format!("{without_effect} has no effect")).await;
+    }
+}
+
+#[tokio::test]
+async fn lost_blocks_are_in_the_log() {
+    let flags = [
+        "--num-gpu-blocks-override=8",
+        "--max-model-len=128",
+        "--preemption-check-period=0.1",
+    ];
+    let process = Process::start(&flags);
     process.logged("ready").await;
     let url = format!("http://{}/v1/completions", process.address);
-    let body = json!({"prompt": "a", "max_tokens": 1});
+    let body = json!({"prompt": [[5; 30], [6; 30], [7; 30]], "max_tokens": 60, "ignore_eos": true});
     assert_eq!(post(&client().build().unwrap(), &url, body).await, 200);
-    process.logged("TENSOR_PARALLEL_SIZE has no effect").await;
+    process.logged("sequences lost their blocks").await;
+}
+
+#[tokio::test]
+async fn the_load_is_logged_unless_it_is_switched_off() {
+    let silent = Process::start(&["--disable-log-stats"]);
+    silent.logged("ready").await;
+    let telling = Process::start(&[]);
+    telling.logged("ready").await;
+    for process in [&silent, &telling] {
+        let url = format!("http://{}/v1/completions", process.address);
+        let body = json!({"prompt": "a", "max_tokens": 1});
+        assert_eq!(post(&client().build().unwrap(), &url, body).await, 200);
+    }
+    // It was ready later, so its line would come later.
+    telling.logged("Avg generation throughput").await;
+    assert!(!silent.log().contains("Avg generation throughput"));
 }
 
 const SECRET: &str = "xylophone";

@@ -10,6 +10,7 @@ mod checkpoint;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod documents;
+mod engine_settings;
 mod errors;
 mod faults;
 mod fixture;

@@ -546,7 +546,7 @@ fn field_of(word: &str, plan: &Plan) -> Option<String> {
         (_, Source::Claim { .. }) if setting.field == "model" => Some("spec.model.pvc.path".into()),
         (Place::Field, _) => Some(format!("spec.{}.{}", setting.group, setting.camel())),
         (Place::At(path), _) => Some(path.into()),
-        (Place::RuntimeOnly(_), _) => None,
+        (Place::RuntimeOnly(_) | Place::Ignored(_), _) => None,
     }
 }
 

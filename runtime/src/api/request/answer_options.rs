@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::logprobs::logprobs as read_logprobs;
 use super::params::{Params, invalid_item, token_id};
-use super::prompt::unencoded;
+use super::prompt::{check_texts, unencoded};
 use super::rules::Rules;
 use crate::api::error::ApiError;
 use crate::api::text::{STOP_BYTES_MAX, StopPlace, StopStrings};
@@ -132,6 +132,12 @@ impl AnswerOptions {
         } else {
             StopPlace::Outside
         };
+        let stops = stop_strings(params)?;
+        if !stops.is_empty() {
+            check_texts(rules, "stop")?;
+        }
+        // Without a tokenizer there is no text, so an answer is its token ids.
+        let has_no_text = rules.tokenizer.is_skipped();
         let skips = params.flag("skip_special_tokens")?.unwrap_or(true);
         let reader = MethodReader {
             n,
@@ -151,7 +157,7 @@ impl AnswerOptions {
                 .list("stop_token_ids", STOP_TOKENS_MAX, token_id)?
                 .unwrap_or_default(),
             ignore_eos: params.flag("ignore_eos")?.unwrap_or(false),
-            stops: StopStrings::new(stop_strings(params)?, stop_place, min_tokens),
+            stops: StopStrings::new(stops, stop_place, min_tokens),
             stop_place,
             special: if skips { Special::Skip } else { Special::Show },
             cache_salt: cache_salt(params)?,
@@ -159,8 +165,8 @@ impl AnswerOptions {
             echoes_logprobs: false,
             grammar: None,
             logprobs: options.logprobs,
-            tokens_as_ids: params.flag("return_tokens_as_token_ids")?.unwrap_or(false),
-            token_ids: params.flag("return_token_ids")?.unwrap_or(false),
+            tokens_as_ids: params.flag("return_tokens_as_token_ids")?.unwrap_or(false) || has_no_text,
+            token_ids: params.flag("return_token_ids")?.unwrap_or(false) || has_no_text,
             only_prompt: false,
             sends_each_token: false,
             stream,

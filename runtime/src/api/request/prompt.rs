@@ -234,8 +234,19 @@ pub(super) fn check_length(n_bytes: usize, rules: &Rules<'_>, param: &str) -> Re
     Err(ApiError::prompt_too_long(param, n_tokens, n_tokens_max))
 }
 
+/// Refuses a parameter that needs text where there is no tokenizer.
+pub(super) fn check_texts(rules: &Rules<'_>, param: &str) -> Result<(), ApiError> {
+    if rules.tokenizer.is_skipped() {
+        return Err(unencoded(param, TokenizerError::Skipped));
+    }
+    Ok(())
+}
+
 /// The error for a text that the tokenizer cannot encode, for example because its regular expression gives up.
 pub(super) fn unencoded(param: &str, error: TokenizerError) -> ApiError {
+    if matches!(error, TokenizerError::Skipped) {
+        return ApiError::contradiction(param, error.to_string());
+    }
     tracing::warn!(%error, param, "a text could not be encoded");
     ApiError::contradiction(
         param,

@@ -3,7 +3,7 @@
 use super::model::served_model;
 use super::parameters::{DETOKENIZATION, TOKENIZATION};
 use super::params::{Params, token_id};
-use super::prompt::{Cut, PromptOptions, begin, encode};
+use super::prompt::{Cut, PromptOptions, begin, check_texts, encode};
 use super::rules::Rules;
 use super::template::{conversation, own_template, rendered};
 use super::tools::ToolParams;
@@ -96,6 +96,7 @@ pub fn detokenized(body: &[u8], rules: &Rules<'_>) -> Result<Detokenized, ApiErr
         .list("tokens", TOKENS_MAX, token_id)?
         .ok_or_else(|| ApiError::missing("tokens"))?;
     let ignored = params.finish()?;
+    check_texts(rules, "tokens")?;
     let n_ids = rules.tokenizer.tokens().n_ids();
     if let Some(token) = tokens.iter().find(|token| **token as usize >= n_ids) {
         return Err(ApiError::Contradiction {

@@ -27,6 +27,7 @@ fn sized(config: EngineConfig) -> Limits {
         config,
         groups: vec![KvGroup::default()],
         whole_prompts: false,
+        has_prefixes: true,
         reads_media: false,
         vocab_size: 100,
     }
@@ -216,6 +217,7 @@ fn windows_need_no_more_than_they_see_and_groups_share_one_pool() {
 fn a_whole_prompt_must_fit_a_step() {
     let whole = Limits {
         whole_prompts: true,
+        has_prefixes: false,
         ..limits()
     };
     let pool = |n_prompt, n_token_types| {

@@ -19,6 +19,7 @@ fn cache(block_size: usize) -> PagedCache {
         config,
         groups: vec![KvGroup::default()],
         whole_prompts: false,
+        has_prefixes: true,
         reads_media: true,
         vocab_size: 10,
     })

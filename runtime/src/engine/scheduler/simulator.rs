@@ -555,6 +555,12 @@ impl World {
         for row in &step.rows {
             let n_uncomputed = scheduler.sequence(row.id).n_uncomputed();
             assert!(row.n_tokens >= 1 && row.n_tokens <= n_uncomputed);
+            let sequence = scheduler.sequence(row.id);
+            let n_whole = sequence.prompt().len().saturating_sub(sequence.n_computed());
+            assert!(
+                !self.limits.whole_prompts || row.n_tokens >= n_whole,
+                "a prompt in pieces"
+            );
             assert_eq!(row.yields == Yield::Nothing, row.n_tokens < n_uncomputed);
             let is_plain = row.yields == Yield::Nothing || row.n_draws == 1;
             assert!(
@@ -760,7 +766,9 @@ fn random_limits(dice: &mut Dice) -> Limits {
             .map(|_| KvGroup { window: window(dice) })
             .collect(),
     };
-    let whole_prompts = dice.one_in(12);
+    // A model that needs whole prompts has no prefixes; a setting asks for them of any model.
+    let has_prefixes = !dice.one_in(12);
+    let whole_prompts = !has_prefixes || dice.one_in(8);
     let config = EngineConfig {
         n_blocks: dice.within(1..=24) * groups.len(),
         n_host_blocks: dice.below(3) * dice.within(1..=16),
@@ -778,6 +786,7 @@ fn random_limits(dice: &mut Dice) -> Limits {
         config,
         groups,
         whole_prompts,
+        has_prefixes,
         reads_media: true,
         vocab_size: VOCAB_SIZE,
     }

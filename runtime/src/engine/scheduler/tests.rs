@@ -32,6 +32,7 @@ fn sized(config: EngineConfig) -> Limits {
         config,
         groups: vec![KvGroup::default()],
         whole_prompts: false,
+        has_prefixes: true,
         reads_media: false,
         vocab_size: 10,
     }

@@ -211,7 +211,7 @@ fn weight_files(dir: &Path, format: LoadFormat) -> Result<Vec<PathBuf>, ModelErr
     let formats: &[WeightFiles] = match format {
         LoadFormat::Auto => &[SAFETENSORS, PT],
         LoadFormat::Safetensors => &[SAFETENSORS],
-        LoadFormat::Pt => &[PT],
+        LoadFormat::Pt | LoadFormat::Npcache => &[PT],
         LoadFormat::Dummy => return Ok(Vec::new()),
     };
     for WeightFiles { single, index } in formats {
@@ -503,6 +503,7 @@ mod tests {
         };
         assert_eq!(of_format(both, LoadFormat::Safetensors).unwrap(), [1; 8]);
         assert_eq!(of_format(both, LoadFormat::Pt).unwrap(), saved);
+        assert_eq!(of_format(both, LoadFormat::Npcache).unwrap(), saved);
         for (files, format, missing) in [
             (&both[..1], LoadFormat::Pt, "pytorch_model.bin is missing"),
             (
