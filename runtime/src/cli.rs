@@ -334,6 +334,7 @@ mod tests {
     #[test]
     fn the_command_is_sound() {
         command().debug_assert();
+        effective_command().debug_assert();
     }
 
     #[test]

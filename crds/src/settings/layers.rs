@@ -395,10 +395,13 @@ fn parse(setting: &Setting, text: &str) -> Value {
     let text = synonym.map_or(text, |(_, meaning)| meaning);
     let as_text = || Value::String(text.to_string());
     match schema.get("type").and_then(Value::as_str) {
-        Some("integer" | "number") => serde_json::from_str::<Value>(text.trim())
+        Some(kind @ ("integer" | "number")) => serde_json::from_str::<Value>(text.trim())
             .ok()
             .filter(Value::is_number)
-            .unwrap_or_else(as_text),
+            .map_or_else(
+                as_text,
+                |number| if kind == "integer" { whole(number) } else { number },
+            ),
         Some("boolean") => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Value::Bool(true),
             "false" | "0" | "no" | "off" => Value::Bool(false),
@@ -418,5 +421,16 @@ fn parse(setting: &Setting, text: &str) -> Value {
             .map(|item| Value::String(item.to_string()))
             .collect(),
         _ => as_text(),
+    }
+}
+
+/// A number without a fraction as a whole number: forms write `256.0`.
+fn whole(number: Value) -> Value {
+    const EXACT_MAX: f64 = (1_i64 << 53) as f64;
+    match number.as_f64() {
+        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() <= EXACT_MAX => {
+            Value::from(value as i64)
+        }
+        Some(_) | None => number,
     }
 }

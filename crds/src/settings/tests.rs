@@ -164,6 +164,23 @@ fn an_accessor_returns_the_given_value_or_the_default() {
 }
 
 #[test]
+fn switches_and_whole_numbers_are_read_as_forms_write_them() {
+    for (text, is_on) in [
+        ("0", false),
+        ("1", true),
+        ("True", true),
+        ("false", false),
+        (" FALSE ", false),
+    ] {
+        let settings = Settings::merge(&[env(&[("ENABLE_PREFIX_CACHING", text)]).unwrap()]);
+        assert_eq!(settings.engine.enable_prefix_caching, Some(is_on), "{text}");
+    }
+    let settings = Settings::merge(&[env(&[("MAX_NUM_SEQS", "256.0")]).unwrap()]);
+    assert_eq!(settings.engine.max_num_seqs, Some(256));
+    assert!(env(&[("MAX_NUM_SEQS", "2.5")]).is_err());
+}
+
+#[test]
 fn other_words_for_a_value_mean_the_same() {
     let level = Settings::merge(&[flags(&[("uvicorn-log-level", "warning")]).unwrap()]);
     assert_eq!(level.serving.log_level(), LogLevel::Warn);
