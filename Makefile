@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run console test bench-frontend build lint fuzz generate cluster cluster-down images gpu-bundle
+.PHONY: help demo run console test bench-frontend bench-peers build lint fuzz generate cluster cluster-down images gpu-bundle
 
 PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -22,6 +22,9 @@ test: ## Everything CI runs
 
 bench-frontend: ## Responses per second without a model, beside FastAPI and uvicorn
 	@$(PYTHON) e2e/bench/frontend.py
+
+bench-peers: ## Prefill, decode and streams beside llama.cpp and transformers, which are installed first (PROFILE=dev)
+	@$(PYTHON) e2e/bench/peers.py
 
 build: ## Build every binary
 	@cargo build --locked --workspace --bins

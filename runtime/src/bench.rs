@@ -59,9 +59,9 @@ pub struct BenchOptions {
     /// Tokens of each of these sequences [default: 256]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
-    /// Streams that are served at once through the engine; 0 leaves them out
-    #[arg(long, value_name = "COUNT", default_value_t = 8)]
-    pub streams: usize,
+    /// Streams that are served at once through the engine; 0 leaves them out [default: 8]
+    #[arg(long, value_name = "COUNT")]
+    pub streams: Option<usize>,
     /// Tokens of the prompt of each stream [default: 200]
     #[arg(long, value_name = "TOKENS")]
     pub prompt: Option<usize>,
@@ -85,6 +85,23 @@ pub struct BenchOptions {
     pub svg: Option<PathBuf>,
 }
 
+impl BenchOptions {
+    /// The first given flag that concerns the tokens of an answer.
+    fn generating(&self) -> Option<&'static str> {
+        let flags = [
+            ("--decode", !self.decode.is_empty()),
+            ("--context", self.context.is_some()),
+            ("--streams", self.streams.is_some()),
+            ("--prompt", self.prompt.is_some()),
+            ("--output", self.output.is_some()),
+        ];
+        flags
+            .into_iter()
+            .find(|(_, is_given)| *is_given)
+            .map(|(flag, _)| flag)
+    }
+}
+
 /// What to measure of a certain model.
 struct Plan {
     shapes: Vec<Shape>,
@@ -101,6 +118,7 @@ const STREAMS_PARTS: u32 = 3;
 const PREFILL_TOKENS: usize = 512;
 const DECODE_SEQUENCES: [usize; 4] = [1, 4, 8, 16];
 const CONTEXT_TOKENS: usize = 256;
+const STREAMS: usize = 8;
 const PROMPT_TOKENS: usize = 200;
 const OUTPUT_TOKENS: usize = 128;
 
@@ -277,9 +295,9 @@ impl Plan {
             let decode = list(&options.decode, &DECODE_SEQUENCES);
             shapes.extend(decode.map(|n_sequences| Shape::decode(n_sequences, context)));
             streams = room.streams(options)?;
-        } else if !options.decode.is_empty() {
+        } else if let Some(flag) = options.generating() {
             return Err(BenchError::Flag {
-                flag: "--decode",
+                flag,
                 reason: "the model makes vectors and generates no tokens".to_owned(),
             });
         }
@@ -323,7 +341,8 @@ impl Room {
     }
 
     fn streams(&self, options: &BenchOptions) -> Result<Option<Streams>, BenchError> {
-        if options.streams == 0 {
+        let n_streams = options.streams.unwrap_or(STREAMS);
+        if n_streams == 0 {
             return Ok(None);
         }
         let n_prompt = options.prompt.unwrap_or(PROMPT_TOKENS.min(self.n_tokens / 2));
@@ -332,7 +351,7 @@ impl Room {
         self.check("--output", n_output)?;
         self.check("--prompt with --output", n_prompt.saturating_add(n_output))?;
         Ok(Some(Streams {
-            n_streams: options.streams,
+            n_streams,
             n_prompt,
             n_output,
         }))

@@ -76,7 +76,10 @@ fn every_phase_is_measured_and_costs_what_inspect_counts() {
         assert!((shares.sum::<f64>() - 1.0).abs() < 1e-9);
         assert!(["memory", "compute"].contains(&step["bound"].as_str().unwrap()));
     }
-    let inspected = inspected("llama3");
+    // A prompt in three parts has the products of one in one part, and the head's once.
+    let inspected = inspected("llama3", 40);
+    assert_eq!(steps[1]["flops"], inspected.prefill.flops);
+    let inspected = self::inspected("llama3", 8);
     assert_eq!(steps[0]["bytes"], inspected.prefill.bytes);
     assert_eq!(steps[0]["flops"], inspected.prefill.flops);
     assert_eq!(steps[2]["bytes"], inspected.decode.bytes);
@@ -109,11 +112,11 @@ fn every_phase_is_measured_and_costs_what_inspect_counts() {
 }
 
 /// What inspect counts for the same steps.
-fn inspected(name: &str) -> Inspected {
+fn inspected(name: &str, prompt: usize) -> Inspected {
     let steps = Steps {
         n_sequences: 2,
         context: 16,
-        prompt: 8,
+        prompt,
     };
     let model = Report::of_steps(configuration(name).path(), 8 << 30, steps)
         .model
@@ -176,6 +179,13 @@ fn what_cannot_be_measured_is_named() {
             "{flags:?}: {words}"
         );
     }
+    let vectors = configuration("bert-cross-encoder");
+    let output = bench(vectors.path(), &["--streams", "2"]);
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        words.contains("--streams") && words.contains("makes vectors"),
+        "{words}"
+    );
     let output = bench(Path::new("no/such"), &[]);
     let words = String::from_utf8(output.stderr).unwrap();
     assert!(

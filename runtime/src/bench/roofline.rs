@@ -20,27 +20,24 @@ const LIST_LINE: f64 = 18.0;
 const BOTTOM: f64 = 64.0;
 /// Half the size of the box around a number that no other number may touch.
 const NUMBER_BOX: (f64, f64) = (8.0, 6.5);
-/// Where a number may be, seen from its point.
-const NUMBER_PLACES: [(f64, f64); 8] = [
-    (13.0, 0.0),
-    (-13.0, 0.0),
-    (0.0, -13.0),
-    (0.0, 13.0),
-    (12.0, -12.0),
-    (-12.0, -12.0),
-    (12.0, 12.0),
-    (-12.0, 12.0),
-];
+/// How far from its point a number may be. From the second distance on a line leads to it.
+const NUMBER_DISTANCES: [f64; 6] = [13.0, 24.0, 36.0, 50.0, 66.0, 84.0];
+/// Directions in which it may be.
+const N_DIRECTIONS: u32 = 12;
 
 /// Colours for light pages and, where the reader prefers them, for dark ones.
 const STYLE: &str = "\
-svg{--paper:#ffffff;--ink:#1c2128;--faint:#d5dae1;--prefill:#1d5fd1;--decode:#b4430a;--served:#11773c;--limit:#57606a}
-@media (prefers-color-scheme:dark){svg{--paper:#15191f;--ink:#e6eaf0;--faint:#39414c;--prefill:#82b1ff;--decode:#ffab70;--served:#6fdc98;--limit:#a9b4c0}}
-text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:var(--ink)}
+text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:#1c2128}
 .title{font-size:16px;font-weight:600}.small{font-size:11px}.number{font-size:11px;text-anchor:middle}
-.grid{stroke:var(--faint);stroke-width:1}.limit{stroke:var(--limit);stroke-width:2;fill:none}
-.prefill{--mark:var(--prefill)}.decode{--mark:var(--decode)}.served{--mark:var(--served)}
-.mark{stroke:var(--mark);stroke-width:2;fill:var(--mark)}.op .mark{fill:var(--paper)}
+.paper,.op .mark{fill:#ffffff}
+.grid{stroke:#d5dae1;stroke-width:1}.limit{stroke:#57606a;stroke-width:2;fill:none}.mark{stroke-width:2}.lead{stroke:#57606a;stroke-width:.75}
+.prefill .mark{stroke:#1d5fd1}.decode .mark{stroke:#b4430a}.served .mark{stroke:#11773c}
+.prefill.step .mark{fill:#1d5fd1}.decode.step .mark{fill:#b4430a}.served.step .mark{fill:#11773c}
+@media (prefers-color-scheme:dark){
+text{fill:#e6eaf0}.paper,.op .mark{fill:#15191f}.grid{stroke:#39414c}.limit,.lead{stroke:#a9b4c0}
+.prefill .mark{stroke:#82b1ff}.decode .mark{stroke:#ffab70}.served .mark{stroke:#6fdc98}
+.prefill.step .mark{fill:#82b1ff}.decode.step .mark{fill:#ffab70}.served.step .mark{fill:#6fdc98}
+}
 ";
 
 /// Something that was measured.
@@ -85,7 +82,7 @@ fn draw(report: &Report, points: &[Point], axes: &Axes, limits: &Limits) -> Stri
     ));
     line(format!("<style>\n{STYLE}</style>"));
     line(format!(
-        "<rect width=\"{width}\" height=\"{height}\" fill=\"var(--paper)\"/>"
+        "<rect width=\"{width}\" height=\"{height}\" class=\"paper\"/>"
     ));
     head(report, &mut line);
     axes.draw(&mut line);
@@ -224,10 +221,27 @@ impl Axes {
             .map(|point| (self.at_x(point.intensity), self.at_y(point.gflop_s)))
             .collect();
         let mut taken = places.clone();
-        for (idx, (point, &place)) in points.iter().zip(&places).enumerate() {
-            line(mark(point, place));
-            let (x, y) = number_place(place, &taken);
-            taken.push((x, y));
+        let mut numbers = Vec::new();
+        for &place in &places {
+            let number = number_place(place, &taken);
+            taken.push(number);
+            numbers.push(number);
+        }
+        for (&(x0, y0), &(x1, y1)) in places.iter().zip(&numbers) {
+            if (x1 - x0).hypot(y1 - y0) > 1.5 * NUMBER_DISTANCES[0] {
+                line(format!(
+                    "<path class=\"lead\" d=\"M{x0:.1} {y0:.1}L{x1:.1} {y1:.1}\"/>"
+                ));
+            }
+        }
+        for kind in [false, true] {
+            let of_kind = points
+                .iter()
+                .zip(&places)
+                .filter(|(point, _)| point.is_op == kind);
+            of_kind.for_each(|(point, &place)| line(mark(point, place)));
+        }
+        for (idx, (x, y)) in numbers.into_iter().enumerate() {
             let (number, y) = (idx + 1, y + 4.0);
             line(format!(
                 "<text class=\"number\" x=\"{x:.1}\" y=\"{y:.1}\">{number}</text>"
@@ -253,18 +267,23 @@ fn power(decade: i32) -> String {
     }
 }
 
-/// The first place around a point where a number touches no other, or the first one of all.
+/// The nearest place around a point where a number touches no other and no point, or the first place of all.
 fn number_place((x, y): (f64, f64), taken: &[(f64, f64)]) -> (f64, f64) {
     let touches = |a: (f64, f64), b: (f64, f64)| {
         (a.0 - b.0).abs() < 2.0 * NUMBER_BOX.0 && (a.1 - b.1).abs() < 2.0 * NUMBER_BOX.1
     };
+    let places = NUMBER_DISTANCES.iter().flat_map(|distance| {
+        (0..N_DIRECTIONS).map(move |direction| {
+            let angle = f64::from(direction) / f64::from(N_DIRECTIONS) * std::f64::consts::TAU;
+            (x + distance * angle.cos(), y - distance * angle.sin())
+        })
+    });
     let is_own = |other: &(f64, f64)| *other == (x, y);
-    let places = NUMBER_PLACES.map(|(dx, dy)| (x + dx, y + dy));
-    let is_free = |place: &&(f64, f64)| {
+    let mut free = places.filter(|place| {
         let mut others = taken.iter().filter(|other| !is_own(other));
-        !others.any(|other| touches(**place, *other))
-    };
-    *places.iter().find(is_free).unwrap_or(&places[0])
+        !others.any(|other| touches(*place, *other))
+    });
+    free.next().unwrap_or((x + NUMBER_DISTANCES[0], y))
 }
 
 /// A circle for a prompt, a square for decoding, a diamond for streams; ops are smaller and hollow.
@@ -284,10 +303,10 @@ fn mark(point: &Point, (x, y): (f64, f64)) -> String {
             )
         }
     };
-    let class = if point.is_op { " op" } else { "" };
+    let kind = if point.is_op { "op" } else { "step" };
     let name = escaped(&point.name);
     format!(
-        "<g class=\"{}{class}\"><title>{name}</title>{shape}</g>",
+        "<g class=\"{} {kind}\"><title>{name}</title>{shape}</g>",
         point.class
     )
 }
@@ -343,4 +362,39 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_are_written_without_a_remainder() {
+        assert_eq!([-2, -1, 0, 1, 3].map(power), ["0.01", "0.1", "1", "10", "1000"]);
+    }
+
+    #[test]
+    fn axes_have_whole_decades() {
+        assert_eq!(decades([0.3, 42.0].into_iter()), (-1.0, 2.0));
+        assert_eq!(decades([10.0].into_iter()), (1.0, 2.0));
+    }
+
+    #[test]
+    fn numbers_avoid_each_other() {
+        let point = (100.0, 100.0);
+        let mut taken = vec![point];
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let (x, y) = number_place(point, &taken);
+            places.insert((x as i64, y as i64));
+            taken.push((x, y));
+        }
+        assert_eq!(number_place(point, &[point]), (113.0, 100.0));
+        assert_eq!(places.len(), 20);
+    }
+
+    #[test]
+    fn names_are_no_tags() {
+        assert_eq!(escaped("a < b & c > d"), "a &lt; b &amp; c &gt; d");
+    }
 }

@@ -228,3 +228,83 @@ impl Step {
         total
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::batch::BatchRow;
+
+    /// A row of a step: new tokens, tokens after it, tokens of the prompt.
+    fn row(query_start: usize, (query_len, context_len, prompt_len): (usize, usize, usize)) -> BatchRow {
+        BatchRow {
+            query_start,
+            query_len,
+            context_len,
+            prompt_len,
+            ..BatchRow::default()
+        }
+    }
+
+    #[test]
+    fn tokens_of_prompts_are_told_from_answers() {
+        // The first part of a prompt of 9, the last part of one of 4, and the second token of an answer.
+        let batch = Batch {
+            rows: vec![row(0, (5, 5, 9)), row(5, (2, 4, 4)), row(7, (1, 6, 5))],
+            logits_at: vec![6, 7],
+            ..Batch::default()
+        };
+        let found: Vec<_> = rows(&batch)
+            .iter()
+            .map(|row| (row.n_prompt, row.results))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (5, Results::None),
+                (2, Results::Requested),
+                (0, Results::Requested)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_gap_counts_the_prompts_between_its_tokens() {
+        let begun = Instant::now();
+        let at = |ms: u64| begun + Duration::from_millis(ms);
+        let step = |ms: u64, n_prompt: usize| Step {
+            collected_at: at(ms),
+            rows: vec![Row {
+                query_len: n_prompt + 1,
+                context_len: n_prompt + 1,
+                n_prompt,
+                results: Results::None,
+            }],
+        };
+        let steps = [step(10, 100), step(20, 7), step(29, 8), step(40, 0), step(90, 50)];
+        let stream = Times {
+            queued_at: begun,
+            tokens_at: vec![at(11), at(30), at(41)],
+        };
+        let gaps: Vec<_> = stream
+            .gaps(&steps)
+            .iter()
+            .map(|gap| (gap.ms, gap.n_prompt))
+            .collect();
+        assert_eq!(gaps, [(19.0, 15), (11.0, 0)]);
+    }
+
+    #[test]
+    fn prompts_of_streams_begin_differently() {
+        let streams = Streams {
+            n_streams: 8,
+            n_prompt: 3,
+            n_output: 1,
+        };
+        let prompts: std::collections::BTreeSet<u32> =
+            (0..50).map(|stream| streams.prompt(64, stream)[0]).collect();
+        assert_eq!(prompts.len(), 50);
+        assert!(streams.prompt(7, 1000).iter().all(|token| *token < 7));
+    }
+}
