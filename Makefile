@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run console test bench-frontend bench-peers build lint fuzz generate cluster cluster-down images gpu-bundle
+.PHONY: help demo run console install test bench-frontend bench-peers build lint fuzz generate cluster cluster-down images gpu-bundle
 
 PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -16,6 +16,9 @@ run: ## Serve the demo's YAML on this machine, without a cluster (PORT=8000)
 
 console: ## Open the console on this machine, with the rights of your kubeconfig (PORT=8090)
 	@$(PYTHON) e2e/console.py
+
+install: ## Install kubectl-slipway and slipway-runtime with completions and manual (PREFIX=/usr/local; PROFILE=dev is quicker)
+	@$(PYTHON) e2e/install.py
 
 test: ## Everything CI runs
 	@$(PYTHON) e2e/suite.py
@@ -37,9 +40,10 @@ lint: ## Formatting, clippy with warnings denied, licences and sources of depend
 fuzz: ## Fuzz every reader of a stranger's bytes (FUZZ_SECONDS=60 each)
 	@$(PYTHON) fuzz/fuzz.py
 
-generate: ## Renew every generated file (CRD, references of settings and API, OpenAPI document)
-	@cargo build --locked --workspace --bin crds --bin slipway-runtime
+generate: ## Renew every generated file (CRD, references of settings and API, OpenAPI document, RunPod's form, krew manifest)
+	@cargo build --locked --workspace --bin crds --bin slipway-runtime --bin kubectl-slipway
 	@$(TARGET)/crds .
+	@$(TARGET)/kubectl-slipway krew > cli/krew.yaml
 	@$(TARGET)/slipway-runtime openapi > docs/openapi.json
 	@$(TARGET)/slipway-runtime parameters > docs/api.md
 

@@ -155,6 +155,27 @@ const FOLDERS: &[(&str, &[Row])] = &[
         ],
     ),
     (
+        "cli/src",
+        &[
+            (
+                "commands",
+                "arguments cards cluster display endpoint error krew manifest readiness reference replica runpod",
+            ),
+            ("endpoint", "cluster error readiness replica"),
+            ("readiness", "cluster display error"),
+            ("replica", "cluster error"),
+            ("arguments", "cluster"),
+            ("cluster", "error reference"),
+            ("error", "manifest reference runpod"),
+            ("runpod", "manifest reference"),
+            ("manifest", "reference"),
+            ("cards", "display"),
+            ("krew", ""),
+            ("display", ""),
+            ("reference", ""),
+        ],
+    ),
+    (
         "kernels/src",
         &[
             ("gemm", "activation columns cpu cuda error norm route then weight"),
