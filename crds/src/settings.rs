@@ -18,8 +18,8 @@ use std::fmt;
 use serde_json::Value;
 
 pub use choices::{
-    ContentFormat, ConvTemplate, Device, Dtype, LoadFormat, LogFormat, LogLevel, PreemptionMode,
-    SchedulingPolicy,
+    ContentFormat, ConvTemplate, Device, Dtype, KvCacheDtype, LoadFormat, LogFormat, LogLevel,
+    PreemptionMode, SchedulingPolicy,
 };
 pub use layers::{Layer, Origin, SettingError};
 pub use table::{

@@ -89,12 +89,6 @@ pub const FOREIGN: &[Foreign] = &[
         "remove it",
     ),
     only(
-        "KV_CACHE_DTYPE",
-        &["auto"],
-        "the KV cache has one data type",
-        "set it to auto",
-    ),
-    only(
         "DS_DTYPE",
         &["auto", "float16", "bfloat16"],
         "it belongs to another engine; DTYPE is the data type",

@@ -11,7 +11,6 @@ use kernels::{AttentionTiles, CpuContext, KernelError, Routing, embed};
 
 use super::checkpoint::Weights;
 use super::inputs::Inputs;
-use super::kv_layout::KvLayout;
 use super::program::{Op, Program};
 use super::rope::RopeSpec;
 use super::spans::{Spans, StepSizes};
@@ -38,7 +37,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// An executor without a cache.
+    /// An executor; `cache` has no blocks yet.
     ///
     /// # Errors
     /// A row of the head cannot be read.
@@ -46,7 +45,7 @@ impl Cpu {
         context: CpuContext,
         program: Program,
         weights: Weights,
-        layout: KvLayout,
+        cache: Cache,
         ropes: &[RopeSpec],
     ) -> Result<Cpu, KernelError> {
         let unit_rows = program.ops.iter().find_map(|op| match op {
@@ -62,7 +61,7 @@ impl Cpu {
             context,
             program,
             weights,
-            cache: Cache::empty(layout),
+            cache,
             arena: Arena::default(),
             routing: Routing::default(),
             tiles: AttentionTiles::default(),

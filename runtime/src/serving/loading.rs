@@ -161,6 +161,7 @@ impl Loading {
             graphs: graphs(&config.engine),
             format: config.engine.load_format(),
             dtype: config.engine.dtype(),
+            kv_cache_dtype: config.engine.kv_cache_dtype(),
             n_threads: None,
             max_model_len: config.engine.max_model_len(),
         };

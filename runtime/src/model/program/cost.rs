@@ -16,7 +16,7 @@ pub struct StepShape {
     pub context_len: usize,
 }
 
-/// Bytes and operations. Activations and the cache are in f32; they count once for each op that reads or writes them.
+/// Bytes and operations. Activations are in f32; they count once for each op that reads or writes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Bytes of weights that are read.
@@ -47,14 +47,19 @@ impl std::ops::AddAssign for Cost {
 
 const FLOAT_BYTES: u64 = 4;
 
+/// How large the numbers are that a step reads.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct Stored<'a> {
+    /// Bytes of a matrix in memory.
+    pub(in crate::model) matrix_bytes: &'a dyn Fn(MatrixId) -> u64,
+    /// Bytes of a number in the KV cache.
+    pub(in crate::model) kv_bytes: u64,
+}
+
 impl Program {
-    /// What an op costs in a step. `bytes_of` returns the bytes of a matrix in memory.
-    pub(in crate::model) fn cost(
-        &self,
-        op: &Op,
-        shape: StepShape,
-        bytes_of: &dyn Fn(MatrixId) -> u64,
-    ) -> Cost {
+    /// What an op costs in a step.
+    pub(in crate::model) fn cost(&self, op: &Op, shape: StepShape, stored: Stored<'_>) -> Cost {
+        let bytes_of = stored.matrix_bytes;
         let mut cost = Cost {
             activation_bytes: self.activation_bytes(op, shape),
             ..Cost::default()
@@ -74,22 +79,22 @@ impl Program {
             Op::Experts(op) => cost += experts_cost(op, m, bytes_of),
             Op::Keys(op) => {
                 let values = op.keys.n_heads * op.keys.head_dim;
-                cost.kv_bytes = m * 2 * values as u64 * FLOAT_BYTES;
+                cost.kv_bytes = m * 2 * values as u64 * stored.kv_bytes;
             }
             Op::LatentKeys(op) => {
-                cost.kv_bytes = m * self.buffer(op.short).width as u64 * FLOAT_BYTES;
+                cost.kv_bytes = m * self.buffer(op.short).width as u64 * stored.kv_bytes;
             }
-            Op::Attend(op) => cost += self.attention_cost(op, shape),
+            Op::Attend(op) => cost += self.attention_cost(op, shape, stored.kv_bytes),
             _ => {}
         }
         cost
     }
 
     /// What all ops of a step cost.
-    pub(in crate::model) fn total_cost(&self, shape: StepShape, bytes_of: &dyn Fn(MatrixId) -> u64) -> Cost {
+    pub(in crate::model) fn total_cost(&self, shape: StepShape, stored: Stored<'_>) -> Cost {
         let mut total = Cost::default();
         for op in &self.ops {
-            total += self.cost(op, shape, bytes_of);
+            total += self.cost(op, shape, stored);
         }
         total
     }
@@ -137,7 +142,7 @@ impl Program {
         read + written
     }
 
-    fn attention_cost(&self, op: &Attend, shape: StepShape) -> Cost {
+    fn attention_cost(&self, op: &Attend, shape: StepShape, kv_bytes: u64) -> Cost {
         let value_dim = self.buffer(op.out).width / op.n_heads;
         let window = match op.mask {
             Mask::Causal { window } => window.unwrap_or(usize::MAX),
@@ -156,7 +161,7 @@ impl Program {
             .min(window.saturating_add(shape.query_len.saturating_sub(1)));
         let n_sequences = shape.n_sequences as u64;
         Cost {
-            kv_bytes: n_sequences * (n_read * op.kv_floats) as u64 * FLOAT_BYTES,
+            kv_bytes: n_sequences * (n_read * op.kv_floats) as u64 * kv_bytes,
             flops: n_sequences * 2 * (seen * op.n_heads * (op.key_dim + value_dim)) as u64,
             ..Cost::default()
         }
