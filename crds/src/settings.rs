@@ -23,7 +23,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 pub use choices::{
-    ContentFormat, ConvTemplate, Device, Dtype, LoadFormat, LoaderConfig, LogFormat, LogLevel,
+    ContentFormat, ConvTemplate, Device, Dtype, KvCacheDtype, LoadFormat, LoaderConfig, LogFormat, LogLevel,
     PreemptionMode, SchedulingPolicy, TaskChoice,
 };
 pub use layers::{Effective, Layer, Origin, SettingError};

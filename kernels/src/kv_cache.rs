@@ -2,6 +2,9 @@
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod element;
+#[cfg(test)]
+mod tests;
 
 use crate::cpu::buffer::Buffer;
 use crate::cpu::simd::LANES_MAX;
@@ -9,9 +12,10 @@ use crate::error::{Contract, KernelError};
 
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::KvPages;
+pub use element::KvDType;
+pub(crate) use element::{KvElement, with_element};
 
-/// The paged cache of one layer, in f32: the scores of a long context are compared with each other, and
-/// a 16-bit cache would move them by more than the tolerance that the engine promises.
+/// The paged cache of one layer.
 ///
 /// Keys and values each are `[n_blocks, n_heads, block_size, stride]`, where the stride is the length of a
 /// key or value rounded up to full vectors; zeros follow it.
@@ -23,6 +27,7 @@ pub struct KvCache {
     n_blocks: usize,
     block_size: usize,
     shape: KvShape,
+    dtype: KvDType,
 }
 
 /// What a layer keeps of a token.
@@ -71,13 +76,13 @@ impl KvShape {
         }
     }
 
-    /// Bytes that a token takes in one layer.
-    pub fn slot_bytes(self) -> usize {
+    /// Bytes that a token takes in one layer, in a cache of such numbers.
+    pub fn slot_bytes(self, dtype: KvDType) -> usize {
         let own = match self.values {
             KvValues::Own { value_dim } => stride(value_dim),
             KvValues::InKeys { .. } => 0,
         };
-        self.n_heads * (stride(self.key_dim) + own) * size_of::<f32>()
+        self.n_heads * (stride(self.key_dim) + own) * dtype.size_bytes()
     }
 
     /// Elements of a value.
@@ -111,7 +116,12 @@ impl KvCache {
     ///
     /// # Errors
     /// A size is zero, or there is no memory for it.
-    pub fn new(n_blocks: usize, block_size: usize, shape: KvShape) -> Result<KvCache, KernelError> {
+    pub fn new(
+        n_blocks: usize,
+        block_size: usize,
+        shape: KvShape,
+        dtype: KvDType,
+    ) -> Result<KvCache, KernelError> {
         let sizes = [
             ("n_blocks", n_blocks),
             ("block_size", block_size),
@@ -138,7 +148,8 @@ impl KvCache {
             )?;
         }
         let buffer = |dim: usize| {
-            let size_bytes = n_slots as u128 * shape.n_heads as u128 * stride(dim) as u128 * 4;
+            let n_numbers = n_slots as u128 * shape.n_heads as u128 * stride(dim) as u128;
+            let size_bytes = n_numbers * dtype.size_bytes() as u128;
             let size = usize::try_from(size_bytes)
                 .ok()
                 .filter(|size| isize::try_from(*size).is_ok());
@@ -157,6 +168,7 @@ impl KvCache {
             n_blocks,
             block_size,
             shape,
+            dtype,
         })
     }
 
@@ -169,7 +181,7 @@ impl KvCache {
         self.check_block("copy_block", "from", from)?;
         self.check_block("copy_block", "to", to)?;
         for buffer in std::iter::once(&mut self.keys).chain(&mut self.values) {
-            let all = buffer.as_mut_slice::<f32>();
+            let all = buffer.as_mut_slice::<u8>();
             let len = all.len() / self.n_blocks;
             all.copy_within(from * len..(from + 1) * len, to * len);
         }
@@ -179,21 +191,21 @@ impl KvCache {
     /// Copies all keys and values of block `from` of `other` to block `to` of this cache.
     ///
     /// # Errors
-    /// The blocks are of different shapes, or one is beyond its cache; nothing was copied then.
+    /// The blocks are of different shapes or dtypes, or one is beyond its cache; nothing was copied then.
     pub fn copy_block_from(&mut self, other: &KvCache, from: u32, to: u32) -> Result<(), KernelError> {
         let (from, to) = (from as usize, to as usize);
         Contract("copy_block_from").range(
-            (self.shape, self.block_size) == (other.shape, other.block_size),
+            (self.shape, self.block_size, self.dtype) == (other.shape, other.block_size, other.dtype),
             "block_size",
             other.block_size,
-            "of blocks of the same shape",
+            "of blocks of the same shape and dtype",
         )?;
         other.check_block("copy_block_from", "from", from)?;
         self.check_block("copy_block_from", "to", to)?;
         let own = std::iter::once(&mut self.keys).chain(&mut self.values);
         let others = std::iter::once(&other.keys).chain(&other.values);
         for (buffer, source) in own.zip(others) {
-            let source = source.as_slice::<f32>();
+            let source = source.as_slice::<u8>();
             let len = source.len() / other.n_blocks;
             buffer.as_mut_slice()[to * len..(to + 1) * len]
                 .copy_from_slice(&source[from * len..(from + 1) * len]);
@@ -230,6 +242,11 @@ impl KvCache {
         self.shape.value_dim()
     }
 
+    /// How its numbers are stored.
+    pub fn dtype(&self) -> KvDType {
+        self.dtype
+    }
+
     /// Elements of a key with the zeros that follow it.
     pub(crate) fn key_stride(&self) -> usize {
         stride(self.shape.key_dim)
@@ -240,28 +257,46 @@ impl KvCache {
         stride(self.shape.value_dim())
     }
 
+    /// The keys and values as numbers of the type that the cache has.
+    pub(crate) fn numbers<E: KvElement>(&self) -> KvNumbers<'_, E> {
+        assert_eq!(self.dtype, E::DTYPE, "the type of the cache's numbers");
+        KvNumbers {
+            keys: self.keys.as_slice(),
+            values: self.values.as_ref().map(Buffer::as_slice),
+            cache: self,
+        }
+    }
+
     /// The number of the vector of `head` in a slot.
     fn vector(&self, slot: Slot, head: usize) -> usize {
         (slot.block * self.shape.n_heads + head) * self.block_size + slot.offset
     }
+}
 
+/// The numbers of a cache.
+#[derive(Clone, Copy)]
+pub(crate) struct KvNumbers<'a, E> {
+    keys: &'a [E],
+    /// Absent if values are in the keys.
+    values: Option<&'a [E]>,
+    cache: &'a KvCache,
+}
+
+impl<'a, E> KvNumbers<'a, E> {
     /// The key of `head` in a slot. `[key_stride]`
-    pub(crate) fn key(&self, slot: Slot, head: usize) -> &[f32] {
-        &self.all_keys()[self.vector(slot, head) * self.key_stride()..][..self.key_stride()]
+    pub(crate) fn key(&self, slot: Slot, head: usize) -> &'a [E] {
+        let stride = self.cache.key_stride();
+        &self.keys[self.cache.vector(slot, head) * stride..][..stride]
     }
 
     /// The value of `head` in a slot; what follows its `value_dim` elements is undefined.
     /// `[value_stride]`
-    pub(crate) fn value(&self, slot: Slot, head: usize) -> &[f32] {
-        let vector = self.vector(slot, head);
-        match &self.values {
-            Some(values) => &values.as_slice()[vector * self.value_stride()..][..self.value_stride()],
-            None => &self.all_keys()[vector * self.key_stride()..][..self.value_stride()],
+    pub(crate) fn value(&self, slot: Slot, head: usize) -> &'a [E] {
+        let (vector, stride) = (self.cache.vector(slot, head), self.cache.value_stride());
+        match self.values {
+            Some(values) => &values[vector * stride..][..stride],
+            None => &self.keys[vector * self.cache.key_stride()..][..stride],
         }
-    }
-
-    fn all_keys(&self) -> &[f32] {
-        self.keys.as_slice()
     }
 }
 
@@ -305,159 +340,39 @@ pub fn kv_write(cache: &mut KvCache, op: KvWrite<'_>) -> Result<(), KernelError>
             "within the cache",
         )?;
     }
+    with_element!(cache.dtype, E => write::<E>(cache, &op));
+    Ok(())
+}
+
+/// The same for checked operands and numbers of one type.
+fn write<E: KvElement>(cache: &mut KvCache, op: &KvWrite<'_>) {
+    let KvShape {
+        n_heads,
+        key_dim,
+        values,
+    } = cache.shape;
     let (key_stride, value_stride) = (cache.key_stride(), cache.value_stride());
-    for (row, &slot) in x.chunks_exact(row_stride).zip(slots) {
-        let (keys, values) = row[keys_at..].split_at(n_heads * key_dim);
+    for (row, &slot) in op.x.chunks_exact(op.row_stride).zip(op.slots) {
+        let (from_keys, from_values) = row[op.keys_at..].split_at(n_heads * key_dim);
         let slot = Slot {
             block: slot as usize / cache.block_size,
             offset: slot as usize % cache.block_size,
         };
         for head in 0..n_heads {
             let vector = cache.vector(slot, head);
-            cache.keys.as_mut_slice()[vector * key_stride..][..key_dim]
-                .copy_from_slice(&keys[head * key_dim..][..key_dim]);
-            if let Some(own) = &mut cache.values {
-                own.as_mut_slice()[vector * value_stride..][..value_dim]
-                    .copy_from_slice(&values[head * value_dim..][..value_dim]);
+            let keys = &mut cache.keys.as_mut_slice::<E>()[vector * key_stride..];
+            round_into(&from_keys[head * key_dim..][..key_dim], keys);
+            if let (Some(own), KvValues::Own { value_dim }) = (&mut cache.values, values) {
+                let values = &mut own.as_mut_slice::<E>()[vector * value_stride..];
+                round_into(&from_values[head * value_dim..][..value_dim], values);
             }
         }
     }
-    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slot(block: usize, offset: usize) -> Slot {
-        Slot { block, offset }
-    }
-
-    #[test]
-    fn writes_each_head_to_its_slot() {
-        let mut cache = KvCache::new(3, 2, KvShape::of_heads(2, 3)).unwrap();
-        let x: Vec<f32> = (1..=26).map(|i| i as f32).collect();
-        let op = KvWrite {
-            x: &x,
-            row_stride: 13,
-            keys_at: 1,
-            slots: &[5, 0],
-        };
-        kv_write(&mut cache, op).unwrap();
-        assert_eq!(cache.key(slot(2, 1), 1)[..3], [5.0, 6.0, 7.0]);
-        assert_eq!(cache.value(slot(2, 1), 1)[..3], [11.0, 12.0, 13.0]);
-        assert_eq!(cache.key(slot(0, 0), 0)[..3], [15.0, 16.0, 17.0]);
-        assert_eq!(cache.key(slot(0, 0), 0)[3..], [0.0; 13]);
-        assert_eq!(
-            cache.all_keys().iter().filter(|&&v| v != 0.0).count(),
-            12,
-            "nothing else was written"
-        );
-    }
-
-    #[test]
-    fn refuses_a_slot_beyond_the_cache_and_writes_nothing() {
-        let mut cache = KvCache::new(1, 2, KvShape::of_heads(1, 2)).unwrap();
-        let op = KvWrite {
-            x: &[1.0; 8],
-            row_stride: 4,
-            keys_at: 0,
-            slots: &[0, 2],
-        };
-        assert!(matches!(
-            kv_write(&mut cache, op),
-            Err(KernelError::Range { got: 2, .. })
-        ));
-        assert!(cache.all_keys().iter().all(|&v| v == 0.0));
-        let op = KvWrite {
-            x: &[1.0; 4],
-            row_stride: 4,
-            keys_at: 1,
-            slots: &[0],
-        };
-        assert!(kv_write(&mut cache, op).is_err());
-    }
-
-    /// A cache in which every number of every slot is different.
-    fn filled(n_blocks: usize, first: f32) -> KvCache {
-        let mut cache = KvCache::new(n_blocks, 2, KvShape::of_heads(2, 3)).unwrap();
-        let n_slots = 2 * n_blocks;
-        let x: Vec<f32> = (0..12 * n_slots).map(|i| first + i as f32).collect();
-        let slots: Vec<u32> = (0..n_slots as u32).collect();
-        let op = KvWrite {
-            x: &x,
-            row_stride: 12,
-            keys_at: 0,
-            slots: &slots,
-        };
-        kv_write(&mut cache, op).unwrap();
-        cache
-    }
-
-    #[test]
-    fn copies_whole_blocks_and_nothing_else() {
-        let (before, mut cache, other) = (filled(3, 1.0), filled(3, 1.0), filled(2, 1000.0));
-        let block = |cache: &KvCache, block: usize| {
-            let vectors = (0..4).map(|i| (slot(block, i / 2), i % 2));
-            let both = vectors.map(|(slot, head)| (cache.key(slot, head), cache.value(slot, head)));
-            both.map(|(key, value)| [key, value].concat()).collect::<Vec<_>>()
-        };
-        cache.copy_block(2, 0).unwrap();
-        assert_eq!(
-            [0, 1, 2].map(|b| block(&cache, b)),
-            [2, 1, 2].map(|b| block(&before, b))
-        );
-        cache.copy_block_from(&other, 1, 2).unwrap();
-        assert_eq!(block(&cache, 2), block(&other, 1));
-        assert_eq!(
-            [0, 1].map(|b| block(&cache, b)),
-            [2, 1].map(|b| block(&before, b))
-        );
-        assert!(cache.copy_block(3, 0).is_err() && cache.copy_block(0, 3).is_err());
-        assert!(cache.copy_block_from(&other, 2, 0).is_err());
-        let wider = KvCache::new(3, 2, KvShape::of_heads(2, 4)).unwrap();
-        assert!(cache.copy_block_from(&wider, 0, 0).is_err());
-    }
-
-    #[test]
-    fn refuses_sizes_that_make_no_cache() {
-        let one = KvShape::of_heads(1, 1);
-        assert!(KvCache::new(0, 1, one).is_err());
-        assert!(KvCache::new(usize::MAX, 1, one).is_err());
-        assert!(KvCache::new(1 << 31, 1 << 31, one).is_err());
-        assert!(matches!(
-            KvCache::new(1 << 31, 1, KvShape::of_heads(1 << 30, 1 << 4)),
-            Err(KernelError::Memory { .. })
-        ));
-        let longer_than_its_key = KvShape {
-            values: KvValues::InKeys { value_dim: 2 },
-            ..one
-        };
-        assert!(KvCache::new(1, 1, longer_than_its_key).is_err());
-    }
-
-    #[test]
-    fn a_value_may_be_the_start_of_its_key() {
-        let shape = KvShape {
-            n_heads: 1,
-            key_dim: 5,
-            values: KvValues::InKeys { value_dim: 3 },
-        };
-        let mut cache = KvCache::new(2, 2, shape).unwrap();
-        let op = KvWrite {
-            x: &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
-            row_stride: 6,
-            keys_at: 1,
-            slots: &[3],
-        };
-        kv_write(&mut cache, op).unwrap();
-        assert_eq!(cache.key(slot(1, 1), 0)[..5], [1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(cache.value(slot(1, 1), 0)[..3], [1.0, 2.0, 3.0]);
-        cache.copy_block(1, 0).unwrap();
-        assert_eq!(cache.value(slot(0, 1), 0)[..3], [1.0, 2.0, 3.0]);
-        assert_eq!(
-            (shape.slot_bytes(), KvShape::of_heads(2, 5).slot_bytes()),
-            (64, 256)
-        );
+/// Writes numbers to the start of `to`.
+fn round_into<E: KvElement>(from: &[f32], to: &mut [E]) {
+    for (from, to) in from.iter().zip(to) {
+        *to = E::nearest(*from);
     }
 }

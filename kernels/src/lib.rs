@@ -52,7 +52,7 @@ pub use embed::{Embed, embed};
 pub use error::KernelError;
 pub use gemm::{Gemm, gemm};
 pub use heads::Heads;
-pub use kv_cache::{KvCache, KvShape, KvValues, KvWrite, kv_write};
+pub use kv_cache::{KvCache, KvDType, KvShape, KvValues, KvWrite, kv_write};
 pub use mapped_file::MappedFile;
 pub use norm::{Norm, NormKind, norm};
 pub use probe::{MachineLimits, N_STREAMS, ProbeMemory, probe};

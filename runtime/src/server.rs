@@ -209,6 +209,7 @@ fn announce(config: &ServeConfig, serving: &Serving, url: &str) {
         architecture = serving.info.architecture,
         device = serving.info.device,
         dtype = serving.info.dtype,
+        kv_cache_dtype = serving.info.kv_cache_dtype,
         context = serving.max_model_len,
         blocks = load.n_blocks,
         block_size = load.block_size,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use runtime::batch::{Batch, BatchRow, BlockId, BlockMove, HostBlockId, Logits, StepError};
-use runtime::model::{DtypeChoice, LoadFormat, LoadOptions, Model, ModelError};
+use runtime::model::{DtypeChoice, KvDtypeChoice, LoadFormat, LoadOptions, Model, ModelError};
 use serde::Deserialize;
 
 /// Largest difference of a logit or a log-probability between two fp32 implementations.
@@ -71,13 +71,16 @@ fn open(dir: &Path, options: &LoadOptions) -> Model {
 }
 
 fn open_auto(dir: &Path) -> Model {
-    open(
-        dir,
-        &LoadOptions {
-            n_threads: Some(2),
-            ..LoadOptions::default()
-        },
-    )
+    open_with(dir, KvDtypeChoice::Auto)
+}
+
+fn open_with(dir: &Path, kv_cache_dtype: KvDtypeChoice) -> Model {
+    let options = LoadOptions {
+        kv_cache_dtype,
+        n_threads: Some(2),
+        ..LoadOptions::default()
+    };
+    open(dir, &options)
 }
 
 /// Sequences whose blocks are interleaved and in descending order, none shared.
@@ -209,7 +212,7 @@ fn is_clear(prompt: &Prompt) -> bool {
 
 #[test]
 fn the_trained_model_agrees_with_transformers() {
-    let mut model = open_auto(&trained());
+    let mut model = open_with(&trained(), KvDtypeChoice::Float32);
     let info = model.info().clone();
     assert_eq!(
         (info.architecture.as_str(), info.dtype),
@@ -230,6 +233,35 @@ fn the_trained_model_agrees_with_transformers() {
             prompt,
             (TOLERANCE, &format!("tiny-trained prompt {i}")),
         );
+    }
+}
+
+/// Per type of the cache: its name, the bytes of a token in it, and the largest difference of a logit or a log-probability.
+const CACHES: [(KvDtypeChoice, &str, u64, f64); 6] = [
+    (KvDtypeChoice::Auto, "bfloat16", 2048, 0.1),
+    (KvDtypeChoice::Bfloat16, "bfloat16", 2048, 0.1),
+    (KvDtypeChoice::Float16, "float16", 2048, 0.1),
+    (KvDtypeChoice::Fp8, "fp8_e4m3", 1024, 1.0),
+    (KvDtypeChoice::Fp8E4m3, "fp8_e4m3", 1024, 1.0),
+    (KvDtypeChoice::Fp8E5m2, "fp8_e5m2", 1024, 1.0),
+];
+
+#[test]
+fn a_narrow_cache_stays_near_transformers() {
+    for (choice, name, bytes, tolerance) in CACHES {
+        let mut model = open_with(&trained(), choice);
+        let info = model.info();
+        assert_eq!(
+            (info.kv_cache_dtype, info.kv_bytes_per_token),
+            (name, bytes),
+            "{choice}"
+        );
+        let mut worst = 0.0_f64;
+        for prompt in &reference(&trained()).prompts {
+            worst = worst.max(check_prompt(&mut model, prompt, (tolerance, name)));
+        }
+        println!("worst {name} {worst}");
+        assert!(worst > TOLERANCE, "{name}: as exact as f32");
     }
 }
 
@@ -333,6 +365,7 @@ fn dtypes_are_converted_at_load() {
     let of = |name: &str, dtype| {
         let options = LoadOptions {
             dtype,
+            kv_cache_dtype: KvDtypeChoice::Float32,
             n_threads: Some(2),
             ..LoadOptions::default()
         };
@@ -364,6 +397,26 @@ fn dtypes_are_converted_at_load() {
             assert!(worst > 0.0);
         }
     }
+}
+
+#[test]
+fn the_cache_follows_the_weights_in_memory_unless_a_setting_names_its_type() {
+    let cache_of = |dtype, kv_cache_dtype| {
+        let options = LoadOptions {
+            dtype,
+            kv_cache_dtype,
+            n_threads: Some(1),
+            ..LoadOptions::default()
+        };
+        let model = Model::load(&trained(), &options, &|_| {}).unwrap();
+        (model.info().kv_cache_dtype, model.info().kv_bytes_per_token)
+    };
+    let auto = KvDtypeChoice::Auto;
+    assert_eq!(cache_of(DtypeChoice::Auto, auto), ("bfloat16", 2048));
+    assert_eq!(cache_of(DtypeChoice::Float16, auto), ("float16", 2048));
+    assert_eq!(cache_of(DtypeChoice::Float32, auto), ("float32", 4096));
+    let fp8 = cache_of(DtypeChoice::Float32, KvDtypeChoice::Fp8E5m2);
+    assert_eq!(fp8, ("fp8_e5m2", 1024));
 }
 
 #[test]

@@ -82,15 +82,15 @@ fn figures_are_those_of_the_sizes() {
     let facts = Report::of(llama().path(), 8 << 30).model.unwrap();
     assert_eq!(facts.parameters, 1_100_048_384);
     assert_eq!(facts.weights_bytes, 2 * facts.parameters + 2 * 45 * 2048);
-    assert_eq!(facts.kv_bytes_per_token, 22 * 2 * 4 * 64 * 4);
+    assert_eq!(facts.kv_bytes_per_token, 22 * 2 * 4 * 64 * 2);
     assert!(!facts.has_weights);
     // Every matrix but the embedding is multiplied with each token, and so is the last one's with the head.
     let products = facts.parameters - 32000 * 2048 - 45 * 2048;
     let attention = 22 * 2 * 1024 * 32 * (64 + 64);
     assert_eq!(facts.decode.flops, 2 * products + attention);
-    let kv = 22 * 1024 * 2 * 4 * 64 * 4;
+    let kv = 22 * 1024 * 2 * 4 * 64 * 2;
     let read: u64 = facts.decode.ops.iter().map(|op| op.kv_bytes).sum();
-    assert_eq!(read, kv + 22 * 2 * 4 * 64 * 4);
+    assert_eq!(read, kv + 22 * 2 * 4 * 64 * 2);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::path::Path;
 
 use reference::{Prompt, Reference, each_fixture, generates, of_length_one, pools, prompts};
 use runtime::engine::{PoolRequest, PreemptionMode};
+use runtime::model::{KvDtypeChoice, LoadOptions};
 use serde_json::{Value, json};
 use serving::{ALONE, Answer, Serving, Setup, context_len};
 
@@ -108,6 +109,50 @@ fn every_architecture_agrees_when_it_is_preempted() {
                     preempts: Some(mode),
                 };
                 check_setup(name, dir, &prompts, (setup, &alone));
+            }
+        }
+    });
+}
+
+/// Largest difference of a logit with a cache of the type, among all fixtures whose weights have 16 bits.
+const NARROW: [(KvDtypeChoice, f32); 3] = [
+    (KvDtypeChoice::Bfloat16, 0.5),
+    (KvDtypeChoice::Float16, 0.5),
+    (KvDtypeChoice::Fp8, 5.0),
+];
+
+#[test]
+fn narrow_caches_give_the_same_bits_however_they_are_served() {
+    each_fixture(generates, |name, dir, reference| {
+        let prompts = prompts(reference, context_len(dir));
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        for (kv_cache_dtype, tolerance) in NARROW {
+            let options = LoadOptions {
+                kv_cache_dtype,
+                ..LoadOptions::default()
+            };
+            let serve = |setup| Serving::with(dir, setup, options.clone()).generate(&ids, 4);
+            let alone = serve(ALONE);
+            let context = format!("{name}, {kv_cache_dtype}");
+            let mut worst = 0.0_f32;
+            for (prompt, answer) in prompts.iter().zip(&alone) {
+                for &(token, want) in &prompt.last_logits_top20 {
+                    worst = worst.max((answer.logits[token] - want).abs());
+                }
+            }
+            println!("worst {kv_cache_dtype} {worst} {name}");
+            assert!(worst <= tolerance, "{context}: a logit is off by {worst}");
+            for preempts in [None, Some(PreemptionMode::Swap)] {
+                let setup = Setup {
+                    caches_prefixes: true,
+                    n_step_tokens: 16,
+                    is_mixed: true,
+                    preempts,
+                };
+                assert!(
+                    serve(setup) == alone,
+                    "{context}, {setup:?}: other bits than alone"
+                );
             }
         }
     });

@@ -51,6 +51,24 @@ choices! {
         Float32 = "float32",
     }
 
+    /// Type of the numbers in the KV cache.
+    KvCacheDtype {
+        /// That of the weights in memory.
+        Auto = "auto",
+        /// Same as `fp8_e4m3`.
+        Fp8 = "fp8",
+        /// Eight bits, four of them exponent.
+        Fp8E4m3 = "fp8_e4m3",
+        /// Eight bits, five of them exponent.
+        Fp8E5m2 = "fp8_e5m2",
+        /// IEEE half precision.
+        Float16 = "float16",
+        /// Brain float.
+        Bfloat16 = "bfloat16",
+        /// IEEE single precision.
+        Float32 = "float32",
+    }
+
     /// What computes the model.
     Device {
         /// The first GPU that can be used, else the CPU.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::DefaultValue::{Absent, FromMachine, FromModel};
 use super::{
-    ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, LoadFormat, LoaderConfig, LogFormat, LogLevel,
-    Place, PreemptionMode, Row, SchedulingPolicy, Setting, TaskChoice,
+    ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, KvCacheDtype, LoadFormat, LoaderConfig,
+    LogFormat, LogLevel, Place, PreemptionMode, Row, SchedulingPolicy, Setting, TaskChoice,
 };
 use crate::schema;
 
@@ -133,6 +133,7 @@ macro_rules! default_of_row {
 
 default_of_row! {
     Dtype: EngineSettings.dtype,
+    KvCacheDtype: EngineSettings.kv_cache_dtype,
     LoadFormat: EngineSettings.load_format,
     TaskChoice: EngineSettings.task,
     PreemptionMode: EngineSettings.preemption_mode,
@@ -293,6 +294,13 @@ settings! {
         /// Tokens in one block of the KV cache.
         #[schemars(title = "Block size", schema_with = "block_size_schema")]
         block_size: u32 = 16, Row { valid: &["8", "16", "32"], invalid: &["0", "12", "64"], ..ROW };
+        /// Number type of the KV cache. `auto` is that of the weights in memory, as `dtype` sets it. `fp8` is `fp8_e4m3`:
+        /// half the memory of 16 bits, and less exact; numbers beyond 448 become 448, and there are no scales. A GPU
+        /// has only the type of its weights.
+        #[schemars(title = "KV-cache data type")]
+        kv_cache_dtype: KvCacheDtype = KvCacheDtype::Auto, Row {
+            valid: &["auto", "fp8", "fp8_e5m2", "bfloat16", "float32"], invalid: &["int8", "fp8_e3m4", "FP8"], ..ROW
+        };
         /// Number of KV-cache blocks.
         #[schemars(title = "KV-cache blocks", range(min = 1, max = 16_777_216))]
         num_gpu_blocks_override: u32 => FromMachine("as many as fit into memory"), Row {

@@ -99,12 +99,6 @@ pub const FOREIGN: &[Foreign] = &[
         "remove it",
     ),
     only(
-        "KV_CACHE_DTYPE",
-        &["auto"],
-        "the KV cache has one data type",
-        "set it to auto",
-    ),
-    only(
         "ENABLE_LORA",
         &["false"],
         "no adapter is loaded",

@@ -5,6 +5,7 @@ mod tile;
 use super::{Attention, AttentionTiles};
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
+use crate::kv_cache::{KvElement, with_element};
 
 /// Query rows (tokens times heads of a group) that share each pass over the keys and values.
 const TILE_ROWS: usize = 16;
@@ -25,6 +26,11 @@ pub(super) struct Queries {
 }
 
 pub(super) fn run(context: &CpuContext, op: Attention<'_>, group: usize) {
+    with_element!(op.cache.dtype(), E => run_on::<E>(context, op, group));
+}
+
+/// The same for a cache of numbers of one type.
+fn run_on<E: KvElement>(context: &CpuContext, op: Attention<'_>, group: usize) {
     let queries_per_tile = (TILE_ROWS / group).max(1);
     let AttentionTiles(tiles) = op.tiles;
     tiles.clear();
@@ -47,6 +53,7 @@ pub(super) fn run(context: &CpuContext, op: Attention<'_>, group: usize) {
         n_heads: op.n_heads,
         group,
         cache: op.cache,
+        numbers: op.cache.numbers::<E>(),
         blocks: op.blocks,
         scores: op.scores,
         mask: op.mask,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cpu::isa::Isa;
-use crate::kv_cache::{KvShape, KvValues, KvWrite, kv_write};
+use crate::kv_cache::{KvDType, KvElement, KvShape, KvValues, KvWrite, kv_write, with_element};
 use crate::weight::DType;
 
 #[cfg(feature = "cuda")]
@@ -25,6 +25,8 @@ struct Case {
     bias: Option<Bias>,
     /// Which type's numbers queries, keys and values are.
     dtype: DType,
+    /// The type of the numbers in the cache on the CPU.
+    cache_dtype: KvDType,
     /// `(query_len, context_len)` of each sequence.
     rows: Vec<(usize, usize)>,
 }
@@ -53,6 +55,7 @@ const PLAIN: Case = Case {
     has_sinks: false,
     bias: None,
     dtype: DType::F32,
+    cache_dtype: KvDType::F32,
     rows: Vec::new(),
 };
 
@@ -150,6 +153,7 @@ impl Case {
         let width = self.n_kv_heads * (self.head_dim + own);
         (0..width)
             .map(|i| self.rounded(number(2, row, position * width + i)))
+            .map(|x| with_element!(self.cache_dtype, E => E::nearest(x).widened()))
             .collect()
     }
 
@@ -157,7 +161,7 @@ impl Case {
     fn cache(&self) -> (KvCache, Vec<Vec<u32>>) {
         let blocks_of = |len: usize| len.div_ceil(self.block_size);
         let n_blocks: usize = self.rows.iter().map(|&(_, len)| blocks_of(len)).sum();
-        let mut cache = KvCache::new(n_blocks, self.block_size, self.shape()).unwrap();
+        let mut cache = KvCache::new(n_blocks, self.block_size, self.shape(), self.cache_dtype).unwrap();
         let mut next = n_blocks as u32;
         let mut tables = Vec::new();
         for (row, &(_, len)) in self.rows.iter().enumerate() {
@@ -447,9 +451,30 @@ fn values_of_their_own_length_or_within_the_keys() {
 }
 
 #[test]
+fn numbers_of_every_type_are_read_exactly() {
+    for cache_dtype in [KvDType::F16, KvDType::BF16, KvDType::F8E4M3, KvDType::F8E5M2] {
+        for values in [
+            KvValues::Own { value_dim: 20 },
+            KvValues::InKeys { value_dim: 17 },
+        ] {
+            let case = Case {
+                n_kv_heads: 2,
+                group: 3,
+                head_dim: 20,
+                values,
+                cache_dtype,
+                rows: vec![(1, 100), (7, 71), (33, 64)],
+                ..PLAIN
+            };
+            case.check();
+        }
+    }
+}
+
+#[test]
 fn blocks_before_the_window_are_never_read() {
     let context = CpuContext::new(1).unwrap();
-    let cache = KvCache::new(2, 4, KvShape::of_heads(1, 8)).unwrap();
+    let cache = KvCache::new(2, 4, KvShape::of_heads(1, 8), KvDType::F32).unwrap();
     let run = |window, block_table: &[u32]| {
         let op = Attention {
             q: &[1.0; 8],
@@ -525,7 +550,7 @@ fn the_result_does_not_depend_on_the_block_size() {
 #[test]
 fn refuses_shapes_that_disagree() {
     let context = CpuContext::new(1).unwrap();
-    let cache = KvCache::new(2, 4, KvShape::of_heads(2, 8)).unwrap();
+    let cache = KvCache::new(2, 4, KvShape::of_heads(2, 8), KvDType::F32).unwrap();
     let good = AttentionRow {
         query_len: 1,
         context_len: 5,

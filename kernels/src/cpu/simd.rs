@@ -8,9 +8,11 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dot;
+mod fp8;
 mod portable;
 
-pub(crate) use dot::{DotRows, dot_tile};
+pub(crate) use dot::{DotRows, Element, dot_tile};
+pub(crate) use fp8::{F8E4M3, F8E5M2};
 
 use super::isa::Isa;
 

@@ -13,7 +13,6 @@ use kernels::{AttentionTiles, CpuContext, KernelError, Routing, embed};
 
 use super::checkpoint::Weights;
 use super::inputs::Inputs;
-use super::kv_layout::KvLayout;
 use super::program::{Op, Program};
 use super::rope::RopeSpec;
 use super::spans::{Spans, StepSizes};
@@ -40,7 +39,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// An executor without a cache. Packs the weights of products.
+    /// An executor; `cache` has no blocks yet. Packs the weights of products.
     ///
     /// # Errors
     /// A row of the head cannot be read.
@@ -48,7 +47,7 @@ impl Cpu {
         context: CpuContext,
         program: Program,
         mut weights: Weights,
-        layout: KvLayout,
+        cache: Cache,
         ropes: &[RopeSpec],
     ) -> Result<Cpu, KernelError> {
         // Each with all threads: no other copy of a weight is made.
@@ -70,7 +69,7 @@ impl Cpu {
             context,
             program,
             weights,
-            cache: Cache::empty(layout),
+            cache,
             arena: Arena::default(),
             routing: Routing::default(),
             tiles: AttentionTiles::default(),

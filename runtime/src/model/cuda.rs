@@ -218,6 +218,11 @@ impl Cuda {
         self.groups().len() * self.cache.block_bytes(1)
     }
 
+    /// How the numbers of the cache are stored.
+    pub(super) fn cache_dtype(&self) -> DType {
+        self.cache.dtype()
+    }
+
     /// Groups of layers.
     pub(super) fn groups(&self) -> &[KvGroup] {
         self.cache.layout().groups()

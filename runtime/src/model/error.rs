@@ -131,6 +131,16 @@ pub enum ModelError {
         /// Bytes that would take.
         kv_bytes: u128,
     },
+    /// The card keeps its cache in the type of the weights only.
+    #[error(
+        "KV_CACHE_DTYPE {asked} is not supported on a GPU, whose KV cache has the type of the weights, {weights}"
+    )]
+    KvCacheDtype {
+        /// The value of the setting.
+        asked: &'static str,
+        /// The type of the weights in memory.
+        weights: &'static str,
+    },
     /// A card was requested, and there is none that can be used.
     #[error("no GPU can be used: {reason}")]
     NoDevice {

@@ -1,13 +1,14 @@
 //! The executor of a loaded program: on the processor, or on a card.
 
-use kernels::{CpuContext, DType};
+use kernels::{CpuContext, DType, KvDType};
 
 use super::checkpoint::{InMemory, Weights};
-use super::cpu::Cpu;
+use super::cpu::{Cache, Cpu};
 #[cfg(feature = "cuda")]
 use super::cuda::{self, Cuda};
 use super::device::Device;
 use super::error::ModelError;
+use super::kv_dtype;
 use super::kv_layout::KvLayout;
 use super::program::Program;
 use super::rope::RopeSpec;
@@ -54,7 +55,10 @@ impl Parts<'_> {
             Device::Cpu => {
                 let (matrices, vectors) = source.weights(&self.context, list, &InMemory)?;
                 let weights = Weights { matrices, vectors };
-                let cpu = Cpu::new(self.context, self.program, weights, self.layout, self.ropes)?;
+                let dtype = weights.matrix(self.tokens).weight.dtype();
+                let dtype = kv_dtype::of_cpu(source.options.kv_cache_dtype, dtype);
+                let cache = Cache::empty(self.layout, dtype);
+                let cpu = Cpu::new(self.context, self.program, weights, cache, self.ropes)?;
                 Ok(Executor::Cpu(Box::new(cpu)))
             }
             #[cfg(feature = "cuda")]
@@ -63,7 +67,10 @@ impl Parts<'_> {
                 let (matrices, vectors) = source.weights(&self.context, list, &place)?;
                 let weights = cuda::Weights { matrices, vectors };
                 let loaded = cuda::Loaded {
-                    cache_dtype: weights.dtype(self.tokens),
+                    cache_dtype: kv_dtype::of_card(
+                        source.options.kv_cache_dtype,
+                        weights.dtype(self.tokens),
+                    )?,
                     program: self.program,
                     weights,
                     layout: self.layout,
@@ -146,6 +153,15 @@ impl Executor {
             Executor::Cpu(cpu) => cpu.cache().token_bytes(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(cuda) => cuda.token_bytes(),
+        }
+    }
+
+    /// How the numbers of the cache are stored.
+    pub(super) fn kv_cache_dtype(&self) -> KvDType {
+        match self {
+            Executor::Cpu(cpu) => cpu.cache().dtype(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(cuda) => cuda.cache_dtype().into(),
         }
     }
 

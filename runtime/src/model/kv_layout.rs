@@ -5,7 +5,7 @@
 //! group, has the same size in all of them and one pool of blocks serves all. A page is a block of each of
 //! the slots; a group's `i`-th layer keeps its blocks in slot `i`.
 
-use kernels::{KvShape, KvValues};
+use kernels::{KvDType, KvShape, KvValues};
 
 use super::spec::{Attention, Layer, Network};
 use crate::batch::KvGroup;
@@ -97,14 +97,14 @@ impl KvLayout {
         &self.shapes
     }
 
-    /// Bytes that a token takes in all groups together.
-    pub(super) fn token_bytes(&self) -> usize {
-        self.groups.len() * self.slot_bytes()
+    /// Bytes that a token takes in all groups together, in a cache of such numbers.
+    pub(super) fn token_bytes(&self, dtype: KvDType) -> usize {
+        self.groups.len() * self.slot_bytes(dtype)
     }
 
     /// Bytes that a token takes in one group.
-    pub(super) fn slot_bytes(&self) -> usize {
-        self.shapes.iter().map(|shape| shape.slot_bytes()).sum()
+    pub(super) fn slot_bytes(&self, dtype: KvDType) -> usize {
+        self.shapes.iter().map(|shape| shape.slot_bytes(dtype)).sum()
     }
 }
 

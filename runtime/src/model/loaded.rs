@@ -77,6 +77,8 @@ pub struct ModelInfo {
     pub device: String,
     /// Dtype of the weights in memory: `float32`, `float16` or `bfloat16`.
     pub dtype: &'static str,
+    /// The type of the numbers in the KV cache: one of those, `fp8_e4m3` or `fp8_e5m2`.
+    pub kv_cache_dtype: &'static str,
     /// Kinds of segments; `None` if the model does not tell segments apart.
     pub n_token_types: Option<usize>,
 }
@@ -169,6 +171,7 @@ impl Model {
             weights_bytes: executor.weights_bytes(),
             kv_bytes_per_token: executor.kv_bytes_per_token() as u64,
             dtype: executor.dtype(network.embedding.tokens).name(),
+            kv_cache_dtype: executor.kv_cache_dtype().name(),
             n_token_types: network.embedding.types.map(|types| types.n_rows),
         };
         Ok(Model {
@@ -204,9 +207,8 @@ impl Model {
     /// Makes room for `n_blocks` blocks of `block_size` tokens, and for `n_host_blocks` that are swapped out;
     /// an earlier cache is gone.
     ///
-    /// On the CPU the cache is in f32: the engine promises the reference's greedy tokens, and 16-bit keys would move
-    /// logits by more than many a margin between two tokens. Memory is taken as blocks are first written. On a card it has
-    /// the dtype of the weights, and its memory is taken at once.
+    /// The cache has the type of the weights, or on the CPU that of [`LoadOptions::kv_cache_dtype`]. The CPU takes its
+    /// memory as blocks are first written, a card at once.
     ///
     /// # Errors
     /// [`ModelError::Cache`] if there is no room or a size is zero.

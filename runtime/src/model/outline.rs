@@ -12,7 +12,7 @@ use super::kv_layout::KvLayout;
 use super::loaded::{Described, described};
 use super::overrides::Overrides;
 use super::pooling::Pooling;
-use super::program::{Cost, OpCost, Program, StepShape, lower};
+use super::program::{Cost, OpCost, Program, StepShape, Stored, lower};
 use super::spec::{Layout, Matrix, MatrixId, Task, WeightList};
 use super::unread;
 use crate::batch::KvGroup;
@@ -36,7 +36,7 @@ pub struct Outline {
     pub n_params: u64,
     /// Bytes of the weights in memory, by dtype.
     pub weights_bytes: BTreeMap<&'static str, u64>,
-    /// Bytes that a token takes in the KV cache, all groups of layers together.
+    /// Bytes that a token takes in a KV cache of the weights' type, all groups of layers together.
     pub kv_bytes_per_token: u64,
     /// Groups of layers, each with its own block tables.
     pub kv_groups: Vec<KvGroup>,
@@ -94,7 +94,7 @@ impl Outline {
             context_len: spec.context_len,
             n_params: list.n_params(),
             weights_bytes: weights_bytes(&list, dtype),
-            kv_bytes_per_token: layout.token_bytes() as u64,
+            kv_bytes_per_token: layout.token_bytes(dtype.into()) as u64,
             kv_groups: layout.groups().to_vec(),
             unknown_fields: unread::check(&config)?,
             program: lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind),
@@ -127,12 +127,22 @@ impl Outline {
 
     /// What a step costs: one entry for all ops of the same kind and shape, in the order of their first one.
     pub fn costs(&self, step: StepShape) -> Vec<OpCost> {
-        self.program.costs(step, &|id| self.bytes_of(id))
+        let matrix_bytes = |id| self.bytes_of(id);
+        self.program.costs(step, self.stored(&matrix_bytes))
     }
 
     /// What all ops of a step cost.
     pub fn total_cost(&self, step: StepShape) -> Cost {
-        self.program.total_cost(step, &|id| self.bytes_of(id))
+        self.program
+            .total_cost(step, self.stored(&|id| self.bytes_of(id)))
+    }
+
+    /// How large the numbers are: those of the cache have the type of the weights.
+    fn stored<'a>(&self, matrix_bytes: &'a dyn Fn(MatrixId) -> u64) -> Stored<'a> {
+        Stored {
+            matrix_bytes,
+            kv_bytes: self.dtype.size_bytes() as u64,
+        }
     }
 
     fn bytes_of(&self, id: MatrixId) -> u64 {

@@ -20,6 +20,7 @@ use super::kv_layout::Place;
 use super::pooling::PoolingKind;
 use super::spec::{MatrixId, Mlp, Norm, QkNorms, VectorId};
 
+pub(super) use cost::Stored;
 pub use cost::{Cost, Costs, OpCost, Results, StepShape};
 pub(super) use lower::lower;
 

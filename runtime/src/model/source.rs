@@ -11,6 +11,7 @@ use super::config::Fields;
 use super::device::Device;
 use super::error::ModelError;
 use super::graph_mode::GraphMode;
+use super::kv_dtype::KvDtypeChoice;
 use super::overrides::Overrides;
 use super::spec::WeightList;
 
@@ -21,6 +22,8 @@ pub struct LoadOptions {
     pub format: LoadFormat,
     /// In which dtype to keep the weights.
     pub dtype: DtypeChoice,
+    /// The type of the numbers in the KV cache.
+    pub kv_cache_dtype: KvDtypeChoice,
     /// What computes.
     pub device: Device,
     /// Which steps a CUDA card records.

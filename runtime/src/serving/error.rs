@@ -128,6 +128,10 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
             "Correct the value, or remove the setting.",
         ),
         ModelError::MaxModelLen { .. } => (Reason::InvalidSetting, "Lower MAX_MODEL_LEN."),
+        ModelError::KvCacheDtype { .. } => (
+            Reason::InvalidSetting,
+            "Set KV_CACHE_DTYPE=auto, or choose the type with DTYPE, or set DEVICE=cpu.",
+        ),
         ModelError::Cache { .. } => (Reason::OutOfMemory, "Lower MAX_MODEL_LEN or MAX_NUM_SEQS."),
         ModelError::Read { .. }
         | ModelError::Json { .. }

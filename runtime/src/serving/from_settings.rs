@@ -15,6 +15,7 @@ pub fn load_options(settings: &EngineSettings) -> Result<LoadOptions, LoadError>
         graphs: graphs(settings),
         format: settings.load_format(),
         dtype: settings.dtype(),
+        kv_cache_dtype: settings.kv_cache_dtype(),
         n_threads: None,
         isa: None,
         n_loading_threads: n_loading_threads(settings)?,

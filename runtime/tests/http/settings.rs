@@ -33,6 +33,23 @@ async fn dummy_weights_need_no_files() {
 }
 
 #[tokio::test]
+async fn the_cache_has_the_type_of_its_setting() {
+    for (choice, name, bytes) in [
+        ("auto", "bfloat16", 2048),
+        ("fp8", "fp8_e4m3", 1024),
+        ("float32", "float32", 4096),
+    ] {
+        let server = tiny(&[("kv-cache-dtype", choice)]).await;
+        let info = &server.app.serving.get().unwrap().info;
+        assert_eq!((info.kv_cache_dtype, info.kv_bytes_per_token), (name, bytes));
+        let reply = server
+            .complete(json!({"max_tokens": 4, "ignore_eos": true}))
+            .await;
+        assert_eq!(reply.status, 200, "{choice}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
 async fn a_load_format_without_its_files_is_an_error() {
     let folder = without_weights();
     for (folder, format) in [(folder.path(), "auto"), (&tiny_folder(), "pt")] {

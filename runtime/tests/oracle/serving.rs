@@ -9,7 +9,7 @@ use runtime::engine::scheduler::N_SCORED_MAX;
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
 };
-use runtime::model::{LoadOptions, Model, StepLimits};
+use runtime::model::{KvDtypeChoice, LoadOptions, Model, StepLimits};
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +96,13 @@ pub(crate) fn context_len(dir: &Path) -> usize {
 }
 
 impl Serving {
-    /// Loads the checkpoint in `dir` and starts an engine on the CPU.
+    /// Loads the checkpoint in `dir` and starts an engine on the CPU whose cache is exact, as the references are.
     pub(crate) fn start(dir: &Path, setup: Setup) -> Serving {
-        Serving::with(dir, setup, LoadOptions::default())
+        let options = LoadOptions {
+            kv_cache_dtype: KvDtypeChoice::Float32,
+            ..LoadOptions::default()
+        };
+        Serving::with(dir, setup, options)
     }
 
     /// Loads the checkpoint in `dir` with these options and starts an engine.

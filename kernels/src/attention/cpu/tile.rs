@@ -6,19 +6,21 @@ use super::Queries;
 use crate::attention::{BiasValues, Mask, Scores};
 use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::{DotRows, LANES_MAX, Simd, SimdTask, dot_tile};
-use crate::kv_cache::{KvCache, Slot};
+use crate::kv_cache::{KvCache, KvElement, KvNumbers, Slot};
 
 /// Positions whose scores are computed before the softmax moves on.
 const POSITIONS: usize = 32;
 
 /// What all tiles of a call share.
-pub(super) struct Shared<'a> {
+pub(super) struct Shared<'a, E> {
     pub(super) q: &'a [f32],
     pub(super) q_stride: usize,
     pub(super) n_heads: usize,
     /// Query heads per head of the cache.
     pub(super) group: usize,
     pub(super) cache: &'a KvCache,
+    /// What is in it.
+    pub(super) numbers: KvNumbers<'a, E>,
     pub(super) blocks: &'a [u32],
     pub(super) scores: Scores<'a>,
     pub(super) mask: Mask,
@@ -26,8 +28,8 @@ pub(super) struct Shared<'a> {
 }
 
 /// The work of one task.
-pub(super) struct Tile<'a> {
-    pub(super) shared: &'a Shared<'a>,
+pub(super) struct Tile<'a, E> {
+    pub(super) shared: &'a Shared<'a, E>,
     pub(super) queries: Queries,
     pub(super) kv_head: usize,
     pub(super) scratch: &'a mut [f32],
@@ -73,7 +75,7 @@ impl<'a> State<'a> {
     }
 }
 
-impl SimdTask for Tile<'_> {
+impl<E: KvElement> SimdTask for Tile<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -97,7 +99,7 @@ impl SimdTask for Tile<'_> {
     }
 }
 
-impl Tile<'_> {
+impl<E: KvElement> Tile<'_, E> {
     /// The state before any position was seen.
     fn begin(&self, state: &mut State<'_>) {
         let Shared {
@@ -162,20 +164,20 @@ impl Tile<'_> {
         for at in (0..positions.len()).step_by(4) {
             let n_keys = 4.min(positions.len() - at);
             // After the last position its key is read again and the product dropped.
-            let keys: [&[f32]; 4] = std::array::from_fn(|i| {
+            let keys: [&[E]; 4] = std::array::from_fn(|i| {
                 let slot = self.slot(positions.start + at + i.min(n_keys - 1));
-                self.shared.cache.key(slot, self.kv_head)
+                self.shared.numbers.key(slot, self.kv_head)
             });
             let mut row = 0;
             while row < n_rows {
                 if S::TILE_ROWS == 4 && row + 4 <= n_rows {
-                    score_tile::<S, 4>(simd, Corner { row, at }, keys, state);
+                    score_tile::<S, E, 4>(simd, Corner { row, at }, keys, state);
                     row += 4;
                 } else if S::TILE_ROWS >= 2 && row + 2 <= n_rows {
-                    score_tile::<S, 2>(simd, Corner { row, at }, keys, state);
+                    score_tile::<S, E, 2>(simd, Corner { row, at }, keys, state);
                     row += 2;
                 } else {
-                    score_tile::<S, 1>(simd, Corner { row, at }, keys, state);
+                    score_tile::<S, E, 1>(simd, Corner { row, at }, keys, state);
                     row += 1;
                 }
             }
@@ -270,19 +272,19 @@ impl Tile<'_> {
     /// Adds the weighted values to the sums.
     #[inline(always)]
     fn weigh_values<S: Simd>(&self, simd: S, positions: &Range<usize>, state: &mut State<'_>) {
-        let values: [&[f32]; POSITIONS] = std::array::from_fn(|i| {
+        let values: [&[E]; POSITIONS] = std::array::from_fn(|i| {
             let slot = self.slot((positions.start + i).min(positions.end - 1));
-            self.shared.cache.value(slot, self.kv_head)
+            self.shared.numbers.value(slot, self.kv_head)
         });
         let values = &values[..positions.len()];
         let n_rows = state.max.len();
         let mut row = 0;
         while row < n_rows {
             if S::TILE_ROWS >= 2 && row + 4 <= n_rows {
-                weigh_tile::<S, 4>(simd, row, values, state);
+                weigh_tile::<S, E, 4>(simd, row, values, state);
                 row += 4;
             } else {
-                weigh_tile::<S, 1>(simd, row, values, state);
+                weigh_tile::<S, E, 1>(simd, row, values, state);
                 row += 1;
             }
         }
@@ -321,14 +323,19 @@ struct Corner {
 
 /// The scores of rows `row .. row + R` with four keys, whose positions are `at ..` in the tile's.
 #[inline(always)]
-fn score_tile<S: Simd, const R: usize>(simd: S, corner: Corner, keys: [&[f32]; 4], state: &mut State<'_>) {
+fn score_tile<S: Simd, E: KvElement, const R: usize>(
+    simd: S,
+    corner: Corner,
+    keys: [&[E]; 4],
+    state: &mut State<'_>,
+) {
     let Corner { row, at } = corner;
     let head_stride = keys[0].len();
     let q: [&[f32]; R] = std::array::from_fn(|r| &state.q[(row + r) * head_stride..][..head_stride]);
     let mut sums = [[simd.splat(0.0); 4]; R];
     let pointers = DotRows {
         x: q.map(<[f32]>::as_ptr),
-        w: keys.map(<[f32]>::as_ptr),
+        w: keys.map(<[E]>::as_ptr),
     };
     // SAFETY: every slice has head_stride elements, a multiple of LANES_MAX and so of LANES.
     unsafe { dot_tile(simd, pointers, head_stride / S::LANES, &mut sums) };
@@ -352,25 +359,30 @@ fn largest<S: Simd>(simd: S, scores: &[f32]) -> f32 {
 
 /// Adds the weighted values to the sums of rows `row .. row + R`, two vectors of the head at a time.
 #[inline(always)]
-fn weigh_tile<S: Simd, const R: usize>(simd: S, row: usize, values: &[&[f32]], state: &mut State<'_>) {
+fn weigh_tile<S: Simd, E: KvElement, const R: usize>(
+    simd: S,
+    row: usize,
+    values: &[&[E]],
+    state: &mut State<'_>,
+) {
     let head_stride = state.sums.len() / state.max.len();
     let mut at = 0;
     while at + 2 * S::LANES <= head_stride {
-        weigh_columns::<S, R, 2>(simd, Corner { row, at }, values, state);
+        weigh_columns::<S, E, R, 2>(simd, Corner { row, at }, values, state);
         at += 2 * S::LANES;
     }
     while at < head_stride {
-        weigh_columns::<S, R, 1>(simd, Corner { row, at }, values, state);
+        weigh_columns::<S, E, R, 1>(simd, Corner { row, at }, values, state);
         at += S::LANES;
     }
 }
 
 /// The same for `C` vectors of the head from `at` on.
 #[inline(always)]
-fn weigh_columns<S: Simd, const R: usize, const C: usize>(
+fn weigh_columns<S: Simd, E: KvElement, const R: usize, const C: usize>(
     simd: S,
     corner: Corner,
-    values: &[&[f32]],
+    values: &[&[E]],
     state: &mut State<'_>,
 ) {
     let Corner { row, at } = corner;
@@ -387,7 +399,9 @@ fn weigh_columns<S: Simd, const R: usize, const C: usize>(
     for (i, values) in values.iter().enumerate() {
         let mut v = [simd.splat(0.0); C];
         for c in 0..C {
-            v[c] = simd.load_slice(&values[at + c * S::LANES..]);
+            let from = &values[at + c * S::LANES..][..S::LANES];
+            // SAFETY: `LANES` elements are readable.
+            v[c] = unsafe { E::load(simd, from.as_ptr()) };
         }
         for r in 0..R {
             let weight = simd.splat(weights[r][i]);

@@ -1,6 +1,6 @@
 //! The KV cache of a model: the memory of every slot of its layout, in the cache and on the host.
 
-use kernels::{KvCache, KvShape};
+use kernels::{KvCache, KvDType, KvShape};
 
 use crate::batch::{BlockMove, KvGroup, StepError};
 use crate::model::error::ModelError;
@@ -10,6 +10,7 @@ use crate::model::kv_layout::{KvLayout, Place};
 #[derive(Debug)]
 pub(in crate::model) struct Cache {
     layout: KvLayout,
+    dtype: KvDType,
     block_size: usize,
     /// One per slot.
     slots: Vec<KvCache>,
@@ -18,10 +19,11 @@ pub(in crate::model) struct Cache {
 }
 
 impl Cache {
-    /// A cache without blocks.
-    pub(in crate::model) fn empty(layout: KvLayout) -> Cache {
+    /// A cache without blocks, which will keep numbers in `dtype`.
+    pub(in crate::model) fn empty(layout: KvLayout, dtype: KvDType) -> Cache {
         Cache {
             layout,
+            dtype,
             block_size: 0,
             slots: Vec::new(),
             host: Vec::new(),
@@ -51,7 +53,7 @@ impl Cache {
     fn slots_of(&self, n_blocks: usize) -> Result<Vec<KvCache>, ModelError> {
         let block_size = self.block_size;
         let n_slots = n_blocks as u128 * block_size as u128;
-        let kv_bytes = n_slots.saturating_mul(self.layout.slot_bytes() as u128);
+        let kv_bytes = n_slots.saturating_mul(self.layout.slot_bytes(self.dtype) as u128);
         let no_room = || ModelError::Cache {
             n_blocks,
             block_size,
@@ -60,7 +62,8 @@ impl Cache {
         if kv_bytes == 0 || kv_bytes > isize::MAX as u128 {
             return Err(no_room());
         }
-        let slot = |shape: &KvShape| KvCache::new(n_blocks, block_size, *shape).map_err(|_| no_room());
+        let slot =
+            |shape: &KvShape| KvCache::new(n_blocks, block_size, *shape, self.dtype).map_err(|_| no_room());
         self.layout.shapes().iter().map(slot).collect()
     }
 
@@ -84,7 +87,12 @@ impl Cache {
 
     /// Bytes that a token takes in all groups together.
     pub(in crate::model) fn token_bytes(&self) -> usize {
-        self.layout.token_bytes()
+        self.layout.token_bytes(self.dtype)
+    }
+
+    /// How its numbers are stored.
+    pub(in crate::model) fn dtype(&self) -> KvDType {
+        self.dtype
     }
 
     /// Groups of layers.

@@ -94,6 +94,11 @@ impl Cache {
         sizes.block_bytes(self.layout.shapes())
     }
 
+    /// How its numbers are stored.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// The layers' groups and places.
     pub(super) fn layout(&self) -> &KvLayout {
         &self.layout

@@ -10,7 +10,9 @@ use crate::model::program::Costs;
 impl Model {
     /// What steps cost, with the weights as they are in memory.
     pub fn costs(&self) -> Costs {
-        Costs::new(self.executor.program().clone(), self.executor.matrix_bytes())
+        let program = self.executor.program().clone();
+        let kv_bytes = self.executor.kv_cache_dtype().size_bytes() as u64;
+        Costs::new(program, self.executor.matrix_bytes(), kv_bytes)
     }
 
     /// Runs one step as [`Model::compute`] does, and returns the time of each kind of op, in the order of

@@ -16,7 +16,7 @@ pub struct StepShape {
     pub context_len: usize,
 }
 
-/// Bytes and operations. Activations and the cache are in f32; they count once for each op that reads or writes them.
+/// Bytes and operations. Activations are in f32; they count once for each op that reads or writes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Bytes of weights that are read.
@@ -71,21 +71,37 @@ pub struct Costs {
     program: Program,
     /// Bytes of each matrix in memory, by number.
     matrix_bytes: Vec<u64>,
+    /// Bytes of a number in the KV cache.
+    kv_bytes: u64,
 }
 
 const FLOAT_BYTES: u64 = 4;
 
+/// How large the numbers are that a step reads.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct Stored<'a> {
+    /// Bytes of a matrix in memory.
+    pub(in crate::model) matrix_bytes: &'a dyn Fn(MatrixId) -> u64,
+    /// Bytes of a number in the KV cache.
+    pub(in crate::model) kv_bytes: u64,
+}
+
 impl Costs {
-    pub(in crate::model) fn new(program: Program, matrix_bytes: Vec<u64>) -> Costs {
+    pub(in crate::model) fn new(program: Program, matrix_bytes: Vec<u64>, kv_bytes: u64) -> Costs {
         Costs {
             program,
             matrix_bytes,
+            kv_bytes,
         }
     }
 
     /// What the ops of a step cost: one entry for all ops of the same kind and shape, in the order of their first one.
     pub fn of_ops(&self, step: StepShape, results: Results) -> Vec<OpCost> {
-        let mut costs = self.program.costs(step, &|id| self.matrix_bytes[id.index]);
+        let stored = Stored {
+            matrix_bytes: &|id| self.matrix_bytes[id.index],
+            kv_bytes: self.kv_bytes,
+        };
+        let mut costs = self.program.costs(step, stored);
         if results == Results::None {
             let of_results = |op: &&Op| matches!(self.program.rows_of(op), Rows::Logits | Rows::Pooled);
             for label in self.program.ops.iter().filter(of_results).map(Op::label) {
@@ -108,10 +124,10 @@ impl Costs {
 
 impl Program {
     /// What a step costs: one entry for all ops of the same kind and shape, in the order of their first one.
-    pub(in crate::model) fn costs(&self, step: StepShape, bytes_of: &dyn Fn(MatrixId) -> u64) -> Vec<OpCost> {
+    pub(in crate::model) fn costs(&self, step: StepShape, stored: Stored<'_>) -> Vec<OpCost> {
         let mut costs: Vec<OpCost> = Vec::new();
         for op in &self.ops {
-            let (label, cost) = (op.label(), self.cost(op, step, bytes_of));
+            let (label, cost) = (op.label(), self.cost(op, step, stored));
             match costs.iter_mut().find(|other| other.op == label) {
                 Some(same) => {
                     same.n += 1;
@@ -127,13 +143,9 @@ impl Program {
         costs
     }
 
-    /// What an op costs in a step. `bytes_of` returns the bytes of a matrix in memory.
-    pub(in crate::model) fn cost(
-        &self,
-        op: &Op,
-        shape: StepShape,
-        bytes_of: &dyn Fn(MatrixId) -> u64,
-    ) -> Cost {
+    /// What an op costs in a step.
+    pub(in crate::model) fn cost(&self, op: &Op, shape: StepShape, stored: Stored<'_>) -> Cost {
+        let bytes_of = stored.matrix_bytes;
         let mut cost = Cost {
             activation_bytes: self.activation_bytes(op, shape),
             ..Cost::default()
@@ -153,22 +165,22 @@ impl Program {
             Op::Experts(op) => cost += experts_cost(op, m, bytes_of),
             Op::Keys(op) => {
                 let values = op.keys.n_heads * op.keys.head_dim;
-                cost.kv_bytes = m * 2 * values as u64 * FLOAT_BYTES;
+                cost.kv_bytes = m * 2 * values as u64 * stored.kv_bytes;
             }
             Op::LatentKeys(op) => {
-                cost.kv_bytes = m * self.buffer(op.short).width as u64 * FLOAT_BYTES;
+                cost.kv_bytes = m * self.buffer(op.short).width as u64 * stored.kv_bytes;
             }
-            Op::Attend(op) => cost += self.attention_cost(op, shape),
+            Op::Attend(op) => cost += self.attention_cost(op, shape, stored.kv_bytes),
             _ => {}
         }
         cost
     }
 
     /// What all ops of a step cost.
-    pub(in crate::model) fn total_cost(&self, shape: StepShape, bytes_of: &dyn Fn(MatrixId) -> u64) -> Cost {
+    pub(in crate::model) fn total_cost(&self, shape: StepShape, stored: Stored<'_>) -> Cost {
         let mut total = Cost::default();
         for op in &self.ops {
-            total += self.cost(op, shape, bytes_of);
+            total += self.cost(op, shape, stored);
         }
         total
     }
@@ -219,7 +231,7 @@ impl Program {
         read + written
     }
 
-    fn attention_cost(&self, op: &Attend, shape: StepShape) -> Cost {
+    fn attention_cost(&self, op: &Attend, shape: StepShape, kv_bytes: u64) -> Cost {
         let value_dim = self.buffer(op.out).width / op.n_heads;
         let window = match op.mask {
             Mask::Causal { window } => window.unwrap_or(usize::MAX),
@@ -238,7 +250,7 @@ impl Program {
             .min(window.saturating_add(shape.query_len.saturating_sub(1)));
         let n_sequences = shape.n_sequences as u64;
         Cost {
-            kv_bytes: n_sequences * (n_read * op.kv_floats) as u64 * FLOAT_BYTES,
+            kv_bytes: n_sequences * (n_read * op.kv_floats) as u64 * kv_bytes,
             flops: n_sequences * 2 * (seen * op.n_heads * (op.key_dim + value_dim)) as u64,
             ..Cost::default()
         }
