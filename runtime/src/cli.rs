@@ -184,6 +184,8 @@ fn serve_command(name: &'static str) -> Command {
         Command::new(name)
             .about("Serve a model")
             .after_help("Precedence: command line, environment, file, default.")
+            // As in Python: of a flag that is given twice the last value counts.
+            .args_override_self(true)
             .arg(
                 Arg::new(POSITIONAL_MODEL)
                     .value_name("MODEL")
@@ -399,6 +401,11 @@ mod tests {
             is("trust-remote-code", "true")
         );
         assert_eq!(flags(&["--model-path", "/m"]), is("model", "/m"));
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_value_counts() {
+        assert_eq!(flags(&["--seed", "1", "--seed=2"]), [("seed".into(), "2".into())]);
     }
 
     #[test]

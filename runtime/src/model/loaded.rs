@@ -116,11 +116,8 @@ impl Model {
         options: &LoadOptions,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Model, ModelError> {
-        let Described {
-            config,
-            spec,
-            pooling,
-        } = described(dir, &options.overrides)?;
+        let described = described(dir, &options.overrides)?;
+        let (config, spec, pooling) = (described.config, described.spec, described.pooling);
         let generation = Fields::read_generation_config(dir)?;
         let unknown = unread::check(&config)?;
         if !unknown.is_empty() {

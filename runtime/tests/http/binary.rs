@@ -138,7 +138,8 @@ async fn lost_blocks_are_in_the_log() {
     let process = Process::start(&flags);
     process.logged("ready").await;
     let url = format!("http://{}/v1/completions", process.address);
-    let body = json!({"prompt": [[5; 30], [6; 30], [7; 30]], "max_tokens": 60, "ignore_eos": true});
+    let prompts = [vec![5; 30], vec![6; 30], vec![7; 30]];
+    let body = json!({"prompt": prompts, "max_tokens": 60, "ignore_eos": true});
     assert_eq!(post(&client().build().unwrap(), &url, body).await, 200);
     process.logged("sequences lost their blocks").await;
 }

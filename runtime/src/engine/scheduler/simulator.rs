@@ -555,12 +555,7 @@ impl World {
         for row in &step.rows {
             let n_uncomputed = scheduler.sequence(row.id).n_uncomputed();
             assert!(row.n_tokens >= 1 && row.n_tokens <= n_uncomputed);
-            let sequence = scheduler.sequence(row.id);
-            let n_whole = sequence.prompt().len().saturating_sub(sequence.n_computed());
-            assert!(
-                !self.limits.whole_prompts || row.n_tokens >= n_whole,
-                "a prompt in pieces"
-            );
+            self.check_whole(row);
             assert_eq!(row.yields == Yield::Nothing, row.n_tokens < n_uncomputed);
             let is_plain = row.yields == Yield::Nothing || row.n_draws == 1;
             assert!(
@@ -592,6 +587,16 @@ impl World {
             "the first was preempted"
         );
         self.check_deadlines();
+    }
+
+    /// Where prompts are computed in one step, all that a row's prompt lacks is in the row.
+    fn check_whole(&self, row: &StepRow) {
+        let sequence = self.scheduler.sequence(row.id);
+        let n_whole = sequence.prompt().len().saturating_sub(sequence.n_computed());
+        assert!(
+            !self.limits.whole_prompts || row.n_tokens >= n_whole,
+            "a prompt in pieces"
+        );
     }
 
     /// Nobody starves, and nobody is overtaken again and again.
