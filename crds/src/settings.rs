@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use choices::{
     ContentFormat, ConvTemplate, Device, Dtype, LoadFormat, LogFormat, LogLevel, PreemptionMode,
-    SchedulingPolicy,
+    Quantization, SchedulingPolicy,
 };
 pub use layers::{Layer, Origin, SettingError};
 pub use table::{
@@ -91,6 +91,8 @@ pub struct Row {
     pub valid: &'static [&'static str],
     /// Texts that every layer refuses. The empty text counts as absent in the environment unless it is refused there.
     pub invalid: &'static [&'static str],
+    /// Values that other servers have and this version does not, each with what to do instead.
+    pub elsewhere: &'static [(&'static str, &'static str)],
 }
 
 /// One setting: its row and its names.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+mod quant;
 
 use half::{bf16, f16};
 
@@ -11,6 +12,7 @@ use crate::error::{Contract, KernelError};
 
 #[cfg(feature = "cuda")]
 pub use cuda::{Matrix, MatrixList};
+pub use quant::{GROUP, NotFinite, QuantFormat};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod capacity;
 mod error;
 mod loading;
 mod memory;
+pub mod quantization;
 
 use std::path::PathBuf;
 use std::sync::Arc;

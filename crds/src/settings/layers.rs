@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Foreign, SETTINGS, Setting, Settings, Variable, is_absent, variable};
+use super::{SETTINGS, Setting, Settings, Variable, is_absent, variable};
 use crate::schema::{self, Violation};
 
 /// Why a layer of settings cannot be used. `Display` names the source and the setting.
@@ -36,7 +36,7 @@ pub enum SettingError {
         /// The key.
         setting: String,
     },
-    /// A variable of another server requests something that this version does not do.
+    /// A variable of another server, or a value that only other servers have, requests something that this version does not do.
     #[error("{source_name}: {setting}={value} is not in this version: {instead}")]
     NotInThisVersion {
         /// Layer.
@@ -78,7 +78,8 @@ impl Layer {
     /// Sets one value.
     ///
     /// # Errors
-    /// [`SettingError::Invalid`] for a value that does not fit the setting's schema. The error of a secret setting
+    /// [`SettingError::Invalid`] for a value that does not fit the setting's schema, and
+    /// [`SettingError::NotInThisVersion`] for one that only other servers have. The error of a secret setting
     /// does not contain the value.
     pub fn set(
         &mut self,
@@ -86,6 +87,11 @@ impl Layer {
         value: Value,
         from: Origin<'_>,
     ) -> Result<(), SettingError> {
+        let is_value = |elsewhere: &&(&str, &str)| value.as_str() == Some(elsewhere.0);
+        if let Some((_, instead)) = setting.row.elsewhere.iter().find(is_value) {
+            let text = value.as_str().unwrap_or_default();
+            return Err(refused(from, text, instead));
+        }
         if let Some(violation) = schema::check(&setting.schema(), &value).into_iter().next() {
             return Err(SettingError::Invalid {
                 source_name: from.source_name.to_string(),
@@ -124,7 +130,13 @@ impl Layer {
                 _ if is_absent(&text) => {}
                 Variable::Unknown => {}
                 Variable::Accepted(foreign) => layer.accepted.push((name, foreign.why)),
-                Variable::Refused(foreign) => return Err(refused(source_name, foreign, &text)),
+                Variable::Refused(foreign) => {
+                    let from = Origin {
+                        source_name,
+                        name: foreign.name,
+                    };
+                    return Err(refused(from, &text, foreign.instead));
+                }
                 Variable::Setting(setting) => {
                     let key = (setting.group, setting.field);
                     if let Some((first, _)) = seen.get(&key).filter(|(_, earlier)| *earlier != text) {
@@ -278,12 +290,12 @@ impl Settings {
     }
 }
 
-fn refused(source_name: &str, foreign: &Foreign, text: &str) -> SettingError {
+fn refused(from: Origin<'_>, text: &str, instead: &'static str) -> SettingError {
     SettingError::NotInThisVersion {
-        source_name: source_name.into(),
-        setting: foreign.name.into(),
+        source_name: from.source_name.into(),
+        setting: from.name.into(),
         value: schema::shortened(text),
-        instead: foreign.instead,
+        instead,
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::DefaultValue::{Absent, FromMachine, FromModel};
 use super::{
     ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, LoadFormat, LogFormat, LogLevel, Place,
-    PreemptionMode, Row, SchedulingPolicy, Setting,
+    PreemptionMode, Quantization, Row, SchedulingPolicy, Setting,
 };
 use crate::schema;
 
@@ -23,7 +23,12 @@ const ROW: Row = Row {
     refuses_empty: false,
     valid: &[],
     invalid: &[],
+    elsewhere: &[],
 };
+
+/// What to do where a value of QUANTIZATION means a checkpoint that was quantised before.
+const UNQUANTISED: &str =
+    "name a checkpoint that is not quantised, and set QUANTIZATION to ifq (8 bits), ifq_nf4 (4 bits) or none";
 
 /// A setting that is on or off.
 const SWITCH: Row = Row {
@@ -132,6 +137,7 @@ default_of_row! {
     Dtype: EngineSettings.dtype,
     LoadFormat: EngineSettings.load_format,
     PreemptionMode: EngineSettings.preemption_mode,
+    Quantization: EngineSettings.quantization,
     SchedulingPolicy: EngineSettings.scheduling_policy,
 }
 
@@ -201,6 +207,33 @@ settings! {
         /// Number type of the weights in memory. `auto` keeps the checkpoint's.
         #[schemars(title = "Data type")]
         dtype: Dtype = Dtype::Auto, Row { valid: &["auto", "half", "float32"], invalid: &["int4", "AUTO"], ..ROW };
+        /// How the matrices of the layers are kept in memory. `ifq`, `fp8` and `ifq_nf4` quantise them while they are loaded,
+        /// to 8-bit integers, 8-bit floats and 4-bit normal floats with a scale for each 64 numbers; embedding, output
+        /// layer and router stay as `dtype` says. `auto` is `ifq` where the weights take more than 60 % of the free
+        /// memory, else `none`; the log says which and why. For the CPU.
+        #[schemars(title = "Quantization")]
+        quantization: Quantization = Quantization::None, Row {
+            valid: &["none", "auto", "ifq", "ifq_nf4", "fp8"],
+            invalid: &["int3", "IFQ"],
+            elsewhere: &[
+                ("awq", UNQUANTISED),
+                ("awq_marlin", UNQUANTISED),
+                ("gptq", UNQUANTISED),
+                ("gptq_marlin", UNQUANTISED),
+                ("marlin", UNQUANTISED),
+                ("squeezellm", UNQUANTISED),
+                ("aqlm", UNQUANTISED),
+                ("compressed-tensors", UNQUANTISED),
+                ("modelopt", UNQUANTISED),
+                ("fbgemm_fp8", UNQUANTISED),
+                ("gguf", UNQUANTISED),
+                ("smoothquant", UNQUANTISED),
+                ("bitsandbytes", "set QUANTIZATION to ifq_nf4 (4 bits) or ifq (8 bits)"),
+                ("deepspeedfp", "set QUANTIZATION to fp8"),
+                ("mxfp4", "set QUANTIZATION to none; the checkpoint's own MXFP4 weights are widened"),
+            ],
+            ..ROW
+        };
         /// Files from which the weights are read: safetensors, PyTorch's (`pt`), or those that the model has (`auto`).
         /// `dummy` reads none and makes random weights, for benchmarks. It needs `config.json` and the tokenizer, and
         /// still downloads a repository; `ignorePatterns` of the repository can leave out the weights.

@@ -245,6 +245,31 @@ fn a_value_that_asks_for_more_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn values_that_only_other_servers_have_are_refused_with_what_to_do() {
+    for setting in SETTINGS {
+        for (text, instead) in setting.row.elsewhere {
+            let value = serde_json::json!({ setting.flag(): text });
+            let variable = setting.env();
+            for layer in [
+                env(&[(&variable, text)]),
+                flags(&[(&setting.flag(), text)]),
+                file(value),
+            ] {
+                let error = layer.unwrap_err().to_string();
+                assert!(error.contains(text) && error.ends_with(instead), "{error}");
+            }
+        }
+    }
+    assert_eq!(
+        flags(&[("quantization", "bitsandbytes")])
+            .unwrap_err()
+            .to_string(),
+        "command line: --quantization=bitsandbytes is not in this version: set QUANTIZATION to ifq_nf4 (4 bits) or ifq \
+         (8 bits)"
+    );
+}
+
+#[test]
 fn a_bad_value_is_named_with_what_was_expected() {
     let said = |layer: Result<Layer, SettingError>| layer.unwrap_err().to_string();
     assert_eq!(

@@ -77,12 +77,6 @@ pub const FOREIGN: &[Foreign] = &[
         "Kubernetes is the distributed engine",
     ),
     only(
-        "QUANTIZATION",
-        &["none", "auto"],
-        "the files of the checkpoint decide",
-        "choose a checkpoint that is not quantised, and remove it",
-    ),
-    only(
         "QUANTIZATION_PARAM_PATH",
         &[],
         "the KV cache has no scales",
@@ -98,7 +92,7 @@ pub const FOREIGN: &[Foreign] = &[
         "DS_DTYPE",
         &["auto", "float16", "bfloat16"],
         "it belongs to another engine; DTYPE is the data type",
-        "set DTYPE",
+        "set DTYPE, or QUANTIZATION=ifq for int8",
     ),
     any(
         "MAX_PARALLEL_LOADING_WORKERS",

@@ -11,8 +11,8 @@ use super::error::ModelError;
 use super::kv_layout::KvLayout;
 use super::program::Program;
 use super::rope::RopeSpec;
-use super::source::Source;
-use super::spec::{MatrixId, WeightList};
+use super::source::{Source, WeightsOf};
+use super::spec::MatrixId;
 use super::step_limits::{DeviceMemory, StepLimits};
 use crate::batch::KvGroup;
 
@@ -48,19 +48,24 @@ impl Parts<'_> {
         self,
         device: &Device,
         source: &Source<'_>,
-        list: (&WeightList, &[String]),
+        weights: WeightsOf<'_>,
     ) -> Result<Executor, ModelError> {
         match device {
             Device::Cpu => {
-                let (matrices, vectors) = self.context.enter(|| source.weights(list, &InMemory))?;
+                let (matrices, vectors) = self.context.enter(|| source.weights(weights, &InMemory))?;
                 let weights = Weights { matrices, vectors };
                 let cpu = Cpu::new(self.context, self.program, weights, self.layout, self.ropes)?;
                 Ok(Executor::Cpu(Box::new(cpu)))
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(gpu) => {
+                if let Some(format) = source.options.quantization {
+                    return Err(ModelError::QuantizedOnDevice {
+                        format: format.name(),
+                    });
+                }
                 let place = cuda::OnDevice::new(gpu, source.n_threads())?;
-                let (matrices, vectors) = self.context.enter(|| source.weights(list, &place))?;
+                let (matrices, vectors) = self.context.enter(|| source.weights(weights, &place))?;
                 let weights = cuda::Weights { matrices, vectors };
                 let loaded = cuda::Loaded {
                     cache_dtype: weights.dtype(self.tokens),

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use kernels::QuantFormat;
+
 use super::checkpoint::{
     Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, Placed, dummy_weights,
 };
@@ -9,6 +11,7 @@ use super::config::Fields;
 use super::device::Device;
 use super::error::ModelError;
 use super::graph_mode::GraphMode;
+use super::quantization::Formats;
 use super::spec::WeightList;
 
 /// How to load a model.
@@ -18,6 +21,8 @@ pub struct LoadOptions {
     pub format: LoadFormat,
     /// In which dtype to keep the weights.
     pub dtype: DtypeChoice,
+    /// In which format to keep the matrices of the layers; by default in their dtype.
+    pub quantization: Option<QuantFormat>,
     /// What computes.
     pub device: Device,
     /// Which steps a CUDA card records.
@@ -36,6 +41,16 @@ pub(super) struct Source<'a> {
     pub(super) progress: &'a (dyn Fn(LoadProgress) + Sync),
 }
 
+/// The weights of a description.
+#[derive(Clone, Copy)]
+pub(super) struct WeightsOf<'a> {
+    pub(super) list: &'a WeightList,
+    /// Numbers of the matrices that can be quantised, ascending.
+    pub(super) quantised: &'a [usize],
+    /// Beginnings of names of tensors that the checkpoint may hold and the description does not need.
+    pub(super) ignored: &'a [String],
+}
+
 impl Source<'_> {
     /// Threads that load.
     pub(super) fn n_threads(&self) -> usize {
@@ -45,15 +60,23 @@ impl Source<'_> {
     /// Puts the weights of a description into their place: from the checkpoint's files, or made up.
     pub(super) fn weights<P: Place>(
         &self,
-        (list, ignored): (&WeightList, &[String]),
+        WeightsOf {
+            list,
+            quantised,
+            ignored,
+        }: WeightsOf<'_>,
         place: &P,
     ) -> Result<Placed<P>, ModelError> {
         let LoadOptions { format, dtype, .. } = *self.options;
+        let formats = Formats {
+            format: self.options.quantization,
+            quantised,
+        };
         if format == LoadFormat::Dummy {
-            return dummy_weights(list, (dtype, self.config.dtype()?), place);
+            return dummy_weights(list, (dtype, self.config.dtype()?), formats, place);
         }
         let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
-        Loader::new(&checkpoint, dtype, self.progress).load_into(list, place)
+        Loader::new(&checkpoint, dtype, self.progress).load_into(list, formats, place)
     }
 }
 

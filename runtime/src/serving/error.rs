@@ -115,6 +115,10 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
             "Choose a model that does without this option.",
         ),
         ModelError::MaxModelLen { .. } => (Reason::InvalidSetting, "Lower MAX_MODEL_LEN."),
+        ModelError::QuantizedOnDevice { .. } => (
+            Reason::InvalidSetting,
+            "Set QUANTIZATION=none, or compute on the CPU with DEVICE=cpu.",
+        ),
         ModelError::Cache { .. } => (Reason::OutOfMemory, "Lower MAX_MODEL_LEN or MAX_NUM_SEQS."),
         ModelError::Read { .. }
         | ModelError::Json { .. }
@@ -124,7 +128,8 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
         | ModelError::MissingTensor { .. }
         | ModelError::UnknownTensor { .. }
         | ModelError::TensorShape { .. }
-        | ModelError::TensorDtype { .. } => (
+        | ModelError::TensorDtype { .. }
+        | ModelError::NotFinite { .. } => (
             Reason::InvalidCheckpoint,
             "Check the repository and its revision; delete a damaged copy from the cache.",
         ),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
 use super::memory::{self, Growth};
-use super::{LoadError, Serving};
+use super::{LoadError, Serving, quantization};
 use crate::batch::Forward;
 use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
@@ -70,6 +70,7 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     };
     let outline = Outline::read(directory)?;
     outline.check_length(config.engine.max_model_len())?;
+    quantization::check(&config.engine)?;
     outline.check_weights(directory)?;
     let tokenizer = match &config.tokenizer {
         Some(ModelSource::Directory(tokenizer)) => tokenizer.clone(),
@@ -156,8 +157,16 @@ impl Loading {
             reasoning_parser = formats.reasoning.map_or("none", |format| format.names[0]),
             "parsers chosen"
         );
+        let device = device(config.engine.device())?;
+        let quantization = quantization::choose(
+            &config.engine,
+            &Outline::read(directory)?,
+            matches!(device, Device::Cpu),
+            capacity::bytes_free(),
+        );
         let options = LoadOptions {
-            device: device(config.engine.device())?,
+            quantization: quantization.format,
+            device,
             graphs: graphs(&config.engine),
             format: config.engine.load_format(),
             dtype: config.engine.dtype(),

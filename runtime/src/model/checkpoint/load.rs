@@ -4,12 +4,13 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use kernels::{DType, Weight};
+use kernels::{DType, GROUP, KernelError, QuantFormat, Weight};
 use rayon::prelude::*;
 
 use super::mxfp4;
 use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor, in_memory};
 use crate::model::error::ModelError;
+use crate::model::quantization::Formats;
 use crate::model::spec::{Layout, Matrix, MatrixId, Part, Rows, Vector, VectorId, WeightList};
 
 /// A weight with its bias.
@@ -148,12 +149,17 @@ impl<'a> Loader<'a> {
     pub(in crate::model) fn load_into<P: Place>(
         &self,
         list: &WeightList,
+        formats: Formats<'_>,
         place: &P,
     ) -> Result<Placed<P>, ModelError> {
-        let matrix = |matrix: &Matrix| place.matrix(self.matrix(matrix)?);
+        let matrix = |(i, matrix): (usize, &Matrix)| place.matrix(self.matrix(matrix, formats.of(i))?);
         let vector = |vector: &Vector| place.vector(self.vector(vector)?);
         Ok((
-            list.matrices.par_iter().map(matrix).collect::<Result<_, _>>()?,
+            list.matrices
+                .par_iter()
+                .enumerate()
+                .map(matrix)
+                .collect::<Result<_, _>>()?,
             list.vectors.par_iter().map(vector).collect::<Result<_, _>>()?,
         ))
     }
@@ -224,7 +230,7 @@ impl<'a> Loader<'a> {
         });
     }
 
-    fn matrix(&self, matrix: &Matrix) -> Result<Linear, ModelError> {
+    fn matrix(&self, matrix: &Matrix, format: Option<QuantFormat>) -> Result<Linear, ModelError> {
         let parts = matrix
             .parts
             .iter()
@@ -240,6 +246,10 @@ impl<'a> Loader<'a> {
             self.write_part(&mut weight, row, stored)?;
             biases.extend(self.bias(stored.part)?.unwrap_or_default());
             row += stored.part.n_taken();
+        }
+        if let Some(format) = format {
+            let named = |error| not_finite(matrix, error);
+            weight.round_to(format, GROUP).map_err(named)?;
         }
         Ok(Linear {
             weight,
@@ -257,6 +267,25 @@ impl<'a> Loader<'a> {
         values.iter_mut().for_each(|value| *value += vector.offset);
         Ok(values)
     }
+}
+
+/// Names the tensor of a matrix where quantising found a number that is not finite.
+fn not_finite(matrix: &Matrix, error: KernelError) -> ModelError {
+    let KernelError::NotFinite { row, .. } = error else {
+        return error.into();
+    };
+    let mut first = 0;
+    for part in &matrix.parts {
+        if row < first + part.n_taken() {
+            let name = part.tensor.name.clone();
+            return ModelError::NotFinite {
+                name,
+                row: row - first,
+            };
+        }
+        first += part.n_taken();
+    }
+    error.into()
 }
 
 fn not_floats(name: &str) -> ModelError {
