@@ -64,15 +64,20 @@ mod tests {
         let context = CpuContext::new(1).unwrap();
         let values: Vec<f32> = (0..15).map(|i| i as f32 * 0.3).collect();
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let (table, rounded) = weight_of(dtype, 5, &values);
-            let mut out = [f32::NAN; 15];
-            run(&context, &table, &[2, 0, 2], Then::Store, &mut out).unwrap();
-            let want = [&rounded[10..], &rounded[..5], &rounded[10..]].concat();
-            assert_eq!(out.map(f64::from).to_vec(), want, "{dtype:?}");
-            let mut out = [1.0; 15];
-            run(&context, &table, &[2, 0, 2], Then::AddTo { scale: 1.0 }, &mut out).unwrap();
-            let sum = want.iter().map(|v| 1.0 + *v as f32);
-            assert_eq!(out.to_vec(), sum.collect::<Vec<_>>(), "{dtype:?}");
+            let (mut table, rounded) = weight_of(dtype, 5, &values);
+            for is_packed in [false, true] {
+                if is_packed {
+                    table.pack();
+                }
+                let mut out = [f32::NAN; 15];
+                run(&context, &table, &[2, 0, 2], Then::Store, &mut out).unwrap();
+                let want = [&rounded[10..], &rounded[..5], &rounded[10..]].concat();
+                assert_eq!(out.map(f64::from).to_vec(), want, "{dtype:?} {is_packed}");
+                let mut out = [1.0; 15];
+                run(&context, &table, &[2, 0, 2], Then::AddTo { scale: 1.0 }, &mut out).unwrap();
+                let sum = want.iter().map(|v| 1.0 + *v as f32);
+                assert_eq!(out.to_vec(), sum.collect::<Vec<_>>(), "{dtype:?} {is_packed}");
+            }
         }
     }
 

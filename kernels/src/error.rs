@@ -30,6 +30,14 @@ pub enum KernelError {
         /// What it must be, in words.
         rule: &'static str,
     },
+    /// A weight is stored in another layout than the op works on.
+    #[error("{op}: the weight must be {must_be}")]
+    Layout {
+        /// The op that was called.
+        op: &'static str,
+        /// The layout that it works on, in words.
+        must_be: &'static str,
+    },
     /// There is no memory for a buffer.
     #[error("no memory for a {what} of {size_bytes} bytes")]
     Memory {

@@ -45,11 +45,11 @@ impl<'a> Gemm<'a> {
 
 /// `y = x · Wᵀ + bias`; `m` follows from the length of `x` and may be zero.
 ///
-/// Each element is a sum over lanes `l` of `x[i, l], x[i, l + LANES], …`, accumulated in f32 with fused
-/// multiply-adds where the processor has them; the error is below `k/LANES · 2⁻²⁴ · Σ|x·w|`.
+/// Each element is one sum in the order of the columns, accumulated in f32 with fused multiply-adds where the processor
+/// has them; the error is below `k · 2⁻²⁴ · Σ|x·w|`.
 ///
 /// # Errors
-/// The lengths of `x`, `bias` or `y` do not agree with the weight.
+/// The lengths of `x`, `bias` or `y` do not agree with the weight, or it is not packed.
 pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
     let (n, k) = (op.weight.n_rows(), op.weight.n_cols());
     let m = op.x_columns.check(Contract("gemm"), "x", op.x.len(), k)?;
@@ -59,7 +59,8 @@ pub fn gemm(context: &CpuContext, op: Gemm<'_>) -> Result<(), KernelError> {
         Contract("gemm").len("bias", bias.len(), n)?;
     }
     Contract("gemm").range(k <= K_MAX, "k", k, "at most 2^24")?;
-    cpu::run(context, op);
+    let panels = op.weight.panels("gemm")?;
+    cpu::run(context, op, panels);
     Ok(())
 }
 
@@ -74,6 +75,13 @@ mod tests {
     use crate::cpu::isa::Isa;
     use crate::weight::DType;
     use crate::weight::tests::weight_of;
+
+    /// A packed weight; with the rounded values.
+    fn packed(dtype: DType, n_cols: usize, values: &[f32]) -> (Weight, Vec<f64>) {
+        let (mut weight, rounded) = weight_of(dtype, n_cols, values);
+        weight.pack();
+        (weight, rounded)
+    }
 
     /// Pseudo-random numbers in -1..1, the same for the same seed.
     pub(super) fn numbers(seed: u64, n: usize) -> Vec<f32> {
@@ -98,7 +106,7 @@ mod tests {
     fn check(dtype: DType, (m, n, k): (usize, usize, usize)) {
         let x = numbers(1, m * k);
         let bias = numbers(2, n);
-        let (weight, w) = weight_of(dtype, k, &numbers(3, n * k));
+        let (weight, w) = packed(dtype, k, &numbers(3, n * k));
         for isa in Isa::available() {
             let context = CpuContext::with_isa(2, isa).unwrap();
             let y = product(&context, &x, &weight, Some(&bias));
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn more_rows_than_a_block() {
-        check(DType::BF16, (cpu::M_BLOCK + 3, 37, 72));
+        check(DType::BF16, (cpu::ROWS_AT_ONCE + 3, 37, 72));
     }
 
     #[test]
@@ -147,7 +155,7 @@ mod tests {
 
     #[test]
     fn nothing_in_nothing_out() {
-        let (weight, _) = weight_of(DType::F32, 2, &[1.0; 6]);
+        let (weight, _) = packed(DType::F32, 2, &[1.0; 6]);
         let context = CpuContext::new(1).unwrap();
         assert_eq!(product(&context, &[], &weight, None), []);
     }
@@ -155,10 +163,10 @@ mod tests {
     #[test]
     fn columns_of_wider_rows_give_the_same_bits_and_leave_the_others() {
         let (n, k) = (37, 72);
-        let (weight, _) = weight_of(DType::BF16, k, &numbers(3, n * k));
+        let (weight, _) = packed(DType::BF16, k, &numbers(3, n * k));
         let bias = numbers(2, n);
         let context = CpuContext::new(2).unwrap();
-        for m in [1, 5, 16, 17, cpu::M_BLOCK + 3] {
+        for m in [1, 5, 16, 17, cpu::ROWS_AT_ONCE + 3] {
             let x = numbers(1, m * (k + 9));
             let narrow: Vec<f32> = x.chunks(k + 9).flat_map(|row| &row[4..4 + k]).copied().collect();
             let want = product(&context, &narrow, &weight, Some(&bias));
@@ -198,7 +206,7 @@ mod tests {
 
     #[test]
     fn one_bad_row_stays_one_bad_row() {
-        let (weight, _) = weight_of(DType::BF16, 20, &numbers(3, 40 * 20));
+        let (weight, _) = packed(DType::BF16, 20, &numbers(3, 40 * 20));
         let context = CpuContext::new(2).unwrap();
         let mut x = numbers(1, 21 * 20);
         x[3 * 20 + 5] = f32::NAN;
@@ -211,7 +219,7 @@ mod tests {
 
     #[test]
     fn refuses_lengths_that_disagree() {
-        let (weight, _) = weight_of(DType::F32, 2, &[1.0; 6]);
+        let (weight, _) = packed(DType::F32, 2, &[1.0; 6]);
         let context = CpuContext::new(1).unwrap();
         let mut y = [0.0; 3];
         let odd = gemm(&context, Gemm::of_rows(&[1.0; 3], &weight, None, &mut y));

@@ -1,17 +1,18 @@
-//! Weights in memory: rows of one dtype, each starting on a cache line.
+//! Weights in memory: rows of one dtype, each starting on a cache line, or panels of rows for products on the CPU.
 
 #[cfg(feature = "cuda")]
 mod cuda;
+mod panels;
 mod quant;
 
 use half::{bf16, f16};
 
 use crate::cpu::buffer::Buffer;
-use crate::cpu::simd::LANES_MAX;
 use crate::error::{Contract, KernelError};
 
 #[cfg(feature = "cuda")]
 pub use cuda::{Matrix, MatrixList};
+pub(crate) use panels::{PANEL_ROWS, Panels};
 pub use quant::{GROUP, NotFinite, QuantFormat};
 
 /// How a number is stored.
@@ -64,20 +65,22 @@ impl DType {
 
 /// A weight matrix `[n_rows, n_cols]` in its stored dtype.
 ///
-/// Rows start on a 64-byte line, and the space after a row's last element is zero, so that an op may read
-/// full vectors.
+/// It is written row after row: rows start on a 64-byte line, and the space after a row's last element is zero. A
+/// product on the CPU reads it in panels, which [`Weight::pack`] makes of the rows in place.
 #[derive(Debug)]
 pub struct Weight {
+    /// Rows up to full panels.
     buffer: Buffer,
     dtype: DType,
     n_rows: usize,
     n_cols: usize,
     row_stride: usize,
+    is_packed: bool,
 }
 
-/// The rows of a weight, typed.
+/// The numbers of a weight, typed.
 #[derive(Clone, Copy)]
-pub(crate) enum Rows<'a> {
+pub(crate) enum Elements<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     BF16(&'a [bf16]),
@@ -98,13 +101,13 @@ impl Weight {
                 what: "weight",
                 size_bytes: u128::MAX,
             })?;
-        let size_bytes =
-            (row_stride * dtype.size_bytes())
-                .checked_mul(n_rows)
-                .ok_or(KernelError::Memory {
-                    what: "weight",
-                    size_bytes: u128::MAX,
-                })?;
+        let size_bytes = n_rows
+            .checked_next_multiple_of(PANEL_ROWS)
+            .and_then(|n_rows| n_rows.checked_mul(row_stride * dtype.size_bytes()))
+            .ok_or(KernelError::Memory {
+                what: "weight",
+                size_bytes: u128::MAX,
+            })?;
         let buffer = Buffer::zeroed("weight", size_bytes)?;
         Ok(Weight {
             buffer,
@@ -112,6 +115,7 @@ impl Weight {
             n_rows,
             n_cols,
             row_stride,
+            is_packed: false,
         })
     }
 
@@ -139,7 +143,7 @@ impl Weight {
     /// little-endian. `None` if they are to be converted, have gaps, or do not fit; [`Weight::write_rows`] writes such rows.
     pub fn stored_rows(&mut self, first_row: usize, n_rows: usize, dtype: DType) -> Option<&mut [u8]> {
         let is_same = dtype == self.dtype && cfg!(target_endian = "little");
-        if !is_same || self.row_stride != self.n_cols {
+        if self.is_packed || !is_same || self.row_stride != self.n_cols {
             return None;
         }
         let row_bytes = self.n_cols * dtype.size_bytes();
@@ -152,8 +156,9 @@ impl Weight {
     /// `bytes` holds the rows without gaps, little-endian.
     ///
     /// # Errors
-    /// `bytes` does not divide into rows, or they do not fit.
+    /// `bytes` does not divide into rows, they do not fit, or the weight is packed.
     pub fn write_rows(&mut self, first_row: usize, dtype: DType, bytes: &[u8]) -> Result<(), KernelError> {
+        self.require_packed("write_rows", false)?;
         let row_bytes = self.n_cols * dtype.size_bytes();
         let n_rows = bytes.len() / row_bytes;
         Contract("write_rows").len("bytes", bytes.len(), n_rows * row_bytes)?;
@@ -178,11 +183,16 @@ impl Weight {
 
     /// Fills the matrix with numbers that are uniform between `-amplitude` and `amplitude`. The same seed gives the same
     /// numbers, up to the rounding of the dtype.
-    pub fn fill_uniform(&mut self, seed: u64, amplitude: f32) {
-        let (dtype, n_cols) = (self.dtype, self.n_cols);
+    ///
+    /// # Errors
+    /// The weight is packed.
+    pub fn fill_uniform(&mut self, seed: u64, amplitude: f32) -> Result<(), KernelError> {
+        self.require_packed("fill_uniform", false)?;
+        let (dtype, n_rows, n_cols) = (self.dtype, self.n_rows, self.n_cols);
         let size = dtype.size_bytes();
         let stored: &mut [u8] = self.buffer.as_mut_slice();
-        for (row, to) in stored.chunks_exact_mut(self.row_stride * size).enumerate() {
+        let rows = stored.chunks_exact_mut(self.row_stride * size).take(n_rows);
+        for (row, to) in rows.enumerate() {
             let to = &mut to[..n_cols * size];
             let seed = seed.wrapping_add(mixed(row as u64));
             match dtype {
@@ -191,27 +201,42 @@ impl Weight {
                 DType::BF16 => write_uniform(to, seed, |v| bf16::from_f32(v * amplitude).to_ne_bytes()),
             }
         }
+        Ok(())
     }
 
     /// The rows as bytes, with the space after each.
+    ///
+    /// # Errors
+    /// The weight is packed.
     #[cfg(feature = "cuda")]
-    pub fn stored_bytes(&self) -> &[u8] {
-        self.buffer.as_slice()
+    pub fn stored_bytes(&self) -> Result<&[u8], KernelError> {
+        self.require_packed("stored_bytes", false)?;
+        let size_bytes = self.n_rows * self.row_stride * self.dtype.size_bytes();
+        Ok(&self.buffer.as_slice()[..size_bytes])
     }
 
-    /// The rows, typed, `row_stride` elements apart.
-    pub(crate) fn rows(&self) -> Rows<'_> {
+    /// The numbers, typed, in the order of [`Weight::row_place`].
+    pub(crate) fn elements(&self) -> Elements<'_> {
         match self.dtype {
-            DType::F32 => Rows::F32(self.buffer.as_slice()),
-            DType::F16 => Rows::F16(self.buffer.as_slice()),
-            DType::BF16 => Rows::BF16(self.buffer.as_slice()),
+            DType::F32 => Elements::F32(self.buffer.as_slice()),
+            DType::F16 => Elements::F16(self.buffer.as_slice()),
+            DType::BF16 => Elements::BF16(self.buffer.as_slice()),
         }
     }
 
-    /// Elements between the starts of two rows, a multiple of [`LANES_MAX`].
-    pub(crate) fn row_stride(&self) -> usize {
-        debug_assert!(self.row_stride.is_multiple_of(LANES_MAX));
-        self.row_stride
+    /// Returns an error of `op` unless the weight is packed, or is not.
+    fn require_packed(&self, op: &'static str, is_packed: bool) -> Result<(), KernelError> {
+        match (self.is_packed, is_packed) {
+            (true, false) => Err(KernelError::Layout {
+                op,
+                must_be: "stored row after row, but it is packed",
+            }),
+            (false, true) => Err(KernelError::Layout {
+                op,
+                must_be: "packed into panels (Weight::pack)",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -301,18 +326,22 @@ pub(crate) mod tests {
         (weight, rounded)
     }
 
+    /// All stored numbers, in their order.
+    pub(super) fn widened(weight: &Weight) -> Vec<f32> {
+        match weight.elements() {
+            Elements::F32(all) => all.to_vec(),
+            Elements::F16(all) => all.iter().map(|v| v.to_f32()).collect(),
+            Elements::BF16(all) => all.iter().map(|v| v.to_f32()).collect(),
+        }
+    }
+
     #[test]
     fn rows_start_on_lines_and_end_in_zeros() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let (weight, _) = weight_of(dtype, 5, &[1.5; 15]);
-            assert_eq!(weight.row_stride() * dtype.size_bytes(), 64);
+            assert_eq!(weight.row_stride * dtype.size_bytes(), 64);
             assert_eq!(weight.size_bytes(), 15 * dtype.size_bytes());
-            let widened: Vec<f32> = match weight.rows() {
-                Rows::F32(rows) => rows.to_vec(),
-                Rows::F16(rows) => rows.iter().map(|v| v.to_f32()).collect(),
-                Rows::BF16(rows) => rows.iter().map(|v| v.to_f32()).collect(),
-            };
-            for row in widened.chunks(weight.row_stride()) {
+            for row in widened(&weight).chunks(weight.row_stride).take(3) {
                 assert!(row[..5].iter().all(|&v| v == 1.5) && row[5..].iter().all(|&v| v == 0.0));
             }
         }
@@ -355,12 +384,10 @@ pub(crate) mod tests {
     fn a_seed_gives_the_same_numbers_in_every_dtype_and_leaves_the_gaps_zero() {
         let filled = |dtype, seed| {
             let mut weight = Weight::zeroed(dtype, 50, 21).unwrap();
-            weight.fill_uniform(seed, 0.5);
-            match weight.rows() {
-                Rows::F32(rows) => rows.to_vec(),
-                Rows::F16(rows) => rows.iter().map(|v| v.to_f32()).collect(),
-                Rows::BF16(rows) => rows.iter().map(|v| v.to_f32()).collect::<Vec<_>>(),
-            }
+            weight.fill_uniform(seed, 0.5).unwrap();
+            let mut rows = widened(&weight);
+            rows.truncate(50 * 32);
+            rows
         };
         let wide = filled(DType::F32, 7);
         assert_eq!(wide, filled(DType::F32, 7));

@@ -3,7 +3,7 @@
 use kernels::cuda::testing::{self, Driver, driver, gpu, set};
 use kernels::cuda::{DeviceBuffer, Gpu};
 use kernels::gpu::{Linear, Matrix, ProductScratch, ScratchSizes, linear};
-use kernels::{CpuContext, DType, Gemm, Weight, gemm};
+use kernels::{CpuContext, DType, Gemm, Isa, Weight, gemm};
 
 const N: usize = 144;
 const K: usize = 70;
@@ -21,11 +21,19 @@ fn upload(gpu: &Gpu, numbers: &[f32]) -> DeviceBuffer<f32> {
     buffer
 }
 
-fn check(gpu: &Gpu, weight: &Weight, m: usize) {
+/// The numbers of the weight.
+fn weight(dtype: DType) -> Weight {
+    let bytes: Vec<u8> = numbers(N * K).iter().flat_map(|w| w.to_le_bytes()).collect();
+    let mut weight = Weight::zeroed(dtype, N, K).expect("there is memory");
+    weight.write_rows(0, DType::F32, &bytes).expect("the rows fit");
+    weight
+}
+
+fn check(gpu: &Gpu, weight: &Weight, packed: &Weight, m: usize) {
     let x = numbers(m * K);
     let mut want = vec![0.0; m * N];
-    let context = CpuContext::new(1).expect("a thread");
-    gemm(&context, Gemm::of_rows(&x, weight, None, &mut want)).expect("the shapes agree");
+    let context = CpuContext::with_isa(1, Isa::Portable).expect("a thread");
+    gemm(&context, Gemm::of_rows(&x, packed, None, &mut want)).expect("the shapes agree");
     let (_buffer, matrix) = Matrix::upload(gpu, weight).expect("there is memory");
     let scratch =
         ProductScratch::new(gpu, &ScratchSizes::default().linear(m, &matrix)).expect("there is memory");
@@ -49,7 +57,6 @@ fn every_capability_multiplies() {
         testing::skip("only the stand-in can be every card");
         return;
     }
-    let bytes: Vec<u8> = numbers(N * K).iter().flat_map(|w| w.to_le_bytes()).collect();
     for capability in [80, 86, 89, 90] {
         set("capability", capability);
         for seed in 0..8 {
@@ -59,10 +66,10 @@ fn every_capability_multiplies() {
                 capability
             );
             for dtype in [DType::F32, DType::F16, DType::BF16] {
-                let mut weight = Weight::zeroed(dtype, N, K).expect("there is memory");
-                weight.write_rows(0, DType::F32, &bytes).expect("the rows fit");
+                let (rows, mut packed) = (weight(dtype), weight(dtype));
+                packed.pack();
                 for m in [1, 8, 20, 70] {
-                    check(&gpu, &weight, m);
+                    check(&gpu, &rows, &packed, m);
                 }
             }
         }

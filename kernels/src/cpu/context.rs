@@ -1,7 +1,7 @@
 //! Where ops run: a pool of threads and the instruction set chosen for this machine.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -23,6 +23,8 @@ pub struct CpuContext {
     scratch: Vec<Mutex<Vec<f32>>>,
     /// Floats that each of them has.
     scratch_floats: AtomicUsize,
+    /// Working memory that all threads of an op share.
+    shared: Mutex<Vec<f32>>,
 }
 
 impl CpuContext {
@@ -69,6 +71,7 @@ impl CpuContext {
             isa,
             scratch,
             scratch_floats: AtomicUsize::new(0),
+            shared: Mutex::default(),
         })
     }
 
@@ -117,6 +120,23 @@ impl CpuContext {
             let first = memory.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>());
             each(&mut memory[first.min(LINE_FLOATS)..][..n_floats], idx);
         });
+    }
+
+    /// Calls `work` with `n_floats` floats on a cache line, which hold anything. They are kept for the next call, except
+    /// where another op has them at present.
+    pub(crate) fn with_shared_scratch<R>(&self, n_floats: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+        let mut own = Vec::new();
+        let mut kept = match self.shared.try_lock() {
+            Ok(kept) => Some(kept),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let memory = kept.as_deref_mut().unwrap_or(&mut own);
+        if memory.len() < n_floats + LINE_FLOATS {
+            memory.resize(n_floats + LINE_FLOATS, 0.0);
+        }
+        let first = memory.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>());
+        work(&mut memory[first.min(LINE_FLOATS)..][..n_floats])
     }
 
     /// Gives every thread working memory of at least `n_floats`.

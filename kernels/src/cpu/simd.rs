@@ -10,7 +10,7 @@ mod avx512;
 mod dot;
 mod portable;
 
-pub(crate) use dot::{DotRows, Element, dot_tile};
+pub(crate) use dot::{DotRows, dot_tile};
 
 use super::isa::Isa;
 
@@ -30,8 +30,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     type V: Copy;
     /// Floats in a vector, at most [`LANES_MAX`].
     const LANES: usize;
-    /// Rows of activations in a register tile of the blocked matrix product: 1, 2 or 4.
+    /// Rows of a register tile of attention scores: 1, 2 or 4.
     const TILE_ROWS: usize;
+    /// Vectors of sums that a register tile of a matrix product may hold.
+    const N_SUMS: usize;
 
     /// All lanes `value`.
     fn splat(self, value: f32) -> Self::V;
@@ -45,6 +47,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// They must be readable.
     unsafe fn load_bf16(self, from: *const u16) -> Self::V;
+    /// The `LANES` pairs of bf16 numbers at `from`, widened: the first numbers of all pairs, and the second ones.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_bf16_pairs(self, from: *const u16) -> [Self::V; 2];
     /// The `LANES` f16 numbers at `from`, widened.
     ///
     /// # Safety
@@ -76,6 +83,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn round(self, a: Self::V) -> Self::V;
     /// `2^a` for integers `a` in `-126 ..= 127`, and zero for -127.
     fn exp2_whole(self, a: Self::V) -> Self::V;
+    /// Does `task` in a function of its own.
+    fn call<T: SimdTask>(self, task: T) -> T::Output;
     /// The sum of the lanes, in one fixed order.
     fn sum(self, a: Self::V) -> f32;
 

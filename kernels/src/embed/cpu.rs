@@ -3,20 +3,20 @@
 use super::Embed;
 use crate::cpu::context::CpuContext;
 use crate::cpu::simd::{Simd, SimdTask};
-use crate::weight::Rows;
+use crate::weight::Elements;
 
 pub(super) fn run(context: &CpuContext, op: Embed<'_>) {
-    match op.table.rows() {
-        Rows::F32(rows) => context.run(Gather { op, rows }),
-        Rows::F16(rows) => context.run(Gather { op, rows }),
-        Rows::BF16(rows) => context.run(Gather { op, rows }),
+    match op.table.elements() {
+        Elements::F32(elements) => context.run(Gather { op, elements }),
+        Elements::F16(elements) => context.run(Gather { op, elements }),
+        Elements::BF16(elements) => context.run(Gather { op, elements }),
     }
 }
 
 /// The rows, by one thread.
 struct Gather<'a, W> {
     op: Embed<'a>,
-    rows: &'a [W],
+    elements: &'a [W],
 }
 
 impl<W: Copy + Into<f32>> SimdTask for Gather<'_, W> {
@@ -31,8 +31,11 @@ impl<W: Copy + Into<f32>> SimdTask for Gather<'_, W> {
             then,
         } = self.op;
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.n_cols())) {
-            let row = &self.rows[id as usize * table.row_stride()..][..out.len()];
-            then.write(out, |i| row[i].into());
+            let place = table.row_place(id as usize);
+            for (idx, out) in out.chunks_mut(place.run).enumerate() {
+                let run = &self.elements[place.first + idx * place.step..][..out.len()];
+                then.write(out, |i| run[i].into());
+            }
         }
     }
 }

@@ -1,102 +1,121 @@
 //! Matrix products on the CPU.
 //!
-//! Few rows are bound by reading the weight once (`thin`); many rows are bound by arithmetic and go
-//! through blocks that stay in the caches (`blocked`). Both add the same products in the same order, so a
-//! row's result is the same bits in either.
+//! A task computes some panels of the weight, which are neighbouring columns of the result. Few rows are bound by
+//! reading the weight once (`few`); many rows are bound by arithmetic and go through blocks that stay in the caches
+//! (`many`). Both add the same products in the same order (`tile`), so a row's result is the same bits in either.
 
-mod blocked;
-mod thin;
+mod activations;
+mod few;
+mod many;
+mod storage;
+mod tile;
 
 use super::Gemm;
 use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
-use crate::cpu::simd::Element;
 use crate::then::Then;
-use crate::weight::Rows;
+use crate::weight::{DType, PANEL_ROWS, Panels};
 
-#[cfg(test)]
-pub(super) use blocked::M_BLOCK;
+use activations::Packed;
+use storage::{Bf16, F16, F32, Storage};
 
-pub(super) fn run(context: &CpuContext, op: Gemm<'_>) {
-    match op.weight.rows() {
-        Rows::F32(rows) => run_typed(context, op, rows),
-        Rows::F16(rows) => run_typed(context, op, rows),
-        Rows::BF16(rows) => run_typed(context, op, rows),
+/// Rows whose activations are packed at once, which bounds the memory for them.
+pub(super) const ROWS_AT_ONCE: usize = 512;
+
+pub(super) fn run(context: &CpuContext, op: Gemm<'_>, panels: Panels<'_>) {
+    match panels.dtype {
+        DType::F32 => run_stored::<F32>(context, op, panels),
+        DType::F16 => run_stored::<F16>(context, op, panels),
+        DType::BF16 => run_stored::<Bf16>(context, op, panels),
     }
 }
 
-/// Most rows for which reading the weight costs more than the arithmetic.
-const THIN_ROWS_MAX: usize = 16;
-
-fn run_typed<W: Element>(context: &CpuContext, op: Gemm<'_>, rows: &[W]) {
-    let product = Product {
-        m: op.x.len() / op.x_columns.row_stride,
-        n: op.weight.n_rows(),
-        k: op.weight.n_cols(),
-        x: op.x,
-        x_columns: op.x_columns,
-        weights: rows,
-        weight_stride: op.weight.row_stride(),
-        bias: op.bias,
+fn run_stored<T: Storage>(context: &CpuContext, op: Gemm<'_>, panels: Panels<'_>) {
+    let (n, k) = (op.weight.n_rows(), op.weight.n_cols());
+    let n_steps = panels.panel_bytes / T::STEP_BYTES;
+    let x_stride = op.x_columns.row_stride;
+    let m = op.x.len() / x_stride;
+    let result = Rows {
         y: DisjointMut::new(op.y),
-        y_columns: op.y_columns,
+        columns: op.y_columns,
+        n,
+        bias: op.bias,
         then: op.then,
     };
-    if product.m <= THIN_ROWS_MAX {
-        thin::run(context, &product);
-    } else {
-        blocked::run(context, &product);
-    }
+    let n_floats = Packed::n_floats(m.min(ROWS_AT_ONCE), n_steps);
+    context.with_shared_scratch(n_floats, |memory| {
+        for first_row in (0..m).step_by(ROWS_AT_ONCE) {
+            let rows = first_row..m.min(first_row + ROWS_AT_ONCE);
+            let x = &op.x[rows.start * x_stride..rows.end * x_stride];
+            let product = Product {
+                x: Packed::new(context, (x, op.x_columns), k, n_steps, memory),
+                panels,
+                n_steps,
+                first_row,
+                result: &result,
+            };
+            if product.x.groups().len() == 1 {
+                few::run::<T>(context, &product);
+            } else {
+                many::run::<T>(context, &product);
+            }
+        }
+    });
 }
 
-/// A checked product.
-struct Product<'a, W> {
-    /// Rows of the activations.
-    m: usize,
-    /// Rows of the weight.
-    n: usize,
-    /// Columns of the weight.
-    k: usize,
-    x: &'a [f32],
-    x_columns: Columns,
-    weights: &'a [W],
-    /// Elements between rows of the weight, at least `k` rounded up to full vectors.
-    weight_stride: usize,
-    bias: Option<&'a [f32]>,
+/// A checked product of some rows.
+struct Product<'a> {
+    x: Packed<'a>,
+    panels: Panels<'a>,
+    /// Steps of a panel.
+    n_steps: usize,
+    /// The first of the rows in the result.
+    first_row: usize,
+    result: &'a Rows<'a>,
+}
+
+/// The result of a product.
+struct Rows<'a> {
     y: DisjointMut<'a>,
-    y_columns: Columns,
+    columns: Columns,
+    /// Columns.
+    n: usize,
+    bias: Option<&'a [f32]>,
     then: Then,
 }
 
-impl<W> Product<'_, W> {
-    /// The `k` activations of a row.
-    #[inline(always)]
-    fn x(&self, row: usize) -> &[f32] {
-        &self.x[row * self.x_columns.row_stride + self.x_columns.first..][..self.k]
+impl Product<'_> {
+    /// Panels of the weight.
+    fn n_panels(&self) -> usize {
+        self.result.n.div_ceil(PANEL_ROWS)
     }
 
-    /// The weights of a column of the result, up to the end of the last vector.
-    #[inline(always)]
-    fn weights(&self, column: usize) -> &[W] {
-        &self.weights[column * self.weight_stride..][..self.weight_stride]
-    }
-
-    /// The bias of a column of the result.
-    #[inline(always)]
-    fn bias(&self, column: usize) -> f32 {
-        self.bias.map_or(0.0, |bias| bias[column])
-    }
-
-    /// Columns `first .. first + n` of a row of the result.
+    /// Writes the sums of a row and a panel, with the bias.
     ///
     /// # Safety
     /// No other task may write them.
     #[inline(always)]
-    #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    unsafe fn y(&self, row: usize, first: usize, n: usize) -> &mut [f32] {
-        let at = row * self.y_columns.row_stride + self.y_columns.first + first;
+    unsafe fn write(&self, row: usize, panel: usize, sums: &[f32]) {
+        let Rows {
+            y,
+            columns,
+            n,
+            bias,
+            then,
+        } = self.result;
+        let first = panel * PANEL_ROWS;
+        let n = PANEL_ROWS.min(n - first);
+        let at = (self.first_row + row) * columns.row_stride + columns.first + first;
         // SAFETY: the caller's promise.
-        unsafe { self.y.part(at, n) }
+        let y = unsafe { y.part(at, n) };
+        let sums = &sums[..n];
+        match bias {
+            None => then.write(y, |j| sums[j]),
+            Some(bias) => {
+                let bias = &bias[first..first + n];
+                then.write(y, |j| sums[j] + bias[j]);
+            }
+        }
     }
 }

@@ -58,9 +58,9 @@ impl Matrix {
     /// A copy of `weight` in a new buffer. The matrix is valid while the buffer lives.
     ///
     /// # Errors
-    /// There is no device memory, or the device fails.
+    /// There is no device memory, the device fails, or the weight is packed.
     pub fn upload(gpu: &Gpu, weight: &Weight) -> Result<(DeviceBuffer<u8>, Matrix), KernelError> {
-        let bytes = weight.stored_bytes();
+        let bytes = weight.stored_bytes()?;
         let buffer = gpu.alloc::<u8>(bytes.len())?;
         gpu.upload(bytes, buffer.view())?;
         let matrix = Matrix::new(buffer.view(), weight.dtype(), (weight.n_rows(), weight.n_cols()))?;

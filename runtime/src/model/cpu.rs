@@ -38,17 +38,23 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// An executor without a cache.
+    /// An executor without a cache. Packs the weights of products.
     ///
     /// # Errors
     /// A row of the head cannot be read.
     pub(super) fn new(
         context: CpuContext,
         program: Program,
-        weights: Weights,
+        mut weights: Weights,
         layout: KvLayout,
         ropes: &[RopeSpec],
     ) -> Result<Cpu, KernelError> {
+        // Each with all threads: no other copy of a weight is made.
+        context.enter(|| {
+            for id in program.multiplied() {
+                weights.matrices[id.index].weight.pack();
+            }
+        });
         let unit_rows = program.ops.iter().find_map(|op| match op {
             Op::UnitRows { weight, .. } => Some(*weight),
             _ => None,

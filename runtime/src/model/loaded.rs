@@ -5,8 +5,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::CpuContext;
-
 use super::check::{Limits, check_batch, inconsistent};
 use super::checkpoint::LoadProgress;
 use super::config::{Fields, eos_token_ids, invalid, read_json};
@@ -138,7 +136,7 @@ impl Model {
             options,
             progress,
         };
-        let context = CpuContext::new(source.n_threads())?;
+        let context = source.context()?;
         let layout = KvLayout::of(&network);
         let program = lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind);
         let parts = Parts {

@@ -362,6 +362,11 @@ impl Program {
     pub(super) fn rows_of(&self, op: &Op) -> Rows {
         self.buffer(op.written()).rows
     }
+
+    /// The matrices that products read, some of them several times; others are tables.
+    pub(super) fn multiplied(&self) -> impl Iterator<Item = MatrixId> {
+        self.ops.iter().flat_map(Op::multiplied)
+    }
 }
 
 impl Sections {
@@ -387,6 +392,19 @@ impl Sections {
 }
 
 impl Op {
+    /// The matrices of its products.
+    fn multiplied(&self) -> Vec<MatrixId> {
+        match self {
+            Op::Linear(op) => vec![op.weight],
+            Op::PerHead(op) => op.weights.clone(),
+            Op::Experts(op) => {
+                let experts = op.experts.iter();
+                experts.flat_map(|expert| [expert.up, expert.down]).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The buffer that holds its result; of a [`Op::Route`], the logits that it reads.
     pub(super) fn written(&self) -> BufferId {
         match self {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::QuantFormat;
+use kernels::{CpuContext, Isa, KernelError, QuantFormat};
 
 use super::checkpoint::{
     Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, Placed, dummy_weights,
@@ -29,6 +29,8 @@ pub struct LoadOptions {
     pub graphs: GraphMode,
     /// Compute threads; by default as many as the process may use.
     pub n_threads: Option<usize>,
+    /// Instructions that compute on the CPU; by default the best that the processor has.
+    pub isa: Option<Isa>,
     /// Longest sequence; by default the model's context.
     pub max_model_len: Option<u32>,
 }
@@ -55,6 +57,17 @@ impl Source<'_> {
     /// Threads that load.
     pub(super) fn n_threads(&self) -> usize {
         self.options.n_threads.unwrap_or_else(available_threads)
+    }
+
+    /// The threads and instructions that compute on the CPU.
+    ///
+    /// # Errors
+    /// The threads cannot be started, or the processor lacks the instructions.
+    pub(super) fn context(&self) -> Result<CpuContext, KernelError> {
+        match self.options.isa {
+            Some(isa) => CpuContext::with_isa(self.n_threads(), isa),
+            None => CpuContext::new(self.n_threads()),
+        }
     }
 
     /// Puts the weights of a description into their place: from the checkpoint's files, or made up.

@@ -171,6 +171,7 @@ impl Loading {
             format: config.engine.load_format(),
             dtype: config.engine.dtype(),
             n_threads: None,
+            isa: None,
             max_model_len: config.engine.max_model_len(),
         };
         startup.enter(Stage::Loading);

@@ -21,6 +21,7 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 2;
+    const N_SUMS: usize = 12;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -38,6 +39,18 @@ impl Simd for Avx2 {
         unsafe {
             let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(self, from: *const u16) -> [__m256; 2] {
+        // SAFETY: twice eight u16 are readable, and `self` is proof of AVX2.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)),
+                _mm256_castsi256_ps(second),
+            ]
         }
     }
     #[inline(always)]
@@ -103,6 +116,11 @@ impl Simd for Avx2 {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
         }
+    }
+    #[inline]
+    fn call<T: SimdTask>(self, task: T) -> T::Output {
+        // SAFETY: `self` is proof of the features.
+        unsafe { run(task) }
     }
     #[inline(always)]
     fn sum(self, a: __m256) -> f32 {

@@ -21,6 +21,7 @@ impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 4;
+    const N_SUMS: usize = 24;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -38,6 +39,18 @@ impl Simd for Avx512 {
         unsafe {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(self, from: *const u16) -> [__m512; 2] {
+        // SAFETY: twice sixteen u16 are readable, and `self` is proof of AVX-512.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            [
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)),
+                _mm512_castsi512_ps(second),
+            ]
         }
     }
     #[inline(always)]
@@ -103,6 +116,11 @@ impl Simd for Avx512 {
             let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
         }
+    }
+    #[inline]
+    fn call<T: SimdTask>(self, task: T) -> T::Output {
+        // SAFETY: `self` is proof of the features.
+        unsafe { run(task) }
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{Simd, SimdTask};
 
 /// Every processor.
 #[derive(Clone, Copy)]
@@ -19,6 +19,7 @@ impl Simd for Portable {
     type V = V;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 1;
+    const N_SUMS: usize = 12;
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {
@@ -34,6 +35,12 @@ impl Simd for Portable {
         // SAFETY: eight u16 are readable; the read needs no alignment.
         let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
         bits.map(|b| bf16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(self, from: *const u16) -> [V; 2] {
+        // SAFETY: twice eight u16 are readable; the read needs no alignment.
+        let pairs = unsafe { from.cast::<[[u16; 2]; 8]>().read_unaligned() };
+        [0, 1].map(|of_pair| pairs.map(|pair| bf16::from_bits(pair[of_pair]).to_f32()))
     }
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> V {
@@ -86,6 +93,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn exp2_whole(self, a: V) -> V {
         a.map(|a| f32::from_bits(((a as i32 + 127) << 23) as u32))
+    }
+    #[inline(never)]
+    fn call<T: SimdTask>(self, task: T) -> T::Output {
+        task.run(self)
     }
     #[inline(always)]
     fn sum(self, a: V) -> f32 {

@@ -35,7 +35,7 @@ fn linear(matrix: &Matrix, dtype: DType, format: Option<QuantFormat>) -> Result<
     const BIAS: f32 = 0.1;
     let amplitude = (3.0 / matrix.n_cols as f32).sqrt();
     let mut weight = Weight::zeroed(dtype, matrix.n_rows(), matrix.n_cols)?;
-    weight.fill_uniform(matrix.parts.first().map_or(0, seed), amplitude);
+    weight.fill_uniform(matrix.parts.first().map_or(0, seed), amplitude)?;
     if let Some(format) = format {
         weight.round_to(format, GROUP)?;
     }

@@ -74,7 +74,7 @@ impl OnDevice {
 
     fn upload(&self, linear: &Linear) -> Result<DeviceLinear, KernelError> {
         let weight = &linear.weight;
-        let bytes = weight.stored_bytes();
+        let bytes = weight.stored_bytes()?;
         let memory = self.gpu.alloc(bytes.len())?;
         self.copy(bytes, memory.view())?;
         let bias = linear.bias.as_deref().map(|bias| upload_vector(&self.gpu, bias));
