@@ -7,6 +7,7 @@
 mod activations;
 mod few;
 mod many;
+mod quantised;
 mod storage;
 mod tile;
 
@@ -15,15 +16,23 @@ use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
 use crate::then::Then;
-use crate::weight::{DType, PANEL_ROWS, Panels};
+use crate::weight::{DType, GROUP, PANEL_ROWS, Panels, QuantFormat};
 
 use activations::Packed;
+use quantised::{Fp8, Int8, Nf4};
 use storage::{Bf16, F16, F32, Storage};
 
 /// Rows whose activations are packed at once, which bounds the memory for them.
 pub(super) const ROWS_AT_ONCE: usize = 512;
 
 pub(super) fn run(context: &CpuContext, op: Gemm<'_>, panels: Panels<'_>) {
+    if let Some(scales) = panels.scales {
+        return match scales.format {
+            QuantFormat::Int8 => run_stored::<Int8>(context, op, panels),
+            QuantFormat::Fp8 => run_stored::<Fp8>(context, op, panels),
+            QuantFormat::Nf4 => run_stored::<Nf4>(context, op, panels),
+        };
+    }
     match panels.dtype {
         DType::F32 => run_stored::<F32>(context, op, panels),
         DType::F16 => run_stored::<F16>(context, op, panels),
@@ -89,6 +98,20 @@ impl Product<'_> {
     /// Panels of the weight.
     fn n_panels(&self) -> usize {
         self.result.n.div_ceil(PANEL_ROWS)
+    }
+
+    /// The scales from a panel and a step on, where there are any; floats from a panel's to the next's; and how many of
+    /// `n_steps` steps share one.
+    #[inline(always)]
+    fn scales(&self, panel: usize, step: usize, n_steps: usize) -> (*const f32, usize, usize) {
+        const GROUP_STEPS: usize = GROUP / 2;
+        match self.panels.scales {
+            None => (std::ptr::null(), 0, n_steps),
+            Some(scales) => {
+                let at = panel * scales.panel_floats + step / GROUP_STEPS * PANEL_ROWS;
+                (scales.floats[at..].as_ptr(), scales.panel_floats, GROUP_STEPS)
+            }
+        }
     }
 
     /// Writes the sums of a row and a panel, with the bias.

@@ -6,9 +6,6 @@
 
 use half::bf16;
 
-use super::{DType, Weight};
-use crate::error::KernelError;
-
 /// Columns that share a scale, in memory. The last group of a row may be shorter.
 pub const GROUP: usize = 64;
 
@@ -100,7 +97,7 @@ impl QuantFormat {
     }
 
     /// The value of the largest code.
-    fn largest(self) -> f32 {
+    pub(crate) fn value_max(self) -> f32 {
         match self {
             QuantFormat::Int8 => 127.0,
             QuantFormat::Fp8 => FP8_MAX,
@@ -115,7 +112,7 @@ impl QuantFormat {
     /// With `scale` as returned, the error of a number `w` is at most
     /// - int8: `scale / 2`, which is 1/254 of the group's largest number,
     /// - fp8: `|w| / 16`, and `scale / 1024` if that is larger,
-    /// - nf4: `0.152 · scale`, where `scale` is the group's largest number.
+    /// - nf4: `0.153 · scale`, where `scale` is the group's largest number.
     ///
     /// # Errors
     /// A number is not finite.
@@ -127,7 +124,7 @@ impl QuantFormat {
             let index = numbers.iter().position(|w| !w.is_finite()).unwrap_or(0);
             return Err(NotFinite { index });
         }
-        let scale = largest / self.largest();
+        let scale = largest / self.value_max();
         if scale < f32::MIN_POSITIVE {
             codes.fill(self.zero());
             return Ok(0.0);
@@ -172,36 +169,6 @@ impl QuantFormat {
             for (number, code) in numbers.iter_mut().zip(codes) {
                 *number = self.value(*code) * scale;
             }
-        }
-        Ok(())
-    }
-}
-
-impl Weight {
-    /// Replaces the numbers by those that stay after quantisation, in the same dtype.
-    ///
-    /// # Errors
-    /// A number is not finite.
-    pub fn round_to(&mut self, format: QuantFormat, group: usize) -> Result<(), KernelError> {
-        let (n_rows, n_cols, dtype) = (self.n_rows, self.n_cols, self.dtype);
-        let stride = self.row_stride * dtype.size_bytes();
-        for row in 0..n_rows {
-            let stored: &mut [u8] = self.buffer.as_mut_slice();
-            let mut bytes = stored[row * stride..][..n_cols * dtype.size_bytes()].to_vec();
-            if cfg!(target_endian = "big") {
-                bytes
-                    .chunks_exact_mut(dtype.size_bytes())
-                    .for_each(<[u8]>::reverse);
-            }
-            let mut numbers = dtype.widen(&bytes)?;
-            format
-                .round(&mut numbers, group)
-                .map_err(|error| KernelError::NotFinite {
-                    row,
-                    column: error.index,
-                })?;
-            let rounded: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-            self.write_rows(row, DType::F32, &rounded)?;
         }
         Ok(())
     }

@@ -6,7 +6,6 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::ptr;
 
 use super::Product;
 use super::storage::Storage;
@@ -120,6 +119,7 @@ impl<T: Storage> Block<'_, T> {
             }
             (w, panel_bytes) = (self.widened.as_ptr().cast(), piece_floats * size_of::<f32>());
         }
+        let (scales, panel_scales, group_steps) = self.product.scales(panel, steps.start, steps.len());
         for group in self.groups.clone() {
             let rows = x.groups().first_row(group)..x.groups().first_row(group + 1);
             let operands = Operands {
@@ -127,15 +127,15 @@ impl<T: Storage> Block<'_, T> {
                 w,
                 panel_bytes,
                 n_steps: steps.len(),
-                scales: ptr::null(),
-                panel_scales: 0,
-                group_steps: steps.len(),
+                scales,
+                panel_scales,
+                group_steps,
                 sums: sums[(rows.start - first_row) * PANEL_ROWS..].as_mut_ptr(),
                 panel_sums,
                 is_first: steps.start == 0,
             };
-            // SAFETY: the activations and sums are those of the group's rows, and `w` holds the steps of P panels; no
-            // storage has scales.
+            // SAFETY: the activations and sums are those of the group's rows, and `w` holds the steps of P panels; a
+            // weight has scales for all of them.
             unsafe { tile::<S, T::Widened, P>(simd, rows.len(), operands) };
         }
     }

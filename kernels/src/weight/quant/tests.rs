@@ -10,7 +10,7 @@ fn bound(format: QuantFormat, number: f32, scale: f32) -> f64 {
     let documented = match format {
         QuantFormat::Int8 => scale / 2.0,
         QuantFormat::Fp8 => (number / 16.0).max(scale / 1024.0),
-        QuantFormat::Nf4 => 0.152 * scale,
+        QuantFormat::Nf4 => 0.153 * scale,
     };
     documented * (1.0 + 1e-5) + f64::from(f32::MIN_POSITIVE) * 448.0
 }
@@ -45,7 +45,7 @@ fn the_value_of_every_code_fits_bf16_and_is_its_own_code() {
             if has_code {
                 // The largest value makes the scale 1.
                 let mut codes = [0; 2];
-                let scale = format.quantise(&[value, format.largest()], &mut codes).unwrap();
+                let scale = format.quantise(&[value, format.value_max()], &mut codes).unwrap();
                 assert_eq!((scale, codes[0]), (1.0, code), "{format:?}");
             }
         }
@@ -57,12 +57,14 @@ fn codes_are_the_nearest() {
     for format in FORMATS {
         let values: Vec<f32> = (0..1_u32 << format.bits())
             .map(|code| format.value(code as u8))
-            .filter(|value| value.abs() <= format.largest())
+            .filter(|value| value.abs() <= format.value_max())
             .collect();
         for i in 0..4000 {
-            let number = (i as f32 / 2000.0 - 1.0) * format.largest();
+            let number = (i as f32 / 2000.0 - 1.0) * format.value_max();
             let mut codes = [0; 2];
-            format.quantise(&[number, format.largest()], &mut codes).unwrap();
+            format
+                .quantise(&[number, format.value_max()], &mut codes)
+                .unwrap();
             let error = (format.value(codes[0]) - number).abs();
             let least = values
                 .iter()
@@ -161,23 +163,6 @@ fn what_is_not_finite_is_named() {
             );
         }
     }
-}
-
-#[test]
-fn a_weight_keeps_its_dtype_and_says_where_a_number_is_not_finite() {
-    let numbers: Vec<f32> = (0..3 * 70).map(|i| (i as f32 * 0.11).cos()).collect();
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let (mut weight, _) = super::super::tests::weight_of(dtype, 70, &numbers);
-        weight.round_to(QuantFormat::Int8, 64).unwrap();
-        assert_eq!(weight.dtype(), dtype);
-    }
-    let mut numbers = numbers;
-    numbers[70 + 66] = f32::NAN;
-    let (mut weight, _) = super::super::tests::weight_of(DType::F32, 70, &numbers);
-    assert_eq!(
-        weight.round_to(QuantFormat::Nf4, 64),
-        Err(KernelError::NotFinite { row: 1, column: 66 })
-    );
 }
 
 proptest! {

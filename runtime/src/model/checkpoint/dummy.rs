@@ -1,9 +1,9 @@
 //! Weights without files: seeded random numbers in the shapes that a description names, for benchmarks.
 
-use kernels::{DType, GROUP, QuantFormat, Weight};
+use kernels::{DType, QuantFormat};
 use rayon::prelude::*;
 
-use super::load::{Linear, Place, Placed};
+use super::load::{Linear, Place, Placed, empty};
 use super::weights::{DtypeChoice, in_memory};
 use crate::model::error::ModelError;
 use crate::model::quantization::Formats;
@@ -34,11 +34,8 @@ pub(in crate::model) fn dummy_weights<P: Place>(
 fn linear(matrix: &Matrix, dtype: DType, format: Option<QuantFormat>) -> Result<Linear, ModelError> {
     const BIAS: f32 = 0.1;
     let amplitude = (3.0 / matrix.n_cols as f32).sqrt();
-    let mut weight = Weight::zeroed(dtype, matrix.n_rows(), matrix.n_cols)?;
+    let mut weight = empty(matrix, dtype, format)?;
     weight.fill_uniform(matrix.parts.first().map_or(0, seed), amplitude)?;
-    if let Some(format) = format {
-        weight.round_to(format, GROUP)?;
-    }
     let has_bias = matrix.parts.iter().any(|part| part.bias.is_some());
     Ok(Linear {
         weight,

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use kernels::{DType, GROUP, KernelError, QuantFormat, Weight};
+use kernels::{DType, KernelError, QuantFormat, Weight};
 use rayon::prelude::*;
 
 use super::mxfp4;
@@ -239,17 +239,14 @@ impl<'a> Loader<'a> {
                 Ok(Stored { part, tensor })
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let mut weight = Weight::zeroed(self.dtype_of(&parts)?, matrix.n_rows(), matrix.n_cols)?;
+        let mut weight = empty(matrix, self.dtype_of(&parts)?, format)?;
         let mut biases = Vec::new();
         let mut row = 0;
         for stored in parts {
-            self.write_part(&mut weight, row, stored)?;
+            let written = self.write_part(&mut weight, row, stored);
+            written.map_err(|error| named(error, stored.part, row))?;
             biases.extend(self.bias(stored.part)?.unwrap_or_default());
             row += stored.part.n_taken();
-        }
-        if let Some(format) = format {
-            let named = |error| not_finite(matrix, error);
-            weight.round_to(format, GROUP).map_err(named)?;
         }
         Ok(Linear {
             weight,
@@ -269,23 +266,28 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Names the tensor of a matrix where quantising found a number that is not finite.
-fn not_finite(matrix: &Matrix, error: KernelError) -> ModelError {
-    let KernelError::NotFinite { row, .. } = error else {
-        return error.into();
-    };
-    let mut first = 0;
-    for part in &matrix.parts {
-        if row < first + part.n_taken() {
-            let name = part.tensor.name.clone();
-            return ModelError::NotFinite {
-                name,
-                row: row - first,
-            };
-        }
-        first += part.n_taken();
+/// The memory of a matrix, to be filled row after row: in a format, or in a dtype.
+pub(super) fn empty(
+    matrix: &Matrix,
+    dtype: DType,
+    format: Option<QuantFormat>,
+) -> Result<Weight, KernelError> {
+    match format {
+        Some(format) => Weight::quantised(format, matrix.n_rows(), matrix.n_cols),
+        None => Weight::zeroed(dtype, matrix.n_rows(), matrix.n_cols),
     }
-    error.into()
+}
+
+/// Names the tensor where quantising a part of it, which begins at `first_row` of the matrix, found a number that is not
+/// finite.
+fn named(error: ModelError, part: &Part, first_row: usize) -> ModelError {
+    match error {
+        ModelError::Kernel(KernelError::NotFinite { row, .. }) => ModelError::NotFinite {
+            name: part.tensor.name.clone(),
+            row: row - first_row,
+        },
+        other => other,
+    }
 }
 
 fn not_floats(name: &str) -> ModelError {
