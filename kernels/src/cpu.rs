@@ -2,6 +2,9 @@
 //!
 //! Must not know any op.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+pub(crate) mod bf16;
 pub(crate) mod buffer;
 pub(crate) mod context;
 pub(crate) mod disjoint;

@@ -96,6 +96,12 @@ impl CpuContext {
         unsafe { simd::run(self.isa, task) }
     }
 
+    /// Runs `task` with the instructions of this context, those for products of bf16 numbers included.
+    pub(crate) fn run_with_bf16<T: SimdTask>(&self, task: T) -> T::Output {
+        // SAFETY: as above.
+        unsafe { simd::run_with_bf16(self.isa, task) }
+    }
+
     /// Calls `each` for `0..n_tasks`, on the pool if there is more than one task.
     pub(crate) fn for_each(&self, n_tasks: usize, each: impl Fn(usize) + Sync + Send) {
         if n_tasks <= 1 || self.n_threads() == 1 {

@@ -32,7 +32,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const LANES: usize;
     /// Rows of a register tile of attention scores: 1, 2 or 4.
     const TILE_ROWS: usize;
-    /// Vectors of sums that a register tile of a matrix product may hold.
+    /// Vectors of sums that leave enough registers for the operands of a matrix product.
     const N_SUMS: usize;
 
     /// All lanes `value`.
@@ -47,11 +47,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// They must be readable.
     unsafe fn load_bf16(self, from: *const u16) -> Self::V;
-    /// The `LANES` pairs of bf16 numbers at `from`, widened: the first numbers of all pairs, and the second ones.
-    ///
-    /// # Safety
-    /// They must be readable.
-    unsafe fn load_bf16_pairs(self, from: *const u16) -> [Self::V; 2];
+    /// Pairs of bf16 numbers, widened: the first numbers of all pairs, and the second ones.
+    fn widen_bf16_pairs(self, pairs: Self::V) -> [Self::V; 2];
     /// The `LANES` f16 numbers at `from`, widened.
     ///
     /// # Safety
@@ -95,6 +92,13 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, in one rounding where the set has it.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `sum` with the products of pairs of bf16 numbers: in each lane the first ones and the second ones. The order of the
+    /// two, and the rounding between them, are the set's.
+    #[inline(always)]
+    fn add_bf16_products(self, sum: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let (a, b) = (self.widen_bf16_pairs(a), self.widen_bf16_pairs(b));
+        self.mul_add(a[1], b[1], self.mul_add(a[0], b[0], sum))
+    }
     /// Each lane rounded to an integer.
     fn round(self, a: Self::V) -> Self::V;
     /// `2^a` for integers `a` in `-126 ..= 127`, and zero for -127.
@@ -183,9 +187,27 @@ pub(crate) unsafe fn run<T: SimdTask>(isa: Isa, task: T) -> T::Output {
         Isa::Avx2 => unsafe { avx2::run(task) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::run(task) },
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::AmxBf16 => unsafe { avx512::run(task) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("no such processor has {}", isa.name()),
+        _ => unreachable!("no such processor has {}", isa.name()),
+    }
+}
+
+/// The same, with the instructions for products of bf16 numbers, which `isa` must have.
+///
+/// # Safety
+/// The processor must have `isa`.
+pub(crate) unsafe fn run_with_bf16<T: SimdTask>(isa: Isa, task: T) -> T::Output {
+    match isa {
+        // SAFETY: the processor has the features of the set, by this function's condition.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => unsafe { avx512::run_with_bf16(task) },
+        // The same work in other instructions, so that tests of it need no such processor.
+        // SAFETY: as above.
+        #[cfg(test)]
+        _ => unsafe { run(isa, task) },
+        #[cfg(not(test))]
+        _ => unreachable!("{} has no products of bf16 numbers", isa.name()),
     }
 }
 

@@ -3,8 +3,11 @@
 //! A task computes some panels of the weight, which are neighbouring columns of the result. Few rows are bound by
 //! reading the weight once (`few`); many rows are bound by arithmetic and go through blocks that stay in the caches
 //! (`many`). Both add the same products in the same order (`tile`), so a row's result is the same bits in either.
+//! Processors with AMX compute products of bf16 weights in tiles, whatever the number of rows (`amx`).
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod few;
 mod many;
 mod quantised;
@@ -15,62 +18,102 @@ use super::Gemm;
 use crate::columns::Columns;
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
+use crate::cpu::isa::Isa;
 use crate::then::Then;
 use crate::weight::{DType, GROUP, PANEL_ROWS, Panels, QuantFormat};
 
 use activations::Packed;
 use quantised::{Fp8, Int8, Nf4};
-use storage::{Bf16, F16, F32, Storage};
+use storage::{Bf16, Bf16Pairs, F16, F32, Storage};
+use tile::ROWS_MAX;
 
 /// Rows whose activations are packed at once, which bounds the memory for them.
 pub(super) const ROWS_AT_ONCE: usize = 512;
 
 pub(super) fn run(context: &CpuContext, op: Gemm<'_>, panels: Panels<'_>) {
-    if let Some(scales) = panels.scales {
-        return match scales.format {
-            QuantFormat::Int8 => run_stored::<Int8>(context, op, panels),
-            QuantFormat::Fp8 => run_stored::<Fp8>(context, op, panels),
-            QuantFormat::Nf4 => run_stored::<Nf4>(context, op, panels),
-        };
-    }
-    match panels.dtype {
-        DType::F32 => run_stored::<F32>(context, op, panels),
-        DType::F16 => run_stored::<F16>(context, op, panels),
-        DType::BF16 => run_stored::<Bf16>(context, op, panels),
-    }
-}
-
-fn run_stored<T: Storage>(context: &CpuContext, op: Gemm<'_>, panels: Panels<'_>) {
-    let (n, k) = (op.weight.n_rows(), op.weight.n_cols());
-    let n_steps = panels.panel_bytes / T::STEP_BYTES;
-    let x_stride = op.x_columns.row_stride;
-    let m = op.x.len() / x_stride;
+    let (isa, k) = (context.isa(), op.weight.n_cols());
+    let columns = op.x_columns;
+    let m = op.x.len() / columns.row_stride;
     let result = Rows {
         y: DisjointMut::new(op.y),
         columns: op.y_columns,
-        n,
+        n: op.weight.n_rows(),
         bias: op.bias,
         then: op.then,
     };
-    let n_floats = Packed::n_floats(m.min(ROWS_AT_ONCE), n_steps);
-    context.with_shared_scratch(n_floats, |memory| {
-        for first_row in (0..m).step_by(ROWS_AT_ONCE) {
-            let rows = first_row..m.min(first_row + ROWS_AT_ONCE);
-            let x = &op.x[rows.start * x_stride..rows.end * x_stride];
-            let product = Product {
-                x: Packed::new(context, (x, op.x_columns), k, n_steps, memory),
-                panels,
-                n_steps,
-                first_row,
-                result: &result,
-            };
-            if product.x.groups().len() == 1 {
-                few::run::<T>(context, &product);
-            } else {
-                many::run::<T>(context, &product);
+    for first_row in (0..m).step_by(ROWS_AT_ONCE) {
+        let rows = first_row..m.min(first_row + ROWS_AT_ONCE);
+        let some = Activations {
+            x: &op.x[rows.start * columns.row_stride..rows.end * columns.row_stride],
+            columns,
+            k,
+            first_row,
+        };
+        match (panels.scales.map(|scales| scales.format), panels.dtype) {
+            (Some(QuantFormat::Int8), _) => run_stored::<Int8>(context, some, panels, &result),
+            (Some(QuantFormat::Fp8), _) => run_stored::<Fp8>(context, some, panels, &result),
+            (Some(QuantFormat::Nf4), _) => run_stored::<Nf4>(context, some, panels, &result),
+            (None, DType::F32) => run_stored::<F32>(context, some, panels, &result),
+            (None, DType::F16) => run_stored::<F16>(context, some, panels, &result),
+            #[cfg(target_arch = "x86_64")]
+            (None, DType::BF16) if isa == Isa::AmxBf16 => amx::run(context, some, panels, &result),
+            (None, DType::BF16) if isa.multiplies_bf16() => {
+                run_stored::<Bf16Pairs>(context, some, panels, &result);
             }
+            (None, DType::BF16) => run_stored::<Bf16>(context, some, panels, &result),
+        }
+    }
+}
+
+fn run_stored<T: Storage>(
+    context: &CpuContext,
+    some: Activations<'_>,
+    panels: Panels<'_>,
+    result: &Rows<'_>,
+) {
+    let n_steps = panels.panel_bytes / T::STEP_BYTES;
+    let block_steps = match some.m() {
+        0..=ROWS_MAX => n_steps,
+        _ => many::block_steps(context.isa()),
+    };
+    context.with_shared_scratch(Packed::n_floats::<T>(some.m(), n_steps), |memory| {
+        let product = Product {
+            x: Packed::new::<T>(context, some, (n_steps, block_steps), memory),
+            panels,
+            n_steps,
+            first_row: some.first_row,
+            result,
+        };
+        if product.x.groups().len() == 1 {
+            few::run::<T>(context, &product);
+        } else {
+            many::run::<T>(context, &product);
         }
     });
+}
+
+/// Some rows of activations.
+#[derive(Clone, Copy)]
+struct Activations<'a> {
+    /// `[m, columns.row_stride]`
+    x: &'a [f32],
+    columns: Columns,
+    /// Columns that are multiplied.
+    k: usize,
+    /// The first of the rows in the result.
+    first_row: usize,
+}
+
+impl<'a> Activations<'a> {
+    /// Rows.
+    fn m(&self) -> usize {
+        self.x.len() / self.columns.row_stride
+    }
+
+    /// The columns of a row.
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.x[row * self.columns.row_stride + self.columns.first..][..self.k]
+    }
 }
 
 /// A checked product of some rows.
@@ -84,22 +127,7 @@ struct Product<'a> {
     result: &'a Rows<'a>,
 }
 
-/// The result of a product.
-struct Rows<'a> {
-    y: DisjointMut<'a>,
-    columns: Columns,
-    /// Columns.
-    n: usize,
-    bias: Option<&'a [f32]>,
-    then: Then,
-}
-
 impl Product<'_> {
-    /// Panels of the weight.
-    fn n_panels(&self) -> usize {
-        self.result.n.div_ceil(PANEL_ROWS)
-    }
-
     /// The scales from a panel and a step on, where there are any; floats from a panel's to the next's; and how many of
     /// `n_steps` steps share one.
     #[inline(always)]
@@ -113,6 +141,23 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// The result of a product.
+struct Rows<'a> {
+    y: DisjointMut<'a>,
+    columns: Columns,
+    /// Columns.
+    n: usize,
+    bias: Option<&'a [f32]>,
+    then: Then,
+}
+
+impl Rows<'_> {
+    /// Panels of the weight.
+    fn n_panels(&self) -> usize {
+        self.n.div_ceil(PANEL_ROWS)
+    }
 
     /// Writes the sums of a row and a panel, with the bias.
     ///
@@ -120,24 +165,17 @@ impl Product<'_> {
     /// No other task may write them.
     #[inline(always)]
     unsafe fn write(&self, row: usize, panel: usize, sums: &[f32]) {
-        let Rows {
-            y,
-            columns,
-            n,
-            bias,
-            then,
-        } = self.result;
         let first = panel * PANEL_ROWS;
-        let n = PANEL_ROWS.min(n - first);
-        let at = (self.first_row + row) * columns.row_stride + columns.first + first;
+        let n = PANEL_ROWS.min(self.n - first);
+        let at = row * self.columns.row_stride + self.columns.first + first;
         // SAFETY: the caller's promise.
-        let y = unsafe { y.part(at, n) };
+        let y = unsafe { self.y.part(at, n) };
         let sums = &sums[..n];
-        match bias {
-            None => then.write(y, |j| sums[j]),
+        match self.bias {
+            None => self.then.write(y, |j| sums[j]),
             Some(bias) => {
                 let bias = &bias[first..first + n];
-                then.write(y, |j| sums[j] + bias[j]);
+                self.then.write(y, |j| sums[j] + bias[j]);
             }
         }
     }

@@ -52,7 +52,7 @@ impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 2;
-    const N_SUMS: usize = 12;
+    const N_SUMS: usize = 10;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -73,10 +73,10 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn load_bf16_pairs(self, from: *const u16) -> [__m256; 2] {
-        // SAFETY: twice eight u16 are readable, and `self` is proof of AVX2.
+    fn widen_bf16_pairs(self, pairs: __m256) -> [__m256; 2] {
+        // SAFETY: `self` is proof of AVX2.
         unsafe {
-            let pairs = _mm256_loadu_si256(from.cast());
+            let pairs = _mm256_castps_si256(pairs);
             let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
             [
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)),

@@ -5,9 +5,10 @@ use std::arch::x86_64::*;
 use super::avx2::nf4_pairs;
 use super::{Simd, SimdTask};
 
-/// Proof of AVX-512 F, BW, DQ and VL (and of AVX2, FMA and F16C): only [`run`] makes one.
+/// Proof of AVX-512 F, BW, DQ and VL (and of AVX2, FMA and F16C), and of AVX512-BF16 where `BF16` says so: only [`run`] and
+/// [`run_with_bf16`] make one.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
 /// Runs `task` with the features enabled.
 ///
@@ -15,10 +16,19 @@ pub(crate) struct Avx512(());
 /// The processor must have them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(crate) unsafe fn run<T: SimdTask>(task: T) -> T::Output {
-    task.run(Avx512(()))
+    task.run(Avx512::<false>(()))
 }
 
-impl Simd for Avx512 {
+/// Runs `task` with the features and AVX512-BF16 enabled.
+///
+/// # Safety
+/// The processor must have them.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub(crate) unsafe fn run_with_bf16<T: SimdTask>(task: T) -> T::Output {
+    task.run(Avx512::<true>(()))
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 4;
@@ -43,10 +53,10 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn load_bf16_pairs(self, from: *const u16) -> [__m512; 2] {
-        // SAFETY: twice sixteen u16 are readable, and `self` is proof of AVX-512.
+    fn widen_bf16_pairs(self, pairs: __m512) -> [__m512; 2] {
+        // SAFETY: `self` is proof of AVX-512.
         unsafe {
-            let pairs = _mm512_loadu_si512(from.cast());
+            let pairs = _mm512_castps_si512(pairs);
             let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
             [
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)),
@@ -137,6 +147,21 @@ impl Simd for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
+    fn add_bf16_products(self, sum: __m512, a: __m512, b: __m512) -> __m512 {
+        if !BF16 {
+            let (a, b) = (self.widen_bf16_pairs(a), self.widen_bf16_pairs(b));
+            return self.mul_add(a[1], b[1], self.mul_add(a[0], b[0], sum));
+        }
+        // SAFETY: `self` is proof of AVX512-BF16; both types are 64 bytes of any value.
+        unsafe {
+            let (a, b) = (
+                std::mem::transmute::<__m512, __m512bh>(a),
+                std::mem::transmute::<__m512, __m512bh>(b),
+            );
+            _mm512_dpbf16_ps(sum, a, b)
+        }
+    }
+    #[inline(always)]
     fn round(self, a: __m512) -> __m512 {
         // SAFETY: `self` is proof of AVX-512.
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
@@ -152,7 +177,7 @@ impl Simd for Avx512 {
     #[inline]
     fn call<T: SimdTask>(self, task: T) -> T::Output {
         // SAFETY: `self` is proof of the features.
-        unsafe { run(task) }
+        unsafe { if BF16 { run_with_bf16(task) } else { run(task) } }
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

@@ -38,10 +38,8 @@ impl Simd for Portable {
         bits.map(|b| bf16::from_bits(b).to_f32())
     }
     #[inline(always)]
-    unsafe fn load_bf16_pairs(self, from: *const u16) -> [V; 2] {
-        // SAFETY: twice eight u16 are readable; the read needs no alignment.
-        let pairs = unsafe { from.cast::<[[u16; 2]; 8]>().read_unaligned() };
-        [0, 1].map(|of_pair| pairs.map(|pair| bf16::from_bits(pair[of_pair]).to_f32()))
+    fn widen_bf16_pairs(self, pairs: V) -> [V; 2] {
+        [16, 0].map(|n_bits| pairs.map(|pair| f32::from_bits(pair.to_bits() << n_bits & 0xffff_0000)))
     }
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> V {

@@ -1,20 +1,25 @@
 //! Activations in the order in which the tiles read them.
 
+use super::Activations;
+use super::many::WIDENED_ROWS;
+use super::storage::Storage;
 use super::tile::ROWS_MAX;
-use crate::columns::Columns;
+use crate::cpu::bf16;
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
 
-/// Rows of activations, in groups that a tile computes together. `[group][n_steps, 2, rows of the group]`; columns beyond
-/// those of the weight are zero.
+/// Rows of activations, in blocks of steps, and in each block in groups of rows that a tile computes together:
+/// `[block][group][steps of the block, T::X_FLOATS, rows of the group]`. Columns beyond those of the weight are zero.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a> {
     floats: &'a [f32],
     groups: Groups,
     n_steps: usize,
+    /// Steps of each block but the last.
+    block_steps: usize,
 }
 
-/// `m` rows in as few groups as there can be, whose sizes differ by one at most: a small group wastes registers.
+/// `m` rows in groups whose sizes differ by one at most: a small group wastes registers.
 #[derive(Clone, Copy)]
 pub(super) struct Groups {
     m: usize,
@@ -24,10 +29,13 @@ pub(super) struct Groups {
 impl Groups {
     /// Of `m` rows.
     pub(super) fn of(m: usize) -> Groups {
-        Groups {
-            m,
-            n: m.div_ceil(ROWS_MAX),
-        }
+        let n = match m {
+            0..=ROWS_MAX => m.min(1),
+            // The registers of AVX2 do not suffice for six rows and for widening numbers as they are multiplied.
+            ..=WIDENED_ROWS => m.div_ceil(ROWS_MAX - 1),
+            _ => m.div_ceil(ROWS_MAX),
+        };
+        Groups { m, n }
     }
 
     /// Groups.
@@ -43,36 +51,42 @@ impl Groups {
 
 impl<'a> Packed<'a> {
     /// Floats of `m` rows.
-    pub(super) fn n_floats(m: usize, n_steps: usize) -> usize {
-        m * 2 * n_steps
+    pub(super) fn n_floats<T: Storage>(m: usize, n_steps: usize) -> usize {
+        m * T::X_FLOATS * n_steps
     }
 
-    /// Packs the columns of the rows of `x`, of which there are `k`.
-    pub(super) fn new(
+    /// Packs rows for a weight of `n_steps` steps, in blocks of `block_steps`.
+    pub(super) fn new<T: Storage>(
         context: &CpuContext,
-        (x, columns): (&[f32], Columns),
-        k: usize,
-        n_steps: usize,
+        some: Activations<'_>,
+        (n_steps, block_steps): (usize, usize),
         memory: &'a mut [f32],
     ) -> Packed<'a> {
-        /// Rows that are worth a task.
+        /// Floats that are worth a task.
         const TASK_FLOATS: usize = 1 << 16;
-        let m = x.len() / columns.row_stride;
-        let groups = Groups::of(m);
-        let n_columns = 2 * n_steps;
-        let n_together = (TASK_FLOATS / (ROWS_MAX * n_columns)).max(1);
-        let shared = DisjointMut::new(memory);
+        let (m, groups) = (some.m(), Groups::of(some.m()));
+        let n_together = (TASK_FLOATS / (ROWS_MAX * T::X_FLOATS * n_steps)).max(1);
+        let shared = DisjointMut::new(&mut *memory);
         context.for_each(groups.len().div_ceil(n_together), |task| {
             for group in task * n_together..((task + 1) * n_together).min(groups.len()) {
-                let (first, end) = (groups.first_row(group), groups.first_row(group + 1));
-                let n_rows = end - first;
-                // SAFETY: no other task has this group.
-                let to = unsafe { shared.part(first * n_columns, n_rows * n_columns) };
-                for row in first..end {
-                    let from = &x[row * columns.row_stride + columns.first..][..k];
-                    let to = to[row - first..].iter_mut().step_by(n_rows);
-                    let mut from = from.iter();
-                    to.for_each(|to| *to = from.next().copied().unwrap_or(0.0));
+                let rows = groups.first_row(group)..groups.first_row(group + 1);
+                for first in (0..n_steps).step_by(block_steps) {
+                    let n = T::X_FLOATS * block_steps.min(n_steps - first);
+                    let at = T::X_FLOATS * first * m + n * rows.start;
+                    // SAFETY: no other task has this group.
+                    let to = unsafe { shared.part(at, n * rows.len()) };
+                    let x: [&[f32]; ROWS_MAX] = std::array::from_fn(|idx| {
+                        let row = some.row((rows.start + idx).min(rows.end - 1));
+                        &row[row.len().min(2 * first)..]
+                    });
+                    match rows.len() {
+                        1 => pack::<T, 1>(&x, to),
+                        2 => pack::<T, 2>(&x, to),
+                        3 => pack::<T, 3>(&x, to),
+                        4 => pack::<T, 4>(&x, to),
+                        5 => pack::<T, 5>(&x, to),
+                        _ => pack::<T, 6>(&x, to),
+                    }
                 }
             }
         });
@@ -80,6 +94,7 @@ impl<'a> Packed<'a> {
             floats: memory,
             groups,
             n_steps,
+            block_steps,
         }
     }
 
@@ -88,9 +103,43 @@ impl<'a> Packed<'a> {
         self.groups
     }
 
-    /// The activations of a group from a step on.
-    pub(super) fn group(&self, group: usize, first_step: usize) -> &[f32] {
-        let (first, end) = (self.groups.first_row(group), self.groups.first_row(group + 1));
-        &self.floats[2 * self.n_steps * first..2 * self.n_steps * end][2 * first_step * (end - first)..]
+    /// Steps of each block but the last.
+    pub(super) fn block_steps(&self) -> usize {
+        self.block_steps
     }
+
+    /// The activations of a group in the block of steps that begins with `first_step`.
+    pub(super) fn group<T: Storage>(&self, group: usize, first_step: usize) -> &[f32] {
+        let n = T::X_FLOATS * self.block_steps.min(self.n_steps - first_step);
+        let block = &self.floats[T::X_FLOATS * first_step * self.groups.m..];
+        &block[n * self.groups.first_row(group)..n * self.groups.first_row(group + 1)]
+    }
+}
+
+/// Packs the first `R` rows of `x`, of which those of zeros are written that `to` has room for.
+fn pack<T: Storage, const R: usize>(x: &[&[f32]; ROWS_MAX], to: &mut [f32]) {
+    // Columns of a float that is read as one.
+    let n_together = 2 / T::X_FLOATS;
+    let n_whole = (x[0].len() / n_together).min(to.len() / R);
+    let (whole, rest) = to.split_at_mut(n_whole * R);
+    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r][..x[0].len()]);
+    for (column, to) in whole.chunks_exact_mut(R).enumerate() {
+        for r in 0..R {
+            to[r] = match n_together {
+                1 => x[r][column],
+                _ => paired(x[r][2 * column], x[r][2 * column + 1]),
+            };
+        }
+    }
+    rest.fill(0.0);
+    if n_together == 2 && x[0].len() % 2 == 1 && !rest.is_empty() {
+        for r in 0..R {
+            rest[r] = paired(x[r][x[r].len() - 1], 0.0);
+        }
+    }
+}
+
+/// Two numbers in bf16, as the bits of a float.
+fn paired(first: f32, second: f32) -> f32 {
+    f32::from_bits(bf16::pair(first, second))
 }

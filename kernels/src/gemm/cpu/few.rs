@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Product;
 use super::storage::Storage;
-use super::tile::{Operands, PANELS_MAX, Tile, panels_together};
+use super::tile::{Ahead, Operands, PANELS_MAX, Tile, panels_together};
 use crate::cpu::context::CpuContext;
 use crate::cpu::simd::{Simd, SimdTask};
 use crate::weight::PANEL_ROWS;
@@ -13,22 +13,26 @@ use crate::weight::PANEL_ROWS;
 /// Bytes of the weight that are worth a task of their own (some tens of microseconds of one core, an estimate).
 const TASK_BYTES: usize = 1 << 19;
 
+/// How far ahead in each panel to ask for cache lines: about the latency of memory at the rate one core reads.
+const AHEAD_BYTES: usize = 2048;
+
 /// Computes the product.
 pub(super) fn run<T: Storage>(context: &CpuContext, product: &Product<'_>) {
     let n_rows = product.x.groups().first_row(1);
     let n_together = (TASK_BYTES / product.panels.panel_bytes).max(1);
     let n_together = n_together.next_multiple_of(PANELS_MAX);
-    let n_panels = product.n_panels();
+    let n_panels = product.result.n_panels();
     let n_floats = n_rows * PANEL_ROWS * PANELS_MAX;
     context.for_each_with_scratch(n_panels.div_ceil(n_together), n_floats, |sums, task| {
         let first = task * n_together;
-        context.run(Part::<T> {
+        let part = Part::<T> {
             product,
             n_rows,
             panels: first..n_panels.min(first + n_together),
             sums,
             storage: PhantomData,
-        });
+        };
+        T::run(context, part);
     });
 }
 
@@ -85,7 +89,11 @@ impl<T: Storage> Part<'_, T> {
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const P: usize>(&mut self, simd: S, panel: usize) {
         let Product {
-            x, panels, n_steps, ..
+            x,
+            panels,
+            n_steps,
+            first_row,
+            result,
         } = *self.product;
         let sums = &mut self.sums[..P * R * PANEL_ROWS];
         let bytes = &panels.bytes[panel * panels.panel_bytes..][..P * panels.panel_bytes];
@@ -93,11 +101,16 @@ impl<T: Storage> Part<'_, T> {
         // SAFETY: the activations are those of R rows, the panels and the sums were cut to their length, and a weight has
         // scales for all of its panels.
         simd.call(unsafe {
-            Tile::<T, R, P, true>::new(Operands {
-                x: x.group(0, 0).as_ptr(),
+            Tile::<T, R, P>::new(Operands {
+                x: x.group::<T>(0, 0).as_ptr(),
                 w: bytes.as_ptr(),
                 panel_bytes: panels.panel_bytes,
                 n_steps,
+                ahead: Ahead {
+                    first: bytes.as_ptr().wrapping_add(AHEAD_BYTES),
+                    step_bytes: T::STEP_BYTES,
+                    panel_bytes: panels.panel_bytes,
+                },
                 scales,
                 panel_scales,
                 group_steps,
@@ -108,7 +121,7 @@ impl<T: Storage> Part<'_, T> {
         });
         for (idx, sums) in sums.chunks_exact(PANEL_ROWS).enumerate() {
             // SAFETY: no other task has this panel.
-            unsafe { self.product.write(idx % R, panel + idx / R, sums) };
+            unsafe { result.write(first_row + idx % R, panel + idx / R, sums) };
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct ScaledF32;
 impl Storage for ScaledF32 {
     const STEP_BYTES: usize = F32::STEP_BYTES;
     const IS_SCALED: bool = true;
-    const IS_F32: bool = true;
+    const IS_DIRECT: bool = true;
     type Widened = ScaledF32;
 
     #[inline(always)]

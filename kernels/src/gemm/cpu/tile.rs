@@ -7,11 +7,11 @@ use crate::weight::PANEL_ROWS;
 /// Most rows of activations in a register tile.
 pub(super) const ROWS_MAX: usize = 6;
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// Most panels in a register tile.
 pub(super) const PANELS_MAX: usize = 8;
-
-/// How far ahead in each panel to ask for cache lines: about the latency of memory at the rate one core reads.
-const PREFETCH_BYTES: usize = 2048;
 
 /// Panels that are computed together with `n_rows` rows, so that the sums fit into the registers.
 pub(super) const fn panels_together<S: Simd>(n_rows: usize) -> usize {
@@ -23,10 +23,21 @@ pub(super) const fn panels_together<S: Simd>(n_rows: usize) -> usize {
     }
 }
 
+/// Cache lines that are needed later. The addresses may be beyond the weight.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// The line to ask for at the first step of the first panel.
+    pub(super) first: *const u8,
+    /// Bytes from step to step.
+    pub(super) step_bytes: usize,
+    /// Bytes from panel to panel.
+    pub(super) panel_bytes: usize,
+}
+
 /// Operands of a tile: `n_steps` steps of some rows and of neighbouring panels.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
-    /// Activations. `[n_steps, 2, n_rows]`
+    /// Activations. `[n_steps, T::X_FLOATS, n_rows]`
     pub(super) x: *const f32,
     /// The first step of the first panel.
     pub(super) w: *const u8,
@@ -34,6 +45,8 @@ pub(super) struct Operands {
     pub(super) panel_bytes: usize,
     /// Steps.
     pub(super) n_steps: usize,
+    /// Cache lines of the weight to ask for while the tile is computed.
+    pub(super) ahead: Ahead,
     /// Scales of the first panel from the first step's group on, where the storage has them. `[n_groups, PANEL_ROWS]`
     pub(super) scales: *const f32,
     /// Scales from a panel to the next.
@@ -64,12 +77,12 @@ impl Operands {
 ///
 /// A sum takes the columns in order, each in one fused multiply-add, whatever the tile's shape and wherever the steps are
 /// cut. Where the storage has scales, a group's sum begins at zero, and its scale times it is added to the sum.
-pub(super) struct Tile<T, const R: usize, const P: usize, const AHEAD: bool> {
+pub(super) struct Tile<T, const R: usize, const P: usize> {
     operands: Operands,
     storage: std::marker::PhantomData<T>,
 }
 
-impl<T: Storage, const R: usize, const P: usize, const AHEAD: bool> Tile<T, R, P, AHEAD> {
+impl<T: Storage, const R: usize, const P: usize> Tile<T, R, P> {
     /// # Safety
     /// The pointers of `operands` must be valid for what its fields say, for `R` rows and `P` panels.
     pub(super) unsafe fn new(operands: Operands) -> Self {
@@ -149,35 +162,40 @@ impl<T: Storage, const R: usize, const P: usize, const AHEAD: bool> Tile<T, R, P
         // SAFETY: the steps are within the operands; a prefetch beyond them is harmless, and its address is computed
         // without leaving the wrapping rules.
         unsafe {
-            let mut x = o.x.add(first * 2 * R);
+            let mut x = o.x.add(first * T::X_FLOATS * R);
             let mut w = o.w.add(first * T::STEP_BYTES);
+            let mut ahead = o.ahead.first.wrapping_add(first * o.ahead.step_bytes);
             for _ in 0..n {
                 for p in 0..P {
                     let step = w.add(p * o.panel_bytes);
-                    if AHEAD {
-                        let mut at = 0;
-                        while at < T::STEP_BYTES {
-                            simd.prefetch(step.wrapping_add(PREFETCH_BYTES + at));
-                            at += 64;
-                        }
+                    let line = ahead.wrapping_add(p * o.ahead.panel_bytes);
+                    simd.prefetch(line);
+                    if T::STEP_BYTES > LINE_BYTES && o.ahead.step_bytes > LINE_BYTES {
+                        simd.prefetch(line.wrapping_add(LINE_BYTES));
                     }
-                    for v in 0..V {
-                        let columns = T::load(simd, step, v * S::LANES);
+                    for column in 0..T::X_FLOATS {
+                        let mut columns = [simd.splat(0.0); V];
+                        for v in 0..V {
+                            columns[v] = T::load(simd, step, v * S::LANES)[column];
+                        }
                         for r in 0..R {
-                            let sum = simd.mul_add(simd.splat(*x.add(r)), columns[0], local[r][p][v]);
-                            local[r][p][v] = simd.mul_add(simd.splat(*x.add(R + r)), columns[1], sum);
+                            let x = simd.splat(*x.add(column * R + r));
+                            for v in 0..V {
+                                local[r][p][v] = T::add(simd, local[r][p][v], columns[v], x);
+                            }
                         }
                     }
                 }
-                x = x.add(2 * R);
+                x = x.add(T::X_FLOATS * R);
                 w = w.add(T::STEP_BYTES);
+                ahead = ahead.wrapping_add(o.ahead.step_bytes);
             }
         }
         *sums = local;
     }
 }
 
-impl<T: Storage, const R: usize, const P: usize, const AHEAD: bool> SimdTask for Tile<T, R, P, AHEAD> {
+impl<T: Storage, const R: usize, const P: usize> SimdTask for Tile<T, R, P> {
     type Output = ();
 
     #[inline(always)]
