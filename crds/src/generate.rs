@@ -165,6 +165,12 @@ fn settings_markdown() -> String {
             foreign.instead
         );
     }
+    out.push_str("\nValues of other servers that are refused:\n\n| value | instead |\n|---|---|\n");
+    for setting in SETTINGS {
+        for (value, instead) in setting.row.elsewhere {
+            let _ = writeln!(out, "| `{}={value}` | {instead} |", setting.env());
+        }
+    }
     out
 }
 

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use choices::{
     ContentFormat, ConvTemplate, Device, Dtype, KvCacheDtype, LoadFormat, LoaderConfig, LogFormat, LogLevel,
-    PreemptionMode, SchedulingPolicy, TaskChoice,
+    PreemptionMode, Quantization, SchedulingPolicy, TaskChoice,
 };
 pub use layers::{Effective, Layer, Origin, SettingError};
 pub use table::{

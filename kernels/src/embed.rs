@@ -24,12 +24,18 @@ pub struct Embed<'a> {
 /// `out[i] = table[ids[i]]`, widened to f32 (exact).
 ///
 /// # Errors
-/// An id is not below the table's rows, or `out` has another length; nothing was written then.
+/// An id is not below the table's rows, `out` has another length, or the table is quantised; nothing was written then.
 pub fn embed(context: &CpuContext, op: Embed<'_>) -> Result<(), KernelError> {
     Contract("embed").len("out", op.out.len(), op.ids.len() * op.table.n_cols())?;
     for &id in op.ids {
         let inside = (id as usize) < op.table.n_rows();
         Contract("embed").range(inside, "id", id as usize, "below the table's rows")?;
+    }
+    if op.table.format().is_some() {
+        return Err(KernelError::Layout {
+            op: "embed",
+            must_be: "of a dtype, but it is quantised",
+        });
     }
     cpu::run(context, op);
     Ok(())
@@ -57,6 +63,14 @@ mod tests {
                 then,
             },
         )
+    }
+
+    #[test]
+    fn refuses_a_quantised_table() {
+        let context = CpuContext::new(1).unwrap();
+        let table = Weight::quantised(crate::weight::QuantFormat::Int8, 3, 5).unwrap();
+        let refused = run(&context, &table, &[2], Then::Store, &mut [0.0; 5]);
+        assert!(matches!(refused, Err(KernelError::Layout { op: "embed", .. })));
     }
 
     #[test]

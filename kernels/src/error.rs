@@ -46,6 +46,14 @@ pub enum KernelError {
         /// Bytes requested.
         size_bytes: u128,
     },
+    /// A weight that is to be quantised contains a number that has no code.
+    #[error("a weight is NaN or infinite in row {row}, column {column}, and cannot be quantised")]
+    NotFinite {
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
     /// The processor lacks an instruction set that was requested by name.
     #[error("this processor has no {isa}")]
     MissingIsa {

@@ -61,7 +61,7 @@ pub use route::{ExpertGroups, ExpertTokens, GroupScore, Route, Routing, Scoring,
 pub use rows::{CopyColumns, copy_columns, gather_rows, mean_of_rows};
 pub use scale::{gate_rows, scale, scale_columns, scale_rows};
 pub use then::Then;
-pub use weight::{DType, Weight};
+pub use weight::{DType, GROUP, NotFinite, QuantFormat, Weight};
 
 /// The CUDA sides of the ops, under the names of the CPU sides.
 #[cfg(feature = "cuda")]

@@ -3,6 +3,8 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod panels;
+mod quant;
+mod quantised;
 
 use half::{bf16, f16};
 
@@ -12,6 +14,10 @@ use crate::error::{Contract, KernelError};
 #[cfg(feature = "cuda")]
 pub use cuda::{Matrix, MatrixList};
 pub(crate) use panels::{PANEL_ROWS, Panels};
+pub(crate) use quant::NF4_LEVELS;
+pub use quant::{GROUP, NotFinite, QuantFormat};
+use quantised::Quantised;
+pub(crate) use quantised::{Scales, place_of_4_bits};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +80,8 @@ pub struct Weight {
     n_cols: usize,
     row_stride: usize,
     is_packed: bool,
+    /// Codes have the place of numbers then.
+    quantised: Option<Quantised>,
 }
 
 /// The numbers of a weight, typed.
@@ -114,6 +122,7 @@ impl Weight {
             n_cols,
             row_stride,
             is_packed: false,
+            quantised: None,
         })
     }
 
@@ -132,9 +141,12 @@ impl Weight {
         self.dtype
     }
 
-    /// Bytes of the numbers, without the space between rows.
+    /// Bytes of the numbers, without the space between rows; of a quantised weight, those of codes and scales.
     pub fn size_bytes(&self) -> usize {
-        self.n_rows * self.n_cols * self.dtype().size_bytes()
+        match self.format() {
+            Some(format) => format.size_bytes(self.n_rows, self.n_cols),
+            None => self.n_rows * self.n_cols * self.dtype().size_bytes(),
+        }
     }
 
     /// The memory of `n_rows` rows from `first_row` on, where a file of `dtype` holds just these bytes: rows without gaps,
@@ -154,9 +166,12 @@ impl Weight {
     /// `bytes` holds the rows without gaps, little-endian.
     ///
     /// # Errors
-    /// `bytes` does not divide into rows, they do not fit, or the weight is packed.
+    /// `bytes` does not divide into rows, they do not fit, the weight is packed, or it is quantised and a number is not
+    /// finite; the rows before that one are written then.
     pub fn write_rows(&mut self, first_row: usize, dtype: DType, bytes: &[u8]) -> Result<(), KernelError> {
-        self.require_packed("write_rows", false)?;
+        if self.quantised.is_none() {
+            self.require_packed("write_rows", false)?;
+        }
         let row_bytes = self.n_cols * dtype.size_bytes();
         let n_rows = bytes.len() / row_bytes;
         Contract("write_rows").len("bytes", bytes.len(), n_rows * row_bytes)?;
@@ -168,6 +183,12 @@ impl Weight {
             first_row,
             "such that the rows fit",
         )?;
+        if self.quantised.is_some() {
+            for (idx, row) in bytes.chunks_exact(row_bytes).enumerate() {
+                self.write_quantised(first_row + idx, &dtype.widen(row)?)?;
+            }
+            return Ok(());
+        }
         let own = self.dtype;
         let stored: &mut [u8] = self.buffer.as_mut_slice();
         let rows = stored
@@ -185,8 +206,17 @@ impl Weight {
     /// # Errors
     /// The weight is packed.
     pub fn fill_uniform(&mut self, seed: u64, amplitude: f32) -> Result<(), KernelError> {
-        self.require_packed("fill_uniform", false)?;
         let (dtype, n_rows, n_cols) = (self.dtype, self.n_rows, self.n_cols);
+        if self.quantised.is_some() {
+            let mut numbers = vec![0; n_cols * size_of::<f32>()];
+            for row in 0..n_rows {
+                let seed = seed.wrapping_add(mixed(row as u64));
+                write_uniform(&mut numbers, seed, |v| (v * amplitude).to_le_bytes());
+                self.write_rows(row, DType::F32, &numbers)?;
+            }
+            return Ok(());
+        }
+        self.require_packed("fill_uniform", false)?;
         let size = dtype.size_bytes();
         let stored: &mut [u8] = self.buffer.as_mut_slice();
         let rows = stored.chunks_exact_mut(self.row_stride * size).take(n_rows);

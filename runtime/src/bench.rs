@@ -252,7 +252,7 @@ fn load(
         });
     };
     progress.begin("load");
-    let mut options = serving::load_options(&config.engine)?;
+    let mut options = serving::load_options(&config.engine, &Outline::read(folder)?)?;
     options.n_threads = Some(n_threads);
     let begun = Instant::now();
     let model = Model::load(folder, &options, &|done| {

@@ -9,10 +9,12 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
 use crds::failure::chain;
+use crds::settings::{Dtype, Quantization};
 use serde::Serialize;
 
 use crate::model::{ModelError, OpCost, Outline, StepShape};
 use crate::serving::capacity::{self, Demand};
+use crate::serving::quantization::Choice;
 
 /// The command line of `inspect`.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,6 +27,9 @@ pub struct InspectArguments {
     /// Also check the model with the settings of this file, as `serve --config` would read it; fail if it cannot be served
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Count with weights in this format, as the QUANTIZATION setting on the CPU
+    #[arg(long, value_name = "FORMAT", default_value = "none", value_parser = quantization)]
+    pub quantization: Quantization,
     /// Sequences of the decode step whose cost is counted
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub sequences: usize,
@@ -136,12 +141,17 @@ pub fn text(arguments: &InspectArguments) -> String {
         context: arguments.context,
         prompt: arguments.prompt,
     };
-    let report = Report::of_steps(&arguments.model, memory, steps);
+    let report = Report::of_steps(&arguments.model, (memory, arguments.quantization), steps);
     if arguments.json {
         format!("{:#}\n", serde_json::json!(report))
     } else {
         report.to_string()
     }
+}
+
+/// A value of the QUANTIZATION setting.
+fn quantization(text: &str) -> Result<Quantization, serde_json::Error> {
+    serde_json::from_value(text.into())
 }
 
 /// The steps whose costs a report counts.
@@ -186,13 +196,18 @@ impl Steps {
 impl Report {
     /// The report of the model in `dir` with `memory` bytes for weights, cache and activations.
     pub fn of(dir: &Path, memory: u64) -> Report {
-        Report::of_steps(dir, memory, Steps::default())
+        Report::of_steps(dir, (memory, Quantization::None), Steps::default())
     }
 
-    /// The same with the costs of other steps.
-    pub fn of_steps(dir: &Path, memory: u64, steps: Steps) -> Report {
+    /// The same with weights in a format, and the costs of other steps.
+    pub fn of_steps(dir: &Path, (memory, quantization): (u64, Quantization), steps: Steps) -> Report {
         match Outline::read(dir) {
-            Ok(outline) => Report::of_outline((&outline, dir), memory, steps),
+            Ok(outline) => {
+                let stored_bytes = outline.weights_bytes.values().sum();
+                let choice = Choice::on_cpu(quantization, stored_bytes, memory);
+                let outline = outline.kept_as(Dtype::Auto, choice.format);
+                Report::of_outline((&outline, dir), memory, steps)
+            }
             Err(error) => Report {
                 model: None,
                 refused: vec![chain(&error)],

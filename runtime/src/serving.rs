@@ -7,6 +7,7 @@ mod error;
 mod from_settings;
 mod loading;
 mod memory;
+pub mod quantization;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -68,6 +68,19 @@ choices! {
         /// IEEE single precision.
         Float32 = "float32",
     }
+    /// How the matrices of the layers are kept in memory.
+    Quantization {
+        /// As `dtype` says.
+        None = "none",
+        /// As `dtype` says if they fit into memory that way, else as `ifq`.
+        Auto = "auto",
+        /// Integers of 8 bits.
+        Ifq = "ifq",
+        /// NormalFloat of 4 bits.
+        IfqNf4 = "ifq_nf4",
+        /// Floats of 8 bits (e4m3).
+        Fp8 = "fp8",
+    }
 
     /// What computes the model.
     Device {

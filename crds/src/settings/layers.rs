@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Foreign, Place, SETTINGS, Setting, Settings, Variable, flag, is_absent, nearest, variable};
+use super::{Place, SETTINGS, Setting, Settings, Variable, flag, is_absent, nearest, variable};
 use crate::schema::{self, Violation};
 
 /// Why a layer of settings cannot be used. `Display` names the source and the setting.
@@ -38,7 +38,7 @@ pub enum SettingError {
         /// The known key that is most like it.
         nearest: Option<String>,
     },
-    /// A variable of another server requests something that this version does not do.
+    /// A variable of another server, or a value that only other servers have, requests something that this version does not do.
     #[error("{source_name}: {setting}={value} is not in this version: {instead}")]
     NotInThisVersion {
         /// Layer.
@@ -90,7 +90,8 @@ impl Layer {
     /// Sets one value.
     ///
     /// # Errors
-    /// [`SettingError::Invalid`] for a value that does not fit the setting's schema. The error of a secret setting
+    /// [`SettingError::Invalid`] for a value that does not fit the setting's schema, and
+    /// [`SettingError::NotInThisVersion`] for one that only other servers have. The error of a secret setting
     /// does not contain the value.
     pub fn set(
         &mut self,
@@ -98,6 +99,11 @@ impl Layer {
         value: Value,
         from: Origin<'_>,
     ) -> Result<(), SettingError> {
+        let is_value = |elsewhere: &&(&str, &str)| value.as_str() == Some(elsewhere.0);
+        if let Some((_, instead)) = setting.row.elsewhere.iter().find(is_value) {
+            let text = value.as_str().unwrap_or_default();
+            return Err(refused(from, text, instead));
+        }
         if let Some(violation) = schema::check(&setting.schema(), &value).into_iter().next() {
             return Err(SettingError::Invalid {
                 source_name: from.source_name.to_string(),
@@ -129,9 +135,6 @@ impl Layer {
         text: &str,
         from: Origin<'_>,
     ) -> Result<(), SettingError> {
-        if let Some((_, instead)) = setting.row.elsewhere.iter().find(|(word, _)| *word == text) {
-            return Err(not_here(from, text, instead));
-        }
         self.set(setting, parse(setting, text), from)
     }
 
@@ -171,14 +174,11 @@ impl Layer {
                 Variable::Unknown => {}
                 Variable::Accepted(foreign) => layer.accepted.push((name, foreign.why)),
                 Variable::Refused(foreign) => {
-                    return Err(refused(
-                        Origin {
-                            source_name,
-                            name: &name,
-                        },
-                        foreign,
-                        &text,
-                    ));
+                    let from = Origin {
+                        source_name,
+                        name: foreign.name,
+                    };
+                    return Err(refused(from, &text, foreign.instead));
                 }
                 Variable::Setting(setting) => {
                     let key = (setting.group, setting.field);
@@ -268,7 +268,7 @@ impl Layer {
     ) -> Result<(), SettingError> {
         match variable {
             Variable::Accepted(foreign) => self.accepted.push((from.name.to_string(), foreign.why)),
-            Variable::Refused(foreign) => return Err(refused(from, foreign, text)),
+            Variable::Refused(foreign) => return Err(refused(from, text, foreign.instead)),
             Variable::Setting(_) | Variable::Unknown => {
                 return Err(SettingError::Unknown {
                     source_name: from.source_name.to_string(),
@@ -369,11 +369,7 @@ impl Settings {
     }
 }
 
-fn refused(from: Origin<'_>, foreign: &Foreign, text: &str) -> SettingError {
-    not_here(from, text, foreign.instead)
-}
-
-fn not_here(from: Origin<'_>, text: &str, instead: &'static str) -> SettingError {
+fn refused(from: Origin<'_>, text: &str, instead: &'static str) -> SettingError {
     SettingError::NotInThisVersion {
         source_name: from.source_name.into(),
         setting: from.name.into(),

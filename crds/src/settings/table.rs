@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::DefaultValue::{Absent, FromMachine, FromModel};
 use super::{
     ContentFormat, ConvTemplate, DefaultValue, Device, Dtype, KvCacheDtype, LoadFormat, LoaderConfig,
-    LogFormat, LogLevel, Place, PreemptionMode, Row, SchedulingPolicy, Setting, TaskChoice,
+    LogFormat, LogLevel, Place, PreemptionMode, Quantization, Row, SchedulingPolicy, Setting, TaskChoice,
 };
 use crate::schema;
 
@@ -27,6 +27,10 @@ const ROW: Row = Row {
     valid: &[],
     invalid: &[],
 };
+
+/// What to do where a value of QUANTIZATION means a checkpoint that was quantised before.
+const UNQUANTISED: &str =
+    "name a checkpoint that is not quantised, and set QUANTIZATION to ifq (8 bits), ifq_nf4 (4 bits) or none";
 
 /// A setting that is on or off.
 const SWITCH: Row = Row {
@@ -137,6 +141,7 @@ default_of_row! {
     LoadFormat: EngineSettings.load_format,
     TaskChoice: EngineSettings.task,
     PreemptionMode: EngineSettings.preemption_mode,
+    Quantization: EngineSettings.quantization,
     SchedulingPolicy: EngineSettings.scheduling_policy,
 }
 
@@ -215,6 +220,33 @@ settings! {
             elsewhere: &[("int8", "set DTYPE to float16, and QUANTIZATION to ifq for weights of 8 bits")],
             valid: &["auto", "half", "float32"],
             invalid: &["int4", "AUTO"],
+            ..ROW
+        };
+        /// How the matrices of the layers are kept in memory. `ifq`, `fp8` and `ifq_nf4` quantise them while they are loaded,
+        /// to 8-bit integers, 8-bit floats and 4-bit normal floats with a scale for each 64 numbers; embedding, output
+        /// layer and router stay as `dtype` says. `auto` is `ifq` where the weights take more than 60 % of the free
+        /// memory, else `none`; the log says which and why. For the CPU.
+        #[schemars(title = "Quantization")]
+        quantization: Quantization = Quantization::None, Row {
+            valid: &["none", "auto", "ifq", "ifq_nf4", "fp8"],
+            invalid: &["int3", "IFQ"],
+            elsewhere: &[
+                ("awq", UNQUANTISED),
+                ("awq_marlin", UNQUANTISED),
+                ("gptq", UNQUANTISED),
+                ("gptq_marlin", UNQUANTISED),
+                ("marlin", UNQUANTISED),
+                ("squeezellm", UNQUANTISED),
+                ("aqlm", UNQUANTISED),
+                ("compressed-tensors", UNQUANTISED),
+                ("modelopt", UNQUANTISED),
+                ("fbgemm_fp8", UNQUANTISED),
+                ("gguf", UNQUANTISED),
+                ("smoothquant", UNQUANTISED),
+                ("bitsandbytes", "set QUANTIZATION to ifq_nf4 (4 bits) or ifq (8 bits)"),
+                ("deepspeedfp", "set QUANTIZATION to fp8"),
+                ("mxfp4", "set QUANTIZATION to none; the checkpoint's own MXFP4 weights are widened"),
+            ],
             ..ROW
         };
         /// What the model is served for. `auto` is what the checkpoint is for. `embed` makes vectors with a model that

@@ -189,22 +189,6 @@ fn other_words_for_a_value_mean_the_same() {
 }
 
 #[test]
-fn values_of_other_servers_are_refused_with_what_to_do() {
-    for setting in SETTINGS {
-        for (value, instead) in setting.row.elsewhere {
-            let said = |layer: Result<Layer, SettingError>| layer.unwrap_err().to_string();
-            for error in [
-                said(env(&[(&setting.env(), value)])),
-                said(flags(&[(&setting.flag(), value)])),
-                said(file(serde_json::json!({setting.flag(): value}))),
-            ] {
-                assert!(error.ends_with(instead), "{error}");
-            }
-        }
-    }
-}
-
-#[test]
 fn an_object_is_json_and_its_keys_are_checked() {
     let settings = Settings::merge(&[env(&[
         ("MODEL_LOADER_EXTRA_CONFIG", r#"{"num_threads": 2}"#),
@@ -397,6 +381,31 @@ fn a_value_that_asks_for_more_is_refused_with_what_to_do() {
         );
         assert!(!foreign.instead.is_empty(), "{}", foreign.name);
     }
+}
+
+#[test]
+fn values_that_only_other_servers_have_are_refused_with_what_to_do() {
+    for setting in SETTINGS {
+        for (text, instead) in setting.row.elsewhere {
+            let value = serde_json::json!({ setting.flag(): text });
+            let variable = setting.env();
+            for layer in [
+                env(&[(&variable, text)]),
+                flags(&[(&setting.flag(), text)]),
+                file(value),
+            ] {
+                let error = layer.unwrap_err().to_string();
+                assert!(error.contains(text) && error.ends_with(instead), "{error}");
+            }
+        }
+    }
+    assert_eq!(
+        flags(&[("quantization", "bitsandbytes")])
+            .unwrap_err()
+            .to_string(),
+        "command line: --quantization=bitsandbytes is not in this version: set QUANTIZATION to ifq_nf4 (4 bits) or ifq \
+         (8 bits)"
+    );
 }
 
 #[test]

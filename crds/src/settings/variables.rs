@@ -87,12 +87,6 @@ pub const FOREIGN: &[Foreign] = &[
         "set it to mp, and raise spec.replicas for more throughput",
     ),
     only(
-        "QUANTIZATION",
-        &["none", "auto"],
-        "the files of the checkpoint decide",
-        "choose a checkpoint that is not quantised, and remove it",
-    ),
-    only(
         "QUANTIZATION_PARAM_PATH",
         &[],
         "the KV cache has no scales",

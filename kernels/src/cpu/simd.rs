@@ -56,6 +56,22 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// They must be readable.
     unsafe fn load_f16(self, from: *const u16) -> Self::V;
+    /// The `LANES` integers at `from`, widened.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_i8(self, from: *const i8) -> Self::V;
+    /// The `LANES` e4m3 numbers at `from`, widened and divided by 256 (exact). The two codes of NaN are read as numbers.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_e4m3(self, from: *const u8) -> Self::V;
+    /// The levels of rows `first_row .. first_row + LANES` of a step of NF4 codes, whose order `weight/quantised.rs`
+    /// describes: those of its first column, and of its second one.
+    ///
+    /// # Safety
+    /// The 16 bytes of the step must be readable; `first_row` is 0, or 8 where there are 8 lanes.
+    unsafe fn load_nf4(self, step: *const u8, first_row: usize) -> [Self::V; 2];
     /// Writes the lanes to `to`.
     ///
     /// # Safety

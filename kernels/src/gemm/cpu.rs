@@ -10,6 +10,7 @@ mod activations;
 mod amx;
 mod few;
 mod many;
+mod quantised;
 mod storage;
 mod tile;
 
@@ -19,9 +20,10 @@ use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::isa::Isa;
 use crate::then::Then;
-use crate::weight::{DType, PANEL_ROWS, Panels};
+use crate::weight::{DType, GROUP, PANEL_ROWS, Panels, QuantFormat};
 
 use activations::Packed;
+use quantised::{Fp8, Int8, Nf4};
 use storage::{Bf16, Bf16Pairs, F16, F32, Storage};
 use tile::ROWS_MAX;
 
@@ -47,13 +49,18 @@ pub(super) fn run(context: &CpuContext, op: Gemm<'_>, panels: Panels<'_>) {
             k,
             first_row,
         };
-        match panels.dtype {
-            DType::F32 => run_stored::<F32>(context, some, panels, &result),
-            DType::F16 => run_stored::<F16>(context, some, panels, &result),
+        match (panels.scales.map(|scales| scales.format), panels.dtype) {
+            (Some(QuantFormat::Int8), _) => run_stored::<Int8>(context, some, panels, &result),
+            (Some(QuantFormat::Fp8), _) => run_stored::<Fp8>(context, some, panels, &result),
+            (Some(QuantFormat::Nf4), _) => run_stored::<Nf4>(context, some, panels, &result),
+            (None, DType::F32) => run_stored::<F32>(context, some, panels, &result),
+            (None, DType::F16) => run_stored::<F16>(context, some, panels, &result),
             #[cfg(target_arch = "x86_64")]
-            DType::BF16 if isa == Isa::AmxBf16 => amx::run(context, some, panels, &result),
-            DType::BF16 if isa.multiplies_bf16() => run_stored::<Bf16Pairs>(context, some, panels, &result),
-            DType::BF16 => run_stored::<Bf16>(context, some, panels, &result),
+            (None, DType::BF16) if isa == Isa::AmxBf16 => amx::run(context, some, panels, &result),
+            (None, DType::BF16) if isa.multiplies_bf16() => {
+                run_stored::<Bf16Pairs>(context, some, panels, &result);
+            }
+            (None, DType::BF16) => run_stored::<Bf16>(context, some, panels, &result),
         }
     }
 }
@@ -118,6 +125,22 @@ struct Product<'a> {
     /// The first of the rows in the result.
     first_row: usize,
     result: &'a Rows<'a>,
+}
+
+impl Product<'_> {
+    /// The scales from a panel and a step on, where there are any; floats from a panel's to the next's; and how many of
+    /// `n_steps` steps share one.
+    #[inline(always)]
+    fn scales(&self, panel: usize, step: usize, n_steps: usize) -> (*const f32, usize, usize) {
+        const GROUP_STEPS: usize = GROUP / 2;
+        match self.panels.scales {
+            None => (std::ptr::null(), 0, n_steps),
+            Some(scales) => {
+                let at = panel * scales.panel_floats + step / GROUP_STEPS * PANEL_ROWS;
+                (scales.floats[at..].as_ptr(), scales.panel_floats, GROUP_STEPS)
+            }
+        }
+    }
 }
 
 /// The result of a product.

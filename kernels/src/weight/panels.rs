@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::{DType, Weight};
+use super::{DType, GROUP, Scales, Weight};
 use crate::error::KernelError;
 
 /// Rows of a panel: the results of a tile are as many columns of `y`.
@@ -30,8 +30,10 @@ pub(crate) struct Panels<'a> {
     pub(crate) bytes: &'a [u8],
     /// Bytes of one.
     pub(crate) panel_bytes: usize,
-    /// How the numbers are stored.
+    /// How the numbers are stored, where they have no scales.
     pub(crate) dtype: DType,
+    /// The scales of quantised numbers.
+    pub(crate) scales: Option<Scales<'a>>,
 }
 
 /// Where the numbers of a row are among a weight's: runs of `run` neighbours, whose starts are `step` apart.
@@ -73,10 +75,17 @@ impl Weight {
     /// The weight is not packed.
     pub(crate) fn panels(&self, op: &'static str) -> Result<Panels<'_>, KernelError> {
         self.require_packed(op, true)?;
+        let bits = self
+            .format()
+            .map_or(8 * self.dtype.size_bytes(), |format| format.bits());
         Ok(Panels {
             bytes: self.buffer.as_slice(),
-            panel_bytes: PANEL_ROWS * self.row_stride * self.dtype.size_bytes(),
+            panel_bytes: PANEL_ROWS * self.row_stride * bits / 8,
             dtype: self.dtype,
+            scales: self
+                .quantised
+                .as_ref()
+                .map(|quantised| quantised.scales(self.row_stride / GROUP)),
         })
     }
 

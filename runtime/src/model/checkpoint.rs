@@ -15,5 +15,5 @@ pub(in crate::model) use dummy::dummy_weights;
 pub(in crate::model) use load::{InMemory, Linear, Loader, Place, Placed, Weights};
 pub(in crate::model) use pickle::read_checkpoint;
 pub(in crate::model) use safetensors::{Entry, read_header};
-pub(in crate::model) use weights::Checkpoint;
+pub(in crate::model) use weights::{Checkpoint, in_memory};
 pub use weights::{DtypeChoice, LoadFormat, LoadProgress};

@@ -113,6 +113,20 @@ pub enum ModelError {
         /// Its dtype in the file.
         got: String,
     },
+    /// A tensor that is to be quantised contains a number that cannot be.
+    #[error("tensor {name} contains NaN or an infinity in row {row} and cannot be quantised")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The row of the matrix that it is part of.
+        row: usize,
+    },
+    /// Quantised weights are requested on a GPU.
+    #[error("weights cannot be quantised to {format} on a GPU in this version")]
+    QuantizedOnDevice {
+        /// The format.
+        format: &'static str,
+    },
     /// `max_model_len` is beyond what the checkpoint was trained for, or zero.
     #[error("max_model_len {asked} is not within 1..={limit}, the context of the model")]
     MaxModelLen {

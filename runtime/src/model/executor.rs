@@ -12,8 +12,8 @@ use super::kv_dtype;
 use super::kv_layout::KvLayout;
 use super::program::Program;
 use super::rope::RopeSpec;
-use super::source::Source;
-use super::spec::{MatrixId, WeightList};
+use super::source::{Source, WeightsOf};
+use super::spec::MatrixId;
 use super::step_limits::{DeviceMemory, StepLimits};
 use crate::batch::KvGroup;
 
@@ -49,11 +49,11 @@ impl Parts<'_> {
         self,
         device: &Device,
         source: &Source<'_>,
-        list: (&WeightList, &[String]),
+        weights: WeightsOf<'_>,
     ) -> Result<Executor, ModelError> {
         match device {
             Device::Cpu => {
-                let (matrices, vectors) = source.weights(&self.context, list, &InMemory)?;
+                let (matrices, vectors) = source.weights(&self.context, weights, &InMemory)?;
                 let weights = Weights { matrices, vectors };
                 let dtype = weights.matrix(self.tokens).weight.dtype();
                 let dtype = kv_dtype::of_cpu(source.options.kv_cache_dtype, dtype);
@@ -63,8 +63,13 @@ impl Parts<'_> {
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(gpu) => {
+                if let Some(format) = source.options.quantization {
+                    return Err(ModelError::QuantizedOnDevice {
+                        format: format.name(),
+                    });
+                }
                 let place = cuda::OnDevice::new(gpu, source.n_threads())?;
-                let (matrices, vectors) = source.weights(&self.context, list, &place)?;
+                let (matrices, vectors) = source.weights(&self.context, weights, &place)?;
                 let weights = cuda::Weights { matrices, vectors };
                 let loaded = cuda::Loaded {
                     cache_dtype: kv_dtype::of_card(

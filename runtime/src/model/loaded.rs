@@ -19,8 +19,9 @@ use super::modules::{Modules, trained_len};
 use super::overrides::Overrides;
 use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
+use super::quantization::quantisable;
 use super::rope::RopeSpec;
-use super::source::{LoadOptions, Source};
+use super::source::{LoadOptions, Source, WeightsOf};
 use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec};
 use super::step_limits::{DeviceMemory, StepLimits};
 use super::unread;
@@ -151,7 +152,12 @@ impl Model {
             ropes: &network.ropes,
             tokens: network.embedding.tokens,
         };
-        let executor = parts.load(&options.device, &source, (&list, &spec.ignored))?;
+        let weights = WeightsOf {
+            list: &list,
+            quantised: &quantisable(&network),
+            ignored: &spec.ignored,
+        };
+        let executor = parts.load(&options.device, &source, weights)?;
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),

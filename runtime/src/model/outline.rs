@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kernels::DType;
+use kernels::{DType, QuantFormat};
 
-use super::checkpoint::{Checkpoint, LoadFormat};
+use super::checkpoint::{Checkpoint, DtypeChoice, LoadFormat, in_memory};
 use super::error::ModelError;
 use super::kv_layout::KvLayout;
 use super::loaded::{Described, described};
 use super::overrides::Overrides;
 use super::pooling::Pooling;
 use super::program::{Cost, OpCost, Program, StepShape, Stored, lower};
+use super::quantization::{Formats, quantisable};
 use super::spec::{Layout, Matrix, MatrixId, Task, WeightList};
 use super::unread;
 use crate::batch::KvGroup;
@@ -34,7 +35,7 @@ pub struct Outline {
     pub context_len: usize,
     /// Parameters; an embedding that is also the head counts once.
     pub n_params: u64,
-    /// Bytes of the weights in memory, by dtype.
+    /// Bytes of the weights in memory, by dtype or format.
     pub weights_bytes: BTreeMap<&'static str, u64>,
     /// Bytes that a token takes in a KV cache of the weights' type, all groups of layers together.
     pub kv_bytes_per_token: u64,
@@ -45,7 +46,11 @@ pub struct Outline {
     program: Program,
     list: WeightList,
     ignored: Vec<String>,
-    dtype: DType,
+    quantised: Vec<usize>,
+    /// The dtype of config.json.
+    stored: DType,
+    /// The dtype and the format in memory.
+    kept: (DType, Option<QuantFormat>),
 }
 
 /// What a model computes.
@@ -78,10 +83,10 @@ impl Outline {
             spec,
             pooling,
         } = described(dir, overrides)?;
-        let dtype = config.dtype()?;
+        let stored = config.dtype()?;
         let (network, list) = spec.numbered();
         let layout = KvLayout::of(&network);
-        Ok(Outline {
+        let mut outline = Outline {
             architecture: config.architecture()?.to_owned(),
             kind: match &spec.task {
                 Task::Generate(_) => ModelKind::Generate,
@@ -93,15 +98,67 @@ impl Outline {
             hidden_size: spec.hidden_size,
             context_len: spec.context_len,
             n_params: list.n_params(),
-            weights_bytes: weights_bytes(&list, dtype),
-            kv_bytes_per_token: layout.token_bytes(dtype.into()) as u64,
+            weights_bytes: BTreeMap::new(),
+            kv_bytes_per_token: layout.token_bytes(stored.into()) as u64,
             kv_groups: layout.groups().to_vec(),
             unknown_fields: unread::check(&config)?,
             program: lower(&network, &layout, pooling.unwrap_or(Pooling::DEFAULT).kind),
+            quantised: quantisable(&network),
             list,
             ignored: spec.ignored,
-            dtype,
-        })
+            stored,
+            kept: (stored, None),
+        };
+        outline.weights_bytes = outline.bytes_as(DtypeChoice::Auto, None);
+        Ok(outline)
+    }
+
+    /// The same model with its weights in another dtype, and the matrices of its layers in a format.
+    #[must_use]
+    pub fn kept_as(mut self, dtype: DtypeChoice, format: Option<QuantFormat>) -> Outline {
+        self.weights_bytes = self.bytes_as(dtype, format);
+        self.kept = (in_memory(dtype, self.stored), format);
+        self
+    }
+
+    /// Bytes of the weights in memory if they are kept that way, by dtype or format: matrices as chosen, vectors and biases
+    /// in f32.
+    pub fn bytes_as(&self, dtype: DtypeChoice, format: Option<QuantFormat>) -> BTreeMap<&'static str, u64> {
+        let kept = (in_memory(dtype, self.stored), format);
+        let mut bytes = BTreeMap::new();
+        let mut n_in_matrices = 0;
+        for (index, matrix) in self.list.matrices.iter().enumerate() {
+            n_in_matrices += matrix.n_rows() as u64 * matrix.n_cols as u64;
+            let (name, n_bytes) = self.matrix_bytes(index, kept);
+            *bytes.entry(name).or_default() += n_bytes;
+        }
+        let n_others = self.n_params - n_in_matrices;
+        *bytes.entry(DType::F32.name()).or_default() += n_others * DType::F32.size_bytes() as u64;
+        bytes
+    }
+
+    /// The name of the dtype or format of a matrix, and its bytes.
+    fn matrix_bytes(
+        &self,
+        index: usize,
+        (dtype, format): (DType, Option<QuantFormat>),
+    ) -> (&'static str, u64) {
+        let matrix = &self.list.matrices[index];
+        let formats = Formats {
+            format,
+            quantised: &self.quantised,
+        };
+        match formats.of(index) {
+            Some(format) => (
+                format.name(),
+                format.size_bytes(matrix.n_rows(), matrix.n_cols) as u64,
+            ),
+            None => {
+                let dtype = kept_dtype(matrix, dtype);
+                let n_elements = matrix.n_rows() as u64 * matrix.n_cols as u64;
+                (dtype.name(), n_elements * dtype.size_bytes() as u64)
+            }
+        }
     }
 
     /// Whether the weight files in `dir` hold what the description names. Reads their headers only.
@@ -141,12 +198,12 @@ impl Outline {
     fn stored<'a>(&self, matrix_bytes: &'a dyn Fn(MatrixId) -> u64) -> Stored<'a> {
         Stored {
             matrix_bytes,
-            kv_bytes: self.dtype.size_bytes() as u64,
+            kv_bytes: self.kept.0.size_bytes() as u64,
         }
     }
 
     fn bytes_of(&self, id: MatrixId) -> u64 {
-        matrix_bytes(&self.list.matrices[id.index], self.dtype)
+        self.matrix_bytes(id.index, self.kept).1
     }
 }
 
@@ -158,22 +215,4 @@ fn kept_dtype(matrix: &Matrix, dtype: DType) -> DType {
     } else {
         dtype
     }
-}
-
-fn matrix_bytes(matrix: &Matrix, dtype: DType) -> u64 {
-    let n_elements = matrix.n_rows() as u64 * matrix.n_cols as u64;
-    n_elements * kept_dtype(matrix, dtype).size_bytes() as u64
-}
-
-/// Matrices in their dtype, vectors and biases in f32.
-fn weights_bytes(list: &WeightList, dtype: DType) -> BTreeMap<&'static str, u64> {
-    let mut bytes = BTreeMap::new();
-    let mut n_in_matrices = 0;
-    for matrix in &list.matrices {
-        n_in_matrices += matrix.n_rows() as u64 * matrix.n_cols as u64;
-        *bytes.entry(kept_dtype(matrix, dtype).name()).or_default() += matrix_bytes(matrix, dtype);
-    }
-    let n_others = list.n_params() - n_in_matrices;
-    *bytes.entry(DType::F32.name()).or_default() += n_others * DType::F32.size_bytes() as u64;
-    bytes
 }

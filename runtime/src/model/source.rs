@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::{CpuContext, Isa, KernelError};
+use kernels::{CpuContext, Isa, KernelError, QuantFormat};
 
 use super::checkpoint::{
     Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, Placed, dummy_weights,
@@ -13,6 +13,7 @@ use super::error::ModelError;
 use super::graph_mode::GraphMode;
 use super::kv_dtype::KvDtypeChoice;
 use super::overrides::Overrides;
+use super::quantization::Formats;
 use super::spec::WeightList;
 
 /// How to load a model.
@@ -24,6 +25,8 @@ pub struct LoadOptions {
     pub dtype: DtypeChoice,
     /// The type of the numbers in the KV cache.
     pub kv_cache_dtype: KvDtypeChoice,
+    /// In which format to keep the matrices of the layers; by default in their dtype.
+    pub quantization: Option<QuantFormat>,
     /// What computes.
     pub device: Device,
     /// Which steps a CUDA card records.
@@ -48,6 +51,16 @@ pub(super) struct Source<'a> {
     pub(super) progress: &'a (dyn Fn(LoadProgress) + Sync),
 }
 
+/// The weights of a description.
+#[derive(Clone, Copy)]
+pub(super) struct WeightsOf<'a> {
+    pub(super) list: &'a WeightList,
+    /// Numbers of the matrices that can be quantised, ascending.
+    pub(super) quantised: &'a [usize],
+    /// Beginnings of names of tensors that the checkpoint may hold and the description does not need.
+    pub(super) ignored: &'a [String],
+}
+
 impl Source<'_> {
     /// Threads that load.
     pub(super) fn n_threads(&self) -> usize {
@@ -70,26 +83,34 @@ impl Source<'_> {
     pub(super) fn weights<P: Place>(
         &self,
         context: &CpuContext,
-        list: (&WeightList, &[String]),
+        weights: WeightsOf<'_>,
         place: &P,
     ) -> Result<Placed<P>, ModelError> {
         match self.options.n_loading_threads {
-            None => context.enter(|| self.load(list, place)),
-            Some(n_threads) => CpuContext::new(n_threads)?.enter(|| self.load(list, place)),
+            None => context.enter(|| self.load(weights, place)),
+            Some(n_threads) => CpuContext::new(n_threads)?.enter(|| self.load(weights, place)),
         }
     }
 
     fn load<P: Place>(
         &self,
-        (list, ignored): (&WeightList, &[String]),
+        WeightsOf {
+            list,
+            quantised,
+            ignored,
+        }: WeightsOf<'_>,
         place: &P,
     ) -> Result<Placed<P>, ModelError> {
         let LoadOptions { format, dtype, .. } = *self.options;
+        let formats = Formats {
+            format: self.options.quantization,
+            quantised,
+        };
         if format == LoadFormat::Dummy {
-            return dummy_weights(list, (dtype, self.config.dtype()?), place);
+            return dummy_weights(list, (dtype, self.config.dtype()?), formats, place);
         }
         let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
-        Loader::new(&checkpoint, dtype, self.progress).load_into(list, place)
+        Loader::new(&checkpoint, dtype, self.progress).load_into(list, formats, place)
     }
 }
 

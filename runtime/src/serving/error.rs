@@ -132,6 +132,10 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
             Reason::InvalidSetting,
             "Set KV_CACHE_DTYPE=auto, or choose the type with DTYPE, or set DEVICE=cpu.",
         ),
+        ModelError::QuantizedOnDevice { .. } => (
+            Reason::InvalidSetting,
+            "Set QUANTIZATION=none, or compute on the CPU with DEVICE=cpu.",
+        ),
         ModelError::Cache { .. } => (Reason::OutOfMemory, "Lower MAX_MODEL_LEN or MAX_NUM_SEQS."),
         ModelError::Read { .. }
         | ModelError::Json { .. }
@@ -141,7 +145,8 @@ fn model_failure(error: &ModelError) -> (Reason, &'static str) {
         | ModelError::MissingTensor { .. }
         | ModelError::UnknownTensor { .. }
         | ModelError::TensorShape { .. }
-        | ModelError::TensorDtype { .. } => (
+        | ModelError::TensorDtype { .. }
+        | ModelError::NotFinite { .. } => (
             Reason::InvalidCheckpoint,
             "Check the repository and its revision; delete a damaged copy from the cache.",
         ),

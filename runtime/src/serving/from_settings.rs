@@ -2,16 +2,19 @@
 
 use crds::settings::{Device as DeviceSetting, EngineSettings};
 
-use super::LoadError;
-use crate::model::{Device, GraphMode, LoadOptions, ModelError, Overrides};
+use super::{LoadError, capacity, quantization};
+use crate::model::{Device, GraphMode, LoadOptions, ModelError, Outline, Overrides};
 
-/// How to load the model.
+/// How to load the model that `outline` describes.
 ///
 /// # Errors
 /// [`LoadError`] if there is no such device, or two settings contradict each other.
-pub fn load_options(settings: &EngineSettings) -> Result<LoadOptions, LoadError> {
+pub fn load_options(settings: &EngineSettings, outline: &Outline) -> Result<LoadOptions, LoadError> {
+    let device = device(settings.device())?;
+    let is_cpu = matches!(device, Device::Cpu);
     Ok(LoadOptions {
-        device: device(settings.device())?,
+        quantization: quantization::choose(settings, outline, is_cpu, capacity::bytes_free()).format,
+        device,
         graphs: graphs(settings),
         format: settings.load_format(),
         dtype: settings.dtype(),

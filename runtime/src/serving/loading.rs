@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::capacity::{self, Demand};
 use super::from_settings::{load_options, overrides};
 use super::memory::{self, Growth};
-use super::{LoadError, Serving};
+use super::{LoadError, Serving, quantization};
 use crate::batch::Forward;
 use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
 use crate::config::{ModelSource, Repository, ServeConfig};
@@ -69,6 +69,7 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     };
     let outline = Outline::read_with(directory, &overrides(&config.engine))?;
     outline.check_length(config.engine.max_model_len())?;
+    quantization::check(&config.engine)?;
     outline.check_weights(directory)?;
     let tokenizer = match &config.tokenizer {
         Some(ModelSource::Directory(tokenizer)) => tokenizer.clone(),
@@ -155,7 +156,7 @@ impl Loading {
             reasoning_parser = formats.reasoning.map_or("none", |format| format.names[0]),
             "parsers chosen"
         );
-        let options = load_options(&config.engine)?;
+        let options = load_options(&config.engine, &outline)?;
         startup.enter(Stage::Loading);
         let bytes_seen = AtomicU64::new(0);
         let model = Model::load(directory, &options, &|progress| {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Simd, SimdTask};
+use crate::weight::NF4_LEVELS;
 
 /// Proof of AVX2, FMA and F16C: only [`run`] makes one.
 #[derive(Clone, Copy)]
@@ -16,6 +17,36 @@ pub(crate) struct Avx2(());
 pub(crate) unsafe fn run<T: SimdTask>(task: T) -> T::Output {
     task.run(Avx2(()))
 }
+
+/// The levels of a step of NF4 codes as pairs of bf16, the two columns of a row: of rows 0 to 7, and of rows 8 to 15.
+///
+/// # Safety
+/// The 16 bytes of the step must be readable, and the processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn nf4_pairs(step: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = _mm256_broadcastsi128_si256(_mm_loadu_si128(step.cast()));
+        // The lower lane has the lower halves, the upper lane the upper ones.
+        let shifted = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
+        let codes = _mm256_and_si256(shifted, _mm256_set1_epi8(15));
+        let table = |bytes: &[u8; 16]| _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()));
+        let low = _mm256_shuffle_epi8(table(&NF4_BYTES[0]), codes);
+        let high = _mm256_shuffle_epi8(table(&NF4_BYTES[1]), codes);
+        [_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)]
+    }
+}
+
+/// The lower and the upper bytes of the levels as bf16.
+static NF4_BYTES: [[u8; 16]; 2] = {
+    let mut bytes = [[0; 16]; 2];
+    let mut i = 0;
+    while i < 16 {
+        [_, _, bytes[0][i], bytes[1][i]] = NF4_LEVELS[i].to_bits().to_le_bytes();
+        i += 1;
+    }
+    bytes
+};
 
 impl Simd for Avx2 {
     type V = __m256;
@@ -57,6 +88,33 @@ impl Simd for Avx2 {
     unsafe fn load_f16(self, from: *const u16) -> __m256 {
         // SAFETY: eight u16 are readable, and `self` is proof of F16C.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> __m256 {
+        // SAFETY: eight bytes are readable, and `self` is proof of AVX2.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(self, from: *const u8) -> __m256 {
+        // SAFETY: eight bytes are readable, and `self` is proof of AVX2 and F16C.
+        unsafe {
+            let words = _mm_cvtepi8_epi16(_mm_loadl_epi64(from.cast()));
+            // The sign was extended to bit 14, too.
+            let bits = _mm_and_si128(_mm_slli_epi16::<7>(words), _mm_set1_epi16(0xbf80_u16 as i16));
+            _mm256_cvtph_ps(bits)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_nf4(self, step: *const u8, first_row: usize) -> [__m256; 2] {
+        // SAFETY: the 16 bytes of the step are readable, and `self` is proof of AVX2.
+        unsafe {
+            let pairs = nf4_pairs(step)[first_row / 8];
+            let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)),
+                _mm256_castsi256_ps(second),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, v: __m256) {

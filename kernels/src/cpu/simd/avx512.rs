@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::nf4_pairs;
 use super::{Simd, SimdTask};
 
 /// Proof of AVX-512 F, BW, DQ and VL (and of AVX2, FMA and F16C), and of AVX512-BF16 where `BF16` says so: only [`run`] and
@@ -67,6 +68,37 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn load_f16(self, from: *const u16) -> __m512 {
         // SAFETY: sixteen u16 are readable, and `self` is proof of AVX-512.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> __m512 {
+        // SAFETY: sixteen bytes are readable, and `self` is proof of AVX-512.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(self, from: *const u8) -> __m512 {
+        // SAFETY: sixteen bytes are readable, and `self` is proof of AVX2 and AVX-512.
+        unsafe {
+            let words = _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast()));
+            // The sign was extended to bit 14, too.
+            let bits = _mm256_and_si256(
+                _mm256_slli_epi16::<7>(words),
+                _mm256_set1_epi16(0xbf80_u16 as i16),
+            );
+            _mm512_cvtph_ps(bits)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_nf4(self, step: *const u8, _first_row: usize) -> [__m512; 2] {
+        // SAFETY: the 16 bytes of the step are readable, and `self` is proof of AVX2 and AVX-512.
+        unsafe {
+            let [first, second] = nf4_pairs(step);
+            let pairs = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second);
+            let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            [
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)),
+                _mm512_castsi512_ps(second),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, v: __m512) {

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::{Simd, SimdTask};
+use crate::weight::{NF4_LEVELS, place_of_4_bits};
 
 /// Every processor.
 #[derive(Clone, Copy)]
@@ -45,6 +46,29 @@ impl Simd for Portable {
         // SAFETY: eight u16 are readable; the read needs no alignment.
         let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
         bits.map(|b| f16::from_bits(b).to_f32_const())
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> V {
+        // SAFETY: eight bytes are readable.
+        unsafe { from.cast::<[i8; 8]>().read() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(self, from: *const u8) -> V {
+        // SAFETY: eight bytes are readable.
+        let codes = unsafe { from.cast::<[u8; 8]>().read() };
+        let f16_bits = |code: u8| (u16::from(code & 0x80) << 8) | (u16::from(code & 0x7f) << 7);
+        codes.map(|code| f16::from_bits(f16_bits(code)).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_nf4(self, step: *const u8, first_row: usize) -> [V; 2] {
+        // SAFETY: the 16 bytes of the step are readable.
+        let codes = unsafe { step.cast::<[u8; 16]>().read() };
+        [0, 1].map(|column| {
+            std::array::from_fn(|row| {
+                let (first, shift) = place_of_4_bits(first_row + row);
+                NF4_LEVELS[usize::from(codes[first + column] >> shift & 15)]
+            })
+        })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, v: V) {

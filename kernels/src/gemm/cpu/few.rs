@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::ptr;
 
 use super::Product;
 use super::storage::Storage;
@@ -98,8 +97,9 @@ impl<T: Storage> Part<'_, T> {
         } = *self.product;
         let sums = &mut self.sums[..P * R * PANEL_ROWS];
         let bytes = &panels.bytes[panel * panels.panel_bytes..][..P * panels.panel_bytes];
-        // SAFETY: the activations are those of R rows, and the panels and the sums were cut to their length; no storage
-        // has scales.
+        let (scales, panel_scales, group_steps) = self.product.scales(panel, 0, n_steps);
+        // SAFETY: the activations are those of R rows, the panels and the sums were cut to their length, and a weight has
+        // scales for all of its panels.
         simd.call(unsafe {
             Tile::<T, R, P>::new(Operands {
                 x: x.group::<T>(0, 0).as_ptr(),
@@ -111,9 +111,9 @@ impl<T: Storage> Part<'_, T> {
                     step_bytes: T::STEP_BYTES,
                     panel_bytes: panels.panel_bytes,
                 },
-                scales: ptr::null(),
-                panel_scales: 0,
-                group_steps: n_steps,
+                scales,
+                panel_scales,
+                group_steps,
                 sums: sums.as_mut_ptr(),
                 panel_sums: R * PANEL_ROWS,
                 is_first: true,

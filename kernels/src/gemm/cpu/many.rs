@@ -125,6 +125,7 @@ impl<T: Storage> Block<'_, T> {
         };
         // Each group asks for its share.
         let ahead_bytes = steps.len() * T::STEP_BYTES / self.groups.len();
+        let (scales, panel_scales, group_steps) = self.product.scales(panel, steps.start, steps.len());
         let mut operands = Operands {
             x: ptr::null(),
             w: bytes[at..].as_ptr(),
@@ -135,9 +136,9 @@ impl<T: Storage> Block<'_, T> {
                 step_bytes: ahead_bytes / steps.len(),
                 panel_bytes: panels.panel_bytes,
             },
-            scales: ptr::null(),
-            panel_scales: 0,
-            group_steps: steps.len(),
+            scales,
+            panel_scales,
+            group_steps,
             sums: ptr::null_mut(),
             panel_sums,
             is_first: steps.start == 0,
@@ -158,8 +159,8 @@ impl<T: Storage> Block<'_, T> {
             let rows = x.groups().first_row(group)..x.groups().first_row(group + 1);
             operands.x = x.group::<T>(group, steps.start).as_ptr();
             operands.sums = sums[(rows.start - first_row) * PANEL_ROWS..].as_mut_ptr();
-            // SAFETY: the activations and sums are those of the group's rows, and `w` holds the steps of P panels; no
-            // storage has scales.
+            // SAFETY: the activations and sums are those of the group's rows, and `w` holds the steps of P panels; a
+            // weight has scales for all of them.
             unsafe {
                 if is_direct {
                     tile::<S, T, P>(simd, rows.len(), operands);

@@ -1,11 +1,12 @@
 //! Weights without files: seeded random numbers in the shapes that a description names, for benchmarks.
 
-use kernels::{DType, Weight};
+use kernels::{DType, QuantFormat};
 use rayon::prelude::*;
 
-use super::load::{Linear, Place, Placed};
+use super::load::{Linear, Place, Placed, empty};
 use super::weights::{DtypeChoice, in_memory};
 use crate::model::error::ModelError;
+use crate::model::quantization::Formats;
 use crate::model::spec::{Layout, Matrix, Part, Vector, WeightList};
 
 /// Makes all weights of a list up, with all threads, in the chosen dtype or in the config's `stored` one, and hands each
@@ -16,11 +17,12 @@ use crate::model::spec::{Layout, Matrix, Part, Vector, WeightList};
 pub(in crate::model) fn dummy_weights<P: Place>(
     list: &WeightList,
     (choice, stored): (DtypeChoice, DType),
+    formats: Formats<'_>,
     place: &P,
 ) -> Result<Placed<P>, ModelError> {
     let dtype = in_memory(choice, stored);
-    let matrices = list.matrices.par_iter();
-    let matrices = matrices.map(|matrix| place.matrix(linear(matrix, dtype)?));
+    let matrices = list.matrices.par_iter().enumerate();
+    let matrices = matrices.map(|(i, matrix)| place.matrix(linear(matrix, dtype, formats.of(i))?));
     let vectors = list.vectors.par_iter().map(|vector| place.vector(ones(vector)));
     Ok((
         matrices.collect::<Result<_, _>>()?,
@@ -29,10 +31,10 @@ pub(in crate::model) fn dummy_weights<P: Place>(
 }
 
 /// Numbers of a size that keeps the size of what they are multiplied with.
-fn linear(matrix: &Matrix, dtype: DType) -> Result<Linear, ModelError> {
+fn linear(matrix: &Matrix, dtype: DType, format: Option<QuantFormat>) -> Result<Linear, ModelError> {
     const BIAS: f32 = 0.1;
     let amplitude = (3.0 / matrix.n_cols as f32).sqrt();
-    let mut weight = Weight::zeroed(dtype, matrix.n_rows(), matrix.n_cols)?;
+    let mut weight = empty(matrix, dtype, format)?;
     weight.fill_uniform(matrix.parts.first().map_or(0, seed), amplitude)?;
     let has_bias = matrix.parts.iter().any(|part| part.bias.is_some());
     Ok(Linear {

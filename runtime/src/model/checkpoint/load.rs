@@ -4,12 +4,13 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use kernels::{CpuContext, DType, Gemm, Heads, Norm, Weight, gemm, norm};
+use kernels::{CpuContext, DType, Gemm, Heads, KernelError, Norm, QuantFormat, Weight, gemm, norm};
 use rayon::prelude::*;
 
 use super::mxfp4;
 use super::weights::{Checkpoint, DtypeChoice, LoadProgress, Tensor, in_memory};
 use crate::model::error::ModelError;
+use crate::model::quantization::Formats;
 use crate::model::spec::{Layout, Matrix, MatrixId, Part, ProjectedRows, Rows, Vector, VectorId, WeightList};
 
 /// A weight with its bias.
@@ -148,12 +149,17 @@ impl<'a> Loader<'a> {
     pub(in crate::model) fn load_into<P: Place>(
         &self,
         list: &WeightList,
+        formats: Formats<'_>,
         place: &P,
     ) -> Result<Placed<P>, ModelError> {
-        let matrix = |matrix: &Matrix| place.matrix(self.matrix(matrix)?);
+        let matrix = |(i, matrix): (usize, &Matrix)| place.matrix(self.matrix(matrix, formats.of(i))?);
         let vector = |vector: &Vector| place.vector(self.vector(vector)?);
         Ok((
-            list.matrices.par_iter().map(matrix).collect::<Result<_, _>>()?,
+            list.matrices
+                .par_iter()
+                .enumerate()
+                .map(matrix)
+                .collect::<Result<_, _>>()?,
             list.vectors.par_iter().map(vector).collect::<Result<_, _>>()?,
         ))
     }
@@ -224,10 +230,13 @@ impl<'a> Loader<'a> {
             };
             norm(&context, op)?;
         }
-        let mut layer = exactly.matrix(&Matrix {
-            n_cols,
-            parts: vec![layer.clone()],
-        })?;
+        let mut layer = exactly.matrix(
+            &Matrix {
+                n_cols,
+                parts: vec![layer.clone()],
+            },
+            None,
+        )?;
         layer.weight.pack();
         let mut products = vec![0.0; part.n_taken() * weight.n_cols()];
         let op = Gemm::of_rows(&table, &layer.weight, layer.bias.as_deref(), &mut products);
@@ -269,7 +278,7 @@ impl<'a> Loader<'a> {
         });
     }
 
-    fn matrix(&self, matrix: &Matrix) -> Result<Linear, ModelError> {
+    fn matrix(&self, matrix: &Matrix, format: Option<QuantFormat>) -> Result<Linear, ModelError> {
         let parts = matrix
             .parts
             .iter()
@@ -278,11 +287,12 @@ impl<'a> Loader<'a> {
                 Ok(Stored { part, tensor })
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let mut weight = Weight::zeroed(self.dtype_of(&parts)?, matrix.n_rows(), matrix.n_cols)?;
+        let mut weight = empty(matrix, self.dtype_of(&parts)?, format)?;
         let mut biases = Vec::new();
         let mut row = 0;
         for stored in parts {
-            self.write_part(&mut weight, row, stored)?;
+            let written = self.write_part(&mut weight, row, stored);
+            written.map_err(|error| named(error, stored.part, row))?;
             biases.extend(self.bias(stored.part)?.unwrap_or_default());
             row += stored.part.n_taken();
         }
@@ -301,6 +311,30 @@ impl<'a> Loader<'a> {
         }
         values.iter_mut().for_each(|value| *value += vector.offset);
         Ok(values)
+    }
+}
+
+/// The memory of a matrix, to be filled row after row: in a format, or in a dtype.
+pub(super) fn empty(
+    matrix: &Matrix,
+    dtype: DType,
+    format: Option<QuantFormat>,
+) -> Result<Weight, KernelError> {
+    match format {
+        Some(format) => Weight::quantised(format, matrix.n_rows(), matrix.n_cols),
+        None => Weight::zeroed(dtype, matrix.n_rows(), matrix.n_cols),
+    }
+}
+
+/// Names the tensor where quantising a part of it, which begins at `first_row` of the matrix, found a number that is not
+/// finite.
+fn named(error: ModelError, part: &Part, first_row: usize) -> ModelError {
+    match error {
+        ModelError::Kernel(KernelError::NotFinite { row, .. }) => ModelError::NotFinite {
+            name: part.tensor.name.clone(),
+            row: row - first_row,
+        },
+        other => other,
     }
 }
 
