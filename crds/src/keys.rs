@@ -52,10 +52,14 @@ pub fn of_digest(salt: &str, digest: &[u8; 32]) -> String {
 /// one, as RunPod's do.
 pub fn of_authorization(value: &[u8]) -> &[u8] {
     let value = value.trim_ascii();
-    match value.split_at_checked("bearer ".len()) {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
+    match value.split_at_checked("bearer".len()) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer") && ends_word(key) => key.trim_ascii(),
         _ => value,
     }
+}
+
+fn ends_word(rest: &[u8]) -> bool {
+    rest.first().is_none_or(|next| *next == b' ')
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod mounts;
 pub mod observed;
 pub mod plan;
 pub mod pod_order;
+pub mod prefetch;
 mod quota;
 pub mod status;
 pub mod validate;
@@ -142,6 +143,7 @@ async fn settle(object: &ModelDeployment, context: &Context, observed: &Observed
     };
     let template_hash = built_hash(&plan);
     plan.pod_order = pod_order::pod_order(&Names::of(&plan.name), &template_hash, observed, now);
+    plan.prefetch = prefetch::prefetch(&plan, &template_hash, observed);
     match apply::apply(context, object, observed, Resources::build(&plan)).await {
         Ok(mut effect) => {
             if plan.memory.is_none() {
@@ -158,7 +160,7 @@ async fn settle(object: &ModelDeployment, context: &Context, observed: &Observed
         }
         Err(error) if error.class() == Class::Gone => Ok(Action::await_change()),
         Err(error) => {
-            let scaled = apply::scale(context, object, observed, plan.replicas).await;
+            let scaled = apply::scale(context, object, observed, plan.replicas_now()).await;
             publish(Outcome::Failed {
                 plan: &plan,
                 template_hash: &template_hash,

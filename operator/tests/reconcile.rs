@@ -617,3 +617,33 @@ async fn a_cluster_that_cannot_resize_pods_is_a_note_and_is_asked_once() {
         "{accepted}"
     );
 }
+
+#[tokio::test]
+async fn a_job_fills_a_shared_claim_before_the_first_pod_takes_a_gpu() {
+    let mut spec = hub();
+    spec["cache"] = json!({"type": "PVC", "accessMode": "ReadWriteMany"});
+    spec["resources"] = json!({"gpu": {"count": 1}});
+    let api = Api::with(spec);
+    let context = api.context();
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.get(DEPLOYMENT)["spec"]["replicas"], 0);
+    assert_eq!(api.ready(), (json!("False"), json!("Downloading")));
+    assert_eq!(api.get(MDEP)["status"]["phase"], "Downloading");
+    let mut job = api.get(JOB);
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    assert!(
+        container["resources"]["limits"]["nvidia.com/gpu"].is_null(),
+        "{container}"
+    );
+
+    job["status"] = json!({"succeeded": 1});
+    api.put(JOB, job);
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(api.get(DEPLOYMENT)["spec"]["replicas"], 1);
+    api.reconcile(&context).await.unwrap();
+    assert_eq!(
+        api.get(DEPLOYMENT)["spec"]["replicas"],
+        1,
+        "the first pod starts once"
+    );
+}

@@ -176,7 +176,7 @@ impl Layer {
                 Variable::Refused(foreign) => {
                     let from = Origin {
                         source_name,
-                        name: foreign.name,
+                        name: &name,
                     };
                     return Err(refused(from, &text, foreign.instead));
                 }

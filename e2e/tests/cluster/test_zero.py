@@ -186,3 +186,21 @@ def held(namespace: str, name: str) -> bool:
         with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8001/internal/demand", timeout=10) as answer:
             texts.append(answer.read().decode())
     return any(f'"namespace":"{namespace}","name":"{name}"' in text for text in texts)
+
+
+def test_a_job_downloads_to_a_shared_claim_before_the_first_pod(namespace: str, hub) -> None:
+    mdep = kube.model_deployment(
+        "prefetched",
+        "slipway/slow",
+        hub.endpoint,
+        autoscaling={"minReplicas": 0, "maxReplicas": 1, "scaleToZeroAfterSeconds": 3600},
+        cache={"type": "PVC", "size": "1Gi", "accessMode": "ReadWriteMany"},
+    )
+    kube.apply(mdep, namespace)
+    downloading = kube.until_reason("prefetched", namespace, "Downloading", 60)
+    assert "a Job downloads the model" in kube.condition(downloading, "Ready")["message"]
+    assert downloading["status"]["phase"] == "Downloading"
+    assert kube.items("job", namespace) and not kube.items("pod", namespace, "slipway.dev/model-deployment=prefetched")
+    ready = kube.until_ready("prefetched", namespace, 180)
+    assert ready["status"]["coldStart"]["p50"]["totalSeconds"] == ready["status"]["coldStart"]["totalSeconds"]
+    wait.until("the Job is gone", lambda: not kube.items("job", namespace))

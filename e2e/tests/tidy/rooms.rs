@@ -129,6 +129,7 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ("memory_limit", "api_error observed"),
             ("mounts", ""),
             ("pod_order", "observed plan"),
+            ("prefetch", "observed plan"),
             ("claim_size", ""),
             ("api_error", "quota"),
             ("quota", ""),

@@ -367,7 +367,7 @@ fn biases_of_tokens_are_added_to_whole_sequences() {
 #[test]
 fn a_bias_of_tokens_needs_all_of_them() {
     let context = CpuContext::new(1).unwrap();
-    let cache = KvCache::new(1, 8, KvShape::of_heads(1, 8)).unwrap();
+    let cache = KvCache::new(1, 8, KvShape::of_heads(1, 8), KvDType::F32).unwrap();
     let run = |row, n_numbers| {
         let numbers = vec![0.0; n_numbers];
         let values = BiasValues::OfTokens {

@@ -70,6 +70,8 @@ pub struct Plan {
     pub startup_timeout_seconds: u32,
     /// In which order a rollout starts and ends pods.
     pub pod_order: PodOrder,
+    /// Whether a Job downloads the model before the first pod.
+    pub prefetch: Prefetch,
     /// The nodes that the model's volume allows.
     pub volume_reach: VolumeReach,
     /// The variables of `spec.env` that have no effect or are unknown, for the status.
@@ -85,6 +87,19 @@ impl Plan {
     /// model's directory.
     pub fn source_key(&self) -> &str {
         self.model_dir.rsplit('/').next().unwrap_or(&self.model_dir)
+    }
+
+    /// Replicas that may exist now.
+    pub fn replicas_now(&self) -> i32 {
+        match self.prefetch {
+            Prefetch::Running | Prefetch::Outdated => 0,
+            Prefetch::NotNeeded | Prefetch::Done => self.replicas,
+        }
+    }
+
+    /// Whether a Job reads the spec before pods do.
+    pub fn has_check(&self) -> bool {
+        self.pod_order == PodOrder::CheckFirst || matches!(self.prefetch, Prefetch::Running | Prefetch::Done)
     }
 
     /// Longest time from the engine's start to ready.
@@ -260,6 +275,19 @@ pub enum PodOrder {
     CheckFirst,
     /// There is no room for a new pod, and the new spec is checked: an old pod ends before a new one starts.
     OldFirst,
+}
+
+/// How far the download before the first pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefetch {
+    /// Pods download the model themselves, or it is there.
+    NotNeeded,
+    /// A Job of another spec must end first.
+    Outdated,
+    /// A Job downloads it.
+    Running,
+    /// The Job has downloaded it; the first pod has not said so yet.
+    Done,
 }
 
 /// The nodes that can mount the model's volume at the same time.

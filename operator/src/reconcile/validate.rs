@@ -23,7 +23,7 @@ use super::{
     observed::{Observed, Ownership},
     plan::{
         CacheVolume, ClaimLifetime, ConfigMapKey, Connections, Gpus, Hub, Identity, Image, Plan, PodOrder,
-        Refusal, Repository, SecretKey, Source, VolumeReach,
+        Prefetch, Refusal, Repository, SecretKey, Source, VolumeReach,
     },
 };
 use crate::{
@@ -80,6 +80,7 @@ pub fn plan(
         ),
         env: passed_env(spec, &report.unknown),
         pod_order: PodOrder::NewFirst,
+        prefetch: Prefetch::NotNeeded,
         volume_reach: volume_reach(&source, observed),
         notes: notes(spec, &report)
             .into_iter()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crds::{ModelDeployment, failure::chain};
 use k8s_openapi::{
     Resource as _,
-    api::apps::v1::Deployment,
+    api::{apps::v1::Deployment, batch::v1::Job},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::Resource;
@@ -40,6 +40,13 @@ async fn write(context: &Context, wake: &Wake) {
         return;
     };
     if !is_of(&live.metadata, &wake.object.name) {
+        return;
+    }
+    // A Job that downloads the model comes before the first pod, as the reconcile knows.
+    if let Seen::Found(_) = context
+        .watched
+        .child(Job::KIND, &namespace, &Names::of(&wake.object.name).check)
+    {
         return;
     }
     match apply::write_replicas(context, &live.metadata, wake.replicas).await {

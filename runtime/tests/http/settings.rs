@@ -50,6 +50,24 @@ async fn the_cache_has_the_type_of_its_setting() {
 }
 
 #[tokio::test]
+async fn weights_have_the_format_of_their_setting() {
+    let mut sizes = Vec::new();
+    for choice in ["none", "ifq", "fp8", "ifq_nf4"] {
+        let server = tiny(&[("quantization", choice)]).await;
+        sizes.push(server.app.serving.get().unwrap().info.weights_bytes);
+        let reply = server
+            .complete(json!({"max_tokens": 4, "ignore_eos": true}))
+            .await;
+        assert_eq!(reply.status, 200, "{choice}: {}", reply.text);
+    }
+    let [none, ifq, fp8, nf4] = sizes[..] else {
+        panic!("four sizes: {sizes:?}")
+    };
+    // The embedding, which is the output layer as well, keeps its 16 bits.
+    assert!(ifq < none * 3 / 4 && fp8 == ifq && nf4 < ifq, "{sizes:?}");
+}
+
+#[tokio::test]
 async fn a_load_format_without_its_files_is_an_error() {
     let folder = without_weights();
     for (folder, format) in [(folder.path(), "auto"), (&tiny_folder(), "pt")] {

@@ -1,5 +1,6 @@
-//! The Job that checks a new spec before an old pod ends to make room: it downloads the model and reads its configuration
-//! with the settings of the new spec, and needs neither the GPUs nor the memory of a replica.
+//! The Job that checks a new spec before an old pod ends to make room, or before the first pod starts: it downloads the
+//! model and reads its configuration with the settings of the new spec, and needs neither the GPUs nor the memory of a
+//! replica.
 //!
 //! Its pod is a replica's pod in which `inspect` takes the place of `serve`, so that both read the same.
 
@@ -14,7 +15,7 @@ use kube::api::ObjectMeta;
 use super::{containers, deployment, metadata};
 use crate::{
     names::{CHECK_LABEL, CONFIG_DIR, CONFIG_FILE, GPU_PRODUCT_LABEL, Names, TEMPLATE_HASH, template_hash},
-    reconcile::plan::{Plan, PodOrder},
+    reconcile::plan::Plan,
 };
 
 /// The kubelet restarts a check that fails, with growing waits, until it succeeds or the spec changes: the cause may be
@@ -22,7 +23,7 @@ use crate::{
 const RETRIES_MAX: i32 = i32::MAX;
 
 pub(crate) fn build(plan: &Plan) -> Option<Job> {
-    if plan.pod_order != PodOrder::CheckFirst {
+    if !plan.has_check() {
         return None;
     }
     let template = deployment::template(plan);

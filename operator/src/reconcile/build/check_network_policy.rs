@@ -10,11 +10,11 @@ use k8s_openapi::{
 use super::{metadata, network_policy};
 use crate::{
     names::{CHECK_LABEL, Names},
-    reconcile::plan::{Plan, PodOrder},
+    reconcile::plan::Plan,
 };
 
 pub(crate) fn build(plan: &Plan) -> Option<NetworkPolicy> {
-    if plan.network.is_none() || plan.pod_order != PodOrder::CheckFirst {
+    if plan.network.is_none() || !plan.has_check() {
         return None;
     }
     Some(NetworkPolicy {

@@ -41,7 +41,7 @@ pub(crate) fn build(plan: &Plan) -> Deployment {
             ..metadata(plan, Names::of(&plan.name).main)
         },
         spec: Some(DeploymentSpec {
-            replicas: Some(plan.replicas),
+            replicas: Some(plan.replicas_now()),
             min_ready_seconds: Some(READY_SECONDS_MIN),
             revision_history_limit: Some(REVISIONS_KEPT),
             progress_deadline_seconds: Some((plan.startup_timeout_seconds + DOWNLOAD_SECONDS_MAX) as i32),

@@ -24,6 +24,9 @@ use crate::{
 /// Longest message, in characters.
 const MESSAGE_CHARS_MAX: usize = 1024;
 
+/// What happens before the first pod.
+const PREFETCHING: &str = "a Job downloads the model, so that no pod holds its resources meanwhile";
+
 /// One condition without its times.
 #[derive(Clone, Debug, PartialEq)]
 struct ConditionState {
@@ -189,6 +192,7 @@ fn model_ready(rollout: &Rollout<'_>) -> ConditionState {
         return ConditionState::yes(reason::DOWNLOADED, "every replica has the model's files");
     }
     let waiting = match rollout.stage() {
+        _ if rollout.is_prefetching() => ConditionState::no(reason::DOWNLOADING, PREFETCHING),
         Some(Stage::Downloading) => ConditionState::no(reason::DOWNLOADING, "the model is being downloaded"),
         _ => ConditionState::no(reason::PENDING, "a replica does not have the model's files yet"),
     };
@@ -334,6 +338,7 @@ fn unless_zero_or_failed(rollout: &Rollout<'_>, part: Part, waiting: ConditionSt
 /// What the ModelDeployment is waiting for.
 fn unfinished(rollout: &Rollout<'_>) -> ConditionState {
     let (reason, activity) = match rollout.stage() {
+        _ if rollout.is_prefetching() => (reason::DOWNLOADING, PREFETCHING),
         Some(Stage::Unscheduled) => (reason::SCHEDULING, "a pod is waiting for a node"),
         Some(Stage::Starting) => (reason::STARTING, "images are being pulled and containers created"),
         Some(Stage::Downloading) => (reason::DOWNLOADING, "the model is being downloaded"),

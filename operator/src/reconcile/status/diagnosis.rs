@@ -123,6 +123,9 @@ impl Diagnosis {
 /// has one, what a starting pod retries, the API server's refusal to create pods, and, while no pod is ready, the end
 /// of the newest pod that ended.
 pub(super) fn of_replicas(replicas: &[&Replica<'_>], inputs: &Inputs<'_>) -> Option<Diagnosis> {
+    if inputs.plan.replicas_now() < inputs.plan.replicas {
+        return check_failure(inputs);
+    }
     if inputs.plan.pod_order == PodOrder::CheckFirst {
         return Some(of_check(replicas, inputs));
     }
@@ -157,12 +160,7 @@ fn of_pod(replica: &Replica<'_>, inputs: &Inputs<'_>) -> Option<Diagnosis> {
 /// Why a rollout that has no room for a new pod does not go on: what the check of the new spec failed with, else that it
 /// is not complete.
 fn of_check(replicas: &[&Replica<'_>], inputs: &Inputs<'_>) -> Diagnosis {
-    let checks = pods::replicas(inputs.check_pods);
-    let failed = |check: &Replica<'_>| {
-        of_container(check, Part::Fetch, inputs).or_else(|| of_container(check, Part::Runtime, inputs))
-    };
-    let mut living = checks.iter().rev().filter(|check| check.is_alive());
-    if let Some(failed) = living.find_map(failed) {
+    if let Some(failed) = check_failure(inputs) {
         return failed;
     }
     let mut newest_first = replicas.iter().rev();
@@ -190,6 +188,19 @@ fn of_check(replicas: &[&Replica<'_>], inputs: &Inputs<'_>) -> Diagnosis {
         exit_code: None,
         time: no_room.and_then(|no_room| no_room.time),
     }
+}
+
+/// What the Job that reads the spec before pods do failed with.
+fn check_failure(inputs: &Inputs<'_>) -> Option<Diagnosis> {
+    let checks = pods::replicas(inputs.check_pods);
+    let failed = |check: &Replica<'_>| {
+        of_container(check, Part::Fetch, inputs).or_else(|| of_container(check, Part::Runtime, inputs))
+    };
+    checks
+        .iter()
+        .rev()
+        .filter(|check| check.is_alive())
+        .find_map(failed)
 }
 
 /// Why a pod that was ready is not ready any more. If its container is still ready, only the node's report is missing.

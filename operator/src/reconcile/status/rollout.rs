@@ -196,6 +196,14 @@ impl<'a> Rollout<'a> {
         }
     }
 
+    /// Whether a Job downloads the model before the first pod.
+    pub(super) fn is_prefetching(&self) -> bool {
+        match self.outcome {
+            Outcome::Applied { plan, .. } => plan.replicas_now() < plan.replicas,
+            Outcome::Failed { .. } | Outcome::Refused(_) => false,
+        }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         let available = self.n_ready() > 0 && self.routed;
         match self.is_stalled() {
@@ -204,6 +212,7 @@ impl<'a> Rollout<'a> {
             _ if self.is_ready() => Phase::Ready,
             true => Phase::Failed,
             false if available => Phase::Updating,
+            false if self.is_prefetching() => Phase::Downloading,
             false => match self.stage() {
                 Some(Stage::Downloading) => Phase::Downloading,
                 Some(Stage::Loading) => Phase::Loading,
