@@ -75,7 +75,7 @@ def inspect(config, n_sequences, context):
 
 def cell(facts, card, n_tokens, n_sequences):
     """The time of a decode step and its tokens per second, if it fits."""
-    kv_bytes = facts["kv_bytes_per_token"] / 2 * n_tokens
+    kv_bytes = facts["kv_bytes_per_token"] * n_tokens
     if facts["weights_bytes"] + kv_bytes > OF_MEMORY * CARDS[card][2]:
         return "–"
     time = seconds(facts["decode"], card)
@@ -84,8 +84,7 @@ def cell(facts, card, n_tokens, n_sequences):
 
 def seconds(step, card):
     bandwidth, rate, _ = CARDS[card]
-    # inspect counts a cache in f32.
-    of_bytes = [op["weight_bytes"] + op["kv_bytes"] / 2 + op["activation_bytes"] for op in step["ops"]]
+    of_bytes = [op["weight_bytes"] + op["kv_bytes"] + op["activation_bytes"] for op in step["ops"]]
     of_flops = [op["flops"] for op in step["ops"]]
     return sum(
         max(n_bytes / (OF_BANDWIDTH * bandwidth), flops / (OF_RATE * rate))
