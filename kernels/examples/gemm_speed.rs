@@ -5,7 +5,7 @@ use std::env;
 use std::hint::black_box;
 use std::time::Instant;
 
-use kernels::{CpuContext, DType, Gemm, Weight, gemm};
+use kernels::{CpuContext, DType, Gemm, QuantFormat, Weight, gemm};
 
 /// Rows of activations.
 const ROWS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 64, 512];
@@ -22,21 +22,27 @@ fn main() {
     };
     let (n, k, n_rounds) = (number(0, 2048), number(1, 2048), number(2, 5));
     let best = |all: &mut Vec<f64>| all.iter().copied().fold(f64::INFINITY, f64::min);
-    let dtype = match arguments.get(3).map(String::as_str) {
-        None | Some("bf16") => DType::BF16,
-        Some("f16") => DType::F16,
-        Some("f32") => DType::F32,
+    let (dtype, format) = match arguments.get(3).map(String::as_str) {
+        None | Some("bf16") => (DType::BF16, None),
+        Some("f16") => (DType::F16, None),
+        Some("f32") => (DType::F32, None),
+        Some("int8") => (DType::F32, Some(QuantFormat::Int8)),
+        Some("fp8") => (DType::F32, Some(QuantFormat::Fp8)),
+        Some("nf4") => (DType::F32, Some(QuantFormat::Nf4)),
         Some(other) => panic!("{other} is no dtype"),
     };
-    let weights: Vec<Weight> = (0..(COPIES_BYTES / (n * k * dtype.size_bytes())).max(2))
-        .map(|seed| weight(dtype, n, k, seed as u64))
+    let name = format.map_or(dtype.name(), QuantFormat::name);
+    let first = weight((dtype, format), n, k, 0);
+    let weight_bytes = first.size_bytes();
+    let others = 1..(COPIES_BYTES / weight_bytes).max(2);
+    let weights: Vec<Weight> = std::iter::once(first)
+        .chain(others.map(|seed| weight((dtype, format), n, k, seed as u64)))
         .collect();
     let n_threads = number(4, std::thread::available_parallelism().map_or(1, usize::from));
     let context = CpuContext::new(n_threads).expect("the threads start");
     let memory = vec![1_u64; COPIES_BYTES / 8];
     println!(
-        "{} {n} x {k}, {} threads, {}",
-        dtype.name(),
+        "{name} {n} x {k}, {} threads, {}",
         n_threads,
         context.isa().name()
     );
@@ -56,7 +62,7 @@ fn main() {
         .collect();
     println!("read {:.1} GB/s, f32 peak {:.0} GFLOP/s", medians[0], medians[1]);
     for (m, seconds) in ROWS.iter().zip(&medians[2..]) {
-        let gigabytes = (n * k * dtype.size_bytes()) as f64 / seconds / 1e9;
+        let gigabytes = weight_bytes as f64 / seconds / 1e9;
         let gigaflops = (2 * m * n * k) as f64 / seconds / 1e9;
         println!(
             "m {m:4}: {:9.1} us, {gigabytes:6.1} GB/s ({:3.0} %), {gigaflops:7.1} GFLOP/s ({:3.0} %)",
@@ -67,8 +73,12 @@ fn main() {
     }
 }
 
-fn weight(dtype: DType, n: usize, k: usize, seed: u64) -> Weight {
-    let mut weight = Weight::zeroed(dtype, n, k).expect("there is memory");
+fn weight((dtype, format): (DType, Option<QuantFormat>), n: usize, k: usize, seed: u64) -> Weight {
+    let empty = match format {
+        Some(format) => Weight::quantised(format, n, k),
+        None => Weight::zeroed(dtype, n, k),
+    };
+    let mut weight = empty.expect("there is memory");
     weight.fill_uniform(seed, 0.1).expect("it is not packed");
     weight.pack();
     weight

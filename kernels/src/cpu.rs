@@ -9,4 +9,5 @@ pub(crate) mod buffer;
 pub(crate) mod context;
 pub(crate) mod disjoint;
 pub(crate) mod isa;
+pub(crate) mod nf4;
 pub(crate) mod simd;

@@ -14,10 +14,9 @@ use crate::error::{Contract, KernelError};
 #[cfg(feature = "cuda")]
 pub use cuda::{Matrix, MatrixList};
 pub(crate) use panels::{PANEL_ROWS, Panels};
-pub(crate) use quant::NF4_LEVELS;
 pub use quant::{GROUP, NotFinite, QuantFormat};
 use quantised::Quantised;
-pub(crate) use quantised::{Scales, place_of_4_bits};
+pub(crate) use quantised::Scales;
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -66,8 +66,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// They must be readable.
     unsafe fn load_e4m3(self, from: *const u8) -> Self::V;
-    /// The levels of rows `first_row .. first_row + LANES` of a step of NF4 codes, whose order `weight/quantised.rs`
-    /// describes: those of its first column, and of its second one.
+    /// The levels of rows `first_row .. first_row + LANES` of a step of NF4 codes, in the order of [`nf4::place`](crate::cpu::nf4::place): those of its first column, and of its second one.
     ///
     /// # Safety
     /// The 16 bytes of the step must be readable; `first_row` is 0, or 8 where there are 8 lanes.

@@ -4,7 +4,7 @@
 //! The scalar reference. Codes are chosen to nearest; every code has a value that bf16 holds exactly, so that widening is
 //! exact on every path.
 
-use half::bf16;
+use crate::cpu::nf4::LEVELS;
 
 /// Columns that share a scale, in memory. The last group of a row may be shorter.
 pub const GROUP: usize = 64;
@@ -28,43 +28,12 @@ pub struct NotFinite {
     pub index: usize,
 }
 
-/// The levels of [`QuantFormat::Nf4`] by code.
-const NF4: [f32; 16] = [
-    -1.0,
-    -0.696_192_8,
-    -0.525_073_05,
-    -0.394_917_5,
-    -0.284_441_38,
-    -0.184_773_43,
-    -0.091_050_036,
-    0.0,
-    0.079_580_3,
-    0.160_930_2,
-    0.246_112_3,
-    0.337_915_24,
-    0.440_709_83,
-    0.562_617,
-    0.722_956_84,
-    1.0,
-];
-
-/// The levels as they are computed with.
-pub(crate) const NF4_LEVELS: [f32; 16] = {
-    let mut levels = NF4;
-    let mut i = 0;
-    while i < 16 {
-        levels[i] = bf16::from_f32_const(NF4[i]).to_f32_const();
-        i += 1;
-    }
-    levels
-};
-
 /// Half way between a level and the next one.
 const NF4_MIDDLES: [f32; 15] = {
     let mut middles = [0.0; 15];
     let mut i = 0;
     while i < 15 {
-        middles[i] = (NF4_LEVELS[i] + NF4_LEVELS[i + 1]) / 2.0;
+        middles[i] = (LEVELS[i] + LEVELS[i + 1]) / 2.0;
         i += 1;
     }
     middles
@@ -143,7 +112,7 @@ impl QuantFormat {
         match self {
             QuantFormat::Int8 => f32::from(code as i8),
             QuantFormat::Fp8 => fp8_value(code),
-            QuantFormat::Nf4 => NF4_LEVELS[usize::from(code & 15)],
+            QuantFormat::Nf4 => LEVELS[usize::from(code & 15)],
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! A weight in 16 bits is never whole in memory: rows become codes at their places in a panel as they are written. Two
 //! neighbouring columns of a panel lie together, a *step*. Codes of 8 bits are `[2][16]`: one column, then the other. Of
-//! codes of 4 bits, a step has 16 bytes, in the order in which vectors of 8 rows become pairs of bf16 without crossing
-//! lanes: byte `8a + 2b + column` holds row `8a + b` in its lower half and row `8a + 4 + b` in its upper one (`b < 4`).
+//! codes of 4 bits, a step has 16 bytes ([`nf4::place`]).
 
 use super::{DType, GROUP, PANEL_ROWS, QuantFormat, Weight};
 use crate::cpu::buffer::Buffer;
+use crate::cpu::nf4;
 use crate::error::{Contract, KernelError};
 
 /// What a quantised weight has beside its codes.
@@ -118,7 +118,7 @@ impl Weight {
                 places.zip(codes).for_each(|(to, code)| *to = *code);
                 continue;
             }
-            let (first, shift) = place_of_4_bits(lane);
+            let (first, shift) = nf4::place(lane);
             for (step, codes) in codes.chunks(2).enumerate() {
                 for (column, code) in codes.iter().enumerate() {
                     let to = &mut stored[step * PANEL_ROWS + first + column];
@@ -128,12 +128,6 @@ impl Weight {
         }
         Ok(())
     }
-}
-
-/// Where in a step of codes of 4 bits the first column of a row is: the byte, and by how many bits in it the code is
-/// shifted. The second column is in the next byte.
-pub(crate) fn place_of_4_bits(row: usize) -> (usize, usize) {
-    (row / 8 * 8 + row % 4 * 2, row % 8 / 4 * 4)
 }
 
 #[cfg(test)]
@@ -169,7 +163,7 @@ mod tests {
                     let code = if format.bits() == 8 {
                         stored[column * 16 + lane]
                     } else {
-                        let (first, shift) = place_of_4_bits(lane);
+                        let (first, shift) = nf4::place(lane);
                         stored[column / 2 * 16 + first + column % 2] >> shift & 15
                     };
                     let at = panel * scales.panel_floats + column / GROUP * 16 + lane;

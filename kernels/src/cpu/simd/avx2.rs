@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Simd, SimdTask};
-use crate::weight::NF4_LEVELS;
+use crate::cpu::nf4::LEVELS;
 
 /// Proof of AVX2, FMA and F16C: only [`run`] makes one.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ static NF4_BYTES: [[u8; 16]; 2] = {
     let mut bytes = [[0; 16]; 2];
     let mut i = 0;
     while i < 16 {
-        [_, _, bytes[0][i], bytes[1][i]] = NF4_LEVELS[i].to_bits().to_le_bytes();
+        [_, _, bytes[0][i], bytes[1][i]] = LEVELS[i].to_bits().to_le_bytes();
         i += 1;
     }
     bytes

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::{Simd, SimdTask};
-use crate::weight::{NF4_LEVELS, place_of_4_bits};
+use crate::cpu::nf4;
 
 /// Every processor.
 #[derive(Clone, Copy)]
@@ -65,8 +65,8 @@ impl Simd for Portable {
         let codes = unsafe { step.cast::<[u8; 16]>().read() };
         [0, 1].map(|column| {
             std::array::from_fn(|row| {
-                let (first, shift) = place_of_4_bits(first_row + row);
-                NF4_LEVELS[usize::from(codes[first + column] >> shift & 15)]
+                let (first, shift) = nf4::place(first_row + row);
+                nf4::LEVELS[usize::from(codes[first + column] >> shift & 15)]
             })
         })
     }

@@ -1,3 +1,4 @@
+use half::bf16;
 use proptest::prelude::*;
 
 use super::*;
@@ -85,35 +86,6 @@ fn integers_round_ties_to_even() {
     let numbers = [0.5, 1.5, -2.5, -0.5, 127.0];
     QuantFormat::Int8.quantise(&numbers, &mut codes).unwrap();
     assert_eq!(codes.map(|code| code as i8), [0, 2, -2, 0, 127]);
-}
-
-/// The levels are means of neighbouring quantiles, taken to ±1 by the largest one; seven below zero, eight above.
-#[test]
-fn the_levels_are_quantiles_of_the_normal_distribution() {
-    fn density(x: f64) -> f64 {
-        (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
-    }
-    // The quantile of `p` above 1/2, by steps of the density.
-    fn quantile(p: f64) -> f64 {
-        let (step, mut x, mut below) = (1e-5, 0.0, 0.5);
-        while below < p {
-            below += step * density(x + step / 2.0);
-            x += step;
-        }
-        x
-    }
-    let offset = (1.0 - 1.0 / 32.0 + 1.0 - 1.0 / 30.0) / 2.0;
-    let largest = quantile(offset);
-    let level = |i: usize, n: usize| {
-        let p = offset + (0.5 - offset) * i as f64 / n as f64;
-        quantile(p) / largest
-    };
-    for i in 0..8 {
-        assert!((f64::from(NF4[15 - i]) - level(i, 8)).abs() < 1e-4, "{i}");
-    }
-    for i in 0..7 {
-        assert!((f64::from(-NF4[i]) - level(i, 7)).abs() < 1e-4, "{i}");
-    }
 }
 
 #[test]
