@@ -155,14 +155,14 @@ pub async fn measure(arguments: &BenchArguments, environment: &Environment) -> R
     let progress = Progress::new();
     let config = settings(arguments, environment)?;
     let n_threads = threads(options)?;
-    progress.begin("probe of the machine");
-    let start = machine::probe(n_threads)?;
     let (mut model, facts) = load(&config, (&options.model, n_threads), progress)?;
     check_device(options, model.info())?;
     let plan = Plan::of(options, model.info())?;
+    progress.begin("probe of the machine");
+    let start = machine::probe(n_threads)?;
     let info = model.info().clone();
     let costs = model.costs();
-    let measured = steps(&mut model, &plan, (&config, options.profile), progress)?;
+    let measured = steps(&mut model, &plan, (&config, options), progress)?;
     let served = match plan.streams {
         Some(streams) => Some(serve(model, streams, (&config, plan.time * STREAMS_PARTS), progress).await?),
         None => None,
@@ -361,7 +361,7 @@ impl Room {
 fn steps(
     model: &mut Model,
     plan: &Plan,
-    (config, is_profiled): (&ServeConfig, bool),
+    (config, options): (&ServeConfig, &BenchOptions),
     progress: Progress,
 ) -> Result<Vec<Measured>, BenchError> {
     if plan.shapes.is_empty() {
@@ -379,7 +379,7 @@ fn steps(
         let mut measured = steps.measure(*shape, plan.time, &|n_runs| {
             progress.detail(&title, &format!("run {n_runs}"));
         })?;
-        if is_profiled {
+        if options.profile {
             progress.detail(&title, "profile");
             steps.profile(&mut measured)?;
         }

@@ -168,7 +168,7 @@ fn what_cannot_be_measured_is_named() {
         (&["--context", "0"], "--context"),
         (&["--prompt", "100000000"], "--prompt"),
         (&["--threads", "0"], "--threads"),
-        (&["--seconds", "-1"], "--seconds"),
+        (&["--seconds=-1"], "--seconds"),
         (&["--dtype", "int3"], "int3"),
         (&["--load-format", "safetensors"], "safetensors"),
     ] {

@@ -228,7 +228,11 @@ impl Axes {
             numbers.push(number);
         }
         for (&(x0, y0), &(x1, y1)) in places.iter().zip(&numbers) {
-            if (x1 - x0).hypot(y1 - y0) > 1.5 * NUMBER_DISTANCES[0] {
+            let distance = (x1 - x0).hypot(y1 - y0);
+            if distance > 1.5 * NUMBER_DISTANCES[0] {
+                // The line ends before the number.
+                let part = 1.0 - NUMBER_BOX.0 / distance;
+                let (x1, y1) = (x0 + part * (x1 - x0), y0 + part * (y1 - y0));
                 line(format!(
                     "<path class=\"lead\" d=\"M{x0:.1} {y0:.1}L{x1:.1} {y1:.1}\"/>"
                 ));
