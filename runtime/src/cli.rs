@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
-use crds::settings::{Foreign, SETTINGS, Setting, foreign};
+use clap_complete::Shell;
+use crds::settings::{Foreign, GROUPS, SETTINGS, Setting, foreign};
 
 use crate::bench::{BenchArguments, BenchOptions, SETTINGS_WITHOUT_EFFECT};
 use crate::config::{ServeArguments, StartMode};
@@ -36,6 +37,10 @@ pub enum Action {
     OpenApi,
     /// Print the reference of all parameters.
     Parameters,
+    /// Print the completions of a shell.
+    Completions(Shell),
+    /// Write the pages of the manual into a folder.
+    Man(PathBuf),
 }
 
 /// Values of a switch.
@@ -148,6 +153,14 @@ pub fn command() -> Command {
         );
     let inspect = InspectArguments::augment_args(inspect);
     let run = serve_command("run").about("Serve a model with the defaults of TI-ONE's start command");
+    let shell = Arg::new("shell")
+        .required(true)
+        .value_parser(value_parser!(Shell));
+    let completions = Command::new("completions").about("Print the completions of a shell");
+    let folder = Arg::new("folder")
+        .required(true)
+        .value_parser(value_parser!(PathBuf));
+    let man = Command::new("man").about("Write the pages of the manual into a folder that exists");
     Command::new("slipway-runtime")
         .version(env!("CARGO_PKG_VERSION"))
         .about("An OpenAI-compatible server for one model")
@@ -160,6 +173,8 @@ pub fn command() -> Command {
         .subcommand(bench_command())
         .subcommand(Command::new("openapi").about("Print the OpenAPI document"))
         .subcommand(Command::new("parameters").about("Print the reference of all parameters, in Markdown"))
+        .subcommand(completions.arg(shell))
+        .subcommand(man.arg(folder))
 }
 
 const EFFECTIVE: &str = "effective";
@@ -244,7 +259,9 @@ fn argument(setting: &Setting) -> Arg {
     help += &format!(" [default: {}] [env: {}]", setting.default, setting.env());
     let kinds = schema["type"].to_string();
     let (is_list, is_bool) = (kinds.contains("array"), kinds.contains("boolean"));
+    let category = GROUPS.iter().find(|(group, _)| *group == setting.group);
     let arg = Arg::new(setting.flag())
+        .help_heading(category.map(|(_, title)| *title))
         .long(setting.flag())
         .aliases(setting.row.flag_aliases)
         .value_name(if is_list { "A,B" } else { "VALUE" })
@@ -281,6 +298,13 @@ fn action(matches: ArgMatches) -> Action {
         })),
         Some(("openapi", _)) => Action::OpenApi,
         Some(("parameters", _)) => Action::Parameters,
+        Some(("completions", given)) => Action::Completions(*given.get_one("shell").expect("it is required")),
+        Some(("man", given)) => Action::Man(
+            given
+                .get_one::<PathBuf>("folder")
+                .expect("it is required")
+                .clone(),
+        ),
         _ => unreachable!("clap requires one of the subcommands"),
     }
 }
@@ -447,6 +471,14 @@ mod tests {
         );
         let other = ["slipway-runtime", "inspect", "DIR"].map(OsString::from);
         assert_eq!(effective_words(&other), None);
+    }
+
+    #[test]
+    fn help_has_the_settings_by_category() {
+        let help = serve_command("serve").render_long_help().to_string();
+        for (_, title) in GROUPS {
+            assert!(help.contains(&format!("\n{title}:\n")), "{title}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crds::failure::Failure;
+use crds::failure::{Failure, Reason};
 use crds::settings::{LogFormat, LogLevel};
 use runtime::api::openapi;
 use runtime::cli::{self, Action};
@@ -65,6 +65,22 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             print!("{}", openapi::markdown(&routes::docs()));
             Ok(())
         }
+        Action::Completions(shell) => {
+            let name = env!("CARGO_BIN_NAME");
+            clap_complete::generate(shell, &mut cli::command(), name, &mut std::io::stdout());
+            Ok(())
+        }
+        Action::Man(folder) => clap_mangen::generate_to(cli::command(), &folder).map_err(|error| {
+            let message = format!(
+                "cannot write pages of the manual into {}: {error}",
+                folder.display()
+            );
+            Failure::new(
+                Reason::InvalidSetting,
+                message,
+                "name a folder that you may write",
+            )
+        }),
     }
 }
 
