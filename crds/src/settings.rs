@@ -199,9 +199,10 @@ impl Setting {
         schema
     }
 
-    /// Whether its values are texts.
-    fn is_text(&self) -> bool {
-        self.schema()["type"] == "string"
+    /// Whether a text in a file is its value, or the JSON of it.
+    fn reads_texts(&self) -> bool {
+        let schema = self.schema();
+        schema["type"] == "string" || schema["type"] == "object"
     }
 
     fn has_variable(&self, name: &str) -> bool {

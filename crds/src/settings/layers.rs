@@ -227,7 +227,7 @@ impl Layer {
             };
             match flag(key, &text) {
                 Variable::Setting(setting) => match value {
-                    Value::String(text) if setting.is_text() => layer.set_text(setting, text, from)?,
+                    Value::String(text) if setting.reads_texts() => layer.set_text(setting, text, from)?,
                     value => layer.set(setting, value.clone(), from)?,
                 },
                 other => layer.set_foreign(other, (key, &text), from)?,
