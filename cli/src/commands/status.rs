@@ -90,7 +90,7 @@ fn facts(status: &ModelDeploymentStatus) -> Vec<(&'static str, String)> {
         ("image", status.runtime_image.clone()),
         (
             "cold start",
-            status.cold_start.as_ref().map(|start| {
+            status.cold_start.as_ref().map(|start| &start.last).map(|start| {
                 format!(
                     "{} s (node {} s, image and download {} s, load {} s)",
                     start.total_seconds, start.scheduled_seconds, start.download_seconds, start.load_seconds
