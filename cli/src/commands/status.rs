@@ -92,8 +92,12 @@ fn facts(status: &ModelDeploymentStatus) -> Vec<(&'static str, String)> {
             "cold start",
             status.cold_start.as_ref().map(|start| &start.last).map(|start| {
                 format!(
-                    "{} s (node {} s, image and download {} s, load {} s)",
-                    start.total_seconds, start.scheduled_seconds, start.download_seconds, start.load_seconds
+                    "{} s (node {} s, image {} s, download {} s, load {} s)",
+                    start.total_seconds,
+                    start.scheduled_seconds,
+                    start.image_seconds,
+                    start.download_seconds,
+                    start.load_seconds
                 )
             }),
         ),
