@@ -63,6 +63,7 @@ pub(crate) trait KvElement: Element + bytemuck::Pod {
     fn nearest(x: f32) -> Self;
 
     /// The number, exactly.
+    #[cfg(test)]
     fn widened(self) -> f32;
 }
 
@@ -75,6 +76,7 @@ impl KvElement for f32 {
     }
 
     #[inline(always)]
+    #[cfg(test)]
     fn widened(self) -> f32 {
         self
     }
@@ -89,6 +91,7 @@ impl KvElement for f16 {
     }
 
     #[inline(always)]
+    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }
@@ -103,6 +106,7 @@ impl KvElement for bf16 {
     }
 
     #[inline(always)]
+    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }
@@ -117,6 +121,7 @@ impl KvElement for F8E4M3 {
     }
 
     #[inline(always)]
+    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }
@@ -131,6 +136,7 @@ impl KvElement for F8E5M2 {
     }
 
     #[inline(always)]
+    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }

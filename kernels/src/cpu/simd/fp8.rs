@@ -42,6 +42,7 @@ impl F8E4M3 {
 
     /// The number, exactly.
     #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn to_f32(self) -> f32 {
         f16::from_bits(self.scaled_half()).to_f32() * UNSCALE
     }
@@ -55,6 +56,7 @@ impl F8E5M2 {
 
     /// The number, exactly.
     #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn to_f32(self) -> f32 {
         f16::from_bits(u16::from(self.0) << 8).to_f32()
     }
