@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use kernels::Isa;
 use runtime::batch::{Batch, BatchRow, Forward, KvGroup, StepOutput, Tap};
 use runtime::engine::scheduler::N_SCORED_MAX;
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
 };
-use runtime::model::{LoadOptions, Model, StepLimits};
+use runtime::model::{DtypeChoice, LoadOptions, Model, StepLimits};
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +96,23 @@ pub(crate) fn context_len(dir: &Path) -> usize {
     model.info().max_model_len as usize
 }
 
+/// Options with which products on the CPU are as exact as those of the references: some instructions round the
+/// activations that meet weights in bf16, so these are kept in f32.
+pub(crate) fn as_exact(isa: Isa) -> LoadOptions {
+    let mut options = LoadOptions {
+        isa: Some(isa),
+        ..LoadOptions::default()
+    };
+    if isa.multiplies_bf16() {
+        options.dtype = DtypeChoice::Float32;
+    }
+    options
+}
+
 impl Serving {
     /// Loads the checkpoint in `dir` and starts an engine on the CPU.
     pub(crate) fn start(dir: &Path, setup: Setup) -> Serving {
-        Serving::with(dir, setup, LoadOptions::default())
+        Serving::with(dir, setup, as_exact(Isa::best()))
     }
 
     /// Loads the checkpoint in `dir` with these options and starts an engine.
