@@ -1,5 +1,7 @@
-//! How fast products are on this processor: `gemm_speed [N K [ROUNDS [DTYPE [THREADS]]]]`. Prints what the processor can do at most (bytes read,
-//! f32 multiply-adds) beside what products of some numbers of rows reach; medians over rounds, each of which measures all.
+//! How fast products are on this processor: `gemm_speed [N K [ROUNDS [DTYPE [THREADS]]]]`.
+//!
+//! Prints what the processor can do at most (bytes read, f32 multiply-adds) beside what products of some numbers of rows
+//! reach: medians over rounds, each of which measures all.
 
 use std::env;
 use std::hint::black_box;

@@ -47,7 +47,8 @@ impl<'a> Gemm<'a> {
 ///
 /// Each element is one sum in the order of the columns, accumulated in f32 with fused multiply-adds where the processor
 /// has them; the error is below `k · 2⁻²⁴ · Σ|x·w|`. Where [`Isa::multiplies_bf16`](crate::Isa::multiplies_bf16) and the
-/// weight is bf16, the activations are rounded to bf16 first, which adds at most `2⁻⁹ · Σ|x·w|`.
+/// weight is bf16, the activations are rounded to bf16 first, which adds at most `2⁻⁹ · Σ|x·w|`. AMX adds the products of
+/// even and of odd columns of 32 apart, and neither it nor `vdpbf16ps` knows numbers below the smallest normal one.
 ///
 /// # Errors
 /// The lengths of `x`, `bias` or `y` do not agree with the weight, or it is not packed.

@@ -18,11 +18,12 @@ mod serving;
 
 use std::path::Path;
 
+use kernels::Isa;
 use reference::{Prompt, Reference, each_fixture, generates, of_length_one, pools, prompts};
 use runtime::engine::{PoolRequest, PreemptionMode};
-use runtime::model::{KvDtypeChoice, LoadOptions};
+use runtime::model::{DtypeChoice, KvDtypeChoice, LoadOptions};
 use serde_json::{Value, json};
-use serving::{ALONE, Answer, Serving, Setup, context_len};
+use serving::{ALONE, Answer, Serving, Setup, as_exact, context_len};
 
 /// Largest difference of a logit, an element of a vector, or a score.
 const TOLERANCE: f32 = 2e-4;
@@ -92,6 +93,63 @@ fn every_architecture_agrees_however_it_is_served() {
         check_setup(name, dir, &prompts, (chunked, &alone));
         check_answers(&prompts, &alone, name);
     });
+}
+
+/// Some steps with prompts that are cut, next to others that are decoded.
+const MIXED: Setup = Setup {
+    caches_prefixes: true,
+    n_step_tokens: 16,
+    is_mixed: true,
+    preempts: None,
+};
+
+#[test]
+fn every_architecture_agrees_with_every_instruction_set() {
+    each_fixture(generates, |name, dir, reference| {
+        let prompts = prompts(reference, context_len(dir));
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        let n_tokens = prompts[0].greedy.len();
+        // The other tests take the best one.
+        let others = Isa::available().into_iter().filter(|isa| *isa != Isa::best());
+        for isa in others.filter(|isa| !isa.multiplies_bf16()) {
+            let context = format!("{name}, {}", isa.name());
+            let alone = Serving::with(dir, ALONE, as_exact(isa)).generate(&ids, n_tokens);
+            check_answers(&prompts, &alone, &context);
+            let mixed = Serving::with(dir, MIXED, as_exact(isa)).generate(&ids, n_tokens);
+            assert!(mixed == alone, "{context}: other bits than alone");
+        }
+    });
+}
+
+#[test]
+fn rounded_activations_give_the_same_bits_in_every_batch() {
+    let rounding: Vec<Isa> = Isa::available()
+        .into_iter()
+        .filter(|isa| isa.multiplies_bf16())
+        .collect();
+    if rounding.is_empty() {
+        eprintln!("not run: this processor multiplies no bf16 numbers");
+        return;
+    }
+    for name in ["llama3", "qwen3"] {
+        let dir = fixture::materialise(name);
+        let json = std::fs::read(dir.path().join("reference.json")).unwrap();
+        let reference: Reference = serde_json::from_slice(&json).unwrap();
+        let prompts = prompts(&reference, context_len(dir.path()));
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        for &isa in &rounding {
+            let options = LoadOptions {
+                isa: Some(isa),
+                dtype: DtypeChoice::Bfloat16,
+                ..LoadOptions::default()
+            };
+            let serve = |setup| Serving::with(dir.path(), setup, options.clone()).generate(&ids, 4);
+            let (alone, mixed) = (serve(ALONE), serve(MIXED));
+            assert!(mixed == alone, "{name}, {isa:?}: other bits than alone");
+            let are_finite = |answer: &Answer| answer.logits.iter().all(|logit| logit.is_finite());
+            assert!(alone.iter().all(are_finite), "{name}, {isa:?}");
+        }
+    }
 }
 
 #[test]

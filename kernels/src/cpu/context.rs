@@ -33,10 +33,7 @@ impl CpuContext {
     /// # Errors
     /// No thread, too many, or the operating system refuses them.
     pub fn new(n_threads: usize) -> Result<CpuContext, KernelError> {
-        let isa = *Isa::available()
-            .last()
-            .expect("the portable path is always there");
-        CpuContext::with_isa(n_threads, isa)
+        CpuContext::with_isa(n_threads, Isa::best())
     }
 
     /// A context that uses `isa`, so that tests can compare the paths.

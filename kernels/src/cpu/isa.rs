@@ -55,6 +55,13 @@ impl Isa {
         found
     }
 
+    /// The fastest one of this processor.
+    pub fn best() -> Isa {
+        *Isa::available()
+            .last()
+            .expect("the portable path is always there")
+    }
+
     /// Its name in logs: `portable`, `avx2`, `avx512`, `avx512_bf16` or `amx_bf16`.
     pub fn name(self) -> &'static str {
         match self {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use kernels::Isa;
 use runtime::batch::{Batch, BatchRow, Forward, KvGroup, StepOutput, Tap};
 use runtime::engine::scheduler::N_SCORED_MAX;
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
 };
-use runtime::model::{KvDtypeChoice, LoadOptions, Model, StepLimits};
+use runtime::model::{DtypeChoice, KvDtypeChoice, LoadOptions, Model, StepLimits};
 
 /// How requests are served.
 #[derive(Clone, Copy, Debug)]
@@ -95,14 +96,24 @@ pub(crate) fn context_len(dir: &Path) -> usize {
     model.info().max_model_len as usize
 }
 
+/// Options with which the cache and products on the CPU are as exact as those of the references: some instructions round the
+/// activations that meet weights in bf16, so these are kept in f32.
+pub(crate) fn as_exact(isa: Isa) -> LoadOptions {
+    let mut options = LoadOptions {
+        isa: Some(isa),
+        kv_cache_dtype: KvDtypeChoice::Float32,
+        ..LoadOptions::default()
+    };
+    if isa.multiplies_bf16() {
+        options.dtype = DtypeChoice::Float32;
+    }
+    options
+}
+
 impl Serving {
     /// Loads the checkpoint in `dir` and starts an engine on the CPU whose cache is exact, as the references are.
     pub(crate) fn start(dir: &Path, setup: Setup) -> Serving {
-        let options = LoadOptions {
-            kv_cache_dtype: KvDtypeChoice::Float32,
-            ..LoadOptions::default()
-        };
-        Serving::with(dir, setup, options)
+        Serving::with(dir, setup, as_exact(Isa::best()))
     }
 
     /// Loads the checkpoint in `dir` with these options and starts an engine.

@@ -68,7 +68,7 @@ struct Pack<'a> {
     some: Activations<'a>,
     /// The first of at most 16.
     first_row: usize,
-    /// `[tiles, TILE_ROWS, TILE_COLUMNS / 2]` pairs.
+    /// `[tiles, TILE_ROWS, TILE_COLUMNS]` bf16 numbers, two in a float.
     to: &'a mut [f32],
 }
 
@@ -77,22 +77,17 @@ impl SimdTask for Pack<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _simd: S) {
-        const TILE_PAIRS: usize = TILE_COLUMNS / 2;
-        let to: &mut [u32] = bytemuck::cast_slice_mut(self.to);
+        let to: &mut [u16] = bytemuck::cast_slice_mut(self.to);
         // The rows that a last block lacks, and the columns that a last tile lacks.
         to.fill(0);
         for row in 0..TILE_ROWS.min(self.some.m() - self.first_row) {
             let x = self.some.row(self.first_row + row);
             for (tile, x) in x.chunks(TILE_COLUMNS).enumerate() {
-                let to = &mut to[(tile * TILE_ROWS + row) * TILE_PAIRS..][..TILE_PAIRS];
-                if let Ok(x) = <&[f32; TILE_COLUMNS]>::try_from(x) {
-                    for i in 0..TILE_PAIRS {
-                        to[i] = bf16::pair(x[2 * i], x[2 * i + 1]);
-                    }
-                } else {
-                    for (to, x) in to.iter_mut().zip(x.chunks(2)) {
-                        *to = bf16::pair(x[0], x.get(1).copied().unwrap_or(0.0));
-                    }
+                let to = &mut to[(tile * TILE_ROWS + row) * TILE_COLUMNS..][..TILE_COLUMNS];
+                let mut whole = [0.0; TILE_COLUMNS];
+                whole[..x.len()].copy_from_slice(x);
+                for i in 0..TILE_COLUMNS {
+                    to[i] = bf16::rounded(whole[i]);
                 }
             }
         }
