@@ -25,7 +25,7 @@ import streams  # noqa: E402
 from peers_report import markdown  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-PEERS = progress.ROOT / ".cache" / "peers"
+PEERS = (progress.ROOT / ".cache" / "peers").resolve()  # may be a link to those of another clone
 PYTHON = PEERS / "venv" / "bin" / "python"
 LLAMA = PEERS / "llama.cpp" / "bin"
 RESULTS = progress.ROOT / "runtime" / "bench" / "results"
