@@ -1,4 +1,4 @@
-//! How fast a model computes, without a server: `decode_speed FOLDER [ROUNDS] [cpu|cuda]`. The folder needs a
+//! How fast a model computes, without a server: `decode_speed FOLDER [ROUNDS] [cpu|cuda] [none|int8|fp8|nf4]`. The folder needs a
 //! `config.json` only: weights are made up. Prints tokens per second of a prompt of 512 tokens and of decoding at batches of 1 and 16.
 
 use std::env;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use runtime::batch::{Batch, BatchRow, BlockId, Forward};
-use runtime::model::{Device, LoadFormat, LoadOptions, Model};
+use runtime::model::{Device, LoadFormat, LoadOptions, Model, QuantFormat};
 
 const BLOCK_SIZE: usize = 16;
 const N_PROMPT: usize = 512;
@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);
     let folder = arguments
         .next()
-        .context("usage: decode_speed FOLDER [ROUNDS] [cpu|cuda]")?;
+        .context("usage: decode_speed FOLDER [ROUNDS] [cpu|cuda] [none|int8|fp8|nf4]")?;
     let n_rounds: usize = arguments.next().map_or(Ok(3), |text| text.parse())?;
     let device = match arguments.next().as_deref() {
         None | Some("cpu") => Device::Cpu,
@@ -28,8 +28,16 @@ fn main() -> anyhow::Result<()> {
         Some("cuda") => Device::Cuda(kernels::cuda::Gpu::open(0)?),
         Some(other) => anyhow::bail!("there is no device {other}"),
     };
+    let quantization = match arguments.next().as_deref() {
+        None | Some("none") => None,
+        Some("int8") => Some(QuantFormat::Int8),
+        Some("fp8") => Some(QuantFormat::Fp8),
+        Some("nf4") => Some(QuantFormat::Nf4),
+        Some(other) => anyhow::bail!("there is no format {other}"),
+    };
     let options = LoadOptions {
         device,
+        quantization,
         format: LoadFormat::Dummy,
         ..LoadOptions::default()
     };
