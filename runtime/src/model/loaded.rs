@@ -146,12 +146,12 @@ impl Model {
             ropes: &network.ropes,
             tokens: network.embedding.tokens,
         };
-        let weights = WeightsOf {
-            list: &list,
-            quantised: &quantisable(&network),
-            ignored: &spec.ignored,
-        };
-        let executor = parts.load(&options.device, &source, weights)?;
+        let quantised = quantisable(&network);
+        let executor = parts.load(
+            &options.device,
+            &source,
+            WeightsOf::new(&list, &quantised, &spec.ignored),
+        )?;
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),
