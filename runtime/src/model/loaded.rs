@@ -17,7 +17,7 @@ use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::quantization::quantisable;
 use super::rope::RopeSpec;
-use super::source::{LoadOptions, Source, WeightsOf};
+use super::source::{LoadOptions, Source};
 use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec};
 use super::step_limits::{DeviceMemory, StepLimits};
 use super::unread;
@@ -145,13 +145,9 @@ impl Model {
             layout,
             ropes: &network.ropes,
             tokens: network.embedding.tokens,
+            quantised: quantisable(&network),
         };
-        let quantised = quantisable(&network);
-        let executor = parts.load(
-            &options.device,
-            &source,
-            WeightsOf::new(&list, &quantised, &spec.ignored),
-        )?;
+        let executor = parts.load(&options.device, &source, (&list, &spec.ignored))?;
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),

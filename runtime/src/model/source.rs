@@ -53,16 +53,6 @@ pub(super) struct WeightsOf<'a> {
     pub(super) ignored: &'a [String],
 }
 
-impl<'a> WeightsOf<'a> {
-    pub(super) fn new(list: &'a WeightList, quantised: &'a [usize], ignored: &'a [String]) -> WeightsOf<'a> {
-        WeightsOf {
-            list,
-            quantised,
-            ignored,
-        }
-    }
-}
-
 impl Source<'_> {
     /// Threads that load.
     pub(super) fn n_threads(&self) -> usize {
