@@ -5,6 +5,7 @@ mod cuda;
 mod panels;
 mod quant;
 mod quantised;
+mod scales;
 
 use half::{bf16, f16};
 
@@ -15,8 +16,7 @@ use crate::error::{Contract, KernelError};
 pub use cuda::{Matrix, MatrixList};
 pub(crate) use panels::{PANEL_ROWS, Panels};
 pub use quant::{GROUP, NotFinite, QuantFormat};
-use quantised::Quantised;
-pub(crate) use quantised::Scales;
+pub(crate) use scales::{Quantised, Scales};
 
 /// How a number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,7 +85,7 @@ impl Weight {
             scales: self
                 .quantised
                 .as_ref()
-                .map(|quantised| quantised.scales(self.row_stride / GROUP)),
+                .map(|quantised| quantised.scales(self.row_stride / GROUP * PANEL_ROWS)),
         })
     }
 

@@ -4,39 +4,10 @@
 //! neighbouring columns of a panel lie together, a *step*. Codes of 8 bits are `[2][16]`: one column, then the other. Of
 //! codes of 4 bits, a step has 16 bytes ([`nf4::place`]).
 
-use super::{DType, GROUP, PANEL_ROWS, QuantFormat, Weight};
+use super::{DType, GROUP, PANEL_ROWS, QuantFormat, Quantised, Weight};
 use crate::cpu::buffer::Buffer;
 use crate::cpu::nf4;
 use crate::error::{Contract, KernelError};
-
-/// What a quantised weight has beside its codes.
-#[derive(Debug)]
-pub(super) struct Quantised {
-    pub(super) format: QuantFormat,
-    /// As they are multiplied with. `[n_panels, n_groups, PANEL_ROWS]`
-    scales: Buffer,
-}
-
-/// The scales of panels.
-#[derive(Clone, Copy)]
-pub(crate) struct Scales<'a> {
-    /// How the codes are stored.
-    pub(crate) format: QuantFormat,
-    /// `[n_panels, n_groups, PANEL_ROWS]`
-    pub(crate) floats: &'a [f32],
-    /// Floats of a panel.
-    pub(crate) panel_floats: usize,
-}
-
-impl Quantised {
-    pub(super) fn scales(&self, n_groups: usize) -> Scales<'_> {
-        Scales {
-            format: self.format,
-            floats: self.scales.as_slice(),
-            panel_floats: n_groups * PANEL_ROWS,
-        }
-    }
-}
 
 impl QuantFormat {
     /// The codes of e4m3 are read as f16 with an exponent that is smaller by 8, so their scales are larger.

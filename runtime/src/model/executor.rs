@@ -13,7 +13,7 @@ use super::kv_layout::KvLayout;
 use super::program::Program;
 use super::rope::RopeSpec;
 use super::source::{Source, WeightsOf};
-use super::spec::MatrixId;
+use super::spec::{MatrixId, WeightList};
 use super::step_limits::{DeviceMemory, StepLimits};
 use crate::batch::KvGroup;
 
@@ -33,6 +33,8 @@ pub(super) struct Parts<'a> {
     pub(super) ropes: &'a [RopeSpec],
     /// The embedding, whose dtype stands for that of the model.
     pub(super) tokens: MatrixId,
+    /// Numbers of the matrices that can be quantised, ascending.
+    pub(super) quantised: Vec<usize>,
 }
 
 /// The sizes of a cache.
@@ -49,8 +51,13 @@ impl Parts<'_> {
         self,
         device: &Device,
         source: &Source<'_>,
-        weights: WeightsOf<'_>,
+        (list, ignored): (&WeightList, &[String]),
     ) -> Result<Executor, ModelError> {
+        let weights = WeightsOf {
+            list,
+            quantised: &self.quantised,
+            ignored,
+        };
         match device {
             Device::Cpu => {
                 let (matrices, vectors) = source.weights(&self.context, weights, &InMemory)?;

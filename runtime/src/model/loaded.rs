@@ -21,7 +21,7 @@ use super::pooling::{Pooling, PoolingKind};
 use super::program::lower;
 use super::quantization::quantisable;
 use super::rope::RopeSpec;
-use super::source::{LoadOptions, Source, WeightsOf};
+use super::source::{LoadOptions, Source};
 use super::spec::{Matrix, ModelSpec, Projection, Task as TaskSpec};
 use super::step_limits::{DeviceMemory, StepLimits};
 use super::unread;
@@ -151,13 +151,9 @@ impl Model {
             layout,
             ropes: &network.ropes,
             tokens: network.embedding.tokens,
+            quantised: quantisable(&network),
         };
-        let weights = WeightsOf {
-            list: &list,
-            quantised: &quantisable(&network),
-            ignored: &spec.ignored,
-        };
-        let executor = parts.load(&options.device, &source, weights)?;
+        let executor = parts.load(&options.device, &source, (&list, &spec.ignored))?;
         let info = ModelInfo {
             architecture: config.architecture()?.to_owned(),
             task: task(&spec, pooling, &eos_token_ids),

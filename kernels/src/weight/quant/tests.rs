@@ -1,3 +1,5 @@
+//! Error bounds of the formats, and what happens to zeros, outliers and numbers that are not finite.
+
 use half::bf16;
 use proptest::prelude::*;
 
