@@ -11,5 +11,6 @@ pub mod modeldeployment;
 pub mod schema;
 pub mod settings;
 pub mod startup;
+pub mod worker_config;
 
 pub use modeldeployment::{ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus};

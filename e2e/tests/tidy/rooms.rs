@@ -138,7 +138,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "crds/src",
         &[
-            ("generate", "modeldeployment settings"),
+            ("generate", "modeldeployment settings worker_config"),
+            ("worker_config", "settings"),
             ("modeldeployment", "schema settings"),
             ("settings", "schema"),
             ("schema", ""),
