@@ -11,8 +11,6 @@ mod logs;
 mod manual;
 mod status;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::{
     arguments::{Cli, Command},
     cluster::Cluster,
@@ -44,10 +42,4 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder),
     }
-}
-
-/// Seconds since 1970.
-fn now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }

@@ -40,6 +40,7 @@ impl Endpoint {
         if replicas.is_empty() {
             return Err(Error::NoReplica {
                 name: name.into(),
+                namespace: cluster.namespace.clone(),
                 state: readiness::state(&deployment),
             });
         }

@@ -92,6 +92,8 @@ pub enum Error {
     Failed {
         /// The object.
         name: String,
+        /// Where it is.
+        namespace: String,
         /// Of the condition.
         reason: String,
         /// Of the condition; contains the remedy.
@@ -102,6 +104,8 @@ pub enum Error {
     NotInTime {
         /// The object.
         name: String,
+        /// Where it is.
+        namespace: String,
         /// How long was waited.
         seconds: u64,
         /// What it does.
@@ -118,6 +122,8 @@ pub enum Error {
     NoReplica {
         /// The object.
         name: String,
+        /// Where it is.
+        namespace: String,
         /// What it does.
         state: String,
     },
@@ -126,6 +132,8 @@ pub enum Error {
     NoPod {
         /// The object.
         name: String,
+        /// Where it is.
+        namespace: String,
     },
     /// The connection to a replica failed.
     #[error("the connection to pod {pod} failed: {reason}")]
@@ -215,11 +223,15 @@ impl Error {
             } => format!("kubectl slipway status {nearest} -n {namespace}"),
             Error::NotFound { .. } => "kubectl slipway list --all-namespaces".into(),
             Error::Conflict { .. } => "repeat the command with --force to take the fields over".into(),
-            Error::Failed { name, .. } => {
-                format!("kubectl slipway status {name}; kubectl slipway logs {name}")
+            Error::Failed { name, namespace, .. } => {
+                format!(
+                    "kubectl slipway status {name} -n {namespace}; kubectl slipway logs {name} -n {namespace}"
+                )
             }
-            Error::NotInTime { name, .. } | Error::NoReplica { name, .. } | Error::NoPod { name } => {
-                format!("kubectl slipway status {name} --watch")
+            Error::NotInTime { name, namespace, .. }
+            | Error::NoReplica { name, namespace, .. }
+            | Error::NoPod { name, namespace } => {
+                format!("kubectl slipway status {name} -n {namespace} --watch")
             }
             Error::Connection { .. } => "repeat the command; kubectl slipway list shows what is ready".into(),
             Error::Answer { status: 401, .. } => {

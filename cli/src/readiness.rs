@@ -47,6 +47,7 @@ pub fn failure(deployment: &ModelDeployment) -> Option<Error> {
     let ready = condition(deployment, ConditionType::Ready)?;
     Some(Error::Failed {
         name: deployment.metadata.name.clone().unwrap_or_default(),
+        namespace: deployment.metadata.namespace.clone().unwrap_or_default(),
         reason: ready.reason.clone(),
         message: ready.message.clone(),
     })
@@ -130,6 +131,7 @@ pub async fn wait(
     ended.unwrap_or_else(|_| {
         Err(Error::NotInTime {
             name: name.into(),
+            namespace: cluster.namespace.clone(),
             seconds: timeout.as_secs(),
             state: last.as_ref().map_or_else(|| "it was not seen".into(), state),
         })
@@ -196,7 +198,7 @@ mod tests {
 
     fn deployment(status: serde_json::Value) -> ModelDeployment {
         serde_json::from_value(json!({
-            "apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m", "generation": 2},
+            "apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m", "namespace": "models", "generation": 2},
             "spec": {"model": {"huggingFace": {"repo": "a/b"}}}, "status": status,
         }))
         .unwrap()
@@ -232,7 +234,7 @@ mod tests {
             error.to_string(),
             "ModelDeployment 'm' failed: DiskFull: why. Remedy: what"
         );
-        assert!(error.next().unwrap().contains("kubectl slipway logs m"));
+        assert!(error.next().unwrap().contains("kubectl slipway logs m -n models"));
         let conditions = [
             condition_of("Ready", "False", "Scheduling"),
             condition_of("Stalled", "False", "Scheduling"),

@@ -1,4 +1,4 @@
-//! What is generated from the types: the CRD, and the reference of the settings.
+//! What is generated from the types: the CRD, the reference of the settings, and RunPod's form of them.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     ModelDeployment,
     settings::{DefaultValue, GROUPS, Harmless, Place, SETTINGS, Setting, foreign},
+    worker_config,
 };
 
 /// A generated file: its path below the repository's root, and its text.
@@ -29,6 +30,10 @@ pub fn files() -> Vec<GeneratedFile> {
         GeneratedFile {
             path: "docs/settings.md",
             text: settings_markdown(),
+        },
+        GeneratedFile {
+            path: "worker-config.json",
+            text: worker_config::text(),
         },
     ]
 }

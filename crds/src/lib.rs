@@ -14,5 +14,6 @@ pub mod schema;
 pub mod settings;
 pub mod startup;
 pub mod wake;
+pub mod worker_config;
 
 pub use modeldeployment::{ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus};

@@ -4,11 +4,13 @@ use std::{
     collections::BTreeSet,
     io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use crds::modeldeployment::Network;
 use kube::Client;
 use operator::{
@@ -45,6 +47,16 @@ enum Command {
     Gateway(Gateway),
     /// Serve pages that list, make and change ModelDeployments with the rights of the person who uses them.
     Console(Console),
+    /// Print the completions of a shell.
+    Completions {
+        /// Shell.
+        shell: Shell,
+    },
+    /// Write the pages of the manual into a folder that exists.
+    Man {
+        /// Folder.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +143,15 @@ async fn main() -> anyhow::Result<()> {
         Command::Run(options) => &options.log_level,
         Command::Gateway(options) => &options.log_level,
         Command::Console(options) => &options.log_level,
+        Command::Completions { shell } => {
+            let name = env!("CARGO_BIN_NAME");
+            clap_complete::generate(*shell, &mut Cli::command(), name, &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Man { folder } => {
+            return clap_mangen::generate_to(Cli::command(), folder)
+                .with_context(|| format!("cannot write pages of the manual into {}", folder.display()));
+        }
     };
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(log_level).context("--log-level")?)
@@ -146,6 +167,7 @@ async fn main() -> anyhow::Result<()> {
             };
             Ok(console::run(identity, listen(options.listen).await?, stopped()?).await?)
         }
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }
 

@@ -37,7 +37,10 @@ pub(super) async fn run(arguments: &Deploy, target: &Target) -> Result<(), Error
         cluster.namespace
     );
     if arguments.no_wait {
-        eprintln!("next:  kubectl slipway status {name} --watch");
+        eprintln!(
+            "next:  kubectl slipway status {name} -n {} --watch",
+            cluster.namespace
+        );
         return Ok(());
     }
     let timeout = Duration::from_secs(arguments.timeout_seconds);

@@ -1,9 +1,10 @@
 //! `list`: the ModelDeployments of a namespace, or of all.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crds::{ModelDeployment, conditions::ConditionType};
 use kube::ResourceExt;
 
-use super::now;
 use crate::{arguments::List, cluster::Cluster, display, error::Error, readiness};
 
 const HEADER: [&str; 8] = [
@@ -51,4 +52,10 @@ fn row(deployment: &ModelDeployment, now: i64) -> Vec<String> {
         status.summary.clone().unwrap_or_default(),
         created.map_or_else(String::new, |created| display::duration(now - created)),
     ]
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }

@@ -12,6 +12,7 @@ pub(super) async fn run(arguments: &Logs, cluster: &Cluster) -> Result<(), Error
     if pods.is_empty() {
         return Err(Error::NoPod {
             name: arguments.name.clone(),
+            namespace: cluster.namespace.clone(),
         });
     }
     let is_several = pods.len() > 1;

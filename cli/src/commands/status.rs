@@ -56,10 +56,11 @@ fn report(deployment: &ModelDeployment) -> String {
         let _ = write!(out, "\n{}", failure_text(failure));
     }
     let next = match readiness::is_ready(deployment) {
-        true => format!("kubectl slipway chat {}", deployment.name_any()),
-        false => format!("kubectl slipway logs {}", deployment.name_any()),
+        true => "chat",
+        false => "logs",
     };
-    let _ = writeln!(out, "\nnext:  {next}");
+    let (name, namespace) = (deployment.name_any(), deployment.namespace().unwrap_or_default());
+    let _ = writeln!(out, "\nnext:  kubectl slipway {next} {name} -n {namespace}");
     out
 }
 

@@ -98,6 +98,10 @@ pub fn import(block: &[Variable], options: &Options) -> Result<Import, ManifestE
     let mut importer = Importer {
         manifest: Manifest::new(&name, options.namespace.as_deref())?,
         name,
+        in_namespace: options
+            .namespace
+            .as_ref()
+            .map_or(String::new(), |name| format!(" -n {name}")),
         seen: BTreeMap::new(),
         n_env: 0,
         secret_commands: Vec::new(),
@@ -141,6 +145,8 @@ fn is_repository(text: &str) -> bool {
 struct Importer {
     manifest: Manifest,
     name: String,
+    /// The option of kubectl that names the namespace, if one was chosen.
+    in_namespace: String,
     /// The variable that gave each setting its value, and the value.
     seen: BTreeMap<&'static str, (String, String)>,
     n_env: usize,
@@ -214,7 +220,8 @@ impl Importer {
             None => {
                 self.manifest.put(&path, json!({"name": own_name}));
                 self.secret_commands.push(format!(
-                    "kubectl create secret generic {own_name} --from-literal={own_key}=\"${own_key}\""
+                    "kubectl create secret generic {own_name}{} --from-literal={own_key}=\"${own_key}\"",
+                    self.in_namespace
                 ));
             }
         }

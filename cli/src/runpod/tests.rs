@@ -172,7 +172,7 @@ fn values() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// Each variable of any block has a note; one that is left out has a remedy; the object fits the schema; its YAML is
     /// read as the same object; and a secret's value is in no output.

@@ -150,7 +150,7 @@ def test_a_runpod_block_serves(namespace: str) -> None:
     manifest["spec"]["model"]["huggingFace"]["endpoint"] = HUB
     command = next(line[1:].split() for line in done.stdout.splitlines() if "kubectl create secret" in line)
     assert command[:4] == ["kubectl", "create", "secret", "generic"]
-    kubectl(*command[1:-1], "--from-literal=HF_TOKEN=any", "-n", namespace)
+    kubectl(*command[1:-1], "--from-literal=HF_TOKEN=any")
     kube.apply(manifest, namespace)
     assert kube.until_ready("pasted", namespace)["status"]["modelName"] == "mine"
 

@@ -142,7 +142,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
     (
         "crds/src",
         &[
-            ("generate", "modeldeployment settings"),
+            ("generate", "modeldeployment settings worker_config"),
+            ("worker_config", "settings"),
             ("wake", "keys modeldeployment"),
             ("modeldeployment", "keys schema settings"),
             ("settings", "schema"),
