@@ -6,4 +6,5 @@ pub(crate) mod buffer;
 pub(crate) mod context;
 pub(crate) mod disjoint;
 pub(crate) mod isa;
+pub(crate) mod pool;
 pub(crate) mod simd;

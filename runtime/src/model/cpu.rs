@@ -130,7 +130,7 @@ impl Cpu {
             tiles: &mut self.tiles,
             unit_scales: &self.unit_scales,
         };
-        Ok(self.context.enter(|| execution.run())?)
+        Ok(self.context.step(|| execution.run())?)
     }
 }
 
