@@ -10,4 +10,5 @@ pub(crate) mod context;
 pub(crate) mod disjoint;
 pub(crate) mod isa;
 pub(crate) mod nf4;
+pub(crate) mod pool;
 pub(crate) mod simd;

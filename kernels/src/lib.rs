@@ -48,6 +48,7 @@ pub use columns::Columns;
 pub use cpu::buffer::Buffer;
 pub use cpu::context::CpuContext;
 pub use cpu::isa::Isa;
+pub use cpu::pool::available_threads;
 pub use embed::{Embed, embed};
 pub use error::KernelError;
 pub use gemm::{Gemm, gemm};

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, Environment, ModelSource, ServeArguments, ServeConfig};
-use crate::model::{LoadFormat, Model, ModelError, ModelInfo, Outline, Task};
+use crate::model::{LoadFormat, Model, ModelError, ModelInfo, Outline, Task, available_threads};
 use crate::serving;
 
 pub use error::BenchError;
@@ -222,7 +222,7 @@ fn threads(options: &BenchOptions) -> Result<usize, BenchError> {
             reason: "at least one thread computes".to_owned(),
         }),
         Some(n_threads) => Ok(n_threads),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        None => Ok(available_threads()),
     }
 }
 

@@ -36,6 +36,8 @@ mod spec;
 mod step_limits;
 mod unread;
 
+pub use kernels::available_threads;
+
 pub use checkpoint::{DtypeChoice, LoadFormat, LoadProgress};
 pub use config::generation_config;
 pub use device::Device;

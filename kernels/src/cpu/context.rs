@@ -3,10 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use rayon::ThreadPool;
-use rayon::prelude::*;
-
 use super::isa::Isa;
+use super::pool::Pool;
 use super::simd::{self, SimdTask};
 use crate::error::KernelError;
 
@@ -16,9 +14,9 @@ const N_THREADS_MAX: usize = 1024;
 /// The threads and the instruction set of one engine; the first parameter of every op.
 #[derive(Debug)]
 pub struct CpuContext {
-    pool: ThreadPool,
+    pool: Pool,
     isa: Isa,
-    /// Working memory of each thread of the pool, and one more for a caller outside of it. All grow to the most that an
+    /// Working memory of each thread, and one more for tasks that run where they are made. All grow to the most that an
     /// op has needed and are kept, so that an op that was run before allocates nothing.
     scratch: Vec<Mutex<Vec<f32>>>,
     /// Floats that each of them has.
@@ -52,16 +50,10 @@ impl CpuContext {
         if !Isa::available().contains(&isa) {
             return Err(KernelError::MissingIsa { isa: isa.name() });
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(n_threads)
-            .thread_name(|idx| format!("compute-{idx}"))
-            .build()
-            .map_err(|error| KernelError::Threads {
-                n_threads,
-                reason: error.to_string(),
-            })?;
-        // All threads run once, so that none is started, and allocates, during a step.
-        pool.broadcast(|_| ());
+        let pool = Pool::new(n_threads).map_err(|error| KernelError::Threads {
+            n_threads,
+            reason: error.to_string(),
+        })?;
         let scratch = (0..=n_threads).map(|_| Mutex::default()).collect();
         Ok(CpuContext {
             pool,
@@ -77,14 +69,25 @@ impl CpuContext {
         self.isa
     }
 
-    /// Threads in the pool.
+    /// Threads that compute; the caller of an op is one of them.
     pub fn n_threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.pool.n_threads()
     }
 
-    /// Runs `work` on a thread of the pool, so that the ops inside need not enter it one by one.
+    /// Runs a step: until `work` ends, threads that wait for an op stay awake for a short time.
+    pub fn step<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.pool.step(work)
+    }
+
+    /// Runs work that is no op, such as loading: parallel iterators of rayon within it have as many threads as this
+    /// context. Those threads end with the work.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(self.n_threads());
+        match builder.thread_name(|idx| format!("load-{idx}")).build() {
+            Ok(pool) => pool.install(work),
+            // Rayon's own threads then.
+            Err(_) => work(),
+        }
     }
 
     /// Runs `task` with the instructions of this context.
@@ -101,11 +104,7 @@ impl CpuContext {
 
     /// Calls `each` for `0..n_tasks`, on the pool if there is more than one task.
     pub(crate) fn for_each(&self, n_tasks: usize, each: impl Fn(usize) + Sync + Send) {
-        if n_tasks <= 1 || self.n_threads() == 1 {
-            (0..n_tasks).for_each(each);
-        } else {
-            self.pool.install(|| (0..n_tasks).into_par_iter().for_each(each));
-        }
+        self.pool.run(n_tasks, &|_, task| each(task));
     }
 
     /// The same with `n_floats` floats of working memory on a cache line, which hold what earlier tasks left.
@@ -116,10 +115,10 @@ impl CpuContext {
         each: impl Fn(&mut [f32], usize) + Sync + Send,
     ) {
         self.reserve_scratch(n_floats + LINE_FLOATS);
-        self.for_each(n_tasks, |idx| {
-            let thread = self.pool.current_thread_index();
-            let slot = &self.scratch[thread.unwrap_or(self.scratch.len() - 1)];
-            let mut memory = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.run(n_tasks, &|thread, idx| {
+            let mut memory = self.scratch[thread]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let first = memory.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>());
             each(&mut memory[first.min(LINE_FLOATS)..][..n_floats], idx);
         });

@@ -10,6 +10,7 @@ use super::body::BodyMemory;
 use crate::api::error::ApiError;
 use crate::api::jobs::Jobs;
 use crate::config::ServeConfig;
+use crate::model::available_threads;
 use crate::preparation::Preparation;
 use crate::serving::Serving;
 use crate::startup::StartupTracker;
@@ -104,6 +105,5 @@ impl App {
 
 /// Number of requests that are prepared at once: as many as there are cores, unless a setting names another number.
 fn n_places(config: &ServeConfig) -> usize {
-    let n_cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    config.tokenizer_threads.unwrap_or_else(n_cores)
+    config.tokenizer_threads.unwrap_or_else(available_threads)
 }

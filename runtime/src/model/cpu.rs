@@ -149,7 +149,7 @@ impl Cpu {
             unit_scales: &self.unit_scales,
             times,
         };
-        Ok(self.context.enter(|| execution.run())?)
+        Ok(self.context.step(|| execution.run())?)
     }
 }
 

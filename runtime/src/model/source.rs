@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::{CpuContext, Isa, KernelError, QuantFormat};
+use kernels::{CpuContext, Isa, KernelError, QuantFormat, available_threads};
 
 use super::checkpoint::{
     Checkpoint, DtypeChoice, LoadFormat, LoadProgress, Loader, Place, Placed, dummy_weights,
@@ -112,9 +112,4 @@ impl Source<'_> {
         let checkpoint = Checkpoint::open(self.dir, format, &list.tensors(), ignored)?;
         Loader::new(&checkpoint, dtype, self.progress).load_into(list, formats, place)
     }
-}
-
-/// Threads that this process may use; one if the system reports none.
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,5 +1,6 @@
 //! Numbers of eight bits in the formats of the Open Compute Project (OCP OFP8, revision 1.0, 2023).
 
+#[cfg(test)]
 use half::f16;
 
 use super::{Element, LANES_MAX, Simd};
