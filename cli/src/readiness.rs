@@ -65,7 +65,7 @@ pub fn state(deployment: &ModelDeployment) -> String {
         .map_or("Pending".into(), |phase| format!("{phase:?}"));
     match ready.map(|ready| (ready.reason.as_str(), ready.message.as_str())) {
         Some((reason, _)) if reason == phase => phase,
-        Some((reason, message)) if message.is_empty() => format!("{phase}: {reason}"),
+        Some((reason, "")) => format!("{phase}: {reason}"),
         Some((reason, message)) => format!("{phase}: {reason}: {message}"),
         None => phase,
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use configuration::configuration;
+use crds::settings::Quantization;
 use runtime::inspect::{Report, StepCost, Steps};
 use serde_json::Value;
 
@@ -118,7 +119,7 @@ fn inspected(name: &str, prompt: usize) -> Inspected {
         context: 16,
         prompt,
     };
-    let model = Report::of_steps(configuration(name).path(), 8 << 30, steps)
+    let model = Report::of_steps(configuration(name).path(), (8 << 30, Quantization::None), steps)
         .model
         .unwrap();
     Inspected {

@@ -195,7 +195,7 @@ mod tests {
             (&["a/b", "--set=seed"], "not NAME=VALUE"),
             (&["a/b", "--name=Upper"], "not a name"),
         ] {
-            let error = deploy(arguments).map_or_else(|error| error.to_string(), |yaml| yaml);
+            let error = deploy(arguments).unwrap_or_else(|error| error.to_string());
             assert!(error.contains(words), "{arguments:?}: {error}");
         }
     }

@@ -166,6 +166,10 @@ impl Tiles {
     ///
     /// # Safety
     /// `n` tiles must be readable at each pointer of `x` and `w`, and four be writable at `sums`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are the registers of one piece of assembly"
+    )]
     pub(crate) unsafe fn two_by_two(
         &self,
         x: [*const u8; 2],

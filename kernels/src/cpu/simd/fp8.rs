@@ -147,14 +147,13 @@ mod tests {
         sign * (whole + fraction) * 2.0_f64.powi(exponent - bias)
     }
 
+    /// From a code to a number, and to its value.
+    type OfCode<W> = (fn(u8) -> W, fn(W) -> f32);
+
     /// A format: its mantissa, its bias and the code of its largest number.
     type Format = (u32, i32, u8);
 
-    fn check<W: Element>(
-        (of, widen): (fn(u8) -> W, fn(W) -> f32),
-        rounded: fn(f32) -> u8,
-        (mantissa, bias, max): Format,
-    ) {
+    fn check<W: Element>((of, widen): OfCode<W>, rounded: fn(f32) -> u8, (mantissa, bias, max): Format) {
         let values: Vec<f64> = (0..=255).map(|code| value(code, mantissa, bias, max)).collect();
         for isa in Isa::available() {
             // SAFETY: available.

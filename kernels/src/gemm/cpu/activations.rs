@@ -32,7 +32,7 @@ impl Groups {
         let n = match m {
             0..=ROWS_MAX => m.min(1),
             // The registers of AVX2 do not suffice for six rows and for widening numbers as they are multiplied.
-            ..=WIDENED_ROWS => m.div_ceil(ROWS_MAX - 1),
+            _ if m <= WIDENED_ROWS => m.div_ceil(ROWS_MAX - 1),
             _ => m.div_ceil(ROWS_MAX),
         };
         Groups { m, n }
@@ -45,7 +45,7 @@ impl Groups {
 
     /// The first row of group `idx`, or `m` for `len()`.
     pub(super) fn first_row(self, idx: usize) -> usize {
-        if self.n == 0 { 0 } else { idx * self.m / self.n }
+        (idx * self.m).checked_div(self.n).unwrap_or(0)
     }
 }
 
