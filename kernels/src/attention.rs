@@ -109,7 +109,12 @@ pub enum Mask {
 
 /// Working memory of [`attention`], kept so that a call allocates nothing.
 #[derive(Debug, Default)]
-pub struct AttentionTiles(Vec<cpu::Queries>);
+pub struct AttentionTiles {
+    queries: Vec<cpu::Queries>,
+    parts: Vec<cpu::Part>,
+    /// The softmax of each part.
+    softmaxes: Vec<f32>,
+}
 
 /// One sequence of an [`Attention`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +129,11 @@ pub struct AttentionRow {
 
 /// `out = softmax(scores(q, K), masked) · V`, for every token and head.
 ///
-/// Softmax is computed online over tiles of 32 positions that start at multiples of 32 (Milakov and
-/// Gimelshein 2018; Dao et al. 2022), so a token's result depends neither on the chunk it arrives in nor on
-/// the other rows nor on the block size. The error is a few ulp of `max |V|` per tile.
+/// The context is cut at multiples of 256 positions. In each part the softmax is computed online over tiles of 64 positions
+/// (Milakov and Gimelshein 2018; Dao et al. 2022), and those of the parts are merged in their order, so a token's result
+/// depends neither on the chunk it arrives in nor on the other rows nor on the block size nor on the number of threads. A
+/// score is one sum in the order of the key's elements, and an element of the result one in the order of a tile's
+/// positions. The error is a few ulp of `max |V|` per tile.
 ///
 /// # Errors
 /// The shapes do not agree, or a block that is read is beyond the cache.

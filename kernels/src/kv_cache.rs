@@ -6,6 +6,8 @@ mod element;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::cpu::buffer::Buffer;
 use crate::cpu::simd::LANES_MAX;
 use crate::error::{Contract, KernelError};
@@ -17,8 +19,9 @@ pub(crate) use element::{KvElement, with_element};
 
 /// The paged cache of one layer.
 ///
-/// Keys and values each are `[n_blocks, n_heads, block_size, stride]`, where the stride is the length of a
-/// key or value rounded up to full vectors; zeros follow it.
+/// Keys are `[n_blocks, n_heads, key_dim, block_size]`, so that an element of neighbouring positions is one vector, and
+/// values `[n_blocks, n_heads, block_size, value_stride]`, where the stride is the length of a value rounded up to full
+/// vectors; zeros follow it. Keys that are values too are stored as values are.
 #[derive(Debug)]
 pub struct KvCache {
     keys: Buffer,
@@ -57,15 +60,6 @@ pub enum KvValues {
     },
 }
 
-/// Where a token's keys and values are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    /// The block.
-    pub(crate) block: usize,
-    /// The token's place in the block.
-    pub(crate) offset: usize,
-}
-
 impl KvShape {
     /// Keys and values of `head_dim` elements.
     pub fn of_heads(n_heads: usize, head_dim: usize) -> KvShape {
@@ -82,7 +76,15 @@ impl KvShape {
             KvValues::Own { value_dim } => stride(value_dim),
             KvValues::InKeys { .. } => 0,
         };
-        self.n_heads * (stride(self.key_dim) + own) * dtype.size_bytes()
+        self.n_heads * (self.key_len() + own) * dtype.size_bytes()
+    }
+
+    /// Numbers that a key takes.
+    fn key_len(self) -> usize {
+        match self.values {
+            KvValues::Own { .. } => self.key_dim,
+            KvValues::InKeys { .. } => stride(self.key_dim),
+        }
     }
 
     /// Elements of a value.
@@ -147,8 +149,8 @@ impl KvCache {
                 "at most key_dim",
             )?;
         }
-        let buffer = |dim: usize| {
-            let n_numbers = n_slots as u128 * shape.n_heads as u128 * stride(dim) as u128;
+        let buffer = |len: usize| {
+            let n_numbers = n_slots as u128 * shape.n_heads as u128 * len as u128;
             let size_bytes = n_numbers * dtype.size_bytes() as u128;
             let size = usize::try_from(size_bytes)
                 .ok()
@@ -160,9 +162,9 @@ impl KvCache {
             Buffer::zeroed("KV cache", size.ok_or(no_memory)?)
         };
         Ok(KvCache {
-            keys: buffer(shape.key_dim)?,
+            keys: buffer(shape.key_len())?,
             values: match shape.values {
-                KvValues::Own { value_dim } => Some(buffer(value_dim)?),
+                KvValues::Own { value_dim } => Some(buffer(stride(value_dim))?),
                 KvValues::InKeys { .. } => None,
             },
             n_blocks,
@@ -247,11 +249,6 @@ impl KvCache {
         self.dtype
     }
 
-    /// Elements of a key with the zeros that follow it.
-    pub(crate) fn key_stride(&self) -> usize {
-        stride(self.shape.key_dim)
-    }
-
     /// Elements of a value with the space that follows it.
     pub(crate) fn value_stride(&self) -> usize {
         stride(self.shape.value_dim())
@@ -267,10 +264,43 @@ impl KvCache {
         }
     }
 
-    /// The number of the vector of `head` in a slot.
-    fn vector(&self, slot: Slot, head: usize) -> usize {
-        (slot.block * self.shape.n_heads + head) * self.block_size + slot.offset
+    /// How far apart the numbers of keys are.
+    fn key_steps(&self) -> KeySteps {
+        match self.shape.values {
+            KvValues::Own { .. } => KeySteps {
+                element: self.block_size,
+                position: 1,
+            },
+            KvValues::InKeys { .. } => KeySteps {
+                element: 1,
+                position: self.shape.key_len(),
+            },
+        }
     }
+
+    /// Numbers from a value to that of the next position.
+    fn value_step(&self) -> usize {
+        match self.shape.values {
+            KvValues::Own { .. } => self.value_stride(),
+            KvValues::InKeys { .. } => self.shape.key_len(),
+        }
+    }
+
+    /// Which part of the heads and blocks `head` of `block` is, among those of `len` numbers a slot.
+    fn part(&self, block: usize, head: usize, len: usize) -> Range<usize> {
+        let len = len * self.block_size;
+        let first = (block * self.shape.n_heads + head) * len;
+        first..first + len
+    }
+}
+
+/// How far apart numbers are in the keys of a block and a head.
+#[derive(Clone, Copy)]
+pub(crate) struct KeySteps {
+    /// From an element of a key to the next.
+    pub(crate) element: usize,
+    /// From a position to the next.
+    pub(crate) position: usize,
 }
 
 /// The numbers of a cache.
@@ -283,20 +313,27 @@ pub(crate) struct KvNumbers<'a, E> {
 }
 
 impl<'a, E> KvNumbers<'a, E> {
-    /// The key of `head` in a slot. `[key_stride]`
-    pub(crate) fn key(&self, slot: Slot, head: usize) -> &'a [E] {
-        let stride = self.cache.key_stride();
-        &self.keys[self.cache.vector(slot, head) * stride..][..stride]
+    /// The keys of a head in a block.
+    pub(crate) fn keys(&self, block: usize, head: usize) -> &'a [E] {
+        &self.keys[self.cache.part(block, head, self.cache.shape.key_len())]
     }
 
-    /// The value of `head` in a slot; what follows its `value_dim` elements is undefined.
-    /// `[value_stride]`
-    pub(crate) fn value(&self, slot: Slot, head: usize) -> &'a [E] {
-        let (vector, stride) = (self.cache.vector(slot, head), self.cache.value_stride());
+    /// How far apart their numbers are.
+    pub(crate) fn key_steps(&self) -> KeySteps {
+        self.cache.key_steps()
+    }
+
+    /// The values of a head in a block; what follows the `value_dim` elements of each is undefined.
+    pub(crate) fn values(&self, block: usize, head: usize) -> &'a [E] {
         match self.values {
-            Some(values) => &values[vector * stride..][..stride],
-            None => &self.keys[vector * self.cache.key_stride()..][..stride],
+            Some(values) => &values[self.cache.part(block, head, self.cache.value_stride())],
+            None => self.keys(block, head),
         }
+    }
+
+    /// Numbers from a value to that of the next position.
+    pub(crate) fn value_step(&self) -> usize {
+        self.cache.value_step()
     }
 }
 
@@ -351,27 +388,26 @@ fn write<E: KvElement>(cache: &mut KvCache, op: &KvWrite<'_>) {
         key_dim,
         values,
     } = cache.shape;
-    let (key_stride, value_stride) = (cache.key_stride(), cache.value_stride());
+    let (key_steps, value_step) = (cache.key_steps(), cache.value_step());
     for (row, &slot) in op.x.chunks_exact(op.row_stride).zip(op.slots) {
-        let (from_keys, from_values) = row[op.keys_at..].split_at(n_heads * key_dim);
-        let slot = Slot {
-            block: slot as usize / cache.block_size,
-            offset: slot as usize % cache.block_size,
-        };
+        let (keys, own_values) = row[op.keys_at..].split_at(n_heads * key_dim);
+        let (block, offset) = (slot as usize / cache.block_size, slot as usize % cache.block_size);
         for head in 0..n_heads {
-            let vector = cache.vector(slot, head);
-            let keys = &mut cache.keys.as_mut_slice::<E>()[vector * key_stride..];
-            round_into(&from_keys[head * key_dim..][..key_dim], keys);
+            let part = cache.part(block, head, cache.shape.key_len());
+            let to = &mut cache.keys.as_mut_slice::<E>()[part][offset * key_steps.position..];
+            let to = to.iter_mut().step_by(key_steps.element);
+            round_into(&keys[head * key_dim..][..key_dim], to);
+            let part = cache.part(block, head, value_step);
             if let (Some(own), KvValues::Own { value_dim }) = (&mut cache.values, values) {
-                let values = &mut own.as_mut_slice::<E>()[vector * value_stride..];
-                round_into(&from_values[head * value_dim..][..value_dim], values);
+                let to = &mut own.as_mut_slice::<E>()[part][offset * value_step..];
+                round_into(&own_values[head * value_dim..][..value_dim], to.iter_mut());
             }
         }
     }
 }
 
-/// Writes numbers to the start of `to`.
-fn round_into<E: KvElement>(from: &[f32], to: &mut [E]) {
+/// Writes numbers to their places.
+fn round_into<'a, E: KvElement>(from: &[f32], to: impl Iterator<Item = &'a mut E>) {
     for (from, to) in from.iter().zip(to) {
         *to = E::nearest(*from);
     }

@@ -451,6 +451,36 @@ fn values_of_their_own_length_or_within_the_keys() {
 }
 
 #[test]
+fn contexts_of_several_parts() {
+    for (group, window) in [(1, None), (2, None), (3, Some(300)), (8, None), (40, Some(70))] {
+        let case = Case {
+            n_kv_heads: 2,
+            group,
+            cache_dtype: KvDType::BF16,
+            mask: Mask::Causal { window },
+            rows: vec![(1, 700), (3, 513), (1, 256)],
+            ..PLAIN
+        };
+        case.check();
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let case = Case {
+        group: 4,
+        has_sinks: true,
+        rows: vec![(1, 1500), (2, 300)],
+        ..PLAIN
+    };
+    let of = |n_threads| {
+        let context = CpuContext::new(n_threads).unwrap();
+        case.run(&context, &[(0, 1, 1500), (1, 2, 300)])
+    };
+    assert!(of(1) == of(2) && of(1) == of(5));
+}
+
+#[test]
 fn numbers_of_every_type_are_read_exactly() {
     for cache_dtype in [KvDType::F16, KvDType::BF16, KvDType::F8E4M3, KvDType::F8E5M2] {
         for values in [

@@ -63,7 +63,6 @@ pub(crate) trait KvElement: Element + bytemuck::Pod {
     fn nearest(x: f32) -> Self;
 
     /// The number, exactly.
-    #[cfg(test)]
     fn widened(self) -> f32;
 }
 
@@ -76,7 +75,6 @@ impl KvElement for f32 {
     }
 
     #[inline(always)]
-    #[cfg(test)]
     fn widened(self) -> f32 {
         self
     }
@@ -91,7 +89,6 @@ impl KvElement for f16 {
     }
 
     #[inline(always)]
-    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }
@@ -106,7 +103,6 @@ impl KvElement for bf16 {
     }
 
     #[inline(always)]
-    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }
@@ -121,7 +117,6 @@ impl KvElement for F8E4M3 {
     }
 
     #[inline(always)]
-    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }
@@ -136,7 +131,6 @@ impl KvElement for F8E5M2 {
     }
 
     #[inline(always)]
-    #[cfg(test)]
     fn widened(self) -> f32 {
         self.to_f32()
     }

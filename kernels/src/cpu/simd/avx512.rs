@@ -190,20 +190,4 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             _mm_cvtss_f32(_mm_add_ss(a, _mm_shuffle_ps::<1>(a, a)))
         }
     }
-    #[inline(always)]
-    fn sum4(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
-        // SAFETY: `self` is proof of AVX-512; an __m128 is four floats.
-        unsafe {
-            // Within each quarter: [a, b, a, b] and [c, d, c, d], then [a, b, c, d].
-            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-            let sums = _mm512_add_ps(
-                _mm512_shuffle_ps::<0x44>(ab, cd),
-                _mm512_shuffle_ps::<0xee>(ab, cd),
-            );
-            let sums = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps::<1>(sums));
-            let sums = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
-            std::mem::transmute::<__m128, [f32; 4]>(sums)
-        }
-    }
 }

@@ -1,6 +1,5 @@
 //! Numbers of eight bits in the formats of the Open Compute Project (OCP OFP8, revision 1.0, 2023).
 
-#[cfg(test)]
 use half::f16;
 
 use super::{Element, LANES_MAX, Simd};
@@ -43,7 +42,6 @@ impl F8E4M3 {
 
     /// The number, exactly.
     #[inline(always)]
-    #[cfg(test)]
     pub(crate) fn to_f32(self) -> f32 {
         f16::from_bits(self.scaled_half()).to_f32() * UNSCALE
     }
@@ -57,7 +55,6 @@ impl F8E5M2 {
 
     /// The number, exactly.
     #[inline(always)]
-    #[cfg(test)]
     pub(crate) fn to_f32(self) -> f32 {
         f16::from_bits(u16::from(self.0) << 8).to_f32()
     }

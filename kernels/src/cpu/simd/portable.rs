@@ -124,8 +124,4 @@ impl Simd for Portable {
     fn sum(self, a: V) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
-    #[inline(always)]
-    fn sum4(self, v: [V; 4]) -> [f32; 4] {
-        v.map(|v| self.sum(v))
-    }
 }
