@@ -19,8 +19,6 @@ const SEQUENCES: u64 = 256;
 const STEP_TOKENS: u64 = 512;
 /// Rows as wide as the model that a step holds at a time, about.
 const WIDE_ROWS: u64 = 16;
-/// Bytes of a number in the cache on the CPU.
-const HOST_KV_BYTES: u64 = 4;
 
 /// Cards that the kernels support, and the memory that they have for programs, in GiB.
 const CARDS: [(&str, f64); 11] = [
@@ -68,20 +66,6 @@ pub struct Fit {
 }
 
 impl Facts {
-    /// Bytes of a number of the weights: those of the dtype that most of them have.
-    fn weight_bytes(&self) -> u64 {
-        let most = self.weights_bytes_by_dtype.iter().max_by_key(|(_, n)| **n);
-        match most.map(|(dtype, _)| dtype.to_ascii_lowercase()) {
-            Some(dtype) if dtype.contains("32") => 4,
-            _ => 2,
-        }
-    }
-
-    /// Bytes of the cache of one token on a card, where the cache has the dtype of the weights.
-    fn card_kv_bytes(&self) -> u64 {
-        (self.kv_bytes_per_token * self.weight_bytes() / HOST_KV_BYTES).max(1)
-    }
-
     fn activation_bytes(&self) -> u64 {
         SEQUENCES * self.vocab_size * 4 + STEP_TOKENS * self.hidden_size * WIDE_ROWS * 4
     }
@@ -93,7 +77,7 @@ impl Facts {
         let free = used.checked_sub(taken);
         Fit {
             tokens: free
-                .map(|free| free / self.card_kv_bytes())
+                .map(|free| free / self.kv_bytes_per_token.max(1))
                 .filter(|tokens| *tokens > 0),
         }
     }
@@ -112,14 +96,7 @@ pub fn text(name: &str, facts: &Facts) -> String {
             "weights",
             format!("{} ({})", bytes(facts.weights_bytes), dtypes.join(", ")),
         ),
-        (
-            "KV per token",
-            format!(
-                "{} on a card, {} on the CPU",
-                bytes(facts.card_kv_bytes()),
-                bytes(facts.kv_bytes_per_token)
-            ),
-        ),
+        ("KV per token", bytes(facts.kv_bytes_per_token)),
         ("context", format!("{} tokens at most", facts.context_len)),
         (
             "activations",
@@ -162,20 +139,10 @@ mod tests {
         serde_json::from_value(json!({
             "architecture": "LlamaForCausalLM", "vocab_size": 128_256, "hidden_size": 4096,
             "parameters": 8_030_261_248_u64, "weights_bytes": 16_060_522_496_u64,
-            "weights_bytes_by_dtype": {"bf16": 16_060_522_496_u64}, "kv_bytes_per_token": 262_144, "context_len": 131_072,
+            "weights_bytes_by_dtype": {"bf16": 16_060_522_496_u64}, "kv_bytes_per_token": 131_072, "context_len": 131_072,
             "later": 1
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn the_cache_of_a_card_has_the_dtype_of_the_weights() {
-        assert_eq!(facts().card_kv_bytes(), 131_072);
-        let wide = Facts {
-            weights_bytes_by_dtype: BTreeMap::from([("f32".into(), 1)]),
-            ..facts()
-        };
-        assert_eq!(wide.card_kv_bytes(), 262_144);
     }
 
     #[test]
