@@ -12,6 +12,7 @@ mod choices;
 mod layers;
 mod nearest;
 
+mod foreign;
 mod table;
 mod variables;
 mod vllm;
@@ -26,14 +27,13 @@ pub use choices::{
     ContentFormat, ConvTemplate, Device, Dtype, KvCacheDtype, LoadFormat, LoaderConfig, LogFormat, LogLevel,
     PreemptionMode, Quantization, SchedulingPolicy, TaskChoice,
 };
+pub use foreign::{Foreign, Harmless};
 pub use layers::{Effective, Layer, Origin, SettingError};
 pub use table::{
     EngineSettings, GROUPS, ModelSettings, OpenaiSettings, ProcessSettings, SETTINGS, ServingSettings,
     Settings, StreamingSettings, TokenizerSettings,
 };
-pub use variables::{
-    FOREIGN, Foreign, Harmless, Variable, flag, foreign, is_absent, variable, without_effect,
-};
+pub use variables::{FOREIGN, Variable, flag, foreign, is_absent, variable, without_effect};
 
 /// Where the custom resource has a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,33 +1,8 @@
 //! Environment variables of the servers that Slipway replaces: honoured, without effect, or refused.
 
+use super::foreign::{Foreign, any, only};
 use super::vllm::VLLM;
 use super::{Place, SETTINGS, Setting};
-
-/// A variable of worker-vllm, vLLM or TI-ONE that is not a setting of this version. Its flag is its name in kebab case.
-#[derive(Clone, Copy, Debug)]
-pub struct Foreign {
-    /// Its name.
-    pub name: &'static str,
-    /// Other names of it.
-    pub aliases: &'static [&'static str],
-    /// Whether its flag may stand without a value.
-    pub is_switch: bool,
-    /// The values that request what this version does anyway.
-    pub harmless: Harmless,
-    /// Why such a value has no effect, for log and status.
-    pub why: &'static str,
-    /// What to do in place of another value.
-    pub instead: &'static str,
-}
-
-/// Values of a variable that change nothing.
-#[derive(Clone, Copy, Debug)]
-pub enum Harmless {
-    /// Every value.
-    Any,
-    /// These values, in any spelling of switches and numbers.
-    Only(&'static [&'static str]),
-}
 
 /// Every variable of those servers that is not a setting.
 ///
@@ -161,65 +136,6 @@ pub const FOREIGN: &[Foreign] = &[
     ),
 ];
 
-pub(super) const fn any(name: &'static str, why: &'static str) -> Foreign {
-    Foreign {
-        name,
-        aliases: &[],
-        is_switch: false,
-        harmless: Harmless::Any,
-        why,
-        instead: "",
-    }
-}
-
-pub(super) const fn only(
-    name: &'static str,
-    harmless: &'static [&'static str],
-    why: &'static str,
-    instead: &'static str,
-) -> Foreign {
-    Foreign {
-        name,
-        aliases: &[],
-        is_switch: false,
-        harmless: Harmless::Only(harmless),
-        why,
-        instead,
-    }
-}
-
-impl Foreign {
-    /// The same with a flag that may stand without a value.
-    pub(super) const fn switch(mut self) -> Foreign {
-        self.is_switch = true;
-        self
-    }
-
-    /// The same with further names.
-    pub(super) const fn also(mut self, aliases: &'static [&'static str]) -> Foreign {
-        self.aliases = aliases;
-        self
-    }
-
-    /// Every name of the variable, its own first.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        std::iter::once(self.name).chain(self.aliases.iter().copied())
-    }
-
-    /// Every flag, without dashes.
-    pub fn flags(&self) -> impl Iterator<Item = String> {
-        self.names()
-            .map(|name| name.to_ascii_lowercase().replace('_', "-"))
-    }
-
-    fn has_no_effect(&self, text: &str) -> bool {
-        match self.harmless {
-            Harmless::Any => true,
-            Harmless::Only(values) => values.iter().any(|value| canonical(value) == canonical(text)),
-        }
-    }
-}
-
 /// What an environment variable or a flag with a value is to Slipway.
 #[derive(Clone, Copy, Debug)]
 pub enum Variable {
@@ -279,16 +195,4 @@ pub fn without_effect(name: &str, text: &str) -> Option<&'static str> {
 /// Whether the value of a setting's variable means that it is not set: nothing, or Python's `None`, which forms submit.
 pub fn is_absent(text: &str) -> bool {
     text.is_empty() || text == "None"
-}
-
-/// One spelling of a switch, a number or a word.
-fn canonical(text: &str) -> String {
-    let text = text.trim().to_ascii_lowercase();
-    match text.as_str() {
-        "true" | "yes" | "on" => "1".into(),
-        "false" | "no" | "off" => "0".into(),
-        other => other
-            .parse::<f64>()
-            .map_or(text.clone(), |number| number.to_string()),
-    }
 }

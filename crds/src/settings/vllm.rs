@@ -1,7 +1,7 @@
 //! Flags of vLLM's server that the documents of the replaced servers do not list: without effect, or refused with the
 //! replacement. Newer workers read each as a variable, too.
 
-use super::variables::{Foreign, any, only};
+use super::foreign::{Foreign, any, only};
 
 /// Why settings of images and sounds have no effect.
 const NO_MEDIA: &str = "models read text alone";

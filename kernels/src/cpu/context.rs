@@ -80,13 +80,21 @@ impl CpuContext {
     }
 
     /// Runs work that is no op, such as loading: parallel iterators of rayon within it have as many threads as this
-    /// context. Those threads end with the work.
+    /// context. Those threads have ended when this returns.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(self.n_threads());
-        match builder.thread_name(|idx| format!("load-{idx}")).build() {
-            Ok(pool) => pool.install(work),
+        let builder = builder.thread_name(|idx| format!("load-{idx}"));
+        let mut work = Some(work);
+        let mut done = None;
+        let pooled = builder.build_scoped(
+            |thread| thread.run(),
+            |pool| done = work.take().map(|work| pool.install(work)),
+        );
+        match (pooled, done, work) {
+            (Ok(()), Some(done), _) => done,
             // Rayon's own threads then.
-            Err(_) => work(),
+            (_, _, Some(work)) => work(),
+            _ => unreachable!("work that was taken is done"),
         }
     }
 
@@ -178,7 +186,8 @@ mod tests {
     #[test]
     fn takes_the_best_instruction_set() {
         let context = CpuContext::new(2).unwrap();
-        assert_eq!(Some(&context.isa()), Isa::available().last());
+        assert_eq!(context.isa(), Isa::best());
+        assert!(!context.isa().multiplies_bf16());
         assert_eq!(context.n_threads(), 2);
     }
 }

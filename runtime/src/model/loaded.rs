@@ -117,17 +117,13 @@ impl Model {
         options: &LoadOptions,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<Model, ModelError> {
-        let described = described(dir, &options.overrides)?;
-        let (config, spec, pooling) = (described.config, described.spec, described.pooling);
+        let Described {
+            config,
+            spec,
+            pooling,
+        } = described(dir, &options.overrides)?;
         let generation = Fields::read_generation_config(dir)?;
-        let unknown = unread::check(&config)?;
-        if !unknown.is_empty() {
-            let fields = unknown.join(", ");
-            tracing::warn!(
-                fields,
-                "config.json has fields that this version does not know and passes over"
-            );
-        }
+        warn_of_unknown(&unread::check(&config)?);
         let eos_token_ids = eos_token_ids(&config, generation.as_ref())?;
         let trained_len = match &spec.task {
             TaskSpec::Generate(_) => None,
@@ -501,5 +497,15 @@ pub(super) fn max_model_len(
         None => Ok(trained_len.map_or(limit, length).min(limit)),
         Some(asked) if (1..=limit).contains(&asked) => Ok(asked),
         Some(asked) => Err(ModelError::MaxModelLen { asked, limit }),
+    }
+}
+/// Names fields of config.json that nothing has read.
+fn warn_of_unknown(unknown: &[String]) {
+    if !unknown.is_empty() {
+        let fields = unknown.join(", ");
+        tracing::warn!(
+            fields,
+            "config.json has fields that this version does not know and passes over"
+        );
     }
 }

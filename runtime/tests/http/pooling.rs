@@ -102,7 +102,9 @@ const TOLERANCE: f64 = 1e-4;
 /// A server of a checkpoint of `fixtures/oracle`, and the reference's prompts.
 async fn of_checkpoint(name: &str) -> (Server, Vec<Value>) {
     let folder = materialise(name);
-    let server = tiny(&[("model", &folder.path().display().to_string())]).await;
+    // As exact as the references: neither cache nor products in 16 bits.
+    let model = folder.path().display().to_string();
+    let server = tiny(&[("model", &model), ("dtype", "float32")]).await;
     let reference = std::fs::read(folder.path().join("reference.json")).unwrap();
     let reference: Value = serde_json::from_slice(&reference).unwrap();
     (server, reference["prompts"].as_array().unwrap().clone())

@@ -1,3 +1,5 @@
+//! Sections of every size, from several callers, with tasks that have tasks or panic.
+
 use std::sync::atomic::AtomicU32;
 
 use super::*;
