@@ -13,6 +13,7 @@ use crate::cpu::disjoint::DisjointMut;
 use crate::kv_cache::{KvElement, with_element};
 
 use softmax::Softmax;
+pub(super) use tile::Queries;
 use tile::{PartOf, Shared, Tile, Whole};
 
 /// Rows (tokens times heads of a group) that share each pass over the keys and values.
@@ -21,21 +22,6 @@ const TILE_ROWS: usize = 64;
 const TILE_HEADS: usize = 32;
 /// Tiles per thread from which on contexts are not cut.
 const TILES_PER_THREAD: usize = 4;
-
-/// Neighbouring queries of one sequence.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queries {
-    /// Row of the first in `q` and `out`.
-    first_token: usize,
-    /// How many.
-    n_queries: usize,
-    /// Position of the first in its sequence.
-    first_position: usize,
-    /// Positions of the sequence that are in the cache.
-    context_len: usize,
-    /// First of the sequence's blocks.
-    first_block: usize,
-}
 
 /// A part of a tile's context.
 #[derive(Clone, Copy, Debug)]

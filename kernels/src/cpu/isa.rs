@@ -58,8 +58,8 @@ impl Isa {
     /// The fastest one of this processor whose products keep activations in f32. Those that round them have run in an
     /// emulator only, so nothing chooses them by itself.
     pub fn best() -> Isa {
-        let exact = Isa::available().into_iter().filter(|isa| !isa.multiplies_bf16());
-        exact.last().expect("the portable path is always there")
+        let mut exact = Isa::available().into_iter().filter(|isa| !isa.multiplies_bf16());
+        exact.next_back().expect("the portable path is always there")
     }
 
     /// Its name in logs: `portable`, `avx2`, `avx512`, `avx512_bf16` or `amx_bf16`.

@@ -22,7 +22,7 @@ use crate::cpu::isa::Isa;
 use crate::then::Then;
 use crate::weight::{DType, GROUP, PANEL_ROWS, Panels, QuantFormat};
 
-use activations::Packed;
+use activations::{Activations, Packed};
 use quantised::{Fp8, Int8, Nf4};
 use storage::{Bf16, Bf16Pairs, F16, F32, Storage};
 use tile::ROWS_MAX;
@@ -90,30 +90,6 @@ fn run_stored<T: Storage>(
             many::run::<T>(context, &product);
         }
     });
-}
-
-/// Some rows of activations.
-#[derive(Clone, Copy)]
-struct Activations<'a> {
-    /// `[m, columns.row_stride]`
-    x: &'a [f32],
-    columns: Columns,
-    /// Columns that are multiplied.
-    k: usize,
-    /// The first of the rows in the result.
-    first_row: usize,
-}
-
-impl<'a> Activations<'a> {
-    /// Rows.
-    fn m(&self) -> usize {
-        self.x.len() / self.columns.row_stride
-    }
-
-    /// The columns of a row.
-    fn row(&self, row: usize) -> &'a [f32] {
-        &self.x[row * self.columns.row_stride + self.columns.first..][..self.k]
-    }
 }
 
 /// A checked product of some rows.

@@ -201,7 +201,7 @@ fn what_cannot_be_used_is_named() {
     assert_eq!(said(("config", "seed: 1")), "no model is named");
     assert_eq!(
         said(("config", "model: a/b\nspeed: 1")),
-        "DIR/file.yaml: there is no setting 'speed'"
+        "DIR/file.yaml: there is no setting 'speed'; did you mean 'seed'?"
     );
     assert_eq!(
         said(("from", "kind: Pod")),

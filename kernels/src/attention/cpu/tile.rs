@@ -2,12 +2,26 @@
 
 use std::ops::Range;
 
-use super::Queries;
 use super::softmax::{Softmax, take};
 use crate::attention::{Mask, Scores};
 use crate::cpu::disjoint::DisjointMut;
 use crate::cpu::simd::{LANES_MAX, Simd, SimdTask};
 use crate::kv_cache::{KvCache, KvElement, KvNumbers};
+
+/// Neighbouring queries of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::attention) struct Queries {
+    /// Row of the first in `q` and `out`.
+    pub(super) first_token: usize,
+    /// How many.
+    pub(super) n_queries: usize,
+    /// Position of the first in its sequence.
+    pub(super) first_position: usize,
+    /// Positions of the sequence that are in the cache.
+    pub(super) context_len: usize,
+    /// First of the sequence's blocks.
+    pub(super) first_block: usize,
+}
 
 /// Positions whose scores are computed before the softmax moves on; tiles start at multiples of it.
 pub(super) const POSITIONS: usize = 64;

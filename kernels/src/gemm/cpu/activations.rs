@@ -1,12 +1,35 @@
 //! Activations in the order in which the tiles read them.
 
-use super::Activations;
-use super::many::WIDENED_ROWS;
 use super::storage::Storage;
-use super::tile::ROWS_MAX;
+use super::tile::{ROWS_MAX, WIDENED_ROWS};
+use crate::columns::Columns;
 use crate::cpu::bf16;
 use crate::cpu::context::CpuContext;
 use crate::cpu::disjoint::DisjointMut;
+
+/// Some rows of activations.
+#[derive(Clone, Copy)]
+pub(super) struct Activations<'a> {
+    /// `[m, columns.row_stride]`
+    pub(super) x: &'a [f32],
+    pub(super) columns: Columns,
+    /// Columns that are multiplied.
+    pub(super) k: usize,
+    /// The first of the rows in the result.
+    pub(super) first_row: usize,
+}
+
+impl<'a> Activations<'a> {
+    /// Rows.
+    pub(super) fn m(&self) -> usize {
+        self.x.len() / self.columns.row_stride
+    }
+
+    /// The columns of a row.
+    pub(super) fn row(&self, row: usize) -> &'a [f32] {
+        &self.x[row * self.columns.row_stride + self.columns.first..][..self.k]
+    }
+}
 
 /// Rows of activations, in blocks of steps, and in each block in groups of rows that a tile computes together:
 /// `[block][group][steps of the block, T::X_FLOATS, rows of the group]`. Columns beyond those of the weight are zero.

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Activations, Rows};
+use super::Rows;
+use super::activations::Activations;
 use crate::cpu::amx::{TILE_BYTES, TILE_COLUMNS, TILE_ROWS, Tiles};
 use crate::cpu::bf16;
 use crate::cpu::context::CpuContext;

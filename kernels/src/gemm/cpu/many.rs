@@ -10,7 +10,7 @@ use std::ptr;
 
 use super::Product;
 use super::storage::Storage;
-use super::tile::{Ahead, Operands, ROWS_MAX, Tile, panels_together};
+use super::tile::{Ahead, Operands, ROWS_MAX, Tile, WIDENED_ROWS, panels_together};
 use crate::cpu::context::CpuContext;
 use crate::cpu::isa::Isa;
 use crate::cpu::simd::{Simd, SimdTask};
@@ -21,10 +21,6 @@ const GROUPS: usize = 24;
 
 /// Panels of a task.
 const PANELS: usize = 8;
-
-/// Beyond so many rows the steps are widened beforehand; for fewer, as they are multiplied. Not with AVX-512, where
-/// widening takes the units of the multiply-adds.
-pub(super) const WIDENED_ROWS: usize = 25;
 
 /// Floats of widened steps: [`block_steps`] of the panels that a tile computes together.
 const WIDENED_FLOATS: usize = 8192;

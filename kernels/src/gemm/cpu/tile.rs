@@ -6,6 +6,9 @@ use crate::weight::PANEL_ROWS;
 
 /// Most rows of activations in a register tile.
 pub(super) const ROWS_MAX: usize = 6;
+/// Beyond so many rows the steps are widened beforehand; for fewer, as they are multiplied. Not with AVX-512, where
+/// widening takes the units of the multiply-adds.
+pub(super) const WIDENED_ROWS: usize = 25;
 
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
