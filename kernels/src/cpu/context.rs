@@ -143,7 +143,11 @@ impl CpuContext {
         };
         let memory = kept.as_deref_mut().unwrap_or(&mut own);
         if memory.len() < n_floats + LINE_FLOATS {
-            memory.resize(n_floats + LINE_FLOATS, 0.0);
+            // With room to spare: an expert gets more rows in one step than in another.
+            let n_spare = (n_floats + LINE_FLOATS)
+                .next_power_of_two()
+                .max(SHARED_FLOATS_MIN);
+            memory.resize(n_spare, 0.0);
         }
         let first = memory.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>());
         work(&mut memory[first.min(LINE_FLOATS)..][..n_floats])
@@ -163,6 +167,9 @@ impl CpuContext {
         self.scratch_floats.fetch_max(n_floats, Ordering::Release);
     }
 }
+
+/// The least shared working memory, 256 KiB.
+const SHARED_FLOATS_MIN: usize = 1 << 16;
 
 /// Floats of a cache line.
 const LINE_FLOATS: usize = 16;
