@@ -132,7 +132,7 @@ impl Answer {
         Ok(Some(pieces(&event)))
     }
 
-    /// Time since it was asked for.
+    /// Time since the request.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }

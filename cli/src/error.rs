@@ -2,7 +2,7 @@
 
 use crate::{manifest::ManifestError, runpod::BlockError};
 
-/// What was asked of the API server.
+/// What was requested of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Verb of a right, as in `list`.
@@ -26,7 +26,7 @@ impl std::fmt::Display for Request {
 /// Why a command ended without success. `Display` says what happened, [`Error::next`] what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no kubeconfig, or it lacks what was asked for.
+    /// There is no kubeconfig, or it lacks what was requested.
     #[error("no cluster is configured: {reason}")]
     NoCluster {
         /// What is missing.
@@ -40,7 +40,7 @@ pub enum Error {
         /// What happened to the connection.
         reason: String,
     },
-    /// The API server does not know who asks.
+    /// The API server does not know the user.
     #[error("the API server at {address} does not accept the login of this kubeconfig")]
     Unauthorized {
         /// Its address.
@@ -49,13 +49,13 @@ pub enum Error {
     /// The person lacks a right.
     #[error("you have no right to {request}")]
     Forbidden {
-        /// What was asked.
+        /// What was requested.
         request: Request,
     },
     /// A policy or a webhook refuses it.
     #[error("the API server refuses to {request}: {reason}")]
     Refused {
-        /// What was asked.
+        /// What was requested.
         request: Request,
         /// Its words.
         reason: String,
@@ -72,7 +72,7 @@ pub enum Error {
     /// There is no object of the name.
     #[error("there is no ModelDeployment '{name}' in namespace {namespace}")]
     NotFound {
-        /// What was asked for.
+        /// What was requested.
         name: String,
         /// Where.
         namespace: String,
@@ -185,7 +185,7 @@ pub enum Error {
     /// The API server answered something else.
     #[error("cannot {request}: {reason}")]
     Api {
-        /// What was asked.
+        /// What was requested.
         request: Request,
         /// Its words.
         reason: String,

@@ -1,6 +1,6 @@
 //! What the keys of clients look like to those who must recognise them without knowing them.
 //!
-//! A replica tells the operator a salted hash of each key that it accepts, so that the gateway recognises the clients of a
+//! A replica reports the operator a salted hash of each key that it accepts, so that the gateway recognises the clients of a
 //! model without replicas. The salt is the uid of the ModelDeployment: equal keys of two of them look different.
 
 use schemars::JsonSchema;
@@ -23,7 +23,7 @@ pub struct KeyHashes {
     pub hashes: Vec<String>,
 }
 
-/// The keys that may start a replica: those of a Secret, as a replica told them.
+/// The keys that may start a replica: those of a Secret, as a replica reported them.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct WakeKeys {

@@ -9,7 +9,7 @@ pub enum Known<'a> {
     Everybody,
     /// Clients whose key has one of these hashes.
     Keys(&'a [String]),
-    /// Clients with a key, but no replica has told which keys there are.
+    /// Clients with a key, but no replica has reported which keys there are.
     Nobody,
 }
 
@@ -24,10 +24,11 @@ impl ModelDeployment {
         let Some(secret) = secret else {
             return Known::Everybody;
         };
-        let told = self.status.as_ref().and_then(|status| status.wake_keys.as_ref());
-        let is_of_secret = |told: &&WakeKeys| told.secret == secret.name && told.key == secret.key();
-        match told.filter(is_of_secret) {
-            Some(told) => Known::Keys(&told.hashes),
+        let reported = self.status.as_ref().and_then(|status| status.wake_keys.as_ref());
+        let is_of_secret =
+            |reported: &&WakeKeys| reported.secret == secret.name && reported.key == secret.key();
+        match reported.filter(is_of_secret) {
+            Some(reported) => Known::Keys(&reported.hashes),
             None => Known::Nobody,
         }
     }
@@ -40,21 +41,21 @@ mod tests {
 
     #[test]
     fn keys_of_another_secret_start_nothing() {
-        let object = |auth: serde_json::Value, told: serde_json::Value| {
+        let object = |auth: serde_json::Value, reported: serde_json::Value| {
             let object = json!({
                 "apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "chat"},
                 "spec": {"model": {"huggingFace": {"repo": "a/b"}}, "auth": auth},
-                "status": {"wakeKeys": told},
+                "status": {"wakeKeys": reported},
             });
             serde_json::from_value::<ModelDeployment>(object).unwrap()
         };
         let keys = json!({"apiKeysSecretRef": {"name": "keys"}});
-        let told = json!({"secret": "keys", "key": "OPENAI_API_KEYS", "hashes": ["h"]});
-        assert_eq!(object(json!({}), told.clone()).wake_keys(), Known::Everybody);
-        let known = object(keys.clone(), told.clone());
+        let reported = json!({"secret": "keys", "key": "OPENAI_API_KEYS", "hashes": ["h"]});
+        assert_eq!(object(json!({}), reported.clone()).wake_keys(), Known::Everybody);
+        let known = object(keys.clone(), reported.clone());
         assert_eq!(known.wake_keys(), Known::Keys(&["h".into()]));
         let other = json!({"apiKeysSecretRef": {"name": "keys", "key": "other"}});
-        assert_eq!(object(other, told).wake_keys(), Known::Nobody);
+        assert_eq!(object(other, reported).wake_keys(), Known::Nobody);
         assert_eq!(object(keys, json!(null)).wake_keys(), Known::Nobody);
     }
 }

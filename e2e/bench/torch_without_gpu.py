@@ -1,6 +1,6 @@
 """Lets torch's default wheel load without several gigabytes of libraries for GPUs: `torch_without_gpu.py SITE_PACKAGES`.
 
-The wheel's own libraries name them and their functions, so the loader asks for both even if only the processor computes. This
+The wheel's own libraries name them and their functions, so the loader opens both even if only the processor computes. This
 writes libraries of those names into the wheel's folder, whose functions do nothing but say that there is no device.
 """
 

@@ -39,7 +39,7 @@ pub const N_STREAMS: usize = 4;
 const PIECE_BYTES: usize = 16 << 20;
 /// Floats of a cache line.
 const LINE_FLOATS: usize = 16;
-/// How far ahead of a stream lines are asked for.
+/// How far ahead of a stream lines are prefetched.
 const AHEAD_BYTES: usize = 1024;
 /// Sums of multiply-adds that do not wait for each other: enough for two units with a latency of five, few enough for
 /// 16 registers.

@@ -51,7 +51,7 @@ pub struct Fleet {
     pub port: u16,
     /// Whether there is a node for another replica.
     pub room: Room,
-    /// The salt with which a replica is asked for its API keys; `None`: there is no need to know them.
+    /// The salt for the API keys of a replica; `None`: there is no need to know them.
     pub salt: Option<String>,
 }
 
@@ -79,7 +79,7 @@ pub struct Autoscaled {
     pub decision: Decision,
     /// Whether it can decide.
     pub activity: Activity,
-    /// The API keys that a replica told last, as salted hashes; empty before.
+    /// The API keys that a replica reported last, as salted hashes; empty before.
     pub key_hashes: Vec<String>,
 }
 
@@ -266,11 +266,11 @@ impl Task {
         }
     }
 
-    /// What a ready replica tells of its keys, if that is wanted and one answers.
+    /// What a ready replica reports of its keys, if that is wanted and one answers.
     async fn key_hashes(&self, fleet: &Fleet) -> Option<Vec<String>> {
         let (salt, ip) = (fleet.salt.as_ref()?, fleet.ready.first()?);
-        let told = self.probe.keys(*ip, fleet.port, salt).await?.hashes;
-        (!told.is_empty()).then_some(told)
+        let reported = self.probe.keys(*ip, fleet.port, salt).await?.hashes;
+        (!reported.is_empty()).then_some(reported)
     }
 
     fn n_held(&self) -> f64 {

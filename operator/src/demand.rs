@@ -1,6 +1,6 @@
 //! Requests that gateways hold for ModelDeployments without a ready replica.
 //!
-//! Owns what gateways said and for how long it counts. Gateways are asked only while a ModelDeployment may have no
+//! Owns what gateways said and for how long it counts. Gateways are polled only while a ModelDeployment may have no
 //! replica, often while one has none. Must not know what follows from it.
 
 pub mod gateways;
@@ -25,7 +25,7 @@ use leases::{Key, Leases};
 
 pub use leases::Held;
 
-/// How often gateways are asked.
+/// How often gateways are polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pace {
     /// There is a ready replica, so that requests are held only by mistake.

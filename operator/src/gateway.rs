@@ -2,7 +2,7 @@
 //!
 //! It watches ModelDeployments and the endpoints of their Services, and forwards bodies unread but for the name of the
 //! model. Keys are the runtime's: they are passed on and not checked here, so the gateway needs no Secret. Only a request
-//! that would start a replica must have a key that a replica has told before, as a salted hash.
+//! that would start a replica must have a key that a replica has reported before, as a salted hash.
 
 mod balance;
 mod body;

@@ -1,4 +1,4 @@
-//! `chat`: asks a model and prints its answer as it comes; without `-m`, a conversation.
+//! `chat`: sends a question to a model and prints the answer as it comes; without `-m`, a conversation.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -157,7 +157,7 @@ async fn interactive(arguments: &Chat, conversation: &mut Conversation) -> Resul
             text => match conversation.ask(text).await {
                 // The next question may be a better one.
                 Err(error @ Error::Answer { .. }) if is_terminal => eprintln!("error: {error}"),
-                asked => asked?,
+                requested => requested?,
             },
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
+use std::thread;
 
 use super::isa::Isa;
 use super::pool::Pool;
@@ -82,20 +83,22 @@ impl CpuContext {
     /// Runs work that is no op, such as loading: parallel iterators of rayon within it have as many threads as this
     /// context. Those threads have ended when this returns.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        let mut threads = Vec::new();
+        let spawn = |thread: rayon::ThreadBuilder| {
+            let builder = thread::Builder::new().name(format!("load-{}", thread.index()));
+            threads.push(builder.spawn(|| thread.run())?);
+            Ok(())
+        };
         let builder = rayon::ThreadPoolBuilder::new().num_threads(self.n_threads());
-        let builder = builder.thread_name(|idx| format!("load-{idx}"));
-        let mut work = Some(work);
-        let mut done = None;
-        let pooled = builder.build_scoped(
-            |thread| thread.run(),
-            |pool| done = work.take().map(|work| pool.install(work)),
-        );
-        match (pooled, done, work) {
-            (Ok(()), Some(done), _) => done,
+        let Ok(pool) = builder.spawn_handler(spawn).build() else {
             // Rayon's own threads then.
-            (_, _, Some(work)) => work(),
-            _ => unreachable!("work that was taken is done"),
-        }
+            return work();
+        };
+        let done = pool.install(work);
+        drop(pool);
+        // A thread frees and takes memory while it ends, which must not fall into a step.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+        done
     }
 
     /// Runs `task` with the instructions of this context.
@@ -143,11 +146,7 @@ impl CpuContext {
         };
         let memory = kept.as_deref_mut().unwrap_or(&mut own);
         if memory.len() < n_floats + LINE_FLOATS {
-            // With room to spare: an expert gets more rows in one step than in another.
-            let n_spare = (n_floats + LINE_FLOATS)
-                .next_power_of_two()
-                .max(SHARED_FLOATS_MIN);
-            memory.resize(n_spare, 0.0);
+            memory.resize(with_room(n_floats + LINE_FLOATS), 0.0);
         }
         let first = memory.as_ptr().align_offset(LINE_FLOATS * size_of::<f32>());
         work(&mut memory[first.min(LINE_FLOATS)..][..n_floats])
@@ -158,6 +157,7 @@ impl CpuContext {
         if self.scratch_floats.load(Ordering::Acquire) >= n_floats {
             return;
         }
+        let n_floats = with_room(n_floats);
         for slot in &self.scratch {
             let mut memory = slot.lock().unwrap_or_else(PoisonError::into_inner);
             if memory.len() < n_floats {
@@ -168,8 +168,11 @@ impl CpuContext {
     }
 }
 
-/// The least shared working memory, 256 KiB.
-const SHARED_FLOATS_MIN: usize = 1 << 16;
+/// Floats of working memory for an op that needs `n`, with room to spare: an expert gets more rows in one step than in
+/// another. At least 256 KiB.
+fn with_room(n: usize) -> usize {
+    n.next_power_of_two().max(1 << 16)
+}
 
 /// Floats of a cache line.
 const LINE_FLOATS: usize = 16;

@@ -93,7 +93,7 @@ mod x86 {
             == b"GenuineIntel"
     }
 
-    /// Whether this process may use AMX with bf16. The first call asks the system for permission, which all threads of
+    /// Whether this process may use AMX with bf16. The first call requests the permission of the system, which all threads of
     /// the process have then.
     pub(super) fn has_amx_bf16() -> bool {
         static HAS: OnceLock<bool> = OnceLock::new();

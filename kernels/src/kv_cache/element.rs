@@ -136,7 +136,7 @@ impl KvElement for F8E5M2 {
     }
 }
 
-/// Evaluates an expression with the type of the numbers that `dtype` stands for.
+/// Evaluates an expression with the type of the numbers of `dtype`.
 macro_rules! with_element {
     ($dtype:expr, $Element:ident => $do:expr) => {
         match $dtype {

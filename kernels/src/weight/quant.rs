@@ -5,6 +5,7 @@
 //! exact on every path.
 
 use crate::cpu::nf4::LEVELS;
+use crate::cpu::simd::F8E4M3;
 
 /// Columns that share a scale, in memory. The last group of a row may be shorter.
 pub const GROUP: usize = 64;
@@ -101,7 +102,7 @@ impl QuantFormat {
         let coded = codes.iter_mut().zip(numbers);
         match self {
             QuantFormat::Int8 => coded.for_each(|(code, w)| *code = int8(w / scale)),
-            QuantFormat::Fp8 => coded.for_each(|(code, w)| *code = fp8(w / scale)),
+            QuantFormat::Fp8 => coded.for_each(|(code, w)| *code = F8E4M3::from_f32(w / scale).code()),
             QuantFormat::Nf4 => coded.for_each(|(code, w)| *code = nf4(w / scale)),
         }
         Ok(scale)
@@ -111,7 +112,7 @@ impl QuantFormat {
     pub fn value(self, code: u8) -> f32 {
         match self {
             QuantFormat::Int8 => f32::from(code as i8),
-            QuantFormat::Fp8 => fp8_value(code),
+            QuantFormat::Fp8 => F8E4M3::of_code(code).to_f32(),
             QuantFormat::Nf4 => LEVELS[usize::from(code & 15)],
         }
     }
@@ -152,35 +153,6 @@ fn int8(x: f32) -> u8 {
 /// Rounds to the nearest level; the smaller of two that are equally near.
 fn nf4(x: f32) -> u8 {
     NF4_MIDDLES.iter().map(|middle| u8::from(x > *middle)).sum()
-}
-
-/// Rounds to the nearest e4m3, ties to even. `x` is at most a few roundings above the largest one.
-fn fp8(x: f32) -> u8 {
-    /// The smallest normal number, and a number whose last bit is that of subnormal ones.
-    const NORMAL_MIN: f32 = 1.0 / 64.0;
-    const SHIFT: f32 = 16_384.0;
-    /// The difference of the exponents' biases, where e4m3 has its exponent.
-    const REBIAS: u32 = (127 - 7) << 3;
-    let size = x.abs();
-    let magnitude = if size < NORMAL_MIN {
-        (size + SHIFT).to_bits() - SHIFT.to_bits()
-    } else {
-        let bits = size.to_bits();
-        let is_odd = (bits >> 20) & 1;
-        ((bits + 0x7_ffff + is_odd) >> 20) - REBIAS
-    };
-    (magnitude as u8) | if x.is_sign_negative() { 0x80 } else { 0 }
-}
-
-/// The value of an e4m3 number. The two codes of NaN are never written.
-fn fp8_value(code: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(code >> 3) & 15, f32::from(code & 7));
-    let size = if exponent == 0 {
-        mantissa * 2_f32.powi(-9)
-    } else {
-        (8.0 + mantissa) * 2_f32.powi(exponent - 10)
-    };
-    if code & 0x80 == 0 { size } else { -size }
 }
 
 #[cfg(test)]

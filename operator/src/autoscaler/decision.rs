@@ -240,7 +240,7 @@ impl Scaler {
     }
 
     /// Starts replicas for requests that gateways hold, if none is ready for them and the last ones may end. It is no step,
-    /// so it can be asked at once; only the held requests, the ready replicas and the room of the load count. Returns
+    /// so it can be called at once; only the held requests, the ready replicas and the room of the load count. Returns
     /// whether the decision is new.
     pub fn wake(&mut self, now_s: f64, policy: &Policy, load: &Load) -> bool {
         let current = self.decision.replicas;
@@ -386,7 +386,7 @@ fn ceil(value: f64) -> i32 {
 fn limits_trace(policy: &Policy) -> String {
     let why = match policy.last {
         LastReplica::NoGateway => ", and there is no gateway that could start the first one",
-        LastReplica::NoKeys => ", and no replica has told the API keys that may start the first one",
+        LastReplica::NoKeys => ", and no replica has reported the API keys that may start the first one",
         LastReplica::Requested | LastReplica::EndsIdle { .. } => "",
     };
     format!(

@@ -20,7 +20,7 @@ use crate::probe::Probe;
 /// Label of an EndpointSlice: the Service that it belongs to.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// A task that asks one gateway; it ends when this value is dropped.
+/// A task that polls one gateway; it ends when this value is dropped.
 struct Asking(JoinHandle<()>);
 
 impl Drop for Asking {

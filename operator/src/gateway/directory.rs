@@ -49,7 +49,7 @@ pub(super) enum Supply {
     Stopped,
 }
 
-/// Who may start a replica where requests start them. The keys are those that a replica told last.
+/// Who may start a replica where requests start them. The keys are those that a replica reported last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Guests {
     /// Everybody: clients need no key.
@@ -163,7 +163,7 @@ impl Backend {
         }
         let autoscaling = model.spec.autoscaling.as_ref();
         let supply = match autoscaling.map(|autoscaling| autoscaling.min_replicas.unwrap_or(1)) {
-            // Until a replica has told the keys, one stays.
+            // Until a replica has reported the keys, one stays.
             Some(0) if model.wake_keys() != Known::Nobody => Supply::OnDemand,
             None if model.spec.replicas == Some(0) => Supply::Stopped,
             Some(_) | None => Supply::Requested,

@@ -423,7 +423,7 @@ fn waits_for(directory: &Directory, backends: &[Arc<Backend>], outgoing: &Outgoi
             false => Error::UnknownDeployment { key },
         });
     };
-    // Nobody can tell a stranger's key from a client's while there is no replica, but for the keys that one has told.
+    // Without a replica, a stranger's key differs from a client's only by the keys that one has reported.
     let mut admitted = of_supply(Supply::OnDemand).filter(|backend| backend.guests.admit(&outgoing.headers));
     let key = on_demand.key.clone();
     match admitted.next() {

@@ -91,7 +91,7 @@ impl Waiting {
         }
     }
 
-    /// What the operator is told.
+    /// What the operator reads.
     pub(super) fn demand(&self) -> DemandStatus {
         let counts = self.counts.lock().expect("no holder panics");
         let held = counts.iter().map(|(key, count)| HeldRequests {

@@ -57,7 +57,7 @@ async fn of_backend(
                 Ok(Err(_)) | Err(_) => Vec::new(),
             }
         }
-        // Only keys that a replica has told before can be checked now.
+        // Only keys that a replica has reported before can be checked now.
         None if backend.guests.admit(headers) => backend.names.iter().map(|name| of_name(name)).collect(),
         None => Vec::new(),
     };

@@ -149,17 +149,17 @@ fn write_plan(status: &mut ModelDeploymentStatus, rollout: &Rollout<'_>) {
     status.cold_start = cold_start::cold_start(&rollout.current, plan.startup_timeout(), known);
 }
 
-/// The keys that may start a replica: as a replica told them, or as they were known before.
+/// The keys that may start a replica: as a replica reported them, or as they were known before.
 fn wake_keys(plan: &Plan, known: Option<WakeKeys>) -> Option<WakeKeys> {
     let secret = plan.api_keys.as_ref().filter(|_| plan.may_be_at_zero)?;
-    let told = WakeKeys {
+    let reported = WakeKeys {
         secret: secret.name.clone(),
         key: secret.key.clone(),
         hashes: plan.autoscaled.as_ref()?.key_hashes.clone(),
     };
-    match told.hashes.is_empty() {
-        false => Some(told),
-        true => known.filter(|known| (&known.secret, &known.key) == (&told.secret, &told.key)),
+    match reported.hashes.is_empty() {
+        false => Some(reported),
+        true => known.filter(|known| (&known.secret, &known.key) == (&reported.secret, &reported.key)),
     }
 }
 

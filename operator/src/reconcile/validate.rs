@@ -138,7 +138,7 @@ fn kept_replica(object: &ModelDeployment, installation: &Installation) -> Option
             "there is no gateway that could start the first one for a request; install the chart with gateway.enabled"
         }
         Some(0) if object.wake_keys() == Known::Nobody => {
-            "no replica of this version's image has told the gateway the API keys that may start the first one"
+            "no replica of this version's image has reported the API keys that may start the first one"
         }
         Some(_) | None => return None,
     };

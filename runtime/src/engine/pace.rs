@@ -1,6 +1,6 @@
 //! How long new prompts wait so that more of them are computed together.
 //!
-//! Owns SCHEDULER_DELAY_FACTOR and BATCH_WAIT_TIMEOUT. It is told the time, and must not know sequences.
+//! Owns SCHEDULER_DELAY_FACTOR and BATCH_WAIT_TIMEOUT. Its methods receive the time. Must not know sequences.
 
 use std::time::{Duration, Instant};
 

@@ -147,11 +147,11 @@ pub enum ModelError {
     },
     /// The card keeps its cache in the type of the weights only.
     #[error(
-        "KV_CACHE_DTYPE {asked} is not supported on a GPU, whose KV cache has the type of the weights, {weights}"
+        "KV_CACHE_DTYPE {requested} is not supported on a GPU, whose KV cache has the type of the weights, {weights}"
     )]
     KvCacheDtype {
         /// The value of the setting.
-        asked: &'static str,
+        requested: &'static str,
         /// The type of the weights in memory.
         weights: &'static str,
     },

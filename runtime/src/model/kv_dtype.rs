@@ -27,7 +27,7 @@ pub(super) fn of_card(choice: KvDtypeChoice, weights: DType) -> Result<DType, Mo
         Ok(weights)
     } else {
         Err(ModelError::KvCacheDtype {
-            asked: choice.name(),
+            requested: choice.name(),
             weights: weights.name(),
         })
     }

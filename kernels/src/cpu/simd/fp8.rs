@@ -32,6 +32,16 @@ impl F8E4M3 {
         F8E4M3(nearest::<3, 7>(x, 0x7E, 0x7F))
     }
 
+    /// The number with this code.
+    pub(crate) fn of_code(code: u8) -> F8E4M3 {
+        F8E4M3(code)
+    }
+
+    /// Its code.
+    pub(crate) fn code(self) -> u8 {
+        self.0
+    }
+
     /// The bits of an f16 that is 2^-8 times the number, of which only NaN has another exponent.
     #[inline(always)]
     fn scaled_half(self) -> u16 {

@@ -119,7 +119,7 @@ impl<T: Storage> Block<'_, T> {
             let first = &panels.bytes[self.panels.start * panels.panel_bytes..];
             first.as_ptr().wrapping_add(steps.end * T::STEP_BYTES)
         };
-        // Each group asks for its share.
+        // Each group prefetches its share.
         let ahead_bytes = steps.len() * T::STEP_BYTES / self.groups.len();
         let (scales, panel_scales, group_steps) = self.product.scales(panel, steps.start, steps.len());
         let mut operands = Operands {

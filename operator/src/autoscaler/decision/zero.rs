@@ -17,8 +17,8 @@ pub enum LastReplica {
     },
     /// The spec does not request it, but there is no gateway, so nobody could tell of a request.
     NoGateway,
-    /// The spec does not request it, but clients need keys and no replica has told which, so a stranger's request could
-    /// not be told from a client's.
+    /// The spec does not request it, but clients need keys and no replica has reported which, so a stranger's request could
+    /// not be distinguished from a client's.
     NoKeys,
 }
 

@@ -1071,9 +1071,9 @@ fn at_zero_by_itself_the_status_says_what_starts_a_replica_and_keeps_the_keys_th
     };
     world.observed.autoscaled = autoscaled(1, Activity::Active, &["h"]);
     let serving = world.status();
-    let told = serving.wake_keys.clone().unwrap();
+    let reported = serving.wake_keys.clone().unwrap();
     assert_eq!(
-        (told.secret.as_str(), told.key.as_str(), told.hashes),
+        (reported.secret.as_str(), reported.key.as_str(), reported.hashes),
         ("keys", "OPENAI_API_KEYS", vec!["h".to_owned()])
     );
 

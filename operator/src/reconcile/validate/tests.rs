@@ -381,12 +381,12 @@ fn a_last_replica_that_stays_against_the_spec_is_noted() {
     };
     let with_gateway = installation();
     assert_eq!(notes(&format!("{{{spec}}}"), &with_gateway), Vec::<String>::new());
-    let told = &notes(&with_keys, &with_gateway)[0];
-    assert!(told.contains("API keys"), "{told}");
+    let reported = &notes(&with_keys, &with_gateway)[0];
+    assert!(reported.contains("API keys"), "{reported}");
     let without_gateway = Installation {
         gateway_service: None,
         ..installation()
     };
-    let told = &notes(&with_keys, &without_gateway)[0];
-    assert!(told.contains("gateway.enabled"), "{told}");
+    let reported = &notes(&with_keys, &without_gateway)[0];
+    assert!(reported.contains("gateway.enabled"), "{reported}");
 }

@@ -771,7 +771,7 @@ fn random_limits(dice: &mut Dice) -> Limits {
             .map(|_| KvGroup { window: window(dice) })
             .collect(),
     };
-    // A model that needs whole prompts has no prefixes; a setting asks for them of any model.
+    // A model that needs whole prompts has no prefixes; a setting requests them of any model.
     let has_prefixes = !dice.one_in(12);
     let whole_prompts = !has_prefixes || dice.one_in(8);
     let config = EngineConfig {

@@ -118,7 +118,7 @@ pub(super) async fn load(State(app): State<Arc<App>>) -> Json<LoadStatus> {
     })
 }
 
-/// Whoever asks gets the salt of their choice.
+/// The caller chooses the salt.
 #[derive(Debug, Deserialize)]
 pub(super) struct Salt {
     #[serde(default)]
