@@ -39,10 +39,13 @@ fn the_value_of_every_code_fits_bf16_and_is_its_own_code() {
         let n_codes = 1_u32 << format.bits();
         for code in (0..n_codes).map(|code| code as u8) {
             let value = format.value(code);
+            if format == QuantFormat::Fp8 && code & 0x7f == 0x7f {
+                assert!(value.is_nan());
+                continue;
+            }
             assert_eq!(bf16::from_f32(value).to_f32(), value, "{format:?} {code}");
             let has_code = match format {
-                QuantFormat::Int8 => code != 0x80,
-                QuantFormat::Fp8 => code & 0x7f != 0x7f && code != 0x80,
+                QuantFormat::Int8 | QuantFormat::Fp8 => code != 0x80,
                 QuantFormat::Nf4 => true,
             };
             if has_code {
