@@ -2,6 +2,8 @@
 
 use kernels::{CpuContext, DType, KvDType};
 
+#[cfg(feature = "cuda")]
+use super::checkpoint::in_memory;
 use super::checkpoint::{InMemory, Weights};
 use super::cpu::{Cache, Cpu};
 #[cfg(feature = "cuda")]
@@ -75,14 +77,15 @@ impl Parts<'_> {
                         format: format.name(),
                     });
                 }
+                // As far as the configuration says, before the weights are read.
+                let expected = in_memory(source.options.dtype, source.config.dtype()?);
+                let kv_dtype = source.options.kv_cache_dtype;
+                kv_dtype::of_card(kv_dtype, expected)?;
                 let place = cuda::OnDevice::new(gpu, source.n_threads())?;
                 let (matrices, vectors) = source.weights(&self.context, weights, &place)?;
                 let weights = cuda::Weights { matrices, vectors };
                 let loaded = cuda::Loaded {
-                    cache_dtype: kv_dtype::of_card(
-                        source.options.kv_cache_dtype,
-                        weights.dtype(self.tokens),
-                    )?,
+                    cache_dtype: kv_dtype::of_card(kv_dtype, weights.dtype(self.tokens))?,
                     program: self.program,
                     weights,
                     layout: self.layout,
