@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::parameters::{CHAT_COMPLETIONS, COMPLETIONS};
 use super::*;
@@ -1078,7 +1078,7 @@ fn answers((thoughts, content, arguments): (&str, &str, Option<&str>)) -> [Value
         items.push(json!({"id": "msg_1", "type": "message", "role": "assistant", "content": parts, "status": "completed"}));
     }
     if let Some(arguments) = arguments {
-        let input = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+        let input: Map<String, Value> = serde_json::from_str(arguments).unwrap_or_default();
         blocks.push(json!({"type": "tool_use", "id": "toolu_1", "name": "f", "input": input}));
         items.push(json!({"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "f", "arguments": arguments, "status": "incomplete"}));
     }

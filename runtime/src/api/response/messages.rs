@@ -4,7 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// An answer of `/v1/messages`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -76,8 +76,8 @@ pub enum ContentBlock {
         id: String,
         /// Name of the tool.
         name: String,
-        /// The arguments: an object.
-        input: Value,
+        /// The arguments.
+        input: Map<String, Value>,
     },
 }
 

@@ -8,7 +8,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json};
-use serde_json::json;
 
 use crate::api::answer::{Finish, StopReason};
 use crate::api::error::ApiError;
@@ -153,7 +152,7 @@ enum Block {
 }
 
 impl Block {
-    /// The block so far. Arguments that are not complete JSON are written as an empty object.
+    /// The block so far. Arguments that are not a complete JSON object are written as an empty one.
     fn content(&self) -> ContentBlock {
         match self {
             Block::Thinking(thinking) => ContentBlock::Thinking {
@@ -164,7 +163,7 @@ impl Block {
             Block::ToolUse { id, name, input } => ContentBlock::ToolUse {
                 id: id.clone(),
                 name: name.clone(),
-                input: serde_json::from_str(input).unwrap_or_else(|_| json!({})),
+                input: serde_json::from_str(input).unwrap_or_default(),
             },
         }
     }
