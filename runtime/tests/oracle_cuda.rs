@@ -21,7 +21,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kernels::cuda::testing;
 use reference::{Prompt, Reference, each_fixture, generates, of_length_one, pools, prompts};
 use runtime::engine::{GenerateRequest, PoolRequest, PreemptionMode, SamplingParams};
+use runtime::grammar::{Constraint, Grammars};
 use runtime::model::{Device, DtypeChoice, GraphMode, LoadOptions};
+use runtime::tokenizer::{Special, Tokenizer};
+use serde_json::json;
 use serving::{ALONE, Serving, Setup, context_len, greedy};
 
 /// Largest difference of an element of a vector, a score or a log-probability.
@@ -225,7 +228,7 @@ fn scores_of_prompts_agree() {
     });
 }
 
-/// Requests whose draws depend on everything that a draw can depend on, except grammars.
+/// Requests whose draws depend on everything that a draw can depend on, except grammars: see [`formed_requests`].
 fn drawn_requests(prompt: &[u32]) -> Vec<GenerateRequest> {
     let plain = SamplingParams {
         temperature: 0.9,
@@ -269,6 +272,81 @@ fn drawn_requests(prompt: &[u32]) -> Vec<GenerateRequest> {
     sampled.into_iter().map(request).collect()
 }
 
+/// Requests of each kind of form, greedy and drawn, with and without a penalty.
+fn formed_requests(grammars: &Grammars, prompt: &[u32]) -> Vec<GenerateRequest> {
+    let schema = json!({
+        "type": "object",
+        "properties": {"name": {"enum": ["ant", "bee"]}, "n": {"type": "integer", "minimum": 10, "maximum": 99}},
+        "required": ["name", "n"],
+    });
+    let forms = [
+        Constraint::JsonSchema(schema),
+        Constraint::Regex("[a-f]{3}-[0-9]{4}".to_owned()),
+        Constraint::Choice(vec!["yes".to_owned(), "yesterday".to_owned(), "no".to_owned()]),
+    ];
+    let mut requests = Vec::new();
+    for form in forms {
+        for (temperature, frequency_penalty) in [(0.0, 0.0), (0.9, 0.0), (0.9, 1.2)] {
+            let sampling = SamplingParams {
+                temperature,
+                frequency_penalty,
+                seed: Some(11),
+                ..SamplingParams::default()
+            };
+            requests.push(GenerateRequest {
+                sampling: sampling.into(),
+                grammar: Some(grammars.compile(&form).unwrap()),
+                ignore_eos: false,
+                ..greedy(prompt, (1, 48))
+            });
+        }
+    }
+    requests
+}
+
+#[test]
+fn answers_with_a_form_are_those_of_the_cpu() {
+    let (_guard, options) = device();
+    let Some(options) = options else { return };
+    let dir = fixture::materialise("llama3");
+    let tokenizer = Tokenizer::load(dir.path()).unwrap();
+    let config = std::fs::read(dir.path().join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let eos: Vec<u32> = serde_json::from_value(config["eos_token_id"].clone()).unwrap();
+    let vocab_size = config["vocab_size"].as_u64().unwrap() as usize;
+    let grammars = Grammars::new(tokenizer.tokens(), &eos, vocab_size).unwrap();
+    let requests = || {
+        let mut requests = formed_requests(&grammars, &[1, 2, 3]);
+        // One without a form among them: its rows have no mask.
+        requests.insert(4, greedy(&[1, 2, 3], (1, 12)));
+        requests
+    };
+    let expected = Serving::with(dir.path(), TOGETHER, on_cpu()).answers(requests());
+    let text = |idx: usize| {
+        let ids: Vec<u32> = expected[idx].iter().copied().filter(|id| !eos.contains(id)).collect();
+        tokenizer.tokens().decode(&ids, Special::Skip)
+    };
+    let object: serde_json::Value = serde_json::from_str(&text(0)).unwrap();
+    assert!(object["n"].as_i64().is_some_and(|n| (10..100).contains(&n)), "{object}");
+    assert_eq!(text(3).len(), 8, "{}", text(3));
+    assert!(["yes", "yesterday", "no"].contains(&text(9).as_str()), "{}", text(9));
+    for graphs in [GraphMode::Eager, RECORDED] {
+        let options = LoadOptions {
+            graphs,
+            ..options.clone()
+        };
+        let serving = Serving::with(dir.path(), TOGETHER, options);
+        assert_eq!(serving.answers(requests()), expected, "{graphs:?}");
+    }
+}
+
+fn on_cpu() -> LoadOptions {
+    LoadOptions {
+        dtype: DtypeChoice::Float32,
+        ..LoadOptions::default()
+    }
+}
+
 #[test]
 fn seeded_draws_are_those_of_the_cpu() {
     let (_guard, options) = device();
@@ -277,11 +355,7 @@ fn seeded_draws_are_those_of_the_cpu() {
     let json = std::fs::read(dir.path().join("reference.json")).unwrap();
     let reference: Reference = serde_json::from_slice(&json).unwrap();
     let prompt = &reference.prompts[0].ids;
-    let on_cpu = LoadOptions {
-        dtype: DtypeChoice::Float32,
-        ..LoadOptions::default()
-    };
-    let expected = Serving::with(dir.path(), TOGETHER, on_cpu).answers(drawn_requests(prompt));
+    let expected = Serving::with(dir.path(), TOGETHER, on_cpu()).answers(drawn_requests(prompt));
     for graphs in [GraphMode::Eager, RECORDED] {
         let options = LoadOptions {
             graphs,
