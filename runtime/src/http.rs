@@ -10,6 +10,7 @@ pub mod connection;
 pub mod cors;
 mod error;
 mod events;
+mod extract;
 mod generation;
 mod ignored;
 mod places;

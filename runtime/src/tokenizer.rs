@@ -48,16 +48,19 @@ const TEKKEN: &str = "tekken.json";
 const VOCAB: &str = "vocab.json";
 /// The end of the name of fairseq's sentencepiece models.
 const BPE_MODEL: &str = ".bpe.model";
-/// The name of T5's, ALBERT's and XLNet's sentencepiece models.
+/// The name of T5's and ALBERT's sentencepiece models.
 const SPIECE: &str = "spiece.model";
+/// The name of DeBERTa's sentencepiece models.
+const SPM: &str = "spm.model";
 /// The beginning of the names of Mistral's sentencepiece models: `tokenizer.model.v3`.
 const VERSIONED: &str = "tokenizer.model.";
 
 /// The files that define a tokenizer, the most complete first.
-const FILES: [FileName; 10] = [
+const FILES: [FileName; 11] = [
     FileName::Is("tokenizer.json"),
     FileName::Is("tokenizer.model"),
     FileName::Is(SPIECE),
+    FileName::Is(SPM),
     FileName::Is("tiktoken.model"),
     FileName::EndsWith(".tiktoken"),
     FileName::Is(TEKKEN),
@@ -193,6 +196,9 @@ impl Tokenizer {
             Some("txt") => classes::of_words(contents, &mut config),
             Some("json") if name != TEKKEN => {
                 serde_json::from_slice(contents).map_err(|error| error.to_string())
+            }
+            _ if name == SPM || name == SPIECE && !is_t5(&config) => {
+                classes::of_pieces(contents, &mut config)
             }
             _ => {
                 let vocabulary = vocabulary(name, contents, &mut config);
@@ -370,12 +376,6 @@ fn vocabulary(name: &str, contents: &[u8], config: &mut TokenizerConfig) -> Resu
         declare(config, &["<s>", "<pad>", "</s>", "<unk>", "<mask>"]);
         let model = SentencePiece::parse_fairseq(contents)?;
         return Ok(Vocabulary::SentencePiece(Box::new(model)));
-    }
-    if name == SPIECE && !is_t5(config) {
-        let class = config.tokenizer_class.as_deref().unwrap_or("none");
-        return Err(format!(
-            "tokenizer_class {class} is not supported for this file; supported is T5Tokenizer"
-        ));
     }
     if !name.ends_with(".tiktoken") && !Tiktoken::is_tiktoken(contents) {
         let model = SentencePiece::parse(contents)?;

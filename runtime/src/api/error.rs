@@ -161,6 +161,9 @@ pub enum ApiError {
     /// The content type is not JSON.
     #[error("the content type of the body must be application/json")]
     MediaType,
+    /// The body is compressed.
+    #[error("the body is compressed; send it without the header Content-Encoding")]
+    ContentEncoding,
     /// The queue is full.
     #[error("this replica has no room for another request; try again in {retry_after_s} s")]
     QueueFull {
@@ -274,6 +277,7 @@ impl ApiError {
             Self::TooManyValues { .. } => (400, INVALID, Some("too_many_values"), "too_many_values"),
             Self::NoMemory { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "no_memory"),
             Self::MediaType => (415, INVALID, Some("unsupported_media_type"), "media_type"),
+            Self::ContentEncoding => (415, INVALID, Some("unsupported_encoding"), "content_encoding"),
             Self::QueueFull { .. } => (429, "rate_limit_error", Some("rate_limit_exceeded"), "queue_full"),
             Self::SlowPreparation { .. } => (503, SERVER, Some("preparation_timeout"), "slow_preparation"),
             Self::JobsFull => (429, "rate_limit_error", Some("rate_limit_exceeded"), "jobs_full"),
@@ -315,6 +319,7 @@ impl ApiError {
             | Self::TooManyValues { .. }
             | Self::NoMemory { .. }
             | Self::MediaType
+            | Self::ContentEncoding
             | Self::QueueFull { .. }
             | Self::SlowPreparation { .. }
             | Self::UnknownJob { .. }
@@ -530,6 +535,7 @@ mod tests {
             ApiError::TooManyValues { bytes_max: 1 },
             ApiError::NoMemory { retry_after_s: 5 },
             ApiError::MediaType,
+            ApiError::ContentEncoding,
             ApiError::QueueFull { retry_after_s: 7 },
             ApiError::SlowPreparation { limit_s: 5 },
             ApiError::UnknownJob { id: text() },

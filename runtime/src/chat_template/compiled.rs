@@ -125,13 +125,13 @@ impl CompiledTemplate {
         // The first value of a name counts.
         let mut variables: Vec<(&str, &Json)> =
             vec![("messages", &messages), ("add_generation_prompt", &adds_prompt)];
-        variables.extend(tokens.iter().map(|(name, token)| (*name, token)));
         variables.extend(
             conversation
                 .variables
                 .iter()
                 .map(|(name, value)| (&**name, value)),
         );
+        variables.extend(tokens.iter().map(|(name, token)| (*name, token)));
         // As in transformers, these exist always.
         variables.extend([("tools", &Json::Null), ("documents", &Json::Null)]);
         self.template.render(&variables).map_err(|error| RenderError {

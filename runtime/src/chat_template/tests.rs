@@ -243,12 +243,12 @@ fn a_template_that_does_not_compile_is_named_with_its_line() {
 }
 
 #[test]
-fn variables_of_a_client_cannot_replace_the_messages() {
+fn variables_of_a_client_replace_tokens_and_not_the_messages() {
     let mut hi = conversation(json!([{"role": "user", "content": "hi"}]), Ending::Messages);
     hi.variables.insert("messages".into(), json!([]));
-    hi.variables.insert("bos_token".into(), json!("fake"));
+    hi.variables.insert("bos_token".into(), json!("own"));
     assert_eq!(
         render_with("{{ messages | length }}{{ bos_token }}", &hi).unwrap(),
-        "1<s>"
+        "1own"
     );
 }

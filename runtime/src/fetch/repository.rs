@@ -129,6 +129,7 @@ fn plan(
     let selected: BTreeSet<&str> = select::select(&paths, &options.patterns).into_iter().collect();
     let repo = || options.repo.clone();
     let mut files = Vec::with_capacity(selected.len());
+    let mut seen = BTreeSet::new();
     for file in listing
         .files
         .iter()
@@ -140,6 +141,11 @@ fn plan(
                 path = file.path,
                 "skipping a file of the repository: the download writes a file of this name"
             );
+        } else if !seen.insert(&file.path) {
+            return Err(FetchError::InvalidListing {
+                repo: repo(),
+                problem: format!("it has {:?} twice", file.path),
+            });
         } else if destination.place(&file.path).is_none() {
             let problem = format!("{:?} is not a path inside the folder", file.path);
             return Err(FetchError::InvalidListing {
@@ -323,6 +329,8 @@ mod tests {
             let refused = plan(huge).unwrap_err().to_string();
             assert!(refused.contains("sum of the sizes"), "{refused}");
         }
+        let twice = plan(&["a.json", "a.json"]).unwrap_err().to_string();
+        assert!(twice.contains("twice"), "{twice}");
         assert_eq!(plan(&["a.json", "x.json.partial"]).unwrap(), [file("a.json")]);
         assert!(matches!(
             plan(&["README.md"]),

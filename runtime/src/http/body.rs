@@ -43,6 +43,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_media_type(request.headers())?;
+        check_encoding(request.headers())?;
         check_declared_size(&request)?;
         let log = request.extensions().get::<RequestLog>().copied();
         let client = request.extensions().get::<Client>().copied().unwrap_or_default();
@@ -81,6 +82,16 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_json =
         essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json");
     if is_json { Ok(()) } else { Err(ApiError::MediaType) }
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let is_plain = encodings.all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_plain {
+        Ok(())
+    } else {
+        Err(ApiError::ContentEncoding)
+    }
 }
 
 /// A body whose announced length is too large is not read at all if that helps nobody: it is longer than what is

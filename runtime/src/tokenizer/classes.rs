@@ -1,11 +1,14 @@
-//! The older files of a vocabulary, as a `tokenizer.json`: `vocab.json` with `merges.txt`, and `vocab.txt`.
+//! The older files of a vocabulary, as a `tokenizer.json`: `vocab.json` with `merges.txt`, `vocab.txt`, and the pieces of
+//! a sentencepiece model.
 //!
 //! Owns what the Python classes do around such a vocabulary. Source: transformers, `tokenization_{gpt2, roberta, qwen2,
-//! bert, mpnet}.py`. The library computes the tokens. Must not know files or their names.
+//! bert, mpnet, albert, deberta_v2}.py`. The library computes the tokens. Must not know files or their names.
 
 use serde_json::{Map, Value, json};
 
 use super::config::TokenizerConfig;
+use super::sentencepiece::Pieces;
+use super::special::AddedToken;
 
 /// What a class does around its vocabulary.
 #[derive(Debug)]
@@ -30,6 +33,10 @@ enum Splits {
     Qwen2,
     /// Words and punctuation, without spaces.
     Bert,
+    /// Pieces of words, after compatibility decomposition.
+    Albert,
+    /// Pieces of words, after the rules of the file.
+    Deberta,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,13 @@ const BERT_TOKENS: &[(&str, &str)] = &[
     ("unk_token", "[UNK]"),
     ("sep_token", "[SEP]"),
     ("pad_token", "[PAD]"),
+    ("cls_token", "[CLS]"),
+    ("mask_token", "[MASK]"),
+];
+const ALBERT_TOKENS: &[(&str, &str)] = &[
+    ("unk_token", "<unk>"),
+    ("sep_token", "[SEP]"),
+    ("pad_token", "<pad>"),
     ("cls_token", "[CLS]"),
     ("mask_token", "[MASK]"),
 ];
@@ -131,6 +145,27 @@ static OF_WORDS: [Class; 2] = [
         tokens: MPNET_TOKENS,
     },
 ];
+
+/// Classes of a sentencepiece model.
+static OF_PIECES: [Class; 2] = [
+    Class {
+        names: &["AlbertTokenizer"],
+        model_types: &["albert"],
+        splits: Splits::Albert,
+        frame: Frame::Bert,
+        tokens: ALBERT_TOKENS,
+    },
+    Class {
+        names: &["DebertaV2Tokenizer"],
+        model_types: &["deberta-v2"],
+        splits: Splits::Deberta,
+        frame: Frame::Bert,
+        tokens: BERT_TOKENS,
+    },
+];
+
+/// How much lower ALBERT scores a piece that joins a digit and a comma, so that none is used.
+const DIGIT_COMMA_PENALTY: f32 = 100.0;
 
 impl Class {
     /// The class that a configuration names.
@@ -203,7 +238,7 @@ pub(super) fn of_merges(vocab: &[u8], merges: &[u8], config: &mut TokenizerConfi
             json!({"type": "NFC"}),
             json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]}),
         ),
-        Splits::Gpt2 | Splits::Bert => (Value::Null, byte_level(true)),
+        _ => (Value::Null, byte_level(true)),
     };
     let model = json!({
         "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
@@ -252,6 +287,74 @@ pub(super) fn of_words(words: &[u8], config: &mut TokenizerConfig) -> Result<Val
         json!({
             "normalizer": normalizer, "pre_tokenizer": {"type": "BertPreTokenizer"},
             "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        }),
+    )
+}
+
+/// The `tokenizer.json` of a sentencepiece model. The configuration gets the special tokens of the class.
+///
+/// # Errors
+/// What is wrong with the file, or that the class is not supported.
+pub(super) fn of_pieces(file: &[u8], config: &mut TokenizerConfig) -> Result<Value, String> {
+    let class = Class::of(&OF_PIECES, config)?;
+    let mut pieces = Pieces::parse(file)?;
+    let metaspace =
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+    let replace =
+        |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let lowercase = |is_default: bool| {
+        let is_wanted = config.do_lower_case.unwrap_or(is_default);
+        is_wanted.then(|| json!({"type": "Lowercase"}))
+    };
+    let mut normalizers: Vec<Value> = Vec::new();
+    let mut pre_tokenizers: Vec<Value> = Vec::new();
+    if class.splits == Splits::Albert {
+        normalizers.extend(["``", "''"].map(|quotes| replace(json!({"String": quotes}), "\"")));
+        if !config.keep_accents {
+            normalizers.extend([json!({"type": "NFKD"}), json!({"type": "StripAccents"})]);
+        }
+        normalizers.extend(lowercase(true));
+        normalizers.extend(pieces.rules);
+        pre_tokenizers.push(json!({"type": "WhitespaceSplit"}));
+        for (text, score) in &mut pieces.scores {
+            let before = text.strip_suffix(',').and_then(|rest| rest.chars().next_back());
+            if before.is_some_and(char::is_numeric) {
+                *score -= DIGIT_COMMA_PENALTY;
+            }
+        }
+    } else {
+        normalizers.extend(lowercase(false));
+        normalizers.extend(pieces.rules);
+        normalizers.extend([
+            replace(json!({"Regex": r"\s{2,}|[\n\r\t]"}), " "),
+            json!({"type": "NFC"}),
+            json!({"type": "Strip", "strip_left": false, "strip_right": true}),
+        ]);
+        if config.split_by_punct {
+            pre_tokenizers.push(json!({"type": "Punctuation", "behavior": "Isolated"}));
+        }
+    }
+    pre_tokenizers.push(metaspace.clone());
+    config
+        .added_tokens
+        .extend(pieces.marks.into_iter().map(|(content, is_special)| AddedToken {
+            is_special,
+            ..AddedToken::special(content, None)
+        }));
+    let ids = pieces.scores.iter().zip(0_u32..);
+    let vocabulary = Vocabulary {
+        class,
+        ids: ids.map(|((text, _), id)| (text.clone(), json!(id))).collect(),
+    };
+    let model = json!({
+        "type": "Unigram", "unk_id": pieces.unknown, "vocab": pieces.scores, "byte_fallback": false,
+    });
+    vocabulary.json(
+        config,
+        model,
+        json!({
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre_tokenizers}, "decoder": metaspace,
         }),
     )
 }

@@ -39,6 +39,10 @@ pub struct TokenizerConfig {
     pub add_prefix_space: Option<bool>,
     /// Whether BERT's texts become lower case.
     pub do_lower_case: Option<bool>,
+    /// Whether ALBERT's texts keep their accents.
+    pub keep_accents: bool,
+    /// Whether each punctuation mark is a word to DeBERTa.
+    pub split_by_punct: bool,
     /// Whether BERT's texts lose their accents.
     pub strip_accents: Option<bool>,
     /// Whether each Chinese character is a word to BERT.
@@ -118,6 +122,8 @@ impl TokenizerConfig {
             mask_token: token("mask_token"),
             add_prefix_space: flag("add_prefix_space"),
             do_lower_case: flag("do_lower_case"),
+            keep_accents: flag("keep_accents") == Some(true),
+            split_by_punct: flag("split_by_punct") == Some(true),
             strip_accents: flag("strip_accents"),
             tokenize_chinese_chars: flag("tokenize_chinese_chars"),
             lowers_texts: false,

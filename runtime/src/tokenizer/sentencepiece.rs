@@ -3,6 +3,7 @@
 //! Owns the split of a text into pieces: normalisation, segmentation, and bytes for text that no piece covers. The ids
 //! equal sentencepiece's. Must not know the added tokens of a checkpoint.
 
+mod library;
 mod normalizer;
 mod proto;
 mod unigram;
@@ -13,6 +14,7 @@ use std::ops::Range;
 use super::bytes::{Leading, Token, fallback_byte};
 use super::pairs::{Symbol, merged};
 use super::prefixes::Prefixes;
+pub(super) use library::Pieces;
 pub(super) use normalizer::Opening;
 use normalizer::{Normalizer, SPACE};
 use proto::{Algorithm, Model, Piece, PieceKind};

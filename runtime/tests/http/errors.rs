@@ -164,7 +164,11 @@ async fn bodies_and_routes_that_are_none() {
     let good = json!({"model": "tiny", "prompt": "Hello", "max_tokens": 1}).to_string();
     let form =
         Request::post("/v1/completions").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let mut compressed = post("/v1/completions", good.clone());
+    let gzip = header::HeaderValue::from_static("gzip");
+    compressed.headers_mut().insert(header::CONTENT_ENCODING, gzip);
     let cases = [
+        (compressed, 415),
         (post("/v1/completions", "{\"model\": "), 400),
         (post("/v1/completions", ""), 400),
         (post("/v1/completions", "[1, 2]"), 400),
@@ -182,6 +186,8 @@ async fn bodies_and_routes_that_are_none() {
         (Request::delete("/v1/models").body(Body::empty()).unwrap(), 405),
         (post("/v1/images/generations", good.clone()), 404),
         (Request::get("/").body(Body::empty()).unwrap(), 404),
+        (Request::get("/v1/models/%ff").body(Body::empty()).unwrap(), 404),
+        (Request::get("/status/%c3%28").body(Body::empty()).unwrap(), 404),
         (
             Request::get(format!("/{}", "x".repeat(5000)))
                 .body(Body::empty())
@@ -192,6 +198,11 @@ async fn bodies_and_routes_that_are_none() {
     for (request, status) in cases {
         let reply = server.send(request).await;
         assert_refused(&server, &reply, (status, None)).await;
+    }
+    for wait in ["wait=soon", "wait=-1", "wait=1000&wait=2000"] {
+        let job = json!({"input": {"prompt": "a"}});
+        let reply = server.post(&format!("/runsync?{wait}"), job).await;
+        assert_refused(&server, &reply, (400, Some("query"))).await;
     }
     let bare = Request::post("/v1/completions").body(Body::from(good)).unwrap();
     assert_eq!(

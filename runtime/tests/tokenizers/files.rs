@@ -9,7 +9,7 @@ use runtime::tokenizer::{
 };
 use serde_json::{Value, json};
 
-use super::{folder, ids, with_config};
+use super::{folder, ids, reference, with_config};
 
 /// A `tokenizer.json` of the oracle's checkpoints.
 fn stored(name: &str) -> Value {
@@ -263,10 +263,92 @@ fn a_model_of_t5_ends_its_texts_and_numbers_its_gaps_backwards() {
         .encode("<extra_id_0><extra_id_99>", Begin::Leave)
         .unwrap();
     assert_eq!(gaps, [n_pieces + 99, n_pieces]);
-    for class in ["XLNetTokenizer", "AlbertTokenizer"] {
-        let refused = load(config(class)).unwrap_err().to_string();
-        assert!(refused.contains("supported is T5Tokenizer"), "{refused}");
+    let refused = load(config("XLNetTokenizer")).unwrap_err().to_string();
+    assert!(refused.contains("XLNetTokenizer"), "{refused}");
+}
+
+#[test]
+fn pieces_of_encoders_have_the_ids_of_their_classes() {
+    for (name, file, config) in [
+        ("sp-albert", "spiece.model", class("AlbertTokenizer")),
+        ("sp-albert", "spiece.model", model_type("albert")),
+        ("sp-deberta", "spm.model", class("DebertaV2TokenizerFast")),
+        ("sp-deberta", "spm.model", model_type("deberta-v2")),
+    ] {
+        let tokenizer = of_pieces(name, file, config).unwrap();
+        for case in reference(name).as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids = tokenizer.encode(text, Begin::Add).unwrap();
+            assert_eq!(ids, super::ids(&case["ids"]), "{name} {text:?}");
+        }
+        let words = |text| tokenizer.encode(text, Begin::Leave).unwrap();
+        let (first, second) = (words("the earth"), words("heaven"));
+        let [begin, end] = [words("[CLS]")[0], words("[SEP]")[0]];
+        let pair = tokenizer.encode_pair("the earth", "heaven").unwrap();
+        let ids = [&[begin], &first[..], &[end], &second[..], &[end]].concat();
+        assert_eq!(pair.ids, ids, "{name}");
+        let types = [vec![0; first.len() + 2], vec![1; second.len() + 1]].concat();
+        assert_eq!(pair.token_types, types, "{name}");
     }
+}
+
+#[test]
+fn classes_of_pieces_obey_their_fields() {
+    let encode = |name: &str, file: &str, config: TokenizerConfig, text: &str| {
+        let tokenizer = of_pieces(name, file, config).unwrap();
+        tokenizer.encode(text, Begin::Leave).unwrap()
+    };
+    let albert = |config, text: &str| encode("sp-albert", "spiece.model", config, text);
+    let deberta = |config, text: &str| encode("sp-deberta", "spm.model", config, text);
+    let plain = || class("AlbertTokenizer");
+    let cased = || TokenizerConfig {
+        do_lower_case: Some(false),
+        ..plain()
+    };
+    let accented = TokenizerConfig {
+        keep_accents: true,
+        ..plain()
+    };
+    assert_eq!(albert(plain(), "GOD"), albert(cased(), "god"));
+    assert_ne!(albert(cased(), "GOD"), albert(cased(), "god"));
+    assert_eq!(albert(plain(), "é"), albert(plain(), "e"));
+    assert_ne!(albert(accented, "é"), albert(plain(), "e"));
+    let lowered = TokenizerConfig {
+        do_lower_case: Some(true),
+        ..class("DebertaV2Tokenizer")
+    };
+    assert_eq!(
+        deberta(lowered, "GOD"),
+        deberta(class("DebertaV2Tokenizer"), "god")
+    );
+    let apart = TokenizerConfig {
+        split_by_punct: true,
+        ..class("DebertaV2Tokenizer")
+    };
+    assert_ne!(deberta(apart, "a,"), deberta(class("DebertaV2Tokenizer"), "a,"));
+    let bytes = std::fs::read(folder("sp-bpe").join("tokenizer.model")).unwrap();
+    let refused = Tokenizer::from_bytes(Path::new("spm.model"), &bytes, model_type("deberta-v2"));
+    assert!(refused.unwrap_err().to_string().contains("unigram"));
+}
+
+fn class(name: &str) -> TokenizerConfig {
+    TokenizerConfig {
+        tokenizer_class: Some(name.into()),
+        ..TokenizerConfig::default()
+    }
+}
+
+fn model_type(name: &str) -> TokenizerConfig {
+    TokenizerConfig {
+        model_type: Some(name.into()),
+        ..TokenizerConfig::default()
+    }
+}
+
+/// The sentencepiece model of a fixture, read with a configuration.
+fn of_pieces(name: &str, file: &str, config: TokenizerConfig) -> Result<Tokenizer, TokenizerError> {
+    let bytes = std::fs::read(folder(name).join(file)).unwrap();
+    Tokenizer::from_bytes(Path::new(file), &bytes, config)
 }
 
 #[test]

@@ -133,11 +133,15 @@ fn openai(route: &Value, input: &Map<String, Value>, rule: BatchRule) -> Result<
         .ok_or_else(|| ApiError::invalid("openai_route", "a path below /v1/", route))?;
     let body =
         given(input, "openai_input").filter(|body| body.as_object().is_none_or(|body| !body.is_empty()));
+    // `/v1/models` is the only route with the method GET.
+    let is_read = path.starts_with("/v1/models");
+    if body.is_none() && !is_read {
+        return Err(ApiError::missing("openai_input"));
+    }
     let is_streamed = body.is_some_and(|body| body["stream"] == Value::Bool(true));
     Ok(Call {
         path: path.to_string(),
-        // `/v1/models` is the only route with the method GET.
-        body: body.filter(|_| !path.starts_with("/v1/models")).cloned(),
+        body: body.filter(|_| !is_read).cloned(),
         output: OutputKind::OpenAi {
             rule: is_streamed.then_some(rule),
         },
@@ -337,6 +341,8 @@ mod tests {
             "{unknown}"
         );
         assert!(error(json!({"prompt": "Hi", "sampling_params": 1})).contains("an object"));
+        let bare = error(json!({"openai_route": "/v1/completions", "openai_input": {}}));
+        assert_eq!(bare, "openai_input is missing");
         assert!(error(json!({"prompt": "Hi", "stream": 1})).starts_with("stream must be true or false"));
         for route in ["/metrics", "/v1/../drain x", "v1/models", "/internal/load"] {
             assert!(

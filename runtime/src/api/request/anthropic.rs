@@ -175,7 +175,7 @@ fn turn_to_messages(path: &str, mut turn: Value, messages: &mut Vec<Value>) -> R
         Value::String(text) => turn.texts.push(text),
         Value::Array(blocks) => {
             for (idx, block) in blocks.into_iter().enumerate() {
-                read_block(&format!("{path}[{idx}]"), block, &mut turn)?;
+                read_block(&format!("{path}[{idx}]"), &role, block, &mut turn)?;
             }
         }
         other => return Err(ApiError::invalid(path, "a string or a list of blocks", &other)),
@@ -210,7 +210,7 @@ fn call_id(id: &str) -> &str {
     id.strip_prefix(TOOL_USE_ID).unwrap_or(id)
 }
 
-fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiError> {
+fn read_block(path: &str, role: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiError> {
     let text = |name: &str| {
         let text = block[name].as_str().map(str::to_string);
         text.ok_or_else(|| ApiError::missing(format!("{path}.{name}")))
@@ -222,6 +222,14 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
         }
         name => Ok(name),
     };
+    // Elsewhere, no template would show it.
+    let belongs_to = |owner: &str| match role == owner {
+        true => Ok(()),
+        false => Err(ApiError::Contradiction {
+            param: format!("{path}.type"),
+            reason: format!("this block belongs into a message of the role {owner}, not {role}"),
+        }),
+    };
     match block["type"].as_str() {
         Some("text") => turn.texts.push(text("text")?),
         Some("thinking") => turn.thoughts.push(text("thinking")?),
@@ -229,12 +237,14 @@ fn read_block(path: &str, mut block: Value, turn: &mut Turn) -> Result<(), ApiEr
         Some("redacted_thinking") => {}
         Some("tool_use") => {
             let (id, name) = (name("id")?, name("name")?);
+            belongs_to("assistant")?;
             let function = json!({"name": name, "arguments": block["input"].take()});
             turn.calls
                 .push(json!({"id": call_id(&id), "type": "function", "function": function}));
         }
         Some("tool_result") => {
             let id = name("tool_use_id")?;
+            belongs_to("user")?;
             let content = result_text(&format!("{path}.content"), &block["content"])?;
             turn.results
                 .push(json!({"role": "tool", "tool_call_id": call_id(&id), "content": content}));
@@ -412,6 +422,11 @@ mod tests {
         assert_eq!(used("t1", "", json!({})), format!("{block}.name"));
         let result = json!([{"type": "tool_result", "tool_use_id": "", "content": "4"}]);
         assert_eq!(with(result), format!("{block}.tool_use_id"));
+        // A block in a message of the other role would not reach the prompt.
+        assert_eq!(used("t1", "f", json!({})), format!("{block}.type"));
+        let answered = json!([{"type": "tool_result", "tool_use_id": "t1", "content": "4"}]);
+        let of_assistant = json!({"messages": [{"role": "assistant", "content": answered}]});
+        assert_eq!(chat(of_assistant).unwrap_err(), format!("{block}.type"));
         let hi = json!([{"role": "user", "content": "Hi"}]);
         let empty = json!({"messages": [], "system": "Be brief."});
         assert_eq!(chat(empty).unwrap_err(), "messages");

@@ -11,7 +11,25 @@ use crate::chat_template::{ChatTemplate, Conversation, Ending};
 /// The conversation of `messages`. It ends as the request requires, or else with `ending`.
 pub(super) fn conversation(params: &mut Params, ending: Ending) -> Result<Conversation, ApiError> {
     let messages = messages::checked(params.required("messages")?)?;
-    let adds_prompt = params.flag("add_generation_prompt")?;
+    let mut variables: Map<String, Value> = params.object("chat_template_kwargs")?.unwrap_or_default();
+    if variables.contains_key("messages") {
+        return Err(ApiError::contradiction(
+            "chat_template_kwargs",
+            "it cannot replace the messages; change the parameter messages",
+        ));
+    }
+    // A client of vLLM may give the parameter as a variable, too.
+    let as_variable = variables.remove("add_generation_prompt");
+    let adds_prompt = match (params.flag("add_generation_prompt")?, as_variable) {
+        (None, Some(value)) => Some(value.as_bool().ok_or_else(|| {
+            ApiError::invalid(
+                "chat_template_kwargs.add_generation_prompt",
+                "true or false",
+                &value,
+            )
+        })?),
+        (own, _) => own,
+    };
     let continues = params.flag("continue_final_message")?.unwrap_or(false);
     let ending = match (continues, adds_prompt) {
         (true, Some(true)) => {
@@ -25,7 +43,6 @@ pub(super) fn conversation(params: &mut Params, ending: Ending) -> Result<Conver
         (false, Some(true)) => Ending::GenerationPrompt,
         (false, None) => ending,
     };
-    let variables: Map<String, Value> = params.object("chat_template_kwargs")?.unwrap_or_default();
     Ok(Conversation {
         messages,
         ending,

@@ -123,6 +123,8 @@ fn a_chat_is_what_the_template_writes() {
     );
     assert_eq!(prepared.answers.max_tokens, None);
     let bare = chatted(json!({"add_generation_prompt": false})).unwrap();
+    let as_variable = chatted(json!({"chat_template_kwargs": {"add_generation_prompt": false}})).unwrap();
+    assert_eq!(text(&as_variable.prompts[0]), text(&bare.prompts[0]));
     assert_eq!(text(&bare.prompts[0]), "<|im_start|>user\nHi<|im_end|>\n");
     let open =
         json!({"continue_final_message": true, "messages": [{"role": "assistant", "content": "Well,"}]});
@@ -356,6 +358,11 @@ fn an_error_names_the_wrong_parameter() {
             json!({"chat_template_kwargs": []}),
             "chat_template_kwargs",
             "invalid_value",
+        ),
+        (
+            json!({"chat_template_kwargs": {"messages": []}}),
+            "chat_template_kwargs",
+            "contradiction",
         ),
         (
             json!({"continue_final_message": true, "add_generation_prompt": true}),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +32,7 @@ use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
 use crate::http::background::of_job;
 use crate::http::body::{JsonBytes, weight};
+use crate::http::extract::{InPath, InQuery};
 use crate::http::ignored::name_ignored;
 use crate::http::route::{Dialect, Route};
 
@@ -185,7 +186,7 @@ struct WaitQuery {
 
 async fn run_and_wait(
     state: JobsState,
-    Query(query): Query<WaitQuery>,
+    InQuery(query): InQuery<WaitQuery>,
     body: JsonBytes,
 ) -> Result<Response, ApiError> {
     let wait = match query.wait {
@@ -218,8 +219,8 @@ struct TtlQuery {
 
 async fn status(
     state: JobsState,
-    Path(id): Path<String>,
-    Query(query): Query<TtlQuery>,
+    InPath(id): InPath<String>,
+    InQuery(query): InQuery<TtlQuery>,
 ) -> Result<Response, ApiError> {
     let mut store = state.app.jobs.store();
     if let Some(ttl) = query.ttl {
@@ -229,7 +230,7 @@ async fn status(
     view.map(|view| answer(&view)).ok_or_else(|| unknown(&id))
 }
 
-async fn stream(state: JobsState, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn stream(state: JobsState, InPath(id): InPath<String>) -> Result<Response, ApiError> {
     let view = state.app.jobs.store().stream(state.owner, &id, Instant::now());
     let view = view.ok_or_else(|| unknown(&id))?;
     let items: Vec<String> = view
@@ -245,13 +246,13 @@ async fn stream(state: JobsState, Path(id): Path<String>) -> Result<Response, Ap
     Ok(object(&fields))
 }
 
-async fn cancel(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn cancel(state: JobsState, InPath(id): InPath<String>) -> Result<Json<Value>, ApiError> {
     let status = state.app.jobs.store().cancel(state.owner, &id, Instant::now());
     let status = status.ok_or_else(|| unknown(&id))?;
     Ok(Json(json!({"id": id, "status": status.label()})))
 }
 
-async fn retry(state: JobsState, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn retry(state: JobsState, InPath(id): InPath<String>) -> Result<Json<Value>, ApiError> {
     accepts(&state.app)?;
     let claim = state.app.jobs.store().retry(state.owner, &id, Instant::now());
     let claim = claim.map_err(|error| match error {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 
 use crate::api::error::{ApiError, shortened};
@@ -11,6 +11,7 @@ use crate::api::openapi::{Access, Operation, RouteDoc, schema};
 use crate::api::response::models::{Model, Models};
 use crate::clock::unix_time_s;
 use crate::http::app::App;
+use crate::http::extract::InPath;
 use crate::http::route::{Dialect, Route};
 use crate::serving::Serving;
 
@@ -53,7 +54,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Ap
 /// One of them.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    InPath(name): InPath<String>,
 ) -> Result<Json<Model>, ApiError> {
     let serving = app.ready()?;
     if app.config.served_names.contains(&name) {

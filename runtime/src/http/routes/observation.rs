@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::api::error::ApiError;
 use crate::api::openapi::{Access, Operation, RouteDoc};
 use crate::http::app::App;
+use crate::http::extract::InQuery;
 use crate::http::route::{Dialect, Route};
 
 /// The version.
@@ -128,7 +129,7 @@ pub(super) struct Salt {
 /// The hashes of the keys that are valid now.
 pub(super) async fn keys(
     State(app): State<Arc<App>>,
-    Query(Salt { salt }): Query<Salt>,
+    InQuery(Salt { salt }): InQuery<Salt>,
 ) -> Result<Json<KeyHashes>, ApiError> {
     let is_salt = (1..=SALT_BYTES_MAX).contains(&salt.len());
     if app.config.control_port.is_none() || !is_salt {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use crate::api::response::{CompletionTokensDetails, ErrorBody};
 use crate::clock::unix_time_s;
 use crate::http::app::App;
 use crate::http::body::JsonBytes;
+use crate::http::extract::InPath;
 use crate::http::generation::prepare;
 use crate::http::route::{Dialect, Route};
 use crate::http::typed_events::{Counts, Writer, respond};
@@ -84,7 +85,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, body: JsonBytes) -> Resu
 }
 
 /// Answers are not stored, so no client can fetch or cancel one.
-pub(super) async fn unknown(Path(id): Path<String>) -> ApiError {
+pub(super) async fn unknown(InPath(id): InPath<String>) -> ApiError {
     ApiError::UnknownResponse { id: shortened(&id) }
 }
 
