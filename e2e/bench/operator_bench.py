@@ -1,6 +1,6 @@
-"""`make bench-operator`: what the operator does with faults and with many objects, on the local cluster.
+"""`make bench-operator`: what the operator does with faults, with starts from zero, and with many objects, on the local cluster.
 
-Prints two tables and writes them to a file. Seconds are those of a person who polls with kubectl, so they are rounded up by
+Prints three tables and writes them to a file. Seconds are those of a person who polls with kubectl, so they are rounded up by
 the time of one call; they depend on what else the machine does, and the load is printed beside them.
 """
 
@@ -29,29 +29,33 @@ def machine() -> str:
 
 
 def inside(arguments: argparse.Namespace) -> None:
-    """The measurements, in the cluster's network."""
+    """The measurements, in the cluster's network. What is measured is written at once."""
     import operator_faults
     import operator_scale
+    import operator_starts
 
     out = Path(arguments.out)
-    header = f"{datetime.date.today()}, {machine()}, {source()}"
-    sections = [header]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sections = [f"{datetime.date.today()}, {machine()}, {source()}"]
 
     def write(*more: str) -> None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text("\n\n".join([*sections, *more]) + "\n")
 
-    if arguments.faults:
-        rows = []
-        for row in operator_faults.measured(arguments.only):
-            print(row, flush=True)
-            rows.append(row)
-            write(operator_faults.table(rows))
+    rows = []
+    for row in operator_faults.measured(arguments.only) if arguments.faults else ():
+        print(row, flush=True)
+        rows.append(row)
+        write(operator_faults.table(rows))
+    if rows:
         sections.append(operator_faults.table(rows))
+    if arguments.starts:
+        with progress.Step(f"{arguments.starts} starts from zero") as step:
+            sections.append(operator_starts.table(operator_starts.measured(arguments.starts, step.says)))
+        write()
     scale = []
     for shape in operator_scale.SHAPES if arguments.objects else ():
         with progress.Step(f"{arguments.objects} ModelDeployments") as step:
-            scale.append(operator_scale.of_shape(shape, arguments.objects, lambda text, step=step: setattr(step, "detail", text)))
+            scale.append(operator_scale.of_shape(shape, arguments.objects, step.says))
         write(operator_scale.table(scale))
     print(f"\n{out.read_text()}\nwritten to {out}")
 
@@ -66,7 +70,8 @@ def main() -> int:
     """Brings the stack up, then runs itself inside the cluster's network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=100, help="ModelDeployments at once; 0 leaves this out")
-    parser.add_argument("--no-faults", dest="faults", action="store_false", help="only the many objects")
+    parser.add_argument("--starts", type=int, default=20, help="starts from zero; 0 leaves this out")
+    parser.add_argument("--no-faults", dest="faults", action="store_false", help="leave the faults out")
     parser.add_argument("--only", default="", help="only faults whose name contains this")
     parser.add_argument("--as-installed", action="store_true", help="measure what the running cluster has")
     parser.add_argument("--out", default=str(OUT), help="file for the tables")

@@ -65,6 +65,7 @@ class Fault:
     repo: str = TINY
     spec: dict[str, Any] = field(default_factory=dict)
     prepare: Action = nothing
+    named_s_max: float = 30
 
     def inject(self, namespace: str) -> None:
         """Creates the ModelDeployment."""
@@ -94,7 +95,8 @@ FAULTS = (
     Fault("setting is not supported", "InvalidSetting", patched(env=None), spec={"env": [{"name": "TENSOR_PARALLEL_SIZE", "value": "2"}]}),
     Fault("context longer than the model", "InvalidSetting", patched(engine=None), spec={"engine": {"maxModelLen": 16_000_000}}),
     Fault("memory limit too small", "OutOfMemory", patched(resources=None), spec={"resources": {"memory": "20Mi"}}),
-    Fault("cache too small", "DiskFull", patched(cache=None), spec={"cache": {"type": "Ephemeral", "size": "1Mi"}}),
+    # The kubelet looks at the size of such a volume once a minute.
+    Fault("cache too small", "DiskFull", patched(cache=None), spec={"cache": {"type": "Ephemeral", "size": "1Mi"}}, named_s_max=120),
     Fault("hub does not answer", "DownloadFailed", patched(model={"huggingFace": {"endpoint": kube.HUB}}), spec={"model": {"huggingFace": {"repo": TINY, "endpoint": "http://hub.nowhere.svc"}}}),
     Fault(
         "name taken by a Service",
