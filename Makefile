@@ -1,6 +1,6 @@
 # The front door. `make help` lists the targets; each is one line of intent.
 .DEFAULT_GOAL := help
-.PHONY: help demo run console install test bench-frontend bench-peers build lint fuzz generate cluster cluster-down images gpu-bundle
+.PHONY: help demo run console install test bench-frontend bench-peers bench-operator build lint fuzz generate cluster cluster-down images gpu-bundle
 
 PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -28,6 +28,9 @@ bench-frontend: ## Responses per second without a model, beside FastAPI and uvic
 
 bench-peers: ## Prefill, decode and streams beside llama.cpp and transformers, which are installed first (PROFILE=dev)
 	@$(PYTHON) e2e/bench/peers.py
+
+bench-operator: ## Faults and many objects on the local cluster: seconds until named and mended, requests, memory
+	@$(PYTHON) e2e/bench/operator_bench.py
 
 build: ## Build every binary
 	@cargo build --locked --workspace --bins

@@ -28,6 +28,10 @@ class Step:
         self._done = threading.Event()
         self._shower = threading.Thread(target=self._show, daemon=True)
 
+    def says(self, detail: str) -> None:
+        """Changes the detail."""
+        self.detail = detail
+
     def __enter__(self) -> "Step":
         self._shower.start()
         return self

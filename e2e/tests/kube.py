@@ -2,6 +2,9 @@
 
 import json
 import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import wait
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
+HUB = "http://hub.slipway-demo.svc"
+SYSTEM = "slipway-system"
 NAMES_OF_CHILDREN = "deployment,replicaset,pod,service,configmap,persistentvolumeclaim,serviceaccount,networkpolicy"
 
 
@@ -24,6 +29,18 @@ def kubectl(*args: str, stdin: str | None = None) -> str:
     if done.returncode != 0:
         raise Refused(done.stderr.strip())
     return done.stdout
+
+
+@contextmanager
+def namespace(prefix: str = "test", used_by: str = "") -> Iterator[str]:
+    """A namespace of its own, removed afterwards."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    kubectl("annotate", "namespace", name, f"slipway.dev/test={used_by[:200]}")
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
 
 
 def get(kind: str, name: str, namespace: str) -> dict[str, Any]:
@@ -66,6 +83,11 @@ def is_ready(name: str, namespace: str, reason: str = "Ready") -> dict[str, Any]
     current = mdep.get("status", {}).get("observedGeneration") == mdep["metadata"]["generation"]
     assert (ready.get("status"), ready.get("reason")) == ("True", reason) and current, json.dumps(mdep.get("status", {}), indent=1)
     return mdep
+
+
+def patch(name: str, namespace: str, spec: dict[str, Any]) -> None:
+    """Merges this into the spec of a ModelDeployment; None removes a field."""
+    kubectl("patch", "mdep", name, "-n", namespace, "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
 def until_ready(name: str, namespace: str, seconds: float = 120) -> dict[str, Any]:

@@ -6,15 +6,13 @@ The tests run inside the cluster's network (`e2e/stack.py exec`), so Service nam
 import json
 import os
 import urllib.request
-import uuid
 from collections.abc import Iterator
 
 import openai
 import pytest
 
-from kube import kubectl
-
-HUB = "http://hub.slipway-demo.svc"
+import kube
+from kube import HUB
 
 if not os.environ.get("KUBECONFIG"):
     raise pytest.UsageError("no KUBECONFIG: run these tests with `make test`, which brings the cluster up")
@@ -66,11 +64,8 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    kubectl("annotate", "namespace", name, f"slipway.dev/test={request.node.name[:200]}")
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    with kube.namespace(used_by=request.node.name) as name:
+        yield name
 
 
 def client_of(mdep: dict, api_key: str = "none") -> openai.OpenAI:

@@ -11,8 +11,7 @@ import yaml
 import kube
 import models
 import wait
-from conftest import HUB
-from kube import ROOT, kubectl
+from kube import HUB, ROOT, kubectl
 
 CLI = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug" / "kubectl-slipway"
 REPO = "slipway/tiny-trained"

@@ -1,12 +1,13 @@
-"""Every injected fault is named in `Ready.reason` within 30 seconds, and goes away when its cause does."""
+"""Every injected fault is named in `Ready.reason` within 30 seconds, or as soon as the kubelet reports it."""
 
 import pytest
 
+import faults
 import kube
 import wait
 from kube import kubectl
 
-TOKEN = "the-right-token"
+TOKEN = faults.RIGHT_TOKEN
 
 
 def secret(namespace: str, name: str, value: str) -> None:
@@ -62,25 +63,10 @@ def test_a_download_shows_its_progress(namespace: str, hub) -> None:
     assert "download" not in ready["status"]
 
 
-@pytest.mark.parametrize(
-    ("repo", "spec", "reason"),
-    [
-        ("slipway/no-such-model", {}, "DownloadNotFound"),
-        ("slipway/unknown-architecture", {}, "UnsupportedArchitecture"),
-        ("slipway/tiny-trained", {"resources": {"gpu": {"count": 64}}}, "InsufficientGPU"),
-        ("slipway/tiny-trained", {"resources": {"memory": "900Ti"}}, "Unschedulable"),
-        ("slipway/tiny-trained", {"runtime": {"image": "localhost/no-such-image:1", "pullPolicy": "Never"}}, "ImagePullFailed"),
-        ("slipway/tiny-trained", {"auth": {"apiKeysSecretRef": {"name": "absent"}}}, "SecretMissing"),
-        ("slipway/tiny-trained", {"cache": {"type": "PVC", "claimName": "absent"}}, "VolumeNotBound"),
-        ("slipway/tiny-trained", {"env": [{"name": "MAX_NUM_SEQS", "value": "many"}]}, "InvalidSetting"),
-        ("slipway/tiny-trained", {"env": [{"name": "TENSOR_PARALLEL_SIZE", "value": "2"}]}, "InvalidSetting"),
-        ("slipway/tiny-trained", {"engine": {"maxModelLen": 16000000}}, "InvalidSetting"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_fault_is_named(repo: str, spec: dict, reason: str, namespace: str, hub) -> None:
-    kube.apply(kube.model_deployment("faulty", repo, hub.endpoint, **spec), namespace)
-    mdep = kube.until_reason("faulty", namespace, reason)
+@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_is_named(fault: faults.Fault, namespace: str, hub) -> None:
+    fault.inject(namespace)
+    mdep = kube.until_reason(faults.NAME, namespace, fault.reason, fault.named_s_max)
     ready = kube.condition(mdep, "Ready")
     assert ready["message"], "the message says what happened and what to do"
     assert mdep["status"]["observedGeneration"] == mdep["metadata"]["generation"]

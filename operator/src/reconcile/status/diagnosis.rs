@@ -37,6 +37,9 @@ const SETTLED_AFTER: SignedDuration = SignedDuration::from_secs(20);
 const STARTUP_KILL_BEFORE: SignedDuration = SignedDuration::from_secs(4);
 /// And at most this long after it, besides the drain: the probe's timeout and the termination grace period.
 const STARTUP_KILL_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// A new pod may need Secrets and ConfigMaps before the kubelet has read them. It tries again, so only what lasts for this
+/// time is a failure.
+const OBJECTS_READ_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Longest message of the kubelet, the scheduler or a container that is shown, in characters.
 const TEXT_CHARS_MAX: usize = 600;
 
@@ -308,7 +311,11 @@ fn of_container(replica: &Replica<'_>, part: Part, inputs: &Inputs<'_>) -> Optio
         Part::Runtime => runtime_status(replica.pod),
     }?;
     let state = status.state.as_ref()?;
-    let waiting = state.waiting.as_ref().and_then(why_waiting);
+    let waiting = state
+        .waiting
+        .as_ref()
+        .filter(|waiting| !(is_not_read(waiting) && is_new(replica.pod, inputs.now)));
+    let waiting = waiting.and_then(why_waiting);
     if let Some(failure) = waiting {
         return Some(Diagnosis {
             failure,
@@ -368,9 +375,29 @@ fn was_killed_at_startup(exit: &ContainerStateTerminated, plan: &Plan) -> bool {
     (timeout - STARTUP_KILL_BEFORE..=latest).contains(&lifetime)
 }
 
+/// Whether the kubelet has not read a Secret or ConfigMap yet, which says nothing about the object.
+fn is_not_read(waiting: &ContainerStateWaiting) -> bool {
+    let message = waiting.message.as_deref().unwrap_or_default();
+    ["secret", "configmap"]
+        .iter()
+        .any(|kind| message.contains(&format!("failed to sync {kind} cache")))
+}
+
+fn is_new(pod: &Pod, now: Timestamp) -> bool {
+    pods::condition_since(pod, "PodScheduled")
+        .is_some_and(|placed| now.duration_since(placed) < OBJECTS_READ_AFTER)
+}
+
 fn why_waiting(waiting: &ContainerStateWaiting) -> Option<Failure> {
     let message = beginning_of(waiting.message.as_deref().unwrap_or_default());
     let kubelet = waiting.reason.as_deref()?;
+    if is_not_read(waiting) {
+        return Some(Failure::new(
+            Reason::ContainerStartFailed,
+            format!("{kubelet}: {message}"),
+            "read the kubelet's log on the pod's node: it cannot read the pod's Secrets and ConfigMaps",
+        ));
+    }
     match kubelet {
         "ErrImagePull"
         | "ImagePullBackOff"

@@ -391,6 +391,28 @@ fn each_message_of_the_kubelet_has_a_reason() {
 }
 
 #[test]
+fn objects_that_the_kubelet_has_not_read_are_a_failure_only_if_that_lasts() {
+    for kubelet in ["FailedMount", "CreateContainerConfigError"] {
+        for kind in ["secret", "configmap"] {
+            let message = format!("failed to sync {kind} cache: timed out waiting for the condition");
+            let world = fetch_container(&format!(
+                "state: {{waiting: {{reason: {kubelet}, message: {}}}}}",
+                json!(message)
+            ));
+            let early = world.status_at(at("10:00:20"));
+            assert_eq!(ready_reason(&early), "False/Starting", "{kubelet} {kind}");
+            assert_eq!(early.last_failure, None);
+            let late = world.status_at(at("10:01:03"));
+            assert_eq!(
+                ready_reason(&late),
+                "False/ContainerStartFailed",
+                "{kubelet} {kind}"
+            );
+        }
+    }
+}
+
+#[test]
 fn each_message_of_the_scheduler_has_a_reason() {
     let gpu = "{model: {huggingFace: {repo: acme/model}}, resources: {gpu: {count: 8}}}";
     for (spec, words, expected) in [
