@@ -14,12 +14,15 @@ mod held;
 mod listing;
 mod loads;
 mod metrics;
+mod reload;
 mod routes;
 mod server;
+mod tls;
 mod watching;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
+use futures::future::OptionFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -27,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use balance::Strategy;
 use metrics::Metrics;
+pub use reload::LoadError;
+use reload::Reloaded;
 use routes::Gateway;
 
 /// Options of a gateway.
@@ -40,6 +45,19 @@ pub struct Options {
     pub hold_timeout: Duration,
     /// Time between `stop` and the end of new connections, because a Service drops a pod late.
     pub shutdown_delay: Duration,
+    /// Folder with `tls.crt` and `tls.key` for the clients' port; `None` serves without TLS.
+    pub tls_folder: Option<PathBuf>,
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The client for requests to replicas cannot be built.
+    #[error("the client for requests to replicas")]
+    Http(#[from] reqwest::Error),
+    /// A file of the configuration cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// The ports of a gateway.
@@ -54,19 +72,27 @@ pub struct Ports {
 /// Serves until `stop` is cancelled and the answers in progress have ended.
 ///
 /// # Errors
-/// When the client for requests to replicas cannot be built.
+/// [`StartError`].
 pub async fn run(
     client: Client,
     options: Options,
     ports: Ports,
     stop: CancellationToken,
-) -> Result<(), reqwest::Error> {
+) -> Result<(), StartError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let (mut tls, mut follow_tls) = (None, None);
+    if let Some(folder) = &options.tls_folder {
+        let files = tls::files(folder);
+        let loaded = Reloaded::load("tls", files, tls::configuration, metrics.clone()).await?;
+        tls = Some(loaded.value());
+        follow_tls = Some(loaded.follow());
+    }
     let (directory, watches) = watching::start(&client, &options.namespaces);
     let gateway = Gateway::new(directory, options.strategy, options.hold_timeout, metrics)?;
     let control = server::serve(
         ports.control,
+        None,
         gateway.control_router(registry),
         std::future::pending(),
     );
@@ -76,10 +102,11 @@ pub async fn run(
         tokio::time::sleep(options.shutdown_delay).await;
     };
     tokio::select! {
-        () = server::serve(ports.clients, gateway.router(), closed) => {}
+        () = server::serve(ports.clients, tls, gateway.router(), closed) => {}
         () = control => {}
         () = watches => {}
         () = loads::poll(gateway.loads(), gateway.directory()) => {}
+        Some(()) = OptionFuture::from(follow_tls) => {}
     }
     Ok(())
 }

@@ -114,6 +114,10 @@ struct Gateway {
     /// Seconds from SIGTERM to the end of new connections.
     #[arg(long, env = "SHUTDOWN_DELAY_SECONDS", default_value_t = 5)]
     shutdown_delay_seconds: u64,
+    /// Folder with tls.crt and tls.key, as in a Secret of type kubernetes.io/tls: clients connect with TLS. The files are
+    /// read again when they change.
+    #[arg(long, env = "TLS_DIR")]
+    tls_dir: Option<PathBuf>,
     /// Log filter, in the syntax of Rust's tracing.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     log_level: String,
@@ -190,10 +194,9 @@ async fn serve_gateway(options: Gateway) -> anyhow::Result<()> {
         strategy: options.strategy,
         hold_timeout: Duration::from_secs(options.hold_timeout_seconds),
         shutdown_delay: Duration::from_secs(options.shutdown_delay_seconds),
+        tls_folder: options.tls_dir,
     };
-    gateway::run(client, options, ports, stop)
-        .await
-        .context("the client for requests to replicas")
+    Ok(gateway::run(client, options, ports, stop).await?)
 }
 
 async fn run(options: Run) -> anyhow::Result<()> {

@@ -102,6 +102,8 @@ const FOLDERS: &[(&str, &[Row])] = &[
             ),
             ("watching", "directory"),
             ("server", ""),
+            ("reload", "metrics"),
+            ("tls", ""),
             ("listing", "directory"),
             (
                 "forward",

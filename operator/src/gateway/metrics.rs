@@ -23,6 +23,11 @@ struct RefusedLabels {
     code: u16,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FilesLabels {
+    files: &'static str,
+}
+
 /// The metrics, cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metrics {
@@ -31,6 +36,8 @@ pub(super) struct Metrics {
     repeated: Counter,
     cut_off: Counter,
     held: Gauge<i64, AtomicI64>,
+    reload_failures: Family<FilesLabels, Counter>,
+    last_reload_successful: Family<FilesLabels, Gauge<i64, AtomicI64>>,
 }
 
 impl Metrics {
@@ -61,6 +68,16 @@ impl Metrics {
             "slipway_gateway_held",
             "Requests that wait for a ready replica",
             metrics.held.clone(),
+        );
+        registry.register(
+            "slipway_gateway_reload_failures",
+            "Changes of files that could not be used",
+            metrics.reload_failures.clone(),
+        );
+        registry.register(
+            "slipway_gateway_last_reload_successful",
+            "1 if the files are in use as they are, 0 if an earlier version is",
+            metrics.last_reload_successful.clone(),
         );
         metrics
     }
@@ -93,5 +110,18 @@ impl Metrics {
     /// More or fewer requests wait.
     pub(super) fn held(&self, change: i64) {
         self.held.inc_by(change);
+    }
+
+    /// Files were read and are in use, or cannot be used.
+    pub(super) fn reloaded(&self, files: &'static str, is_good: bool) {
+        let labels = FilesLabels { files };
+        let failures = self.reload_failures.get_or_create(&labels);
+        if !is_good {
+            failures.inc();
+        }
+        drop(failures);
+        self.last_reload_successful
+            .get_or_create(&labels)
+            .set(i64::from(is_good));
     }
 }

@@ -1,5 +1,7 @@
 //! The gateway in front of replicas of these tests' own.
 
+mod tls;
+
 use std::{
     net::SocketAddr,
     sync::{
