@@ -1,23 +1,28 @@
 //! The gateway: one address for every model, with the replica chosen request by request.
 //!
 //! It watches ModelDeployments and the endpoints of their Services, and forwards bodies unread but for the name of the
-//! model. Keys are the runtime's: they are passed on and not checked here, so the gateway needs no Secret. Only a request
-//! that would start a replica must have a key that a replica has reported before, as a salted hash.
+//! model and the options of a stream. Keys are the runtime's: they are passed on and not checked here, so the gateway needs
+//! no Secret. It counts what keys use, and refuses a key beyond its limits, by their salted hashes. Only a request that would
+//! start a replica must have a key that a replica has reported before.
 
 mod balance;
 mod body;
+mod bucket;
 mod destination;
 mod directory;
 mod error;
 mod forward;
 mod held;
+mod limits;
 mod listing;
 mod loads;
 mod metrics;
+mod quotas;
 mod reload;
 mod routes;
 mod server;
 mod tls;
+mod usage;
 mod watching;
 
 use std::{path::PathBuf, time::Duration};
@@ -25,10 +30,11 @@ use std::{path::PathBuf, time::Duration};
 use futures::future::OptionFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 pub use balance::Strategy;
+use limits::Limits;
 use metrics::Metrics;
 pub use reload::LoadError;
 use reload::Reloaded;
@@ -47,6 +53,8 @@ pub struct Options {
     pub shutdown_delay: Duration,
     /// Folder with `tls.crt` and `tls.key` for the clients' port; `None` serves without TLS.
     pub tls_folder: Option<PathBuf>,
+    /// File with limits of clients; `None` for no limits.
+    pub limits_file: Option<PathBuf>,
 }
 
 /// Why a gateway cannot start.
@@ -88,8 +96,15 @@ pub async fn run(
         tls = Some(loaded.value());
         follow_tls = Some(loaded.follow());
     }
+    let (mut limits, mut follow_limits) = (watch::Sender::default().subscribe(), None);
+    if let Some(file) = &options.limits_file {
+        let files = vec![file.clone()];
+        let loaded = Reloaded::load("limits", files, Limits::parse, metrics.clone()).await?;
+        limits = loaded.value();
+        follow_limits = Some(loaded.follow());
+    }
     let (directory, watches) = watching::start(&client, &options.namespaces);
-    let gateway = Gateway::new(directory, options.strategy, options.hold_timeout, metrics)?;
+    let gateway = Gateway::new(directory, limits, options.strategy, options.hold_timeout, metrics)?;
     let control = server::serve(
         ports.control,
         None,
@@ -107,6 +122,7 @@ pub async fn run(
         () = watches => {}
         () = loads::poll(gateway.loads(), gateway.directory()) => {}
         Some(()) = OptionFuture::from(follow_tls) => {}
+        Some(()) = OptionFuture::from(follow_limits) => {}
     }
     Ok(())
 }
