@@ -11,7 +11,7 @@ pub const PATH: &str = "/internal/keys";
 /// Name of the header in which Anthropic's clients send their key.
 pub const ANTHROPIC_HEADER: &str = "x-api-key";
 /// Characters of a hash: 128 bits.
-const HASH_CHARS: usize = 32;
+pub const HASH_CHARS: usize = 32;
 /// The purpose of the hashes, so that they are no hashes of anything else.
 const CONTEXT: &str = "slipway.dev 2026-12 keys that may start a replica";
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use crds::modeldeployment::Network;
+use crds::{keys, modeldeployment::Network};
 use kube::Client;
 use operator::{
     console,
@@ -47,6 +47,12 @@ enum Command {
     Gateway(Gateway),
     /// Serve pages that list, make and change ModelDeployments with the rights of the person who uses them.
     Console(Console),
+    /// Print the salted hash of a key, for the gateway's limits. The key is read from the standard input.
+    KeyHash {
+        /// The uid of the ModelDeployment that accepts the key.
+        #[arg(long)]
+        uid: String,
+    },
     /// Print the completions of a shell.
     Completions {
         /// Shell.
@@ -114,6 +120,13 @@ struct Gateway {
     /// Seconds from SIGTERM to the end of new connections.
     #[arg(long, env = "SHUTDOWN_DELAY_SECONDS", default_value_t = 5)]
     shutdown_delay_seconds: u64,
+    /// Folder with tls.crt and tls.key, as in a Secret of type kubernetes.io/tls: clients connect with TLS. The files are
+    /// read again when they change.
+    #[arg(long, env = "TLS_DIR")]
+    tls_dir: Option<PathBuf>,
+    /// File with limits of clients, as YAML (docs/gateway.md). It is read again when it changes.
+    #[arg(long, env = "LIMITS_FILE")]
+    limits_file: Option<PathBuf>,
     /// Log filter, in the syntax of Rust's tracing.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     log_level: String,
@@ -143,6 +156,12 @@ async fn main() -> anyhow::Result<()> {
         Command::Run(options) => &options.log_level,
         Command::Gateway(options) => &options.log_level,
         Command::Console(options) => &options.log_level,
+        Command::KeyHash { uid } => {
+            let key = std::io::read_to_string(std::io::stdin()).context("the key from the standard input")?;
+            anyhow::ensure!(!key.trim().is_empty(), "the standard input has no key");
+            println!("{}", keys::hash(uid, key.trim().as_bytes()));
+            return Ok(());
+        }
         Command::Completions { shell } => {
             let name = env!("CARGO_BIN_NAME");
             clap_complete::generate(*shell, &mut Cli::command(), name, &mut std::io::stdout());
@@ -167,7 +186,7 @@ async fn main() -> anyhow::Result<()> {
             };
             Ok(console::run(identity, listen(options.listen).await?, stopped()?).await?)
         }
-        Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::KeyHash { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }
 
@@ -190,10 +209,10 @@ async fn serve_gateway(options: Gateway) -> anyhow::Result<()> {
         strategy: options.strategy,
         hold_timeout: Duration::from_secs(options.hold_timeout_seconds),
         shutdown_delay: Duration::from_secs(options.shutdown_delay_seconds),
+        tls_folder: options.tls_dir,
+        limits_file: options.limits_file,
     };
-    gateway::run(client, options, ports, stop)
-        .await
-        .context("the client for requests to replicas")
+    Ok(gateway::run(client, options, ports, stop).await?)
 }
 
 async fn run(options: Run) -> anyhow::Result<()> {

@@ -1,13 +1,19 @@
 """One address for all models: routing, load, waiting for replicas, and what becomes of requests when pods end."""
 
 import json
+import re
+import ssl
+import subprocess
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import openai
 import pytest
+import yaml
 
+import chart
 import kube
 import models
 import wait
@@ -152,3 +158,89 @@ def test_no_request_fails_while_replicas_are_replaced(namespace: str, hub) -> No
             thread.join()
     assert not failures, failures[:3]
     assert len(answers) > 20 and set(answers) == {CHAT.answer}
+
+
+def gateway_of_its_own(namespace: str, **values: object) -> str:
+    """A gateway of this namespace alone, with one replica and these values of the chart; returns the host."""
+    values = {"watchNamespaces": [namespace], "gateway": {"replicas": 1, **values}}
+    for document in chart.rendered("edge", namespace, **values):
+        if document["metadata"]["name"] == "edge-gateway":
+            kubectl("apply", "-n", document["metadata"]["namespace"], "-f", "-", stdin=yaml.safe_dump(document))
+    kubectl("rollout", "status", "-n", namespace, "deployment/edge-gateway", "--timeout=90s")
+    return f"edge-gateway.{namespace}.svc"
+
+
+def used(namespace: str, what: str) -> dict[str, int]:
+    """A metric of usage of the namespace's own gateway, by key."""
+    (pod,) = kube.items("pod", namespace, "app.kubernetes.io/name=slipway-gateway")
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8001/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    assert "right" not in text
+    found = re.findall(rf'^slipway_gateway_usage_{what}_total{{.*key="(.*)"}} (\d+)$', text, re.MULTILINE)
+    return {key: int(value) for key, value in found}
+
+
+def test_usage_is_counted_by_key_and_limited_without_a_restart(namespace: str, hub) -> None:
+    kubectl("create", "secret", "generic", "keys", "-n", namespace, "--from-literal=OPENAI_API_KEYS=right")
+    served = deploy("closed", namespace, hub, auth={"apiKeysSecretRef": {"name": "keys"}})
+    host = gateway_of_its_own(namespace)
+    kube.until_ready("closed", namespace)
+    of = openai.OpenAI(base_url=f"http://{host}/v1", api_key="right", max_retries=0, timeout=60)
+    wait.until(f"{served} is listed", lambda: [m.id for m in of.models.list()] == [served] or None, 60)
+
+    request = {"model": served, "messages": CHAT.openai_messages(), "temperature": 0}
+    usage = of.chat.completions.create(**request).usage
+    chunks = list(of.chat.completions.create(**request, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks), "the client did not ask for usage"
+    (key,) = used(namespace, "requests")
+    assert re.fullmatch("[0-9a-f]{32}", key)
+    expected = [{key: 2}, {key: 2 * usage.prompt_tokens}, {key: 2 * usage.completion_tokens}]
+    counted = ("requests", "prompt_tokens", "completion_tokens")
+    wait.until("usage is counted", lambda: [used(namespace, what) for what in counted] == expected, 10)
+
+    limits = yaml.safe_dump({"keys": [{"name": "team", "hashes": [key], "requestsPerMinute": 2}]})
+    patch = json.dumps({"data": {"limits.yaml": limits}})
+    kubectl("patch", "configmap", "edge-gateway", "-n", namespace, "--type=merge", "-p", patch)
+
+    def is_refused() -> openai.RateLimitError:
+        try:
+            for _ in range(3):
+                of.chat.completions.create(**request)
+        except openai.RateLimitError as refused:
+            return refused
+        raise AssertionError("three requests were answered")
+
+    refused = wait.until("the limit is in effect", is_refused, 180, 2)
+    assert refused.code == "rate_limit_exceeded" and "team has used its 2 requests" in str(refused)
+    assert 1 <= int(refused.response.headers["retry-after"]) <= 30
+    assert refused.response.headers["x-ratelimit-limit-requests"] == "2"
+
+
+def certificate(folder: Path, serial: int, host: str) -> list[str]:
+    """A new certificate for a host, as arguments of `kubectl create secret tls`."""
+    (key, cert) = (folder / f"{serial}.key", folder / f"{serial}.crt")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=edge", "-addext", f"subjectAltName=DNS:{host}", "-set_serial", str(serial), "-days", "2"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return [f"--cert={cert}", f"--key={key}"]
+
+
+def test_a_renewed_certificate_is_served_without_a_restart(namespace: str, tmp_path: Path) -> None:
+    host = f"edge-gateway.{namespace}.svc"
+    kubectl("create", "secret", "tls", "edge", "-n", namespace, *certificate(tmp_path, 1, host))
+    gateway_of_its_own(namespace, tls={"secretName": "edge"}, service={"port": 443})
+
+    def trusts(serial: int) -> bool:
+        context = ssl.create_default_context(cafile=str(tmp_path / f"{serial}.crt"))
+        try:
+            with urllib.request.urlopen(f"https://{host}/v1/models", timeout=10, context=context) as answer:
+                return json.load(answer)["object"] == "list"
+        except urllib.error.URLError as refused:
+            raise AssertionError(f"certificate {serial}") from refused
+
+    assert wait.until("TLS is served", lambda: trusts(1), 30)
+    renewed = kubectl("create", "secret", "tls", "edge", "-n", namespace, *certificate(tmp_path, 2, host), "--dry-run=client", "-o", "yaml")
+    kubectl("apply", "-n", namespace, "-f", "-", stdin=renewed)
+    assert wait.until("the renewed certificate is served", lambda: trusts(2), 180, 2)
+    (pod,) = kube.items("pod", namespace, "app.kubernetes.io/name=slipway-gateway")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0

@@ -1,27 +1,21 @@
 """An operator for some namespaces needs no ClusterRole and leaves the others alone."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 import yaml
 
+import chart
 import kube
-from kube import ROOT, Refused, kubectl
+from chart import SYSTEM
+from kube import Refused, kubectl
 
-SYSTEM = "slipway-system"
-CHART = ROOT / "charts" / "slipway"
 
 
 def rendered(namespace: str, *watched: str) -> list[dict]:
-    """The objects of the chart with the images of the installed release."""
-    values = subprocess.run(["helm", "get", "values", "slipway", "-n", SYSTEM, "-o", "json"], capture_output=True, text=True, check=True)
-    command = ["helm", "template", "scoped", str(CHART), "-n", namespace, "-f", "-"]
-    if watched:
-        command += ["--set", f"watchNamespaces={{{','.join(watched)}}}"]
-    text = subprocess.run(command, input=values.stdout, capture_output=True, text=True, check=True).stdout
-    return [document for document in yaml.safe_load_all(text) if document]
+    """The objects of a release for some namespaces."""
+    return chart.rendered("scoped", namespace, watchNamespaces=list(watched))
 
 
 @pytest.fixture

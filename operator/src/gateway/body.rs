@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -42,6 +42,13 @@ pub(super) struct Buffered {
 pub(super) struct Head {
     model: Option<Value>,
     stream: Option<Value>,
+    // A null is not nothing.
+    #[serde(default, deserialize_with = "present")]
+    stream_options: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
 }
 
 impl Head {
@@ -58,6 +65,11 @@ impl Head {
     /// Whether the client expects server-sent events.
     pub(super) fn is_streamed(&self) -> bool {
         self.stream == Some(Value::Bool(true))
+    }
+
+    /// `stream_options`, if it is there.
+    pub(super) fn stream_options(&self) -> Option<&Value> {
+        self.stream_options.as_ref()
     }
 }
 

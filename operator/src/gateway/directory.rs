@@ -79,14 +79,16 @@ impl Guests {
         let Guests::Keys { salt, hashes } = self else {
             return true;
         };
-        let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-        let keys = [
-            value(AUTHORIZATION.as_str()).map(keys::of_authorization),
-            value(keys::ANTHROPIC_HEADER).map(<[u8]>::trim_ascii),
-        ];
-        let is_known = |key: &[u8]| hashes.contains(&keys::hash(salt, key));
-        keys.into_iter().flatten().any(is_known)
+        presented(headers).any(|key| hashes.contains(&keys::hash(salt, key)))
     }
+}
+
+/// The keys of a request. A replica accepts any of them.
+pub(super) fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let authorization = value(AUTHORIZATION.as_str()).map(keys::of_authorization);
+    let anthropic = value(keys::ANTHROPIC_HEADER).map(<[u8]>::trim_ascii);
+    authorization.into_iter().chain(anthropic)
 }
 
 /// All of them.

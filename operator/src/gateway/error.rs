@@ -7,7 +7,10 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::directory::Key;
+use super::{
+    bucket::{Allowance, Left},
+    directory::Key,
+};
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -42,6 +45,21 @@ pub(super) enum Error {
     /// As many requests wait for this model as may.
     #[error("{most} requests already wait for a replica of {}/{}. Try again later", key.namespace, key.name)]
     QueueFull { key: Key, most: usize },
+    /// The client has used up a limit.
+    #[error(
+        "{client} has used its {} {what} per minute of {}/{} at this gateway. Try again in {} s",
+        left.limit,
+        key.namespace,
+        key.name,
+        left.wait_s
+    )]
+    Limited {
+        key: Key,
+        client: String,
+        what: &'static str,
+        left: Left,
+        allowance: Box<Allowance>,
+    },
     /// No replica became ready in time.
     #[error("no replica of {}/{} became ready within {seconds} s", key.namespace, key.name)]
     NotReady { key: Key, seconds: u64 },
@@ -82,7 +100,9 @@ impl Error {
             Error::UnknownModel { .. } | Error::UnknownDeployment { .. } => StatusCode::NOT_FOUND,
             Error::UnknownKey { .. } => StatusCode::UNAUTHORIZED,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::QueueFull { .. } | Error::NoMemory => StatusCode::TOO_MANY_REQUESTS,
+            Error::QueueFull { .. } | Error::NoMemory | Error::Limited { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Error::NotReady { .. }
             | Error::AtZero { .. }
             | Error::NothingToStartFor { .. }
@@ -100,6 +120,7 @@ impl Error {
             Error::TooLarge { .. } => "request_too_large",
             Error::NoMemory => "gateway_memory_full",
             Error::QueueFull { .. } => "queue_full",
+            Error::Limited { .. } => "rate_limit_exceeded",
             Error::NotReady { .. } => "no_ready_replica",
             Error::AtZero { .. } | Error::NothingToStartFor { .. } => "scaled_to_zero",
             Error::UnknownKey { .. } => "invalid_api_key",
@@ -109,9 +130,13 @@ impl Error {
         }
     }
 
-    fn is_worth_a_retry(&self) -> bool {
+    /// Seconds until another attempt makes sense; `None` if none does.
+    fn retry_after_s(&self) -> Option<u64> {
         match self {
-            Error::QueueFull { .. } | Error::NoMemory | Error::NotReady { .. } | Error::Starting => true,
+            Error::Limited { left, .. } => Some(left.wait_s),
+            Error::QueueFull { .. } | Error::NoMemory | Error::NotReady { .. } | Error::Starting => {
+                Some(RETRY_AFTER_SECONDS)
+            }
             Error::NoModel
             | Error::UnknownModel { .. }
             | Error::UnknownDeployment { .. }
@@ -121,7 +146,7 @@ impl Error {
             | Error::NothingToStartFor { .. }
             | Error::UnknownKey { .. }
             | Error::NoAnswer { .. }
-            | Error::CutOff { .. } => false,
+            | Error::CutOff { .. } => None,
         }
     }
 
@@ -147,8 +172,11 @@ impl IntoResponse for Error {
         let mut response = (self.status(), Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(FROM_GATEWAY, HeaderValue::from_static(self.code()));
-        if self.is_worth_a_retry() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Error::Limited { allowance, .. } = &self {
+            headers.extend(allowance.headers());
         }
         response
     }

@@ -19,7 +19,7 @@ use axum::{
     },
     response::Response,
 };
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -34,6 +34,7 @@ use super::{
     held::{Held, Waiting},
     loads::{Loads, Sent},
     metrics::Metrics,
+    quotas::{Meter, Visit},
 };
 
 /// Longest time to connect to a pod of the cluster.
@@ -67,11 +68,15 @@ pub(super) struct Outgoing {
     pub(super) repetition: Repetition,
     /// Whether it waits for a ready replica. The client of a stream sees a sign of life meanwhile.
     pub(super) is_held: AtomicBool,
+    /// Whom an answer is counted for; `None` for what is no work.
+    pub(super) visit: Option<Visit>,
+    /// Whether the gateway asked for usage in the stream and the client did not.
+    pub(super) hides_usage: bool,
 }
 
 impl Outgoing {
-    /// Whether it is worth a start: a look at a list or at a job that a replica of the past had is not.
-    fn is_work(&self) -> bool {
+    /// Whether it is worth a start and counts: a look at a list or at a job that a replica of the past had does not.
+    pub(super) fn is_work(&self) -> bool {
         self.method == Method::POST && self.repetition != Repetition::UntilFound
     }
 }
@@ -105,6 +110,7 @@ pub(super) struct Answer {
     response: reqwest::Response,
     first: Option<Bytes>,
     sent: Sent,
+    meter: Option<Box<Meter>>,
 }
 
 /// The replicas that a request was sent to.
@@ -201,7 +207,7 @@ impl Forwarder {
                 if let Some(refusal) = tries.refusal.take()
                     && !(tries.has_waited && is_full(&refusal) && has_time(due_at))
                 {
-                    return Ok(self.answered(key, refusal));
+                    return Ok(self.answered(key, refusal, outgoing));
                 }
                 self.hold(&mut tries, outgoing, key)?;
                 self.pause(due_at, key).await?;
@@ -211,7 +217,7 @@ impl Forwarder {
             tries.held = None;
             outgoing.is_held.store(false, Ordering::Relaxed);
             if let Some(answer) = self.try_one(replica, outgoing, &mut tries, key).await? {
-                return Ok(self.answered(key, answer));
+                return Ok(self.answered(key, answer, outgoing));
             }
         }
     }
@@ -269,6 +275,7 @@ impl Forwarder {
                 response,
                 first,
                 sent,
+                meter: None,
             }),
             Err(error) => Attempt::Broken(chain(&error)),
         }
@@ -281,8 +288,14 @@ impl Forwarder {
         }
     }
 
-    fn answered(&self, key: &Key, answer: Answer) -> Answer {
+    fn answered(&self, key: &Key, mut answer: Answer, outgoing: &Outgoing) -> Answer {
         self.metrics.answered(key, answer.response.status().as_u16());
+        if !answer.is_error()
+            && let Some(visit) = outgoing.visit.clone()
+        {
+            let hides_usage = outgoing.hides_usage && is_events(answer.response.headers());
+            answer.meter = Some(Box::new(visit.accepted(hides_usage)));
+        }
         answer
     }
 
@@ -330,10 +343,13 @@ impl Forwarder {
 
 impl Answer {
     /// The response for the client.
-    pub(super) fn into_response(self, metrics: Metrics) -> Response {
+    pub(super) fn into_response(mut self, metrics: Metrics) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.response.status();
         *response.headers_mut() = end_to_end(self.response.headers());
+        if let Some(meter) = &mut self.meter {
+            response.headers_mut().extend(meter.allowance().headers());
+        }
         *response.body_mut() = Body::from_stream(self.into_pieces(metrics));
         response
     }
@@ -347,7 +363,7 @@ impl Answer {
     pub(super) fn into_pieces(
         self,
         metrics: Metrics,
-    ) -> impl futures::Stream<Item = Result<Bytes, Error>> + Send + use<> {
+    ) -> impl Stream<Item = Result<Bytes, Error>> + Send + use<> {
         let is_events = is_events(self.response.headers());
         let first = stream::iter(self.first.map(Ok));
         // Without a first piece the body has ended.
@@ -370,8 +386,28 @@ impl Answer {
                 }
             }
         });
-        first.chain(rest)
+        metered(first.chain(rest), self.meter)
     }
+}
+
+/// The pieces that the client receives, read by a meter.
+fn metered(
+    pieces: impl Stream<Item = Result<Bytes, Error>> + Send,
+    meter: Option<Box<Meter>>,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    let state = Some((Box::pin(pieces), meter));
+    let passed = stream::unfold(state, |state| async {
+        let (mut pieces, mut meter) = state?;
+        let piece = pieces.next().await;
+        Some(match (piece, &mut meter) {
+            (Some(Ok(piece)), Some(of)) => (Ok(of.pass(piece)), Some((pieces, meter))),
+            (Some(piece), _) => (piece, Some((pieces, meter))),
+            (None, Some(of)) => (Ok(of.end()), None),
+            (None, None) => return None,
+        })
+    });
+    // An empty piece is nothing to send.
+    passed.filter(|piece| std::future::ready(!matches!(piece, Ok(piece) if piece.is_empty())))
 }
 
 /// Whether this status is the answer, whatever other replicas would say.

@@ -33,9 +33,12 @@ use super::{
     directory::{Backend, Directory},
     error::Error,
     forward::{Forwarder, Outgoing, end_to_end},
+    limits::Limits,
     listing,
     loads::Loads,
     metrics::Metrics,
+    quotas::Quotas,
+    usage,
 };
 use crate::metrics;
 
@@ -53,17 +56,19 @@ const PIECES_MAX: usize = 4;
 pub(super) struct Gateway {
     forwarder: Arc<Forwarder>,
     bodies: Budget,
+    quotas: Arc<Quotas>,
     metrics: Metrics,
     is_stopping: CancellationToken,
 }
 
 impl Gateway {
-    /// A gateway for the replicas of this directory.
+    /// A gateway for the replicas of this directory, with limits for its clients.
     ///
     /// # Errors
     /// When the client for requests to replicas cannot be built.
     pub(super) fn new(
         directory: watch::Receiver<Arc<Directory>>,
+        limits: watch::Receiver<Arc<Limits>>,
         strategy: Strategy,
         hold_timeout: Duration,
         metrics: Metrics,
@@ -76,6 +81,7 @@ impl Gateway {
                 metrics.clone(),
             )?),
             bodies: Budget::default(),
+            quotas: Quotas::new(limits, metrics.clone()),
             metrics,
             is_stopping: CancellationToken::new(),
         })
@@ -127,21 +133,32 @@ impl Gateway {
                 false => Err(Error::Starting),
             };
         }
-        let body = self.bodies.read(body).await?;
+        let mut body = self.bodies.read(body).await?;
         let head = Head::of(&body.bytes);
         let backends = target.backends(&directory, head.model())?;
         let query = parts
             .uri
             .query()
             .map_or(String::new(), |query| format!("?{query}"));
-        let outgoing = Outgoing {
+        let with_usage = usage::with_usage(target.path, &head, &body.bytes);
+        let hides_usage = with_usage.is_some();
+        if let Some(bytes) = with_usage {
+            body.bytes = bytes;
+        }
+        let mut outgoing = Outgoing {
             path: format!("{}{query}", target.path),
             repetition: target.repetition(),
             method: parts.method,
             headers: end_to_end(&parts.headers),
             body,
             is_held: AtomicBool::new(false),
+            visit: None,
+            hides_usage,
         };
+        if outgoing.is_work() {
+            let body_bytes = outgoing.body.bytes.len();
+            outgoing.visit = Some(self.quotas.admit(&backends[0], &outgoing.headers, body_bytes)?);
+        }
         if head.is_streamed() {
             return self.stream(backends, outgoing).await;
         }

@@ -1,5 +1,8 @@
 //! The gateway in front of replicas of these tests' own.
 
+mod tls;
+mod usage;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -34,6 +37,7 @@ use super::{
         tests::{model, on_demand, slice_at},
     },
     held::HELD_MAX,
+    limits::Limits,
     metrics::Metrics,
     routes::Gateway,
 };
@@ -113,10 +117,20 @@ fn test(replicas: &[SocketAddr]) -> Test {
     held_for(replicas, PATIENCE)
 }
 
+fn gateway(
+    directory: watch::Receiver<Arc<Directory>>,
+    limits: Limits,
+    hold_timeout: Duration,
+    metrics: Metrics,
+) -> Gateway {
+    let limits = watch::Sender::new(Arc::new(limits)).subscribe();
+    Gateway::new(directory, limits, Strategy::LeastLoad, hold_timeout, metrics).unwrap()
+}
+
 fn held_for(replicas: &[SocketAddr], hold_timeout: Duration) -> Test {
     let (sender, receiver) = watch::channel(directory(replicas));
     Test {
-        gateway: Gateway::new(receiver, Strategy::LeastLoad, hold_timeout, Metrics::default()).unwrap(),
+        gateway: gateway(receiver, Limits::default(), hold_timeout, Metrics::default()),
         directory: sender,
     }
 }
