@@ -206,7 +206,7 @@ struct Merged {
     /// The layers that they are merged from.
     layers: Vec<Layer>,
     hub: Hub,
-    /// Recognised variables without effect, as `(name, reason)`.
+    /// What was given without effect, as `(name, reason)`.
     accepted: Vec<(String, &'static str)>,
 }
 
@@ -238,7 +238,11 @@ fn merge(arguments: &ServeArguments, environment: &Environment) -> Result<Merged
         model,
         settings: Settings::merge(&layers),
         hub: Hub::new(repository, given.process.hf_token()),
-        accepted: layers.iter().flat_map(|layer| layer.accepted.clone()).collect(),
+        accepted: layers
+            .iter()
+            .flat_map(|layer| layer.accepted.clone())
+            .chain(Settings::ineffective(&layers))
+            .collect(),
         layers,
     })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crds::failure::{Failure, Reason, chain};
-use crds::settings::EngineSettings;
+use crds::settings::{CHUNKS_ANYWAY, EngineSettings};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
@@ -277,9 +277,17 @@ fn sized_engine(
         max_model_len,
         max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
+    let is_chunked = !settings.wants_whole_prompts(info.max_model_len);
+    // The line that starts the log has said it where the settings alone decide.
+    let is_news = settings.max_model_len.is_none() && settings.max_num_batched_tokens.is_some();
+    if is_chunked && is_news && !settings.enable_chunked_prefill() && !model.whole_prompts() {
+        tracing::warn!(
+            max_model_len,
+            "ENABLE_CHUNKED_PREFILL has no effect: {CHUNKS_ANYWAY}"
+        );
+    }
     // A prompt that must be computed in one step would else be refused although the model can read it.
-    let is_whole = model.whole_prompts() || !settings.enable_chunked_prefill();
-    let n_step_tokens_min = if is_whole { max_model_len } else { 1 };
+    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
     let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
     let n_sequences = demand.max_num_seqs.min(max_num_batched_tokens);
     let device_memory = model.reserve(&StepLimits {
@@ -309,7 +317,7 @@ fn sized_engine(
             n_blocks,
             n_host_blocks,
             block_size,
-            enable_chunked_prefill: settings.enable_chunked_prefill(),
+            enable_chunked_prefill: is_chunked,
             pace: Pace::of(settings),
             enable_prefix_caching: settings.enable_prefix_caching(),
             preemption_mode: settings.preemption_mode(),
