@@ -120,6 +120,7 @@ def rust_lane(count: Count, built: threading.Event) -> None:
     step(count, "Unit, property, simulator and oracle tests", ["cargo", "test", "--locked", "--workspace", "--no-fail-fast"])
     if (VENV / "bin" / "pytest").exists():
         step(count, "Black-box HTTP tests", [*PYTEST, "e2e/tests/http"])
+        step(count, "An image with a model inside", [*PYTEST, "e2e/tests/bake"])
         step(count, "Tests of the cluster tool", [*PYTEST, "e2e/cluster"])
     step(count, "Formatting", ["cargo", "fmt", "--check"])
     step(count, "Lint", ["cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])

@@ -28,7 +28,7 @@ pub use choices::{
     PreemptionMode, Quantization, SchedulingPolicy, TaskChoice,
 };
 pub use foreign::{Foreign, Harmless};
-pub use layers::{Effective, Layer, Origin, SettingError};
+pub use layers::{CHUNKS_ANYWAY, Effective, Layer, Origin, SettingError};
 pub use table::{
     EngineSettings, GROUPS, ModelSettings, OpenaiSettings, ProcessSettings, SETTINGS, ServingSettings,
     Settings, StreamingSettings, TokenizerSettings,

@@ -22,6 +22,13 @@ pub enum Action {
     Serve(ServeArguments),
     /// Download a model.
     Fetch(Box<FetchArgs>),
+    /// Download the model of the settings to where `serve` finds it.
+    Bake {
+        /// The settings that `serve` will have.
+        arguments: ServeArguments,
+        /// File with the token of the hub; there may be none.
+        token_file: Option<PathBuf>,
+    },
     /// Print what a model is, needs and costs.
     Inspect(InspectArguments),
     /// Measure a model on this machine.
@@ -169,6 +176,7 @@ pub fn command() -> Command {
         .subcommand(serve_command("serve"))
         .subcommand(run)
         .subcommand(fetch)
+        .subcommand(bake_command())
         .subcommand(inspect)
         .subcommand(bench_command())
         .subcommand(Command::new("openapi").about("Print the OpenAPI document"))
@@ -223,6 +231,36 @@ fn serve_command(name: &'static str) -> Command {
                 .allow_hyphen_values(true),
         )
     })
+}
+
+/// Settings of `bake`: which files it downloads and to where, and what it only checks.
+const BAKED_SETTINGS: [&str; 6] = [
+    "model",
+    "model_revision",
+    "tokenizer",
+    "tokenizer_revision",
+    "download_dir",
+    "quantization",
+];
+const TOKEN_FILE: &str = "token-file";
+
+fn bake_command() -> Command {
+    let command = Command::new("bake")
+        .about("Download a model into an image, to where `serve` with the same settings and HF_HUB_OFFLINE=1 finds it")
+        .arg(
+            Arg::new(TOKEN_FILE)
+                .long(TOKEN_FILE)
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("File with the token of the hub, such as a build secret; there may be none. Default: HF_TOKEN"),
+        );
+    baked_settings().fold(command, |command, setting| command.arg(argument(setting)))
+}
+
+fn baked_settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS
+        .iter()
+        .filter(|setting| BAKED_SETTINGS.contains(&setting.field))
 }
 
 fn bench_command() -> Command {
@@ -289,6 +327,13 @@ fn action(matches: ArgMatches) -> Action {
         Some(("fetch", fetch)) => Action::Fetch(Box::new(
             FetchArgs::from_arg_matches(fetch).unwrap_or_else(|error| error.exit()),
         )),
+        Some(("bake", bake)) => Action::Bake {
+            arguments: ServeArguments {
+                flags: flags_of(bake, baked_settings()),
+                ..ServeArguments::default()
+            },
+            token_file: bake.get_one(TOKEN_FILE).cloned(),
+        },
         Some(("inspect", inspect)) => {
             Action::Inspect(InspectArguments::from_arg_matches(inspect).unwrap_or_else(|error| error.exit()))
         }

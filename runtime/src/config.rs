@@ -96,6 +96,8 @@ pub struct ServeConfig {
     pub tokenizer: Option<ModelSource>,
     /// Directory for downloads; `None` if the environment names none.
     pub cache_directory: Option<PathBuf>,
+    /// The hub is not asked: what was downloaded is used.
+    pub is_offline: bool,
     /// Names that clients use for the model.
     pub served_names: ServedNames,
     /// Jinja text of the chat template, if not the model's.
@@ -174,6 +176,7 @@ pub fn resolve(arguments: &ServeArguments, environment: &Environment) -> Result<
             .download_dir()
             .map(PathBuf::from)
             .or_else(|| environment.cache_directory()),
+        is_offline: environment.is_offline(),
         chat_template: tokenizer.custom_chat_template().map(template_text).transpose()?,
         conv_template: tokenizer.conv_template(),
         skip_tokenizer: tokenizer.skip_tokenizer_init(),
@@ -198,6 +201,24 @@ pub fn resolve(arguments: &ServeArguments, environment: &Environment) -> Result<
     })
 }
 
+/// The configuration, with the hub's token of a file. A build has a secret as a file, and may have none.
+///
+/// # Errors
+/// As for [`resolve`], and for a file that cannot be read.
+pub fn resolve_with_token(
+    mut arguments: ServeArguments,
+    environment: &Environment,
+    token_file: Option<&Path>,
+) -> Result<ServeConfig, ConfigError> {
+    if let Some(path) = token_file.filter(|path| path.exists()) {
+        let token = file::read(path)?.trim().to_string();
+        if !token.is_empty() {
+            arguments.flags.push(("hf-token".into(), token));
+        }
+    }
+    resolve(&arguments, environment)
+}
+
 /// What the layers contain together.
 struct Merged {
     /// Repository or directory of the model.
@@ -206,7 +227,7 @@ struct Merged {
     /// The layers that they are merged from.
     layers: Vec<Layer>,
     hub: Hub,
-    /// Recognised variables without effect, as `(name, reason)`.
+    /// What was given without effect, as `(name, reason)`.
     accepted: Vec<(String, &'static str)>,
 }
 
@@ -238,7 +259,11 @@ fn merge(arguments: &ServeArguments, environment: &Environment) -> Result<Merged
         model,
         settings: Settings::merge(&layers),
         hub: Hub::new(repository, given.process.hf_token()),
-        accepted: layers.iter().flat_map(|layer| layer.accepted.clone()).collect(),
+        accepted: layers
+            .iter()
+            .flat_map(|layer| layer.accepted.clone())
+            .chain(Settings::ineffective(&layers))
+            .collect(),
         layers,
     })
 }

@@ -40,6 +40,16 @@ async fn run(action: Action, environment: &Environment) -> Result<(), Failure> {
             let fetched = fetch::run(*arguments, environment.hub_token(), serving::check_configuration).await;
             fetched.map_err(|error| error.failure())
         }
+        Action::Bake {
+            arguments,
+            token_file,
+        } => {
+            log(LogLevel::Info, LogFormat::Text);
+            let config = config::resolve_with_token(arguments, environment, token_file.as_deref());
+            serving::bake(config.map_err(|error| error.failure())?)
+                .await
+                .map_err(|error| error.failure())
+        }
         Action::Effective { arguments, is_json } => {
             let effective = config::effective(&arguments, environment).map_err(|error| error.failure())?;
             print!("{}", inspect::effective::text(&effective, is_json));

@@ -4,6 +4,7 @@
 
 pub mod capacity;
 mod error;
+mod files;
 mod from_settings;
 mod loading;
 mod memory;
@@ -22,8 +23,9 @@ use crate::parsers::Formats;
 use crate::tokenizer::Tokenizer;
 
 pub use error::LoadError;
+pub use files::{bake, check_configuration};
 pub use from_settings::{load_options, overrides};
-pub use loading::{check, check_configuration, load, start_engine};
+pub use loading::{check, load, start_engine};
 
 /// A loaded model and what is needed to use it.
 #[derive(Debug)]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Place, SETTINGS, Setting, Settings, Variable, flag, is_absent, nearest, variable};
+use super::{
+    EngineSettings, Place, SETTINGS, Setting, Settings, Variable, flag, is_absent, nearest, variable,
+};
 use crate::schema::{self, Violation};
 
 /// Why a layer of settings cannot be used. `Display` names the source and the setting.
@@ -353,6 +355,18 @@ impl Settings {
         SETTINGS.iter().map(of).collect()
     }
 
+    /// Settings that are given in these layers and have no effect beside the others, as `(name there, reason)`.
+    pub fn ineffective(layers: &[Layer]) -> Vec<(String, &'static str)> {
+        let engine = Self::merge(layers).engine;
+        let n_context = engine.max_model_len.unwrap_or(1);
+        let is_ineffective = !engine.enable_chunked_prefill() && !engine.wants_whole_prompts(n_context);
+        let given = Self::effective(layers).into_iter();
+        given
+            .filter(|given| is_ineffective && given.setting.field == "enable_chunked_prefill")
+            .filter_map(|given| Some((given.source?.1, CHUNKS_ANYWAY)))
+            .collect()
+    }
+
     /// The flat map of a configuration file: flag names and values, without secrets.
     pub fn to_config_file(&self) -> Map<String, Value> {
         let layer = Layer::from_settings("", self);
@@ -366,6 +380,18 @@ impl Settings {
                     .map(|given| (s.flag(), given.value.clone()))
             })
             .collect()
+    }
+}
+
+/// Why a prompt is computed in chunks though chunks are switched off.
+pub const CHUNKS_ANYWAY: &str = "a prompt is computed in one step only where MAX_NUM_BATCHED_TOKENS is given and at least the context length";
+
+impl EngineSettings {
+    /// Whether each prompt is computed in one step, for a context of `max_model_len` tokens. Forms contain
+    /// `ENABLE_CHUNKED_PREFILL=False`, so it alone makes no step as large as the context.
+    pub fn wants_whole_prompts(&self, max_model_len: u32) -> bool {
+        let has_room = self.max_num_batched_tokens.is_some_and(|n| n >= max_model_len);
+        has_room && !self.enable_chunked_prefill()
     }
 }
 

@@ -307,8 +307,9 @@ settings! {
         max_num_batched_tokens: u32 = 512, Row {
             valid: &["1", "1048576"], invalid: &["0", "1048577", "2.5"], ..ROW
         };
-        /// Compute long prompts in chunks. If this is false, a prompt is computed in one step, which has room for the
-        /// longest context. Answers do not change.
+        /// Compute long prompts in chunks. `false` computes each prompt in one step, and has an effect only where
+        /// `maxNumBatchedTokens` is given and at least the context length: forms contain `false`, and a step never
+        /// grows by it. Answers do not change.
         #[schemars(title = "Chunked prefill")]
         enable_chunked_prefill: bool = true, SWITCH;
         /// Before new prompts join sequences that run, wait for this factor times the time that the last prompts took, so

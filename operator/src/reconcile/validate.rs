@@ -55,7 +55,11 @@ pub fn plan(
     check_names(object, observed).map_err(refuse)?;
     let spec = &object.spec;
     let mut source = source(spec).map_err(refuse)?;
-    let Read { settings, report } = read_settings(spec).map_err(refuse)?;
+    let Read {
+        settings,
+        report,
+        ineffective,
+    } = read_settings(spec).map_err(refuse)?;
     let pod_metadata = pod_metadata(spec).map_err(refuse)?;
     let model_dir = model_dir(spec, &source);
     if let Source::Hub(hub) = &mut source {
@@ -82,7 +86,7 @@ pub fn plan(
         pod_order: PodOrder::NewFirst,
         prefetch: Prefetch::NotNeeded,
         volume_reach: volume_reach(&source, observed),
-        notes: notes(spec, &report)
+        notes: notes(spec, &report, &ineffective)
             .into_iter()
             .chain(kept_claim(object, &source, observed))
             .chain(unused_cache(spec, &source))
@@ -383,6 +387,8 @@ fn model_dir(spec: &ModelDeploymentSpec, source: &Source) -> String {
 struct Read {
     settings: Settings,
     report: SettingsStatus,
+    /// What has no effect beside the other settings, as `(name, reason)`.
+    ineffective: Vec<(String, &'static str)>,
 }
 
 /// Merges the typed fields over `spec.env`, and reports each variable that has no effect or is unknown.
@@ -399,7 +405,8 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
              spec.rollout.drainTimeoutSeconds; the operator sets HOST and PORT",
         ));
     }
-    let mut settings = Settings::merge(&[Layer::from_settings("spec", &spec.settings()), env]);
+    let layers = [Layer::from_settings("spec", &spec.settings()), env];
+    let mut settings = Settings::merge(&layers);
     settings.process.drain_timeout_seconds = Some(drain_timeout_seconds(spec));
     let mut report = SettingsStatus::default();
     for env in spec.env.iter().filter(|env| !env.value.is_empty()) {
@@ -409,7 +416,15 @@ fn read_settings(spec: &ModelDeploymentSpec) -> Result<Read, Failure> {
             report.unknown.push(env.name.clone());
         }
     }
-    Ok(Read { settings, report })
+    let ineffective = Settings::ineffective(&layers);
+    report
+        .accepted
+        .extend(ineffective.iter().map(|(name, _)| name.clone()));
+    Ok(Read {
+        settings,
+        report,
+        ineffective,
+    })
 }
 
 fn refusal(error: SettingError) -> Failure {
@@ -434,11 +449,18 @@ fn refusal(error: SettingError) -> Failure {
 }
 
 /// One note per reason, with all variables that it is true of.
-fn notes(spec: &ModelDeploymentSpec, report: &SettingsStatus) -> Vec<String> {
+fn notes(
+    spec: &ModelDeploymentSpec,
+    report: &SettingsStatus,
+    ineffective: &[(String, &'static str)],
+) -> Vec<String> {
     let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let accepted = spec.env.iter().filter(|env| report.accepted.contains(&env.name));
     for (env, why) in accepted.filter_map(|env| Some((env, without_effect(&env.name, &env.value)?))) {
         by_reason.entry(why).or_default().push(&env.name);
+    }
+    for (name, why) in ineffective {
+        by_reason.entry(why).or_default().push(name);
     }
     let notes = by_reason.into_iter();
     notes

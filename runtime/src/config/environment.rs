@@ -69,6 +69,15 @@ impl Environment {
         self.text("HF_ENDPOINT")
     }
 
+    /// `HF_HUB_OFFLINE`: the hub must not be asked.
+    pub(super) fn is_offline(&self) -> bool {
+        let text = self
+            .text("HF_HUB_OFFLINE")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        matches!(text.as_str(), "1" | "true" | "yes" | "on")
+    }
+
     /// Token for the hub: `HF_TOKEN`, or one of the other names of this setting.
     pub fn hub_token(&self) -> Option<String> {
         let setting = SETTINGS.iter().filter(|setting| setting.field == "hf_token");

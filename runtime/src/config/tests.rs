@@ -155,6 +155,25 @@ fn command_line_environment_file_default() {
 }
 
 #[test]
+fn chunks_that_a_form_switches_off_are_named() {
+    let names = |flags: &[(&str, &str)]| {
+        let variables = &[("MODEL_NAME", "a/b"), ("ENABLE_CHUNKED_PREFILL", "False")];
+        let config = config(flags, variables, None).unwrap();
+        let names: Vec<String> = config.accepted.into_iter().map(|(name, _)| name).collect();
+        names.join(" ")
+    };
+    assert_eq!(names(&[]), "ENABLE_CHUNKED_PREFILL");
+    let step = ("max-num-batched-tokens", "4096");
+    assert_eq!(
+        names(&[step, ("max-model-len", "4097")]),
+        "ENABLE_CHUNKED_PREFILL"
+    );
+    assert_eq!(names(&[step, ("max-model-len", "4096")]), "");
+    // The model's own context is known when it is loaded.
+    assert_eq!(names(&[step]), "");
+}
+
+#[test]
 fn a_model_deployment_is_served_as_the_cluster_would() {
     let config = config(&[], &[("HF_TOKEN", "secret")], Some(("from", DEPLOYMENT))).unwrap();
     assert_eq!(config.served_names.to_vec(), ["tiny", "alias"]);

@@ -115,6 +115,18 @@ pub enum FetchError {
         /// Files of the repository.
         n_files: usize,
     },
+    /// The Hub must not be asked, and the folder does not have the files.
+    #[error("HF_HUB_OFFLINE is set, and {} contains {found}, not all files of {repo} at {revision}", folder.display())]
+    NotDownloaded {
+        /// The repository.
+        repo: String,
+        /// The requested revision.
+        revision: String,
+        /// The folder.
+        folder: PathBuf,
+        /// What it contains.
+        found: String,
+    },
     /// The listing violates the Hub's protocol.
     #[error("the file listing of {repo} is not valid: {problem}")]
     InvalidListing {
@@ -231,6 +243,7 @@ impl FetchError {
             | Self::RevisionNotFound { .. }
             | Self::FileNotFound { .. }
             | Self::NothingSelected { .. }
+            | Self::NotDownloaded { .. }
             | Self::InvalidListing { .. }
             | Self::ChecksumMismatch { .. }
             | Self::Changed { .. }
@@ -260,7 +273,8 @@ impl FetchError {
             Self::InvalidOption { .. }
             | Self::InvalidToken { .. }
             | Self::Listen { .. }
-            | Self::NothingSelected { .. } => Reason::InvalidSetting,
+            | Self::NothingSelected { .. }
+            | Self::NotDownloaded { .. } => Reason::InvalidSetting,
             Self::Unauthorized { .. } => Reason::DownloadUnauthorized,
             Self::RepoNotFound { .. } | Self::RevisionNotFound { .. } | Self::FileNotFound { .. } => {
                 Reason::DownloadNotFound
@@ -303,6 +317,9 @@ impl FetchError {
             Self::FileNotFound { .. } => "The repository may have changed during the download. Try again.".to_owned(),
             Self::NothingSelected { .. } => {
                 "Change the allow and ignore patterns, or choose a repository with safetensors weights.".to_owned()
+            }
+            Self::NotDownloaded { .. } => {
+                "Set MODEL_NAME and MODEL_REVISION to what was downloaded, or unset HF_HUB_OFFLINE.".to_owned()
             }
             Self::Connection { source, .. } if is_about_certificate(source) => {
                 "Set spec.caBundle to a ConfigMap with the certificate of the authority that signed the Hub's \

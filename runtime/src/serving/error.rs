@@ -1,5 +1,7 @@
 //! Why a model cannot be served, and what a user can do about it.
 
+use std::path::PathBuf;
+
 use crds::failure::{Failure, Reason, chain};
 
 use super::capacity::CacheDoesNotFit;
@@ -49,6 +51,12 @@ pub enum LoadError {
     /// No directory for downloads.
     #[error("there is no directory for downloads")]
     NoCacheDirectory,
+    /// A model that is to be downloaded is on this machine.
+    #[error("MODEL_NAME is the directory {}: there is nothing to download", path.display())]
+    NothingToBake {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The tokenizer marks pairs of texts with kinds of segments that the model does not have.
     #[error("the tokenizer writes token type {written}, and the model has {n_token_types} token types")]
     TokenTypes {
@@ -94,6 +102,10 @@ impl LoadError {
             LoadError::DeviceCapacity(_) => (Reason::OutOfGPUMemory, LOWER_ON_GPU),
             LoadError::Engine(_) => (Reason::InvalidSetting, "Lower the sizes of the engine."),
             LoadError::NoCacheDirectory => (Reason::InvalidSetting, "Set HOME, XDG_CACHE_HOME or HF_HOME."),
+            LoadError::NothingToBake { .. } => (
+                Reason::InvalidSetting,
+                "Name a repository of the hub, in the form owner/name.",
+            ),
             LoadError::TokenTypes { .. } => (
                 Reason::InvalidCheckpoint,
                 "Correct the pair template of tokenizer.json, or type_vocab_size in config.json.",

@@ -2,28 +2,27 @@
 //!
 //! Reports its progress to the start-up tracker. Must not know HTTP.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crds::failure::{Failure, Reason, chain};
-use crds::settings::EngineSettings;
+use crds::failure::chain;
+use crds::settings::{CHUNKS_ANYWAY, EngineSettings};
 use serde_json::{Map, Value};
 
 use super::capacity::{self, Demand};
+use super::files::{self, own_tokenizer};
 use super::from_settings::{load_options, overrides};
 use super::memory::{self, Growth};
 use super::{LoadError, Serving, quantization};
 use crate::batch::Forward;
 use crate::chat_template::{ChatTemplate, Conversation, Ending, NamedTemplate};
-use crate::config::{ModelSource, Repository, ServeConfig};
+use crate::config::{ModelSource, ServeConfig};
 use crate::engine::scheduler::N_SCORED_MAX;
 use crate::engine::{
     Engine, EngineConfig, Event, GenerateRequest, Pace, PoolRequest, PreemptionMode, SamplingParams,
 };
-use crate::fetch::{
-    self, ConfigurationCheck, FetchError, FetchOptions, Manifest, Patterns, TOKENIZER_FOLDER, Token,
-};
+use crate::fetch::Manifest;
 use crate::grammar::{GrammarError, Grammars};
 use crate::model::PoolingConfig;
 use crate::model::{DeviceMemory, Model, ModelInfo, Outline, StepLimits, Task};
@@ -43,11 +42,7 @@ pub async fn load(config: Arc<ServeConfig>, startup: StartupTracker) -> Result<S
     // An unknown name is refused before the download starts.
     let formats = FormatNames::of(&config.openai)?;
     let load = Loading { config, startup };
-    let directory = load.directory_of(&load.config.model, Files::Model).await?;
-    let tokenizer = match &load.config.tokenizer {
-        Some(source) => load.directory_of(source, Files::Tokenizer).await?,
-        None => own_tokenizer(&directory),
-    };
+    let (directory, tokenizer) = files::directories(&load.config, &load.startup).await?;
     let worker = load.clone();
     let loading = tokio::task::spawn_blocking(move || worker.load_files(&directory, &tokenizer, &formats));
     let (mut serving, growth) = loading.await.map_err(|_| LoadError::Panicked)??;
@@ -83,39 +78,6 @@ pub fn check(config: &ServeConfig) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Whether this version supports the model, as far as the JSON files in its directory show: the check before its weights
-/// are downloaded. What else may be wrong with them is found by [`load`].
-///
-/// # Errors
-/// The failure that [`load`] would end with.
-pub fn check_configuration(directory: &Path) -> Result<(), Failure> {
-    let checked = Model::check(directory).map_err(|error| LoadError::Model(error).failure());
-    checked.or_else(|failure| match failure.reason {
-        Reason::UnsupportedArchitecture => Err(failure),
-        _ => Ok(()),
-    })
-}
-
-/// Which files of a repository are downloaded.
-#[derive(Clone, Copy)]
-enum Files {
-    /// What a model needs.
-    Model,
-    /// Only the tokenizer, into a folder of its own: the folder of the repository's name is for its weights.
-    Tokenizer,
-}
-
-/// The directory of the tokenizer of a model that names no other: `fetch` puts a tokenizer of another repository into
-/// a folder below the model's.
-fn own_tokenizer(directory: &Path) -> PathBuf {
-    let folder = directory.join(TOKENIZER_FOLDER);
-    if Tokenizer::file_in(&folder).is_some() {
-        folder
-    } else {
-        directory.to_path_buf()
-    }
-}
-
 /// What every step of loading reads and reports to.
 #[derive(Clone)]
 struct Loading {
@@ -124,20 +86,6 @@ struct Loading {
 }
 
 impl Loading {
-    /// The directory of a model or a tokenizer, which is downloaded first if it is on the hub.
-    async fn directory_of(&self, source: &ModelSource, files: Files) -> Result<PathBuf, LoadError> {
-        let repository = match source {
-            ModelSource::Directory(path) => return Ok(path.clone()),
-            ModelSource::Repository(repository) => repository,
-        };
-        let cache = self.config.cache_directory.as_ref();
-        let options = options(repository, files, cache.ok_or(LoadError::NoCacheDirectory)?)?;
-        let destination = options.destination.clone();
-        tracing::info!(repo = repository.repo, revision = repository.revision, to = %destination.display(), "downloading");
-        fetch::fetch(options, self.startup.clone(), fetch::print_line).await?;
-        Ok(destination)
-    }
-
     /// The engine and what it needs beside it, from files on this machine; and the memory that it may still take.
     fn load_files(
         &self,
@@ -222,29 +170,6 @@ fn check_token_types(tokenizer: &Tokenizer, info: &ModelInfo) -> Result<(), Load
     }
 }
 
-fn options(repository: &Repository, files: Files, cache: &Path) -> Result<FetchOptions, FetchError> {
-    let folder = repository.repo.replace('/', "--");
-    let (folder, patterns, check) = match files {
-        Files::Model => (
-            folder,
-            Patterns {
-                allow: repository.allow_patterns.clone(),
-                ignore: repository.ignore_patterns.clone(),
-            },
-            Some(check_configuration as ConfigurationCheck),
-        ),
-        Files::Tokenizer => (folder + "--tokenizer", Patterns::tokenizer(), None),
-    };
-    Ok(FetchOptions {
-        revision: repository.revision.clone(),
-        token: Token::parse(repository.token.as_deref().unwrap_or_default(), "HF_TOKEN")?,
-        endpoint: repository.endpoint.clone(),
-        patterns,
-        check,
-        ..FetchOptions::new(&repository.repo, cache.join(folder))
-    })
-}
-
 /// Starts the engine as a server would, of a model that `wrap` may put something around.
 ///
 /// # Errors
@@ -277,9 +202,17 @@ fn sized_engine(
         max_model_len,
         max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
+    let is_chunked = !settings.wants_whole_prompts(info.max_model_len);
+    // The line that starts the log has said it where the settings alone decide.
+    let is_news = settings.max_model_len.is_none() && settings.max_num_batched_tokens.is_some();
+    if is_chunked && is_news && !settings.enable_chunked_prefill() && !model.whole_prompts() {
+        tracing::warn!(
+            max_model_len,
+            "ENABLE_CHUNKED_PREFILL has no effect: {CHUNKS_ANYWAY}"
+        );
+    }
     // A prompt that must be computed in one step would else be refused although the model can read it.
-    let is_whole = model.whole_prompts() || !settings.enable_chunked_prefill();
-    let n_step_tokens_min = if is_whole { max_model_len } else { 1 };
+    let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
     let max_num_batched_tokens = n_step_tokens_min.max(settings.max_num_batched_tokens() as usize);
     let n_sequences = demand.max_num_seqs.min(max_num_batched_tokens);
     let device_memory = model.reserve(&StepLimits {
@@ -309,7 +242,7 @@ fn sized_engine(
             n_blocks,
             n_host_blocks,
             block_size,
-            enable_chunked_prefill: settings.enable_chunked_prefill(),
+            enable_chunked_prefill: is_chunked,
             pace: Pace::of(settings),
             enable_prefix_caching: settings.enable_prefix_caching(),
             preemption_mode: settings.preemption_mode(),

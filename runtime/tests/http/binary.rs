@@ -31,12 +31,17 @@ impl Process {
     }
 
     pub(crate) fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let folder = tiny_folder();
+        let model = ["--model", folder.to_str().unwrap()];
+        Self::start_without_model(&[&model[..], flags].concat(), variables)
+    }
+
+    pub(crate) fn start_without_model(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let host = format!("127.{high}.{low}.{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut child = Command::new(env!("CARGO_BIN_EXE_slipway-runtime"))
-            .args(["serve", "--host", &host, "--served-model-name", "tiny", "--model"])
-            .arg(tiny_folder())
+            .args(["serve", "--host", &host, "--served-model-name", "tiny"])
             .args(["--num-gpu-blocks-override", "256"])
             .args(flags)
             .env_clear()

@@ -208,11 +208,11 @@ async fn without_a_tokenizer_token_ids_go_in_and_out() {
 }
 
 #[tokio::test]
-async fn a_prompt_is_computed_in_chunks_unless_they_are_switched_off() {
-    let n_steps = async |chunked: &str| {
+async fn a_prompt_is_computed_at_once_if_chunks_are_off_and_a_step_has_room() {
+    let n_steps = async |chunked: &str, step: &str| {
         let flags = [
             ("enable-chunked-prefill", chunked),
-            ("max-num-batched-tokens", "16"),
+            ("max-num-batched-tokens", step),
             ("max-model-len", "256"),
         ];
         let server = tiny(&flags).await;
@@ -225,9 +225,11 @@ async fn a_prompt_is_computed_in_chunks_unless_they_are_switched_off() {
         .await;
         (engine.counters().steps.get() - before, body["choices"].clone())
     };
-    let (in_chunks, at_once) = (n_steps("true").await, n_steps("false").await);
+    let (in_chunks, at_once) = (n_steps("true", "16").await, n_steps("false", "256").await);
     assert_eq!((in_chunks.0, at_once.0), (7, 1));
     assert_eq!(in_chunks.1, at_once.1);
+    // Forms contain `false`: it alone makes no step larger.
+    assert_eq!(n_steps("False", "16").await, in_chunks);
 }
 
 #[tokio::test]

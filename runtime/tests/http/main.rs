@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod answers;
+mod bake;
 mod binary;
 mod cache;
 #[path = "../oracle/fixture.rs"]

@@ -89,6 +89,28 @@ fn env_becomes_settings_and_typed_fields_win() {
 }
 
 #[test]
+fn chunks_that_forms_switch_off_are_named_unless_a_step_has_room() {
+    let accepted = |engine: &str, env: &str| {
+        let spec =
+            format!("{{model: {{huggingFace: {{repo: acme/model}}}}, engine: {{{engine}}}, env: [{env}]}}");
+        let plan = planned(&object(&spec));
+        let notes = plan.notes.join("");
+        assert_eq!(
+            notes.contains("MAX_NUM_BATCHED_TOKENS"),
+            !plan.settings.accepted.is_empty()
+        );
+        plan.settings.accepted
+    };
+    let pasted = "{name: ENABLE_CHUNKED_PREFILL, value: 'False'}";
+    assert_eq!(accepted("", pasted), ["ENABLE_CHUNKED_PREFILL"]);
+    let typed = "enableChunkedPrefill: false, maxModelLen: 4096, maxNumBatchedTokens: ";
+    let field = ["spec.engine.enableChunkedPrefill"];
+    assert_eq!(accepted(&format!("{typed} 4095"), ""), field);
+    assert_eq!(accepted(&format!("{typed} 4096"), "").len(), 0);
+    assert_eq!(accepted("enableChunkedPrefill: true", pasted).len(), 0);
+}
+
+#[test]
 fn a_refusal_has_a_reason_and_a_remedy() {
     let with_env =
         |name: &str, value: &str| format!("{{{HUB_FLOW}, env: [{{name: {name}, value: '{value}'}}]}}");
