@@ -2,7 +2,8 @@
 //! made one: op by op and as recorded graphs, one step ahead, preempted, with and without the prefix cache.
 //!
 //! Weights are in f32 here whatever the checkpoint has, because then the device's logits are as near to the reference as the
-//! CPU's, and its greedy tokens must be the reference's. The kernels' own tests cover 16-bit weights.
+//! CPU's, and its greedy tokens must be the reference's. One test serves them in 16 bits, as users do, on each generation of
+//! cards: products and attention have kernels of their own there.
 
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
@@ -228,6 +229,71 @@ fn scores_of_prompts_agree() {
     });
 }
 
+/// Weights in 16 bits, and the largest difference of a log-probability then: about twice what was seen.
+const OF_16_BITS: [(DtypeChoice, f32); 2] = [(DtypeChoice::Bfloat16, 0.5), (DtypeChoice::Half, 0.05)];
+
+#[test]
+fn weights_of_16_bits_agree_on_each_generation_of_cards() {
+    let (_guard, options) = device();
+    let Some(options) = options else { return };
+    let capabilities: &[u32] = match testing::driver() {
+        Some(testing::Driver::StandIn) => &[80, 86, 89, 90],
+        _ => &[0],
+    };
+    for &capability in capabilities {
+        if capability > 0 {
+            testing::set("capability", capability.into());
+        }
+        let gpu = testing::gpu(0).unwrap();
+        let (major, minor) = gpu.capability();
+        assert!(capability == 0 || capability == 10 * major + minor);
+        for (dtype, tolerance) in OF_16_BITS {
+            each_kind(|name, dir, reference| {
+                let options = LoadOptions {
+                    dtype,
+                    device: Device::Cuda(gpu.clone()),
+                    graphs: RECORDED,
+                    ..options.clone()
+                };
+                let context = format!("{name}, {dtype:?}, {}", gpu.name());
+                let prompts = short_prompts(reference);
+                let serving = Serving::with(dir, TOGETHER, options);
+                check_16_bits(&serving, dir, &prompts, (tolerance, &context));
+            });
+        }
+    }
+}
+
+/// Compares scores of prompts with the reference, and greedy answers with what the CPU finds most probable.
+fn check_16_bits(serving: &Serving, dir: &Path, prompts: &[&Prompt], (tolerance, context): (f32, &str)) {
+    // Longer than a block of the cache and a tile of a product; the longest ones take minutes on the stand-in.
+    let fits = |prompt: &&&Prompt| prompt.ids.len() > 32;
+    let prompt = prompts
+        .iter()
+        .filter(fits)
+        .min_by_key(|prompt| prompt.ids.len())
+        .unwrap();
+    let scores = serving.prompt_logprobs(&[&prompt.ids]).remove(0);
+    assert_eq!(scores.len(), prompt.prompt_logprobs.len(), "{context}");
+    for (got, want) in scores.into_iter().zip(&prompt.prompt_logprobs) {
+        let (got, want) = (got.unwrap_or_default(), want.unwrap_or_default());
+        assert!((got - want).abs() <= tolerance, "{context}: {got}, not {want}");
+    }
+    let answer = serving.generate(&[&prompt.ids], 8).remove(0).tokens;
+    let whole = [&prompt.ids[..], &answer].concat();
+    let scores = Serving::with(dir, ALONE, on_cpu())
+        .prompt_scores(&[&whole])
+        .remove(0);
+    for (at, score) in scores.into_iter().enumerate().skip(prompt.ids.len()) {
+        let score = score.unwrap();
+        let behind = score.top[0].1 - score.chosen;
+        assert!(
+            behind <= 2.0 * tolerance,
+            "{context}: token {at} is {behind} behind the best"
+        );
+    }
+}
+
 /// Requests whose draws depend on everything that a draw can depend on, except grammars: see [`formed_requests`].
 fn drawn_requests(prompt: &[u32]) -> Vec<GenerateRequest> {
     let plain = SamplingParams {
@@ -323,13 +389,24 @@ fn answers_with_a_form_are_those_of_the_cpu() {
     };
     let expected = Serving::with(dir.path(), TOGETHER, on_cpu()).answers(requests());
     let text = |idx: usize| {
-        let ids: Vec<u32> = expected[idx].iter().copied().filter(|id| !eos.contains(id)).collect();
+        let ids: Vec<u32> = expected[idx]
+            .iter()
+            .copied()
+            .filter(|id| !eos.contains(id))
+            .collect();
         tokenizer.tokens().decode(&ids, Special::Skip)
     };
     let object: serde_json::Value = serde_json::from_str(&text(0)).unwrap();
-    assert!(object["n"].as_i64().is_some_and(|n| (10..100).contains(&n)), "{object}");
+    assert!(
+        object["n"].as_i64().is_some_and(|n| (10..100).contains(&n)),
+        "{object}"
+    );
     assert_eq!(text(3).len(), 8, "{}", text(3));
-    assert!(["yes", "yesterday", "no"].contains(&text(9).as_str()), "{}", text(9));
+    assert!(
+        ["yes", "yesterday", "no"].contains(&text(9).as_str()),
+        "{}",
+        text(9)
+    );
     for graphs in [GraphMode::Eager, RECORDED] {
         let options = LoadOptions {
             graphs,

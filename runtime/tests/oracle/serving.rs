@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kernels::Isa;
-use runtime::batch::{Batch, BatchRow, Forward, KvGroup, StepOutput, Tap};
+use runtime::batch::{Batch, BatchRow, Forward, KvGroup, StepOutput, Tap, TokenLogprobs};
 use runtime::engine::scheduler::N_SCORED_MAX;
 use runtime::engine::{
     Engine, EngineConfig, Event, GenerateRequest, PoolRequest, PreemptionMode, SamplingParams, Ticket,
@@ -193,16 +193,22 @@ impl Serving {
 
     /// Log-probabilities of the tokens of prompts that are served together, to the bit.
     pub(crate) fn prompt_logprobs(&self, prompts: &[&[u32]]) -> Vec<Vec<Option<f32>>> {
+        let chosen = |score: Option<TokenLogprobs>| score.map(|score| score.chosen);
+        let scores = self.prompt_scores(prompts).into_iter();
+        scores
+            .map(|scores| scores.into_iter().map(chosen).collect())
+            .collect()
+    }
+
+    /// The same with the most probable token of each place.
+    pub(crate) fn prompt_scores(&self, prompts: &[&[u32]]) -> Vec<Vec<Option<TokenLogprobs>>> {
         let scored = |prompt: &&[u32]| GenerateRequest {
             prompt_logprobs: Some(1),
             ..greedy(prompt, (1, 1))
         };
         let tickets = self.engine.submit(prompts.iter().map(scored).collect()).unwrap();
         let scores = |mut ticket: Ticket| match self.tokio.block_on(ticket.next()).unwrap() {
-            Event::Prompt(scores) => scores
-                .iter()
-                .map(|score| score.as_ref().map(|score| score.chosen))
-                .collect(),
+            Event::Prompt(scores) => scores.to_vec(),
             other => panic!("{other:?}"),
         };
         tickets.into_iter().map(scores).collect()
