@@ -176,8 +176,9 @@ async fn live_child(
         Seen::Found(seen) if context.written.is_current(child.kind, &seen.metadata) => {
             return Ok(vec![(child.kind, seen)]);
         }
-        // Objects of others are not watched, but this spec was accepted, so no other object had the name.
-        Seen::Absent if child.presence == Presence::Optional && is_accepted(object) => return Ok(Vec::new()),
+        Seen::Absent if is_accepted(object) && is_absent_unless_seen(child.presence, object) => {
+            return Ok(Vec::new());
+        }
         Seen::Found(_) | Seen::Absent | Seen::Unknown => {}
     }
     let found = api
@@ -409,6 +410,23 @@ fn holds(object: &ModelDeployment, type_: ConditionType) -> bool {
     conditions.any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
 }
 
+/// Whether a child of an accepted spec does not exist if no watch has seen it. Objects of others are not watched. None has
+/// the name of an optional child, or the spec would not be accepted; one with the name of a claim matters only to a spec
+/// that requests the claim.
+fn is_absent_unless_seen(presence: Presence, object: &ModelDeployment) -> bool {
+    let spec = &object.spec;
+    let requests_claim = spec.model.pvc.is_none()
+        && spec
+            .cache
+            .as_ref()
+            .is_some_and(|cache| cache.type_ == CacheType::Pvc && cache.claim_name.is_none());
+    match presence {
+        Presence::Optional => true,
+        Presence::Kept => !requests_claim,
+        Presence::Always | Presence::Versioned => false,
+    }
+}
+
 /// Whether the children of this generation were written once.
 fn is_accepted(object: &ModelDeployment) -> bool {
     let status = object.status.as_ref();
@@ -419,4 +437,24 @@ fn is_accepted(object: &ModelDeployment) -> bool {
 fn has_ready_pod(pods: &[Pod]) -> bool {
     let replicas = pods::replicas(pods);
     replicas.iter().any(|replica| replica.stage == Stage::Ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::fixtures::{HUB, object};
+
+    #[test]
+    fn a_claim_that_the_spec_does_not_request_is_not_read() {
+        let with_claim = "{model: {huggingFace: {repo: acme/model}}, cache: {type: PVC, size: 1Gi}}";
+        let with_claim_of_others =
+            "{model: {huggingFace: {repo: acme/model}}, cache: {type: PVC, claimName: shared}}";
+        for (spec, is_absent) in [(HUB, true), (with_claim, false), (with_claim_of_others, true)] {
+            assert_eq!(
+                is_absent_unless_seen(Presence::Kept, &object(spec)),
+                is_absent,
+                "{spec}"
+            );
+        }
+    }
 }

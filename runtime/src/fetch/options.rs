@@ -93,7 +93,12 @@ impl FetchOptions {
         };
         let parts: Vec<&str> = self.repo.split('/').collect();
         if parts.len() > 2 || !parts.iter().all(|part| is_name(part)) {
-            return invalid("MODEL_NAME", &self.repo, "a repository of the form owner/name");
+            // No repository begins with a slash: somebody meant a directory, such as one of a claim.
+            let expected = match self.repo.starts_with('/') {
+                true => "a directory that exists",
+                false => "a repository of the form owner/name",
+            };
+            return invalid("MODEL_NAME", &self.repo, expected);
         }
         if self.revision.is_empty()
             || self
@@ -113,6 +118,18 @@ impl FetchOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_does_not_exist_is_no_directory() {
+        let refused = FetchOptions::new("/models/absent", "unused").check();
+        assert!(matches!(
+            refused,
+            Err(FetchError::InvalidOption {
+                expected: "a directory that exists",
+                ..
+            })
+        ));
+    }
 
     #[test]
     fn names_that_would_change_an_address_are_refused() {
