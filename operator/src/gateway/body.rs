@@ -21,8 +21,8 @@ const BODIES_BYTES_MAX: usize = 256 << 20;
 const PIECE_BYTES: usize = 1 << 10;
 /// Longest time between two pieces of a body.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A longer body has no prefix to hash: its values would take many times its memory.
-const PREFIX_BODY_BYTES_MAX: usize = 1 << 20;
+/// A longer body is not read as values, which would take many times its memory: it has no prefix to hash.
+pub(super) const PARSED_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a prompt that choose a replica: a system prompt and the beginning of a conversation.
 const PREFIX_BYTES: usize = 2 << 10;
 
@@ -129,7 +129,7 @@ impl Budget {
 
 /// The hash of the beginning of a body's prompt; `None` if it has none.
 pub(super) fn prefix_hash(body: &[u8]) -> Option<u64> {
-    if body.len() > PREFIX_BODY_BYTES_MAX {
+    if body.len() > PARSED_BYTES_MAX {
         return None;
     }
     let body: Value = serde_json::from_slice(body).ok()?;

@@ -19,7 +19,7 @@ use super::{
     error::Error,
     limits::{Limit, Limits, NO_KEY, OTHERS},
     metrics::Metrics,
-    usage::{Filter, Reader},
+    usage::{Filter, Reader, Usage},
 };
 
 /// Most clients of ModelDeployments that are told apart; the others share what is left.
@@ -243,15 +243,20 @@ impl Drop for Meter {
     fn drop(&mut self) {
         let (usage, quotas) = (self.reader.usage, Arc::clone(&self.visit.quotas));
         let Id { model, client } = &self.visit.id;
-        let mut n_tokens = usage.prompt.unwrap_or(0) + usage.completion.unwrap_or(0);
+        let mut n_tokens = usage
+            .prompt
+            .unwrap_or(0)
+            .saturating_add(usage.completion.unwrap_or(0));
         quotas.metrics.used_tokens(model, client, usage);
-        // The client left before the last count.
-        if !self.has_ended && usage.completion.is_none_or(|n| n == 0) {
+        // The client left before the last count, or a stream has none.
+        let is_cut = !self.has_ended && usage.completion.is_none_or(|n| n == 0);
+        let is_unnamed = usage == Usage::default() && self.reader.n_objects > 1;
+        if is_cut || is_unnamed {
             quotas.metrics.estimated(model, client);
             let prompt = usage
                 .prompt
                 .unwrap_or(self.visit.body_bytes as u64 / BYTES_PER_TOKEN);
-            n_tokens = prompt + self.reader.n_objects;
+            n_tokens = prompt.saturating_add(self.reader.n_objects);
         }
         quotas.with(&mut self.visit, |_, account, limit, now| {
             account.take_tokens(n_tokens, limit, now);

@@ -8,7 +8,7 @@ use memchr::{memchr2, memmem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::body::Head;
+use super::body::{Head, PARSED_BYTES_MAX};
 
 /// Most bytes of a `usage`.
 const USAGE_BYTES_MAX: usize = 4 << 10;
@@ -43,9 +43,9 @@ impl Usage {
         let Ok(fields) = serde_json::from_slice::<Fields>(json) else {
             return;
         };
-        let cached =
-            fields.cache_creation_input_tokens.unwrap_or(0) + fields.cache_read_input_tokens.unwrap_or(0);
-        self.prompt = fields.prompt_tokens.map(|n| n + cached).or(self.prompt);
+        let cached = [fields.cache_creation_input_tokens, fields.cache_read_input_tokens];
+        let with_cached = |n: u64| cached.into_iter().flatten().fold(n, u64::saturating_add);
+        self.prompt = fields.prompt_tokens.map(with_cached).or(self.prompt);
         self.completion = fields.completion_tokens.or(self.completion);
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn with_usage(path: &str, head: &Head, body: &[u8]) -> Option<Bytes> 
             Some([&body[..begin], option, &body[begin..]].concat().into())
         }
         Some(Value::Object(options)) if options.get("include_usage") == Some(&Value::Bool(true)) => None,
-        Some(Value::Null | Value::Object(_)) => {
+        Some(Value::Null | Value::Object(_)) if body.len() <= PARSED_BYTES_MAX => {
             let mut body: Value = serde_json::from_slice(body).ok()?;
             match &mut body["stream_options"] {
                 Value::Object(options) => {
@@ -75,7 +75,7 @@ pub(super) fn with_usage(path: &str, head: &Head, body: &[u8]) -> Option<Bytes> 
             }
             serde_json::to_vec(&body).ok().map(Bytes::from)
         }
-        // The replica refuses it.
+        // The replica refuses it, or it is too large to be changed.
         Some(_) => None,
     }
 }

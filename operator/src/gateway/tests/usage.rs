@@ -160,6 +160,23 @@ async fn a_client_that_leaves_before_the_count_is_charged_an_estimate() {
 }
 
 #[tokio::test]
+async fn a_stream_without_usage_is_charged_an_estimate_and_another_answer_nothing() {
+    let replica = replica(|_, line| match line.contains("stream") {
+        true => events(false),
+        false => axum::Json(json!({"tokens": [1, 2]})).into_response(),
+    })
+    .await;
+    let counted = Counted::of(&replica, "");
+    for (body, n_estimated) in [
+        (json!({"model": "m"}), vec![]),
+        (json!({"model": "m", "stream": true}), vec![(hash(), 1)]),
+    ] {
+        assert_eq!(text(counted.send("key", body).await).await.0, 200);
+        assert_eq!(counted.metric("usage_estimated"), n_estimated);
+    }
+}
+
+#[tokio::test]
 async fn a_key_beyond_its_limits_is_refused_and_told_when_to_come_back() {
     let replica = counting().await;
     let hash = hash();
