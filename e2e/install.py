@@ -1,6 +1,7 @@
 """`make install`: kubectl-slipway and slipway-runtime for this person, or below PREFIX, with completions and manual."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ SHELLS = {
     "zsh": "zsh/site-functions/_{name}",
     "fish": "fish/vendor_completions.d/{name}.fish",
 }
+# kubectl asks this program for the completions of `kubectl slipway`.
+KUBECTL_COMPLETES = "kubectl_complete-slipway"
 
 
 def places() -> tuple[Path, Path]:
@@ -53,6 +56,10 @@ def install(built: Path, bin_folder: Path, share: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(subprocess.run([program, "completions", shell], check=True, capture_output=True, text=True).stdout)
         print(f"installed {program}")
+    completes = bin_folder / KUBECTL_COMPLETES
+    completes.write_text(f'#!/bin/sh\nexec {shlex.quote(str(bin_folder / "kubectl-slipway"))} complete -- "$@"\n')
+    completes.chmod(0o755)
+    print(f"installed {completes}")
     if str(bin_folder) not in os.environ.get("PATH", "").split(os.pathsep):
         print(f"{bin_folder} is not in PATH; kubectl finds its plugins there only")
 

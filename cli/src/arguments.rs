@@ -50,6 +50,13 @@ pub(crate) enum Command {
         /// Shell
         shell: Shell,
     },
+    /// Print what kubectl proposes for the last of these words
+    #[command(hide = true)]
+    Complete {
+        /// Words after `kubectl slipway`
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     /// Print the manifest for krew
     #[command(hide = true)]
     Krew,

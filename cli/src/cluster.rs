@@ -133,6 +133,19 @@ impl Cluster {
         Ok(found.map_err(|error| self.explain(request, error))?.items)
     }
 
+    /// Names of ModelDeployments of the namespace, at most `limit`.
+    ///
+    /// # Errors
+    /// What [`Cluster::explain`] finds.
+    pub async fn names(&self, limit: u32) -> Result<Vec<String>, Error> {
+        let found = self
+            .deployments()
+            .list_metadata(&ListParams::default().limit(limit))
+            .await;
+        let found = found.map_err(|error| self.explain(self.request("list", DEPLOYMENTS), error))?;
+        Ok(found.items.iter().map(ResourceExt::name_any).collect())
+    }
+
     /// Server-side apply of a ModelDeployment.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod complete;
 mod deploy;
 mod explain;
 mod fit;
@@ -37,6 +38,10 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         Command::ImportRunpod(arguments) => import_runpod::run(&arguments, target.namespace),
         Command::Krew => {
             print!("{}", krew::manifest());
+            Ok(())
+        }
+        Command::Complete { words } => {
+            complete::run(&words).await;
             Ok(())
         }
         Command::Completions { shell } => manual::completions(shell),

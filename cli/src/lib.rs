@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod cards;
 pub mod cluster;
 mod commands;
+pub mod completion;
 pub mod display;
 pub mod endpoint;
 pub mod error;

@@ -6,7 +6,7 @@ import { scale, table } from "./kubernetes.js";
 const PAGE = 100;
 const PERIOD_MS = 3000;
 
-/** The page. It renews itself until `signal` is aborted. */
+/** The page. It renews itself until `signal` is aborted, one page of the table for each period. */
 export async function list(signal) {
   const namespace = el("input", { type: "search", placeholder: "all namespaces", "aria-label": "Namespace", value: sessionStorage.getItem("namespace") || "" });
   const body = el("tbody");
@@ -33,9 +33,11 @@ export async function list(signal) {
     view.pages = 1;
     renew().catch((error) => { note.textContent = error.message; });
   });
-  more.addEventListener("click", () => { view.pages += 1; renew(); });
+  more.addEventListener("click", () => { view.pages += 1; renew().catch((error) => { note.textContent = error.message; }); });
   await renew();
-  repeat(signal, renew, (error) => { note.textContent = error.message; });
+  let ticks = 0;
+  const renewInTurn = async () => { ticks += 1; if (ticks % view.pages === 0) await renew(); };
+  repeat(signal, renewInTurn, (error) => { note.textContent = error.message; });
   const head = ["Name", "Namespace", "State", "Model", "Replicas", "GPUs", "Age"].map((title) => el("th", { scope: "col" }, title));
   return el("section", {},
     el("div", { class: "row spread" }, el("h1", {}, "Models"), el("div", { class: "row" }, namespace, el("a", { class: "button primary", href: "#/new" }, "New model"))),

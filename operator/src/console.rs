@@ -87,3 +87,6 @@ fn router(console: Console) -> Router {
         .layer(middleware::map_response(guard::headers))
         .with_state(console)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,8 @@ TOKEN = "hf_bakedSecretToken0123456789"
 REPO = "slipway/tiny-trained"
 RUNTIME = "localhost/slipway-runtime:to-bake"
 BAKED = "localhost/baked:test"
-NOT_HERE = os.geteuid() != 0 or shutil.which("buildah") is None or shutil.which("unshare") is None
+UNSHARE, CHROOT = shutil.which("unshare"), shutil.which("chroot")
+NOT_HERE = os.geteuid() != 0 or None in (shutil.which("buildah"), UNSHARE, CHROOT)
 
 
 @pytest.fixture
@@ -92,7 +93,8 @@ def test_a_baked_image_has_no_token_and_needs_no_network(tmp_path: Path, endpoin
     environment = dict(variable.split("=", 1) for variable in config["Env"])
     assert environment["HF_HUB_OFFLINE"] == "1" and not {"HF_TOKEN", "HF_ENDPOINT"} & environment.keys()
     # No interface of this name space leads anywhere, and the user is the image's.
-    command = ["unshare", "--net", "chroot", f"--userspec={config['User']}", str(root), *config["Entrypoint"], *config["Cmd"]]
+    inside = [UNSHARE, "--net", CHROOT, f"--userspec={config['User']}", str(root)]
+    command = [*inside, *config["Entrypoint"], *config["Cmd"]]
     log = tmp_path / "log"
     with log.open("w") as out:
         server = subprocess.Popen(command, env=environment, stdout=out, stderr=out)

@@ -167,8 +167,9 @@ const FOLDERS: &[(&str, &[Row])] = &[
         &[
             (
                 "commands",
-                "arguments cards cluster display endpoint error krew manifest readiness reference replica runpod",
+                "arguments cards cluster completion display endpoint error krew manifest readiness reference replica runpod",
             ),
+            ("completion", "arguments cluster"),
             ("endpoint", "cluster error readiness replica"),
             ("readiness", "cluster display error"),
             ("replica", "cluster error"),

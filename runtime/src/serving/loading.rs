@@ -203,13 +203,8 @@ fn sized_engine(
         max_num_seqs: max_concurrency.min(settings.max_num_seqs() as usize),
     };
     let is_chunked = !settings.wants_whole_prompts(info.max_model_len);
-    // The line that starts the log has said it where the settings alone decide.
-    let is_news = settings.max_model_len.is_none() && settings.max_num_batched_tokens.is_some();
-    if is_chunked && is_news && !settings.enable_chunked_prefill() && !model.whole_prompts() {
-        tracing::warn!(
-            max_model_len,
-            "ENABLE_CHUNKED_PREFILL has no effect: {CHUNKS_ANYWAY}"
-        );
+    if is_chunked && !model.whole_prompts() {
+        tell_of_chunks(settings, max_model_len);
     }
     // A prompt that must be computed in one step would else be refused although the model can read it.
     let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
@@ -256,6 +251,18 @@ fn sized_engine(
         },
     )?;
     Ok((engine, growth))
+}
+
+/// Says that prompts are computed in chunks though this is switched off. Where the settings alone decide it, the start of
+/// the log has said it.
+fn tell_of_chunks(settings: &EngineSettings, max_model_len: usize) {
+    let is_news = settings.max_model_len.is_none() && settings.max_num_batched_tokens.is_some();
+    if is_news && !settings.enable_chunked_prefill() {
+        tracing::warn!(
+            max_model_len,
+            "ENABLE_CHUNKED_PREFILL has no effect: {CHUNKS_ANYWAY}"
+        );
+    }
 }
 
 /// Blocks of the cache and of the host memory that blocks are swapped out to.
