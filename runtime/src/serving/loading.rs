@@ -373,44 +373,6 @@ mod tests {
     use crate::config::{self, Environment, ServeArguments};
 
     #[test]
-    fn no_weights_are_downloaded_from_a_tokenizers_repository() {
-        let repository = Repository {
-            repo: "org/name".into(),
-            revision: "main".into(),
-            endpoint: None,
-            token: None,
-            allow_patterns: Vec::new(),
-            ignore_patterns: vec!["*.txt".into()],
-        };
-        let of = |files| options(&repository, files, Path::new("/cache")).unwrap();
-        let (model, tokenizer) = (of(Files::Model), of(Files::Tokenizer));
-        assert_eq!(model.destination, Path::new("/cache/org--name"));
-        assert_eq!(model.patterns.ignore, ["*.txt"]);
-        assert_eq!(tokenizer.destination, Path::new("/cache/org--name--tokenizer"));
-        let allowed = tokenizer.patterns.allow;
-        assert!(!allowed.is_empty());
-        assert!(allowed.iter().all(|pattern| !pattern.contains("safetensors")));
-    }
-
-    #[test]
-    fn models_are_downloaded_below_download_dir() {
-        for name in ["DOWNLOAD_DIR", "BASE_PATH"] {
-            let arguments = ServeArguments {
-                flags: vec![("model".into(), "org/name".into())],
-                ..ServeArguments::default()
-            };
-            let environment = [(name, "/volume"), ("HOME", "/home/a")].into_iter().collect();
-            let config = config::resolve(&arguments, &environment).unwrap();
-            let ModelSource::Repository(repository) = &config.model else {
-                panic!("{:?}", config.model)
-            };
-            let cache = config.cache_directory.as_deref().unwrap();
-            let options = options(repository, Files::Model, cache).unwrap();
-            assert_eq!(options.destination, Path::new("/volume/org--name"), "{name}");
-        }
-    }
-
-    #[test]
     fn swapped_blocks_have_their_share_of_the_memory() {
         let demand = Demand {
             kv_bytes_per_token: 1 << 20,
