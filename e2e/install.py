@@ -16,7 +16,7 @@ SHELLS = {
     "zsh": "zsh/site-functions/_{name}",
     "fish": "fish/vendor_completions.d/{name}.fish",
 }
-# kubectl asks this program for the completions of `kubectl slipway`.
+# kubectl runs this program for the completions of `kubectl slipway`.
 KUBECTL_COMPLETES = "kubectl_complete-slipway"
 
 

@@ -96,7 +96,7 @@ pub struct ServeConfig {
     pub tokenizer: Option<ModelSource>,
     /// Directory for downloads; `None` if the environment names none.
     pub cache_directory: Option<PathBuf>,
-    /// The hub is not asked: what was downloaded is used.
+    /// No request is sent to the hub: what was downloaded is used.
     pub is_offline: bool,
     /// Names that clients use for the model.
     pub served_names: ServedNames,

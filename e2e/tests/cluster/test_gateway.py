@@ -191,7 +191,7 @@ def test_usage_is_counted_by_key_and_limited_without_a_restart(namespace: str, h
     request = {"model": served, "messages": CHAT.openai_messages(), "temperature": 0}
     usage = of.chat.completions.create(**request).usage
     chunks = list(of.chat.completions.create(**request, stream=True))
-    assert all(chunk.choices and chunk.usage is None for chunk in chunks), "the client did not ask for usage"
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks), "the client did not request usage"
     (key,) = used(namespace, "requests")
     assert re.fullmatch("[0-9a-f]{32}", key)
     expected = [{key: 2}, {key: 2 * usage.prompt_tokens}, {key: 2 * usage.completion_tokens}]

@@ -1,4 +1,4 @@
-//! Token buckets, and what they tell a client. Pure.
+//! Token buckets, and what a client learns of them. Pure.
 
 use std::time::{Duration, Instant};
 

@@ -70,7 +70,7 @@ pub(super) struct Outgoing {
     pub(super) is_held: AtomicBool,
     /// Whom an answer is counted for; `None` for what is no work.
     pub(super) visit: Option<Visit>,
-    /// Whether the gateway asked for usage in the stream and the client did not.
+    /// Whether the gateway requested usage in the stream and the client did not.
     pub(super) hides_usage: bool,
 }
 

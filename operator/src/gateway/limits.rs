@@ -12,7 +12,7 @@ use super::directory::Key;
 
 /// Names of clients that are no one's key.
 pub(super) const NO_KEY: &str = "none";
-/// Clients that are not told apart any more.
+/// Clients that share one account, because there are too many.
 pub(super) const OTHERS: &str = "others";
 /// A limit of more is a mistake.
 const LIMIT_MAX: i64 = 1_000_000_000_000;

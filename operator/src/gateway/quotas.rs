@@ -22,7 +22,7 @@ use super::{
     usage::{Filter, Reader, Usage},
 };
 
-/// Most clients of ModelDeployments that are told apart; the others share what is left.
+/// Most clients of ModelDeployments that have an account of their own; the others share one.
 const ACCOUNTS_MAX: usize = 4096;
 /// Bytes of a body that are taken for a token of a prompt where nobody has counted.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -205,7 +205,7 @@ impl Visit {
     }
 }
 
-/// Reads what an answer costs while it passes, and writes it down at its end, whoever ends it.
+/// Reads what an answer costs while it passes, and counts it at its end, even if the client leaves.
 #[derive(Debug)]
 pub(super) struct Meter {
     visit: Visit,

@@ -1,7 +1,7 @@
 //! What an answer cost: the counts of tokens in its `usage`, read while it passes.
 //!
-//! Replicas name the counts in each JSON answer, and in a stream of events if the request asks for them. The gateway asks
-//! where the client did not (`stream_options.include_usage`), and takes out of the stream what came of that.
+//! Replicas name the counts in each JSON answer, and in a stream of events if the request says so. The gateway requests them
+//! where the client did not (`stream_options.include_usage`), and removes them from the stream again.
 
 use axum::body::Bytes;
 use memchr::{memchr2, memmem};
@@ -14,7 +14,7 @@ use super::body::{Head, PARSED_BYTES_MAX};
 const USAGE_BYTES_MAX: usize = 4 << 10;
 /// Ends an event of a stream.
 const END_OF_EVENT: &[u8] = b"\n\n";
-/// What each event of a stream has more that was asked for usage. In a text the quotes would have backslashes before them.
+/// What each event of a stream with usage has more than without. In a text the quotes would have backslashes before them.
 const NO_USAGE: &[u8] = br#","usage":null"#;
 /// What only the event with the usage has.
 const LAST_USAGE: &[u8] = br#""choices":[],"usage":{"#;
@@ -203,7 +203,7 @@ impl Reader {
     }
 }
 
-/// Takes out of a stream of events what the client did not ask for. An event passes once it is complete.
+/// Removes from a stream of events what the client did not request. An event passes once it is complete.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     begun: Vec<u8>,

@@ -69,7 +69,7 @@ impl Environment {
         self.text("HF_ENDPOINT")
     }
 
-    /// `HF_HUB_OFFLINE`: the hub must not be asked.
+    /// `HF_HUB_OFFLINE`: no request may be sent to the hub.
     pub(super) fn is_offline(&self) -> bool {
         let text = self
             .text("HF_HUB_OFFLINE")

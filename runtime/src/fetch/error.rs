@@ -115,7 +115,7 @@ pub enum FetchError {
         /// Files of the repository.
         n_files: usize,
     },
-    /// The Hub must not be asked, and the folder does not have the files.
+    /// No request may be sent to the Hub, and the folder does not have the files.
     #[error("HF_HUB_OFFLINE is set, and {} contains {found}, not all files of {repo} at {revision}", folder.display())]
     NotDownloaded {
         /// The repository.
