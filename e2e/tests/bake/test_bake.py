@@ -37,15 +37,10 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     hub = subprocess.Popen([str(images.TARGET / "debug" / "hub"), "--root", str(root), "--listen", address])
     host, port = address.split(":")
-    wait.until("the hub listens", lambda: listens(host, int(port)))
+    wait.until_listens(host, int(port))
     yield f"http://{address}"
     hub.kill()
     hub.wait()
-
-
-def listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
 
 
 def build(builder: images.Buildah, work: Path, arguments: dict[str, str]) -> None:

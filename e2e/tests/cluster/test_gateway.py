@@ -160,14 +160,16 @@ def test_no_request_fails_while_replicas_are_replaced(namespace: str, hub) -> No
     assert len(answers) > 20 and set(answers) == {CHAT.answer}
 
 
-def gateway_of_its_own(namespace: str, **values: object) -> str:
+def gateway_of_its_own(namespace: str, port: int = 80, **values: object) -> str:
     """A gateway of this namespace alone, with one replica and these values of the chart; returns the host."""
-    values = {"watchNamespaces": [namespace], "gateway": {"replicas": 1, **values}}
+    values = {"watchNamespaces": [namespace], "gateway": {"replicas": 1, "service": {"port": port}, **values}}
     for document in chart.rendered("edge", namespace, **values):
         if document["metadata"]["name"] == "edge-gateway":
             kubectl("apply", "-n", document["metadata"]["namespace"], "-f", "-", stdin=yaml.safe_dump(document))
     kubectl("rollout", "status", "-n", namespace, "deployment/edge-gateway", "--timeout=90s")
-    return f"edge-gateway.{namespace}.svc"
+    host = f"edge-gateway.{namespace}.svc"
+    wait.until_listens(host, port)
+    return host
 
 
 def used(namespace: str, what: str) -> dict[str, int]:
@@ -228,7 +230,7 @@ def certificate(folder: Path, serial: int, host: str) -> list[str]:
 def test_a_renewed_certificate_is_served_without_a_restart(namespace: str, tmp_path: Path) -> None:
     host = f"edge-gateway.{namespace}.svc"
     kubectl("create", "secret", "tls", "edge", "-n", namespace, *certificate(tmp_path, 1, host))
-    gateway_of_its_own(namespace, tls={"secretName": "edge"}, service={"port": 443})
+    gateway_of_its_own(namespace, 443, tls={"secretName": "edge"})
 
     def trusts(serial: int) -> bool:
         context = ssl.create_default_context(cafile=str(tmp_path / f"{serial}.crt"))
