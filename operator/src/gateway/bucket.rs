@@ -20,7 +20,7 @@ impl Bucket {
         (level + filled).min(full)
     }
 
-    /// Takes so much, even if there is less.
+    /// Takes `amount`, even if the bucket holds less.
     pub(super) fn take(&mut self, amount: u64, limit: u64, now: Instant) {
         self.0 = Some((self.level(limit, now) - amount as f64, now));
     }
@@ -40,7 +40,7 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Of a bucket under a limit.
+    /// What is left in a bucket under a limit.
     pub(super) fn of(bucket: &Bucket, limit: u64, now: Instant) -> Left {
         let level = bucket.level(limit, now);
         let seconds_to = |target: f64| {

@@ -10,11 +10,11 @@ use serde::Deserialize;
 
 use super::directory::Key;
 
-/// Names of clients that are no one's key.
+/// The name of clients that need no key.
 pub(super) const NO_KEY: &str = "none";
 /// Clients that share one account, because there are too many.
 pub(super) const OTHERS: &str = "others";
-/// A limit of more is a mistake.
+/// Largest limit. A larger one is refused, because it is a mistake.
 const LIMIT_MAX: i64 = 1_000_000_000_000;
 const NAME_CHARS_MAX: usize = 63;
 
@@ -138,7 +138,7 @@ impl Limits {
         self.names.get(hash).map(String::as_str)
     }
 
-    /// What a client may use of a ModelDeployment: what is said of its key, else of the ModelDeployment, else of all.
+    /// What a client may use of a ModelDeployment: the limit of its key, else that of the ModelDeployment, else the default.
     pub(super) fn of(&self, model: &Key, client: &str) -> Limit {
         let of_model = self.models.get(&format!("{}/{}", model.namespace, model.name));
         let levels = [self.keys.get(client), of_model, Some(&self.default)];

@@ -83,7 +83,7 @@ pub(super) struct Visit {
 }
 
 impl Quotas {
-    /// Nobody has used anything.
+    /// Accounts from which nothing was taken.
     pub(super) fn new(limits: watch::Receiver<Arc<Limits>>, metrics: Metrics) -> Arc<Quotas> {
         Arc::new(Quotas {
             limits,
@@ -151,7 +151,7 @@ impl Quotas {
     }
 }
 
-/// The client with these headers, and whether it is certain that it has a key.
+/// The client with these headers, and whether its key is known to be valid.
 fn identify(
     limits: &Limits,
     guests: &Guests,
@@ -179,7 +179,7 @@ fn identify(
     }
 }
 
-/// The account of a client: a new one as long as there are few.
+/// The account of a client. It is made if there are fewer than [`ACCOUNTS_MAX`], else the client becomes [`OTHERS`].
 fn account<'a>(accounts: &'a mut HashMap<Id, Account>, id: &mut Id) -> &'a mut Account {
     if accounts.len() >= ACCOUNTS_MAX && !accounts.contains_key(id) {
         id.client = OTHERS.into();

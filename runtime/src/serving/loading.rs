@@ -204,7 +204,7 @@ fn sized_engine(
     };
     let is_chunked = !settings.wants_whole_prompts(info.max_model_len);
     if is_chunked && !model.whole_prompts() {
-        tell_of_chunks(settings, max_model_len);
+        warn_of_chunks(settings, max_model_len);
     }
     // A prompt that must be computed in one step would else be refused although the model can read it.
     let n_step_tokens_min = if model.whole_prompts() { max_model_len } else { 1 };
@@ -253,9 +253,9 @@ fn sized_engine(
     Ok((engine, growth))
 }
 
-/// Says that prompts are computed in chunks though this is switched off. Where the settings alone decide it, the start of
+/// Warns that prompts are computed in chunks though this is switched off. Where the settings alone decide it, the start of
 /// the log has said it.
-fn tell_of_chunks(settings: &EngineSettings, max_model_len: usize) {
+fn warn_of_chunks(settings: &EngineSettings, max_model_len: usize) {
     let is_news = settings.max_model_len.is_none() && settings.max_num_batched_tokens.is_some();
     if is_news && !settings.enable_chunked_prefill() {
         tracing::warn!(
